@@ -1,0 +1,74 @@
+# make demo | test | test-slow | lint | format | bench | clean        (all install first; repeated calls are instant)
+#
+# PYTHON       the interpreter the environment is made of, 3.11 or newer
+# VENV         where the environment lies
+# EXTRAS       optional parts of pyproject.toml to install, such as test,lint,jieba,wandb
+# TORCH_INDEX  one more package index, for a torch built for your hardware: the address that pytorch.org names
+# TORCH        "system" takes the torch that PYTHON already has (containers with a GPU) instead of the pinned one
+
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= test,lint,bench
+TORCH_INDEX ?=
+TORCH ?= pinned
+
+BIN := $(abspath $(VENV))/bin
+STAMP := $(VENV)/installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+TORCH_PIN := $(shell grep '^torch==' constraints.txt)
+# ninja, which compiles DeepSpeed's optimizers, is found through PATH.
+export PATH := $(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format bench clean
+
+help:
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11: make PYTHON=python3.12"; exit 1; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || \
+		echo "No C++ compiler (c++, g++): DeepSpeed will use torch's optimizer instead of its compiled one." \
+		"For the compiled one install a compiler, such as g++."
+	@echo "Installing into $(VENV) (a few minutes the first time)"
+ifeq ($(TORCH),system)
+	@test -x $(BIN)/python || $(PYTHON) -m venv --system-site-packages $(VENV)
+	@$(BIN)/python -c 'from importlib.metadata import version; version("torch")' || { echo "$(PYTHON) has no torch: leave TORCH=system out"; exit 1; }
+else
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch goes first, as a pin of its own, so that no other package can draw in another build of it.
+	@$(PIP) -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH_PIN)
+endif
+	@grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
+	@$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >> $(VENV)/constraints.txt
+	@$(PIP) -c $(VENV)/constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: install
+	$(BIN)/python launch/gap.py
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	@# Launchers on a busy machine take from 9 to 90 seconds for the same job: one more try, then it is a failure.
+	$(BIN)/python -m pytest -m 'slow and not gpu' --reruns 1 --durations 10
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,192 @@
+"""How often the 95 % intervals cover the truth, by simulated experiments whose answers are known.
+
+    python benchmarks/coverage.py --simulations 1000
+
+An example i of the test set is answered right by the checkpoint of budget b, pretraining seed p and fine-tuning seed f
+with probability Phi(eta_b + pretraining_bp + finetuning_bpf + difficulty_i), all effects normal. So every expected
+score, and with it the gap closed and the crossing, is known in closed form. Pretraining seeds move a score by 1.5
+points, fine-tuning seeds by 1.0, half of the pretraining variance is common to all budgets.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from gap.bootstrap import Resampling, resample
+from gap.curve import MonotoneCurve, gap_closed
+from gap.interval import Statistic, quantiles, statistic_draws
+from gap.variance import SeedGrid
+
+Floats = NDArray[np.float64]
+LAYOUTS = ((1, 3), (3, 3), (3, 5), (5, 5))
+LEVELS = (0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class World:
+    """A study with known answers; scores in 0..1, spreads in points."""
+
+    scratch: float = 0.2
+    top: float = 0.85
+    middle_tokens: float = 1e6
+    budgets: tuple[float, ...] = tuple(float(250_000 * 2**step) for step in range(7))
+    pretraining_points: float = 1.5
+    finetuning_points: float = 1.0
+    paragraphs: int = 500
+    questions: int = 2  # to a paragraph
+    difficulty: float = 1.0  # spread of the paragraphs' difficulty, in units of the answer's noise
+    common_pretraining: float = 0.5  # share of the pretraining variance that all budgets of one run have in common
+    crossed: bool = False  # fine-tuning seed f does the same to all pretraining runs
+
+    def expected(self, tokens: Floats) -> Floats:
+        """True score after so many tokens (0: scratch)."""
+        share = (np.asarray(tokens, dtype=np.float64) / self.middle_tokens) ** 1.5
+        return self.scratch + (self.top - self.scratch) * share / (1 + share)
+
+    def true_crossing(self, level: float, scratch: float, reference: float) -> float:
+        """log10 tokens at which the expected score has closed `level` of the gap."""
+        share = (level * (reference - scratch) + scratch - self.scratch) / (self.top - self.scratch)
+        return float(np.log10(self.middle_tokens * (1 / share - 1) ** (-1 / 1.5)))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Answers [C, P, F, N] of one simulated study and what they estimate."""
+
+    answers: NDArray[np.float32]
+    truth: Floats  # [C], given this pretraining run when there is one
+    expected: Floats  # [C], over all pretraining runs
+
+
+def simulate(world: World, num_pretraining: int, num_finetuning: int, random: np.random.Generator) -> Experiment:
+    """One study: checkpoint 0 is scratch, the last one the reference."""
+    expected = world.expected(np.array([0.0, *world.budgets]))
+    checkpoints = len(expected)
+    spread = np.sqrt(1 + world.difficulty**2)
+    slope = norm.pdf(norm.ppf(expected)) / spread  # of the score over eta
+    common = random.standard_normal(num_pretraining)
+    own = random.standard_normal((checkpoints, num_pretraining))
+    share = world.common_pretraining
+    pretraining = (np.sqrt(share) * common + np.sqrt(1 - share) * own) * (world.pretraining_points / 100 / slope)[
+        :, None
+    ]
+    finetuning = random.standard_normal((checkpoints, 1 if world.crossed else num_pretraining, num_finetuning))
+    finetuning = finetuning * (world.finetuning_points / 100 / slope)[:, None, None]
+    difficulty = world.difficulty * random.standard_normal(world.paragraphs)
+    variance_f = (world.finetuning_points / 100 / slope) ** 2
+    variance_p = (world.pretraining_points / 100 / slope) ** 2
+    eta = norm.ppf(expected) * np.sqrt(spread**2 + variance_f + variance_p)
+    chance = norm.cdf(eta[:, None, None, None] + (pretraining[:, :, None] + finetuning)[..., None] + difficulty)
+    answers = (random.binomial(world.questions, chance) / world.questions).astype(np.float32)
+    if num_pretraining > 1:
+        return Experiment(answers, expected, expected)
+    return Experiment(answers, norm.cdf((eta + pretraining[:, 0]) / np.sqrt(spread**2 + variance_f)), expected)
+
+
+def intervals(world: World, experiment: Experiment, resampling: Resampling) -> dict[str, Floats]:
+    """Ends [2, ...]: `score` [C], `gap` of every budget but the last [C-2], `crossing` in log10 tokens [levels]."""
+    answers = experiment.answers
+    checkpoints, rows, columns, clusters = answers.shape
+    flat = answers.reshape(-1, clusters)
+    size = rows * columns
+    grids = [
+        SeedGrid(tuple(range(rows)), tuple(range(columns)), tuple(range(number * size, (number + 1) * size)))
+        for number in range(checkpoints)
+    ]
+    draws = resample(
+        grids,
+        flat.mean(axis=1).astype(np.float64),
+        lambda weights: (weights @ flat.T / weights.sum(axis=1, keepdims=True)).astype(np.float64),
+        num_clusters=clusters,
+        resampling=resampling,
+        units=list(answers),
+    )
+
+    def ends(statistic: Statistic) -> tuple[float, float]:
+        return quantiles(statistic_draws(statistic, draws), 0.95)
+
+    def closed(scores: Floats) -> Floats:
+        return gap_closed(scores[:, 1:], scores[:, 0], scores[:, -1])
+
+    def crossing(scores: Floats, level: float) -> Floats:
+        return MonotoneCurve.fit(world.budgets, closed(scores)).crossing(level)
+
+    columns_of = range(checkpoints)
+    return {
+        "score": np.array([ends(lambda s, c=c: s[:, c]) for c in columns_of]).T,
+        "gap": np.array([ends(lambda s, c=c: closed(s)[:, c]) for c in columns_of[:-2]]).T,
+        "crossing": np.array([ends(lambda s, level=level: crossing(s, level)) for level in LEVELS]).T,
+    }
+
+
+def truths(world: World, experiment: Experiment, *, over_runs: bool = False) -> dict[str, Floats]:
+    """What each interval of `intervals` should cover."""
+    scores = experiment.expected if over_runs else experiment.truth
+    scratch, reference = scores[0], scores[-1]
+    closed = (scores[1:] - scratch) / (reference - scratch)
+    if scores is experiment.expected:
+        crossing = [world.true_crossing(level, scratch, reference) for level in LEVELS]
+    else:  # given this run: its own true scores, joined as the fit joins them
+        curve = MonotoneCurve.fit(world.budgets, closed[None])
+        crossing = [float(curve.crossing(level)[0]) for level in LEVELS]
+    return {"score": scores, "gap": closed[:-1], "crossing": np.array(crossing)}
+
+
+def coverage(
+    world: World,
+    layout: tuple[int, int],
+    *,
+    simulations: int,
+    correction: str = "inflated",
+    over_runs: bool = False,
+    draws: int = 2000,
+    seed: int = 0,
+) -> dict[str, Floats]:
+    """Share of simulated studies whose interval covers the truth, per checkpoint or level.
+
+    `over_runs` judges a single pretraining run by the mean over all runs, which its interval does not claim to cover.
+    """
+    hits: dict[str, list[NDArray[np.bool_]]] = {"score": [], "gap": [], "crossing": []}
+    for number in range(simulations):
+        experiment = simulate(world, *layout, np.random.default_rng([seed, *layout, number]))
+        found = intervals(world, experiment, Resampling(draws=draws, seed=number, correction=correction))
+        for name, truth in truths(world, experiment, over_runs=over_runs).items():
+            low, high = found[name]
+            hits[name].append((low <= truth) & (truth <= high))
+    return {name: np.mean(rows, axis=0) for name, rows in hits.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--simulations", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=1000)
+    options = parser.parse_args()
+    small, large = World(), World(questions=20, difficulty=0.3)
+    studies = [("1,000 questions", small, layout, "inflated", False) for layout in LAYOUTS]
+    studies += [("10,000 questions", large, layout, "inflated", False) for layout in LAYOUTS]
+    crossed = replace(large, crossed=True)
+    studies += [("10,000, seeds crossed", crossed, layout, "inflated", False) for layout in LAYOUTS[1:]]
+    studies += [("10,000 questions", large, layout, "percentile", False) for layout in LAYOUTS]
+    studies += [("10,000, over all runs", large, (1, 3), "percentile", True)]
+    print("| test set | pretraining x fine-tuning seeds | interval | scores | gap closed | tokens to 50 %, 90 % |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for name, world, layout, correction, over_runs in studies:
+        found = coverage(
+            world,
+            layout,
+            simulations=options.simulations,
+            correction=correction,
+            over_runs=over_runs,
+            draws=options.draws,
+        )
+        parts = [" ".join(f"{100 * share:.1f}" for share in found[key]) for key in ("score", "gap", "crossing")]
+        print(f"| {name} | {layout[0]} x {layout[1]} | {correction} | {' | '.join(parts)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""The two-stage chain: multiple choice picks a question's paragraph, extractive QA answers in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from finetuning.command import Prepare, Prepared, run_recipe
+from finetuning.predictions import write_csv, write_json
+from finetuning.preflight import Preflight
+from finetuning.qa import QAOptions, settings_of
+from finetuning.qa_recipe import QARecipe
+from finetuning.question_sets import bad_text, cut, note_answers, note_windows
+from finetuning.result import Result
+from finetuning.run_log import closing_table
+from finetuning.squad import Question, place_answers, read_contexts, read_questions
+from pretraining.environment import Ranks
+
+CHAINED = "_chain"  # what the name of a set ends with when its paragraphs were chosen by the first stage
+
+
+class ChainOptions(Protocol):
+    """What the chain needs beside QA's options."""
+
+    qa_model_name_or_path: str | None
+    qa_learning_rate: float | None
+    qa_num_train_epochs: float | None
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Exact match of the validation set in percent, and where it is lost."""
+
+    examples: int
+    choice_right: int
+    with_right_paragraph: float
+    of_chain: float
+    where_choice_right: float | None
+    where_choice_wrong: float | None
+
+    def sentence(self) -> str:
+        """What the choice of the paragraph costs."""
+        lost = self.with_right_paragraph - self.of_chain
+        wrong = self.examples - self.choice_right
+        return (
+            f"exact match {self.with_right_paragraph:.2f} with the right paragraph given, {self.of_chain:.2f} for the "
+            f"chain: {lost:.2f} points are lost by the {wrong} of {self.examples} paragraphs chosen wrongly"
+        )
+
+
+def run_chain(options: Any, files: Mapping[str, str], first_stage: Prepare, ranks: Ranks) -> dict[str, Any]:
+    """Both stages, then `prediction.csv` (id, answer) and `all_results.json` with the decomposition; all ranks call it.
+
+    Raises ValueError without a context file, a training and a validation set.
+    """
+    if not options.context_file or not {"train", "validation"} <= set(files):
+        raise ValueError("--chain true needs two-stage data: --train_file, --validation_file and --context_file")
+    directory = Path(options.output_dir or "runs/finetuning/chain")
+    choice = run_recipe(replace(options, output_dir=str(directory / "multiple_choice")), "multiple_choice", first_stage)
+    splits = chain_splits(options, files, choice.predictions)
+    second = replace(
+        options,
+        output_dir=str(directory / "qa"),
+        model_name_or_path=options.qa_model_name_or_path or options.model_name_or_path,
+        learning_rate=options.learning_rate if options.qa_learning_rate is None else options.qa_learning_rate,
+        num_train_epochs=(
+            options.num_train_epochs if options.qa_num_train_epochs is None else options.qa_num_train_epochs
+        ),
+    )
+    recipes: list[QARecipe] = []
+
+    def second_stage(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Prepared:
+        prepared, recipe = prepare_qa(second, splits, tokenizer, config)
+        recipes.append(recipe)
+        return prepared
+
+    answers = run_recipe(second, "qa", second_stage)
+    found = decompose(recipes[0], answers, choice)
+    results = chain_results(found, choice, answers)
+    if ranks.is_main:
+        last = "test" if "test" in files else "validation"
+        texts = {name: one["text"] for name, one in answers.predictions[last + CHAINED].items()}
+        write_csv(directory / "prediction.csv", ["id", "answer"], texts.items())
+        write_json(directory / "all_results.json", results)
+        print(closing_table(f"chain in {directory}", results))
+        print(found.sentence())
+    return results
+
+
+def chain_splits(
+    options: Any, files: Mapping[str, str], choices: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[Question]]:
+    """train and validation with the right paragraph; validation_chain and test_chain with the chosen one."""
+    bad = bad_text(options.on_bad_text)
+    contexts = read_contexts(options.context_file, bad)
+    splits = {}
+    for name, file in files.items():
+        most = options.max_train_samples if name == "train" else options.max_eval_samples
+        questions = cut(read_questions(file, context_file=options.context_file, on_bad_text=bad), most)
+        if name != "test":
+            splits[name] = questions
+        if name != "train":
+            splits[name + CHAINED] = [in_chosen_paragraph(one, choices[name][one.id], contexts) for one in questions]
+    return splits
+
+
+def in_chosen_paragraph(question: Question, choice: Mapping[str, Any], contexts: Sequence[str]) -> Question:
+    """The same question on the paragraph of the first stage; elsewhere its answers have no place, only a text."""
+    context = contexts[int(choice["name"])]
+    if context == question.context:
+        return question
+    return replace(question, context=context, answers=tuple(replace(one, start=-1) for one in question.answers))
+
+
+def prepare_qa(
+    options: QAOptions,
+    splits: Mapping[str, Sequence[Question]],
+    tokenizer: PreTrainedTokenizerBase,
+    config: PretrainedConfig,
+) -> tuple[Prepared, QARecipe]:
+    """The second stage's recipe; chained sets are only predicted, since a loss has no meaning in a wrong paragraph."""
+    found = Preflight()
+    placed: dict[str, Sequence[Question]] = {}
+    for name, questions in splits.items():
+        if name.endswith(CHAINED):
+            placed[name] = questions
+        else:
+            placed[name], repairs = place_answers(questions, strict=options.strict)
+            note_answers(found, name, placed[name], repairs)
+    chained = [name for name in splits if name.endswith(CHAINED)]
+    recipe = QARecipe(placed, tokenizer, settings_of(options, config), unlabelled=chained)
+    note_windows(found, recipe.window_counts)
+    return Prepared(recipe, found), recipe
+
+
+def decompose(recipe: QARecipe, answers: Result, choice: Result) -> Decomposition:
+    """Exact match of the validation set: right paragraph given, chain, and chain by whether the choice was right."""
+    examples = dict(recipe.evaluation_sets["validation" + CHAINED].examples)
+    given = dict(recipe.evaluation_sets["validation"].examples)
+    predictions = answers.predictions["validation" + CHAINED]
+    right = [name for name, question in examples.items() if question.context == given[name].context]
+    wrong = [name for name in examples if name not in set(right)]
+
+    def exact(names: Sequence[str]) -> float | None:
+        part = {name: examples[name] for name in names}
+        return recipe.score({name: predictions[name] for name in names}, part)["exact_match"] if names else None
+
+    return Decomposition(
+        examples=len(examples),
+        choice_right=len(right),
+        with_right_paragraph=recipe.score(answers.predictions["validation"], given)["exact_match"],
+        of_chain=exact(list(examples)) or 0.0,
+        where_choice_right=exact(right),
+        where_choice_wrong=exact(wrong),
+    )
+
+
+def chain_results(found: Decomposition, choice: Result, answers: Result) -> dict[str, Any]:
+    """The flat content of the chain's all_results.json."""
+    return {
+        "schema_version": 1,
+        "eval_choice_accuracy": choice.scores.get("eval_accuracy"),
+        "eval_choice_right": found.choice_right,
+        "eval_examples": found.examples,
+        "eval_exact_match_right_paragraph": found.with_right_paragraph,
+        "eval_exact_match_chain": found.of_chain,
+        "eval_exact_match_choice_right": found.where_choice_right,
+        "eval_exact_match_choice_wrong": found.where_choice_wrong,
+        "eval_points_lost_by_choice": found.with_right_paragraph - found.of_chain,
+        "choice_status": choice.status,
+        "qa_status": answers.status,
+        "seconds": choice.seconds + answers.seconds,
+    }

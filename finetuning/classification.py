@@ -1,0 +1,113 @@
+"""Classify any labelled text: `torchrun finetuning/classification.py --data aclImdb` (or python, or deepspeed).
+
+CSV, TSV, JSON, JSONL (plain or packed), folders and tars of text files, `datasets`. With no option it runs on the
+embedded small world from the newest checkpoint of the default pretraining run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from finetuning.command import finish_world, given_files, guarded, open_world
+from finetuning.dataset_records import read_dataset
+from finetuning.labelled_text import (
+    SPLIT_NAMES,
+    Columns,
+    LabelledText,
+    from_records,
+    hold_out,
+    label_names,
+    read_examples,
+    read_splits,
+)
+from finetuning.recipe import option
+from finetuning.record_files import OnBadText
+from finetuning.text_command import TextOptions, TextTask, run_task
+from pretraining.environment import Ranks
+from pretraining.options import parse_options
+
+METRICS = ("accuracy", "macro_f1", "f1", "matthews_correlation")
+
+
+@dataclass
+class ClassificationOptions(TextOptions):
+    """Options of this recipe; without any data option it runs on the embedded small world."""
+
+    data: str | None = option(None, "Folder or tar with the splits: SPLIT/LABEL/*.txt as in aclImdb, or SPLIT.csv.")
+    validation_fraction: float = option(0.1, "Share of train held out (copies together) if there is no validation.")
+    text_column: str | None = option(None, "Column of the text; default: the usual names.")
+    text_pair_column: str | None = option(None, "Column of the second text.")
+    label_column: str | None = option(None, "Column of the label.")
+    id_column: str | None = option(None, "Column of the example's id; default: the row's number.")
+    on_bad_text: str = option("stop", "Text that is not UTF-8: stop, or replace and count.")
+    selection_metric: str = option("accuracy", f"Picks the best epoch: {', '.join(METRICS)}.")
+
+    @property
+    def columns(self) -> Columns:
+        """The four columns."""
+        return Columns(self.text_column, self.text_pair_column, self.label_column, self.id_column)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fine-tune and score; returns the exit status."""
+    options = parse_options(ClassificationOptions, argv, description=__doc__)
+    return guarded(lambda: run(options))
+
+
+def run(options: ClassificationOptions) -> int:
+    """The command for parsed options."""
+    ranks = open_world(options)
+    task = read_task(options, ranks)
+    run_task(task, options, Path(options.output_dir or "runs/finetuning/classification"), ranks)
+    finish_world()
+    return 0
+
+
+def read_task(options: ClassificationOptions, ranks: Ranks) -> TextTask:
+    """The examples that the options name; the classes are the labels of the training set."""
+    if options.selection_metric not in METRICS:
+        raise ValueError(f"--selection_metric {options.selection_metric}: use one of {', '.join(METRICS)}")
+    if options.on_bad_text not in ("stop", "replace"):
+        raise ValueError(f"--on_bad_text {options.on_bad_text}: use stop or replace")
+    splits = dict(_read(options, ranks))
+    if "train" not in splits:
+        raise ValueError(f"no training set among {', '.join(splits)}: name one with --train_file")
+    if "validation" not in splits:
+        splits["train"], splits["validation"] = hold_out(splits["train"], options.validation_fraction)
+    labels = label_names(splits["train"])
+    if len(labels) < 2:
+        raise ValueError(f"train has the labels {labels}: two or more are needed; check --label_column")
+    return TextTask("classification", labels, splits, (options.selection_metric,))
+
+
+def _read(options: ClassificationOptions, ranks: Ranks) -> Mapping[str, list[LabelledText]]:
+    files = {"train": options.train_file, "validation": options.validation_file, "test": options.test_file}
+    named = {split: file for split, file in files.items() if file}
+    ways = [name for name, given in (("--data", options.data), ("--dataset_name", options.dataset_name)) if given]
+    if len(ways) + bool(named) > 1:
+        raise ValueError(
+            f"{' and '.join([*ways, *(f'--{split}_file' for split in named)])}: name the data one way only"
+        )
+    bad_text: OnBadText = "replace" if options.on_bad_text == "replace" else "stop"
+    if options.data:
+        return read_splits(options.data, columns=options.columns, on_bad_text=bad_text)
+    if options.dataset_name:
+        found = read_dataset(options.dataset_name, options.dataset_config_name)
+        splits = {SPLIT_NAMES.get(split, split): rows for split, rows in found.items()}
+        return {
+            split: from_records(rows, columns=options.columns, source=f"{options.dataset_name} {split}")
+            for split, rows in splits.items()
+            if split in SPLIT_NAMES.values()
+        }
+    named = given_files(options, "classification", ranks)
+    return {split: read_examples(file, columns=options.columns, on_bad_text=bad_text) for split, file in named.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""Rows of a `datasets` data set, by name or from a saved directory, with label numbers turned into names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finetuning.record_files import Record
+
+
+def read_dataset(name: str, configuration: str | None = None, *, class_names: bool = True) -> dict[str, list[Record]]:
+    """Split -> rows. A saved directory (`save_to_disk`) is read as it is; a name comes from the cache or the hub.
+
+    With `class_names` class numbers become names, and -1, which marks a hidden label, None. Raises ValueError when
+    there is no such set, and names what to do without a network. Code that comes with a data set is never run.
+    """
+    from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+
+    where = Path(name)
+    try:
+        if where.is_dir() and any((where / file).is_file() for file in ("dataset_dict.json", "state.json")):
+            found: Any = load_from_disk(name)
+        else:
+            found = load_dataset(name, configuration)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"--dataset_name {name}: not a saved data set, and neither cache nor hub has it ({reason}); name files "
+            "with --train_file, or save the set with save_to_disk where there is a network"
+        ) from error
+    if isinstance(found, Dataset):
+        found = DatasetDict({"train": found})
+    return {str(split): _named(rows) if class_names else rows.to_list() for split, rows in found.items()}
+
+
+def _named(dataset: Any) -> list[Record]:
+    names: Mapping[str, list[str]] = {
+        column: feature.names for column, feature in dataset.features.items() if hasattr(feature, "int2str")
+    }
+    rows: list[Record] = dataset.to_list()
+    for column, labels in names.items():
+        for row in rows:
+            number = row[column]
+            row[column] = None if number is None or number < 0 else labels[number]
+    return rows

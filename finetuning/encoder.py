@@ -1,0 +1,144 @@
+"""The encoder under every recipe: a checkpoint, any `transformers` model, or its shape with random weights."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes when told nothing
+HEAD_STD = 0.02  # of every new head, whatever the encoder and wherever its weights come from (Devlin et al. 2019)
+
+
+class Encoder(nn.Module):
+    """Token ids -> hidden states [B, T, D], for any family: what a family does not take is not passed on."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.config: PretrainedConfig = transformer.config
+        self.takes_token_types = "token_type_ids" in inspect.signature(transformer.forward).parameters
+
+    @property
+    def hidden_size(self) -> int:
+        """Width D of the hidden states."""
+        return int(self.config.hidden_size)
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """input_ids, attention_mask, token_type_ids [B, T] -> [B, T, D]."""
+        extra = {"token_type_ids": token_type_ids} if self.takes_token_types and token_type_ids is not None else {}
+        return self.transformer(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
+
+
+def initialise_head(head: nn.Module) -> nn.Module:
+    """The one rule for new layers: normal weights of deviation 0.02, biases zero."""
+    for module in head.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=HEAD_STD)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return head
+
+
+def head_dropout(config: PretrainedConfig) -> float:
+    """The rate in front of a head: the family's classifier dropout, else its hidden dropout, else 0.1."""
+    for name in ("classifier_dropout", "hidden_dropout_prob", "hidden_dropout"):
+        rate = getattr(config, name, None)
+        if rate is not None:
+            return float(rate)
+    return 0.1
+
+
+def load_tokenizer(model_name_or_path: str) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a checkpoint; recipes need offsets, which slow ones do not give."""
+    tokenizer = _load(AutoTokenizer, model_name_or_path, use_fast=True)
+    if not tokenizer.is_fast:
+        raise ValueError(f"{model_name_or_path} has no fast tokenizer and offsets are needed: use a model with one")
+    return tokenizer
+
+
+def load_config(model_name_or_path: str, *, dropout: float | None = None) -> PretrainedConfig:
+    """The configuration, with every dropout rate replaced by `dropout` when it is given."""
+    config = _load(AutoConfig, model_name_or_path)
+    if dropout is not None:
+        if not 0 <= dropout < 1:
+            raise ValueError(f"--dropout {dropout}: a rate lies in [0, 1)")
+        for name in list(config.to_dict()):
+            if "dropout" in name and isinstance(getattr(config, name), (int, float, type(None))):
+                setattr(config, name, dropout)
+    return config
+
+
+def load_encoder(
+    model_name_or_path: str, *, from_scratch: bool = False, seed: int = 42, dropout: float | None = None
+) -> Encoder:
+    """Load weights (safetensors only, fp32), or draw random ones of the same shape from `seed`.
+
+    Raises ValueError when the name is neither a directory nor to be had from the hub.
+    """
+    config = load_config(model_name_or_path, dropout=dropout)
+    extra: dict[str, Any] = {"add_pooling_layer": False} if _has_pooler(config) else {}
+    torch.manual_seed(seed)
+    if from_scratch:
+        transformer = AutoModel.from_config(config, attn_implementation="sdpa", **extra)
+    else:
+        transformer = _load(
+            AutoModel,
+            model_name_or_path,
+            config=config,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            dtype=torch.float32,
+            **extra,
+        )
+    return Encoder(transformer.float())
+
+
+def default_model(run: Path = DEFAULT_RUN) -> str:
+    """The checkpoint with the largest budget of the default pretraining run, annealed before raw.
+
+    Raises ValueError that names the command when there is none.
+    """
+    series = run / "series.json"
+    if not series.is_file():
+        raise ValueError(
+            f"no checkpoint to start from: {series} is missing. Make one with `python launch/pretrain.py`, "
+            "or name one with --model_name_or_path"
+        )
+    rows = json.loads(series.read_text(encoding="utf-8"))["checkpoints"]
+    if not rows:
+        raise ValueError(f"{series} lists no checkpoint yet: let `python launch/pretrain.py` go on, or name a model")
+    newest = max(rows, key=lambda row: (row["budget_tokens"], row["kind"] == "annealed"))
+    return str(run / newest["path"])
+
+
+def _has_pooler(config: PretrainedConfig) -> bool:
+    return "add_pooling_layer" in inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters
+
+
+def _load(factory: Any, name: str, **extra: Any) -> Any:
+    """Local directories first and without the network; an unreachable hub becomes a clear message."""
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise ValueError(f"{directory} has no config.json: name a `transformers` checkpoint directory")
+        return factory.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False, **extra)
+    if name.startswith((".", "/", "~")) or len(Path(name).parts) > 2:
+        raise ValueError(f"--model_name_or_path {name}: no such directory")
+    try:
+        return factory.from_pretrained(name, trust_remote_code=False, **extra)
+    except OSError as error:
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--model_name_or_path {name} is no local directory, and the hub did not give it{offline}: {reason}. "
+            "Give a directory, or a hub name while the hub can be reached"
+        ) from error

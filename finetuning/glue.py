@@ -1,0 +1,124 @@
+"""GLUE: `torchrun finetuning/glue.py --task_name rte --data_dir GLUE` (or python, or deepspeed).
+
+One task, several, or all; from the official TSV files or from `datasets`. Writes a table with scores, seconds and
+epochs, and test predictions in the submission format. RTE, MRPC and STS-B start from MNLI only with --mnli_checkpoint.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from finetuning.command import finish_world, guarded, open_world
+from finetuning.dataset_records import read_dataset
+from finetuning.glue_table import glue_rows, write_table
+from finetuning.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue
+from finetuning.labelled_text import LabelledText
+from finetuning.recipe import option
+from finetuning.text_command import TextOptions, TextTask, run_task
+from pretraining.environment import Ranks
+from pretraining.options import parse_options
+
+DEFAULT_DATASET = "nyu-mll/glue"
+
+
+@dataclass
+class GlueOptions(TextOptions):
+    """Options of GLUE."""
+
+    task_name: str | None = option(None, f"{', '.join(GLUE_TASKS)}, several with commas between, or all.")
+    data_dir: str | None = option(None, "Folder of the official TSV files; default: the `datasets` set nyu-mll/glue.")
+    mnli_checkpoint: str | None = option(None, "Start RTE, MRPC and STS-B from this model, fine-tuned on MNLI.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fine-tune and score; returns the exit status."""
+    options = parse_options(GlueOptions, argv, description=__doc__)
+    return guarded(lambda: run(options))
+
+
+def run(options: GlueOptions) -> int:
+    """The command for parsed options: every task asked for, then the table."""
+    tasks = tasks_of(options)
+    ranks = open_world(options)
+    directory = Path(options.output_dir or "runs/finetuning/glue")
+    places = {task.name: directory if len(tasks) == 1 else directory / task.name for task in tasks}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for task in tasks:
+        splits = read_splits(task, options)
+        if splits is None:
+            if ranks.is_main:
+                print(f"{task.title}: no files in {options.data_dir}, skipped", flush=True)
+            continue
+        found[task.name] = run_glue_task(task, splits, options, places[task.name], ranks)
+    if not found:
+        raise ValueError(f"--data_dir {options.data_dir} holds none of {', '.join(task.folder for task in tasks)}")
+    if ranks.is_main:
+        collect_submissions(found, places, directory, several_seeds=len(options.seeds) > 1)
+        missing = [task.title for task in tasks if task.name not in found]
+        print(write_table(glue_rows(found), directory, missing=missing), flush=True)
+    finish_world()
+    return 0
+
+
+def tasks_of(options: GlueOptions) -> list[GlueTask]:
+    """The tasks that --task_name names; ValueError with the list for any other name."""
+    named = [name.strip().lower() for name in (options.task_name or "").split(",") if name.strip()]
+    if named == ["all"]:
+        return list(GLUE_TASKS.values())
+    unknown = [name for name in named if name not in GLUE_TASKS]
+    if unknown or not named or len(set(named)) < len(named):
+        raise ValueError(f"--task_name {options.task_name}: use each of {', '.join(GLUE_TASKS)} once, or all")
+    return [GLUE_TASKS[name] for name in named]
+
+
+def read_splits(task: GlueTask, options: GlueOptions) -> Mapping[str, list[LabelledText]] | None:
+    """The task's examples; None for a task of `all` whose folder --data_dir does not have."""
+    if options.data_dir is None:
+        name = options.dataset_name or DEFAULT_DATASET
+        saved = Path(name) / task.name
+        if saved.is_dir():
+            return from_dataset(task, read_dataset(str(saved), class_names=False))
+        return from_dataset(task, read_dataset(name, task.name, class_names=False))
+    several = options.task_name is not None and options.task_name.strip().lower() == "all"
+    if several and not (Path(options.data_dir) / task.folder).is_dir():
+        return None
+    return read_glue(task, options.data_dir)
+
+
+def run_glue_task(
+    task: GlueTask, splits: Mapping[str, list[LabelledText]], options: GlueOptions, directory: Path, ranks: Ranks
+) -> list[dict[str, Any]]:
+    """Every seed of one task; the results say whether it was started from MNLI."""
+    started = options.mnli_checkpoint is not None and task.name in STARTED_FROM_MNLI
+    if started:
+        options = replace(options, model_name_or_path=options.mnli_checkpoint)
+        if ranks.is_main:
+            print(f"{task.title}: started from {options.mnli_checkpoint}, which has seen MNLI", flush=True)
+    whole = TextTask(f"glue_{task.name}", task.labels, splits, task.metrics, task)
+    return [{**result, "started_from_mnli": started} for result in run_task(whole, options, directory, ranks)]
+
+
+def collect_submissions(
+    found: Mapping[str, list[dict[str, Any]]], places: Mapping[str, Path], directory: Path, *, several_seeds: bool
+) -> None:
+    """Copy every task's submission files into one folder: those of the seed with the best validation score."""
+    for name, results in found.items():
+        best = max(results, key=lambda result: float(result.get(f"eval_{result['metric']}") or 0.0))
+        place = places[name] / f"seed-{best['seed']}" if several_seeds else places[name]
+        for split, file in GLUE_TASKS[name].submissions.items():
+            written = next((one for one in (place / file, place / split / file) if one.is_file()), None)
+            if written is not None:
+                (directory / "submission").mkdir(exist_ok=True)
+                shutil.copyfile(written, directory / "submission" / file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Multiple choice: `torchrun finetuning/multiple_choice.py` (or python, or deepspeed), and the two-stage chain.
+
+SWAG-like endings, C3, DREAM, CommonsenseQA and two-stage files. With no option it runs on the embedded small world from
+the newest checkpoint of the default pretraining run. With --chain true the chosen paragraph of each two-stage question
+goes on to extractive QA, and one CSV has the answers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from finetuning.chain import run_chain
+from finetuning.choice_recipe import ChoiceRecipe
+from finetuning.choices import ChoiceQuestion, choices_from_rows, has_labels, read_choices
+from finetuning.command import Prepared, finish_world, for_small_world, given_files, guarded, open_world, run_recipe
+from finetuning.pair_template import row_limit
+from finetuning.preflight import Preflight, note_label_balance, note_shared_texts
+from finetuning.qa import QAOptions
+from finetuning.question_sets import bad_text, cut, load_splits
+from finetuning.recipe import option
+from pretraining.options import parse_options
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+@dataclass
+class MultipleChoiceOptions(QAOptions):
+    """Options of multiple choice; those of QA are for the chain's second stage."""
+
+    chain: bool = option(False, "Two-stage data: answer each question in the paragraph that was chosen for it.")
+    qa_model_name_or_path: str | None = option(None, "Model of the chain's second stage; default: the first's.")
+    qa_learning_rate: float | None = option(None, "Learning rate of the second stage; default: the first's.")
+    qa_num_train_epochs: float | None = option(None, "Epochs of the second stage; default: the first's.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fine-tune and score; returns the exit status."""
+    options = for_small_world(parse_options(MultipleChoiceOptions, argv, description=__doc__))
+    return guarded(lambda: run(options))
+
+
+def run(options: MultipleChoiceOptions) -> int:
+    """The command for parsed options."""
+    ranks = open_world(options)
+    files = {} if options.dataset_name else given_files(options, "multiple_choice", ranks)
+
+    def first_stage(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Prepared:
+        return prepare(options, files, tokenizer, config)
+
+    if options.chain:
+        run_chain(options, files, first_stage, ranks)
+    else:
+        run_recipe(options, "multiple_choice", first_stage)
+    finish_world()
+    return 0
+
+
+def prepare(
+    options: MultipleChoiceOptions, files: dict[str, str], tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
+) -> Prepared:
+    """Read, check and encode the questions."""
+    found = Preflight()
+    splits: dict[str, list[ChoiceQuestion]] = {}
+    unlabelled = []
+    for name, questions in read_sets(options, files).items():
+        splits[name] = cut(questions, options.max_train_samples if name == "train" else options.max_eval_samples)
+        found.note(f"{name}_examples", len(splits[name]))
+        if not has_labels(splits[name], name):
+            if name != "test":
+                raise ValueError(f"the {name} set has no labels: only a test set can do without")
+            unlabelled.append(name)
+    labels = {name: [str(one.label) for one in split] for name, split in splits.items() if name not in unlabelled}
+    note_label_balance(found, labels)
+    note_shared_texts(found, {name: [choice_text(one) for one in split] for name, split in splits.items()})
+    limit = row_limit(options.max_seq_length, config)
+    recipe = ChoiceRecipe(splits, tokenizer, max_seq_length=limit, unlabelled=unlabelled)
+    for name, counts in recipe.counts.items():
+        found.note(f"{name}_overlong_share", counts.cut / counts.choices)
+    return Prepared(recipe, found)
+
+
+def choice_text(question: ChoiceQuestion) -> str:
+    """What makes two questions the same: their texts, whatever the order of the choices."""
+    return "\n".join([*dict.fromkeys(question.firsts), *sorted(question.seconds)])
+
+
+def read_sets(options: MultipleChoiceOptions, files: dict[str, str]) -> dict[str, list[ChoiceQuestion]]:
+    """Questions by split, from files or a `datasets` data set."""
+    if options.dataset_name:
+        splits = load_splits(options.dataset_name, options.dataset_config_name)
+        return {name: choices_from_rows(rows, f"{options.dataset_name} {name}") for name, rows in splits.items()}
+    bad = bad_text(options.on_bad_text)
+    return {
+        name: read_choices(file, context_file=options.context_file, on_bad_text=bad) for name, file in files.items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

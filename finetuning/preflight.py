@@ -1,0 +1,68 @@
+"""Look at the examples before training on them: what will mislead a score is said first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Preflight:
+    """Figures for all_results.json, and lines for people."""
+
+    figures: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def note(self, name: str, value: float | int, warning: str | None = None) -> None:
+        """Keep a figure; with a warning, say it too when it is not zero."""
+        self.figures[f"preflight_{name}"] = value
+        if warning and value:
+            self.warnings.append(warning)
+
+    def lines(self) -> list[str]:
+        """The warnings, then the figures that are not zero."""
+        shown = [
+            f"{name.removeprefix('preflight_')} {value:.4g}" if isinstance(value, float) else f"{name[10:]} {value}"
+            for name, value in self.figures.items()
+            if value
+        ]
+        return [
+            *(f"warning: {warning}" for warning in self.warnings),
+            "preflight: " + (", ".join(shown) or "nothing found"),
+        ]
+
+
+def shared_groups(first: Iterable[str], second: Iterable[str]) -> int:
+    """How many different texts stand in both."""
+    return len(set(first) & set(second))
+
+
+def repeated_groups(texts: Iterable[str]) -> int:
+    """How many different texts stand more than once."""
+    return sum(count > 1 for count in Counter(texts).values())
+
+
+def note_shared_texts(found: Preflight, texts: Mapping[str, Sequence[str]]) -> None:
+    """Count texts that stand twice in a split, and those of the training set that stand in another split."""
+    for name, split in texts.items():
+        found.note(f"{name}_repeated_texts", repeated_groups(split))
+        if name != "train" and "train" in texts:
+            shared = shared_groups(texts["train"], split)
+            found.note(
+                f"train_{name}_shared_texts",
+                shared,
+                f"{shared} texts stand both in train and in {name}: their score is partly memory",
+            )
+
+
+def note_label_balance(found: Preflight, labels: Mapping[str, Sequence[str]]) -> None:
+    """The share of the most frequent label of each split, which is what a constant answer scores."""
+    for name, split in labels.items():
+        if split:
+            label, count = Counter(split).most_common(1)[0]
+            share = count / len(split)
+            found.note(f"{name}_majority_share", share)
+            if share > 0.9:
+                found.warnings.append(f"{share:.1%} of {name} has the label {label!r}: accuracy says little here")

@@ -1,0 +1,100 @@
+"""Extractive question answering: `torchrun finetuning/qa.py` (or python, or deepspeed).
+
+SQuAD 1.1 and 2.0, CMRC2018, DRCD and two-stage files. With no option it runs on the embedded small world from the
+newest checkpoint of the default pretraining run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from finetuning.command import Prepared, finish_world, for_small_world, given_files, guarded, open_world, run_recipe
+from finetuning.pair_template import row_limit
+from finetuning.preflight import Preflight, note_shared_texts
+from finetuning.qa_recipe import QARecipe, QASettings
+from finetuning.question_sets import note_answers, note_windows, read_question_sets
+from finetuning.recipe import FinetuningOptions, option
+from finetuning.spans import SpanLimits
+from finetuning.squad import Question, check_answers, place_answers
+from finetuning.windows import Windows
+from pretraining.options import parse_options
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+@dataclass
+class QAOptions(FinetuningOptions):
+    """Options of extractive question answering."""
+
+    context_file: str | None = option(None, "Two-stage data: the JSON list of paragraphs that the rows number.")
+    on_bad_text: str = option("stop", "Text that is not UTF-8: stop, or replace and count.")
+    doc_stride: int = option(128, "Overlap of neighbouring windows in tokens (in the original BERT: the step).")
+    n_best_size: int = option(20, "Candidates kept for each question.")
+    max_answer_length: int = option(30, "Longest answer in tokens.")
+    version_2_with_negative: bool = option(False, "Some questions have no answer, and none may be given.")
+    null_score_diff_threshold: float = option(0.0, "v2: how far no answer must be ahead of the best one to be given.")
+    answer_language: str = option("auto", "Whose exact match and F1: en (SQuAD), zh (CMRC), or auto by the answers.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fine-tune and score; returns the exit status."""
+    options = for_small_world(parse_options(QAOptions, argv, description=__doc__))
+    return guarded(lambda: run(options))
+
+
+def run(options: QAOptions) -> int:
+    """The command for parsed options."""
+    ranks = open_world(options)
+    files = {} if options.dataset_name else given_files(options, "qa", ranks)
+    run_recipe(options, "qa", lambda tokenizer, config: prepare(options, files, tokenizer, config))
+    finish_world()
+    return 0
+
+
+def prepare(
+    options: QAOptions, files: dict[str, str], tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
+) -> Prepared:
+    """Read, check and encode the question sets."""
+    found = Preflight()
+    splits: dict[str, list[Question]] = {}
+    unlabelled = []
+    for name, questions in read_question_sets(options, files).items():
+        if not all(question.context.strip() for question in questions):
+            raise ValueError(
+                f"the {name} set has questions without a paragraph: two-stage data whose `relevant` is unknown needs "
+                "the chain, finetuning/multiple_choice.py --chain true"
+            )
+        if not check_answers(questions, version_2=options.version_2_with_negative, where=name):
+            if name != "test":
+                raise ValueError(f"the {name} set has no answers: only a test set can do without")
+            unlabelled.append(name)
+        splits[name], repairs = place_answers(questions, strict=options.strict)
+        note_answers(found, name, splits[name], repairs)
+    texts = {name: [f"{one.question}\n{one.context}" for one in split] for name, split in splits.items()}
+    note_shared_texts(found, texts)
+    recipe = QARecipe(splits, tokenizer, settings_of(options, config), unlabelled=unlabelled)
+    note_windows(found, recipe.window_counts)
+    return Prepared(recipe, found)
+
+
+def settings_of(options: QAOptions, config: PretrainedConfig) -> QASettings:
+    """Settings from options, within the model's positions."""
+    return QASettings(
+        windows=Windows(row_limit(options.max_seq_length, config), options.doc_stride),
+        limits=SpanLimits(options.n_best_size, options.max_answer_length),
+        version_2=options.version_2_with_negative,
+        null_score_diff_threshold=options.null_score_diff_threshold,
+        language=options.answer_language,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

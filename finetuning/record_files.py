@@ -1,0 +1,156 @@
+"""Rows of a CSV, TSV, JSON or JSON-lines file, plain or gz, xz, bz2, read whole and within bounds."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import logging
+import lzma
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+Record = dict[str, Any]
+OnBadText = Literal["stop", "replace"]
+
+COMPRESSIONS = (".gz", ".xz", ".bz2")
+FORMATS = (".csv", ".tsv", ".json", ".jsonl")
+MAX_FILE_BYTES = 4 * 1024**3
+MAX_FIELD_CHARACTERS = 16 * 1024**2
+logger = logging.getLogger(__name__)
+
+
+def read_records(
+    path: str | Path,
+    *,
+    columns: Sequence[str] | None = None,
+    malformed: Literal["stop", "drop"] = "stop",
+    on_bad_text: OnBadText = "stop",
+) -> list[Record]:
+    """Every row as a dict of column -> value; `columns` names them where the file has no header.
+
+    TSV is read as GLUE writes it, without quoting; CSV with the usual quotes; JSON is a list of objects (or an object
+    whose `data` is one), JSONL an object a line. Raises ValueError, naming file and line, for an empty or torn file, a
+    row of the wrong width (unless `malformed` is "drop": then they are counted in a warning) and bytes that are not
+    UTF-8 (unless `on_bad_text` is "replace").
+    """
+    where = Path(path)
+    kind = file_format(where)
+    if kind is None:
+        raise ValueError(
+            f"{where}: unknown format; name the file {', '.join(FORMATS)}, with .gz, .xz or .bz2 if packed"
+        )
+    text = decode_text(read_bytes(where), str(where), on_bad_text=on_bad_text)
+    if not text.strip():
+        raise ValueError(f"{where}: the file is empty or blank; give a file with at least one row")
+    if kind in (".csv", ".tsv"):
+        records = _delimited(text, where, tabs=kind == ".tsv", columns=columns, malformed=malformed)
+    elif kind == ".jsonl":
+        lines = enumerate(text.split("\n"), start=1)
+        records = [
+            _object(parse_json(line, f"{where}:{number}"), f"{where}:{number}")
+            for number, line in lines
+            if line.strip()
+        ]
+    else:
+        found = parse_json(text, str(where))
+        rows = found.get("data") if isinstance(found, dict) else found
+        if not isinstance(rows, list):
+            raise ValueError(f"{where}: a list of objects, or an object with such a list as `data`, is needed")
+        records = [_object(row, f"{where}, row {number}") for number, row in enumerate(rows)]
+    if not records:
+        raise ValueError(f"{where}: no row below the header; give a file with at least one row")
+    return records
+
+
+def file_format(path: str | Path) -> str | None:
+    """The format a name promises (.csv, .tsv, .json, .jsonl), compression aside; None for any other name."""
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else None
+
+
+def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The file's content, unpacked by its last suffix; ValueError when it is torn or too large."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; check the path")
+    openers: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+    opener = openers.get(path.suffix.lower(), open)
+    try:
+        with cast(IO[bytes], opener(path, "rb")) as stream:
+            content = stream.read(max_bytes + 1)
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: cannot be unpacked ({error}); it is torn or misnamed, copy it again") from error
+    if len(content) > max_bytes:
+        raise ValueError(f"{path}: unpacks to more than {max_bytes} bytes; split the file")
+    return content
+
+
+def decode_text(content: bytes, name: str, *, on_bad_text: OnBadText = "stop") -> str:
+    """UTF-8 text without its byte-order mark; bad bytes stop the run, or are replaced and counted in a warning."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if on_bad_text == "stop":
+            raise ValueError(
+                f"{name}: byte {error.start} is not UTF-8 ({error.reason}); convert the file, or ask for "
+                "--on_bad_text replace"
+            ) from error
+    text = content.decode("utf-8-sig", errors="replace")
+    logger.warning("%s: %d characters were not UTF-8 and were replaced", name, text.count("\ufffd"))
+    return text
+
+
+def parse_json(text: str, name: str) -> Any:
+    """JSON without surprises: nesting beyond Python's limit and broken text are ValueErrors that name the file."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{name}: nested too deeply to be data; a list of flat objects is needed") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name}: not JSON ({error}); check line {error.lineno}") from error
+
+
+def _object(value: Any, where: str) -> Record:
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{where}: {type(value).__name__} instead of an object; each row is a {{column: value}} object"
+        )
+    return value
+
+
+def _delimited(
+    text: str, path: Path, *, tabs: bool, columns: Sequence[str] | None, malformed: Literal["stop", "drop"]
+) -> list[Record]:
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
+    if tabs:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(io.StringIO(text, newline=""))
+    records, dropped = [], 0
+    names = list(columns) if columns is not None else None
+    try:
+        for row in reader:
+            if not row:
+                continue
+            if names is None:
+                names = [name.strip() for name in row]
+            elif len(row) == len(names):
+                records.append(dict(zip(names, row, strict=True)))
+            elif malformed == "drop":
+                dropped += 1
+            else:
+                raise ValueError(
+                    f"{path}:{reader.line_num}: {len(row)} fields, but the columns are {len(names)} "
+                    f"({', '.join(names)}); mend the row"
+                )
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num}: {error}; mend the row") from error
+    if dropped:
+        logger.warning("%s: %d rows of the wrong width were dropped", path, dropped)
+    return records

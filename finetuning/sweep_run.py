@@ -1,0 +1,203 @@
+"""Run the cells of a sweep, as many at once as there are devices; what is finished is never run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetuning.sweep import Cell, Sweep
+from finetuning.sweep_table import Outcome
+from pretraining.files import read_json, write_json
+from pretraining.interruption import is_alive, start_time
+from pretraining.options import as_arguments
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+SCHEMA_VERSION = 1
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 30.0
+LOG_TAIL_LINES = 5
+SMOKE_EPOCHS = 1
+
+
+@dataclass
+class Running:
+    """A cell's process and the device it has."""
+
+    cell: Cell
+    process: subprocess.Popen[bytes]
+    device: str | None
+    directory: Path
+    started: float = field(default_factory=time.monotonic)
+
+
+def cell_directory(output_dir: Path, cell: Cell) -> Path:
+    """Where a cell lives: the start of its fingerprint is its name."""
+    return output_dir / "cells" / cell.fingerprint[:16]
+
+
+def command(recipe: str, options: Mapping[str, Any], directory: Path) -> list[str]:
+    """The argument list that runs one cell; no shell reads it."""
+    script = str(PROJECT_ROOT / "finetuning" / f"{recipe}.py")
+    return [sys.executable, script, *as_arguments(dict(options)), "--output_dir", str(directory)]
+
+
+def outcome(directory: Path, cell: Cell) -> Outcome:
+    """What a cell's directory says: finished only with this cell's fingerprint and an all_results.json."""
+    try:
+        record = read_json(directory / "cell.json")
+    except FileNotFoundError:
+        return Outcome("waiting", {})
+    if record.get("fingerprint") != cell.fingerprint:
+        raise ValueError(f"{directory}: belongs to another cell; use another --output_dir, or move it away")
+    results = directory / "all_results.json"
+    if record.get("status") == "finished" and results.is_file():
+        found = read_json(results)
+        scores = {name: value for name, value in found.items() if isinstance(value, int | float)}
+        return Outcome(str(found.get("status", "done")), scores, float(found.get("seconds", 0.0)))
+    return Outcome("failed" if record.get("status") == "failed" else "waiting", {})
+
+
+def smoke_cell(cell: Cell, samples: int) -> Cell:
+    """The same cell for one epoch of at most `samples` training examples (0: all)."""
+    shorter = {"num_train_epochs": SMOKE_EPOCHS, "save_model": False}
+    if samples:
+        shorter |= {"max_train_samples": samples, "max_eval_samples": samples}
+    return Cell(cell.row, cell.seed, {**cell.options, **shorter}, cell.fingerprint)
+
+
+class Runner:
+    """Keeps every device busy until no cell is left; after a signal it lets the running ones save and stops."""
+
+    def __init__(self, sweep: Sweep, devices: Sequence[str | None], say: Callable[[str], None]) -> None:
+        self.sweep, self.say = sweep, say
+        self.free = list(devices)
+        self.running: list[Running] = []
+        self.stopping = False
+
+    def stop(self, *_: Any) -> None:
+        """Signal handler: start no more cells and pass the request on."""
+        self.stopping = True
+
+    def run(self, cells: Iterable[Cell], directory_of: Callable[[Cell], Path]) -> list[Cell]:
+        """Run what is not finished; returns the cells that failed. Failed ones of an earlier call are tried again."""
+        waiting = [cell for cell in cells if outcome(directory_of(cell), cell).status in ("waiting", "failed")]
+        failed: list[Cell] = []
+        total = len(waiting)
+        try:
+            while (waiting or self.running) and not self.stopping:
+                while waiting and self.free:
+                    self.running.append(self._start(waiting[0], directory_of(waiting[0])))
+                    waiting.pop(0)
+                time.sleep(POLL_SECONDS)
+                for one in [one for one in self.running if one.process.poll() is not None]:
+                    self.running.remove(one)
+                    self.free.append(one.device)
+                    if not self._finish(one):
+                        failed.append(one.cell)
+                    self.say(f"{total - len(waiting) - len(self.running)}/{total} {self._told(one)}")
+        finally:
+            self._end_running()
+        return failed
+
+    def _start(self, cell: Cell, directory: Path) -> Running:
+        directory.mkdir(parents=True, exist_ok=True)
+        refuse_live_cell(directory)
+        device = self.free.pop(0)
+        environment = dict(os.environ)
+        if device is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = device
+        _record(directory, cell, self.sweep.recipe, status="running")
+        with (directory / "log.txt").open("ab") as log:
+            process = subprocess.Popen(
+                command(self.sweep.recipe, cell.options, directory),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # a terminal that closes takes only the sweep with it, if anything
+            )
+        _record(directory, cell, self.sweep.recipe, status="running", pid=process.pid, start=start_time(process.pid))
+        return Running(cell, process, device, directory)
+
+    def _finish(self, one: Running) -> bool:
+        code = one.process.returncode
+        whole = code == 0 and (one.directory / "all_results.json").is_file()
+        _record(
+            one.directory,
+            one.cell,
+            self.sweep.recipe,
+            status="finished" if whole else "failed",
+            exit_code=code,
+            seconds=time.monotonic() - one.started,
+        )
+        return whole
+
+    def _told(self, one: Running) -> str:
+        told = ", ".join(f"{name}={one.cell.options.get(name)}" for name in [*self.sweep.varied, "seed"])
+        if one.process.returncode == 0:
+            return f"{told}: {outcome(one.directory, one.cell).status}"
+        lines = (one.directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        return f"{told}: FAILED with exit code {one.process.returncode} ({one.directory}/log.txt)\n  " + "\n  ".join(
+            lines
+        )
+
+    def _end_running(self) -> None:
+        """Ask the cells to save and end; they resume when the sweep is run again."""
+        for one in self.running:
+            one.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        for one in self.running:
+            try:
+                one.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
+            _record(one.directory, one.cell, self.sweep.recipe, status="interrupted")
+            self.free.append(one.device)
+        self.running.clear()
+
+
+def refuse_live_cell(directory: Path) -> None:
+    """ValueError when the process of an earlier, killed sweep still works in this cell."""
+    try:
+        record = read_json(directory / "cell.json")
+    except FileNotFoundError:
+        return
+    pid, start = record.get("pid"), record.get("start")
+    if isinstance(pid, int) and isinstance(start, str) and is_alive(pid, start):
+        raise ValueError(f"{directory}: process {pid} of an earlier sweep still works on it; wait for it or stop it")
+
+
+def visible_devices(max_parallel: int | None) -> list[str | None]:
+    """One entry a GPU (its index or name); on the CPU `max_parallel` entries of None, by default one."""
+    if max_parallel is not None and max_parallel < 1:
+        raise ValueError(f"--max_parallel {max_parallel}: at least one cell must run at a time")
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        return [None] * (max_parallel or 1)
+    asked = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names: list[str | None] = [*(asked or [str(number) for number in range(count)])]
+    return names[: max_parallel or count]
+
+
+def _record(directory: Path, cell: Cell, recipe: str, **state: Any) -> None:
+    write_json(
+        directory / "cell.json",
+        {
+            "schema_version": SCHEMA_VERSION,
+            "fingerprint": cell.fingerprint,
+            "recipe": recipe,
+            "options": json.loads(json.dumps(dict(cell.options))),
+            **state,
+        },
+    )

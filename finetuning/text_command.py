@@ -1,0 +1,167 @@
+"""What `glue.py` and `classification.py` do with a task: every seed trained, scored, drawn and written down."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetuning.batches import batch_shape
+from finetuning.command import Prepared, model_name, run_recipe
+from finetuning.encoder import load_config, load_tokenizer
+from finetuning.figures import draw_curves, draw_reliability
+from finetuning.glue_tasks import GlueTask
+from finetuning.labelled_text import LabelledText
+from finetuning.pair_template import row_limit
+from finetuning.recipe import FinetuningOptions, option
+from finetuning.result import Result
+from finetuning.run_log import read_results
+from finetuning.run_state import STATE_NAME, run_fingerprint
+from finetuning.text_preflight import inspect_texts
+from finetuning.text_recipe import TextRecipe
+from finetuning.text_rows import TextSettings
+from pretraining.agreement import barrier, broadcast_json
+from pretraining.environment import Ranks
+
+
+@dataclass
+class TextOptions(FinetuningOptions):
+    """Options of the two text recipes beside those that all recipes share."""
+
+    max_seq_length: int = option(128, "Longest row in tokens, special tokens included.")
+    seeds: list[int] = option([], "Several seeds, each in a folder of its own; default: --seed alone.")  # noqa: RUF009
+    pooling: str = option("cls", "cls (first token), mean or max over the tokens that are not padding.")
+    head_dropout: float | None = option(None, "Dropout before the linear head; default: the model's own.")
+    truncation: str = option("head", "What stays of a long text: head, tail or head+tail.")
+    label_smoothing: float = option(0.0, "Share of the target spread evenly over the classes.")
+    balance_classes: bool = option(False, "Weigh every class alike in the loss, however rare.")
+
+    def settings(self, longest: int) -> TextSettings:
+        """The part that turns texts into rows, with rows of at most `longest` tokens."""
+        return TextSettings(
+            max_seq_length=longest,
+            truncation=self.truncation,
+            pooling=self.pooling,
+            head_dropout=self.head_dropout,
+            label_smoothing=self.label_smoothing,
+            balance_classes=self.balance_classes,
+        )
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """Examples by split and what is asked of them."""
+
+    name: str
+    labels: Sequence[str]
+    splits: Mapping[str, Sequence[LabelledText]]
+    metrics: Sequence[str]
+    glue: GlueTask | None = None
+
+
+def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks) -> list[dict[str, Any]]:
+    """Train and score every seed (a finished one is read, not run again); every rank calls it.
+
+    Returns the content of each seed's all_results.json. Files go to `directory`, or to its seed-N with several seeds.
+    """
+    options = replace(options, model_name_or_path=broadcast_json(model_name(options)))
+    recipe = build_recipe(task, options)
+    preflight = inspect_texts(recipe)
+    if options.strict and preflight.warnings:
+        raise ValueError(f"--strict, and the preflight warns: {'; '.join(preflight.warnings)}")
+    seeds = options.seeds or [options.seed]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds {seeds}: name each once")
+    places = {seed: directory / f"seed-{seed}" if len(seeds) > 1 else directory for seed in seeds}
+    prepared = Prepared(recipe, preflight)
+    found = [run_seed(prepared, recipe, replace(options, seed=seed, seeds=[]), places[seed], ranks) for seed in seeds]
+    if ranks.is_main and len(seeds) > 1:
+        runs = {f"seed {seed}": place for seed, place in places.items()}
+        draw_curves(runs, directory / "curves.png", title=f"{task.name}, {len(seeds)} seeds", metric=recipe.metric)
+    return found
+
+
+def run_seed(
+    prepared: Prepared, recipe: TextRecipe, options: TextOptions, directory: Path, ranks: Ranks
+) -> dict[str, Any]:
+    """One seed: train, evaluate, write results, predictions, curves and the best model."""
+    rows = batch_shape(options, ranks.world_size).global_rows
+    fingerprint = run_fingerprint(recipe, options, rows)
+    finished = broadcast_json(finished_results(directory, fingerprint))
+    if finished is not None:
+        if ranks.is_main:
+            print(f"{directory}: finished before, not run again", flush=True)
+        return dict(finished)
+    extra = {"fingerprint": fingerprint, "metric": recipe.metric, "seed": options.seed}
+    result = run_recipe(
+        replace(options, output_dir=str(directory)), recipe.name, lambda tokenizer, config: prepared, extra=extra
+    )
+    if ranks.is_main:
+        draw(recipe, result, directory)
+        shutil.rmtree(directory / STATE_NAME, ignore_errors=True)
+    barrier()
+    return {**result.as_json(), **extra, **prepared.preflight.figures}
+
+
+def build_recipe(task: TextTask, options: TextOptions) -> TextRecipe:
+    """Tokenise the examples (at most --max_train_samples and --max_eval_samples of a split)."""
+    name = model_name(options)
+    limits = {"train": options.max_train_samples}
+    splits = {
+        split: subset(examples, limits.get(split, options.max_eval_samples)) for split, examples in task.splits.items()
+    }
+    return TextRecipe(
+        task.name,
+        labels=task.labels,
+        splits=splits,
+        tokenizer=load_tokenizer(name),
+        settings=options.settings(row_limit(options.max_seq_length, load_config(name))),
+        metrics=task.metrics,
+        task=task.glue,
+    )
+
+
+def subset(examples: Sequence[LabelledText], limit: int | None) -> list[LabelledText]:
+    """At most `limit` examples, in file order, chosen by a hash of their ids: files are often sorted by label."""
+    if limit is None or limit >= len(examples):
+        return list(examples)
+    if limit < 1:
+        raise ValueError(f"{limit} examples asked for: --max_train_samples and --max_eval_samples must be 1 or more")
+    ranked = sorted(examples, key=lambda one: hashlib.sha256(one.example_id.encode()).digest())[:limit]
+    chosen = {one.example_id for one in ranked}
+    return [one for one in examples if one.example_id in chosen]
+
+
+def finished_results(directory: Path, fingerprint: str) -> dict[str, Any] | None:
+    """all_results.json of the same run, finished before; None when it has yet to be made.
+
+    Raises ValueError when the directory holds the results of another run.
+    """
+    if not (directory / "all_results.json").is_file():
+        return None
+    found = read_results(directory)
+    if found.get("fingerprint") != fingerprint:
+        raise ValueError(
+            f"{directory} holds the results of a run with other options or data: choose another --output_dir, or "
+            "remove it"
+        )
+    return found
+
+
+def draw(recipe: TextRecipe, result: Result, directory: Path) -> None:
+    """curves.png, and a reliability diagram of every labelled set of classes."""
+    if result.updates:
+        title = f"{recipe.name}: {recipe.metric}"
+        draw_curves({recipe.name: directory}, directory / "curves.png", title=title, metric=recipe.metric)
+    for split, one in recipe.evaluation_sets.items():
+        if recipe.is_regression or not one.labelled:
+            continue
+        logits = np.array([result.predictions[split][key]["logits"] for key in one.examples])
+        labels = [recipe.class_of[example.label] for example in one.examples.values()]
+        if np.isfinite(logits).all():
+            draw_reliability(logits, labels, directory / split / "reliability.png", title=f"{recipe.name}, {split}")

@@ -1,0 +1,56 @@
+"""What to know of labelled texts before training on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from finetuning.labelled_text import LabelledText, content
+from finetuning.preflight import Preflight, note_label_balance, note_shared_texts, shared_groups
+from finetuning.text_recipe import TextRecipe
+
+MUCH_CUT = 0.2
+
+
+def inspect_texts(recipe: TextRecipe) -> Preflight:
+    """Overlong share, label balance, copies within and between splits, and the score of a constant answer."""
+    found = Preflight()
+    for split, encoded in recipe.encoded.items():
+        total = len(encoded.features)
+        found.note(f"{split}_examples", total)
+        share = encoded.num_overlong / total if total else 0.0
+        found.note(f"{split}_overlong_share", share)
+        if share > MUCH_CUT:
+            found.warnings.append(
+                f"{share:.1%} of {split} is longer than --max_seq_length {recipe.settings.max_seq_length} and is cut "
+                f"(--truncation {recipe.settings.truncation})"
+            )
+    texts = {split: [content(one) for one in examples.values()] for split, examples in recipe.examples.items()}
+    note_shared_texts(found, texts)
+    _note_contradictions(found, recipe.examples["train"])
+    for split in (split for split in texts if split.startswith("test")):
+        shared = shared_groups(texts.get("validation", []), texts[split])
+        found.note(
+            f"validation_{split}_shared_texts",
+            shared,
+            f"{shared} texts stand both in validation, which picks the best epoch, and in {split}: its score is "
+            "optimistic",
+        )
+    if not recipe.is_regression:
+        labels = {
+            split: [one.label for one in examples.values() if one.label is not None]
+            for split, examples in recipe.examples.items()
+        }
+        note_label_balance(found, labels)
+    for split, one in recipe.evaluation_sets.items():
+        majority = recipe.majority_score(one.examples) if one.labelled else None
+        if majority is not None:
+            found.note(f"{split}_majority_{recipe.metric}", majority)
+    return found
+
+
+def _note_contradictions(found: Preflight, examples: Mapping[str, LabelledText]) -> None:
+    labels: dict[str, set[str | None]] = {}
+    for example in examples.values():
+        labels.setdefault(content(example), set()).add(example.label)
+    count = sum(len(one) > 1 for one in labels.values())
+    found.note("train_contradicting_texts", count, f"{count} texts of train stand there with different labels")

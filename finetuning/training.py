@@ -1,0 +1,210 @@
+"""The one fine-tuning loop: any recipe, any engine, any world size."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from finetuning.batches import BatchShape, batch_shape, row_length, training_order
+from finetuning.evaluation import Evaluation, evaluate, to_device
+from finetuning.recipe import FinetuningOptions, Recipe
+from finetuning.result import Result, make_result
+from finetuning.run_log import RunLog
+from finetuning.run_state import Progress, RunState
+from finetuning.schedule import Schedule, make_schedule
+from finetuning.updates import micro_batches, reseed, train_update
+from pretraining.agreement import sum_over_ranks
+from pretraining.engines.engine import Engine, EngineOptions, build_engine
+from pretraining.environment import choose_device, read_ranks
+from pretraining.optimizers import OptimizerOptions
+
+FLUSH_UPDATES = 10  # the host reads the device this often
+MOST_NOT_FINITE = 5  # skipped updates after which a run is given up
+
+
+@dataclass
+class Run:
+    """Everything a running fine-tuning consists of."""
+
+    recipe: Recipe
+    options: FinetuningOptions
+    engine: Engine
+    shape: BatchShape
+    schedule: Schedule
+    state: RunState
+    progress: Progress
+    log: RunLog
+    example: dict[str, torch.Tensor]  # one row of model inputs, which some engines need to load a state
+    best: Evaluation | None = None  # of the validation set
+
+
+def finetune(
+    recipe: Recipe,
+    model: nn.Module,
+    options: FinetuningOptions,
+    *,
+    engine: Engine | None = None,
+    directory: Path | None = None,
+) -> Result:
+    """Train, pick the best epoch on the set "validation", then score every evaluation set with it.
+
+    Every rank calls it and gets the same result. `directory` keeps journal and resume state; without one nothing is
+    written (and nothing can be resumed). The model ends with the best epoch's weights.
+    """
+    started = time.perf_counter()
+    run = _open_run(recipe, model, options, engine, directory)
+    started -= run.progress.seconds  # an interrupted run's time counts
+    try:
+        if run.progress.updates:
+            run.log.say(f"continuing after update {run.progress.updates} of {run.schedule.total_updates}")
+        while run.progress.updates < run.schedule.total_updates and not run.progress.stopped:
+            _train_epoch(run)
+            _validate(run)
+            run.progress.seconds = time.perf_counter() - started
+            run.state.save(run.progress)
+        evaluations = _evaluate_best(run)
+    finally:
+        run.log.close()
+    seconds = time.perf_counter() - started
+    hidden_size = int(getattr(getattr(model, "encoder", None), "hidden_size", 768))
+    return make_result(recipe, options, run.schedule, run.shape, run.progress, evaluations, seconds, hidden_size)
+
+
+def open_engine(model: nn.Module, options: FinetuningOptions, shape: BatchShape) -> Engine:
+    """DeepSpeed with --deepspeed, otherwise PyTorch; on this process's device."""
+    ranks = read_ranks()
+    optimizer = OptimizerOptions(
+        learning_rate=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.999), eps=1e-8
+    )
+    engine_options = EngineOptions(
+        deepspeed=options.deepspeed,
+        fsdp=options.fsdp,
+        bf16=uses_bf16(options.bf16),
+        micro_batch_size=shape.micro_rows,
+        gradient_accumulation_steps=shape.accumulation,
+        max_grad_norm=options.max_grad_norm,
+        optimizer=optimizer,
+    )
+    return build_engine(model, engine_options, ranks=ranks, device=choose_device(ranks))
+
+
+def uses_bf16(choice: str) -> bool:
+    """auto: where the GPU has it; ValueError for anything but auto, true, false."""
+    if choice not in ("auto", "true", "false"):
+        raise ValueError(f"--bf16 {choice}: use auto, true or false")
+    return choice == "true" or (choice == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+
+
+def _open_run(
+    recipe: Recipe, model: nn.Module, options: FinetuningOptions, engine: Engine | None, directory: Path | None
+) -> Run:
+    shape = batch_shape(options, read_ranks().world_size if engine is None else engine.ranks.world_size)
+    schedule = make_schedule(options, len(recipe.train_features), shape)
+    engine = engine or open_engine(model, options, shape)
+    state = RunState(engine, recipe, options, directory, shape.global_rows)
+    example = _example(recipe, engine)
+    progress = state.resume(example)
+    log = RunLog(
+        directory,
+        is_main=engine.ranks.is_main,
+        total_updates=schedule.total_updates,
+        updates=progress.updates,
+        report_to=options.report_to,
+        options=asdict(options),
+    )
+    return Run(recipe, options, engine, shape, schedule, state, progress, log, example)
+
+
+def _example(recipe: Recipe, engine: Engine) -> dict[str, torch.Tensor]:
+    sets = [recipe.train_features, *(one.features for one in recipe.evaluation_sets.values())]
+    row = next((features[0] for features in sets if len(features)), None)
+    if row is None:
+        raise ValueError("there is nothing to train on and nothing to evaluate: give a training or an evaluation file")
+    batch = to_device(recipe.collate([row]), engine.device)
+    return {name: batch[name] for name in recipe.model_inputs if name in batch}
+
+
+def _train_epoch(run: Run) -> None:
+    """The rest of the epoch that the progress is in."""
+    features, progress, ranks = run.recipe.train_features, run.progress, run.engine.ranks
+    lengths = np.array([row_length(feature) for feature in features], dtype=np.int64)
+    epoch = run.schedule.epoch_of(progress.updates)
+    batches = training_order(lengths, batch_rows=run.shape.global_rows, seed=run.options.seed, epoch=epoch)
+    filler = features[int(lengths.argmin())]
+    run.engine.train()
+    pending: list[tuple[int, float, dict[str, torch.Tensor]]] = []
+    mark = time.perf_counter()
+    for batch in batches[progress.updates - epoch * run.schedule.updates_per_epoch :]:
+        if progress.updates >= run.schedule.total_updates or progress.stopped:
+            break
+        parts = micro_batches(features, batch, run.shape, filler, rank=ranks.rank, world_size=ranks.world_size)
+        rate = run.schedule.learning_rate(progress.updates)
+        reseed(run.options.seed, progress.updates, ranks.rank)
+        pending.append((progress.updates + 1, rate, train_update(run.recipe, run.engine, parts, rate)))
+        progress.updates += 1
+        progress.rows += len(batch)
+        if len(pending) == FLUSH_UPDATES or _saves_here(run):
+            _flush(run, pending)
+        if _saves_here(run):
+            progress.train_seconds += time.perf_counter() - mark
+            run.state.save(progress)
+            mark = time.perf_counter()
+    _flush(run, pending)
+    progress.train_seconds += time.perf_counter() - mark
+
+
+def _saves_here(run: Run) -> bool:
+    """Inside an epoch, every save_steps updates; the end of an epoch is saved after its validation."""
+    updates, every = run.progress.updates, run.options.save_steps
+    ends_epoch = updates % run.schedule.updates_per_epoch == 0 or updates == run.schedule.total_updates
+    return every > 0 and updates % every == 0 and not ends_epoch
+
+
+def _flush(run: Run, pending: list[tuple[int, float, dict[str, torch.Tensor]]]) -> None:
+    """Read the waiting updates from the device, sum them over the ranks, write them down, judge them."""
+    if not pending:
+        return
+    names = list(pending[0][2])
+    table = torch.stack([torch.stack([values[name].reshape(()) for name in names]) for _, _, values in pending])
+    for (update, rate, _), row in zip(pending, sum_over_ranks(table.double()).tolist(), strict=True):
+        values = dict(zip(names, row, strict=True))
+        run.progress.not_finite += not (np.isfinite(values["gradient_norm"]) and np.isfinite(values["loss"]))
+        run.log.update(update, {**values, "learning_rate": rate})
+    pending.clear()
+    run.log.flush()
+    if run.progress.not_finite >= MOST_NOT_FINITE:
+        run.progress.stopped = "not_finite"
+
+
+def _validate(run: Run) -> None:
+    """Score the validation set and keep the weights when they are the best so far."""
+    validation = run.recipe.evaluation_sets.get("validation")
+    if validation is None or not validation.labelled:
+        return
+    found = evaluate(run.recipe, run.engine, validation, batch_rows=run.options.per_device_eval_batch_size)
+    if run.progress.take_validation(found.scores, run.recipe.metric, run.schedule, run.options.early_stopping_patience):
+        run.best = found
+        run.state.keep_best()
+    epoch = run.progress.history[-1]["epoch"]
+    run.log.validation(run.progress.updates, epoch, found.scores)
+    run.log.say(f"epoch {epoch:g}: " + ", ".join(f"{name} {value:.4f}" for name, value in found.scores.items()))
+
+
+def _evaluate_best(run: Run) -> Mapping[str, Evaluation]:
+    """Every evaluation set with the best weights; the validation set only where its best scores are not at hand."""
+    if run.progress.history and run.progress.history[-1]["updates"] != run.progress.best_updates:
+        run.state.restore_best(run.example)
+    found = {}
+    for name, evaluation_set in run.recipe.evaluation_sets.items():
+        if name == "validation" and run.best is not None:
+            found[name] = run.best
+        else:
+            rows = run.options.per_device_eval_batch_size
+            found[name] = evaluate(run.recipe, run.engine, evaluation_set, batch_rows=rows)
+    return found

@@ -1,0 +1,108 @@
+"""From scores.jsonl to everything that is reported about it."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gap.bootstrap import Resampling
+from gap.results import Analysis
+from gap.scores import newest_cells, read_scores
+from gap.series import CheckpointCost, Prices, read_series, series_costs
+from gap.study import TaskStudy, study_task
+from gap.task_analysis import analyse_task
+from gap.task_table import tabulate
+
+PACKAGES = ("numpy", "scipy", "torch", "transformers", "deepspeed", "webdataset", "datasets", "tokenizers")
+
+
+def analyse(
+    scores_path: str | Path,
+    *,
+    series: str | Path | Sequence[Mapping[str, Any]] | None = None,
+    prices: Prices | None = None,
+    draws: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    name: str | None = None,
+    commands: Sequence[str] = (),
+) -> Analysis:
+    """Analyse all tasks of a scores.jsonl.
+
+    series: series.json, its folder or its rows (FLOPs, hours, validation loss; without it the axis is tokens only).
+    commands: the command lines that made the cells, for the report. Raises ValueError when a task has no scratch cells
+    or its cells were not scored on the same examples.
+    """
+    path, prices = Path(scores_path), prices or Prices()
+    studies, notes = read_studies(
+        path, series=series, prices=prices, resampling=Resampling(draws=draws, seed=seed), confidence=confidence
+    )
+    return Analysis(
+        name=name or path.resolve().parent.name,
+        tasks=tuple(analyse_task(study, prices) for study in studies),
+        confidence=confidence,
+        draws=draws,
+        seed=seed,
+        currency=prices.currency,
+        priced=prices.per_device_hour > 0,
+        commands=tuple(commands),
+        versions=installed_versions(),
+        notes=tuple(notes),
+    )
+
+
+def read_studies(
+    path: Path,
+    *,
+    series: str | Path | Sequence[Mapping[str, Any]] | None,
+    prices: Prices,
+    resampling: Resampling,
+    confidence: float,
+) -> tuple[list[TaskStudy], list[str]]:
+    """One study a task, in the order of the task's name, and notes about the file."""
+    costs: Sequence[CheckpointCost] = ()
+    if isinstance(series, (str, Path)):
+        costs = read_series(Path(series), prices)
+    elif series is not None:
+        costs = series_costs(series, prices)
+    cells, superseded = newest_cells(read_scores(path))
+    if not cells:
+        raise ValueError(f"{path} holds no finished cell: run the cells first")
+    notes = [f"{superseded} older cells, of other code or options, are left out."] if superseded else []
+    studies = []
+    for task in sorted({cell.task for cell in cells}):
+        table = tabulate(task, [cell for cell in cells if cell.task == task], path.parent)
+        studies.append(study_task(table, costs, resampling, confidence))
+    return studies, notes
+
+
+def installed_versions() -> dict[str, str]:
+    """Python and the packages whose version can move a number."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def analysis_json(analysis: Any) -> str:
+    """The analysis (or any of its parts) as strict JSON: what is infinite or not a number becomes null."""
+    return json.dumps(_finite(asdict(analysis)), ensure_ascii=False, allow_nan=False, indent=1)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

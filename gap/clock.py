@@ -1,0 +1,32 @@
+"""Where the time of a study went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Clock:
+    """Wall time since it was made, and how much of it was pretraining."""
+
+    started: float = field(default_factory=time.perf_counter)
+    pretraining_seconds: float = 0.0
+
+    @contextmanager
+    def pretraining(self) -> Iterator[None]:
+        """Counts what is inside as pretraining."""
+        mark = time.perf_counter()
+        yield
+        self.pretraining_seconds += time.perf_counter() - mark
+
+    def line(self, busy_seconds: float, workers: int) -> str:
+        """Total, pretraining, cells (training and evaluating, over all workers) and the rest, which is overhead."""
+        total, cells = time.perf_counter() - self.started, busy_seconds / workers
+        rest = max(0.0, total - self.pretraining_seconds - cells)
+        return (
+            f"{total:.0f} s in all: {self.pretraining_seconds:.0f} s pretraining, {cells:.0f} s cells (on {workers} "
+            f"worker{'s' * (workers > 1)}), {rest:.0f} s ({rest / total:.1%}) everything else"
+        )

@@ -1,0 +1,231 @@
+"""Several runs side by side: paired differences with their intervals, all against the first run.
+
+Runs scored on the same examples share the examples' weights in every draw, so that what is hard for both cancels; their
+seeds are drawn independently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gap.analysis import read_studies
+from gap.bootstrap import Resampling
+from gap.curve import MonotoneCurve
+from gap.interval import Estimate, Statistic, quantiles, statistic_draws
+from gap.sentence import tokens_text
+from gap.series import Prices
+from gap.study import TaskStudy
+from gap.task_analysis import LEVELS
+from gap.task_table import describe
+from gap.variance import Floats
+
+MOST_UNREACHED = 0.01  # share of draws without a crossing beyond which a ratio of tokens is not given
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """One run: its scores.jsonl and its series.json, where there is one."""
+
+    name: str
+    scores: Path
+    series: Path | None = None
+
+    @staticmethod
+    def of(folder: Path) -> RunSource:
+        """The run in a folder (or the folder of a scores.jsonl)."""
+        scores = folder if folder.is_file() else folder / "scores.jsonl"
+        if not scores.is_file():
+            raise ValueError(f"{folder} holds no scores.jsonl: name the output folders of gap runs")
+        series = scores.parent / "series.json"
+        return RunSource(scores.resolve().parent.name, scores, series if series.is_file() else None)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One quantity of two runs. `change` is other minus baseline, in score or gap closed, or a ratio of tokens."""
+
+    task: str
+    quantity: str
+    unit: str  # points, ratio
+    baseline: str
+    other: str
+    baseline_value: float | None
+    other_value: float | None
+    change: Estimate
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the interval tells the two runs apart."""
+        none = 1.0 if self.unit == "ratio" else 0.0
+        low, high = self.change.low, self.change.high
+        return low is not None and high is not None and not low <= none <= high
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All differences, and what could not be compared."""
+
+    runs: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]
+
+
+def compare_runs(
+    runs: Sequence[RunSource],
+    *,
+    prices: Prices | None = None,
+    draws: int = 10_000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Comparison:
+    """Compare every run with the first, on the tasks and budgets they share."""
+    if len(runs) < 2:
+        raise ValueError(f"{len(runs)} run: a comparison needs two or more; name their output folders")
+    if len({run.name for run in runs}) < len(runs):
+        raise ValueError(f"runs {[run.name for run in runs]} share a name: rename a folder")
+    studies = []
+    for stream, run in enumerate(runs):
+        resampling = Resampling(draws=draws, seed=seed, stream=stream)
+        found, _ = read_studies(
+            run.scores, series=run.series, prices=prices or Prices(), resampling=resampling, confidence=confidence
+        )
+        studies.append({study.table.task: study for study in found})
+    differences: list[Difference] = []
+    notes: list[str] = []
+    for run, tasks in zip(runs[1:], studies[1:], strict=True):
+        for task, first in studies[0].items():
+            if task not in tasks:
+                notes.append(f"{run.name} has no cells of {task}.")
+                continue
+            reason = _not_comparable(first, tasks[task])
+            if reason:
+                notes.append(f"{task}: {run.name} and {runs[0].name} {reason}; not compared.")
+            else:
+                differences += _task_differences(first, tasks[task], runs[0].name, run.name, confidence)
+    return Comparison(tuple(run.name for run in runs), tuple(differences), tuple(notes))
+
+
+def _not_comparable(first: TaskStudy, second: TaskStudy) -> str | None:
+    one, two = first.table, second.table
+    if one.metric != two.metric:
+        return f"were scored by {two.metric} and {one.metric}"
+    if (one.examples is None) != (two.examples is None):
+        return "do not both have per-example predictions"
+    if one.examples is not None and two.examples is not None and one.examples.ids != two.examples.ids:
+        return "were scored on different examples"
+    return None
+
+
+def _task_differences(
+    first: TaskStudy, second: TaskStudy, baseline: str, other: str, confidence: float
+) -> list[Difference]:
+    found = []
+    names = (first.table.task, baseline, other)
+    shared = [one for one in first.table.checkpoints if second.table.find(one) is not None]
+    for checkpoint in shared:
+        columns = first.table.checkpoints.index(checkpoint), second.table.checkpoints.index(checkpoint)
+        pair = _Pair(first, second, [columns[0]], [columns[1]], confidence)
+        title = f"score, {describe(checkpoint)}"
+        found.append(pair.difference(names, title, *(_column(column) for column in columns)))
+    ends = [_resolved(first), _resolved(second)]
+    for kind in ("annealed", "raw"):
+        budgets = [study.budgets(kind) for study in (first, second)]
+        if not all(ends) or min(map(len, budgets)) < 2:
+            continue
+        involved = [
+            [*columns, study.scratch, study.reference] for columns, study in zip(budgets, (first, second), strict=True)
+        ]
+        pair = _Pair(first, second, involved[0], involved[1], confidence)
+        for level in LEVELS[:3]:
+            title = f"tokens to {100 * level:g} % of the gap, {kind}"
+            found.append(pair.ratio(names, title, *(_crossing(study, kind, level) for study in (first, second))))
+    return found
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two studies and the columns that a quantity takes from each."""
+
+    first: TaskStudy
+    second: TaskStudy
+    first_columns: Sequence[int]
+    second_columns: Sequence[int]
+    confidence: float
+
+    def refusal(self) -> str | None:
+        return self.first.table.refusal(self.first_columns) or self.second.table.refusal(self.second_columns)
+
+    def difference(self, names: tuple[str, str, str], title: str, first: Statistic, second: Statistic) -> Difference:
+        values = [float(one(study.draws.observed[None])[0]) for one, study in self._both(first, second)]
+        change = self._estimate(values[1] - values[0], lambda one, two: two - one, first, second)
+        return Difference(names[0], title, "points", names[1], names[2], values[0], values[1], change)
+
+    def ratio(self, names: tuple[str, str, str], title: str, first: Statistic, second: Statistic) -> Difference:
+        """Tokens of the second over tokens of the first, from log10 tokens."""
+        logs = [float(one(study.draws.observed[None])[0]) for one, study in self._both(first, second)]
+        values = [float(10**log) if np.isfinite(log) else None for log in logs]
+        if None in values:
+            change = Estimate(float("nan"), refused="not between the smallest and largest budget in both runs")
+        else:
+            change = self._estimate(logs[1] - logs[0], lambda one, two: two - one, first, second)
+            low, high = (None if end is None else float(10**end) for end in (change.low, change.high))
+            change = Estimate(float(10**change.value), low, high, change.refused)
+        return Difference(names[0], title, "ratio", names[1], names[2], values[0], values[1], change)
+
+    def _both(self, first: Statistic, second: Statistic) -> tuple[tuple[Statistic, TaskStudy], ...]:
+        return (first, self.first), (second, self.second)
+
+    def _estimate(
+        self, value: float, combine: Callable[[Floats, Floats], Floats], first: Statistic, second: Statistic
+    ) -> Estimate:
+        refused = self.refusal()
+        if refused:
+            return Estimate(value, refused=refused)
+        with np.errstate(invalid="ignore"):
+            draws = combine(*(statistic_draws(one, study.draws) for one, study in self._both(first, second)))
+        finite = np.isfinite(draws)
+        if (~finite).mean() > MOST_UNREACHED:
+            return Estimate(value, refused="the crossing lies outside the budgets in too many draws")
+        return Estimate(value, *quantiles(draws[finite], self.confidence))
+
+
+def _column(column: int) -> Statistic:
+    return lambda scores: scores[:, column]
+
+
+def _crossing(study: TaskStudy, kind: str, level: float) -> Statistic:
+    columns = study.budgets(kind)
+    budgets = [float(study.table.checkpoints[column].budget_tokens or 0) for column in columns]
+    share = study.closed(columns)
+    return lambda scores: MonotoneCurve.fit(budgets, share(scores)).crossing(level)
+
+
+def _resolved(study: TaskStudy) -> bool:
+    gap = study.difference(study.reference, study.scratch)
+    return not gap.includes_zero and gap.value > 0
+
+
+def difference_text(one: Difference) -> str:
+    """The change with its interval: points, or how many times as many tokens."""
+    if one.unit == "ratio":
+        value = "" if not np.isfinite(one.change.value) else f"{one.change.value:.2f}x"
+        ends = "" if one.change.low is None else f" [{one.change.low:.2f}, {one.change.high:.2f}]"
+    else:
+        value = f"{100 * one.change.value:+.1f}"
+        ends = (
+            ""
+            if one.change.low is None or one.change.high is None
+            else f" [{100 * one.change.low:+.1f}, {100 * one.change.high:+.1f}]"
+        )
+    return f"{value}{ends}{f' ({one.change.refused})' if one.change.refused else ''}".strip()
+
+
+def value_text(value: float | None, unit: str) -> str:
+    """A run's own value: percent or tokens."""
+    if value is None:
+        return "outside the budgets"
+    return tokens_text(value) if unit == "ratio" else f"{100 * value:.1f} %"

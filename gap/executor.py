@@ -1,0 +1,128 @@
+"""Who works through the list: one process a device, or an array job on a cluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gap.jobs import read_jobs
+from gap.plan import PlannedCell
+from gap.worker import print_now, remaining, work
+from pretraining.environment import Ranks, without_launcher
+
+WORKER = Path(__file__).with_name("worker.py")
+GRACE_SECONDS = 10.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """What the cluster is asked for; every array task is one worker on one device."""
+
+    workers: int = 4
+    partition: str | None = None
+    minutes: int = 240
+    gpus: int = 1
+    cpus: int = 4
+    memory_gb: int = 16
+
+
+def devices_of(max_parallel: int | None) -> list[str | None]:
+    """One entry a visible GPU; without any, one a core (None), which small models use better than threads."""
+    if max_parallel is not None and max_parallel < 1:
+        raise ValueError(f"--max_parallel {max_parallel}: at least one cell at a time")
+    if torch.cuda.is_available():
+        asked = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        names: list[str | None] = [*(asked or map(str, range(torch.cuda.device_count())))]
+    else:
+        names = [None] * len(os.sched_getaffinity(0))
+    return names[:max_parallel]
+
+
+def run_local(directory: Path, *, max_parallel: int | None = None, say: Say = print_now) -> None:
+    """Run what is left of the list, one worker a device; this process is the first of them.
+
+    A worker that fails is reported, and the others take up what it had begun.
+    """
+    left = remaining(read_jobs(directory), directory)
+    if not left:
+        return
+    devices = devices_of(max_parallel)[: len(left)]
+    workers = [_start(directory, device, len(devices)) for device in devices[1:]]
+    try:
+        work(directory, ranks=Ranks(local_world_size=len(devices)), say=say)
+        for worker in workers:
+            worker.wait()
+    finally:
+        _stop(workers)
+    failed = [worker.returncode for worker in workers if worker.returncode]
+    if failed:
+        say(f"{len(failed)} of {len(devices)} workers failed (exit codes {failed}); the others did their cells")
+
+
+def worker_command(directory: Path, of_workers: int) -> list[str]:
+    """The argument list that starts a worker; no shell reads it."""
+    return [sys.executable, str(WORKER), str(directory), str(of_workers)]
+
+
+def worker_environment(device: str | None) -> dict[str, str]:
+    """This process's environment without the launcher's variables, with one GPU."""
+    environment = without_launcher()
+    return environment if device is None else {**environment, "CUDA_VISIBLE_DEVICES": device}
+
+
+def submit_slurm(directory: Path, slurm: Slurm, *, executor: Any = None) -> list[str]:
+    """Submit an array job whose tasks are workers on the same list; returns the ids of its tasks.
+
+    `submitit` stores what it runs; here that is a command line, so that the list, and nothing else, decides what is
+    run. `executor` replaces submitit's own (its local and debug executors have the same methods).
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise ValueError("--executor slurm needs submitit: install it with the extra [slurm]") from error
+    directory = directory.resolve()
+    left = remaining(read_jobs(directory), directory)
+    if not left:
+        return []
+    if executor is None:
+        executor = submitit.AutoExecutor(folder=str(directory / "slurm"), cluster="slurm")
+        executor.update_parameters(
+            name="gap",
+            timeout_min=slurm.minutes,
+            cpus_per_task=slurm.cpus,
+            mem_gb=slurm.memory_gb,
+            gpus_per_node=slurm.gpus,
+            slurm_array_parallelism=slurm.workers,
+            **({"slurm_partition": slurm.partition} if slurm.partition else {}),
+        )
+    tasks = min(slurm.workers, sum(isinstance(job, PlannedCell) for job in left))
+    command = submitit.helpers.CommandFunction(worker_command(directory, 1))
+    with executor.batch():
+        jobs = [executor.submit(command) for _ in range(tasks)]
+    return [str(job.job_id) for job in jobs]
+
+
+def _start(directory: Path, device: str | None, of_workers: int) -> subprocess.Popen[bytes]:
+    count = of_workers if device is None else 1
+    return subprocess.Popen(worker_command(directory, count), stdin=subprocess.DEVNULL, env=worker_environment(device))
+
+
+def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End what still runs; its claims are freed by the kernel, its cell is run again another time."""
+    for worker in workers:
+        if worker.poll() is None:
+            worker.terminate()
+    for worker in workers:
+        try:
+            worker.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()

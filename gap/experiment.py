@@ -1,0 +1,213 @@
+"""An experiment from its options to its report: plan, cells, analysis. What the commands call."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from finetuning.encoder import load_config
+from gap.analysis import analyse
+from gap.contamination import write_contaminated
+from gap.estimate import estimated_seconds, time_rows, work_of
+from gap.jobs import (
+    SCORES_NAME,
+    SEARCHES_NAME,
+    CellOptions,
+    JobList,
+    code_version,
+    model_digest,
+    write_jobs,
+)
+from gap.plan import CellPlan, Controls, Grid, Source, make_plan, problems_of
+from gap.report import write_report
+from gap.results import Analysis
+from gap.scores import Cell, read_scores
+from gap.searches import read_searches, same_arguments_notes
+from gap.series import Prices
+from gap.tasks import TaskData, TaskSpec, read_task, spec_text
+from gap.worker import remaining
+from pretraining.environment import Ranks, choose_device
+from pretraining.files import read_json
+from pretraining.series import read_series
+
+Say = Callable[[str], None]
+UNKNOWN = "not pretrained yet"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that is asked of one run."""
+
+    tasks: tuple[TaskSpec, ...]
+    tasks_at_ends: tuple[TaskSpec, ...] = ()
+    finetuning_seeds: int = 3
+    intervals: bool = True
+    grid: Grid = field(default_factory=Grid)
+    controls: Controls = field(default_factory=Controls)
+    options: CellOptions = field(default_factory=CellOptions)
+
+    def read(self) -> dict[str, TaskData]:
+        """The examples of every task by its name; ValueError when train and test overlap, or names come twice."""
+        specs = [*self.tasks, *self.tasks_at_ends]
+        names = [spec.name for spec in specs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"tasks {', '.join(names)}: each name once; write NAME=KIND:PLACE to give another")
+        return {spec.name: read_task(spec, self.options.reading) for spec in specs}
+
+    def plan(self, sources: Sequence[Source]) -> CellPlan:
+        """The cells; ValueError with all that the plan could not answer."""
+        plan = make_plan(
+            sources,
+            [spec.name for spec in self.tasks],
+            tasks_at_ends=[spec.name for spec in self.tasks_at_ends],
+            finetuning_seeds=self.finetuning_seeds,
+            grid=self.grid,
+            controls=self.controls,
+        )
+        problems = problems_of(plan, finetuning_seeds=self.finetuning_seeds, intervals=self.intervals)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return plan
+
+    def jobs(self, sources: Sequence[Source], data: Mapping[str, TaskData]) -> JobList:
+        """The list that the workers share."""
+        paths = dict.fromkeys(source.path for source in sources)
+        return JobList(
+            self.plan(sources),
+            self.options,
+            {spec.name: spec_text(spec) for spec in (*self.tasks, *self.tasks_at_ends)},
+            {name: one.digest for name, one in data.items()},
+            {path: path if path == UNKNOWN else model_digest(path) for path in paths},
+            code_version(),
+        )
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is left to do and what it will take."""
+
+    cells: int
+    searches: int
+    finished: int
+    device_seconds: float
+    devices: int
+    price_per_hour: float = 0.0
+    currency: str = "$"
+
+    def line(self) -> str:
+        hours = self.device_seconds / 3600
+        price = f", {self.currency}{hours * self.price_per_hour:.2f}" if self.price_per_hour else ""
+        wall = self.device_seconds / self.devices
+        shown = f"{wall / 60:.1f} minutes" if wall < 7200 else f"{wall / 3600:.1f} hours"
+        return (
+            f"{self.cells} cells and {self.searches} searches to run, {self.finished} cells finished before: about "
+            f"{shown} on {self.devices} device{'s' * (self.devices > 1)} at a time ({hours:.2f} device-hours{price})"
+        )
+
+
+def outlook(
+    jobs: JobList,
+    data: Mapping[str, TaskData],
+    directory: Path,
+    *,
+    devices: int,
+    config: Any = None,
+    price_per_hour: float = 0.0,
+    currency: str = "$",
+) -> Outlook:
+    """Count and estimate what is left; `config` stands in for a model that is yet to be pretrained."""
+    left = remaining(jobs, directory)
+    finished = _finished_cells(jobs, directory)
+    seconds = 0.0
+    if left:
+        if config is None:
+            config = load_config(left[0].setting.source.path)
+        device = choose_device(Ranks(local_world_size=devices))
+        work = {name: work_of(one, jobs.options) for name, one in data.items()}
+        speed = {name: time_rows(config, one.row_tokens, jobs.options, device) for name, one in work.items()}
+        seconds = estimated_seconds(jobs, left, finished, work, speed)
+    cells = [one for one in left if one in set(jobs.plan.cells)]
+    return Outlook(len(cells), len(left) - len(cells), len(finished), seconds, devices, price_per_hour, currency)
+
+
+def write_list(jobs: JobList, data: Mapping[str, TaskData], directory: Path, shards: Path | None, say: Say) -> None:
+    """Look for contamination, then write cells.json: from here on workers can begin."""
+    for name, one in data.items():
+        if shards is not None:
+            found = write_contaminated(directory, one, shards)
+            if found:
+                say(f"warning: {found} of {len(one.scored)} scored examples of {name} stand in the pretraining corpus")
+    write_jobs(directory, jobs)
+
+
+def shards_of(series: Path) -> Path | None:
+    """The shard directory that the run beside a series.json was trained on, where it still is."""
+    run = (series if series.is_dir() else series.parent) / "run.json"
+    if not run.is_file():
+        return None
+    shards = read_json(run).get("shards")
+    return Path(shards) if isinstance(shards, str) and (Path(shards) / "manifest.json").is_file() else None
+
+
+def series_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The checkpoints of several series, one a pretraining seed; ValueError when two have the same seed."""
+    rows: list[dict[str, Any]] = []
+    seeds: list[int] = []
+    for path in paths:
+        own = read_series(path)
+        seeds += sorted({int(row["pretraining_seed"]) for row in own})
+        rows += own
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--series: pretraining seeds {seeds}; runs of one study differ in their --seed")
+    return rows
+
+
+def finish_experiment(
+    directory: Path,
+    jobs: JobList,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    prices: Prices,
+    draws: int,
+    commands: Sequence[str],
+    notes: Sequence[str] = (),
+) -> Analysis:
+    """Analyse the scores and write report, curves and figures into the directory."""
+    found = analyse(directory / SCORES_NAME, series=rows, prices=prices, draws=draws, commands=commands)
+    same = same_arguments_notes(jobs, read_searches(directory / SEARCHES_NAME))
+    found = replace(found, notes=(*found.notes, *same, *notes))
+    write_report(found, directory)
+    return found
+
+
+def busy_seconds(directory: Path, jobs: JobList) -> float:
+    """Seconds that training and evaluating the list's finished searches and cells took, over all workers."""
+    names = {jobs.fingerprint(job) for job in jobs.plan.jobs()}
+    records = read_searches(directory / SEARCHES_NAME)
+    searched = sum(float(record["seconds"]) for name, record in records.items() if name in names)
+    return searched + sum(cell.seconds for cell in _finished_cells(jobs, directory))
+
+
+def _finished_cells(jobs: JobList, directory: Path) -> list[Cell]:
+    path = directory / SCORES_NAME
+    names = {jobs.fingerprint(cell) for cell in jobs.plan.cells}
+    return [cell for cell in read_scores(path) if cell.fingerprint in names] if path.is_file() else []
+
+
+def command_text(program: str, argv: Sequence[str]) -> str:
+    """A command line for the report, quoted where a shell would need it."""
+    return f"{program} {shlex.join(argv)}".strip()
+
+
+def plan_json(jobs: JobList) -> str:
+    """Counts by task and kind, for people and machines."""
+    counts: dict[str, int] = {}
+    for cell in jobs.plan.cells:
+        source = cell.setting.source
+        kind = cell.control or ("scratch" if source.is_scratch else source.kind)
+        counts[f"{cell.setting.task}: {kind}"] = counts.get(f"{cell.setting.task}: {kind}", 0) + 1
+    return json.dumps(counts)

@@ -1,0 +1,22 @@
+"""How many labelled examples pretraining is worth: effective data transferred (Hernandez et al. 2021, section 2).
+
+The labels a model from scratch would need for the score that the pretrained one has with n labels are the effective
+labels; those beyond n are what pretraining transferred. They are read off the monotone curve of scratch over labels,
+never beyond the labels there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gap.curve import MonotoneCurve
+from gap.variance import Floats
+
+
+def effective_labels(label_counts: Sequence[float], scratch_scores: Floats, pretrained_scores: Floats) -> Floats:
+    """log10 of the labels [D] at which scratch reaches the pretrained score.
+
+    label_counts [L] increasing, scratch_scores [D, L], pretrained_scores [D]. -inf: with the fewest labels or fewer;
+    +inf: not with all of them.
+    """
+    return MonotoneCurve.fit(label_counts, scratch_scores).crossing(pretrained_scores)

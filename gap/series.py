@@ -1,0 +1,112 @@
+"""What the checkpoints of a series cost and how well they predict masked tokens: series.json, averaged over seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+UNITS = ("tokens", "flops", "hours", "money")
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a device-hour costs; the seconds in series.json are wall time of that many devices."""
+
+    per_device_hour: float = 0.0
+    currency: str = "$"
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        if self.per_device_hour < 0 or self.devices < 1:
+            raise ValueError(f"{self}: a price is 0 or more, devices are 1 or more")
+
+
+@dataclass(frozen=True)
+class CheckpointCost:
+    """One checkpoint of the series, the mean over its pretraining seeds; None where series.json says nothing."""
+
+    kind: str
+    budget_tokens: int
+    tokens_seen: float | None = None
+    unique_tokens: float | None = None
+    flops: float | None = None
+    hours: float | None = None  # device-hours
+    money: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    untrained_positions: float | None = (
+        None  # positions of the model that no training sequence was long enough to reach
+    )
+
+    @property
+    def epochs(self) -> float | None:
+        """How often each distinct token was seen."""
+        return self.tokens_seen / self.unique_tokens if self.tokens_seen and self.unique_tokens else None
+
+
+def read_series(path: Path, prices: Prices) -> list[CheckpointCost]:
+    """The checkpoints of a series.json (or of the folder that holds it), ordered by kind and budget."""
+    file = path / "series.json" if path.is_dir() else path
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))["checkpoints"]
+        return series_costs(rows, prices)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no series.json ({error!r}): name the file that pretraining wrote") from error
+
+
+def series_costs(rows: Sequence[Mapping[str, Any]], prices: Prices) -> list[CheckpointCost]:
+    """Rows of series.json -> one cost a (kind, budget)."""
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        budget = int(row["budget_tokens"])
+        groups.setdefault((str(row["kind"]) if budget else "scratch", budget), []).append(row)
+    costs = []
+    for (kind, budget), members in sorted(groups.items()):
+        seconds = _mean(members, "seconds")
+        hours = None if seconds is None else seconds / 3600 * prices.devices
+        costs.append(
+            CheckpointCost(
+                kind,
+                budget,
+                hours=hours,
+                money=None if hours is None else hours * prices.per_device_hour,
+                **{
+                    name: _mean(members, name)
+                    for name in ("tokens_seen", "unique_tokens", "flops", "validation_loss", "validation_accuracy")
+                },
+                untrained_positions=_mean(members, "untrained_positions"),
+            )
+        )
+    return costs
+
+
+def find_cost(costs: Sequence[CheckpointCost], kind: str, budget_tokens: int | None) -> CheckpointCost | None:
+    """The cost of one checkpoint, None when the series does not hold it."""
+    return next((cost for cost in costs if (cost.kind, cost.budget_tokens) == (kind, budget_tokens)), None)
+
+
+def convert_tokens(costs: Sequence[CheckpointCost], kind: str, tokens: float | None, unit: str) -> float | None:
+    """Tokens inside the budgets of a kind in another unit, interpolated between its checkpoints on log scales."""
+    if tokens is None or unit == "tokens":
+        return tokens
+    points = [
+        (cost.budget_tokens, getattr(cost, unit))
+        for cost in costs
+        if cost.kind == kind and cost.budget_tokens > 0 and getattr(cost, unit) is not None
+    ]
+    if not points:
+        return None
+    if any(value <= 0 for _, value in points):
+        return float(np.interp(tokens, [one for one, _ in points], [value for _, value in points]))
+    budgets, values = np.log(np.array(points, dtype=np.float64)).T
+    return float(np.exp(np.interp(np.log(tokens), budgets, values)))
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    values = [float(row[name]) for row in rows if row.get(name) is not None]
+    return float(np.mean(values)) if values else None

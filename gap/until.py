@@ -1,0 +1,212 @@
+"""`--until "gap_closed>=0.9"`: look at the series as it grows, and stop pretraining when enough of the gap is closed.
+
+A look fine-tunes the newest annealed checkpoint (scratch and the reference at the first look) and asks whether the
+lower end of the interval of the gap closed has passed on every task. Looking several times would find a lucky interval
+sooner or later, so the error is spent over the planned looks (`gap/looks.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gap.analysis import read_studies
+from gap.bootstrap import Resampling
+from gap.executor import worker_command, worker_environment
+from gap.experiment import Experiment, write_list
+from gap.jobs import SCORES_NAME
+from gap.looks import look_confidence
+from gap.plan import Controls, reference_sources, sources_of
+from gap.series import Prices
+from gap.task_table import Checkpoint
+from gap.tasks import TaskData
+from pretraining.agreement import fail_together, gather_json
+from pretraining.environment import Ranks
+from pretraining.files import read_json, write_json
+from pretraining.series import read_series
+
+SCHEMA_VERSION = 1
+CONDITION = re.compile(r"\s*gap_closed\s*>=\s*(0?\.\d+|1(?:\.0*)?)\s*")
+FILE_NAME = "until.json"
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Look:
+    """The gap closed at one budget, by task: (value, low, high), None where it is not resolved."""
+
+    number: int
+    budget_tokens: int
+    confidence: float
+    closed: Mapping[str, tuple[float, float, float] | None]
+
+    def passes(self, level: float) -> bool:
+        """Whether every task's lower end reaches the level."""
+        return bool(self.closed) and all(one is not None and one[1] >= level for one in self.closed.values())
+
+    def words(self) -> str:
+        told = [
+            f"{task} not resolved" if one is None else f"{task} {one[0]:.1%} [{one[1]:.1%}, {one[2]:.1%}]"
+            for task, one in self.closed.items()
+        ]
+        return f"look {self.number} at {self.budget_tokens:,} tokens, gap closed: {', '.join(told)}"
+
+
+def parse_condition(text: str) -> float:
+    """`gap_closed>=0.9` -> 0.9; ValueError for anything else."""
+    match = CONDITION.fullmatch(text)
+    if match is None or not 0 < float(match[1]) <= 1:
+        raise ValueError(f'--until {text!r}: write "gap_closed>=0.9", with a share above 0 and at most 1')
+    return float(match[1])
+
+
+@dataclass
+class GapWatch:
+    """The callback that `pretraining.run.Run` calls after each export, on every rank."""
+
+    run: Path  # the output directory of the pretraining run
+    condition: str
+    experiment: Experiment
+    reference: str | None
+    budgets: Sequence[float]  # of the planned series, one look each
+    ranks: Ranks = field(default_factory=Ranks)
+    shards: Path | None = None
+    draws: int = 10_000
+    data: dict[str, TaskData] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.level = parse_condition(self.condition)
+        if self.reference is None:
+            raise ValueError("--until needs --reference: the share of a gap needs its other end before it is trained")
+        if self.experiment.finetuning_seeds < 3:
+            raise ValueError(
+                f"--finetuning_seeds {self.experiment.finetuning_seeds}: --until needs an interval, 3 or more"
+            )
+        self.experiment = replace(self.experiment, controls=Controls(), tasks_at_ends=())
+        self.directory = self.run / "until"
+
+    @property
+    def reached(self) -> str | None:
+        """Why an earlier call of the same run stopped; None while it should go on."""
+        path = self.run / FILE_NAME
+        content = read_json(path) if path.is_file() else {}
+        return (
+            str(content["stopped"]) if content.get("condition") == self.condition and content.get("stopped") else None
+        )
+
+    def __call__(self, entry: Mapping[str, Any]) -> str | None:
+        """Look when an annealed checkpoint was exported; the reason to stop, on the main rank, or None."""
+        if entry["kind"] != "annealed":
+            return None
+        error: BaseException | None = None
+        reason: str | None = None
+        if self.ranks.is_main:
+            try:
+                self._write_list()
+            except (OSError, ValueError) as caught:
+                error = caught
+        fail_together(error, "planning the cells of --until")
+        self._run_cells()
+        if self.ranks.is_main:
+            try:
+                reason = self._judge(entry)
+            except (OSError, ValueError) as caught:
+                error = caught
+        fail_together(error, "analysing the cells of --until")
+        return reason
+
+    def _write_list(self) -> None:
+        """The cells of all annealed checkpoints so far; those that are finished are not run again."""
+        self.data = self.data or self.experiment.read()
+        sources = sources_of(read_series(self.run), ["annealed"])
+        jobs = self.experiment.jobs([*sources, *reference_sources(self.reference)[:1]], self.data)
+        write_list(jobs, self.data, self.directory, self.shards, print)
+
+    def _run_cells(self) -> None:
+        """Each rank starts a worker on its device: random state and collectives of this process stay untouched."""
+        device, count = None, self.ranks.local_world_size
+        if torch.cuda.is_available():
+            names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+            device, count = names[self.ranks.local_rank] if names else str(self.ranks.local_rank), 1
+        worker = subprocess.Popen(
+            worker_command(self.directory, count), stdin=subprocess.DEVNULL, env=worker_environment(device)
+        )
+        try:
+            while not all(gather_json(worker.poll() is not None)):  # short collectives: no rank waits beyond a timeout
+                time.sleep(POLL_SECONDS)
+        finally:
+            if worker.poll() is None:
+                worker.kill()
+                worker.wait()
+        if any(gather_json(worker.returncode)):
+            raise RuntimeError(
+                f"a worker of --until failed: the reason stands above; its cells are in {self.directory}"
+            )
+
+    def _judge(self, entry: Mapping[str, Any]) -> str | None:
+        budget = round(float(entry["budget_tokens"]))
+        number = 1 + sum(one < float(entry["budget"]) * (1 - 1e-9) for one in self.budgets)
+        confidence = look_confidence(number, len(self.budgets))
+        studies, _ = read_studies(
+            self.directory / SCORES_NAME,
+            series=None,
+            prices=Prices(),
+            resampling=Resampling(draws=self.draws, seed=0),
+            confidence=confidence,
+        )
+        closed: dict[str, tuple[float, float, float] | None] = {}
+        for study in studies:
+            column = study.table.find(Checkpoint("annealed", budget))
+            if column is None or study.in_series:
+                raise ValueError(f"{self.directory}: no cells of {budget:,} tokens or of the reference: remove it")
+            gap = study.difference(study.reference, study.scratch)
+            closed[study.table.task] = None
+            if gap.low is not None and gap.low > 0:
+                share, involved = study.closed([column]), [column, study.scratch, study.reference]
+                found = study.estimate(lambda scores, share=share: share(scores)[:, 0], involved)  # type: ignore[misc]
+                if found.low is not None and found.high is not None:
+                    closed[study.table.task] = found.value, found.low, found.high
+        look = Look(number, budget, confidence, closed)
+        print(look.words(), flush=True)
+        reason = self._reason(look, entry) if look.passes(self.level) else None
+        self._write(look, reason)
+        return reason
+
+    def _reason(self, look: Look, entry: Mapping[str, Any]) -> str:
+        """What was reached, and what stopping here saves."""
+        seen, planned = float(entry["budget"]), max(self.budgets)
+        hours = float(entry["seconds"]) / 3600 * (planned / seen - 1)
+        return (
+            f"{self.condition} is reached: {look.words()} (confidence {look.confidence:.2%}, so that all looks "
+            f"together err in at most 5 %). Saved {1 - seen / planned:.0%} of the budget, about {hours:.2f} hours of "
+            "training at the speed so far"
+        )
+
+    def _write(self, look: Look, reason: str | None) -> None:
+        path = self.run / FILE_NAME
+        content = read_json(path) if path.is_file() else {}
+        looks = content.get("looks", []) if content.get("condition") == self.condition else []
+        record = {
+            "look": look.number,
+            "budget_tokens": look.budget_tokens,
+            "confidence": look.confidence,
+            "gap_closed": {task: None if one is None else list(one) for task, one in look.closed.items()},
+        }
+        kept = [one for one in looks if one["look"] != look.number]
+        write_json(
+            path,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "condition": self.condition,
+                "looks": [*kept, record],
+                "stopped": reason,
+            },
+        )

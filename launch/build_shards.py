@@ -1,0 +1,86 @@
+"""Build shards from text: `build_shards.py --input FILES --output_dir DIR [--tokenizer DIR | --vocab_size N]`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from shards.building import Summary
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, build, report; 0 when the shards are there, 1 with a message for unusable input."""
+    # Every worker process imports this file again: what only the first needs is imported here.
+    from tqdm import tqdm
+
+    from pretraining.options import parse_options
+    from shards.build_options import BuildOptions
+    from shards.building import build_shards
+
+    options = parse_options(BuildOptions, argv, description=__doc__)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        with tqdm(unit="B", unit_scale=True, desc="shards", mininterval=0.5) as bar:
+            summary = build_shards(options, report=progress_reporter(bar))
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(closing_report(summary, Path(options.output_dir)))
+    return 0
+
+
+def progress_reporter(bar: tqdm) -> Callable[[dict[str, int]], None]:
+    """A callback that moves the bar by bytes read from disk and shows text per second and tokens."""
+    started, first_text_bytes = time.monotonic(), 0
+
+    def report(counts: dict[str, int]) -> None:
+        nonlocal started, first_text_bytes
+        if bar.n == 0:
+            started, first_text_bytes = time.monotonic(), counts["text_bytes"]
+            bar.initial = counts["bytes_read"]
+        seconds = max(time.monotonic() - started, 1e-9)
+        rate = (counts["text_bytes"] - first_text_bytes) / 1e6 / seconds
+        bar.total = counts["bytes_total"] or None
+        bar.set_postfix_str(f"{rate:.2f} MB text/s, {counts['tokens'] / 1e6:.1f} M tokens", refresh=False)
+        bar.update(max(counts["bytes_read"] - bar.n, 0))
+
+    return report
+
+
+def closing_report(summary: Summary, directory: Path) -> str:
+    """What lies in the directory now, and what was left out."""
+    manifest = summary.manifest
+    lines = [f"{directory}: already built" if summary.already_built else f"{directory}: built"]
+    for split, part in manifest["splits"].items():
+        size = sum(shard["bytes"] for shard in part["shards"])
+        lines.append(
+            f"  {split}: {part['documents']:,} documents, {part['tokens']:,} tokens, "
+            f"{len(part['shards'])} shards, {size / 1e6:.1f} MB"
+        )
+    read = sum(source["documents"] for source in manifest["sources"])
+    lines.append(
+        f"  read: {read:,} documents of {len(manifest['sources']):,} sources, {summary.text_bytes / 1e6:.1f} MB text"
+    )
+    for name in ("dropped", "changed"):
+        counts = ", ".join(f"{reason} {count:,}" for reason, count in manifest[name].items()) or "none"
+        lines.append(f"  {name}: {counts}")
+    tokenizer = manifest["tokenizer"]
+    lines.append(f"  tokenizer: {tokenizer['vocab_size']:,} tokens, fingerprint {tokenizer['fingerprint'][:12]}")
+    if not summary.already_built:
+        rate = summary.text_bytes / 1e6 / max(summary.seconds, 1e-9)
+        lines.append(f"  time: {summary.seconds:.1f} s, {rate:.2f} MB text/s with the tokenizer's training")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""How much pretraining closes the gap: from a checkpoint series to scores, the curve and report.html.
+
+    python launch/gap.py                                   the whole job on the embedded small world
+    python launch/gap.py --dry_run true                    the plan: how many cells, how long, at what price
+    python launch/gap.py --series runs/wiki/series.json --tasks qa:FILE,glue:sst2,classification:imdb \\
+        --reference bert-base-uncased --finetuning_seeds 5 --output_dir runs/gap
+
+A killed run goes on where it stopped when the same command is given again; more seeds or tasks run only what is new.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from gap.clock import Clock
+from gap.executor import devices_of, run_local, submit_slurm
+from gap.experiment import (
+    busy_seconds,
+    command_text,
+    finish_experiment,
+    outlook,
+    plan_json,
+    series_rows,
+    shards_of,
+    write_list,
+)
+from gap.jobs import JobList
+from gap.options import GapOptions, with_defaults
+from gap.plan import Source, reference_sources, sources_of
+from gap.small_world import expected_config, expected_sources, pretraining_arguments, series_paths
+from gap.tasks import TaskData
+from gap.worker import work
+from launch import pretrain
+from pretraining.agreement import barrier
+from pretraining.environment import Ranks, choose_device, close_process_group, init_process_group, read_ranks
+from pretraining.options import parse_options
+from pretraining.ownership import Ownership
+from pretraining.training_data import SMALL_WORLD_DIRECTORY, build_small_world
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: done; 2: refused; 75: pretraining was interrupted and saved, run it again."""
+    options = with_defaults(parse_options(GapOptions, argv, description=__doc__))
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return run(options, command_text("python launch/gap.py", words))
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+
+
+def run(options: GapOptions, command: str) -> int:
+    """The command for parsed options."""
+    clock = Clock()
+    ranks, directory = read_ranks(), Path(options.output_dir)
+    if options.series is None and ranks.is_main:
+        build_small_world(SMALL_WORLD_DIRECTORY)
+    if options.dry_run:
+        return show_plan(options, directory) if ranks.is_main else 0
+    with clock.pretraining():
+        status = pretrain_series(options)
+    if status:
+        return status
+    paths = series_paths(options)
+    rows = series_rows(paths)
+    sources = [*sources_of(rows, options.kind_names), *extra_sources(options), *reference_sources(options.reference)]
+    jobs = prepare(options, sources, directory, paths, ranks)
+    if options.executor == "slurm":
+        print("submitted: " + (", ".join(submit_slurm(directory, options.slurm())) or "nothing, all cells are done"))
+        print("run the same command with --executor local when they are done: it analyses what is there")
+        return 0
+    before = busy_seconds(directory, jobs)
+    if ranks.world_size > 1:
+        work(directory, ranks=ranks)
+    else:
+        run_local(directory, max_parallel=options.max_parallel)
+    if not ranks.is_main:
+        return 0
+    analysis = finish_experiment(
+        directory, jobs, rows, prices=options.prices(), draws=options.draws, commands=[command], notes=options.notes()
+    )
+    for line in (*(task.answer for task in analysis.tasks), *(f"note: {note}" for note in analysis.notes)):
+        print(line)
+    workers = max(ranks.world_size, len(devices_of(options.max_parallel)))
+    print(f"{clock.line(busy_seconds(directory, jobs) - before, workers)}; report: {directory}/report.html")
+    return 0
+
+
+def prepare(options: GapOptions, sources: list[Source], directory: Path, paths: list[Path], ranks: Ranks) -> JobList:
+    """The main rank plans, estimates and writes the list; every rank returns with it on disk."""
+    init_process_group(ranks, choose_device(ranks))
+    experiment = options.experiment()
+    data: dict[str, TaskData] = experiment.read()
+    jobs = experiment.jobs(sources, data)
+    if ranks.is_main:
+        print(plan_json(jobs), flush=True)
+        devices = max(ranks.world_size, len(devices_of(options.max_parallel)))
+        print(outlook(jobs, data, directory, devices=devices, **options.price()).line(), flush=True)
+        owner = Ownership(directory)
+        owner.take()
+        shards = Path(options.shards) if options.shards else shards_of(paths[0])
+        write_list(jobs, data, directory, shards if options.contamination else None, print)
+        owner.release()
+    barrier()
+    close_process_group()
+    return jobs
+
+
+def show_plan(options: GapOptions, directory: Path) -> int:
+    """Print the plan and stop."""
+    experiment, paths = options.experiment(), series_paths(options)
+    config = None
+    if all(path.is_file() for path in paths):
+        found = sources_of(series_rows(paths), options.kind_names)
+    else:
+        found, config = expected_sources(options), expected_config(options)
+    data = experiment.read()
+    jobs = experiment.jobs([*found, *reference_sources(options.reference)], data)
+    print(plan_json(jobs))
+    devices = len(devices_of(options.max_parallel))
+    print(outlook(jobs, data, directory, devices=devices, config=config, **options.price()).line())
+    return 0
+
+
+def pretrain_series(options: GapOptions) -> int:
+    """Make the small world's series, one run a pretraining seed; a finished one is left as it is."""
+    for arguments in pretraining_arguments(options):
+        status = pretrain.main(arguments)
+        if status:
+            return status
+    return 0
+
+
+def extra_sources(options: GapOptions) -> list[Source]:
+    """The control run of a middle budget by itself, when there is one."""
+    path = options.independent_run
+    if path is None:
+        return []
+    rows = [row for row in series_rows([path]) if row["kind"] == "annealed"]
+    return [
+        Source(
+            row["path"],
+            "annealed",
+            round(row["budget_tokens"]),
+            int(row["pretraining_seed"]),
+            control="independent_run",
+        )
+        for row in rows
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

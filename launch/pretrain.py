@@ -1,0 +1,157 @@
+"""Pretrain a masked-language model from shards and leave a series of checkpoints.
+
+    deepspeed launch/pretrain.py --deepspeed ds_configs/zero2.json     ZeRO
+    torchrun --nproc_per_node 2 launch/pretrain.py                     FSDP2
+    python launch/pretrain.py --dry_run true                           the plan, and what contradicts it
+    python launch/pretrain.py --until "gap_closed>=0.9" --reference NAME --tasks qa:FILE    stop when it is enough
+
+Without --shards it runs on the embedded small world, which it generates. Exit status: 0 done, 75 interrupted and saved
+(run the same command again), 1 failed, 2 wrong options.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __package__ in (None, ""):
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from pretraining.agreement import PeerFailed
+from pretraining.environment import (
+    Ranks,
+    choose_device,
+    close_process_group,
+    init_process_group,
+    read_ranks,
+)
+from pretraining.interruption import EXIT_CODE, MARKER_NAME, disarm_watchdog
+from pretraining.memory_advice import OutOfMemory, explained
+from pretraining.options import parse_options
+from pretraining.overfit_gate import check_overfits
+from pretraining.plan import Plan
+from pretraining.plan_checks import find_problems, find_warnings
+from pretraining.plan_table import plan_lines
+from pretraining.position import Interrupted
+from pretraining.run import Run
+from pretraining.settings import PretrainingOptions, option, with_defaults
+from pretraining.training import NotFinite
+from pretraining.training_data import prepare_shards
+from pretraining.verbosity import quiet_libraries
+from shards.location import open_location
+from shards.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from gap.until import GapWatch
+
+FAILED, WRONG_OPTIONS = 1, 2
+
+
+@dataclass(frozen=True)
+class Options(PretrainingOptions):
+    """The options of a run, and when to stop it early."""
+
+    until: str | None = option(None, 'stop the run early: "gap_closed>=0.9", looked at with every annealed checkpoint')
+    tasks: str | None = option(None, "of --until: as for launch/gap.py; none: the small world's questions")
+    reference: str | None = option(None, "of --until: the fully pretrained checkpoint, a directory or hub name")
+    finetuning_seeds: int = option(3, "of --until: fine-tuning runs of every cell")
+    finetuning: str = option("", "of --until: more options of launch/gap.py, as on a command line")
+
+    def identity(self) -> dict[str, Any]:
+        """As of any run: when to stop does not change what is computed."""
+        return {name: value for name, value in super().identity().items() if name != "finetuning"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, plan, run; returns the exit status."""
+    options = with_defaults(parse_options(Options, argv, description=__doc__))
+    assert isinstance(options, Options)
+    ranks = Ranks()
+    try:
+        ranks = read_ranks()
+        quiet_libraries(is_main=ranks.is_main)
+        status = pretrain(options, ranks)
+    except Interrupted as interruption:
+        if ranks.is_main:
+            print(f"interrupted ({interruption}) and saved: run the same command again to go on", file=sys.stderr)
+        status = EXIT_CODE
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_OPTIONS
+    except (OSError, PeerFailed, NotFinite, OutOfMemory) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    disarm_watchdog()
+    close_process_group()
+    return status
+
+
+def pretrain(options: Options, ranks: Ranks) -> int:
+    """What the options ask for, on this rank."""
+    device = choose_device(ranks)
+    init_process_group(ranks, device, always=options.deepspeed is not None and not options.dry_run)
+    shards = prepare_shards(options, ranks)
+    plan = Plan(options, read_manifest(open_location(shards).directory), ranks, device)
+    if not announce(plan):
+        return WRONG_OPTIONS
+    if options.dry_run:
+        return 0
+    watch = watch_gap(options, plan, shards)
+    if watch is not None and watch.reached:
+        if ranks.is_main:
+            print(f"stopped before: {watch.reached}")
+        return 0
+    with explained(plan):
+        if options.overfit_gate:
+            check_overfits(plan, shards)
+        run = Run(plan, shards, after_export=watch)
+        run.start()
+        try:
+            run.execute()
+        except Interrupted:
+            if not run.stop_reason:
+                raise
+            if ranks.is_main:  # nobody is to continue it
+                (Path(options.output_dir) / MARKER_NAME).unlink(missing_ok=True)
+                print(f"stopped: {run.stop_reason}")
+    if ranks.is_main:
+        print(f"series: {options.output_dir}/series.json")
+    return 0
+
+
+def watch_gap(options: Options, plan: Plan, shards: str) -> GapWatch | None:
+    """What looks at the gap after each export; None without --until."""
+    if options.until is None:
+        return None
+    from gap.options import make_watch
+
+    return make_watch(
+        options.until,
+        tasks=options.tasks,
+        reference=options.reference,
+        finetuning_seeds=options.finetuning_seeds,
+        more=options.finetuning,
+        on_small_world=options.shards is None,
+        run=Path(options.output_dir),
+        shards=open_location(shards).directory,
+        budgets=[segment.budget for segment in plan.segments if segment.is_branch and segment.budget],
+        ranks=plan.ranks,
+    )
+
+
+def announce(plan: Plan) -> bool:
+    """Print the plan; False when it contradicts itself."""
+    problems = find_problems(plan)
+    if plan.ranks.is_main:
+        for problem in problems:
+            print(f"contradiction: {problem}", file=sys.stderr)
+        if not problems:
+            print("\n".join([*plan_lines(plan), *(f"   warning  {text}" for text in find_warnings(plan))]), flush=True)
+    return not problems
+
+
+if __name__ == "__main__":
+    sys.exit(main())

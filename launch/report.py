@@ -1,0 +1,81 @@
+"""Write the report of a gap run, or of several runs side by side with their paired differences.
+
+    python launch/report.py RUN                                    analyse again and rewrite RUN/report.html
+    python launch/report.py RUN RUN ... --output_dir runs/compared
+
+A RUN is the folder that holds scores.jsonl (and series.json). The first run is what the others are compared with.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gap.analysis import analyse
+from gap.comparison import RunSource, compare_runs
+from gap.comparison_report import write_comparison
+from gap.report import write_report
+from gap.report_text import command_text
+from gap.series import Prices
+from pretraining.options import parse_options
+
+
+@dataclass
+class ReportOptions:
+    """Options of launch/report.py."""
+
+    output_dir: str | None = field(default=None, metadata={"help": "where to write; one run: its own folder"})
+    draws: int = field(default=10_000, metadata={"help": "bootstrap draws"})
+    confidence: float = field(default=0.95, metadata={"help": "confidence of the intervals"})
+    seed: int = field(default=0, metadata={"help": "seed of the draws"})
+    price_per_device_hour: float = field(default=0.0, metadata={"help": "what a device costs an hour"})
+    currency: str = field(default="$", metadata={"help": "sign in front of amounts of money"})
+    num_devices: int = field(default=1, metadata={"help": "devices that the series was trained on"})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    first_option = next((number for number, one in enumerate(arguments) if one.startswith("-")), len(arguments))
+    options = parse_options(ReportOptions, arguments[first_option:], description=__doc__)
+    try:
+        print(write(arguments[:first_option], options, ["launch/report.py", *arguments]))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(folders: Sequence[str], options: ReportOptions, command: Sequence[str]) -> Path:
+    """The report of the runs in these folders; returns its path."""
+    if not folders:
+        raise ValueError("no run named: give one or more folders that hold scores.jsonl")
+    runs = [RunSource.of(Path(folder)) for folder in folders]
+    if len(runs) > 1 and options.output_dir is None:
+        raise ValueError(f"{len(runs)} runs and no --output_dir: say where their report goes")
+    prices = Prices(options.price_per_device_hour, options.currency, options.num_devices)
+    analyses = [
+        analyse(
+            run.scores,
+            series=run.series,
+            prices=prices,
+            draws=options.draws,
+            confidence=options.confidence,
+            seed=options.seed,
+            name=run.name,
+            commands=[command_text(["python", *command])],
+        )
+        for run in runs
+    ]
+    if len(runs) == 1:
+        return write_report(analyses[0], options.output_dir or runs[0].scores.parent)
+    comparison = compare_runs(
+        runs, prices=prices, draws=options.draws, seed=options.seed, confidence=options.confidence
+    )
+    assert options.output_dir is not None
+    return write_comparison(comparison, analyses, options.output_dir)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,136 @@
+"""The `transformers` configuration of the model to train: named size, file or checkpoint, plus overrides."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from pretraining.sizes import size_settings
+
+# Constructor arguments that ModernBERT's configuration takes but does not keep as attributes.
+_CONSTRUCTOR_ONLY = {"modernbert": {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"}}
+
+
+def parse_overrides(overrides: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """`"a=1,b=gelu"`, a JSON object as text or a mapping -> settings; a value is read as JSON where it is JSON."""
+    if not overrides:
+        return {}
+    if isinstance(overrides, Mapping):
+        return dict(overrides)
+    if overrides.lstrip().startswith("{"):
+        return dict(json.loads(overrides))
+    settings: dict[str, Any] = {}
+    for item in overrides.split(","):
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(
+                f"--config_overrides has {item!r}: every item must be key=value; write "
+                "'num_hidden_layers=3,hidden_size=128', or a JSON object where a value is a list"
+            )
+        settings[key.strip()] = _value(value.strip())
+    return settings
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text.lower() if text in ("True", "False", "None") else text)
+    except json.JSONDecodeError:
+        return {"none": None}.get(text.lower(), text)
+
+
+def named_configuration(name: str, settings: Mapping[str, Any]) -> PreTrainedConfig:
+    """Configuration of a named size (`bert-mini`), with `settings` on top."""
+    model_type, shape = size_settings(name)
+    _check_keys(model_type, AutoConfig.for_model(model_type).to_dict(), settings)
+    return AutoConfig.for_model(model_type, **{**shape, **settings})
+
+
+def overridden(config: PreTrainedConfig, settings: Mapping[str, Any]) -> PreTrainedConfig:
+    """The same configuration with `settings` on top, built anew so that what depends on them is derived again."""
+    if not settings:
+        return config
+    values = config.to_dict()
+    _check_keys(config.model_type, values, settings)
+    if "num_hidden_layers" in settings and "layer_types" not in settings:
+        values.pop("layer_types", None)
+    return type(config).from_dict({**values, **settings})
+
+
+def _check_keys(model_type: str, known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    names = set(known) | _CONSTRUCTOR_ONLY.get(model_type, set())
+    for key in settings:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"--config_overrides sets {key!r}, which {model_type!r} does not have: the nearest is {near!r}"
+            )
+
+
+def configuration_from(source: str) -> PreTrainedConfig:
+    """Configuration from a `config.json`, a directory that holds one, or a hub name (errors as in `reading`)."""
+    if Path(source).is_file():
+        return AutoConfig.from_pretrained(source, local_files_only=True)
+    return AutoConfig.from_pretrained(source, **reading(source))
+
+
+def reading(source: str) -> dict[str, Any]:
+    """Arguments for `from_pretrained`: a directory is read without asking the hub; a path must exist.
+
+    Raises ValueError where `source` looks like a path and there is nothing.
+    """
+    path = Path(source)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ValueError(f"{source} has no config.json: name a directory that save_pretrained wrote")
+        return {"local_files_only": True, "trust_remote_code": False}
+    if path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+        raise ValueError(f"{source} does not exist: name a directory that save_pretrained wrote, or a hub name")
+    return {"trust_remote_code": False}
+
+
+def fit_to_data(
+    config: PreTrainedConfig,
+    *,
+    vocab_size: int,
+    special_ids: Mapping[str, int],
+    max_seq_length: int,
+    pad_vocab_to_multiple_of: int = 1,
+) -> None:
+    """Set vocabulary, special ids and positions of a configuration for new weights, in place.
+
+    Published lengths (512, 8192) stay where they are long enough, so that a checkpoint can be fine-tuned on longer
+    text than it was trained on.
+    """
+    config.vocab_size = -(-vocab_size // pad_vocab_to_multiple_of) * pad_vocab_to_multiple_of
+    names = {"pad": "pad", "cls": "cls", "sep": "sep", "bos": "cls", "eos": "sep"}
+    for name, ours in names.items():
+        if name == "pad" or getattr(config, f"{name}_token_id", None) is not None:
+            setattr(config, f"{name}_token_id", special_ids[ours])
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and positions < max_seq_length:
+        config.max_position_embeddings = max_seq_length
+
+
+def check_fits_data(
+    config: PreTrainedConfig, source: str, *, vocab_size: int, special_ids: Mapping[str, int], max_seq_length: int
+) -> None:
+    """Refuse trained weights that cannot read the shards: vocabulary too small, another pad id, too few positions."""
+    if config.vocab_size < vocab_size:
+        raise ValueError(
+            f"{source} knows {config.vocab_size} tokens, the shards' tokenizer has {vocab_size}: "
+            f"build the shards with that model's tokenizer (--tokenizer {source})"
+        )
+    pad = getattr(config, "pad_token_id", None)
+    if pad is not None and pad != special_ids["pad"]:
+        raise ValueError(
+            f"{source} pads with id {pad}, the shards' tokenizer with {special_ids['pad']}: the two are not the same "
+            f"tokenizer; build the shards with --tokenizer {source}"
+        )
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and positions < max_seq_length:
+        raise ValueError(
+            f"{source} has {positions} positions, fewer than --max_seq_length {max_seq_length}: lower --max_seq_length"
+        )

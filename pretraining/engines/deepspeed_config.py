@@ -1,0 +1,270 @@
+"""A DeepSpeed JSON file -> the complete configuration of one run, or a refusal before the model is built.
+
+The JSON owns ZeRO, offload and communication; the command line owns batch, learning rate, clipping and precision, which
+stand in the JSON as "auto". DeepSpeed itself crashes on "auto", accepts a misspelt top-level key silently and asserts
+late on batch sizes.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretraining.engines.deepspeed_keys import AUTO, key_problems, value_problems
+from pretraining.optimizers import OptimizerOptions
+
+LARGEST_FILE_BYTES = 1 << 20
+DEEPEST_NESTING = 16
+# What the series and the checkpoints can read back: two moments for each parameter.
+JSON_OPTIMIZERS = ("Adam", "AdamW", "Lamb")
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """Read a DeepSpeed JSON file.
+
+    Raises ValueError, naming the file, when it is missing, too large or too deep, no JSON object, or holds a key twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"--deepspeed {path} is no file: name one, such as ds_configs/zero2.json")
+    num_bytes = path.stat().st_size
+    if num_bytes > LARGEST_FILE_BYTES:
+        raise ValueError(f"{path} has {num_bytes} bytes: a DeepSpeed JSON has at most {LARGEST_FILE_BYTES}")
+    try:
+        text = path.read_bytes().decode("utf-8")
+        config = json.loads(text, object_pairs_hook=without_duplicates, parse_constant=refuse_constant)
+    except (UnicodeDecodeError, json.JSONDecodeError, DuplicateKey) as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply: at most {DEEPEST_NESTING} levels") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds a {type(config).__name__}: it must be a JSON object")
+    if depth(config) > DEEPEST_NESTING:
+        raise ValueError(f"{path} is nested too deeply: at most {DEEPEST_NESTING} levels")
+    return config
+
+
+class DuplicateKey(ValueError):
+    """A JSON object names a key twice, or a number is not finite."""
+
+
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise DuplicateKey(f"key {', '.join(twice)} stands there twice: keep one")
+    return content
+
+
+def refuse_constant(name: str) -> None:
+    raise DuplicateKey(f"{name} is no number: write a finite one")
+
+
+def depth(value: object) -> int:
+    """How many objects and lists are nested in each other."""
+    level, current = 0, [value]
+    while any(isinstance(item, dict | list) for item in current):
+        level += 1
+        current = [
+            inner
+            for item in current
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return level
+
+
+def resolve_config(
+    config: Mapping[str, Any],
+    *,
+    micro_batch_size: int,
+    accumulation: int,
+    world_size: int,
+    clipping: float,
+    bf16: bool | None,
+    optimizer: OptimizerOptions,
+) -> dict[str, Any]:
+    """Fill every "auto" from the options and return what `deepspeed.initialize` takes; `config` stays as it is.
+
+    `micro_batch_size` in rows per rank, `clipping` is the largest gradient norm (0: none), `bf16` None lets the JSON
+    decide. The result has an "optimizer" section where DeepSpeed is to build the optimizer (`names_optimizer`). Raises
+    one ValueError with every problem found: unknown keys, and values that contradict the options, with both values.
+    """
+    problems = key_problems(config)
+    if not problems:
+        resolved = copy.deepcopy(dict(config))
+        zero = resolved.setdefault("zero_optimization", {})
+        zero.setdefault("stage", 0)
+        for key in [key for key, value in zero.items() if value == AUTO]:
+            del zero[key]  # DeepSpeed's default
+        problems += fill_batch(resolved, micro_batch_size, accumulation, world_size)
+        problems += fill(resolved, "gradient_clipping", clipping, "--max_grad_norm")
+        problems += fill_precision(resolved, bf16)
+        problems += fill_optimizer(resolved, optimizer)
+        problems += zero_problems(zero)
+        problems += value_problems(resolved)
+    if problems:
+        raise ValueError("the DeepSpeed JSON cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return resolved
+
+
+def fill(section: dict[str, Any], key: str, value: Any, option: str, *, path: str = "") -> list[str]:
+    """Set a missing or "auto" value; a value that stands there must equal the option's."""
+    given = section.get(key, AUTO)
+    if given == AUTO:
+        section[key] = value
+        return []
+    if given == value:
+        return []
+    return [f'{path}{key} is {given} in the JSON and {value} by {option}: write "auto" there, or make them equal']
+
+
+def fill_batch(config: dict[str, Any], micro_batch_size: int, accumulation: int, world_size: int) -> list[str]:
+    """DeepSpeed's three batch sizes, in rows; the largest is the product of the others and the ranks."""
+    rows = micro_batch_size * accumulation * world_size
+    batch = f"the options ({micro_batch_size} rows x {accumulation} micro-batches x {world_size} ranks)"
+    return [
+        *fill(config, "train_batch_size", rows, batch),
+        *fill(config, "train_micro_batch_size_per_gpu", micro_batch_size, "--per_device_train_batch_size"),
+        *fill(config, "gradient_accumulation_steps", accumulation, batch),
+    ]
+
+
+def fill_precision(config: dict[str, Any], bf16: bool | None) -> list[str]:
+    """bf16, from stage 2 on with fp32 sums of gradients, or fp32; fp16 is not offered, nor bf16 at stage 0."""
+    fp16 = config.pop("fp16", {}).get("enabled", False)
+    if fp16 is not False and fp16 != AUTO:
+        return ["fp16.enabled is true: fp16 is not offered, remove it and use --bf16 true"]
+    section = config.setdefault("bf16", {})
+    if bf16 is None:
+        section["enabled"] = section.get("enabled", AUTO) is True
+    problems = [] if bf16 is None else fill(section, "enabled", bf16, "--bf16", path="bf16.")
+    sums = config.get("data_types", {}).get("grad_accum_dtype", "fp32")
+    if section["enabled"] is not True and sums != "fp32":
+        problems.append(f"data_types.grad_accum_dtype is {sums} and bf16 is off: write fp32, or use --bf16 true")
+    if section["enabled"] is True:
+        if zero_stage(config) == 0:
+            problems.append(
+                "bf16 is on and zero_optimization.stage is 0: DeepSpeed then uses another optimizer, whose losses "
+                "differ from those of stages 1 to 3: use stage 1, or --bf16 false"
+            )
+        # Sums over micro-batches lose small gradients in bf16. At stage 1 DeepSpeed would take another wrapper for
+        # fp32 sums and still add in bf16 (seen with 0.19.8), so only stages 2 and 3 have them.
+        if zero_stage(config) >= 2:
+            config.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")
+    return problems
+
+
+def fill_optimizer(config: dict[str, Any], options: OptimizerOptions) -> list[str]:
+    """Complete the JSON's optimizer; without one, only offloading asks for DeepSpeed's (Adam on the CPU)."""
+    if "optimizer" not in config:
+        if options.name == "lamb":
+            return lamb_problems(config)
+        if offload_device(config["zero_optimization"], "offload_optimizer") == "none":
+            return []
+        config["optimizer"] = {"type": "Adam" if options.name == "adam" else "AdamW"}
+        config["optimizer"]["params"] = {"adam_w_mode": options.name != "adam"}
+    section = config["optimizer"]
+    kinds = {name.lower(): name for name in JSON_OPTIMIZERS}
+    kind = kinds.get(str(section.get("type")).lower())
+    if kind is None:
+        return [
+            f"optimizer.type is {section.get('type')!r}: use {', '.join(JSON_OPTIMIZERS)}, or leave the section out"
+        ]
+    parameters = section.setdefault("params", {})
+    problems = name_problems(kind, parameters, options) + (lamb_problems(config) if kind == "Lamb" else [])
+    for key, value, option in (
+        ("lr", options.learning_rate, "--learning_rate"),
+        ("betas", list(options.betas), "--adam_beta1 and --adam_beta2"),
+        ("eps", options.eps, "--adam_epsilon"),
+        ("weight_decay", options.weight_decay, "--weight_decay"),
+    ):
+        problems += fill(parameters, key, value, option, path="optimizer.params.")
+    if kind != "Lamb" and not parameters.get("torch_adam") and not can_compile():
+        logger.warning("no compiler for DeepSpeed's %s: torch's is used instead (torch_adam)", kind)
+        parameters["torch_adam"] = True
+    return problems
+
+
+def name_problems(kind: str, parameters: dict[str, Any], options: OptimizerOptions) -> list[str]:
+    """The JSON's optimizer against --optimizer. DeepSpeed's "Adam" means AdamW unless adam_w_mode is false."""
+    name = kind.lower()
+    if kind == "Adam":
+        # Asked for by name on the command line, Adam is Adam.
+        adam_w_mode = parameters.setdefault("adam_w_mode", options.name != "adam")
+        name = "adamw" if adam_w_mode else "adam"
+    if options.name in ("auto", name):
+        return []
+    return [f"optimizer.type is {kind} ({name}) in the JSON and {options.name} by --optimizer: drop one of them"]
+
+
+def lamb_problems(config: Mapping[str, Any]) -> list[str]:
+    """LAMB needs each parameter's norm; ZeRO gives its optimizer flat slices of many parameters."""
+    problems = []
+    stage = zero_stage(config)
+    if stage:
+        problems.append(
+            f"LAMB scales each parameter by its norm and zero_optimization.stage {stage} has only slices of them: "
+            "use stage 0, or FSDP2 (without --deepspeed), or --optimizer adamw"
+        )
+    if "optimizer" in config and not torch.cuda.is_available():
+        problems.append("optimizer.type Lamb is a CUDA kernel of DeepSpeed: remove it and use --optimizer lamb")
+    return problems
+
+
+def zero_problems(zero: Mapping[str, Any]) -> list[str]:
+    """A stage that does not exist, and offload that the stage does not have: DeepSpeed ignores it or fails late."""
+    stage = zero["stage"]
+    if type(stage) is not int or not 0 <= stage <= 3:
+        return [f"zero_optimization.stage is {stage!r}: it must be 0, 1, 2 or 3"]
+    return [
+        f"zero_optimization.{key} needs stage {lowest} or higher and stage is {stage}: change one of them"
+        for key, lowest in (("offload_optimizer", 1), ("offload_param", 3))
+        if offload_device(zero, key) != "none" and stage < lowest
+    ]
+
+
+def offload_device(zero: Mapping[str, Any], key: str) -> str:
+    return (zero.get(key) or {}).get("device", "none")
+
+
+def zero_stage(config: Mapping[str, Any]) -> int:
+    """The ZeRO stage of a configuration, 0 where none is named; a malformed one counts as 0 and is refused."""
+    section = config.get("zero_optimization")
+    stage = section.get("stage", 0) if isinstance(section, dict) else 0
+    return stage if stage in (1, 2, 3) else 0
+
+
+def names_optimizer(config: Mapping[str, Any]) -> bool:
+    """Whether DeepSpeed builds the optimizer of a resolved configuration; otherwise the engine passes one."""
+    return "optimizer" in config
+
+
+def has_cxx_compiler() -> bool:
+    """Whether a C++ compiler is on PATH."""
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
+def can_compile() -> bool:
+    """Whether DeepSpeed can compile its optimizers: a C++ compiler, and with a GPU the CUDA toolkit's too."""
+    return has_cxx_compiler() and (not torch.cuda.is_available() or shutil.which("nvcc") is not None)
+
+
+def skip_compiled_collective() -> None:
+    """Keep DeepSpeed from compiling its shared-memory collective for the CPU: gloo does the work.
+
+    The compilation takes over a minute, and one that is killed leaves a lock on which every later start waits forever.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -1,0 +1,190 @@
+"""DeepSpeed, ZeRO stages 0 to 3, behind the engine protocol; its checkpoint loader executes data and is not used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+from torch import nn
+
+from pretraining.engines.compiled_ops import clear_abandoned_build, compiled_operators
+from pretraining.engines.deepspeed_config import load_config, names_optimizer, resolve_config, skip_compiled_collective
+from pretraining.engines.engine import EngineOptions, Reader, state_name
+from pretraining.environment import Ranks
+from pretraining.optimizers import build_optimizer, parameter_groups
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class DeepSpeedEngine:
+    """See `pretraining.engines.engine.Engine`."""
+
+    def __init__(
+        self, model: nn.Module, options: EngineOptions, *, ranks: Ranks, device: torch.device, config_path: Path
+    ) -> None:
+        self.ranks, self.device, self.options = ranks, device, options
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        skip_compiled_collective()
+        config = resolve_config(
+            load_config(config_path),
+            micro_batch_size=options.micro_batch_size,
+            accumulation=options.gradient_accumulation_steps,
+            world_size=ranks.world_size,
+            clipping=options.max_grad_norm,
+            bf16=options.bf16,
+            optimizer=options.optimizer,
+        )
+        if options.torch_compile:
+            for layer in compiled_layers(model):
+                layer.compile()
+        groups = parameter_groups(model, options.optimizer.weight_decay)
+        client = None if names_optimizer(config) else build_optimizer(groups, options.optimizer)
+        for name in compiled_operators(config, on_cpu=device.type == "cpu"):
+            clear_abandoned_build(name)
+        self.stage = int(config.get("zero_optimization", {}).get("stage", 0))
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=model, optimizer=client, model_parameters=groups, config=config, dist_init_required=False
+        )
+        self.module: nn.Module = self.engine.module
+
+    def __call__(self, **inputs: Any) -> Any:
+        return self.engine(**inputs)
+
+    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
+        self.engine.set_gradient_accumulation_boundary(last)
+        # DeepSpeed averages over the ranks, the protocol sums.
+        self.engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
+        if not last:
+            self.engine.step()
+
+    def step(self, learning_rate: float) -> torch.Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self.stage == 0:
+            return self._stage_0_step()
+        self.engine.step()
+        given = self.engine.get_global_grad_norm()
+        skipped = not self.engine.was_step_applied()
+        return torch.as_tensor(float("nan") if skipped or given is None else float(given)).to(self.device)
+
+    def _stage_0_step(self) -> torch.Tensor:
+        """Stage 0 looks at no gradient: an update that is not finite is left out here, and its gradients cleared."""
+        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients).detach()
+        if bool(torch.isfinite(norm)):
+            self.engine.step()
+        else:
+            self.module.zero_grad(set_to_none=True)
+        return norm.to(self.device)
+
+    def train(self) -> None:
+        self.engine.train()
+
+    def eval(self) -> None:
+        self.engine.eval()
+
+    def _torch_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer that holds the step counters: the one ZeRO wraps, at stage 0 the one in use."""
+        return getattr(self.optimizer, "optimizer", self.optimizer)
+
+    def _link_moments(self) -> None:
+        """Stages 1 and 2 link all groups' moments after the first group's step, when the others have none yet."""
+        if self.stage in (1, 2):
+            self.optimizer._hp_optimizer_states_linked = False
+            self.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def state_tensors(self, *, moments: bool = True) -> Iterator[tuple[str, torch.Tensor]]:
+        started = moments and self.optimizer_steps() > 0
+        if started:
+            self._link_moments()
+        for name, parameter in self.module.named_parameters():
+            yield state_name(name, "weight"), self._read(parameter, None)
+            for kind in MOMENTS if started else ():
+                yield state_name(name, kind), self._read(parameter, kind)
+
+    def _read(self, parameter: nn.Parameter, kind: str | None) -> torch.Tensor:
+        if self.stage == 0:
+            value = parameter.detach() if kind is None else self._torch_optimizer().state[parameter][kind]
+            return value.float()
+        value = safe_get_full_fp32_param(parameter) if kind is None else safe_get_full_optimizer_state(parameter, kind)
+        if value is None:
+            raise RuntimeError(f"DeepSpeed stage {self.stage} gives no {kind or 'weight'}: it cannot be checkpointed")
+        return value.detach().float().reshape(full_shape(parameter))
+
+    def optimizer_steps(self) -> int:
+        optimizer = self._torch_optimizer()
+        steps = [state["step"] for state in optimizer.state.values() if "step" in state]
+        steps += [group["step"] for group in optimizer.param_groups if "step" in group]
+        return int(steps[0]) if steps else 0
+
+    def load_state(self, read: Reader, *, optimizer_steps: int, example: Mapping[str, Any]) -> None:
+        if self.optimizer_steps() == 0:
+            self._make_state(example)
+        self._link_moments()
+        for name, parameter in self.module.named_parameters():
+            self._write_weight(parameter, read(state_name(name, "weight")).to(self.device))
+            for kind in MOMENTS:
+                # A checkpoint from before the first update has no moments: zero, as they start.
+                value = read(state_name(name, kind)) if optimizer_steps else torch.zeros(full_shape(parameter))
+                self._write_moment(parameter, kind, value.to(self.device))
+        self._set_optimizer_steps(optimizer_steps)
+
+    def _make_state(self, example: Mapping[str, Any]) -> None:
+        """One update with a loss of zero and a rate of zero: ZeRO creates and links its state in its first step."""
+        outputs = self.engine(**example)
+        self.backward(sum(value.float().sum() for value in outputs.values() if value.requires_grad) * 0.0, last=True)
+        self.step(0.0)
+
+    def _write_weight(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
+        if self.stage == 3:
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+                if self.ranks.is_main:
+                    parameter.data.copy_(value)
+            safe_set_local_fp32_param(parameter, self._share(parameter, value))
+            return
+        parameter.data.copy_(value)
+        if self.stage:
+            safe_set_full_fp32_param(parameter, value)
+
+    def _write_moment(self, parameter: nn.Parameter, kind: str, value: torch.Tensor) -> None:
+        if self.stage == 0:
+            self._torch_optimizer().state[parameter][kind].copy_(value)
+        elif self.stage == 3:
+            safe_set_local_optimizer_state(parameter, self._share(parameter, value), kind)
+        else:
+            safe_set_full_optimizer_state(parameter, value, kind)
+
+    def _share(self, parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
+        """This rank's part of a whole tensor, padded: DeepSpeed's own setter fails where the ranks do not divide it."""
+        size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+        part = value.flatten()[size * self.ranks.rank : size * (self.ranks.rank + 1)]
+        return nn.functional.pad(part, (0, size - part.numel()))
+
+    def _set_optimizer_steps(self, steps: int) -> None:
+        optimizer = self._torch_optimizer()
+        for holder in [*optimizer.state.values(), *optimizer.param_groups]:
+            if "step" in holder:
+                holder["step"] = torch.full_like(holder["step"], steps) if torch.is_tensor(holder["step"]) else steps
+
+
+def compiled_layers(model: nn.Module) -> list[nn.Module]:
+    from pretraining.engines.torch_engine import layers
+
+    return layers(model)
+
+
+def full_shape(parameter: nn.Parameter) -> torch.Size:
+    """The parameter's whole shape; ZeRO-3 leaves an empty tensor where the parameter was."""
+    return getattr(parameter, "ds_shape", parameter.shape)

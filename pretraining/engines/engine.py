@@ -1,0 +1,115 @@
+"""The protocol that the training loops see, and the choice between its two implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from pretraining.environment import Ranks, init_process_group
+from pretraining.optimizers import OptimizerOptions
+
+FSDP_MODES = ("full_shard", "shard_grad_op", "hybrid_shard")
+
+Reader = Callable[[str], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an engine needs to know beside the model: sharding, precision, accumulation, clipping, optimizer."""
+
+    deepspeed: str | None = None  # path of the DeepSpeed JSON; None: PyTorch
+    fsdp: str = "full_shard"  # used by PyTorch when there are several ranks
+    fsdp_offload: bool = False
+    hybrid_shard_size: int = 0  # ranks that share one copy of the model; 0: those of one machine
+    bf16: bool = False
+    micro_batch_size: int = 1
+    gradient_accumulation_steps: int = 1
+    max_grad_norm: float = 1.0  # 0: no clipping
+    torch_compile: bool = False
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+
+    def __post_init__(self) -> None:
+        if self.fsdp not in FSDP_MODES:
+            raise ValueError(f"--fsdp {self.fsdp!r} is unknown: use one of {', '.join(FSDP_MODES)}")
+        if self.deepspeed and self.fsdp_offload:
+            raise ValueError("--fsdp_offload belongs to FSDP2: with --deepspeed, name the offload in the JSON")
+
+
+class Engine(Protocol):
+    """A sharded model with its optimizer. Every rank makes the same calls in the same order.
+
+    An update is: `engine(**inputs)` and `backward(loss, last=...)` for each micro-batch, then one `step`. The losses of
+    all micro-batches on all ranks are summed, never averaged: scale each by the update's global weight beforehand.
+    """
+
+    module: nn.Module
+    device: torch.device
+    ranks: Ranks
+
+    def __call__(self, **inputs: Any) -> Any: ...
+
+    def backward(self, loss: torch.Tensor, *, last: bool) -> None: ...
+
+    def step(self, learning_rate: float) -> torch.Tensor:
+        """Clip, update, clear the gradients; returns the gradient norm before clipping (0-d, on the device).
+
+        A norm that is not finite means that the update was skipped and weights and moments are as before.
+        """
+        ...
+
+    def train(self) -> None: ...
+
+    def eval(self) -> None: ...
+
+    def state_tensors(self, *, moments: bool = True) -> Iterator[tuple[str, torch.Tensor]]:
+        """Full fp32 tensors by rank-free name: `<parameter>/weight`, then `<parameter>/<moment>`; collective."""
+        ...
+
+    def optimizer_steps(self) -> int: ...
+
+    def load_state(self, read: Reader, *, optimizer_steps: int, example: Mapping[str, Any]) -> None:
+        """Set weights, moments and step counters; `example` is one micro-batch of model inputs; collective."""
+        ...
+
+
+def state_name(parameter: str, kind: str) -> str:
+    """The rank-free name of one tensor of the state; a wrapper's prefix is no part of it."""
+    return f"{plain_name(parameter)}/{kind}"
+
+
+def plain_name(parameter: str) -> str:
+    """The parameter's name in the `transformers` model, without the prefixes of wrappers and of torch.compile."""
+    return parameter.replace("_orig_mod.", "").removeprefix("module.").removeprefix("transformer.")
+
+
+def full_weights(engine: Engine) -> dict[str, torch.Tensor]:
+    """The model's fp32 weights by their names in the `transformers` model, on the CPU of rank 0; collective.
+
+    The other ranks take part in the gathering and return an empty dict.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    for name, tensor in engine.state_tensors(moments=False):
+        if engine.ranks.is_main:
+            weights[name.removesuffix("/weight")] = tensor.detach().cpu().clone()
+    return weights
+
+
+def build_engine(model: nn.Module, options: EngineOptions, *, ranks: Ranks, device: torch.device) -> Engine:
+    """Shard `model` over the ranks and give it an optimizer: DeepSpeed where `options.deepspeed` names a JSON.
+
+    Raises ValueError for options that contradict the JSON, the world size or each other.
+    """
+    if options.deepspeed:
+        from pretraining.engines.deepspeed_engine import DeepSpeedEngine
+
+        init_process_group(ranks, device, always=True)
+        return DeepSpeedEngine(model, options, ranks=ranks, device=device, config_path=Path(options.deepspeed))
+    from pretraining.engines.torch_engine import TorchEngine
+
+    init_process_group(ranks, device)
+    return TorchEngine(model, options, ranks=ranks, device=device)

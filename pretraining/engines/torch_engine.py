@@ -1,0 +1,188 @@
+"""PyTorch: FSDP2 (`fully_shard`) over several ranks, the plain module on one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from pretraining.engines.engine import EngineOptions, Reader, state_name
+from pretraining.environment import Ranks
+from pretraining.optimizers import build_optimizer, parameter_groups
+
+
+class TorchEngine:
+    """See `pretraining.engines.engine.Engine`."""
+
+    def __init__(self, model: nn.Module, options: EngineOptions, *, ranks: Ranks, device: torch.device) -> None:
+        self.ranks, self.device, self.options = ranks, device, options
+        self.sharded = ranks.world_size > 1
+        if options.fsdp_offload and not self.sharded:
+            raise ValueError(
+                "--fsdp_offload shards over several ranks, this is one: start with torchrun, or leave it out"
+            )
+        self.module = model if options.fsdp_offload else model.to(device)
+        if options.torch_compile:
+            for layer in layers(self.module):
+                layer.compile()
+        if self.sharded:
+            self._shard()
+        self.optimizer = build_optimizer(
+            parameter_groups(self.module, options.optimizer.weight_decay), options.optimizer
+        )
+
+    def _shard(self) -> None:
+        mesh = shard_mesh(self.options, self.ranks, self.device)
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        arguments: dict[str, Any] = {
+            "mesh": mesh,
+            "reshard_after_forward": self.options.fsdp != "shard_grad_op",
+            "mp_policy": policy if self.options.bf16 else MixedPrecisionPolicy(),
+            "offload_policy": self._offload_policy(),
+        }
+        for layer in layers(self.module):
+            fully_shard(layer, **arguments)
+        fully_shard(self.module, **arguments)
+
+    def _offload_policy(self) -> OffloadPolicy:
+        if not self.options.fsdp_offload:
+            return OffloadPolicy()
+        # Pinned memory speeds up copies to a GPU and does not exist without one.
+        return CPUOffloadPolicy(pin_memory=self.device.type == "cuda")
+
+    def __call__(self, **inputs: Any) -> Any:
+        with self._autocast():
+            return self.module(**inputs)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if not self.options.bf16:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
+        if isinstance(self.module, FSDPModule):
+            # shard_grad_op keeps whole gradients until the last micro-batch: one reduction an update.
+            self.module.set_requires_gradient_sync(last or self.options.fsdp != "shard_grad_op")
+            loss = loss * self.ranks.world_size  # FSDP averages over the ranks, the protocol sums
+        loss.backward()
+
+    def step(self, learning_rate: float) -> torch.Tensor:
+        limit = self.options.max_grad_norm or float("inf")
+        norm = gradient_norm(self.module)
+        torch.nn.utils.clip_grads_with_norm_(self.module.parameters(), limit, norm.to(torch.float32))
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        # The optimizer skips the update on the device: no step waits for the host.
+        self.optimizer.found_inf = (~torch.isfinite(norm)).to(torch.float32)  # type: ignore[attr-defined]
+        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm.detach()
+
+    def train(self) -> None:
+        self.module.train()
+
+    def eval(self) -> None:
+        self.module.eval()
+
+    def _reshard(self) -> None:
+        """Forward passes alone leave the gathered weights in the shards' place when they are not resharded."""
+        for module in self.module.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+    def state_tensors(self, *, moments: bool = True) -> Iterator[tuple[str, torch.Tensor]]:
+        self._reshard()
+        for name, parameter in self.module.named_parameters():
+            yield state_name(name, "weight"), full_tensor(parameter)
+            for kind, value in sorted(self.optimizer.state.get(parameter, {}).items()) if moments else ():
+                if kind != "step":
+                    yield state_name(name, kind), full_tensor(value)
+
+    def optimizer_steps(self) -> int:
+        steps = [state["step"] for state in self.optimizer.state.values() if "step" in state]
+        return int(steps[0]) if steps else 0
+
+    def load_state(self, read: Reader, *, optimizer_steps: int, example: Mapping[str, Any]) -> None:
+        self._reshard()
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters():
+                copy_full(parameter, read(state_name(name, "weight")))
+        self.optimizer.state.clear()
+        if optimizer_steps:
+            self._load_moments(read, optimizer_steps)
+
+    def _load_moments(self, read: Reader, optimizer_steps: int) -> None:
+        """Let the optimizer make its state in its own way (a step that it skips), then fill it."""
+        for parameter in self.module.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        self._skip_step()
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters():
+                for kind, value in self.optimizer.state[parameter].items():
+                    if kind == "step":
+                        value.fill_(optimizer_steps)
+                    else:
+                        copy_full(value, read(state_name(name, kind)))
+
+    def _skip_step(self) -> None:
+        device = next(iter(self.module.parameters())).device
+        self.optimizer.found_inf = torch.ones((), device=device)  # type: ignore[attr-defined]
+        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def gradient_norm(model: nn.Module) -> torch.Tensor:
+    """The norm of all gradients, 0-d fp64 (a DTensor where they are): fp32 sums of large embeddings are too small."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return torch.linalg.vector_norm(
+        torch.stack([torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients])
+    )
+
+
+def layers(model: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of an encoder: the items of its largest ModuleList, each sharded and compiled alone."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        return []
+    return list(max(lists, key=num_parameters))  # type: ignore[arg-type]
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def shard_mesh(options: EngineOptions, ranks: Ranks, device: torch.device) -> DeviceMesh:
+    """One dimension for full sharding; replicas x shards for hybrid sharding."""
+    if options.fsdp != "hybrid_shard":
+        return init_device_mesh(device.type, (ranks.world_size,))
+    size = options.hybrid_shard_size or ranks.local_world_size
+    if ranks.world_size % size:
+        raise ValueError(f"--hybrid_shard_size {size} does not divide {ranks.world_size} ranks: use a divisor")
+    return init_device_mesh(device.type, (ranks.world_size // size, size), mesh_dim_names=("replicate", "shard"))
+
+
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a sharded tensor, on every rank; collective."""
+    tensor = tensor.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def copy_full(target: torch.Tensor, value: torch.Tensor) -> None:
+    """Fill a tensor, sharded or not, with its share of a whole one that every rank holds."""
+    if isinstance(target, DTensor):
+        device = target.to_local().device
+        mesh, placements = target.device_mesh, target.placements
+        whole = value.to(device=torch.device(mesh.device_type), dtype=target.dtype)
+        share = distribute_tensor(whole, mesh, placements, src_data_rank=None)
+        target.to_local().copy_(share.to_local().to(device))
+    else:
+        target.copy_(value)

@@ -1,0 +1,150 @@
+"""What leaves the project: a `transformers` directory (safetensors, tokenizer, configuration) that proves itself.
+
+A directory gets its name only when it is whole and, where the live model's logits are given, when the model read back
+from it gives the same.
+"""
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedModel
+
+from pretraining.files import sync_file
+from pretraining.memory import shape_only
+
+WEIGHTS_NAME = "model.safetensors"
+# Largest difference of a logit from the live model's, as a share of the largest logit (or of 1 where all are smaller).
+TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+class ExportError(RuntimeError):
+    """An export that does not give the live model's logits; nothing was left under its name."""
+
+
+def export_model(
+    transformer: PreTrainedModel,
+    weights: Mapping[str, Tensor],
+    directory: Path | str,
+    tokenizer_directory: Path | str | None = None,
+    *,
+    live_logits: Tensor | None = None,
+    example_batch: Mapping[str, Tensor | None] | None = None,
+) -> float | None:
+    """Write `weights`, full fp32 tensors by their names in `transformer`, as `directory`; for one rank to call.
+
+    `transformer` gives class, configuration and buffers; its own weights may be sharded away. With `live_logits`
+    [S, K, V] at the mask positions of `example_batch` the export is proven before it gets its name (see
+    `prove_export`), and the largest difference is returned. Replaces what was there before. Raises ValueError for
+    weights that are not the model's, ExportError when the proof fails.
+    """
+    directory = Path(directory)
+    temporary = directory.with_name(f".tmp-{directory.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        _write_model(transformer, weights, temporary)
+        if tokenizer_directory is not None:
+            _copy_tokenizer(Path(tokenizer_directory), temporary)
+        difference = None
+        if live_logits is not None and example_batch is not None:
+            difference = prove_export(temporary, live_logits, example_batch)
+        _commit(temporary, directory)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return difference
+
+
+def _write_model(transformer: PreTrainedModel, weights: Mapping[str, Tensor], directory: Path) -> None:
+    next_sentence = isinstance(transformer, BertForPreTraining)
+    skeleton = shape_only(copy.deepcopy(transformer.config), next_sentence=next_sentence)
+    shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
+    wrong = sorted(set(shapes) ^ set(weights)) or [
+        name for name, shape in shapes.items() if weights[name].shape != shape
+    ]
+    if wrong:
+        raise ValueError(f"weights to export are missing, unknown or of another shape: {', '.join(wrong[:5])}")
+    narrow = sorted(name for name, tensor in weights.items() if tensor.dtype != torch.float32)
+    if narrow:
+        raise ValueError(f"{narrow[0]} is {weights[narrow[0]].dtype}: export the fp32 masters")
+    buffers = dict(transformer.named_buffers())
+    kept = {name: buffers[name].detach().cpu() for name in transformer.state_dict() if name in buffers}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file({**tensors, **kept}, directory / WEIGHTS_NAME, metadata={"format": "pt"})
+    config = copy.deepcopy(transformer.config)
+    config.architectures = [type(skeleton).__name__]
+    config.dtype = "float32"
+    config.save_pretrained(directory)
+
+
+def _copy_tokenizer(source: Path, directory: Path) -> None:
+    files = [path for path in sorted(source.iterdir()) if path.is_file() and not (directory / path.name).exists()]
+    if not files:
+        raise ValueError(f"{source} holds no tokenizer files: name the tokenizer/ folder beside the shards' manifest")
+    for path in files:
+        shutil.copyfile(path, directory / path.name)
+
+
+def _commit(temporary: Path, directory: Path) -> None:
+    """Sync, move an earlier export aside, rename, and remove the earlier one last."""
+    for path in temporary.iterdir():
+        sync_file(path)
+    sync_file(temporary)
+    earlier = directory.with_name(f".old-{directory.name}")
+    shutil.rmtree(earlier, ignore_errors=True)
+    if directory.exists():
+        os.rename(directory, earlier)
+    os.rename(temporary, directory)
+    sync_file(directory.parent)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def load_exported(directory: Path | str) -> PreTrainedModel:
+    """Read an export back as any user would: fp32, from safetensors only, with the heads it was trained with."""
+    architectures = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8"))["architectures"]
+    reader: Any = BertForPreTraining if architectures == ["BertForPreTraining"] else AutoModelForMaskedLM
+    model, report = reader.from_pretrained(
+        str(directory), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+    )
+    lost = sorted([*report["missing_keys"], *report["unexpected_keys"]])
+    if lost:
+        raise ExportError(f"{directory} does not read back whole: {', '.join(lost[:5])}")
+    return model.eval()
+
+
+def prove_export(directory: Path | str, live_logits: Tensor, example_batch: Mapping[str, Tensor | None]) -> float:
+    """Compare the exported model's logits with the live model's; the largest difference, relative to the largest logit.
+
+    `live_logits` [S, K, V] come from the live model in evaluation mode (`with_logits=True`) on `example_batch`, which
+    holds `input_ids`, `mask_positions` and what else the model takes. The exported model runs as `transformers` runs
+    it, over all positions. Live logits of bf16 are allowed bf16's rounding. Raises ExportError with the numbers.
+    """
+    model = load_exported(directory)
+    batch = {name: tensor.cpu() for name, tensor in example_batch.items() if tensor is not None}
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+    if model.config.model_type == "modernbert":
+        inputs.pop("token_type_ids", None)
+    with torch.no_grad():
+        output = model(**inputs)
+    logits = output.prediction_logits if isinstance(model, BertForPreTraining) else output.logits
+    positions = batch["mask_positions"].unsqueeze(-1).expand(-1, -1, logits.shape[-1])
+    exported, live = logits.gather(1, positions), live_logits.detach().cpu().float()
+    if exported.shape != live.shape:
+        raise ExportError(f"exported logits have shape {tuple(exported.shape)}, the live model's {tuple(live.shape)}")
+    scale = max(1.0, live.abs().max().item())
+    difference = (exported - live).abs().max().item() / scale
+    tolerance = TOLERANCES[live_logits.dtype]
+    if not difference <= tolerance:  # so that a NaN fails
+        raise ExportError(
+            f"{directory} does not give the live model's logits: the largest difference is {difference:.3g} of the "
+            f"largest logit ({scale:.3g}), allowed is {tolerance:g} for {live_logits.dtype}"
+        )
+    return difference

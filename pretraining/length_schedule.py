@@ -1,0 +1,34 @@
+"""Sequence lengths over a run: `128:0.9,512:0.1` -> from which row on each length is trained."""
+
+from __future__ import annotations
+
+from shards.stream_options import StreamOptions
+
+
+def parse_length_schedule(text: str) -> list[tuple[int, float]]:
+    """Lengths and their shares of the budget; ValueError unless the shares are positive and sum to 1."""
+    example = "write lengths and shares that sum to 1, such as 128:0.9,512:0.1"
+    parts = [part.partition(":") for part in text.split(",")]
+    try:
+        shares = [(int(length), float(share)) for length, _, share in parts]
+    except ValueError as error:
+        raise ValueError(f"--length_schedule {text!r}: {example}") from error
+    if not all(share > 0 for _, share in shares) or abs(sum(share for _, share in shares) - 1) > 1e-6:
+        raise ValueError(f"--length_schedule {text!r}: {example}")
+    return shares
+
+
+def scheduled_rows(
+    shares: list[tuple[int, float]], *, budget_tokens: float, global_batch_rows: int, objective: str
+) -> tuple[tuple[int, int], ...]:
+    """(first global row, length) of each length, in whole updates, at least one each."""
+    probe = StreamOptions(
+        lengths=tuple((index, length) for index, (length, _) in enumerate(shares)), objective=objective
+    )
+    first, schedule = 0, []
+    for length, share in shares:
+        schedule.append((first, length))
+        sequences, _ = probe.sequence_shape(length)
+        tokens = probe.tokens_per_row + sequences * probe.overhead
+        first += max(1, round(share * budget_tokens / tokens / global_batch_rows)) * global_batch_rows
+    return tuple(schedule)

@@ -1,0 +1,89 @@
+"""Command-line options: one dataclass per command, in the manner of `transformers`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from transformers import HfArgumentParser
+
+Options = TypeVar("Options")
+
+LARGEST_OPTIONS_FILE_BYTES = 1 << 20
+
+
+def parse_options(cls: type[Options], argv: Sequence[str] | None, *, description: str | None = None) -> Options:
+    """Parse `--name value` options, or a YAML or JSON file of them (as first argument; later options override it).
+
+    `--local_rank=N`, which the deepspeed launcher injects, is accepted and ignored: ranks come from the environment.
+    Ends the process with status 2 and a message on stderr, as argparse does, on an unknown or ill-typed option; an
+    unknown one is answered with the nearest right one.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = HfArgumentParser(cls, description=description, allow_abbrev=False)
+    arguments = [argument for argument in arguments if not argument.startswith(("--local_rank=", "--local-rank="))]
+    if arguments and not arguments[0].startswith("-"):
+        file = arguments.pop(0)
+        try:
+            known = read_options_file(Path(file), [field.name for field in fields(cls)])  # type: ignore[arg-type]
+        except ValueError as error:
+            parser.error(str(error))
+        arguments = [*as_arguments(known), *arguments]
+    namespace, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known_flags = sorted(flag for action in parser._actions for flag in action.option_strings)
+        explained = [explain_unknown(argument, known_flags) for argument in unknown if argument.startswith("-")]
+        parser.error("; ".join(explained) or f"unexpected argument {unknown[0]!r}: every value follows its --option")
+    values = {field.name: getattr(namespace, field.name) for field in fields(cls) if field.init}  # type: ignore[arg-type]
+    try:
+        return cls(**values)
+    except ValueError as error:
+        parser.error(str(error))
+        raise AssertionError("argparse ends the process") from error
+
+
+def explain_unknown(argument: str, known: Sequence[str]) -> str:
+    """One sentence that names the nearest right option."""
+    name = argument.split("=", 1)[0]
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"unknown option {name}" + (f": did you mean {nearest[0]}?" if nearest else ": see --help")
+
+
+def read_options_file(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Read a YAML or JSON mapping of option names to values.
+
+    Raises ValueError for a missing, overlong or malformed file and for a key that is no option.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is no file: give a YAML or JSON file of options, or options that start with --")
+    size = path.stat().st_size
+    if size > LARGEST_OPTIONS_FILE_BYTES:
+        raise ValueError(f"{path} has {size} bytes: an options file has at most {LARGEST_OPTIONS_FILE_BYTES}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as options: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}: it must map option names to values")
+    unknown = [str(key) for key in content if key not in names]
+    if unknown:
+        raise ValueError(f"{path}: " + "; ".join(explain_unknown(key, names) for key in unknown))
+    return content
+
+
+def as_arguments(values: dict[str, Any]) -> list[str]:
+    """Turn a mapping into command-line arguments, so that a file and the command line are parsed alike."""
+    arguments: list[str] = []
+    for name, value in values.items():
+        if value is None:
+            continue
+        arguments.append(f"--{name}")
+        arguments.extend(str(item) for item in value) if isinstance(value, list) else arguments.append(str(value))
+    return arguments

@@ -1,0 +1,44 @@
+"""The gate before a long run: can this model, at this rate, overfit one micro-batch of this data?"""
+
+from __future__ import annotations
+
+import torch
+
+from pretraining.agreement import fail_together
+from pretraining.batches import as_inputs
+from pretraining.model import build_model
+from pretraining.overfitting import OverfitResult, overfit_one_batch
+from pretraining.plan import Plan
+from shards.stream import MaskedStream
+
+
+def check_overfits(plan: Plan, shards: str) -> None:
+    """Print the verdict; ValueError on every rank unless the batch was overfitted. The main rank computes alone."""
+    error: BaseException | None = None
+    if plan.ranks.is_main:
+        try:
+            print(_try(plan, shards).summary())
+        except ValueError as caught:
+            error = caught
+    fail_together(error, "trying to overfit one batch")
+
+
+def _try(plan: Plan, shards: str) -> OverfitResult:
+    options, tokenizer = plan.options, plan.manifest.tokenizer
+    model = build_model(
+        options.model,
+        vocab_size=tokenizer.vocab_size,
+        special_ids=tokenizer.special_ids,
+        max_seq_length=plan.longest,
+        config_overrides=options.config_overrides,
+        model_name_or_path=options.model_name_or_path,
+        from_config=options.from_config,
+        objective=options.objective,
+        attn_implementation=options.attn_implementation,
+        seed=options.seed,
+    )
+    batch = as_inputs(next(MaskedStream(shards, plan.stream, 0, 1).batches(0)), torch.device("cpu"))
+    few = {name: value[:8].to(plan.device) for name, value in batch.items()}
+    result = overfit_one_batch(model.to(plan.device), few, plan.peak_learning_rate, max_updates=200)
+    result.require_solved()
+    return result

@@ -1,0 +1,299 @@
+"""The plan of a run: all that follows from options, shards and ranks before a model is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from pretraining.configuration import configuration_from, fit_to_data, named_configuration, overridden, parse_overrides
+from pretraining.engines.deepspeed_config import load_config, zero_stage
+from pretraining.engines.engine import EngineOptions
+from pretraining.environment import Ranks
+from pretraining.flops import update_flops
+from pretraining.length_schedule import parse_length_schedule, scheduled_rows
+from pretraining.memory import MemoryEstimate, Sharding, estimate_memory, shape_only
+from pretraining.optimizers import OptimizerOptions, scaled_learning_rate
+from pretraining.progress import Budget
+from pretraining.segments import Segment, check_cost, parse_series, plan_segments
+from pretraining.settings import PretrainingOptions
+from shards.manifest import Manifest
+from shards.masking import mask_slots
+from shards.order import lanes_for, rows_per_rank
+from shards.stream_options import StreamOptions
+
+MICRO_BATCH_TOKENS = 16_384
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do. Properties raise ValueError where the options contradict each other or the data."""
+
+    options: PretrainingOptions  # with defaults filled in
+    manifest: Manifest
+    ranks: Ranks
+    device: torch.device
+
+    @cached_property
+    def bf16(self) -> bool:
+        """Whether to compute in bfloat16: where the hardware has it, unless told otherwise."""
+        if self.options.bf16 == "auto":
+            return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return self.options.bf16 == "true"
+
+    @cached_property
+    def lengths(self) -> tuple[tuple[int, int], ...]:
+        """The length schedule as (first row, length)."""
+        options = self.options
+        if options.length_schedule is None:
+            return ((0, int(options.max_seq_length or 128)),)
+        shares = parse_length_schedule(options.length_schedule)
+        if self.budget.unit != "tokens":
+            raise ValueError("--length_schedule shares out a token budget: give --budget_tokens, not FLOPs or hours")
+        return scheduled_rows(
+            shares,
+            budget_tokens=self.budget.amount,
+            global_batch_rows=options.global_batch_rows,
+            objective=options.objective,
+        )
+
+    @cached_property
+    def longest(self) -> int:
+        return max(length for _, length in self.lengths)
+
+    @cached_property
+    def stream(self) -> StreamOptions:
+        options = self.options
+        return StreamOptions(
+            seed=options.seed,
+            global_batch_rows=options.global_batch_rows,
+            micro_batch_rows=self.micro_batch_rows,
+            lengths=self.lengths,
+            objective=options.objective,
+            mask_rate=float(options.mask_rate or 0),
+            mask_share=options.mask_token_rate,
+            random_share=options.random_token_rate,
+            whole_word=options.whole_word_masking,
+        )
+
+    @cached_property
+    def rows_per_rank(self) -> int:
+        """Rows of an update on each rank, padding rows included."""
+        rows = self.options.global_batch_rows
+        return rows_per_rank(self.ranks.world_size, lanes_for(rows), rows)
+
+    @cached_property
+    def micro_batch_rows(self) -> int:
+        given = self.options.per_device_train_batch_size
+        if given == 0 and self.options.gradient_accumulation_steps > 0:
+            return -(-self.rows_per_rank // self.options.gradient_accumulation_steps)
+        fitting = max(1, MICRO_BATCH_TOKENS // self.longest)
+        return min(given or fitting, self.rows_per_rank)
+
+    @cached_property
+    def accumulation(self) -> int:
+        """Micro-batches of an update on each rank: derived from the global batch, never the other way round."""
+        derived = -(-self.rows_per_rank // self.micro_batch_rows)
+        given = self.options.gradient_accumulation_steps
+        if given and given != derived:
+            raise ValueError(
+                f"--gradient_accumulation_steps {given} contradicts --global_batch_rows "
+                f"{self.options.global_batch_rows}: with {self.ranks.world_size} ranks and micro-batches of "
+                f"{self.micro_batch_rows} rows it is {derived}; leave it out, or change the global batch"
+            )
+        return derived
+
+    @cached_property
+    def rows_per_epoch(self) -> int:
+        row_tokens = self.stream.tokens_per_row
+        return int((-(-self.manifest.split("train").block_tokens() // row_tokens)).sum())
+
+    @cached_property
+    def budget(self) -> Budget:
+        options = self.options
+        if options.budget_flops is not None:
+            return Budget(options.budget_flops, "flops")
+        if options.budget_hours is not None:
+            return Budget(options.budget_hours, "hours")
+        everything = float(self.manifest.split("train").tokens)
+        return Budget(everything if options.budget_tokens is None else options.budget_tokens, "tokens")
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        options, text = self.options, self.options.series or "0"
+        budgets = parse_series(text, self.budget.amount, options.series_ratio)
+        segments = plan_segments(budgets, decay_fraction=options.decay_fraction, raw=text.strip() != "0")
+        check_cost(segments, decay_fraction=options.decay_fraction)
+        return segments
+
+    @cached_property
+    def budgets(self) -> tuple[float, ...]:
+        return tuple(sorted({float(segment.budget) for segment in self.segments if segment.budget is not None}))
+
+    @cached_property
+    def warmup(self) -> float:
+        return self.options.warmup_fraction * self.budgets[0]
+
+    @cached_property
+    def peak_learning_rate(self) -> float:
+        options = self.options
+        return scaled_learning_rate(
+            float(options.learning_rate or 0),
+            rows=options.global_batch_rows,
+            reference_rows=options.reference_batch_rows,
+            rule=options.learning_rate_rule,
+        )
+
+    @cached_property
+    def optimizer(self) -> OptimizerOptions:
+        options = self.options
+        return OptimizerOptions(
+            name=options.optimizer,
+            learning_rate=self.peak_learning_rate,
+            weight_decay=options.weight_decay,
+            betas=(options.adam_beta1, options.adam_beta2),
+            eps=options.adam_epsilon,
+        )
+
+    @cached_property
+    def optimizer_name(self) -> str:
+        """The optimizer that updates the weights, by its own name, with who builds it."""
+        named = self.optimizer.name
+        if not self.options.deepspeed:
+            return f"torch {named if named != 'auto' else 'adamw'}"
+        config = load_config(self.options.deepspeed)
+        if kind := (config.get("optimizer") or {}).get("type"):
+            return f"DeepSpeed {kind}"
+        offloads = self.sharding.offload_optimizer
+        return f"{'DeepSpeed CPU' if offloads else 'torch'} {named if named != 'auto' else 'adamw'}"
+
+    @cached_property
+    def engine(self) -> EngineOptions:
+        options = self.options
+        return EngineOptions(
+            deepspeed=options.deepspeed,
+            fsdp=options.fsdp,
+            fsdp_offload=options.fsdp_offload,
+            hybrid_shard_size=options.hybrid_shard_size,
+            bf16=self.bf16,
+            micro_batch_size=self.micro_batch_rows,
+            gradient_accumulation_steps=self.accumulation,
+            max_grad_norm=options.max_grad_norm,
+            torch_compile=options.torch_compile,
+            optimizer=self.optimizer,
+        )
+
+    @cached_property
+    def config(self) -> Any:
+        """The `transformers` configuration, fitted to the data; reads no weights."""
+        options, settings = self.options, parse_overrides(self.options.config_overrides)
+        if options.model:
+            config = named_configuration(options.model, settings)
+        else:
+            config = overridden(configuration_from(str(options.from_config or options.model_name_or_path)), settings)
+        if options.objective == "mlm+nsp" and config.model_type != "bert":
+            raise ValueError(
+                f"--objective mlm+nsp needs a next-sentence head, which {config.model_type} has not: use a BERT model, "
+                "or --objective mlm"
+            )
+        if not options.model_name_or_path:
+            tokenizer = self.manifest.tokenizer
+            fit_to_data(
+                config,
+                vocab_size=tokenizer.vocab_size,
+                special_ids=tokenizer.special_ids,
+                max_seq_length=self.longest,
+            )
+        return config
+
+    @cached_property
+    def num_parameters(self) -> int:
+        with_pairs = self.options.objective == "mlm+nsp"
+        return sum(p.numel() for p in shape_only(self.config, next_sentence=with_pairs).parameters())
+
+    def shape_at(self, row: int) -> tuple[int, int, int]:
+        """Sequences in a row, their length in tokens, and mask slots of each, for the update of a global row."""
+        length = self.stream.length_at(row)
+        sequences, width = self.stream.sequence_shape(length)
+        return sequences, width + self.stream.overhead, mask_slots(width, self.stream.mask_rate)
+
+    def flops_of_update(self, row: int) -> float:
+        """Model FLOPs of the update that starts at a global row."""
+        sequences, length, slots = self.shape_at(row)
+        total = sequences * self.options.global_batch_rows
+        return _update_flops(self.config, total, length, slots * total, self.options.objective == "mlm+nsp")
+
+    @cached_property
+    def sharding(self) -> Sharding:
+        options, ranks = self.options, self.ranks
+        if options.deepspeed:
+            zero = load_config(options.deepspeed).get("zero_optimization", {})
+            offloads = [
+                str(zero.get(name, {}).get("device", "none")) for name in ("offload_optimizer", "offload_param")
+            ]
+            return Sharding(
+                f"zero{zero_stage({'zero_optimization': zero})}",
+                ranks.world_size,
+                self.bf16,
+                offload_optimizer=offloads[0] not in ("none", "None"),
+                offload_parameters=offloads[1] not in ("none", "None"),
+                reduce_bucket_elements=_number(zero.get("reduce_bucket_size"), 500_000_000),
+            )
+        if ranks.world_size == 1:
+            return Sharding(bf16=self.bf16)
+        shards = (options.hybrid_shard_size or ranks.local_world_size) if options.fsdp == "hybrid_shard" else 0
+        return Sharding(
+            options.fsdp,
+            shards or ranks.world_size,
+            self.bf16,
+            offload_optimizer=options.fsdp_offload,
+            offload_parameters=options.fsdp_offload,
+        )
+
+    @cached_property
+    def memory(self) -> MemoryEstimate:
+        """What a rank is expected to hold at most."""
+        return self.memory_with()
+
+    def memory_with(
+        self,
+        *,
+        sharding: Sharding | None = None,
+        micro_batch_rows: int | None = None,
+        gradient_checkpointing: bool | None = None,
+    ) -> MemoryEstimate:
+        """The same with other choices, for what does not fit."""
+        first, _ = max(self.lengths, key=lambda entry: entry[1])
+        sequences, length, slots = self.shape_at(first)
+        recompute = self.options.gradient_checkpointing if gradient_checkpointing is None else gradient_checkpointing
+        return estimate_memory(
+            self.config,
+            sharding or self.sharding,
+            num_sequences=(micro_batch_rows or self.micro_batch_rows) * sequences,
+            sequence_length=length,
+            num_masked_per_sequence=slots,
+            gradient_checkpointing=recompute,
+            next_sentence=self.options.objective == "mlm+nsp",
+        )
+
+    @cached_property
+    def tokens_per_update(self) -> int:
+        sequences, _, _ = self.shape_at(0)
+        per_row = self.stream.tokens_per_row + sequences * self.stream.overhead
+        return per_row * self.options.global_batch_rows
+
+
+def _number(value: Any, default: int) -> int:
+    return int(value) if isinstance(value, int | float) else default
+
+
+def _update_flops(config: Any, sequences: int, length: int, masked: int, next_sentence: bool) -> float:
+    return update_flops(
+        config,
+        num_sequences=sequences,
+        sequence_length=length,
+        num_masked=masked,
+        next_sentence=next_sentence,
+    )

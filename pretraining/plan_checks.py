@@ -1,0 +1,85 @@
+"""What contradicts itself in a plan, and what is allowed but should be known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pretraining.engines.deepspeed_config import load_config, resolve_config
+from pretraining.reporting import parse_reporters
+
+if TYPE_CHECKING:
+    from pretraining.plan import Plan
+
+PROPERTIES = (
+    *("budget", "lengths", "micro_batch_rows", "accumulation", "stream", "segments", "warmup", "peak_learning_rate"),
+    *("optimizer", "engine", "config", "sharding", "memory"),
+)
+
+
+def find_problems(plan: Plan) -> list[str]:
+    """Every contradiction between options, JSON, data and ranks, each with its remedy; each once."""
+    checks: list[Callable[[], object]] = [lambda name=name: getattr(plan, name) for name in PROPERTIES]  # type: ignore[misc]
+    checks += [lambda: check_deepspeed(plan), lambda: check_data(plan)]
+    checks += [lambda: parse_reporters(plan.options.report_to), lambda: check_resume(plan)]
+    return list(dict.fromkeys(complaints(checks)))
+
+
+def complaints(checks: Iterable[Callable[[], object]]) -> Iterable[str]:
+    for check in checks:
+        try:
+            check()
+        except (OSError, ValueError) as error:
+            yield str(error)
+
+
+def check_deepspeed(plan: Plan) -> None:
+    """Fill the JSON's "auto"s on trial."""
+    if plan.options.deepspeed:
+        resolve_config(
+            load_config(plan.options.deepspeed),
+            micro_batch_size=plan.micro_batch_rows,
+            accumulation=plan.accumulation,
+            world_size=plan.ranks.world_size,
+            clipping=plan.options.max_grad_norm,
+            bf16=plan.bf16,
+            optimizer=plan.optimizer,
+        )
+
+
+def check_data(plan: Plan) -> None:
+    if not plan.manifest.split("train").tokens:
+        raise ValueError("the shards hold no training tokens: build them from more text")
+    if plan.options.validation_rows and not plan.manifest.split("validation").tokens:
+        raise ValueError("the shards hold no validation tokens: build them with a held-out share")
+
+
+def check_resume(plan: Plan) -> None:
+    wanted = plan.options.resume_from_checkpoint
+    if wanted not in ("auto", "never") and not Path(wanted).is_dir():
+        raise ValueError(f"--resume_from_checkpoint {wanted} is no directory: use auto, never, or a checkpoint's path")
+
+
+def find_warnings(plan: Plan) -> list[str]:
+    """What is allowed but should be known."""
+    if plan.budget.unit != "tokens":
+        return []
+    found = []
+    epochs = plan.budget.amount / max(1, plan.manifest.split("train").tokens)
+    if epochs > 4:
+        found.append(f"the budget is {epochs:.1f} passes over the shards: repeated tokens teach less and less")
+    if len(plan.lengths) > 1:
+        first, length = plan.lengths[-1]
+        reached = first / plan.options.global_batch_rows * plan.tokens_per_update
+        short = [f"{budget:.3g}" for budget in plan.budgets if budget <= reached]
+        if short:
+            found.append(
+                f"budgets {', '.join(short)} end before length {length} begins: their positions beyond the shorter "
+                "length are never trained"
+            )
+    if plan.budgets[0] < 10 * plan.tokens_per_update:
+        found.append(
+            f"the smallest budget of {plan.budgets[0]:.3g} tokens is under ten updates of {plan.tokens_per_update}"
+        )
+    return found

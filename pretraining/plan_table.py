@@ -1,0 +1,32 @@
+"""The plan in words, as `--dry_run` and the start of a run print it."""
+
+from __future__ import annotations
+
+from pretraining.plan import Plan
+from pretraining.segments import relative_cost
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """One line for each thing that decides what a run does and costs."""
+    options, ranks, unit, amount = plan.options, plan.ranks, plan.budget.unit, plan.budget.amount
+    training = plan.manifest.split("train")
+    name = options.model or options.from_config or options.model_name_or_path
+    sharding = f"DeepSpeed {plan.sharding.mode}" if options.deepspeed else f"PyTorch, {plan.sharding.mode}"
+    updates = f", {-(-int(amount) // plan.tokens_per_update):,} updates" if unit == "tokens" else ""
+    rows = {
+        "model": f"{name}, {plan.config.model_type}, {plan.num_parameters / 1e6:.2f} M parameters",
+        "data": f"{training.tokens:,} tokens in {training.documents:,} documents, {plan.rows_per_epoch:,} rows of "
+        f"{plan.stream.tokens_per_row} tokens, vocabulary {plan.manifest.tokenizer.vocab_size:,}",
+        "update": f"{options.global_batch_rows} rows, {plan.tokens_per_update:,} tokens: {ranks.world_size} ranks x "
+        f"{plan.accumulation} micro-batches x {plan.micro_batch_rows} rows",
+        "lengths": ", ".join(f"{length} tokens from row {first:,}" for first, length in plan.lengths),
+        "optimizer": f"{plan.optimizer_name}, peak learning rate {plan.peak_learning_rate:g}, warmup {plan.warmup:.3g} "
+        f"{unit}, decay over {options.decay_fraction:.0%} of each budget",
+        "engine": f"{sharding}, {plan.device.type}, {'bf16' if plan.bf16 else 'fp32'}",
+        "budget": f"{amount:,.4g} {unit}{updates}",
+        "series": ", ".join(f"{budget:,.3g}" for budget in (0.0, *plan.budgets))
+        + f" {unit}; costs {relative_cost(plan.segments):.2f} times the largest",
+        "memory": f"{plan.memory.device_bytes / 1e9:.2f} GB a rank on the device, "
+        f"{plan.memory.host_bytes / 1e9:.2f} GB on the host (estimate)",
+    }
+    return [f"{name:>10}  {text}" for name, text in rows.items()]

@@ -1,0 +1,83 @@
+"""What people see while a run computes: loss, tokens per second, share of the machine's peak, time left."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from pretraining.flops import peak_flops
+from pretraining.plan import Plan
+from pretraining.position import Position
+
+# A terminal shows one line that changes, a log file gets a new one at most every ten seconds.
+TERMINAL: dict[str, Any] = {"dynamic_ncols": True}
+LOG_FILE: dict[str, Any] = {"mininterval": 10.0, "maxinterval": 10.0, "ascii": True, "ncols": 160}
+
+
+class Lines:
+    """stderr, with every redrawing of the bar on a line of its own."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            sys.stderr.write(text.strip() + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+class ProgressBar:
+    """One line on the main rank's stderr, in the budget's unit; `say` writes above it."""
+
+    def __init__(self, plan: Plan, *, disabled: bool) -> None:
+        self.plan, self.disabled = plan, disabled
+        self._bar: tqdm[Any] | None = None
+
+    def start(self, position: Position) -> None:
+        """Open the bar where the run stands: all segments, branches included, are work to be done."""
+        segments, budget = self.plan.segments, self.plan.budget
+        total = sum(segment.end - segment.start for segment in segments)
+        done = sum(segment.end - segment.start for segment in segments[: position.segment])
+        if position.segment < len(segments):
+            done += max(0.0, budget.spent(position.progress) - segments[position.segment].start)
+        peak = peak_flops(self.plan.device)
+        self._peak = None if peak is None else peak * self.plan.ranks.world_size
+        self._bar = tqdm(
+            total=total,
+            initial=min(done, total),
+            unit=f" {budget.unit}",
+            unit_scale=True,
+            disable=self.disabled,
+            **(TERMINAL if sys.stderr.isatty() else {**LOG_FILE, "file": Lines()}),
+        )
+
+    def update(self, lines: list[dict[str, Any]]) -> None:
+        if self._bar is None or self.disabled:
+            return
+        last = lines[-1]
+        rate = last["tokens_per_second"]
+        shown = {"loss": f"{last['loss']:.3f}", "tokens/s": f"{rate:,.0f}"}
+        if self._peak:
+            flops_per_token = self.plan.flops_of_update(last["rows"][0]) / self.plan.tokens_per_update
+            shown["of peak"] = f"{flops_per_token * rate / self._peak:.0%}"
+        self._bar.set_description(last["segment"], refresh=False)
+        self._bar.set_postfix(shown, refresh=False)
+        amounts = [self._amount(line) for line in lines]
+        self._bar.update(min(sum(amounts), max(0.0, float(self._bar.total) - self._bar.n)))
+
+    def _amount(self, line: dict[str, Any]) -> float:
+        if self.plan.budget.unit == "tokens":
+            return float(self.plan.tokens_per_update)
+        if self.plan.budget.unit == "flops":
+            return self.plan.flops_of_update(line["rows"][0])
+        return float(self.plan.tokens_per_update) / line["tokens_per_second"] / 3600
+
+    def say(self, text: str) -> None:
+        if not self.plan.ranks.is_main:
+            return
+        tqdm.write(text)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

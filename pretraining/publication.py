@@ -1,0 +1,111 @@
+"""What a run gives away at a budget: an evaluated, proven `transformers` directory, listed in `series.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretraining.agreement import fail_together
+from pretraining.batches import as_inputs
+from pretraining.engines.engine import Engine, full_weights
+from pretraining.evaluation import evaluate
+from pretraining.export import export_model
+from pretraining.faults import fault_point
+from pretraining.model import PretrainingModel
+from pretraining.plan import Plan
+from pretraining.progress import Progress
+from pretraining.segments import Segment
+from pretraining.series import add_to_series
+from shards.location import open_location
+from shards.stream import MaskedStream, validation_batches
+
+
+class Publisher:
+    """Exports the live model into `directory/series`; every rank makes the same calls."""
+
+    def __init__(
+        self, plan: Plan, shards: str, directory: Path, *, model: PretrainingModel, engine: Engine, stream: MaskedStream
+    ) -> None:
+        self.plan, self.shards, self.directory = plan, shards, directory
+        self.model, self.engine, self.stream = model, engine, stream
+
+    def publish(self, segment: Segment, progress: Progress) -> dict[str, Any]:
+        """Evaluate, write, prove and list; returns the entry of `series.json`. Fails on all ranks together."""
+        with_pairs = self.plan.options.objective == "mlm+nsp"
+        figures = evaluate(self.engine, self._validation_batches(), next_sentence=with_pairs)
+        inputs = as_inputs(next(self._validation_batches()), self.plan.device)
+        live = self._live_logits(inputs)
+        weights = full_weights(self.engine)
+        entry = self.entry(segment, progress, figures)
+        error: BaseException | None = None
+        if self.plan.ranks.is_main:
+            try:
+                self._write(self.directory / entry["path"], weights, live, inputs)
+                fault_point("export.before_series")
+                add_to_series(self.directory / "series.json", entry)
+            except (OSError, ValueError, RuntimeError) as caught:
+                error = caught
+        fail_together(error, f"exporting {entry['path']}")
+        return entry
+
+    def entry(self, segment: Segment, progress: Progress, figures: Mapping[str, float]) -> dict[str, Any]:
+        """The line of `series.json`; `budget` is in the budget's own unit, `budget_tokens` always in tokens."""
+        budget, unit = float(segment.budget or 0.0), self.plan.budget.unit
+        epoch_rows = self.plan.rows_per_epoch
+        whole = progress.rows <= epoch_rows
+        return {
+            "path": f"series/{segment.kind}-{amount_name(budget)}",
+            "kind": segment.kind,
+            "budget_tokens": budget if unit == "tokens" else float(progress.tokens),
+            "tokens_seen": progress.tokens,
+            "unique_tokens": progress.tokens if whole else self.stream.tokens_between(0, epoch_rows),
+            "flops": progress.flops,
+            "seconds": progress.seconds,
+            "pretraining_seed": self.plan.options.seed,
+            "budget": budget,
+            "budget_unit": unit,
+            **figures,
+        }
+
+    def _live_logits(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        self.engine.eval()
+        with torch.no_grad():
+            logits = self.engine(**inputs, with_logits=True)["logits"]
+        self.engine.train()
+        return logits
+
+    def _write(
+        self,
+        directory: Path,
+        weights: Mapping[str, torch.Tensor],
+        live: torch.Tensor,
+        inputs: Mapping[str, torch.Tensor],
+    ) -> None:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        export_model(
+            self.model.transformer,
+            weights,
+            directory,
+            open_location(self.shards).directory / self.plan.manifest.tokenizer.path,
+            live_logits=live,
+            example_batch={name: value.cpu() for name, value in inputs.items()},
+        )
+
+    def _validation_batches(self) -> Iterator[Any]:
+        ranks = self.plan.ranks
+        return validation_batches(
+            self.shards,
+            self.plan.stream,
+            ranks.rank,
+            ranks.world_size,
+            self.plan.options.validation_rows,
+            vocabulary=self.stream.vocabulary,
+        )
+
+
+def amount_name(amount: float) -> str:
+    """A budget as part of a file name: 100000.0 -> "100000", 1234567.8 -> "1234568", 0.05 -> "0p05"."""
+    return f"{amount:.0f}" if amount >= 100 or amount == 0 else f"{amount:g}".replace(".", "p")

@@ -1,0 +1,272 @@
+"""A pretraining run: it owns the output directory, and does what the training loop hands out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pretraining.agreement import broadcast_json, fail_together
+from pretraining.batches import as_inputs
+from pretraining.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, retain, save_checkpoint
+from pretraining.engines.engine import Engine, build_engine
+from pretraining.files import read_json, write_json
+from pretraining.interruption import MARKER_NAME, Interruption
+from pretraining.journal import Journal
+from pretraining.model import PretrainingModel, build_model
+from pretraining.ownership import Ownership
+from pretraining.plan import Plan
+from pretraining.position import Interrupted, Position, position_from
+from pretraining.progress import Progress
+from pretraining.progress_bar import ProgressBar
+from pretraining.publication import Publisher
+from pretraining.reporting import Reporter, build_reporters
+from pretraining.segments import Segment
+from pretraining.series import read_series
+from pretraining.training import LoopOptions, TrainingLoop
+from shards.stream import MaskedStream
+
+SCHEMA_VERSION = 1
+RUN_NAME = "run.json"
+
+StopEarly = Callable[[dict[str, Any]], str | None]
+
+
+class Run:
+    """The callbacks of `pretraining.training.TrainingLoop`: journal, checkpoints, series, signals."""
+
+    def __init__(self, plan: Plan, shards: str, *, after_export: StopEarly | None = None) -> None:
+        self.plan, self.options, self.ranks, self.shards = plan, plan.options, plan.ranks, shards
+        self.directory = Path(plan.options.output_dir)
+        self.checkpoints = self.directory / "checkpoints"
+        self.ownership, self.interruption = Ownership(self.directory), Interruption()
+        self.journal = Journal(self.directory / "journal.jsonl")
+        self.after_export, self.stop_reason = after_export, None
+        self.reporters: list[Reporter] = []
+        self.bar = ProgressBar(plan, disabled=plan.options.disable_tqdm or not plan.ranks.is_main)
+        self._saved: Position | None = None
+
+    def start(self) -> None:
+        """Take the directory, refuse another run's, build stream, model and engine, and continue where it stands."""
+        self.interruption.install()
+        self._take_directory()
+        checkpoint = self._find_checkpoint()
+        self.stream = MaskedStream(
+            self.shards,
+            self.plan.stream,
+            self.ranks.rank,
+            self.ranks.world_size,
+            verify=self.options.verify,  # type: ignore[arg-type]
+        )
+        self.model = self._build_model()
+        self.engine: Engine = build_engine(self.model, self.plan.engine, ranks=self.ranks, device=self.plan.device)
+        self.publisher = Publisher(
+            self.plan, self.shards, self.directory, model=self.model, engine=self.engine, stream=self.stream
+        )
+        self.position = self._resume(checkpoint) if checkpoint else Position()
+        if self.ranks.is_main:
+            self.journal.cut_back(self.position.serial)
+            self.reporters = build_reporters(
+                self.options.report_to,
+                self.directory,
+                self.options.identity(),
+                first_step=self.position.progress.updates + 1,
+            )
+            (self.directory / MARKER_NAME).unlink(missing_ok=True)
+
+    def execute(self) -> None:
+        """Train to the end of the plan; raises Interrupted after saving when asked to stop."""
+        loop = TrainingLoop(
+            self.engine,
+            self.stream,
+            self.plan.segments,
+            self.plan.budget,
+            self._loop_options(),
+            flops_of_update=self.plan.flops_of_update,
+            callbacks=self,
+        )
+        try:
+            if self.position.serial == 0:
+                self.export(Segment(0.0, 0.0, False, "raw", 0.0), Progress())
+            self.bar.start(self.position)
+            loop.run(self.position)
+        except Interrupted as interruption:
+            if self.ranks.is_main:
+                progress = loop.position.progress.as_dict()
+                write_json(self.directory / MARKER_NAME, {"reason": str(interruption), "progress": progress})
+            raise
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self.bar.close()
+        for reporter in self.reporters:
+            reporter.close()
+        self.reporters = []
+        self.ownership.release()
+
+    # What the loop calls, on every rank.
+
+    def stop_requested(self) -> str | None:
+        return self.stop_reason or (self.interruption.reason if self.interruption.requested() else None)
+
+    def record(self, lines: list[dict[str, Any]]) -> None:
+        if not self.ranks.is_main:
+            return
+        self.journal.append(lines)
+        for line in lines:
+            if line.get("spike"):
+                self.bar.say(f"loss spike at update {line['update']}: {line['loss']:.3f}, rows {line['rows']}")
+            if line.get("skipped"):
+                self.bar.say(f"update {line['update']} was skipped, not finite: rows {line['rows']}")
+            if line["segment"] == "trunk":
+                figures = ("loss", "accuracy", "learning_rate", "gradient_norm", "tokens_per_second")
+                for reporter in self.reporters:
+                    reporter.log({name: line[name] for name in figures}, line["update"])
+        self.bar.update(lines)
+
+    def save(self, position: Position) -> str:
+        """Commit a checkpoint unless this very position is committed already; returns its name."""
+        name = position.checkpoint_name
+        if self._saved == position and (self.checkpoints / name).is_dir():
+            return name
+        state = {
+            **position.as_dict(),
+            "optimizer_steps": self.engine.optimizer_steps(),
+            "world_size": self.ranks.world_size,
+        }
+        save_checkpoint(self.checkpoints, name, tensors=self.engine.state_tensors(), state=state, ranks=self.ranks)
+        self._saved = position
+        if self.ranks.is_main:
+            pinned = [position.fork] if position.fork else []
+            retain(self.checkpoints, self.options.save_total_limit, newest=name, pinned=pinned)
+        return name
+
+    def restore(self, checkpoint: str) -> Progress:
+        opened = open_checkpoint(self.checkpoints / checkpoint)
+        self._load(opened)
+        return position_from(opened.state, num_segments=len(self.plan.segments)).progress
+
+    def export(self, segment: Segment, progress: Progress) -> None:
+        """Publish the live model; afterwards whoever started the run may end it."""
+        entry = self.publisher.publish(segment, progress)
+        if self.ranks.is_main:
+            name, figures = str(entry["path"]), {key: entry[key] for key in entry if key.startswith("validation_")}
+            loss, share = entry["validation_loss"], entry["validation_accuracy"]
+            self.bar.say(f"{name}: validation loss {loss:.4f}, accuracy {share:.1%}, {progress.tokens:,} tokens")
+            for reporter in self.reporters:
+                reporter.log({f"{segment.kind}/{key}": value for key, value in figures.items()}, progress.updates)
+        if self.after_export is not None:
+            self.stop_reason = broadcast_json(self.after_export(entry))
+
+    # How it is done.
+
+    def _build_model(self) -> PretrainingModel:
+        options, tokenizer = self.options, self.plan.manifest.tokenizer
+        return build_model(
+            options.model,
+            vocab_size=tokenizer.vocab_size,
+            special_ids=tokenizer.special_ids,
+            max_seq_length=self.plan.longest,
+            config_overrides=options.config_overrides,
+            model_name_or_path=options.model_name_or_path,
+            from_config=options.from_config,
+            objective=options.objective,
+            attn_implementation=options.attn_implementation,
+            seed=options.seed,
+            gradient_checkpointing=options.gradient_checkpointing,
+        )
+
+    def _take_directory(self) -> None:
+        """Only the main rank holds the lock; every rank learns whether it got it."""
+        error: BaseException | None = None
+        if self.ranks.is_main:
+            try:
+                self.ownership.take()
+                self._check_same_run()
+            except (OSError, ValueError) as caught:
+                error = caught
+        fail_together(error, "taking the output directory")
+
+    def _check_same_run(self) -> None:
+        """Refuse a directory that holds another run, naming what differs."""
+        path, mine = self.directory / RUN_NAME, self._identity()
+        if path.exists():
+            theirs = read_json(path)["identity"]
+            differing = sorted(key for key in mine if mine[key] != theirs.get(key))
+            if differing:
+                listed = "; ".join(f"{key}: {theirs.get(key)} there, {mine[key]} here" for key in differing)
+                raise ValueError(
+                    f"{self.directory} holds another run ({listed}): use another --output_dir, or the same options"
+                )
+        elif any(self.directory.glob("checkpoints/step-*")):
+            raise ValueError(f"{self.directory} holds checkpoints but no {RUN_NAME}: use another --output_dir")
+        write_json(path, {"schema_version": SCHEMA_VERSION, "identity": mine, "shards": str(self.shards)})
+
+    def _identity(self) -> dict[str, Any]:
+        data = {name: [shard.sha256 for shard in split.shards] for name, split in self.plan.manifest.splits.items()}
+        tokenizer = self.plan.manifest.tokenizer.fingerprint
+        identity = {**self.options.identity(), "shards": data, "tokenizer": tokenizer}
+        return dict(json.loads(json.dumps(identity)))
+
+    def _find_checkpoint(self) -> Checkpoint | None:
+        wanted = self.options.resume_from_checkpoint
+        if wanted == "auto":
+            checkpoint = newest_checkpoint(self.checkpoints, self.ranks, say=self.bar.say)
+            if checkpoint is None:
+                self._check_nothing_is_lost()
+            return checkpoint
+        if wanted != "never":
+            return open_checkpoint(Path(wanted))
+        if any(self.checkpoints.glob("step-*")):
+            raise ValueError(
+                f"--resume_from_checkpoint never, but {self.checkpoints} holds checkpoints: use another --output_dir"
+            )
+        return None
+
+    def _check_nothing_is_lost(self) -> None:
+        """ValueError when the series shows that there were checkpoints: starting again must be asked for."""
+        series = self.directory / "series.json"
+        if series.exists() and any(entry["tokens_seen"] for entry in read_series(series)):
+            raise ValueError(
+                f"{series} lists trained models but {self.checkpoints} holds no checkpoint: restore it, or start from "
+                "the beginning with --resume_from_checkpoint never"
+            )
+
+    def _resume(self, checkpoint: Checkpoint) -> Position:
+        segments = self.plan.segments
+        position = position_from(checkpoint.state, num_segments=len(segments))
+        if position.segment < len(segments) and segments[position.segment].is_branch and position.fork is None:
+            position = replace(position, fork=checkpoint.path.name)
+        self._load(checkpoint)
+        if self.ranks.is_main:
+            self.bar.say(f"resuming from {checkpoint.path} at update {position.progress.updates}")
+        self._saved = position
+        return position
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        example = next(self.stream.batches(0))
+        self.engine.load_state(
+            checkpoint.read,
+            optimizer_steps=int(checkpoint.state["optimizer_steps"]),
+            example=as_inputs(example, self.plan.device),
+        )
+
+    def _loop_options(self) -> LoopOptions:
+        options = self.options
+        return LoopOptions(
+            global_batch_rows=options.global_batch_rows,
+            micro_batches_per_update=self.stream.micro_batches_per_update,
+            peak_learning_rate=self.plan.peak_learning_rate,
+            warmup=self.plan.warmup,
+            decay=options.decay,
+            seed=options.seed,
+            num_workers=options.dataloader_num_workers,
+            save_every_updates=options.save_steps,
+            save_every_minutes=options.save_minutes,
+            max_skipped_updates=options.max_skipped_updates,
+            hang_timeout_seconds=options.hang_timeout_seconds,
+            next_sentence=options.objective == "mlm+nsp",
+        )

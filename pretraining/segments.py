@@ -1,0 +1,91 @@
+"""The course of a run: one trunk at the full rate, and short branches whose rate goes to zero at each budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+COST_LIMIT = 1.3
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of updates from `start` to the first update at or past `end`, both in the budget's unit.
+
+    A branch starts from the trunk's state at `start`, takes the rate to zero and leaves the trunk as it was. What is
+    exported at its end is `kind` ("raw", "annealed") at `budget`, or nothing.
+    """
+
+    start: float
+    end: float
+    is_branch: bool
+    kind: str | None = None
+    budget: float | None = None
+
+    @property
+    def label(self) -> str:
+        return "trunk" if not self.is_branch else f"branch to {self.budget:.3g}"
+
+
+def series_budgets(largest: float, count: int, ratio: float) -> tuple[float, ...]:
+    """`count` log-spaced budgets, the largest last; 0, random weights, belongs to every series and is not listed."""
+    if count < 1 or ratio <= 1:
+        raise ValueError(f"a series of {count} budgets with ratio {ratio} is none: use at least 1 and a ratio above 1")
+    return tuple(largest / ratio ** (count - 1 - index) for index in range(count))
+
+
+def parse_series(text: str, largest: float, ratio: float) -> tuple[float, ...]:
+    """`6` -> six log-spaced budgets up to `largest`; `1e5,4e5` -> those; `0` -> the largest alone, without raw."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError as error:
+        raise ValueError(f"--series {text!r} is no number and no list of numbers: use 6, or 1e5,2e5,4e5") from error
+    if len(numbers) == 1 and numbers[0] < 1000 and numbers[0] == int(numbers[0]):
+        return series_budgets(largest, max(1, int(numbers[0])), ratio)
+    if not all(0 <= number < math.inf for number in numbers):
+        raise ValueError(f"--series {text}: budgets are numbers from 0 on, such as 1e5,2e5,4e5")
+    budgets = tuple(sorted(set(numbers) - {0.0}))
+    if not budgets or budgets[-1] > largest:
+        raise ValueError(f"--series {text} goes beyond the budget of {largest:g}: raise the budget or shorten the list")
+    return budgets
+
+
+def plan_segments(budgets: Sequence[float], *, decay_fraction: float, raw: bool) -> tuple[Segment, ...]:
+    """The segments in the order in which they are run.
+
+    With decay share d each branch to b forks at (1 - d) b, so with ratio r the whole costs 1 + d r / (r - 1) times the
+    largest budget. Without `raw` the last decay is the run's own end and nothing is trained twice.
+    """
+    if not 0 < decay_fraction < 1:
+        raise ValueError(f"--decay_fraction {decay_fraction} is no share of a budget: use a number between 0 and 1")
+    events = [((1 - decay_fraction) * budget, "annealed", budget) for budget in budgets]
+    events += [(budget, "raw", budget) for budget in budgets] if raw else []
+    segments: list[Segment] = []
+    position = 0.0
+    for where, kind, budget in sorted(events):
+        if kind == "raw":
+            segments.append(Segment(position, where, False, "raw", budget))
+        elif where > position:
+            segments.append(Segment(position, where, False))
+        position = where
+        if kind == "annealed":
+            segments.append(Segment(where, budget, True, "annealed", budget))
+    return tuple(segments)
+
+
+def relative_cost(segments: Sequence[Segment]) -> float:
+    """What all segments cost together, in multiples of the largest budget."""
+    return sum(segment.end - segment.start for segment in segments) / max(segment.end for segment in segments)
+
+
+def check_cost(segments: Sequence[Segment], *, decay_fraction: float) -> None:
+    """ValueError when the series costs more than 1.3 times its largest budget."""
+    cost = relative_cost(segments)
+    if cost > COST_LIMIT + 1e-9:
+        largest_share = (COST_LIMIT - 1) * decay_fraction / (cost - 1)
+        raise ValueError(
+            f"the series costs {cost:.2f} times its largest budget, more than {COST_LIMIT}: space the budgets further "
+            f"apart or lower --decay_fraction to {math.floor(largest_share * 1000) / 1000}"
+        )

@@ -1,0 +1,77 @@
+"""What an unfinished build remembers on disk: one database, so that index and progress advance together."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+STATE_FOLDER = "building"
+CACHE_KIB = 16_384
+
+SCHEMA = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value BLOB);
+"""
+
+
+class BuildState:
+    """DIR/building/: a lock that dies with its process, and the database of duplicates and progress."""
+
+    def __init__(self, directory: Path) -> None:
+        self.folder = directory / STATE_FOLDER
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = open(self.folder / "lock", "a+")  # noqa: SIM115 (held until the build ends)
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.lock.seek(0)
+            owner = self.lock.read().strip() or "unknown"
+            self.lock.close()
+            raise ValueError(
+                f"{directory} is being built by process {owner}: wait for it, or choose another --output_dir"
+            ) from error
+        self.lock.truncate(0)
+        self.lock.write(f"{os.getpid()}\n")
+        self.lock.flush()
+        self.database = sqlite3.connect(self.folder / "state.sqlite3", isolation_level=None)
+        self.database.executescript(SCHEMA)
+        self.database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+
+    def get(self, name: str) -> Any:
+        """A stored value (JSON), or None."""
+        value = self.blob(name)
+        return None if value is None else json.loads(value)
+
+    def blob(self, name: str) -> bytes | None:
+        """Stored bytes, or None."""
+        row = self.database.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
+        return None if row is None else row[0]
+
+    def put(self, **values: Any) -> None:
+        """Store values, bytes as they are and all else as JSON, in the open transaction or at once."""
+        rows = [(name, value if isinstance(value, bytes) else json.dumps(value)) for name, value in values.items()]
+        self.database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", rows)
+
+    def begin(self) -> None:
+        """Open a transaction; a process that dies in it leaves the state of the last commit."""
+        self.database.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """End the transaction."""
+        self.database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Release the lock; an open transaction is undone."""
+        self.database.close()
+        self.lock.close()
+
+    def remove(self) -> None:
+        """Release the lock and delete the folder: the build is done."""
+        self.close()
+        shutil.rmtree(self.folder)

@@ -1,0 +1,154 @@
+"""Where shards lie: a directory, or an https address whose files are fetched into a local folder and checked."""
+
+import hashlib
+import os
+import ssl
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Literal
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlsplit
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    Request,
+    UnknownHandler,
+)
+
+from shards.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Shard, check_shards, read_manifest
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
+MAX_TOKENIZER_BYTES = 1 << 28
+TIMEOUT_SECONDS = 30
+ATTEMPTS = 3
+CONNECTIONS = 16
+
+
+@dataclass(frozen=True)
+class ShardLocation:
+    """A local folder of shards and, if they are fetched into it, the https address they come from."""
+
+    directory: Path
+    url: str | None = None
+
+    def check(self, manifest: Manifest, verify: Literal["sizes", "full"] = "sizes") -> None:
+        """List all shards that are not as the manifest says, in one ValueError; see `check_shards`.
+
+        At an address the server is asked for the sizes; `verify="full"` fetches every shard and compares its sha256.
+        """
+        if self.url is None:
+            check_shards(self.directory, manifest, verify)
+            return
+        shards = [shard for split in manifest.splits.values() for shard in split.shards]
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            problems = [problem for problem in pool.map(self._problem, shards) if problem]
+        if problems:
+            listed = "\n  ".join(problems)
+            raise ValueError(f"{self.url}: {len(problems)} shards are not as the manifest says:\n  {listed}")
+        if verify == "full":
+            for shard in shards:
+                self.fetch(shard)
+            check_shards(self.directory, manifest, verify)
+
+    def fetch(self, shard: Shard) -> None:
+        """Bring a shard into the folder unless it is there; nothing but the manifest's bytes gets its name."""
+        path = self.directory / shard.name
+        if self.url is None or (path.is_file() and path.stat().st_size == shard.num_bytes):
+            return
+        _download(f"{self.url}/{quote(shard.name)}", path, shard.num_bytes, shard.sha256)
+
+    def _problem(self, shard: Shard) -> str | None:
+        path = self.directory / shard.name
+        if path.is_file() and path.stat().st_size == shard.num_bytes:
+            return None
+        try:
+            with _open(f"{self.url}/{quote(shard.name)}", "HEAD") as response:
+                size = response.headers.get("Content-Length", "unknown")
+        except (OSError, HTTPException) as error:
+            return f"{shard.name}: {error}"
+        return None if size == str(shard.num_bytes) else f"{shard.name}: {size} bytes, {shard.num_bytes} expected"
+
+
+def open_location(location: str | Path, cache_directory: Path | None = None) -> ShardLocation:
+    """Turn a folder or an https address (of the folder that holds manifest.json) into a `ShardLocation`.
+
+    At an address, the manifest and the tokenizer are fetched at once and each shard when it is first opened, into a
+    folder of their own under `cache_directory` (default ~/.cache/pretraining-gap). Any other scheme, also `pipe:`, is
+    refused, and nothing in an address is expanded.
+    """
+    text = str(location)
+    if "://" not in text and not text.startswith("pipe:"):
+        return ShardLocation(Path(text))
+    parts = urlsplit(text)
+    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or set("${}|`") & set(text):
+        raise ValueError(f"shards {text!r}: give a directory or a plain https://host/path address")
+    url = text.rstrip("/")
+    root = cache_directory or Path.home() / ".cache" / "pretraining-gap"
+    directory = Path(root) / hashlib.sha256(url.encode()).hexdigest()[:16]
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        _download(f"{url}/{MANIFEST_NAME}", directory / MANIFEST_NAME, MAX_MANIFEST_BYTES)
+        folder = read_manifest(directory).tokenizer.path
+        (directory / folder).mkdir(parents=True, exist_ok=True)
+        for name in TOKENIZER_FILES:
+            _download_if_there(f"{url}/{quote(folder)}/{name}", directory / folder / name)
+    except (URLError, HTTPException, TimeoutError) as error:
+        raise ValueError(f"shards {text!r} cannot be fetched ({error}): check the address and the network") from error
+    return ShardLocation(directory, url)
+
+
+def _download_if_there(url: str, path: Path) -> None:
+    try:
+        _download(url, path, MAX_TOKENIZER_BYTES)
+    except HTTPError as error:
+        if error.code != 404:
+            raise
+
+
+def _download(url: str, path: Path, max_bytes: int, sha256: str | None = None) -> None:
+    """Fetch into `path`, atomically; with `sha256` the size must be `max_bytes` and the content that."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            size, digest = _receive(url, temporary, max_bytes)
+            break
+        except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
+            temporary.unlink(missing_ok=True)
+            if attempt == ATTEMPTS or (isinstance(error, HTTPError) and error.code < 500):
+                raise
+            time.sleep(2.0**attempt)
+    if size > max_bytes or (sha256 is not None and (size != max_bytes or digest != sha256)):
+        temporary.unlink()
+        raise ValueError(
+            f"{url}: {size} bytes with sha256 {digest[:12]}... are not what the manifest says: upload it again"
+        )
+    os.replace(temporary, path)
+
+
+def _receive(url: str, path: Path, max_bytes: int) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    with _open(url, "GET") as response, open(path, "wb") as stream:
+        while size <= max_bytes and (chunk := response.read(1 << 20)):
+            stream.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()
+
+
+@contextmanager
+def _open(url: str, method: str) -> Iterator[HTTPResponse]:
+    """Open an https address, with no handler for any other scheme, so that a redirect cannot leave https either."""
+    opener = OpenerDirector()
+    https = HTTPSHandler(context=ssl.create_default_context())
+    for handler in (https, HTTPRedirectHandler(), HTTPErrorProcessor(), HTTPDefaultErrorHandler(), UnknownHandler()):
+        opener.add_handler(handler)
+    with opener.open(Request(url, method=method), timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - https handlers only
+        yield response

@@ -1,0 +1,228 @@
+"""The launchable recipes from a command line to their files, in this process."""
+
+import json
+
+import pytest
+import torch
+from tiny_encoder import save_tiny_model
+from tiny_questions import WORDS, tiny_choices, tiny_questions
+
+from finetuning import multiple_choice, qa
+from finetuning.command import for_small_world
+from shards.small_world import WorldSizes, write_small_world
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch, tmp_path):
+    """Tiny models gain nothing from a second thread; what a command writes by default goes to the test's folder."""
+    for module in ("training", "command"):
+        monkeypatch.setattr(f"finetuning.{module}.choose_device", lambda ranks: torch.device("cpu"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("model"), "modernbert", WORDS)
+
+
+def squad_file(path, questions, *, labelled=True):
+    entries = [
+        {
+            "context": one.context,
+            "qas": [
+                {
+                    "id": one.id,
+                    "question": one.question,
+                    "answers": [{"text": each.text, "answer_start": each.start} for each in one.answers if labelled],
+                }
+            ],
+        }
+        for one in questions
+    ]
+    path.write_text(json.dumps({"data": [{"title": "t", "paragraphs": entries}]}))
+    return str(path)
+
+
+def arguments(model, **values):
+    shared = {
+        "model_name_or_path": model,
+        "output_dir": "out",
+        "num_train_epochs": 1,
+        "max_seq_length": 32,
+        "doc_stride": 8,
+        "bf16": "false",
+        "global_batch_rows": 16,
+        "learning_rate": 5e-3,
+    }
+    return [part for name, value in {**shared, **values}.items() for part in (f"--{name}", str(value))]
+
+
+def results(directory):
+    return json.loads((directory / "all_results.json").read_text("utf-8"))
+
+
+def test_qa_trains_writes_and_scores_its_own_model_the_same_again(tmp_path, model, capsys):
+    files = {
+        "train_file": squad_file(tmp_path / "train.json", tiny_questions(40, prefix="t", seed=1)),
+        "validation_file": squad_file(tmp_path / "validation.json", tiny_questions(19, prefix="v", seed=2)),
+    }
+    assert qa.main(arguments(model, **files)) == 0
+    found = results(tmp_path / "out")
+    assert found["status"] in ("done", "collapsed")
+    assert {"eval_exact_match", "eval_f1", "seconds", "train_samples_per_second", "updates"} <= found.keys()
+    assert "preflight: " in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"predictions.json", "nbest_predictions.json", "prediction.csv", "journal.jsonl", "tensorboard"} <= names
+    assert "state" not in names
+    # The model it left, evaluated only, through the test path, labelled and not.
+    files["test_file"] = files["validation_file"]
+    again = arguments(str(tmp_path / "out" / "best"), **files, num_train_epochs=0, per_device_eval_batch_size=5)
+    assert qa.main([*again, "--output_dir", "again"]) == 0
+    second = results(tmp_path / "again")
+    for name in ("exact_match", "f1"):
+        assert second[f"test_{name}"] == second[f"eval_{name}"] == found[f"eval_{name}"]
+    predictions = (tmp_path / "out" / "predictions.json").read_text("utf-8")
+    assert (tmp_path / "again" / "predictions.json").read_text("utf-8") == predictions
+    blind = squad_file(tmp_path / "blind.json", tiny_questions(19, prefix="v", seed=2), labelled=False)
+    assert qa.main([*again, "--output_dir", "blind", "--test_file", blind]) == 0
+    assert "test_f1" not in results(tmp_path / "blind")
+    assert (tmp_path / "blind" / "predictions.json").read_text("utf-8") == predictions
+
+
+def test_mistakes_end_with_a_message_and_status_2(tmp_path, model, capsys):
+    train = squad_file(tmp_path / "train.json", tiny_questions(4, prefix="t"))
+    cases = [
+        ({"train_file": "nothing.json"}, "nothing.json: no such file"),
+        ({"train_file": train, "global_batch_rows": 0}, "--global_batch_rows 0"),
+        ({"train_file": train, "answer_language": "de"}, "--answer_language de"),
+        ({"train_file": train, "max_train_samples": 0}, "use 1 or more"),
+        ({"train_file": train, "model_name_or_path": "./nowhere"}, "no such directory"),
+        ({"train_file": train, "dataset_name": "nobody/nothing"}, "neither cache nor hub has it"),
+    ]
+    for values, message in cases:
+        assert qa.main(arguments(model, **values)) == 2
+        assert message in capsys.readouterr().err
+    blind = squad_file(tmp_path / "blind.json", tiny_questions(4), labelled=False)
+    assert qa.main(arguments(model, train_file=train, validation_file=blind)) == 2
+    assert "the validation set has no answers" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        qa.main(["--lerning_rate", "1"])
+    assert caught.value.code == 2
+    assert "--learning_rate" in capsys.readouterr().err
+
+
+def test_without_a_model_the_command_that_makes_one_is_named(tmp_path, capsys):
+    train = squad_file(tmp_path / "train.json", tiny_questions(4))
+    assert qa.main(["--train_file", train]) == 2
+    assert "python launch/pretrain.py" in capsys.readouterr().err
+
+
+def test_multiple_choice_writes_its_choices(tmp_path, model):
+    for split, number in (("train", 40), ("validation", 15)):
+        rows = [
+            {
+                "id": one.id,
+                "context": one.firsts[0],
+                "question": "",
+                "choices": list(one.seconds),
+                "label": one.label,
+            }
+            for one in tiny_choices(number, prefix=split)
+        ]
+        (tmp_path / f"{split}.json").write_text(json.dumps(rows))
+    given = arguments(model, train_file="train.json", validation_file="validation.json")
+    assert multiple_choice.main(given) == 0
+    assert 0 <= results(tmp_path / "out")["eval_accuracy"] <= 1
+    assert len((tmp_path / "out" / "prediction.csv").read_text("utf-8").splitlines()) == 16
+
+
+def two_stage_files(tmp_path):
+    questions = {
+        split: tiny_questions(n, prefix=split, seed=n) for split, n in (("train", 30), ("validation", 13), ("test", 7))
+    }
+    contexts = list(dict.fromkeys(one.context for split in questions.values() for one in split))
+    (tmp_path / "context.json").write_text(json.dumps(contexts))
+    for split, asked in questions.items():
+        rows = []
+        for i, one in enumerate(asked):
+            right = contexts.index(one.context)
+            numbers = [(right + step * 7) % len(contexts) for step in range(4)]
+            row = {"id": one.id, "question": one.question, "paragraphs": numbers[i % 4 :] + numbers[: i % 4]}
+            if split != "test":
+                row |= {"relevant": right, "answer": {"text": one.answers[0].text, "start": one.answers[0].start}}
+            rows.append(row)
+        (tmp_path / f"{split}.json").write_text(json.dumps(rows))
+    return {
+        name: f"{name.split('_')[0]}.json" for name in ("train_file", "validation_file", "test_file", "context_file")
+    }
+
+
+def test_the_chain_says_what_the_choice_costs(tmp_path, model, capsys):
+    files = two_stage_files(tmp_path)
+    assert multiple_choice.main(arguments(model, **files, chain="true", qa_num_train_epochs=2)) == 0
+    found = results(tmp_path / "out")
+    right, total = found["eval_choice_right"], found["eval_examples"]
+    assert found["eval_choice_accuracy"] == pytest.approx(right / total)
+    parts = [(found["eval_exact_match_choice_right"], right), (found["eval_exact_match_choice_wrong"], total - right)]
+    chain = sum(score * count for score, count in parts if count) / total
+    assert found["eval_exact_match_chain"] == pytest.approx(chain)
+    lost = found["eval_exact_match_right_paragraph"] - found["eval_exact_match_chain"]
+    assert found["eval_points_lost_by_choice"] == pytest.approx(lost)
+    assert f"{lost:.2f} points are lost by the {total - right} of {total}" in capsys.readouterr().out
+    lines = (tmp_path / "out" / "prediction.csv").read_text("utf-8").splitlines()
+    assert [line.split(",")[0] for line in lines] == ["id", *(f"test{i}" for i in range(7))]
+    # Each test answer stands in the paragraph that was chosen for its question.
+    contexts = json.loads((tmp_path / "context.json").read_text())
+    chosen = json.loads((tmp_path / "out" / "multiple_choice" / "predictions.json").read_text("utf-8"))
+    for line in lines[1:]:
+        name, answer = line.split(",", 1)
+        assert answer.strip('"') in contexts[int(chosen[name]["name"])]
+
+
+def test_the_chain_needs_its_data_and_qa_alone_a_paragraph(tmp_path, model, capsys):
+    files = two_stage_files(tmp_path)
+    assert multiple_choice.main(arguments(model, train_file=files["train_file"], chain="true")) == 2
+    assert "--chain true needs two-stage data" in capsys.readouterr().err
+    assert qa.main(arguments(model, **files)) == 2
+    assert "multiple_choice.py --chain true" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "score"), [(qa, "eval_f1"), (multiple_choice, "eval_accuracy")])
+def test_without_any_option_the_small_world_runs_from_the_default_run(tmp_path, monkeypatch, command, score):
+    sizes = WorldSizes(documents=30, train=30, validation=10, test=10)
+    monkeypatch.setattr("finetuning.command.write_small_world", lambda place: write_small_world(place, sizes=sizes))
+    save_tiny_model(tmp_path / "runs" / "pretrain" / "series" / "final", "modernbert", WORDS)
+    checkpoint = {"path": "series/final", "kind": "annealed", "budget_tokens": 9}
+    (tmp_path / "runs" / "pretrain" / "series.json").write_text(json.dumps({"checkpoints": [checkpoint]}))
+    assert command.main([]) == 0
+    found = results(tmp_path / "runs" / "finetuning" / command.__name__.rsplit(".", 1)[-1])
+    assert {score, score.replace("eval", "test")} <= found.keys()
+    assert found["epoch"] == 8.0
+
+
+def test_the_small_world_keeps_options_that_were_given():
+    options = for_small_world(qa.QAOptions(num_train_epochs=1, seed=3))
+    assert (options.num_train_epochs, options.learning_rate, options.seed) == (1, 1e-3, 3)
+    assert for_small_world(qa.QAOptions(gradient_accumulation_steps=2)).global_batch_rows is None
+    given = qa.QAOptions(train_file="f.json")
+    assert for_small_world(given) == given
+
+
+def test_a_saved_data_set_is_read_like_files(tmp_path, model):
+    from datasets import Dataset, DatasetDict
+
+    def rows(number, prefix):
+        return [
+            {
+                "id": one.id,
+                "question": one.question,
+                "context": one.context,
+                "answers": {"text": [one.answers[0].text], "answer_start": [one.answers[0].start]},
+            }
+            for one in tiny_questions(number, prefix=prefix)
+        ]
+
+    splits = {"train": rows(20, "t"), "validation": rows(7, "v")}
+    DatasetDict({name: Dataset.from_list(part) for name, part in splits.items()}).save_to_disk(str(tmp_path / "set"))
+    assert qa.main(arguments(model, dataset_name="set")) == 0
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text("utf-8")).keys() == {f"v{i}" for i in range(7)}

@@ -1,0 +1,103 @@
+"""Where the encoder comes from, and what is left on disk of a fine-tuned one."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_encoder import FAMILIES, save_tiny_model, tiny_encoder, tiny_tokenizer
+from tiny_questions import WORDS, tiny_questions
+from transformers import AutoModel, AutoTokenizer
+
+from finetuning.encoder import default_model, load_config, load_encoder, load_tokenizer
+from finetuning.pair_template import padded_rows
+from finetuning.qa_recipe import QARecipe, QASettings
+from finetuning.saved_model import load_head, save_model
+from finetuning.windows import Windows
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_and_scratch_have_the_same_shape_and_scratch_depends_on_the_seed_alone(tmp_path, family):
+    source = save_tiny_model(tmp_path, family, WORDS)
+    stored = dict(tiny_encoder(family, len(tiny_tokenizer(WORDS))).transformer.named_parameters())
+    loaded = dict(load_encoder(source).transformer.named_parameters())
+    scratch = dict(load_encoder(source, from_scratch=True, seed=1).transformer.named_parameters())
+    again = dict(load_encoder(source, from_scratch=True, seed=1).transformer.named_parameters())
+    other = dict(load_encoder(source, from_scratch=True, seed=2).transformer.named_parameters())
+    assert loaded.keys() == scratch.keys() == stored.keys()
+    assert all(torch.equal(loaded[name], stored[name]) for name in stored)
+    assert all(torch.equal(scratch[name], again[name]) for name in stored)
+    matrices = [name for name in stored if stored[name].dim() == 2]
+    assert all(not torch.equal(scratch[name], each[name]) for name in matrices for each in (loaded, other))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_changes_no_hidden_state(family):
+    encoder = tiny_encoder(family, 30).eval()
+    rows = [[2, 7, 8, 3], [2, 9, 3]]
+    batch = padded_rows(rows, [[0] * len(row) for row in rows], pad_id=0)
+    assert batch["input_ids"].shape == (2, 8)
+    with torch.no_grad():
+        together = encoder(**batch)
+        for i, row in enumerate(rows):
+            alone = encoder(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.long))
+            assert torch.allclose(together[i, : len(row)], alone[0], atol=1e-5)
+
+
+def test_dropout_replaces_every_rate(tmp_path):
+    for family in FAMILIES:
+        source = save_tiny_model(tmp_path / family, family, WORDS)
+        rates = {
+            name: value for name, value in load_config(source, dropout=0.25).to_dict().items() if "dropout" in name
+        }
+        assert len(rates) >= 3
+        assert set(rates.values()) == {0.25}
+        encoder = load_encoder(source, dropout=0.25)
+        assert {one.p for one in encoder.modules() if isinstance(one, torch.nn.Dropout)} <= {0.25}
+    with pytest.raises(ValueError, match=r"--dropout 1.0"):
+        load_config(source, dropout=1.0)
+
+
+def test_models_that_are_not_there(tmp_path):
+    with pytest.raises(ValueError, match="no such directory"):
+        load_tokenizer(str(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match=r"has no config.json"):
+        load_encoder(str(tmp_path))
+    with pytest.raises(ValueError, match="the hub did not give it"):
+        load_tokenizer("nobody/nothing")
+
+
+def test_the_default_is_the_largest_budget_annealed_before_raw(tmp_path):
+    with pytest.raises(ValueError, match=r"python launch/pretrain.py"):
+        default_model(tmp_path)
+    rows = [
+        {"path": "series/0", "kind": "raw", "budget_tokens": 0},
+        {"path": "series/9-annealed", "kind": "annealed", "budget_tokens": 9},
+        {"path": "series/9-raw", "kind": "raw", "budget_tokens": 9},
+        {"path": "series/3", "kind": "annealed", "budget_tokens": 3},
+    ]
+    (tmp_path / "series.json").write_text(json.dumps({"schema_version": 1, "checkpoints": rows}))
+    assert default_model(tmp_path) == str(tmp_path / "series/9-annealed")
+    (tmp_path / "series.json").write_text(json.dumps({"schema_version": 1, "checkpoints": []}))
+    with pytest.raises(ValueError, match="lists no checkpoint yet"):
+        default_model(tmp_path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_model_gives_the_same_logits_and_loads_with_transformers(tmp_path, family):
+    tokenizer = tiny_tokenizer(WORDS)
+    recipe = QARecipe({"validation": tiny_questions(5)}, tokenizer, QASettings(Windows(32, 8)))
+    model = recipe.build_model(tiny_encoder(family, len(tokenizer))).eval()
+    save_model(dict(model.named_parameters()), model, tmp_path, tokenizer=tokenizer, recipe_name="qa")
+    again = recipe.build_model(load_encoder(str(tmp_path))).eval()
+    assert not load_head(again, tmp_path, "multiple_choice")
+    assert load_head(again, tmp_path, "qa")
+    batch = recipe.collate(recipe.evaluation_sets["validation"].features)
+    inputs = {name: batch[name] for name in recipe.model_inputs}
+    with torch.no_grad():
+        first, second = model(**inputs), again(**inputs)
+    assert torch.equal(first["start_logits"], second["start_logits"])
+    reloaded = AutoModel.from_pretrained(tmp_path, local_files_only=True)
+    assert type(reloaded).__name__ == type(model.encoder.transformer).__name__
+    assert len(AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)) == len(tokenizer)
+    assert set(load_file(tmp_path / "head.safetensors")) == {"head.weight", "head.bias"}

@@ -1,0 +1,57 @@
+"""Curves and diagrams: the numbers behind them by hand, and that pictures come out."""
+
+import json
+
+import numpy as np
+
+from finetuning.figures import cumulative_mean, curves_of, draw_curves, draw_reliability
+
+LINES = [
+    {"update": 1, "loss": 1.0, "accuracy": 0.0, "learning_rate": 0.1, "gradient_norm": 1.0},
+    {"update": 2, "loss": 3.0, "accuracy": 1.0, "learning_rate": 0.2, "gradient_norm": 1.0},
+    {"update": 2, "epoch": 1.0, "eval_accuracy": 0.5, "eval_loss": 0.7},
+    {"update": 3, "loss": None, "accuracy": 0.5, "learning_rate": 0.1, "gradient_norm": None},
+    {"update": 4, "loss": 8.0, "accuracy": 0.5, "learning_rate": 0.0, "gradient_norm": 1.0},
+    {"update": 4, "epoch": 2.0, "eval_accuracy": 0.75, "eval_loss": 0.6},
+]
+
+
+def test_the_cumulative_mean_starts_anew_with_each_epoch():
+    means = cumulative_mean([1.0, 3.0, 5.0, 8.0, 2.0], [1, 2, 3, 4, 5], [2, 4])
+    assert means.tolist() == [1.0, 2.0, 5.0, 6.5, 2.0]
+
+
+def test_skipped_updates_do_not_enter_the_mean():
+    assert np.array_equal(cumulative_mean([np.nan, 4.0, np.nan], [1, 2, 3], []), [np.nan, 4.0, 4.0], equal_nan=True)
+
+
+def test_journal_lines_become_curves():
+    found = curves_of(LINES)
+    assert found.updates.tolist() == [1, 2, 3, 4]
+    assert found.measures == ["loss", "accuracy"]
+    assert np.isnan(found.values["loss"][2])
+    assert found.validation_updates.tolist() == [2, 4]
+    assert found.validations["eval_accuracy"].tolist() == [0.5, 0.75]
+    assert curves_of([]).measures == []
+
+
+def is_png(path):
+    return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5_000
+
+
+def test_pictures_of_one_run_and_of_several(tmp_path):
+    for name in ("seed 0", "seed 1"):
+        (tmp_path / name).mkdir()
+        text = "".join(json.dumps(line) + "\n" for line in LINES)
+        (tmp_path / name / "journal.jsonl").write_text(text)
+    draw_curves({"seed 0": tmp_path / "seed 0"}, tmp_path / "one.png", title="one")
+    both = {name: tmp_path / name for name in ("seed 0", "seed 1")}
+    draw_curves(both, tmp_path / "figures" / "both.png", title="both", metric="accuracy")
+    assert is_png(tmp_path / "one.png")
+    assert is_png(tmp_path / "figures" / "both.png")
+
+
+def test_a_reliability_diagram(tmp_path):
+    random = np.random.default_rng(0)
+    draw_reliability(random.normal(size=(200, 3)), random.integers(0, 3, 200), tmp_path / "r.png", title="random")
+    assert is_png(tmp_path / "r.png")

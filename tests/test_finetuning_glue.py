@@ -1,0 +1,112 @@
+"""glue.py from its command line: two tasks, a table, submissions, and MNLI only when asked for."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tiny_text_model import reviews, write_tiny_model
+
+from finetuning import glue
+from finetuning.glue_table import glue_rows, write_table
+
+FAST = ["--num_train_epochs", "1", "--learning_rate", "0.01", "--report_to", "none"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
+
+
+@pytest.fixture
+def data(tmp_path):
+    """SST-2 and RTE in the official columns, made up."""
+    root = tmp_path / "glue"
+    for folder in ("SST-2", "RTE"):
+        (root / folder).mkdir(parents=True)
+    for stem, count, seed in (("train", 48, 1), ("dev", 15, 2), ("test", 9, 3)):
+        rows = reviews(count, seed=seed)
+        sentiment = [f"{row['text']}\t{int(row['label'] == 'good')}" for row in rows]
+        pairs = [
+            f"{number}\t{row['text']}\tthe film\t{'entailment' if row['label'] == 'good' else 'not_entailment'}"
+            for number, row in enumerate(rows)
+        ]
+        if stem == "test":
+            sentiment = [f"{number}\t{row['text']}" for number, row in enumerate(rows)]
+            pairs = [line.rsplit("\t", 1)[0] for line in pairs]
+        header = "index\tsentence" if stem == "test" else "sentence\tlabel"
+        (root / "SST-2" / f"{stem}.tsv").write_text("\n".join([header, *sentiment]) + "\n")
+        header = "index\tsentence1\tsentence2" + ("" if stem == "test" else "\tlabel")
+        (root / "RTE" / f"{stem}.tsv").write_text("\n".join([header, *pairs]) + "\n")
+    return root
+
+
+def test_all_tasks_that_are_there_a_table_and_submissions(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    model = write_tiny_model(tmp_path / "model")
+    arguments = ["--task_name", "all", "--data_dir", str(data), "--model_name_or_path", model, "--seeds", "0", "1"]
+    assert glue.main([*arguments, *FAST, "--output_dir", str(out)]) == 0
+    with (out / "glue.csv").open(newline="") as file:
+        rows = {row["task"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"SST-2", "RTE"}
+    scores = [
+        json.loads((out / "sst2" / f"seed-{seed}" / "all_results.json").read_text())["eval_accuracy"] for seed in (0, 1)
+    ]
+    assert float(rows["SST-2"]["mean"]) == pytest.approx(100 * sum(scores) / 2, abs=0.006)
+    assert "Not run, no data: CoLA, MRPC" in (out / "glue.md").read_text()
+    sst2 = (out / "submission" / "SST-2.tsv").read_text().splitlines()
+    assert sst2[0] == "index\tprediction"
+    assert [line.split("\t")[0] for line in sst2[1:]] == [str(number) for number in range(9)]
+    assert {line.split("\t")[1] for line in sst2[1:]} <= {"0", "1"}
+    rte = (out / "submission" / "RTE.tsv").read_text().splitlines()
+    assert {line.split("\t")[1] for line in rte[1:]} <= {"entailment", "not_entailment"}
+    assert "optimistic" in capsys.readouterr().out
+
+
+def test_mnli_is_a_start_for_three_tasks_and_only_when_asked_for(data, tmp_path):
+    plain, other = write_tiny_model(tmp_path / "plain"), write_tiny_model(tmp_path / "mnli", seed=5)
+    arguments = ["--task_name", "rte,sst2", "--data_dir", str(data), "--model_name_or_path", plain, *FAST]
+    out = tmp_path / "out"
+    assert glue.main([*arguments, "--mnli_checkpoint", other, "--output_dir", str(out)]) == 0
+    models = {name: json.loads((out / name / "all_results.json").read_text())["model"] for name in ("rte", "sst2")}
+    assert models == {"rte": other, "sst2": plain}
+    text = (out / "glue.md").read_text()
+    assert "RTE (from MNLI)" in text
+    assert "SST-2 (from" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--task_name None: use each of cola"),
+        (["--task_name", "rte,ret"], "--task_name rte,ret"),
+        (["--task_name", "rte", "--data_dir", "nowhere"], "no train.tsv"),
+        (["--task_name", "all", "--data_dir", "nowhere"], "holds none of CoLA"),
+    ],
+)
+def test_refusals(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("nowhere").mkdir()
+    assert glue.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_table_shows_mean_median_and_both_metrics(tmp_path):
+    def result(seed, accuracy, f1, status="done"):
+        scores = {"eval_accuracy": accuracy, "eval_f1": f1, "eval_combined_score": (accuracy + f1) / 2}
+        facts = {"metric": "combined_score", "seed": seed, "status": status, "train_seconds": 2.0, "epoch": 3.0}
+        return {**scores, **facts, "best_epoch": 2.0, "started_from_mnli": False}
+
+    mnli = {"metric": "accuracy", "seed": 0, "status": "done", "train_seconds": 1.0, "epoch": 1.0, "best_epoch": 1.0}
+    mnli |= {"eval_accuracy": 0.5, "eval_mismatched_accuracy": 0.25, "started_from_mnli": False}
+    rows = glue_rows(
+        {"mrpc": [result(0, 0.8, 0.9), result(1, 0.6, 0.7, "collapsed"), result(2, 0.82, 0.9)], "mnli": [mnli]}
+    )
+    assert rows[0]["mean"] == "74.00/83.33"
+    assert rows[0]["median"] == "80.00/90.00"
+    assert rows[0]["failed"] == 1
+    assert rows[1]["metric"] == "matched acc / mismatched acc"
+    assert rows[1]["mean"] == "50.00/25.00"
+    text = write_table(rows, tmp_path, missing=["CoLA"])
+    assert f"{(74 + 250 / 3) / 4 + (50 + 25) / 4:.2f}" in text

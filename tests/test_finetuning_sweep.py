@@ -1,0 +1,117 @@
+"""What a sweep file means: rows, seeds, fingerprints, and what is refused."""
+
+import pytest
+import yaml
+
+from finetuning.sweep import make_sweep, read_sweep
+
+GRID = {
+    "recipe": "classification",
+    "base": {"num_train_epochs": 2, "seed": 7},
+    "grid": {"pooling": ["cls", "mean"], "learning_rate": [1e-4, 1e-3]},
+    "seeds": [0, 1, 2],
+}
+
+
+def test_a_grid_is_every_combination_times_the_seeds():
+    sweep = make_sweep(GRID)
+    assert len(sweep.rows) == 4
+    assert len({cell.fingerprint for cell in sweep.cells}) == len(sweep.cells) == 12
+    assert sweep.varied == ["pooling", "learning_rate"]
+    assert {cell.seed for cell in sweep.cells} == {0, 1, 2}
+    assert all(cell.options["num_train_epochs"] == 2 for cell in sweep.cells)
+    assert all("seed" not in row for row in sweep.rows)
+
+
+def test_a_list_adds_to_the_base_and_a_grid_applies_to_each_of_it():
+    sweep = make_sweep(
+        {"recipe": "classification", "list": [{}, {"weight_decay": 0.0}], "grid": {"pooling": ["cls", "max"]}}
+    )
+    assert [dict(row) for row in sweep.rows] == [
+        {"pooling": "cls"},
+        {"pooling": "max"},
+        {"pooling": "cls", "weight_decay": 0.0},
+        {"pooling": "max", "weight_decay": 0.0},
+    ]
+    assert sweep.seeds == (42,)
+
+
+def test_seeds_may_stand_in_the_grid_or_in_the_base():
+    assert make_sweep({"recipe": "glue", "grid": {"seed": [3, 4]}, "base": {"task_name": "rte"}}).seeds == (3, 4)
+    assert make_sweep({"recipe": "glue", "base": {"seed": 9, "task_name": "rte"}}).seeds == (9,)
+
+
+def test_rows_that_differ_in_several_options_are_known():
+    """The report changed batch, weight decay and clipping together and could not say which made it fail."""
+    sweep = make_sweep(
+        {
+            "recipe": "classification",
+            "base": {"global_batch_rows": 16, "weight_decay": 0.0, "max_grad_norm": 0.0},
+            "list": [
+                {},
+                {"pooling": "mean"},
+                {"global_batch_rows": 32, "weight_decay": 0.01, "max_grad_norm": 1.0},
+            ],
+        }
+    )
+    assert [len(sweep.changes(row)) for row in range(3)] == [0, 1, 3]
+    assert sweep.changes(2) == {"global_batch_rows": 32, "weight_decay": 0.01, "max_grad_norm": 1.0}
+
+
+def test_the_baseline_can_be_named():
+    assert make_sweep({**GRID, "baseline": {"pooling": "mean", "learning_rate": 1e-4}}).baseline == 2
+    with pytest.raises(ValueError, match="fits 2 rows"):
+        make_sweep({**GRID, "baseline": {"pooling": "mean"}})
+
+
+def test_the_fingerprint_follows_options_and_file_contents_only(tmp_path):
+    data = tmp_path / "train.csv"
+    data.write_text("text,label\na,1\n")
+    content = {"recipe": "classification", "base": {"train_file": str(data)}, "grid": {"pooling": ["cls"]}}
+    first = make_sweep(content).cells[0].fingerprint
+    assert (
+        make_sweep({**content, "grid": {}, "base": {"pooling": "cls", "train_file": str(data)}}).cells[0].fingerprint
+        == first
+    )
+    assert make_sweep({**content, "seeds": [1]}).cells[0].fingerprint != first
+    data.write_text("text,label\nb,1\n")
+    assert make_sweep(content).cells[0].fingerprint != first
+
+
+BAD = {
+    "recipe is 'bert'": {"recipe": "bert"},
+    "unknown option gird: did you mean grid": {"recipe": "glue", "gird": {}},
+    "unknown option poling: did you mean pooling": {"recipe": "classification", "grid": {"poling": ["cls"]}},
+    "output_dir cannot be set": {"recipe": "glue", "base": {"output_dir": "x"}},
+    "comes twice": {"recipe": "glue", "list": [{"weight_decay": 0.1}, {"weight_decay": 0.1}]},
+    "list of integers": {"recipe": "glue", "seeds": ["a"]},
+    "each counts once": {"recipe": "glue", "seeds": [1, 1]},
+    "has no values": {"recipe": "glue", "grid": {"weight_decay": []}},
+    "a word, true, false": {"recipe": "glue", "base": {"weight_decay": {"a": 1}}},
+    "must map option names": {"recipe": "glue", "base": [1]},
+    "it must be a list": {"recipe": "glue", "list": {"a": 1}},
+}
+
+
+@pytest.mark.parametrize("message", sorted(BAD))
+def test_bad_sweeps_are_refused(message):
+    with pytest.raises(ValueError, match=message):
+        make_sweep(BAD[message])
+
+
+def test_scientific_numbers_are_numbers_however_yaml_reads_them():
+    words = yaml.safe_load("{recipe: classification, grid: {learning_rate: [2e-5, 1.5e-4]}}")
+    assert words["grid"]["learning_rate"][0] == "2e-5"
+    assert [row["learning_rate"] for row in make_sweep(words).rows] == [2e-5, 1.5e-4]
+
+
+def test_files_are_read_safely(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(GRID, sort_keys=False))
+    assert read_sweep(path) == make_sweep(GRID, source=str(path))
+    for text in ("!!python/object/apply:os.getcwd []", "a: [", "- 1", ""):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"sweep\.yaml"):
+            read_sweep(path)
+    with pytest.raises(ValueError, match="no such file"):
+        read_sweep(tmp_path / "none.yaml")

@@ -1,0 +1,81 @@
+"""The table of a sweep: order, paired intervals, confounded rows and failed cells."""
+
+import csv
+import io
+import math
+
+import pytest
+
+from finetuning.sweep import make_sweep
+from finetuning.sweep_table import Outcome, as_csv, as_markdown, paired_interval, table_rows
+
+SWEEP = make_sweep(
+    {
+        "recipe": "classification",
+        "base": {"pooling": "cls", "weight_decay": 0.0},
+        "list": [{}, {"pooling": "mean"}, {"pooling": "max", "weight_decay": 0.1}],
+        "seeds": [0, 1, 2],
+    }
+)
+SCORES = {0: (0.80, 0.82, 0.84), 1: (0.81, 0.84, 0.85), 2: (0.5, 0.5, None)}
+
+
+def outcomes():
+    found = {}
+    for cell in SWEEP.cells:
+        value = SCORES[cell.row][cell.seed]
+        status = "failed" if value is None else "collapsed" if value == 0.5 else "done"
+        scores = {} if value is None else {"eval_accuracy": value, "test_accuracy": value - 0.1}
+        found[cell.fingerprint] = Outcome(status, scores, seconds=2.0)
+    return found
+
+
+def test_the_paired_interval_is_students_t():
+    found = paired_interval({0: 0.81, 1: 0.84, 2: 0.85}, {0: 0.80, 1: 0.82, 2: 0.84})
+    differences = [0.01, 0.02, 0.01]
+    mean = sum(differences) / 3
+    sd = math.sqrt(sum((one - mean) ** 2 for one in differences) / 2)
+    half = 4.302652729911275 * sd / math.sqrt(3)  # the 97.5 % point of t with two degrees of freedom
+    assert found.difference == pytest.approx(mean)
+    assert (found.low, found.high) == pytest.approx((mean - half, mean + half))
+
+
+def test_no_interval_under_three_shared_seeds():
+    found = paired_interval({0: 0.8, 1: 0.9, 5: 0.7}, {0: 0.7, 1: 0.7, 6: 0.1})
+    assert (found.difference, found.low, found.high, found.num_seeds) == (pytest.approx(0.15), None, None, 2)
+    assert paired_interval({0: 0.8}, {1: 0.8}) is None
+
+
+def test_rows_are_sorted_and_marked():
+    rows = table_rows(SWEEP, outcomes(), metric="eval_accuracy")
+    assert [row["pooling"] for row in rows] == ["mean", "cls", "max"]
+    assert [row["reference"] for row in rows] == ["", "yes", ""]
+    assert rows[0]["mean"] == pytest.approx(0.8333, abs=1e-4)
+    assert rows[0]["median"] == 0.84
+    assert rows[0]["test_mean"] == pytest.approx(rows[0]["mean"] - 0.1)
+    assert rows[0]["difference"] == pytest.approx(0.04 / 3)
+    assert rows[1]["difference"] is None
+    assert [row["confounded"] for row in rows] == ["", "", "pooling + weight_decay"]
+    assert (rows[2]["collapsed"], rows[2]["failed"], rows[2]["seeds"], rows[2]["low"]) == (2, 1, 2, None)
+
+
+def test_the_reference_can_be_the_best_row():
+    rows = table_rows(SWEEP, outcomes(), metric="eval_accuracy", compare_with="best")
+    assert rows[0]["reference"] == "yes"
+    assert rows[1]["difference"] == pytest.approx(-0.04 / 3)
+
+
+def test_files_for_people_and_for_programs():
+    rows = table_rows(SWEEP, outcomes(), metric="eval_accuracy")
+    read = list(csv.DictReader(io.StringIO(as_csv(rows))))
+    assert float(read[0]["mean"]) == rows[0]["mean"]
+    text = as_markdown(SWEEP, rows, outcomes(), metric="eval_accuracy")
+    assert text.count("- collapsed: ") == 2
+    assert "- failed: pooling=max, weight_decay=0.1, seed=2" in text
+    assert "`confounded`" in text
+
+
+def test_a_row_without_any_score_comes_last():
+    empty = {key: Outcome("waiting", {}) for key in outcomes()}
+    rows = table_rows(SWEEP, empty, metric="eval_accuracy")
+    assert [row["mean"] for row in rows] == [None, None, None]

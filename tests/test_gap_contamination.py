@@ -1,0 +1,77 @@
+"""Scored texts that stand in the pretraining corpus are found, wherever a block ends; others are not."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from tiny_gap import write_questions, write_texts
+
+from gap.contamination import RUN_TOKENS, contaminated_ids, passages, read_contaminated, run_hashes, write_contaminated
+from gap.tasks import TaskSpec, read_task
+from shards.build_options import BuildOptions
+from shards.building import build_shards
+
+LETTERS = "abcdefghij"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    generator = random.Random(0)
+    documents = [" ".join(generator.choices(LETTERS, k=60)) for _ in range(300)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
+    build_shards(
+        BuildOptions(
+            input=[str(folder / "corpus.jsonl")],
+            output_dir=str(folder / "shards"),
+            vocab_size=64,
+            block_tokens=1024,
+            near_duplicates="ignore",
+            processes=1,
+            validation_fraction=0.01,
+        )
+    )
+    return folder / "shards", documents
+
+
+def test_hashes_tell_runs_apart_and_do_not_depend_on_where_they_stand():
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(0, 5, 5000)
+    found = run_hashes(tokens)
+    assert len(found) == 5000 - RUN_TOKENS + 1
+    assert (run_hashes(tokens[100:200]) == found[100 : 200 - RUN_TOKENS + 1]).all()
+    runs = {tuple(tokens[i : i + RUN_TOKENS]) for i in range(len(found))}
+    assert len(set(found.tolist())) == len(runs)
+    assert len(run_hashes(tokens[:5])) == 0
+
+
+def test_copies_are_found_and_new_texts_are_not(corpus):
+    shards, documents = corpus
+    generator = random.Random(1)
+    texts = {f"copy{i}": text for i, text in enumerate(documents)}
+    texts |= {f"new{i}": " ".join(generator.choices(LETTERS, k=60)) for i in range(50)}
+    texts["half"] = documents[5][:40] + " " + " ".join(generator.choices(LETTERS, k=60))
+    texts["short"] = documents[7][:9]
+    found = set(contaminated_ids(texts, shards))
+    assert not {name for name in found if not name.startswith("copy")}
+    assert len(found) >= 0.95 * len(documents)  # the validation split is not trained on
+
+
+def test_it_is_looked_up_once_a_task_and_corpus(corpus, tmp_path, monkeypatch):
+    shards, documents = corpus
+    train, test = write_texts(tmp_path / "train.json", 8, seed=1), write_texts(tmp_path / "test.json", 4, seed=2)
+    rows = json.loads(test.read_text())
+    rows[2]["text"] = documents[0]
+    test.write_text(json.dumps(rows))
+    data = read_task(TaskSpec("texts", "classification", f"{train}+{test}"))
+    assert write_contaminated(tmp_path / "out", data, shards) == 1
+    assert read_contaminated(tmp_path / "out", "texts") == {"t2-2"}
+    monkeypatch.setattr("gap.contamination.contaminated_ids", None)
+    assert write_contaminated(tmp_path / "out", data, shards) == 1
+    assert read_contaminated(tmp_path / "out", "other") == set()
+
+
+def test_the_passage_of_a_question_is_its_context(tmp_path):
+    data = read_task(TaskSpec("one", "qa", str(write_questions(tmp_path / "one.json", 20))))
+    assert passages(data) == {name: question.context for name, question in data.scored.items()}

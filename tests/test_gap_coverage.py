@@ -1,0 +1,41 @@
+"""Do the intervals cover the truth as often as they say? Simulated studies with known answers.
+
+The thousand simulations of every layout stand in benchmarks/coverage.md; the slow tests here repeat them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.coverage import LAYOUTS, World, coverage
+
+LARGE = World(questions=20, difficulty=0.3)  # 10,000 questions: seeds, not examples, decide the interval
+TINY = World(
+    budgets=(2.5e5, 5e5, 1e6, 2e6, 4e6), paragraphs=60, questions=400, difficulty=0.1
+)  # fast: nearly no example noise
+
+
+def test_corrected_intervals_cover_and_plain_percentile_intervals_do_not() -> None:
+    corrected = coverage(TINY, (3, 3), simulations=150, draws=300)
+    plain = coverage(TINY, (3, 3), simulations=150, draws=300, correction="percentile")
+    for name in ("score", "gap", "crossing"):
+        assert 0.91 <= corrected[name].mean() <= 0.995, name
+    assert plain["score"].mean() < 0.91
+    assert plain["score"].mean() < corrected["score"].mean() - 0.05
+
+
+def test_one_pretraining_run_says_little_about_other_runs() -> None:
+    """Why the interval of a single run is labelled: it covers this run's truth, not that of pretraining in general."""
+    this_run = coverage(TINY, (1, 3), simulations=100, draws=300)
+    all_runs = coverage(TINY, (1, 3), simulations=100, draws=300, correction="percentile", over_runs=True)
+    assert this_run["score"].mean() >= 0.91
+    assert all_runs["score"].mean() < 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_thousand_simulations_cover_as_stated(layout: tuple[int, int]) -> None:
+    found = coverage(LARGE, layout, simulations=1000, draws=1000)
+    for name, shares in found.items():
+        assert 0.92 <= np.mean(shares) <= 0.98, (name, shares)

@@ -1,0 +1,125 @@
+"""Stopping a run when enough of the gap is closed: the condition, the looks, and what is written and said."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from tiny_gap import tiny_experiment, write_series, write_tasks
+
+from gap import until
+from gap.interval import Estimate
+from gap.looks import look_confidence
+from gap.plan import Controls
+from gap.task_table import Checkpoint
+from gap.until import GapWatch, parse_condition
+
+
+def watch(tmp_path, **more):
+    tasks = write_tasks(tmp_path / "tasks")
+    defaults = {"reference": "ref", "budgets": [100.0, 200.0]}
+    experiment = tiny_experiment(tasks[:1], tasks_at_ends=tasks[1:2], controls=Controls((2.0,)))
+    return GapWatch(tmp_path / "run", "gap_closed>=0.9", experiment, **{**defaults, **more})
+
+
+def entry(budget, kind="annealed"):
+    return {"kind": kind, "budget_tokens": budget, "budget": budget, "seconds": 36.0 * budget, "tokens_seen": budget}
+
+
+def fake_study(task, closed, gap_low=0.1):
+    """A study whose gap closed has this interval at every budget."""
+
+    def estimate(statistic, columns, bounds=None):
+        return Estimate(closed[0], closed[1], closed[2])
+
+    return SimpleNamespace(
+        table=SimpleNamespace(task=task, find=lambda checkpoint: 1 if isinstance(checkpoint, Checkpoint) else None),
+        in_series=False,
+        reference=2,
+        scratch=0,
+        difference=lambda column, other: Estimate(0.5, gap_low, 0.9),
+        closed=lambda columns: None,
+        estimate=estimate,
+    )
+
+
+def test_conditions():
+    assert parse_condition("gap_closed>=0.9") == 0.9
+    assert parse_condition(" gap_closed >= .95 ") == 0.95
+    assert parse_condition("gap_closed>=1") == 1.0
+    for wrong in ("gap_closed>0.9", "score>=0.9", "gap_closed>=90", "gap_closed>=0.0", "__import__('os')"):
+        with pytest.raises(ValueError, match="--until"):
+            parse_condition(wrong)
+
+
+def test_a_reference_and_three_seeds_are_required(tmp_path):
+    with pytest.raises(ValueError, match="--reference"):
+        watch(tmp_path, reference=None)
+    tasks = write_tasks(tmp_path / "tasks")
+    with pytest.raises(ValueError, match="3 or more"):
+        GapWatch(tmp_path, "gap_closed>=0.9", tiny_experiment(tasks[:1], finetuning_seeds=2), "ref", [1.0])
+
+
+def judged(monkeypatch, tmp_path, *studies):
+    confidences = []
+
+    def read(path, *, confidence, **more):
+        confidences.append(confidence)
+        return list(studies), []
+
+    monkeypatch.setattr(until, "read_studies", read)
+    one = watch(tmp_path)
+    one.run.mkdir(exist_ok=True)
+    monkeypatch.setattr(GapWatch, "_write_list", lambda self: None)
+    monkeypatch.setattr(GapWatch, "_run_cells", lambda self: None)
+    return one, confidences
+
+
+def test_only_annealed_checkpoints_are_looked_at(monkeypatch, tmp_path):
+    one, confidences = judged(monkeypatch, tmp_path, fake_study("a", (0.99, 0.98, 1.0)))
+    assert one(entry(100.0, "raw")) is None
+    assert not confidences
+
+
+def test_the_run_stops_when_the_lower_end_passes_and_says_what_it_saved(monkeypatch, tmp_path, capsys):
+    one, confidences = judged(monkeypatch, tmp_path, fake_study("a", (0.95, 0.91, 0.99)))
+    reason = one(entry(100.0))
+    assert "Saved 50 % of the budget".replace(" %", "%") in reason
+    assert "about 1.00 hours" in reason
+    assert confidences == [look_confidence(1, 2)]
+    assert "gap closed: a 95.0% [91.0%, 99.0%]" in capsys.readouterr().out
+    assert one.reached == reason
+    content = json.loads((one.run / "until.json").read_text())
+    assert content["looks"][0]["gap_closed"] == {"a": [0.95, 0.91, 0.99]}
+    other = watch(tmp_path)
+    other.condition = "gap_closed>=0.99"
+    assert other.reached is None
+
+
+@pytest.mark.parametrize(
+    "studies",
+    [
+        [fake_study("a", (0.95, 0.89, 0.99))],  # the value passes, its lower end does not
+        [fake_study("a", (0.95, 0.91, 0.99)), fake_study("b", (0.5, 0.4, 0.6))],  # one task of two
+        [fake_study("a", (0.95, 0.91, 0.99), gap_low=-0.1)],  # there is no gap to close
+    ],
+)
+def test_the_run_goes_on(monkeypatch, tmp_path, studies):
+    one, confidences = judged(monkeypatch, tmp_path, *studies)
+    assert one(entry(100.0)) is None
+    assert one(entry(200.0)) is None
+    assert confidences == [look_confidence(1, 2), look_confidence(2, 2)]
+    assert one.reached is None
+    assert [look["look"] for look in json.loads((one.run / "until.json").read_text())["looks"]] == [1, 2]
+
+
+@pytest.mark.slow
+def test_real_cells_are_run_by_a_worker_and_judged(tmp_path):
+    run = write_series(tmp_path / "run", (100,)).parent
+    reference = write_series(tmp_path / "other", (300,)).parent / "series" / "annealed-300"
+    one = watch(tmp_path, reference=str(reference), draws=200)
+    assert one(entry(100.0)) is None  # random weights close nothing
+    scores = [json.loads(line) for line in (run / "until" / "scores.jsonl").read_text().splitlines()]
+    assert {(score["kind"], score["task"]) for score in scores} == {
+        ("raw", "questions"), ("annealed", "questions"), ("reference", "questions"),
+    }  # fmt: skip
+    assert len(scores) == 9

@@ -1,0 +1,38 @@
+import pytest
+from transformers import AutoConfig
+
+from pretraining.configuration import configuration_from, named_configuration, overridden, parse_overrides
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, {}),
+        ("", {}),
+        ("num_hidden_layers=3, initializer_range=0.05", {"num_hidden_layers": 3, "initializer_range": 0.05}),
+        ("hidden_act=relu,use_cache=False", {"hidden_act": "relu", "use_cache": False}),
+        ("classifier_dropout=None,tie_word_embeddings=true", {"classifier_dropout": None, "tie_word_embeddings": True}),
+        ('{"layer_types": ["full_attention"]}', {"layer_types": ["full_attention"]}),
+        ({"hidden_size": 8}, {"hidden_size": 8}),
+    ],
+)
+def test_overrides_are_read(text, expected):
+    assert parse_overrides(text) == expected
+
+
+def test_what_depends_on_an_override_is_derived_again():
+    config = overridden(named_configuration("modernbert-tiny", {}), {"num_hidden_layers": 7})
+    assert len(config.layer_types) == 7
+    every_layer = overridden(config, {"global_attn_every_n_layers": 1, "num_hidden_layers": 2})
+    assert every_layer.layer_types == ["full_attention"] * 2
+
+
+def test_a_configuration_is_read_from_a_file_or_its_directory(tmp_path):
+    AutoConfig.for_model("bert", hidden_size=24, num_attention_heads=2).save_pretrained(tmp_path)
+    assert configuration_from(str(tmp_path)).hidden_size == 24
+    assert configuration_from(str(tmp_path / "config.json")).hidden_size == 24
+
+
+def test_a_directory_without_a_configuration_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"has no config\.json"):
+        configuration_from(str(tmp_path))

@@ -1,0 +1,419 @@
+"""What a run does when something goes wrong: it loses nothing, says why, and ends within a bound.
+
+Resumed runs are compared with uninterrupted ones by their journals: segment, update, rows and loss of every update.
+The fast tests run in this process; the slow ones start ranks with the real launchers and kill them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+
+import pytest
+from pretraining_runs import (
+    ROOT,
+    arguments,
+    assert_same_course,
+    checkpoints,
+    course,
+    environment,
+    in_process,
+    journal,
+    launcher,
+    log_of,
+    members,
+    ranks_of,
+    run,
+    series,
+    start,
+    stop_session,
+    wait_for,
+    write_shards,
+)
+
+FULL = {"series": 2, "save_steps": 4}
+ZERO2 = {**FULL, "deepspeed": ROOT / "ds_configs" / "zero2.json"}
+DROPOUT = {
+    "model": "bert-tiny",
+    "config_overrides": "num_hidden_layers=1,hidden_size=32,num_attention_heads=2,intermediate_size=48",
+}
+INTERRUPTED, FAILED, WRONG = 75, 1, 2
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(shards, tmp_path_factory):
+    """The run that nothing happened to."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    in_process(shards, output, FULL)
+    return output
+
+
+def same_series(left, right):
+    figures = [
+        [
+            (entry["kind"], entry["budget_tokens"], entry["tokens_seen"], entry["validation_loss"])
+            for entry in series(run)
+        ]
+        for run in (left, right)
+    ]
+    for mine, theirs in zip(*figures, strict=True):
+        assert mine[:3] == theirs[:3]
+        assert mine[3] == pytest.approx(theirs[3], abs=1e-5)
+
+
+# In this process.
+
+
+@pytest.mark.parametrize("update", [2, 10, 12, 18, 22])
+def test_stopped_at_an_update_and_resumed_it_is_the_same_run(shards, whole, tmp_path, update):
+    """On the trunk, inside either branch, at the end of an epoch (updates 17 and 18) and in the second one."""
+    output = tmp_path / "run"
+    in_process(shards, output, FULL, fault=f"update.before:{update}:terminate", status=INTERRUPTED)
+    marker = json.loads((output / "INTERRUPTED.json").read_text())
+    assert marker["reason"] == "SIGTERM"
+    assert len(journal(output)) <= len(journal(whole))
+    in_process(shards, output, FULL)
+    assert not (output / "INTERRUPTED.json").exists()
+    assert_same_course(whole, output)
+    same_series(whole, output)
+
+
+def test_resumed_twice_with_dropout_it_is_the_same_run(shards, tmp_path):
+    in_process(shards, tmp_path / "whole", {**FULL, **DROPOUT})
+    for update in (7, 6):
+        in_process(
+            shards, tmp_path / "run", {**FULL, **DROPOUT}, fault=f"update.before:{update}:terminate", status=INTERRUPTED
+        )
+    in_process(shards, tmp_path / "run", {**FULL, **DROPOUT})
+    assert_same_course(tmp_path / "whole", tmp_path / "run", tolerance=1e-6)
+    same_series(tmp_path / "whole", tmp_path / "run")
+
+
+def test_resumed_with_another_micro_batch_it_is_the_same_run(shards, whole, tmp_path):
+    options = {**FULL, "per_device_train_batch_size": 5}
+    in_process(shards, tmp_path / "run", options, fault="update.before:12:terminate", status=INTERRUPTED)
+    in_process(shards, tmp_path / "run", {**FULL, "per_device_train_batch_size": 12})
+    assert_same_course(whole, tmp_path / "run")
+
+
+def test_a_finished_run_has_nothing_left_to_do(shards, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    in_process(shards, tmp_path / "run", FULL)
+    assert_same_course(whole, tmp_path / "run", tolerance=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"global_batch_rows": 24}, "global_batch_rows: 12 there, 24 here"),
+        ({"seed": 3}, "seed: 0 there, 3 here"),
+        ({"resume_from_checkpoint": "never"}, "holds checkpoints: use another --output_dir"),
+    ],
+)
+def test_another_run_in_the_same_directory_is_refused_with_the_reason(shards, whole, tmp_path, capsys, options, reason):
+    before = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.name != "run.lock")
+    in_process(shards, whole, {**FULL, **options}, status=WRONG)
+    assert reason in capsys.readouterr().err
+    assert sorted(path.relative_to(whole) for path in whole.rglob("*") if path.name != "run.lock") == before
+
+
+def test_an_explicit_checkpoint_is_resumed_from(shards, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / checkpoints(whole)[0]
+    in_process(shards, tmp_path / "run", {**FULL, "resume_from_checkpoint": path})
+    assert_same_course(whole, tmp_path / "run")
+
+
+def test_latest_gone_the_newest_is_found_by_its_name(shards, whole, tmp_path, capsys):
+    output = tmp_path / "run"
+    in_process(shards, output, FULL, fault="update.before:14:terminate", status=INTERRUPTED)
+    (output / "checkpoints" / "latest").unlink()
+    capsys.readouterr()
+    in_process(shards, output, FULL)
+    assert f"resuming from {output / 'checkpoints'}" in capsys.readouterr().out
+    assert_same_course(whole, output)
+
+
+def test_a_flipped_bit_the_one_before_is_resumed_from_and_said(shards, whole, tmp_path, capsys):
+    output = tmp_path / "run"
+    in_process(shards, output, FULL, fault="update.before:14:terminate", status=INTERRUPTED)
+    newest = output / "checkpoints" / checkpoints(output)[-1]
+    weights = newest / "rank-00000.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 4
+    weights.write_bytes(content)
+    in_process(shards, output, FULL)
+    assert f"checkpoint {newest.name} is passed over" in capsys.readouterr().out
+    assert_same_course(whole, output)
+
+
+def test_checkpoints_gone_nothing_starts_from_zero_unasked(shards, whole, tmp_path, capsys):
+    output = tmp_path / "run"
+    shutil.copytree(whole, output)
+    shutil.rmtree(output / "checkpoints")
+    in_process(shards, output, FULL, status=WRONG)
+    assert "--resume_from_checkpoint never" in capsys.readouterr().err
+    assert_same_course(whole, output, tolerance=0)
+    in_process(shards, output, {**FULL, "resume_from_checkpoint": "never"})
+    assert_same_course(whole, output, tolerance=1e-6)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"fork": "../../../outside"},
+        {"segment": 77},
+        {"progress": {"updates": 1}},
+    ],
+)
+def test_a_forged_state_is_refused(shards, whole, tmp_path, capsys, state):
+    import hashlib
+
+    output = tmp_path / "run"
+    shutil.copytree(whole, output)
+    for name in checkpoints(output):
+        path = output / "checkpoints" / name
+        content = json.dumps({**json.loads((path / "state.json").read_text()), **state}).encode()
+        (path / "state.json").write_bytes(content)
+        manifest = json.loads((path / "MANIFEST.json").read_text())
+        for entry in manifest["files"]:
+            if entry["name"] == "state.json":
+                entry.update(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        (path / "MANIFEST.json").write_text(json.dumps(manifest))
+    in_process(shards, output, FULL, status=WRONG)
+    assert "state.json" in capsys.readouterr().err
+
+
+def test_one_loss_that_is_not_a_number_is_skipped_and_said(shards, whole, tmp_path, capsys):
+    in_process(shards, tmp_path / "run", FULL, fault="update.loss:17:nan")  # the fifth update: four micro-batches each
+    skipped = [line for line in journal(tmp_path / "run") if line.get("skipped")]
+    assert [line["rows"] for line in skipped] == [[48, 59]]
+    assert "update 5 was skipped, not finite: rows [48, 59]" in capsys.readouterr().out
+    before, after = course(whole), course(tmp_path / "run")
+    assert before[:5] == after[:5]
+    assert before[5] != after[5]
+    assert [entry[:3] for entry in before] == [entry[:3] for entry in after]
+
+
+def test_a_poisoned_run_ends_and_nothing_is_saved_after(shards, tmp_path, capsys):
+    options = {**FULL, "max_skipped_updates": 3}
+    in_process(shards, tmp_path / "run", options, fault="update.loss:17:nan_on", status=FAILED)
+    said = capsys.readouterr().err
+    assert "updates in a row had a loss or gradient that is not finite" in said
+    assert "--learning_rate" in said
+    assert checkpoints(tmp_path / "run") == ["step-00000004-000"]
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(shards, whole, tmp_path, capsys):
+    in_process(shards, tmp_path / "run", FULL, fault="checkpoint.after_write:2:fail", status=FAILED)
+    assert "No space left" in capsys.readouterr().err
+    left = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert left == ["latest", "step-00000004-000"]
+    in_process(shards, tmp_path / "run", FULL)
+    assert_same_course(whole, tmp_path / "run")
+
+
+def test_out_of_memory_says_what_to_lower(shards, tmp_path, capsys):
+    in_process(shards, tmp_path / "run", FULL, fault="update.before:3:oom", status=FAILED)
+    said = capsys.readouterr().err
+    for part in ("can't allocate memory", "--per_device_train_batch_size 1", "--gradient_checkpointing true", "GB"):
+        assert part in said
+
+
+def test_contradictions_end_a_dry_run_and_a_run_alike(shards, tmp_path, capsys):
+    for dry_run in ("true", "false"):
+        options = {"dry_run": dry_run, "series": "1e9", "gradient_accumulation_steps": 7}
+        in_process(shards, tmp_path / "run", options, status=WRONG)
+        said = capsys.readouterr().err
+        assert "contradiction: --series 1e9" in said
+        assert "contradiction: --gradient_accumulation_steps 7" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_gate_refuses_a_rate_at_which_one_batch_cannot_be_learnt(shards, tmp_path, capsys):
+    in_process(shards, tmp_path / "run", {"overfit_gate": "true", "learning_rate": 1e-7}, status=WRONG)
+    assert "one batch cannot be overfitted" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "journal.jsonl").exists()
+
+
+# Ranks of their own.
+
+
+def killed(engine, shards, output, options, point, *, rank=1, num_ranks=2):
+    """Run until a rank kills itself; the launcher must end soon and nobody may be left."""
+    variables = {"FAULT_POINT": point, "FAULT_RANK": str(rank)}
+    process = start(engine, shards, output, options, num_ranks=num_ranks, variables=variables)
+    try:
+        assert process.wait(240) != 0, log_of(output).read_text()[-3000:]
+        wait_for(lambda: not ranks_of(process.pid), "end of the peers", seconds=60)
+    finally:
+        stop_session(process)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("engine", "options", "update"),
+    [
+        ("deepspeed", ZERO2, 6),
+        ("torchrun", FULL, 11),  # inside the first branch
+        ("deepspeed", {**ZERO2, "deepspeed": ROOT / "ds_configs" / "zero3.json"}, 15),
+    ],
+)
+def test_a_rank_killed_within_an_update_and_resumed_it_is_the_same_run(
+    shards, whole, tmp_path, engine, options, update
+):
+    killed(engine, shards, tmp_path / "run", options, f"update.before:{update}:kill")
+    assert len(journal(tmp_path / "run")) < len(journal(whole))
+    run(engine, shards, tmp_path / "run", options)
+    assert_same_course(whole, tmp_path / "run")
+    same_series(whole, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_rank_killed_with_dropout_and_resumed_it_is_the_same_run(shards, tmp_path):
+    options = {**ZERO2, **DROPOUT}
+    run("deepspeed", shards, tmp_path / "whole", options)
+    killed("deepspeed", shards, tmp_path / "run", options, "update.before:7:kill")
+    run("deepspeed", shards, tmp_path / "run", options)
+    assert_same_course(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_another_world_size_stage_and_engine_at_every_start(shards, whole, tmp_path):
+    """ZeRO-2 on two ranks, ZeRO-3 on three, FSDP2 on two, one process: nothing lost, nothing repeated."""
+    output, point = tmp_path / "run", "update.before:3:terminate"
+    stop = {"FAULT_POINT": point}
+    run("deepspeed", shards, output, ZERO2, variables=stop, status=None)
+    zero3 = {**FULL, "deepspeed": ROOT / "ds_configs" / "zero3.json"}
+    run("deepspeed", shards, output, zero3, num_ranks=3, variables=stop, status=None)
+    run("torchrun", shards, output, FULL, variables=stop, status=None)
+    in_process(shards, output, FULL)
+    assert {line["world_size"] for line in journal(output)} == {1, 2, 3}
+    assert_same_course(whole, output)
+    same_series(whole, output)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("engine", "who"),
+    [("deepspeed", "launcher"), ("torchrun", "launcher"), ("deepspeed", "rank"), ("torchrun", "rank")],
+)
+def test_sigterm_saves_within_thirty_seconds_and_the_run_goes_on(shards, tmp_path, engine, who):
+    output = tmp_path / "run"
+    options = {**(ZERO2 if engine == "deepspeed" else FULL), "budget_tokens": 2_000_000, "series": 0, "save_steps": 0}
+    process = start(engine, shards, output, options)
+    try:
+        wait_for(lambda: len(journal(output)) > 2, "first updates", process=process)
+        ranks = ranks_of(process.pid)
+        assert sorted(ranks) == [0, 1]
+        os.kill(process.pid if who == "launcher" else ranks[1], signal.SIGTERM)
+        sent = time.monotonic()
+        wait_for(lambda: (output / "INTERRUPTED.json").exists(), "marker file", seconds=30)
+        wait_for(lambda: not ranks_of(process.pid), "end of the ranks", seconds=30)
+        assert time.monotonic() - sent < 45
+        code = process.wait(60)
+    finally:
+        stop_session(process)
+    assert code != 0
+    if (engine, who) == ("deepspeed", "rank"):
+        assert code == INTERRUPTED
+    saved = json.loads((output / "INTERRUPTED.json").read_text())["progress"]["updates"]
+    state = json.loads((output / "checkpoints" / checkpoints(output)[-1] / "state.json").read_text())
+    assert state["progress"]["updates"] == saved == journal(output)[-1]["update"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_one_rank_that_cannot_write_fails_all_together(shards, tmp_path):
+    variables = {"FAULT_POINT": "checkpoint.before_write:2:fail", "FAULT_RANK": "1"}
+    before = time.monotonic()
+    printed = run("torchrun", shards, tmp_path / "run", FULL, variables=variables, status=None)
+    assert time.monotonic() - before < 200
+    assert "No space left" in printed
+    assert "rank 1 failed while writing" in printed
+    assert checkpoints(tmp_path / "run") == ["step-00000004-000"]
+    assert not list((tmp_path / "run" / "checkpoints").glob(".tmp-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_rank_that_hangs_shows_its_stack_and_ends_within_the_timeout(shards, tmp_path):
+    variables = {"FAULT_POINT": "update.before:4:hang", "FAULT_RANK": "1"}
+    options = {**FULL, "hang_timeout_seconds": 15}
+    printed = run("torchrun", shards, tmp_path / "run", options, variables=variables, status=None)
+    assert "Timeout (0:00:15)!" in printed
+    assert "fault_point" in printed  # where it hung
+    assert len(journal(tmp_path / "run")) <= 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_data_worker_ends_the_run_promptly(shards, tmp_path):
+    output = tmp_path / "run"
+    options = {"dataloader_num_workers": 1, "budget_tokens": 2_000_000, "report_to": "none"}
+    process = start("python", shards, output, options)
+    try:
+        wait_for(lambda: len(journal(output)) > 2, "first updates", process=process)
+        workers = [pid for pid in members(process.pid) if pid != process.pid]
+        assert workers
+        os.kill(workers[0], signal.SIGKILL)
+        assert process.wait(60) == FAILED
+    finally:
+        stop_session(process)
+    assert "worker" in log_of(output).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_second_run_in_the_same_directory_refuses_and_names_the_owner(shards, tmp_path):
+    output = tmp_path / "run"
+    process = start("python", shards, output, {"budget_tokens": 2_000_000})
+    try:
+        wait_for(lambda: journal(output), "first update", process=process)
+        lines = len(journal(output))
+        printed = run("torchrun", shards, output, {"budget_tokens": 2_000_000}, status=None)
+        assert f"belongs to a running job (pid {process.pid} on {socket.gethostname()}" in printed
+        assert len(journal(output)) >= lines
+    finally:
+        stop_session(process)
+    # Its owner killed, the directory is free and the run goes on.
+    in_process(shards, output, {"budget_tokens": 2_000_000}, fault="update.before:3:terminate", status=INTERRUPTED)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_port_in_use_is_said(shards, tmp_path):
+    import subprocess
+
+    with socket.socket() as holder:
+        holder.bind(("", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        command = launcher("deepspeed", 2)
+        command[command.index("--master_port") + 1] = str(port)
+        command += [str(ROOT / "launch" / "pretrain.py"), *arguments(shards, tmp_path / "run", ZERO2)]
+        ended = subprocess.run(
+            command,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            start_new_session=True,
+            cwd=tmp_path,
+        )
+    assert ended.returncode != 0
+    assert f":{port}" in ended.stdout + ended.stderr
+    assert "--master_port" in ended.stdout + ended.stderr

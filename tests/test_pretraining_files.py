@@ -1,0 +1,96 @@
+"""Durable files, fault points, and what a log file shows."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import pytest
+
+from pretraining import faults, files
+from pretraining.faults import fault_point
+from pretraining.files import read_json, sha256_of, write_json, write_text
+from pretraining.progress_bar import Lines
+
+
+def test_json_comes_back(tmp_path):
+    write_json(tmp_path / "a.json", {"name": "ä", "list": [1, 2.5, None]})
+    assert read_json(tmp_path / "a.json") == {"name": "ä", "list": [1, 2.5, None]}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_json(path, {"old": True})
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_json(path, {"new": True})
+    assert read_json(path) == {"old": True}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe{}", b"[" * 200_000, b""])
+def test_what_is_no_json_is_named(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json is not readable as JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LARGEST_JSON_BYTES", 10)
+    write_text(tmp_path / "a.json", '"' + "x" * 20 + '"')
+    with pytest.raises(ValueError, match="at most 10 are read"):
+        read_json(tmp_path / "a.json")
+
+
+def test_the_hash_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+@pytest.fixture
+def fault(monkeypatch):
+    def switch_on(specification):
+        monkeypatch.setattr(faults, "_specification", specification)
+        monkeypatch.setattr(faults, "_passed", faults.Counter())
+
+    return switch_on
+
+
+def test_a_fault_happens_at_its_place_and_time_only(fault, monkeypatch):
+    fault("here:2:fail")
+    assert not fault_point("elsewhere")
+    assert not fault_point("here")
+    with pytest.raises(OSError, match="here"):
+        fault_point("here")
+    assert not fault_point("here")
+    fault("here:1:fail")
+    monkeypatch.setenv("FAULT_RANK", "1")
+    assert not fault_point("here", rank=0)
+    with pytest.raises(OSError, match="here"):
+        fault_point("here", rank=1)
+
+
+def test_not_a_number_once_or_from_then_on(fault):
+    fault("loss:2:nan")
+    assert [fault_point("loss") for _ in range(4)] == [False, True, False, False]
+    fault("loss:2:nan_on")
+    assert [fault_point("loss") for _ in range(4)] == [False, True, True, True]
+
+
+def test_a_misspelt_action_is_refused(fault):
+    fault("here:1:explode")
+    with pytest.raises(ValueError, match="explode"):
+        fault_point("here")
+
+
+def test_a_log_file_gets_lines_without_carriage_returns(capsys):
+    lines = Lines()
+    for text in ("\r 10%|#   | loss=3.2", "", "\n", "\r 20%|##  | loss=3.1   "):
+        lines.write(text)
+    lines.flush()
+    assert capsys.readouterr().err == "10%|#   | loss=3.2\n20%|##  | loss=3.1\n"

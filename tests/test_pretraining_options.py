@@ -1,0 +1,106 @@
+"""Command lines: unknown names, files of options, what the launchers inject."""
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from pretraining.options import parse_options
+from pretraining.settings import PretrainingOptions
+
+
+@dataclass(frozen=True)
+class Options:
+    output_dir: str = "runs"
+    learning_rate: float = 1e-3
+    deepspeed: str | None = None
+    bf16: bool = False
+    seeds: list[int] = field(default_factory=lambda: [0], metadata={"nargs": "+"})
+
+    def __post_init__(self):
+        if self.learning_rate <= 0:
+            raise ValueError(f"--learning_rate {self.learning_rate}: above 0")
+
+
+def test_values_and_types():
+    options = parse_options(Options, ["--learning_rate", "2e-3", "--bf16", "true", "--seeds", "1", "2"])
+    assert options == Options(learning_rate=2e-3, bf16=True, seeds=[1, 2])
+
+
+@pytest.mark.parametrize("injected", ["--local_rank=1", "--local-rank=3"])
+def test_the_launcher_s_rank_is_ignored_wherever_it_stands(injected, tmp_path):
+    assert parse_options(Options, [injected, "--output_dir", "x"]).output_dir == "x"
+    file = tmp_path / "options.yaml"
+    file.write_text("output_dir: there\n")
+    assert parse_options(Options, [injected, str(file)]).output_dir == "there"
+
+
+def test_deepspeed_takes_a_path():
+    assert parse_options(Options, ["--deepspeed", "zero2.json"]).deepspeed == "zero2.json"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["--learning_rat", "1"], "--learning_rate"),
+        (["--lerning_rate=1"], "--learning_rate"),
+        (["--ouput_dir", "x"], "--output_dir"),
+        (["--deepspeed_config", "x"], "--deepspeed"),
+    ],
+)
+def test_an_unknown_option_is_answered_with_the_nearest(arguments, nearest, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_options(Options, arguments)
+    assert ended.value.code == 2
+    assert f"did you mean {nearest}?" in capsys.readouterr().err
+
+
+def test_abbreviations_are_unknown_options(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(PretrainingOptions, ["--budget", "1"])
+    assert "unknown option --budget" in capsys.readouterr().err
+
+
+def test_a_value_without_an_option_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(Options, ["--output_dir", "a", "b"])
+    assert "unexpected argument 'b'" in capsys.readouterr().err
+
+
+def test_a_rule_of_the_dataclass_ends_as_argparse_does(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_options(Options, ["--learning_rate", "-1"])
+    assert ended.value.code == 2
+    assert "--learning_rate -1.0: above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_a_file_is_read_and_the_command_line_overrides_it(tmp_path, suffix):
+    file = tmp_path / f"options{suffix}"
+    file.write_text(json.dumps({"learning_rate": 0.5, "bf16": True, "seeds": [3, 4], "deepspeed": None}))
+    options = parse_options(Options, [str(file), "--learning_rate", "0.25"])
+    assert options == Options(learning_rate=0.25, bf16=True, seeds=[3, 4])
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("learning_rat: 1", "did you mean learning_rate"),
+        ("- a\n- b", "must map option names"),
+        ("a: [", "cannot be read"),
+        ("!!python/object/apply:os.system ['true']", "cannot be read"),
+        ("\ud800", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_mapping_of_options_is_refused(tmp_path, capsys, content, complaint):
+    file = tmp_path / "options.yaml"
+    file.write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(SystemExit):
+        parse_options(Options, [str(file)])
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_missing_file_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse_options(Options, [str(tmp_path / "gone.yaml")])
+    assert "gone.yaml is no file" in capsys.readouterr().err

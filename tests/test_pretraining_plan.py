@@ -1,0 +1,198 @@
+"""The plan: what follows from options, shards and ranks, and every contradiction between them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from pretraining_runs import ROOT, TINY, write_shards
+
+from pretraining.environment import Ranks
+from pretraining.length_schedule import parse_length_schedule, scheduled_rows
+from pretraining.memory_advice import OutOfMemory, advice, explained
+from pretraining.plan import Plan
+from pretraining.plan_checks import find_problems, find_warnings
+from pretraining.plan_table import plan_lines
+from pretraining.settings import PretrainingOptions, with_defaults
+from shards.manifest import read_manifest
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def plan(shards):
+    def make(*, num_ranks=2, **options):
+        chosen = {**TINY, "series": "2", "disable_tqdm": True, "shards": str(shards), **options}
+        return Plan(
+            with_defaults(PretrainingOptions(**chosen)), read_manifest(shards), Ranks(0, 0, num_ranks, num_ranks), CPU
+        )
+
+    return make
+
+
+def zero(number):
+    return str(ROOT / "ds_configs" / f"zero{number}.json")
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("micro_batch", [0, 1, 5])
+def test_the_update_is_the_same_however_it_is_cut(plan, num_ranks, micro_batch):
+    made = plan(num_ranks=num_ranks, per_device_train_batch_size=micro_batch)
+    assert find_problems(made) == []
+    assert made.rows_per_rank * num_ranks >= 12
+    assert made.accumulation * made.micro_batch_rows >= made.rows_per_rank
+    assert made.tokens_per_update == 384
+    assert made.flops_of_update(0) == plan(num_ranks=1).flops_of_update(0)
+
+
+def test_accumulation_is_derived_or_checked(plan):
+    assert plan(per_device_train_batch_size=2).accumulation == 3
+    made = plan(per_device_train_batch_size=0, gradient_accumulation_steps=3)
+    assert (made.micro_batch_rows, made.accumulation) == (2, 3)
+    refused = plan(per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    assert any(
+        "--gradient_accumulation_steps 4 contradicts" in text and "it is 3" in text for text in find_problems(refused)
+    )
+
+
+def test_every_contradiction_is_found_at_once(plan, tmp_path):
+    config = tmp_path / "zero.json"
+    config.write_text(json.dumps({"train_batch_size": 7, "zero_optimizaton": {"stage": 2}}))
+    made = plan(
+        deepspeed=str(config),
+        length_schedule="16:0.5,32:0.6",
+        max_seq_length=None,
+        decay_fraction=0.9,
+        report_to="tensorbord",
+        resume_from_checkpoint="/nowhere",
+    )
+    text = "\n".join(find_problems(made))
+    for part in ("sum to 1", "decay_fraction", "tensorbord", "/nowhere"):
+        assert part in text
+
+
+def test_batch_sizes_that_contradict_each_other_are_named_with_both_values(plan, tmp_path):
+    config = tmp_path / "zero.json"
+    config.write_text(
+        json.dumps({"train_batch_size": 7, "gradient_accumulation_steps": 9, "zero_optimization": {"stage": 2}})
+    )
+    text = "\n".join(find_problems(plan(deepspeed=str(config))))
+    assert "train_batch_size is 7" in text
+    assert "12 by the options" in text
+    assert "gradient_accumulation_steps is 9" in text
+
+
+def test_a_misspelt_key_is_answered_with_the_nearest(plan, tmp_path):
+    config = tmp_path / "zero.json"
+    config.write_text(json.dumps({"zero_optimizaton": {"stage": 2}}))
+    assert "did you mean zero_optimization" in "\n".join(find_problems(plan(deepspeed=str(config))))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"objective": "mlm+nsp"}, "next-sentence head"),
+        ({"budget_tokens": 0.0}, "buys nothing"),
+        ({"series": "1e9"}, "beyond the budget"),
+        ({"fsdp": "none"}, "--fsdp"),
+        ({"bf16": "true", "deepspeed": zero(0)}, "stage 0"),
+        ({"deepspeed": "gone.json"}, "is no file"),
+        ({"deepspeed": zero(2), "fsdp_offload": True}, "fsdp_offload"),
+        ({"model": "bert-huge"}, "bert-huge"),
+        ({"learning_rate": -1.0}, "learning rate"),
+        ({"optimizer": "lamb", "deepspeed": zero(2)}, "LAMB"),
+        ({"length_schedule": "16:1.5,32:-0.5", "max_seq_length": None}, "sum to 1"),
+        (
+            {"budget_tokens": None, "budget_hours": 1.0, "length_schedule": "16:1", "max_seq_length": None},
+            "token budget",
+        ),
+    ],
+)
+def test_each_contradiction_names_its_remedy(plan, options, complaint):
+    assert complaint in "\n".join(find_problems(plan(**options)))
+
+
+def test_the_table_says_what_will_be_done(plan):
+    text = "\n".join(plan_lines(plan(deepspeed=zero(2))))
+    for part in ("DeepSpeed zero2", "torch adamw", "12 rows, 384 tokens", "3.5e+03, 7e+03", "GB a rank", "19 updates"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({}, "torch adamw"),
+        ({"optimizer": "lamb"}, "torch lamb"),
+        ({"deepspeed": zero(3)}, "torch adamw"),
+        ({"deepspeed": zero("2_offload")}, "DeepSpeed CPU adamw"),
+    ],
+)
+def test_auto_names_the_optimizer_that_is_used(plan, options, name):
+    assert plan(**options).optimizer_name == name
+
+
+def test_an_optimizer_in_the_json_is_honoured(plan, tmp_path):
+    config = tmp_path / "zero.json"
+    config.write_text(
+        json.dumps({"optimizer": {"type": "AdamW", "params": {"torch_adam": True}}, "zero_optimization": {"stage": 2}})
+    )
+    assert plan(deepspeed=str(config)).optimizer_name == "DeepSpeed AdamW"
+
+
+def test_warnings_name_repeated_data_and_lengths_that_are_never_reached(plan):
+    assert find_warnings(plan(series="1e4", budget_tokens=2e4)) == []
+    assert any("passes over the shards" in text for text in find_warnings(plan(budget_tokens=1e6)))
+    scheduled = plan(length_schedule="16:0.8,32:0.2", max_seq_length=None, series="2")
+    assert any("before length 32 begins" in text for text in find_warnings(scheduled))
+
+
+def test_a_length_schedule_shares_out_the_tokens(plan):
+    made = plan(length_schedule="16:0.75,32:0.25", max_seq_length=None, budget_tokens=1e5)
+    (first, short), (second, long) = made.lengths
+    assert (first, short, long) == (0, 16, 32)
+    sequences, length, _ = made.shape_at(0)
+    assert sequences * length * second == pytest.approx(0.75e5, rel=0.02)
+    assert second % 12 == 0
+
+
+def test_lengths_for_pairs_count_their_third_special_token():
+    shares = parse_length_schedule("16:0.5,29:0.5")
+    plain = scheduled_rows(shares, budget_tokens=1e6, global_batch_rows=12, objective="mlm")
+    pairs = scheduled_rows(shares, budget_tokens=1e6, global_batch_rows=12, objective="mlm+nsp")
+    assert plain != pairs
+
+
+@pytest.mark.parametrize("text", ["128", "128:x", "a:1", "128:0.9,512:0.2", "128:1.5,512:-0.5", "128:nan", ""])
+def test_a_schedule_that_shares_nothing_out_is_refused(text):
+    with pytest.raises(ValueError, match="write lengths and shares"):
+        parse_length_schedule(text)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), OSError(12, "memory")])
+def test_out_of_memory_says_what_to_lower_with_numbers(plan, error):
+    made = plan(deepspeed=zero(1), per_device_train_batch_size=6)
+    with pytest.raises(OutOfMemory, match=r"--per_device_train_batch_size 3 .* GB") as caught, explained(made):
+        raise error
+    for part in ("--gradient_checkpointing true", "zero2.json", "zero3.json", "activations"):
+        assert part in str(caught.value)
+
+
+def test_other_errors_pass(plan):
+    with pytest.raises(OSError, match="another"), explained(plan()):
+        raise OSError(28, "another")
+    with pytest.raises(RuntimeError, match="shape"), explained(plan()):
+        raise RuntimeError("shape mismatch")
+
+
+def test_advice_never_names_what_is_in_use(plan):
+    text = advice(plan(num_ranks=2, gradient_checkpointing=True, per_device_train_batch_size=1))
+    assert "--gradient_checkpointing" not in text
+    assert "--per_device_train_batch_size" not in text
+    assert "--fsdp full_shard:" not in text
+    assert "--fsdp full_shard --fsdp_offload true" in text

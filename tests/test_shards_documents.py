@@ -1,0 +1,248 @@
+"""Readers: whatever the format, the compression and the archive, the same documents come out, or a clear refusal."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shards.documents import DocumentReader
+from shards.plain_text import TextRules, bounded_lines, bounded_pieces
+from shards.sources import find_sources
+
+TEXTS = ["The first one.\nIt has two lines.", "第二个文档，用中文。", 'A "third", with a comma and a tab-free line.']
+COMPRESS = {
+    "": lambda data: data,
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+
+
+def read(*inputs: Path | str, reader: DocumentReader | None = None, **rules: object) -> list[str]:
+    reader = reader or DocumentReader(TextRules(**rules))  # type: ignore[arg-type]
+    return [text for source in find_sources([str(name) for name in inputs]) for text in reader.read(source)]
+
+
+def json_lines(texts: list[str]) -> bytes:
+    return "".join(json.dumps({"id": 1, "text": text}) + "\n" for text in texts).encode()
+
+
+def csv_table(texts: list[str]) -> bytes:
+    rows = ['1,"' + text.replace('"', '""') + '"' for text in texts]
+    return ("id,text\r\n" + "\r\n".join(rows) + "\r\n").encode()
+
+
+def parquet(texts: list[str]) -> bytes:
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"id": list(range(len(texts))), "text": texts}), stream)
+    return stream.getvalue()
+
+
+def tar(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def wikiextractor(texts: list[str]) -> bytes:
+    return "".join(f'<doc id="1" url="u" title="T">\nTitle\n\n{text}\n\n</doc>\n' for text in texts).encode()
+
+
+FILES = {f"d/{number}.txt": text.encode() for number, text in enumerate(TEXTS)}
+CONTENT = {
+    "corpus.jsonl": json_lines(TEXTS),
+    "corpus.csv": csv_table(TEXTS),
+    "corpus.parquet": parquet(TEXTS),
+    "corpus.tar": tar(FILES | {"d/picture.png": b"\x89PNG"}),
+    "corpus.zip": zipped(FILES | {"d/._hidden.txt": b"x"}),
+    "corpus.txt": "\n\n \n".join(TEXTS).encode(),
+}
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.parametrize("name", CONTENT)
+def test_every_format_gives_the_same_documents_plain_and_compressed(tmp_path, name, suffix):
+    path = tmp_path / (name + suffix)
+    path.write_bytes(COMPRESS[suffix](CONTENT[name]))
+    assert [text.strip() for text in read(path, document="paragraph" if name == "corpus.txt" else "file")] == TEXTS
+
+
+@pytest.mark.parametrize("name", ["wiki_00", "wiki.txt", "wiki.txt.xz"])
+def test_wikiextractor_is_told_by_its_first_bytes(tmp_path, name):
+    data = wikiextractor([TEXTS[0], "", TEXTS[1]])
+    (tmp_path / name).write_bytes(lzma.compress(data) if name.endswith("xz") else data)
+    documents = read(tmp_path / name)
+    assert documents == ["Title\n\n" + TEXTS[0], "", "Title\n\n" + TEXTS[1]]
+
+
+def test_wikiextractor_inside_a_tar(tmp_path):
+    (tmp_path / "w.tar.xz").write_bytes(lzma.compress(tar({"AA/wiki_00": wikiextractor(TEXTS[:1])})))
+    assert read(tmp_path / "w.tar.xz") == ["Title\n\n" + TEXTS[0]]
+
+
+def test_tsv_is_not_quoted_and_a_number_names_a_column_without_header(tmp_path):
+    (tmp_path / "a.tsv").write_text('1\tsays "yes\n2\tno\n', encoding="utf-8")
+    assert read(tmp_path / "a.tsv", text_column="1") == ['says "yes', "no"]
+    with pytest.raises(ValueError, match="no column 'text'"):
+        read(tmp_path / "a.tsv")
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("file", 1), ("line", 5), ("paragraph", 2)])
+def test_what_a_document_of_plain_text_is(tmp_path, mode, expected):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n\r\n\r\nthree")
+    documents = read(tmp_path / "a.txt", document=mode)
+    assert len(documents) == expected
+    assert "".join(documents).replace("\n", "") == "onetwothree"
+    assert not documents[0].startswith("\ufeff")
+
+
+def test_folders_and_globs_are_read_in_the_order_of_their_paths(tmp_path):
+    for name in ("b/2.txt", "a/3.txt", "a/1.txt", ".git/x.txt", "a/run.exe"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert read(tmp_path) == ["a/1.txt", "a/3.txt", "b/2.txt"]
+    assert read(f"{tmp_path}/*/[23].txt") == ["a/3.txt", "b/2.txt"]
+    assert [source.name for source in find_sources([str(tmp_path)])] == ["a/1.txt", "a/3.txt", "b/2.txt"]
+    for missing in ("nothing.txt", "*.nothing"):
+        with pytest.raises(ValueError, match="nothing"):
+            find_sources([str(tmp_path / missing)])
+
+
+def test_saved_and_streamed_datasets(tmp_path):
+    import datasets
+
+    datasets.Dataset.from_dict({"text": TEXTS}).save_to_disk(tmp_path / "saved")
+    assert read(tmp_path / "saved") == TEXTS
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict({"body": TEXTS})}).save_to_disk(tmp_path / "splits")
+    assert read(tmp_path / "splits", text_column="body") == TEXTS
+    with pytest.raises(ValueError, match="no column 'text'"):
+        read(tmp_path / "splits")
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "train.jsonl").write_bytes(json_lines(TEXTS))
+    assert read(f"datasets:{tmp_path / 'hub'}") == TEXTS
+
+
+def test_bytes_that_are_not_utf8_stop_naming_file_and_offset_or_are_replaced_and_counted(tmp_path):
+    path = tmp_path / "latin.txt"
+    path.write_bytes(b"good line\nbad \xe9 line\n")
+    with pytest.raises(ValueError, match=r"latin\.txt: byte 14 is not UTF-8"):
+        read(path, document="line")
+    reader = DocumentReader(TextRules(document="line", invalid_utf8="replace"))
+    assert read(path, reader=reader) == ["good line\n", "bad \ufffd line\n"]
+    assert reader.changed["invalid_utf8_replaced"] == 1
+
+
+def test_a_lone_surrogate_in_json_is_not_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "half \\ud800 of it"}\n')
+    with pytest.raises(ValueError, match="surrogate"):
+        read(tmp_path / "a.jsonl")
+    assert read(tmp_path / "a.jsonl", invalid_utf8="replace") == ["half \ufffd of it"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "' + "x" * 2_000_000 + '"}', "line 2 is longer than 1,000,000 bytes"),
+        ("[" * 100_000, "line 2 is too deeply nested"),
+        ('{"text": ' + "9" * 10_000 + "}", "line 2 is no JSON"),
+        ('{"text": "cut', "line 2 is no JSON"),
+        ('{"body": "x"}', r"no column 'text': name one of \['body'\]"),
+        ('{"text": 7}', "holds a int"),
+        ('["text"]', "no column 'text'"),
+    ],
+)
+def test_unusable_json_lines_are_refused_by_file_and_line(tmp_path, line, message):
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n' + line + "\n")
+    with pytest.raises(ValueError, match=r"a\.jsonl.*" + message):
+        read(tmp_path / "a.jsonl", max_document_bytes=1_000_000)
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl.gz", "corpus.csv.xz", "corpus.zip", "corpus.tar", "corpus.parquet"])
+def test_a_file_cut_in_the_middle_is_refused_by_name(tmp_path, name):
+    data = CONTENT[name.removesuffix(".gz").removesuffix(".xz")]
+    data = COMPRESS["." + name.rsplit(".", 1)[1]](data) if name.endswith(("gz", "xz")) else data
+    (tmp_path / name).write_bytes(data[: len(data) // 3])
+    with pytest.raises(ValueError, match=name):
+        read(tmp_path / name)
+
+
+def test_archives_links_are_left_out_and_sparse_members_and_nested_archives_refused(tmp_path):
+    link = tarfile.TarInfo("passwords.txt")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(link)
+    reader = DocumentReader()
+    assert read(tmp_path / "a.tar", reader=reader) == []
+    assert reader.changed["archive_members_skipped"] == 1
+    (tmp_path / "b.tar").write_bytes(tar({"inner.txt": zipped(FILES)}))
+    with pytest.raises(ValueError, match="inside an archive"):
+        read(tmp_path / "b.tar")
+
+
+def test_a_blank_file_is_counted(tmp_path, caplog):
+    (tmp_path / "blank.txt").write_text(" \n\n")
+    (tmp_path / "empty.txt").write_text("")
+    reader = DocumentReader()
+    assert [text.strip() for text in read(tmp_path / "blank.txt", tmp_path / "empty.txt", reader=reader)] == ["", ""]
+    assert reader.changed["blank_sources"] == 2
+    assert "blank.txt holds no text" in caplog.text
+
+
+def test_long_plain_text_is_cut_and_nothing_is_lost(tmp_path):
+    text = "".join(f"Line {number} 中文 of a long book.\n" for number in range(2_000))
+    (tmp_path / "book.txt").write_text(text, encoding="utf-8")
+    reader = DocumentReader(TextRules(max_document_bytes=10_000))
+    documents = read(tmp_path / "book.txt", reader=reader)
+    assert "".join(documents) == text
+    assert max(len(document.encode()) for document in documents) <= 10_000
+    assert reader.changed["long_documents_cut"] == len(documents) - 1
+
+
+@given(text=st.text(max_size=200), limit=st.integers(4, 40))
+def test_bounded_reading_keeps_every_byte_and_never_splits_a_character(text, limit):
+    data = text.encode("utf-8")
+    for pieces in (bounded_lines, bounded_pieces):
+        found = list(pieces(io.BufferedReader(io.BytesIO(data)), limit))  # type: ignore[arg-type]
+        assert b"".join(piece for _, piece, _ in found) == data
+        assert "".join(piece.decode("utf-8") for _, piece, _ in found) == text
+        position = 0
+        for offset, piece, _ in found:
+            assert offset == position
+            assert len(piece) < limit + 4
+            position += len(piece)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "documents"),
+    [("wiki_en/enwiki_AA_00-09.txt.xz", 648), ("novels_en/*.tar.xz", 88), ("laws_zh/*.tar.xz", 1_584)],
+)
+def test_real_corpora_are_recognised_and_read_whole(real_data, pattern, documents):
+    texts = read(str(real_data / pattern))
+    assert len(texts) == documents
+    assert not any(text.startswith(("\ufeff", "<doc")) or "\r\n" in text for text in texts)

@@ -1,0 +1,145 @@
+import functools
+import http.server
+import json
+import shutil
+import ssl
+import subprocess
+import threading
+from itertools import islice
+
+import numpy as np
+import pytest
+from shard_directories import vocabulary, write_directory
+
+from shards import location as location_module
+from shards.location import open_location
+from shards.manifest import read_manifest
+from shards.stream import MaskedStream, StreamOptions
+
+OPTIONS = StreamOptions(global_batch_rows=4, micro_batch_rows=4, lengths=((0, 32),))
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder; /moved/... redirects out of https."""
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_GET(self):
+        if self.path.startswith("/moved/"):
+            self.send_response(302)
+            self.send_header("Location", "http://127.0.0.1:9/manifest.json")
+            self.end_headers()
+        else:
+            super().do_GET()
+
+
+@pytest.fixture
+def remote(tmp_path, monkeypatch):
+    """(address, folder behind it) of a TLS server on this machine whose certificate is trusted for the test."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command to make a certificate")
+    certificate, private_key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(private_key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    folder = tmp_path / "served"
+    write_directory(folder)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, private_key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+    yield f"https://127.0.0.1:{server.server_address[1]}", folder
+    server.shutdown()
+    server.server_close()
+
+
+def first_batches(place, cache=None):
+    stream = MaskedStream(place, OPTIONS, 0, 1, vocabulary=vocabulary(), cache_directory=cache, chunk_tokens=1)
+    return list(islice(stream.batches(0), 5))
+
+
+def test_shards_behind_https_give_the_same_batches_and_are_kept(remote, tmp_path):
+    address, folder = remote
+    expected = first_batches(folder)
+    for _ in range(2):
+        for got, want in zip(first_batches(address, tmp_path / "cache"), expected, strict=True):
+            np.testing.assert_array_equal(got.input_ids, want.input_ids)
+    (cached,) = (tmp_path / "cache").iterdir()
+    assert not list(cached.glob(".*"))
+
+
+def test_only_shards_that_are_opened_are_fetched(remote, tmp_path):
+    address, _ = remote
+    place = open_location(address, tmp_path / "cache")
+    manifest = read_manifest(place.directory)
+    place.check(manifest)
+    assert not list(place.directory.glob("*.tar"))
+    place.fetch(manifest.split("train").shards[1])
+    assert [path.name for path in place.directory.glob("*.tar")] == ["train-000001.tar"]
+    place.check(manifest, "full")
+    assert len(list(place.directory.glob("*.tar"))) == 3
+
+
+def test_all_wrong_shards_are_listed_before_the_first_step(remote, tmp_path):
+    address, folder = remote
+    (folder / "train-000000.tar").unlink()
+    (folder / "train-000001.tar").write_text("<html>Sign in</html>")
+    with pytest.raises(ValueError, match="2 shards") as caught:
+        first_batches(address, tmp_path / "cache")
+    assert "train-000000.tar: HTTP Error 404" in str(caught.value)
+    assert "train-000001.tar: 20 bytes" in str(caught.value)
+
+
+def test_a_damaged_download_never_gets_the_shards_name(remote, tmp_path):
+    address, folder = remote
+    place = open_location(address, tmp_path / "cache")
+    shard = read_manifest(place.directory).split("train").shards[0]
+    content = bytearray((folder / shard.name).read_bytes())
+    content[700] ^= 1
+    (folder / shard.name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"train-000000\.tar: .* are not what the manifest says"):
+        place.fetch(shard)
+    assert not list(place.directory.glob("*train*"))
+
+
+def test_a_redirect_out_of_https_is_not_followed(remote, tmp_path):
+    address, _ = remote
+    with pytest.raises(ValueError, match="unknown url type: http"):
+        open_location(f"{address}/moved", tmp_path / "cache")
+
+
+def test_a_server_without_trusted_certificate_is_refused(remote, tmp_path, monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(ValueError, match="CERTIFICATE_VERIFY_FAILED"):
+        open_location(remote[0], tmp_path / "cache")
+
+
+def test_a_manifest_that_is_a_web_page_is_refused(remote, tmp_path):
+    address, folder = remote
+    (folder / "manifest.json").write_text("<html>Sign in</html>")
+    with pytest.raises(ValueError, match=r"manifest\.json: not JSON"):
+        open_location(address, tmp_path / "cache")
+    (folder / "manifest.json").write_text(json.dumps({"schema_version": 1}))
+    with pytest.raises(ValueError, match="is missing"):
+        open_location(address, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "pipe:cat shards.tar",
+        "http://host/shards",
+        "file:///etc",
+        "s3://bucket/x",
+        "https://host/${WDS_X}",
+        "https://",
+        "https://host/{000..999}",
+    ],
+)
+def test_other_schemes_and_expansions_are_refused(address):
+    with pytest.raises(ValueError, match="plain https://host/path"):
+        open_location(address)

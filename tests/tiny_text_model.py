@@ -1,0 +1,56 @@
+"""A random encoder with a tokenizer of a few words, as a directory: enough to run a recipe in a second or two."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+GOOD = ("fine", "great", "lovely", "bright", "warm")
+BAD = ("dull", "awful", "grim", "bleak", "cold")
+PLAIN = ("the", "film", "was", "and", "a", "very", "day", "song", "with", "its")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def write_tiny_model(directory: Path, *, seed: int = 0) -> str:
+    """Save config, random weights and tokenizer; returns the path that --model_name_or_path takes."""
+    vocabulary = {word: number for number, word in enumerate((*SPECIAL, *GOOD, *BAD, *PLAIN))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(directory)
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(directory)
+    return str(directory)
+
+
+def reviews(count: int, *, seed: int = 0, share_good: float = 0.5) -> list[dict[str, str]]:
+    """Made-up reviews of 3 to 12 words with one telling word each: {"id", "text", "label"}."""
+    generator = random.Random(seed)
+    rows = []
+    for number in range(count):
+        good = generator.random() < share_good
+        words = [generator.choice(PLAIN) for _ in range(generator.randint(2, 11))]
+        words.insert(generator.randint(0, len(words)), generator.choice(GOOD if good else BAD))
+        rows.append({"id": f"r{seed}-{number}", "text": " ".join(words), "label": "good" if good else "bad"})
+    return rows
+
+
+def write_reviews(path: Path, rows: list[dict[str, str]]) -> str:
+    """Write rows as JSON and return the path."""
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return str(path)
