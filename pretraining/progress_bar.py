@@ -33,19 +33,20 @@ class ProgressBar:
     def __init__(self, plan: Plan, *, disabled: bool) -> None:
         self.plan, self.disabled = plan, disabled
         self._bar: tqdm[Any] | None = None
+        self._total = 0.0  # of the budget's unit, all segments
 
     def start(self, position: Position) -> None:
         """Open the bar where the run stands: all segments, branches included, are work to be done."""
         segments, budget = self.plan.segments, self.plan.budget
-        total = sum(segment.end - segment.start for segment in segments)
+        self._total = sum(segment.end - segment.start for segment in segments)
         done = sum(segment.end - segment.start for segment in segments[: position.segment])
         if position.segment < len(segments):
             done += max(0.0, budget.spent(position.progress) - segments[position.segment].start)
         peak = peak_flops(self.plan.device)
         self._peak = None if peak is None else peak * self.plan.ranks.world_size
         self._bar = tqdm(
-            total=total,
-            initial=min(done, total),
+            total=self._total,
+            initial=min(done, self._total),
             unit=f" {budget.unit}",
             unit_scale=True,
             disable=self.disabled,
@@ -64,7 +65,7 @@ class ProgressBar:
         self._bar.set_description(last["segment"], refresh=False)
         self._bar.set_postfix(shown, refresh=False)
         amounts = [self._amount(line) for line in lines]
-        self._bar.update(min(sum(amounts), max(0.0, float(self._bar.total) - self._bar.n)))
+        self._bar.update(min(sum(amounts), max(0.0, self._total - self._bar.n)))
 
     def _amount(self, line: dict[str, Any]) -> float:
         if self.plan.budget.unit == "tokens":
