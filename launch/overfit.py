@@ -12,22 +12,24 @@ from typing import Any
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch
-from transformers import AutoTokenizer
-
+from pretraining.environment import Ranks, choose_device
 from pretraining.model import build_model
 from pretraining.options import parse_options
 from pretraining.overfitting import OverfitResult, overfit_one_batch, side_by_side
 from pretraining.sample_batch import first_batch, write_sample_shards
+from shards.location import open_location
 from shards.manifest import read_manifest
 from shards.stream_options import StreamOptions
+from shards.vocabulary import load_tokenizer
 
 
 @dataclass(frozen=True)
 class OverfitOptions:
     """A model, data and one or more learning rates to try."""
 
-    shards: str | None = field(default=None, metadata={"help": "Shard directory; default: the embedded small world"})
+    shards: str | None = field(
+        default=None, metadata={"help": "Shard directory or https address; default: the embedded small world"}
+    )
     model: str | None = field(default=None, metadata={"help": "Named size (default bert-tiny), as bert-mini"})
     from_config: str | None = field(default=None, metadata={"help": "Any transformers configuration instead"})
     model_name_or_path: str | None = field(default=None, metadata={"help": "Trained weights to start from instead"})
@@ -56,19 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(OverfitOptions, argv, description=__doc__)
     try:
         if options.shards is not None:
-            return run(options, Path(options.shards))
+            return run(options, options.shards)
         with tempfile.TemporaryDirectory() as directory:
-            return run(options, write_sample_shards(directory, seed=options.seed))
+            return run(options, str(write_sample_shards(directory, seed=options.seed)))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def run(options: OverfitOptions, shards: Path) -> int:
-    """Try every rate on the first batch of `shards` and print predictions and verdicts."""
-    record = read_manifest(shards).tokenizer
-    tokenizer = AutoTokenizer.from_pretrained(str(shards / record.path), local_files_only=True)
-    batch = first_batch(shards, stream_options(options), torch.device("cpu"))
+def run(options: OverfitOptions, shards: str) -> int:
+    """Try every rate on the first batch of `shards` (directory or https address); print predictions and verdicts."""
+    directory, device = open_location(shards).directory, choose_device(Ranks())
+    record = read_manifest(directory).tokenizer
+    tokenizer = load_tokenizer(str(directory / record.path))
+    batch = first_batch(shards, stream_options(options), device)
     named = options.from_config or options.model_name_or_path
     model = build_model(
         options.model or (None if named else "bert-tiny"),
@@ -80,12 +83,11 @@ def run(options: OverfitOptions, shards: Path) -> int:
         special_ids=record.special_ids,
         max_seq_length=options.max_seq_length,
         seed=options.seed,
-    )
+    ).to(device)
     results = []
     for rate in options.learning_rate:
-        torch.manual_seed(options.seed)
         settings: dict[str, Any] = {"max_updates": options.max_updates, "max_grad_norm": options.max_grad_norm}
-        result = overfit_one_batch(model, batch, rate, **settings)
+        result = overfit_one_batch(model, batch, rate, seed=options.seed, **settings)
         results.append(result)
         shown = side_by_side(
             batch, result.predictions, tokenizer.convert_ids_to_tokens, num_sequences=options.show_sequences

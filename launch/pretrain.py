@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -59,10 +59,6 @@ class Options(PretrainingOptions):
     reference: str | None = option(None, "of --until: the fully pretrained checkpoint, a directory or hub name")
     finetuning_seeds: int = option(3, "of --until: fine-tuning runs of every cell")
     finetuning: str = option("", "of --until: more options of launch/gap.py, as on a command line")
-
-    def identity(self) -> dict[str, Any]:
-        """As of any run: when to stop does not change what is computed."""
-        return {name: value for name, value in super().identity().items() if name != "finetuning"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

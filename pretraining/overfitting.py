@@ -72,11 +72,13 @@ def overfit_one_batch(
     max_updates: int = 100,
     max_grad_norm: float = 1.0,
     optimizer_options: OptimizerOptions | None = None,
+    seed: int = 0,
 ) -> OverfitResult:
     """Train a copy of `model` on `batch` (the model's inputs, [S, T] and [S, K]) at a constant rate; judge the outcome.
 
-    Stops early once solved. The model itself is left as it is.
+    Stops early once solved. The model itself is left as it is; `seed` is that of the dropout.
     """
+    torch.manual_seed(seed)
     model = copy.deepcopy(model).train()
     options = optimizer_options or OptimizerOptions()
     optimizer = build_optimizer(parameter_groups(model, options.weight_decay), options)

@@ -16,9 +16,9 @@ SAMPLE_WORLD = WorldSizes(documents=600, names_per_class=150, train=8, validatio
 SAMPLE_VOCABULARY = 2_048
 
 
-def first_batch(directory: Path | str, options: StreamOptions, device: torch.device) -> dict[str, Tensor]:
+def first_batch(shards: Path | str, options: StreamOptions, device: torch.device) -> dict[str, Tensor]:
     """The first update's rows as one batch of model inputs on `device`; set micro_batch_rows to the rows wanted."""
-    stream = MaskedStream(Path(directory), options, rank=0, world_size=1)
+    stream = MaskedStream(shards, options, rank=0, world_size=1)
     return as_inputs(next(stream.batches(0)), device)
 
 
