@@ -19,6 +19,7 @@ from pretraining.plan import Plan
 from pretraining.progress import Progress
 from pretraining.segments import Segment
 from pretraining.series import add_to_series
+from pretraining.word_frequencies import unigram_entropy
 from shards.location import open_location
 from shards.stream import MaskedStream, validation_batches
 
@@ -31,11 +32,15 @@ class Publisher:
     ) -> None:
         self.plan, self.shards, self.directory = plan, shards, directory
         self.model, self.engine, self.stream = model, engine, stream
+        self._unigram_loss: float | None = None
 
     def publish(self, segment: Segment, progress: Progress) -> dict[str, Any]:
         """Evaluate, write, prove and list; returns the entry of `series.json`. Fails on all ranks together."""
         with_pairs = self.plan.options.objective == "mlm+nsp"
         figures = evaluate(self.engine, self._validation_batches(), next_sentence=with_pairs)
+        if self._unigram_loss is None:
+            self._unigram_loss = unigram_entropy(self.shards)
+        figures["validation_unigram_loss"] = self._unigram_loss
         inputs = as_inputs(next(self._validation_batches()), self.plan.device)
         live = self._live_logits(inputs)
         weights = full_weights(self.engine)

@@ -26,6 +26,7 @@ from pretraining.reporting import Reporter, build_reporters
 from pretraining.segments import Segment
 from pretraining.series import read_series
 from pretraining.training import LoopOptions, TrainingLoop
+from pretraining.word_frequencies import plateau_warning
 from shards.stream import MaskedStream
 
 SCHEMA_VERSION = 1
@@ -156,6 +157,8 @@ class Run:
             name, figures = str(entry["path"]), {key: entry[key] for key in entry if key.startswith("validation_")}
             loss, share = entry["validation_loss"], entry["validation_accuracy"]
             self.bar.say(f"{name}: validation loss {loss:.4f}, accuracy {share:.1%}, {progress.tokens:,} tokens")
+            if progress.tokens and (warning := plateau_warning(loss, entry["validation_unigram_loss"])):
+                self.bar.say(f"warning: {name}: {warning}")
             for reporter in self.reporters:
                 reporter.log({f"{segment.kind}/{key}": value for key, value in figures.items()}, progress.updates)
         if self.after_export is not None:
