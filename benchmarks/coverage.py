@@ -1,11 +1,13 @@
 """How often the 95 % intervals cover the truth, by simulated experiments whose answers are known.
 
     python benchmarks/coverage.py --simulations 1000
+    python benchmarks/coverage.py --simulations 1000 --only "outside reference"
 
 An example i of the test set is answered right by the checkpoint of budget b, pretraining seed p and fine-tuning seed f
 with probability Phi(eta_b + pretraining_bp + finetuning_bpf + difficulty_i), all effects normal. So every expected
 score, and with it the gap closed and the crossing, is known in closed form. Pretraining seeds move a score by 1.5
-points, fine-tuning seeds by 1.0, half of the pretraining variance is common to all budgets.
+points, fine-tuning seeds by 1.0, half of the pretraining variance is common to all budgets. A reference from outside
+the series is one pretraining run: its fine-tuning seeds are drawn, its pretraining seed is not.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from gap.variance import SeedGrid
 Floats = NDArray[np.float64]
 LAYOUTS = ((1, 3), (3, 3), (3, 5), (5, 5))
 LEVELS = (0.5, 0.9)
+OUTSIDE = 0.88  # score of the reference from outside
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,18 @@ class World:
     difficulty: float = 1.0  # spread of the paragraphs' difficulty, in units of the answer's noise
     common_pretraining: float = 0.5  # share of the pretraining variance that all budgets of one run have in common
     crossed: bool = False  # fine-tuning seed f does the same to all pretraining runs
+    outside: float | None = None  # score of a reference from outside the series; None: the largest budget
 
     def expected(self, tokens: Floats) -> Floats:
         """True score after so many tokens (0: scratch)."""
         share = (np.asarray(tokens, dtype=np.float64) / self.middle_tokens) ** 1.5
         return self.scratch + (self.top - self.scratch) * share / (1 + share)
+
+    @property
+    def scores(self) -> Floats:
+        """True scores [C]: scratch, the budgets and, where there is one, the reference from outside."""
+        own = self.expected(np.array([0.0, *self.budgets]))
+        return own if self.outside is None else np.append(own, self.outside)
 
     def true_crossing(self, level: float, scratch: float, reference: float) -> float:
         """log10 tokens at which the expected score has closed `level` of the gap."""
@@ -58,28 +68,29 @@ class World:
 class Experiment:
     """Answers [C, P, F, N] of one simulated study and what they estimate."""
 
-    answers: NDArray[np.float32]
+    answers: NDArray[np.float32]  # of a reference from outside only the first pretraining seed counts
     truth: Floats  # [C], given this pretraining run when there is one
     expected: Floats  # [C], over all pretraining runs
 
 
 def simulate(world: World, num_pretraining: int, num_finetuning: int, random: np.random.Generator) -> Experiment:
     """One study: checkpoint 0 is scratch, the last one the reference."""
-    expected = world.expected(np.array([0.0, *world.budgets]))
+    expected = world.scores
     checkpoints = len(expected)
+    points = np.full(checkpoints, world.pretraining_points)
+    if world.outside is not None:
+        points[-1] = 0.0
     spread = np.sqrt(1 + world.difficulty**2)
     slope = norm.pdf(norm.ppf(expected)) / spread  # of the score over eta
     common = random.standard_normal(num_pretraining)
     own = random.standard_normal((checkpoints, num_pretraining))
     share = world.common_pretraining
-    pretraining = (np.sqrt(share) * common + np.sqrt(1 - share) * own) * (world.pretraining_points / 100 / slope)[
-        :, None
-    ]
+    pretraining = (np.sqrt(share) * common + np.sqrt(1 - share) * own) * (points / 100 / slope)[:, None]
     finetuning = random.standard_normal((checkpoints, 1 if world.crossed else num_pretraining, num_finetuning))
     finetuning = finetuning * (world.finetuning_points / 100 / slope)[:, None, None]
     difficulty = world.difficulty * random.standard_normal(world.paragraphs)
     variance_f = (world.finetuning_points / 100 / slope) ** 2
-    variance_p = (world.pretraining_points / 100 / slope) ** 2
+    variance_p = (points / 100 / slope) ** 2
     eta = norm.ppf(expected) * np.sqrt(spread**2 + variance_f + variance_p)
     chance = norm.cdf(eta[:, None, None, None] + (pretraining[:, :, None] + finetuning)[..., None] + difficulty)
     answers = (random.binomial(world.questions, chance) / world.questions).astype(np.float32)
@@ -89,14 +100,15 @@ def simulate(world: World, num_pretraining: int, num_finetuning: int, random: np
 
 
 def intervals(world: World, experiment: Experiment, resampling: Resampling) -> dict[str, Floats]:
-    """Ends [2, ...]: `score` [C], `gap` of every budget but the last [C-2], `crossing` in log10 tokens [levels]."""
+    """Ends [2, ...]: `score` [C], `gap` between scratch and reference [C-2], `crossing` [levels] in log10 tokens."""
     answers = experiment.answers
     checkpoints, rows, columns, clusters = answers.shape
     flat = answers.reshape(-1, clusters)
-    size = rows * columns
+    runs = [rows] * checkpoints if world.outside is None else [*[rows] * (checkpoints - 1), 1]
+    starts = range(0, len(flat), rows * columns)
     grids = [
-        SeedGrid(tuple(range(rows)), tuple(range(columns)), tuple(range(number * size, (number + 1) * size)))
-        for number in range(checkpoints)
+        SeedGrid(tuple(range(own)), tuple(range(columns)), tuple(range(start, start + own * columns)))
+        for own, start in zip(runs, starts, strict=True)
     ]
     draws = resample(
         grids,
@@ -104,7 +116,7 @@ def intervals(world: World, experiment: Experiment, resampling: Resampling) -> d
         lambda weights: (weights @ flat.T / weights.sum(axis=1, keepdims=True)).astype(np.float64),
         num_clusters=clusters,
         resampling=resampling,
-        units=list(answers),
+        units=[values[:own] for values, own in zip(answers, runs, strict=True)],
     )
 
     def ends(statistic: Statistic) -> tuple[float, float]:
@@ -114,7 +126,7 @@ def intervals(world: World, experiment: Experiment, resampling: Resampling) -> d
         return gap_closed(scores[:, 1:], scores[:, 0], scores[:, -1])
 
     def crossing(scores: Floats, level: float) -> Floats:
-        return MonotoneCurve.fit(world.budgets, closed(scores)).crossing(level)
+        return MonotoneCurve.fit(world.budgets, closed(scores)[:, : len(world.budgets)]).crossing(level)
 
     columns_of = range(checkpoints)
     return {
@@ -132,7 +144,7 @@ def truths(world: World, experiment: Experiment, *, over_runs: bool = False) -> 
     if scores is experiment.expected:
         crossing = [world.true_crossing(level, scratch, reference) for level in LEVELS]
     else:  # given this run: its own true scores, joined as the fit joins them
-        curve = MonotoneCurve.fit(world.budgets, closed[None])
+        curve = MonotoneCurve.fit(world.budgets, closed[None, : len(world.budgets)])
         crossing = [float(curve.crossing(level)[0]) for level in LEVELS]
     return {"score": scores, "gap": closed[:-1], "crossing": np.array(crossing)}
 
@@ -165,17 +177,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--simulations", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--only", default="", help="only test sets whose name holds this")
     options = parser.parse_args()
     small, large = World(), World(questions=20, difficulty=0.3)
-    studies = [("1,000 questions", small, layout, "inflated", False) for layout in LAYOUTS]
-    studies += [("10,000 questions", large, layout, "inflated", False) for layout in LAYOUTS]
-    crossed = replace(large, crossed=True)
-    studies += [("10,000, seeds crossed", crossed, layout, "inflated", False) for layout in LAYOUTS[1:]]
+    worlds = {
+        "1,000 questions": small,
+        "10,000 questions": large,
+        "10,000, seeds crossed": replace(large, crossed=True),
+        "1,000, outside reference": replace(small, outside=OUTSIDE),
+        "10,000, outside reference": replace(large, outside=OUTSIDE),
+        "10,000, outside reference, seeds crossed": replace(large, outside=OUTSIDE, crossed=True),
+    }
+    studies = [
+        (name, world, layout, "inflated", False)
+        for name, world in worlds.items()
+        for layout in LAYOUTS[int(world.crossed) :]  # crossed or not is the same with one pretraining run
+    ]
     studies += [("10,000 questions", large, layout, "percentile", False) for layout in LAYOUTS]
     studies += [("10,000, over all runs", large, (1, 3), "percentile", True)]
     print("| test set | pretraining x fine-tuning seeds | interval | scores | gap closed | tokens to 50 %, 90 % |")
     print("|---|---|---|---|---|---|", flush=True)
-    for name, world, layout, correction, over_runs in studies:
+    for name, world, layout, correction, over_runs in (one for one in studies if options.only in one[0]):
         found = coverage(
             world,
             layout,
@@ -184,8 +206,12 @@ def main() -> None:
             over_runs=over_runs,
             draws=options.draws,
         )
-        parts = [" ".join(f"{100 * share:.1f}" for share in found[key]) for key in ("score", "gap", "crossing")]
-        print(f"| {name} | {layout[0]} x {layout[1]} | {correction} | {' | '.join(parts)} |", flush=True)
+        parts = [
+            f"{share.mean():.1f} ({share.min():.1f} to {share.max():.1f})"
+            for share in (100 * found["score"], 100 * found["gap"])
+        ]
+        crossings = " ".join(f"{100 * share:.1f}" for share in found["crossing"])
+        print(f"| {name} | {layout[0]} x {layout[1]} | {correction} | {' | '.join(parts)} | {crossings} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ between budgets included, this is Student's t; a ratio gets Fieller's interval, 
 curve's band. Examples, of which there are many, are reweighted by Rubin's (1981) Bayesian bootstrap. Student's t for
 the seeds plus a normal for the examples is Fisher's solution of the Behrens-Fisher problem: slightly too long where
 both weigh the same, where Satterthwaite's degrees of freedom cover 90 to 96 % at three seeds (benchmarks/coverage.md).
+A reference from outside has fine-tuning seeds only. Two Student's t, its own and that of the pretraining seeds, would
+be far too long together, so their variances share Welch's (1947) degrees of freedom.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import gammaincinv
@@ -56,23 +58,36 @@ class Draws:
 
     def shares(self, weights: Floats) -> Shares:
         """How the sources combine in the statistic with these weights on the scores [C]."""
-        return variance_shares(weights, self.grids, self.cell_scores, self.units, self.examples)
+        shares = variance_shares(weights, self.grids, self.cell_scores, self.units, self.examples)
+        return replace(shares, degrees=self._degrees(weights))
+
+    def _degrees(self, weights: Floats) -> float | None:
+        """Welch's degrees of freedom of a statistic that seeds of both kinds move; None where one kind does."""
+        variances, degrees = [], []
+        for source, shifts in enumerate((self.pretraining, self.finetuning)):
+            own = [column for column, grid in enumerate(self.grids) if grid.source == source and weights[column] != 0.0]
+            if own:
+                variances.append(float((shifts[:, own] @ weights[own]).var()))
+                degrees.append(min(len(self.grids[column].seeds[source]) for column in own) - 1)
+        if len(variances) < 2 or sum(variances) == 0.0:
+            return None
+        return sum(variances) ** 2 / sum(one**2 / free for one, free in zip(variances, degrees, strict=True))
 
     def scores(self, shares: Shares) -> Floats:
         """Draws of the scores [D, C]."""
         if not self.corrected:
             return self.observed + self.pretraining
         shift = shares.examples * self.examples
-        inflation: dict[tuple[int, int], Floats] = {}
+        inflation: dict[tuple[int, float], Floats] = {}
         for column, grid in enumerate(self.grids):
-            sizes = tuple(map(len, grid.seeds))
-            source = 0 if sizes[0] > 1 else 1  # one pretraining run: its fine-tuning seeds stand for all seeds
-            if sizes[source] < 2:
+            source = grid.source
+            if source is None:
                 continue
-            if (source, sizes[source]) not in inflation:
-                inflation[source, sizes[source]] = _inflation(self.uniforms[:, source], sizes[source] - 1)
+            key = (source, len(grid.seeds[source]) - 1.0) if shares.degrees is None else (0, shares.degrees)
+            if key not in inflation:
+                inflation[key] = _inflation(self.uniforms[:, key[0]], key[1])
             coarse = (self.pretraining, self.finetuning)[source][:, column]
-            shift[:, column] += coarse * inflation[source, sizes[source]]
+            shift[:, column] += coarse * inflation[key]
             if source == 0:
                 shift[:, column] += self.finetuning[:, column] * shares.finetuning
         return self.observed + shift
@@ -121,7 +136,7 @@ def resample(
     return Draws(observed, *parts, tuple(grids), cell_scores, tuple(units) if units else None, corrected)
 
 
-def _inflation(uniforms: Floats, degrees: int) -> Floats:
+def _inflation(uniforms: Floats, degrees: float) -> Floats:
     """What turns a Gaussian of estimated variance into Student's t, [D]; one uniform serves all degrees of freedom."""
     return np.sqrt(degrees / (2.0 * gammaincinv(degrees / 2, uniforms)))
 

@@ -34,13 +34,22 @@ class SeedGrid:
     def seeds(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return self.pretraining_seeds, self.finetuning_seeds
 
+    @property
+    def source(self) -> int | None:
+        """Which seeds the interval stands on: 0 pretraining; 1 fine-tuning, of a single run; None of one seed."""
+        return 0 if len(self.pretraining_seeds) > 1 else 1 if len(self.finetuning_seeds) > 1 else None
+
 
 @dataclass(frozen=True)
 class Shares:
-    """Factors on the shifts of the fine-tuning seeds (where there are several pretraining runs) and of the examples."""
+    """Factors on the shifts of the fine-tuning seeds (where there are several pretraining runs) and of the examples.
+
+    `degrees` of freedom are given where seeds of both kinds move the statistic; else each column has its own.
+    """
 
     finetuning: float = 1.0
     examples: float = 1.0
+    degrees: float | None = None
 
 
 def variance_shares(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import t, ttest_ind
 
 from gap.bootstrap import Draws, Resampling, resample
 from gap.interval import estimate
@@ -42,6 +42,28 @@ def test_without_examples_the_interval_of_a_difference_is_students_t(rows: int, 
     )
     assert found.value == pytest.approx(differences.mean())
     assert (found.low, found.high) == (pytest.approx(low, rel=0.06, abs=2e-3), pytest.approx(high, rel=0.06, abs=2e-3))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3, 3), (5, 3), (3, 5)])
+def test_a_reference_of_one_run_gets_the_interval_of_welchs_test(rows: int, columns: int) -> None:
+    """Pretraining seeds on one side and fine-tuning seeds on the other: unequal variances, unequal numbers."""
+    runs, reference = 0.5 + 0.02 * RANDOM.standard_normal(rows), 0.8 + 0.01 * RANDOM.standard_normal(columns)
+    own = SeedGrid(tuple(range(rows)), (0,), tuple(range(rows)))
+    outside = SeedGrid((0,), tuple(range(columns)), tuple(range(rows, rows + columns)))
+    draws = resample(
+        [own, outside],
+        np.concatenate([runs, reference]),
+        None,
+        num_clusters=0,
+        resampling=Resampling(draws=40_000),
+    )
+    found = estimate(lambda one: one[:, 1] - one[:, 0], draws)
+    welch = ttest_ind(reference, runs, equal_var=False).confidence_interval(0.95)
+    assert found.low == pytest.approx(welch.low, rel=0.02, abs=3e-3)
+    assert found.high == pytest.approx(welch.high, rel=0.02, abs=3e-3)
+    alone = estimate(lambda one: one[:, 1], draws)  # Student's t of its own seeds, whatever stands beside it
+    half = t.ppf(0.975, columns - 1) * reference.std(ddof=1) / columns**0.5
+    assert alone.high == pytest.approx(reference.mean() + half, rel=0.02, abs=3e-3)
 
 
 def test_the_percentile_bootstrap_of_three_seeds_is_far_shorter() -> None:

@@ -5,10 +5,12 @@ The thousand simulations of every layout stand in benchmarks/coverage.md; the sl
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from benchmarks.coverage import LAYOUTS, World, coverage
+from benchmarks.coverage import LAYOUTS, OUTSIDE, World, coverage
 
 LARGE = World(questions=20, difficulty=0.3)  # 10,000 questions: seeds, not examples, decide the interval
 TINY = World(
@@ -33,9 +35,16 @@ def test_one_pretraining_run_says_little_about_other_runs() -> None:
     assert all_runs["score"].mean() < 0.75
 
 
+def test_a_reference_from_outside_counts_with_its_finetuning_seeds() -> None:
+    outside = coverage(replace(TINY, outside=0.8), (3, 3), simulations=150, draws=300)
+    for name in ("score", "gap", "crossing"):
+        assert 0.91 <= outside[name].mean() <= 0.985, name
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("outside", [None, OUTSIDE])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_thousand_simulations_cover_as_stated(layout: tuple[int, int]) -> None:
-    found = coverage(LARGE, layout, simulations=1000, draws=1000)
+def test_a_thousand_simulations_cover_as_stated(layout: tuple[int, int], outside: float | None) -> None:
+    found = coverage(replace(LARGE, outside=outside), layout, simulations=1000, draws=1000)
     for name, shares in found.items():
         assert 0.92 <= np.mean(shares) <= 0.98, (name, shares)
