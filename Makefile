@@ -8,7 +8,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= test,lint,bench
+EXTRAS ?= test,lint,bench,jieba,wandb,mlflow,slurm
 TORCH_INDEX ?=
 TORCH ?= pinned
 
