@@ -59,23 +59,23 @@ def progress_reporter(bar: tqdm) -> Callable[[dict[str, int]], None]:
 
 def closing_report(summary: Summary, directory: Path) -> str:
     """What lies in the directory now, and what was left out."""
-    manifest = summary.manifest
+    manifest, data = summary.manifest, summary.manifest.data
     lines = [f"{directory}: already built" if summary.already_built else f"{directory}: built"]
-    for split, part in manifest["splits"].items():
-        size = sum(shard["bytes"] for shard in part["shards"])
+    for name, split in manifest.splits.items():
+        size = sum(shard.num_bytes for shard in split.shards)
         lines.append(
-            f"  {split}: {part['documents']:,} documents, {part['tokens']:,} tokens, "
-            f"{len(part['shards'])} shards, {size / 1e6:.1f} MB"
+            f"  {name}: {split.documents:,} documents, {split.tokens:,} tokens, "
+            f"{len(split.shards)} shards, {size / 1e6:.1f} MB"
         )
-    read = sum(source["documents"] for source in manifest["sources"])
+    read = sum(source["documents"] for source in data["sources"])
     lines.append(
-        f"  read: {read:,} documents of {len(manifest['sources']):,} sources, {summary.text_bytes / 1e6:.1f} MB text"
+        f"  read: {read:,} documents of {len(data['sources']):,} sources, {summary.text_bytes / 1e6:.1f} MB text"
     )
     for name in ("dropped", "changed"):
-        counts = ", ".join(f"{reason} {count:,}" for reason, count in manifest[name].items()) or "none"
+        counts = ", ".join(f"{reason} {count:,}" for reason, count in data[name].items()) or "none"
         lines.append(f"  {name}: {counts}")
-    tokenizer = manifest["tokenizer"]
-    lines.append(f"  tokenizer: {tokenizer['vocab_size']:,} tokens, fingerprint {tokenizer['fingerprint'][:12]}")
+    tokenizer = manifest.tokenizer
+    lines.append(f"  tokenizer: {tokenizer.vocab_size:,} tokens, fingerprint {tokenizer.fingerprint[:12]}")
     if not summary.already_built:
         rate = summary.text_bytes / 1e6 / max(summary.seconds, 1e-9)
         lines.append(f"  time: {summary.seconds:.1f} s, {rate:.2f} MB text/s with the tokenizer's training")

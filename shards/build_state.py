@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,21 @@ SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value BLOB);
+CREATE TABLE IF NOT EXISTS shards (split TEXT, number INTEGER, entry TEXT, PRIMARY KEY (split, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS documents_read (source INTEGER PRIMARY KEY, documents INTEGER);
 """
+
+
+@dataclass(frozen=True)
+class StoredShards:
+    """Manifest entries of a split's shards, which may be walked any number of times; one is in memory at a time."""
+
+    database: sqlite3.Connection
+    split: str
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        rows = self.database.execute("SELECT entry FROM shards WHERE split = ? ORDER BY number", (self.split,))
+        return (json.loads(entry) for (entry,) in rows)
 
 
 class BuildState:
@@ -57,6 +73,24 @@ class BuildState:
         """Store values, bytes as they are and all else as JSON, in the open transaction or at once."""
         rows = [(name, value if isinstance(value, bytes) else json.dumps(value)) for name, value in values.items()]
         self.database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", rows)
+
+    def add_shards(self, split: str, last: int, entries: list[dict[str, Any]]) -> None:
+        """Remember the manifest entries of a split's latest shards, of which there are `last` now."""
+        first = last - len(entries)
+        rows = [(split, first + index, json.dumps(entry)) for index, entry in enumerate(entries)]
+        self.database.executemany("INSERT OR REPLACE INTO shards VALUES (?, ?, ?)", rows)
+
+    def shards(self, split: str) -> StoredShards:
+        """The manifest entries of a split, in order, read one by one."""
+        return StoredShards(self.database, split)
+
+    def put_documents_read(self, documents: dict[int, int]) -> None:
+        """Remember how many documents of these sources have been read."""
+        self.database.executemany("INSERT OR REPLACE INTO documents_read VALUES (?, ?)", documents.items())
+
+    def documents_read(self) -> dict[int, int]:
+        """Documents read of each source, by its number."""
+        return dict(self.database.execute("SELECT source, documents FROM documents_read"))
 
     def begin(self) -> None:
         """Open a transaction; a process that dies in it leaves the state of the last commit."""

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from shards.chunks import Chunk, Progress, encode_chunks, read_chunks
 from shards.duplicates import DuplicateIndex, is_held_out
 from shards.encoder import EncodedChunk, EncoderOptions, tokenizer_file
 from shards.fault_point import FaultPoints
-from shards.manifest import MANIFEST_NAME, SCHEMA_VERSION, read_manifest, write_manifest
+from shards.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
 from shards.packing import SplitPacker
 from shards.sources import Source, find_sources
 from shards.tokenizer_folder import TOKENIZER_FOLDER, prepare_tokenizer
 from shards.vocabulary import MOST_UINT16_TOKENS, fingerprint, load_tokenizer, special_ids, vocabulary_length
 
 SPLITS = ("train", "validation")
+STATE_VERSION = 2  # of what an unfinished build leaves on disk
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ logger = logging.getLogger(__name__)
 class Summary:
     """What a build did: for the closing report."""
 
-    manifest: dict[str, Any]
+    manifest: Manifest
     seconds: float
     text_bytes: int
     already_built: bool = False
@@ -62,9 +64,9 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
         check_same_build(state, directory, options, sources)
         tokenizer = prepare_tokenizer(directory / TOKENIZER_FOLDER, options, sources)
         build = Build(options, sources, state, tokenizer, report)
-        manifest = build.run()
+        data = build.run()
         build.faults.reach("before_manifest")
-        write_manifest(directory, manifest)
+        manifest = write_manifest(directory, data)
         build.faults.reach("after_manifest")
     except BaseException:
         state.close()
@@ -88,7 +90,9 @@ class Build:
         self.directory = Path(options.output_dir)
         self.faults = FaultPoints()
         self.token_dtype = "uint16" if vocabulary_length(tokenizer) <= MOST_UINT16_TOKENS else "uint32"
-        self.progress = Progress.restored(state.get("progress"))
+        self.progress = Progress.restored(state.get("progress"), state.documents_read())
+        self.unsaved_sources: set[int] = set()
+        self.bytes_before = list(accumulate((source.bytes for source in sources), initial=0))
         self.index = DuplicateIndex(
             state.database, options.drop_duplicates, options.near_duplicates, options.near_duplicate_threshold
         )
@@ -110,7 +114,7 @@ class Build:
         return packer
 
     def run(self) -> dict[str, Any]:
-        """Build all shards and return the manifest."""
+        """Build all shards and return the manifest's data; its shards are in the state's open transaction."""
         chunks = read_chunks(self.sources, self.options, self.progress.source, self.progress.documents_of_source)
         self.state.begin()
         for chunk, encoded in encode_chunks(chunks, self.encoder_options(), self.options.processes):
@@ -118,12 +122,14 @@ class Build:
             written = self.num_shards()
             self.pack(encoded)
             self.progress.advance(chunk, encoded)
+            self.unsaved_sources.update(chunk.documents_read)
             if self.num_shards() > written:
                 self.faults.reach("shard")
                 self.save()
                 self.faults.reach("commit")
             self.tell(chunk)
         splits = {split: packer.finish() for split, packer in self.packers.items()}
+        self.store_shards()
         self.faults.reach("finish")
         if not any(part["documents"] for part in splits.values()):
             raise ValueError(
@@ -133,7 +139,7 @@ class Build:
         for split, part in splits.items():
             if not part["documents"] and (split == "train" or self.options.validation_fraction):
                 logger.warning("the %s split is empty: change --validation_fraction", split)
-        return self.manifest(splits)
+        return self.manifest({split: part | {"shards": self.state.shards(split)} for split, part in splits.items()})
 
     def pack(self, encoded: EncodedChunk) -> None:
         """Drop duplicates and put the other documents where they belong."""
@@ -157,17 +163,26 @@ class Build:
         values: dict[str, Any] = {f"{split}_counts": counts for split, (counts, _) in saved.items()}
         values |= {f"{split}_arrays": arrays for split, (_, arrays) in saved.items()}
         self.state.put(progress=self.progress.saved(), **values)
+        self.state.put_documents_read({number: self.progress.documents_read[number] for number in self.unsaved_sources})
+        self.unsaved_sources.clear()
+        self.store_shards()
         self.state.commit()
         self.state.begin()
+
+    def store_shards(self) -> None:
+        """Hand the entries of new shards to the state: their list grows with the corpus, and memory must not."""
+        for split, packer in self.packers.items():
+            self.state.add_shards(split, packer.num_shards, packer.take_written())
 
     def tell(self, chunk: Chunk) -> None:
         """Report progress."""
         if self.report is not None:
-            before = sum(source.bytes for source in self.sources[: chunk.source])
+            before, total = self.bytes_before[chunk.source], self.bytes_before[-1]
+            after = self.bytes_before[min(chunk.source + 1, len(self.sources))]
             self.report(
                 {
-                    "bytes_read": before + min(chunk.bytes_read, self.sources[chunk.source].bytes),
-                    "bytes_total": sum(source.bytes for source in self.sources),
+                    "bytes_read": min(before + chunk.bytes_read, after),
+                    "bytes_total": total,
                     "text_bytes": self.progress.text_bytes,
                     "tokens": sum(packer.tokens for packer in self.packers.values()),
                     "documents": sum(packer.documents for packer in self.packers.values()),
@@ -176,7 +191,7 @@ class Build:
 
     def num_shards(self) -> int:
         """Shards written so far."""
-        return sum(len(packer.shards) for packer in self.packers.values())
+        return sum(packer.num_shards for packer in self.packers.values())
 
     def encoder_options(self) -> EncoderOptions:
         """What the workers are told."""
@@ -229,7 +244,8 @@ def finished_build(directory: Path, options: BuildOptions, sources: list[Source]
 
     Raises ValueError when options or sources differ.
     """
-    data = read_manifest(directory).data
+    manifest = read_manifest(directory)
+    data = manifest.data
     built = [(source["name"], source["bytes"]) for source in data["sources"]]
     if data["options"] != options.deciding() or built != [(source.name, source.bytes) for source in sources]:
         raise ValueError(f"{directory} holds shards of other input or options: choose another --output_dir")
@@ -237,7 +253,7 @@ def finished_build(directory: Path, options: BuildOptions, sources: list[Source]
         raise ValueError(f"{directory} holds shards made with another tokenizer: choose another --output_dir")
     if (directory / STATE_FOLDER).is_dir():
         BuildState(directory).remove()
-    return Summary(data, 0.0, data.get("text_bytes", 0), already_built=True)
+    return Summary(manifest, 0.0, data.get("text_bytes", 0), already_built=True)
 
 
 def refuse_foreign_files(directory: Path) -> None:
@@ -249,7 +265,7 @@ def refuse_foreign_files(directory: Path) -> None:
 
 def check_same_build(state: BuildState, directory: Path, options: BuildOptions, sources: list[Source]) -> None:
     """Record what this build is; raise ValueError when the directory holds an unfinished other one."""
-    identity = [options.deciding(), options.tokenizer, [asdict(source) for source in sources]]
+    identity = [STATE_VERSION, options.deciding(), options.tokenizer, [asdict(source) for source in sources]]
     if state.get("identity") == identity:
         return
     if state.get("progress") is not None:

@@ -35,7 +35,10 @@ class Chunk:
 
 @dataclass
 class Progress:
-    """Position of a build: all before document `documents_of_source` of source number `source` is in the shards."""
+    """Position of a build: all before document `documents_of_source` of source number `source` is in the shards.
+
+    After the last chunk `source` is the number of sources.
+    """
 
     source: int = 0
     documents_of_source: int = 0
@@ -53,17 +56,19 @@ class Progress:
         self.dropped.update(encoded.dropped)
 
     def saved(self) -> dict[str, Any]:
-        """As JSON holds it (dataclasses.asdict would count the items of a Counter)."""
-        return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
+        """As JSON holds it, without `documents_read`, which is as long as the list of sources."""
+        # dataclasses.asdict would count the items of a Counter.
+        values = {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
+        del values["documents_read"]
+        return values
 
     @classmethod
-    def restored(cls, saved: dict[str, Any] | None) -> Progress:
+    def restored(cls, saved: dict[str, Any] | None, documents_read: dict[int, int]) -> Progress:
         """The progress that was committed, or that of a fresh build."""
         if saved is None:
             return cls()
         counts = {name: Counter(saved[name]) for name in ("changed", "dropped")}
-        read = Counter({int(number): count for number, count in saved["documents_read"].items()})
-        return cls(saved["source"], saved["documents_of_source"], saved["text_bytes"], read, **counts)
+        return cls(**{**saved, **counts, "documents_read": Counter(documents_read)})
 
 
 def read_chunks(
@@ -97,6 +102,7 @@ def read_chunks(
             if characters >= CHUNK_CHARACTERS or len(texts) >= CHUNK_DOCUMENTS:
                 yield chunk()
     if texts or reader.changed:
+        place = (len(sources), 0)  # so that what was counted after the last document is not counted again
         yield chunk()
 
 

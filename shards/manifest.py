@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,18 +21,19 @@ MAX_VOCAB_SIZE = 1 << 24
 SPECIAL_NAMES = ("pad", "unk", "cls", "sep", "mask")
 REBUILD = "build or fetch the shards again"
 
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,80}\.tar")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar file and its blocks; the arrays are int64 [num_blocks], offsets and sizes in bytes."""
+    """One tar file and its blocks: keys (ASCII) bytes [num_blocks], the others int64; offsets and sizes in bytes."""
 
     name: str
     num_bytes: int
     sha256: str
-    keys: tuple[str, ...]
+    keys: np.ndarray
     offsets: np.ndarray
     sizes: np.ndarray
     tokens: np.ndarray
@@ -68,7 +69,7 @@ class TokenizerRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that `manifest.json` says; `data` is the JSON as it was read."""
+    """All that `manifest.json` says; `data` is its JSON without the splits, which can be large."""
 
     tokenizer: TokenizerRecord
     token_dtype: str
@@ -83,17 +84,36 @@ class Manifest:
         return self.splits[name]
 
 
-def write_manifest(directory: Path, data: Mapping[str, Any]) -> None:
-    """Check `data` and write it as manifest.json, atomically; call it last, when every shard has its final name."""
-    parse_manifest(data, str(directory / MANIFEST_NAME))
+def write_manifest(directory: Path, data: Mapping[str, Any]) -> Manifest:
+    """Check `data` and write it as manifest.json, atomically; call it last, when every shard has its final name.
+
+    The "shards" of a split may be any iterable that can be walked twice: only one entry is held at a time.
+    """
+    manifest = parse_manifest(data, str(directory / MANIFEST_NAME))
     temporary = directory / f".{MANIFEST_NAME}.partial"
     with open(temporary, "w", encoding="utf-8") as stream:
-        json.dump(data, stream, ensure_ascii=False, indent=1, allow_nan=False)
-        stream.write("\n")
+        stream.writelines(_manifest_text(data))
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, directory / MANIFEST_NAME)
     sync_directory(directory)
+    return manifest
+
+
+def _manifest_text(data: Mapping[str, Any]) -> Iterator[str]:
+    """The JSON in pieces, with a line for each shard: a corpus of 500 GB has 30,000 shards of 64 blocks."""
+    head = {name: value for name, value in data.items() if name != "splits"}
+    yield json.dumps(head, ensure_ascii=False, indent=1, allow_nan=False).removesuffix("\n}")
+    before_split = ',\n "splits": {'
+    for name, split in data["splits"].items():
+        counts = {key: value for key, value in split.items() if key != "shards"}
+        yield f'{before_split}\n  {json.dumps(name)}: {json.dumps(counts).removesuffix("}")}, "shards": ['
+        before_split, before_shard = ",", "\n   "
+        for shard in split["shards"]:
+            yield before_shard + json.dumps(shard, allow_nan=False)
+            before_shard = ",\n   "
+        yield "]}"
+    yield "\n }\n}\n"
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -142,7 +162,8 @@ def parse_manifest(data: Any, source: str) -> Manifest:
     uses = Counter(shard.name for split in splits.values() for shard in split.shards)
     if repeated := sorted(name for name, count in uses.items() if count > 1):
         raise ValueError(f"{source}: shards listed twice: {', '.join(repeated)}: {REBUILD}")
-    return Manifest(tokenizer, token_dtype, block_tokens, splits, data)
+    rest = {name: value for name, value in data.items() if name != "splits"}
+    return Manifest(tokenizer, token_dtype, block_tokens, splits, rest)
 
 
 def check_tokenizer(manifest: Manifest, fingerprint: str, vocab_size: int | None = None) -> None:
@@ -212,7 +233,7 @@ def _parse_tokenizer(data: dict[str, Any], source: str) -> TokenizerRecord:
 
 
 def _parse_split(data: Any, source: str, block_tokens: int, largest_block: int) -> Split:
-    listed = _get(data, "shards", list, source)
+    listed = _get(data, "shards", Iterable, source)
     shards = tuple(
         _parse_shard(shard, f"{source}.shards[{index}]", block_tokens, largest_block)
         for index, shard in enumerate(listed)
@@ -233,7 +254,9 @@ def _parse_shard(data: Any, source: str, block_tokens: int, largest_block: int) 
         raise ValueError(f"{source}: sha256 {sha256[:80]!r} is no hexadecimal sha256: {REBUILD}")
     num_bytes = _count(data, "bytes", source)
     blocks = _get(data, "blocks", list, source)
-    keys = tuple(_get(block, "key", str, source) for block in blocks)
+    keys = [_get(block, "key", str, source) for block in blocks]
+    if wrong := [key for key in keys if not _KEY.fullmatch(key)]:
+        raise ValueError(f"{source}: key {wrong[0][:80]!r}, it must be letters, digits, '_' and '-': {REBUILD}")
     columns = {
         name: np.array([_count(block, name, source) for block in blocks], dtype=np.int64)
         for name in ("offset", "bytes", "tokens", "documents")
@@ -246,10 +269,10 @@ def _parse_shard(data: Any, source: str, block_tokens: int, largest_block: int) 
         raise ValueError(
             f"{source}: a block is empty, larger than {block_tokens} tokens or past the shard's end: {REBUILD}"
         )
-    return Shard(name, num_bytes, sha256, keys, offsets, sizes, tokens, columns["documents"])
+    return Shard(name, num_bytes, sha256, np.array(keys, dtype=np.bytes_), offsets, sizes, tokens, columns["documents"])
 
 
-def _get(data: Any, name: str, kind: type, source: str) -> Any:
+def _get(data: Any, name: str, kind: Any, source: str) -> Any:
     if not isinstance(data, Mapping) or name not in data:
         raise ValueError(f"{source}: {name!r} is missing: {REBUILD}")
     value = data[name]

@@ -29,8 +29,8 @@ class SplitPacker:
         self.filled = 0
         self.starts: list[int] = []
         self.pending: list[tuple[str, dict[str, np.ndarray]]] = []
-        self.shards: list[dict[str, Any]] = []
-        self.blocks = self.documents = self.tokens = 0
+        self.written: list[dict[str, Any]] = []  # manifest entries that nobody has taken yet
+        self.num_shards = self.blocks = self.documents = self.tokens = 0
 
     def add(self, tokens: np.ndarray, word_starts: np.ndarray | None = None) -> None:
         """Append a document: tokens [N] with its separator, word starts bool [N]; writes shards that become full."""
@@ -64,20 +64,26 @@ class SplitPacker:
 
     def write_pending(self) -> None:
         """Write the waiting blocks as the next shard."""
-        path = self.directory / f"{self.split}-{len(self.shards):06d}.tar"
-        self.shards.append(write_shard(path, self.pending))
+        path = self.directory / f"{self.split}-{self.num_shards:06d}.tar"
+        self.written.append(write_shard(path, self.pending))
+        self.num_shards += 1
         self.pending = []
 
-    def finish(self) -> dict[str, Any]:
-        """Write what is left and return the split's part of the manifest."""
+    def take_written(self) -> list[dict[str, Any]]:
+        """The manifest entries of the shards written since the last call."""
+        taken, self.written = self.written, []
+        return taken
+
+    def finish(self) -> dict[str, int]:
+        """Write what is left and return the counts of the split."""
         if self.filled:
             self.close_block()
         if self.pending:
             self.write_pending()
-        return {"documents": self.documents, "tokens": self.tokens, "shards": self.shards}
+        return {"documents": self.documents, "tokens": self.tokens}
 
     def saved(self) -> tuple[str, bytes]:
-        """What a restart needs: counts and shards as JSON, waiting tokens as npz."""
+        """What a restart needs beside the entries of written shards: counts as JSON, waiting tokens as npz."""
         arrays = {f"block.{name}": value for name, value in self.open_fields().items()}
         for index, (_, fields) in enumerate(self.pending):
             arrays |= {f"pending{index:06d}.{name}": value for name, value in fields.items()}
@@ -88,8 +94,9 @@ class SplitPacker:
             "documents": self.documents,
             "tokens": self.tokens,
             "pending": len(self.pending),
+            "shards": self.num_shards,
         }
-        return json.dumps(counts | {"shards": self.shards}), stream.getvalue()
+        return json.dumps(counts), stream.getvalue()
 
     def open_fields(self) -> dict[str, np.ndarray]:
         """The open block's content, words unpacked."""
@@ -99,7 +106,7 @@ class SplitPacker:
     def restore(self, text: str, arrays: bytes) -> None:
         """Take up what `saved` gave."""
         counts = json.loads(text)
-        self.shards = counts["shards"]
+        self.num_shards = counts["shards"]
         self.blocks, self.documents, self.tokens = counts["blocks"], counts["documents"], counts["tokens"]
         with np.load(io.BytesIO(arrays), allow_pickle=False) as saved:
             tokens = saved["block.tokens"]

@@ -60,19 +60,18 @@ class ShardReader:
         self._verify(index, path)
         sample = read_block(path, int(shard.offsets[place]), int(shard.sizes[place]))
         tokens, documents = sample.get("tokens"), sample.get("documents")
-        if sample["__key__"] != shard.keys[place] or tokens is None or documents is None:
-            raise ValueError(f"{path}: block {shard.keys[place]!r} is not where the manifest says: {REBUILD}")
+        block_key = shard.keys[place].decode("ascii")
+        if sample["__key__"] != block_key or tokens is None or documents is None:
+            raise ValueError(f"{path}: block {block_key!r} is not where the manifest says: {REBUILD}")
         if str(tokens.dtype) != self._manifest.token_dtype or len(tokens) != shard.tokens[place]:
-            raise ValueError(
-                f"{path}: block {shard.keys[place]!r} holds {len(tokens)} {tokens.dtype} tokens: {REBUILD}"
-            )
+            raise ValueError(f"{path}: block {block_key!r} holds {len(tokens)} {tokens.dtype} tokens: {REBUILD}")
         if tokens.max() >= self._manifest.tokenizer.vocab_size:
             raise ValueError(
                 f"{path}: token id {tokens.max()} in a vocabulary of {self._manifest.tokenizer.vocab_size}: {REBUILD}"
             )
         starts = documents.astype(np.int64)
         if (np.diff(starts) <= 0).any() or (len(starts) and starts[-1] >= len(tokens)):
-            raise ValueError(f"{path}: document starts of block {shard.keys[place]!r} are not in order: {REBUILD}")
+            raise ValueError(f"{path}: document starts of block {block_key!r} are not in order: {REBUILD}")
         if not len(starts) or starts[0] != 0:
             starts = np.insert(starts, 0, 0)
         return Block(tokens, starts, _word_starts(sample.get("words"), len(tokens), path))

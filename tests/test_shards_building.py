@@ -64,7 +64,11 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def build(paths: list[Path], output: Path, tokenizer: Path, **changes: Any) -> dict[str, Any]:
     options = SMALL | {"tokenizer": str(tokenizer)} | changes
     build_shards(BuildOptions(input=[str(path) for path in paths], output_dir=str(output), **options))
-    return read_manifest(output).data
+    return manifest_of(output)
+
+
+def manifest_of(directory: Path) -> dict[str, Any]:
+    return dict(json.loads((directory / "manifest.json").read_text(encoding="utf-8")))
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -75,7 +79,7 @@ def contents(directory: Path) -> dict[str, str]:
 def documents_of(directory: Path) -> dict[str, list[tuple[int, ...]]]:
     """Token ids of every document, by split, put together again from the blocks."""
     found: dict[str, list[tuple[int, ...]]] = {}
-    for split, part in read_manifest(directory).data["splits"].items():
+    for split, part in manifest_of(directory)["splits"].items():
         tokens: list[int] = []
         starts: list[int] = []
         for shard in part["shards"]:
@@ -277,7 +281,7 @@ def test_a_long_document_runs_over_blocks_and_shards(tokenizer, tmp_path):
     build([tmp_path / "book.txt"], tmp_path / "out", tokenizer, validation_fraction=0.0)
     found = documents_of(tmp_path / "out")
     assert found == {"train": encoded(["\n".join(sentences(5, 100))], tokenizer), "validation": []}
-    shards = read_manifest(tmp_path / "out").data["splits"]["train"]["shards"]
+    shards = manifest_of(tmp_path / "out")["splits"]["train"]["shards"]
     assert len(shards) > 2
     assert [block["documents"] for shard in shards for block in shard["blocks"]][:3] == [1, 0, 0]
 
@@ -298,10 +302,12 @@ def test_a_packer_continues_from_what_it_saved(stop, tmp_path):
         whole.add(tokens, starts)
     for tokens, starts in zip(documents[:stop], words[:stop], strict=True):
         first.add(tokens, starts)
+    entries = first.take_written()
     second.restore(*first.saved())
     for tokens, starts in zip(documents[stop:], words[stop:], strict=True):
         second.add(tokens, starts)
     assert second.finish() == whole.finish()
+    assert entries + second.take_written() == whole.take_written()
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
@@ -309,7 +315,8 @@ def test_words_are_stored_bit_by_bit_beside_the_tokens(tmp_path):
     packer = SplitPacker("train", tmp_path, block_tokens=16, blocks_per_shard=9, token_dtype="uint16", words=True)
     starts = np.arange(20) % 3 == 0
     packer.add(np.arange(20, dtype=np.uint16), starts)
-    shard = packer.finish()["shards"][0]
+    packer.finish()
+    (shard,) = packer.take_written()
     fields = [read_block(tmp_path / shard["name"], block["offset"], block["bytes"]) for block in shard["blocks"]]
     unpacked = [np.unpackbits(block["words"], count=len(block["tokens"])).astype(bool) for block in fields]
     np.testing.assert_array_equal(np.concatenate(unpacked), starts)
@@ -326,6 +333,8 @@ def test_reading_can_begin_after_any_document(corpus, tmp_path):
         assert [chunk.texts for chunk in rest] == [chunk.texts for chunk in chunks[number + 1 :]]
         assert [chunk.changed for chunk in rest] == [chunk.changed for chunk in chunks[number + 1 :]]
     assert sum((chunk.changed for chunk in chunks[1:]), chunks[0].changed)["blank_sources"] == 1
+    # The blank source after the last document is counted with the last chunk, and not again when nothing else is left.
+    assert not list(read_chunks(sources, options, chunks[-1].source, chunks[-1].documents_of_source))
 
 
 @pytest.mark.parametrize(

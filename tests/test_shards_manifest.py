@@ -171,6 +171,27 @@ def test_a_missing_manifest_says_what_to_do(tmp_path):
         read_manifest(tmp_path)
 
 
+def test_shards_may_come_one_by_one(tmp_path):
+    class Walked:
+        """Can be walked again and again, and is no list."""
+
+        def __init__(self, entries):
+            self.entries = entries
+
+        def __iter__(self):
+            return iter(self.entries)
+
+    data = write_directory(tmp_path, train=((300, 200), (250,)), validation=())
+    path = tmp_path / "manifest.json"
+    before = path.read_bytes()
+    splits = {name: split | {"shards": Walked(split["shards"])} for name, split in data["splits"].items()}
+    manifest = write_manifest(tmp_path, data | {"splits": splits})
+    assert path.read_bytes() == before
+    assert json.loads(before) == data
+    assert [shard.name for shard in manifest.split("train").shards] == ["train-000000.tar", "train-000001.tar"]
+    assert "splits" not in manifest.data
+
+
 def test_a_wrong_manifest_is_not_written(tmp_path):
     data = write_directory(tmp_path, train=((60,),), validation=((50,),))
     before = (tmp_path / "manifest.json").read_bytes()
