@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+if __package__ in (None, ""):
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from gap.analysis import analyse
 from gap.comparison import RunSource, compare_runs
 from gap.comparison_report import write_comparison
