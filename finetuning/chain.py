@@ -9,16 +9,20 @@ from typing import Any, Protocol
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from finetuning.command import Prepare, Prepared, run_recipe
+from finetuning.command import Prepare, Prepared, output_directory, run_recipe
+from finetuning.finished import RESULTS_NAME
 from finetuning.predictions import write_csv, write_json
 from finetuning.preflight import Preflight
 from finetuning.qa import QAOptions, settings_of
 from finetuning.qa_recipe import QARecipe
-from finetuning.question_sets import bad_text, cut, note_answers, note_windows
+from finetuning.question_sets import bad_text, note_answers, note_windows, sample_limit
 from finetuning.result import Result
-from finetuning.run_log import closing_table
+from finetuning.run_log import closing_table, read_results
 from finetuning.squad import Question, place_answers, read_contexts, read_questions
-from pretraining.environment import Ranks
+from finetuning.stopping import Asked
+from finetuning.subset import subset
+from pretraining.environment import read_ranks
+from pretraining.files import read_json
 
 CHAINED = "_chain"  # what the name of a set ends with when its paragraphs were chosen by the first stage
 
@@ -52,16 +56,19 @@ class Decomposition:
         )
 
 
-def run_chain(options: Any, files: Mapping[str, str], first_stage: Prepare, ranks: Ranks) -> dict[str, Any]:
+def run_chain(options: Any, files: Mapping[str, str], first_stage: Prepare, asked: Asked) -> dict[str, Any]:
     """Both stages, then `prediction.csv` (id, answer) and `all_results.json` with the decomposition; all ranks call it.
 
+    Those two are there once the second stage has finished; a stage that was finished before is not run again.
     Raises ValueError without a context file, a training and a validation set.
     """
     if not options.context_file or not {"train", "validation"} <= set(files):
         raise ValueError("--chain true needs two-stage data: --train_file, --validation_file and --context_file")
-    directory = Path(options.output_dir or "runs/finetuning/chain")
-    choice = run_recipe(replace(options, output_dir=str(directory / "multiple_choice")), "multiple_choice", first_stage)
-    splits = chain_splits(options, files, choice.predictions)
+    directory = output_directory(options, "chain")
+    first = replace(options, output_dir=str(directory / "multiple_choice"))
+    choice = run_recipe(first, "multiple_choice", first_stage, asked=asked)
+    choices = read_choices_made(directory / "multiple_choice", [name for name in files if name != "train"])
+    splits = chain_splits(options, files, choices)
     second = replace(
         options,
         output_dir=str(directory / "qa"),
@@ -78,17 +85,26 @@ def run_chain(options: Any, files: Mapping[str, str], first_stage: Prepare, rank
         recipes.append(recipe)
         return prepared
 
-    answers = run_recipe(second, "qa", second_stage)
-    found = decompose(recipes[0], answers, choice)
-    results = chain_results(found, choice, answers)
-    if ranks.is_main:
+    def write(answers: Result) -> None:
         last = "test" if "test" in files else "validation"
         texts = {name: one["text"] for name, one in answers.predictions[last + CHAINED].items()}
         write_csv(directory / "prediction.csv", ["id", "answer"], texts.items())
-        write_json(directory / "all_results.json", results)
-        print(closing_table(f"chain in {directory}", results))
+        found = decompose(recipes[0], answers)
+        write_json(directory / RESULTS_NAME, chain_results(found, choice.results, answers))
         print(found.sentence())
+
+    run_recipe(second, "qa", second_stage, asked=asked, finish=write)
+    results = read_results(directory)
+    if read_ranks().is_main:
+        print(closing_table(f"chain in {directory}", results))
     return results
+
+
+def read_choices_made(directory: Path, names: Sequence[str]) -> dict[str, Any]:
+    """The first stage's predictions by set and example id, from its files."""
+    main = "test" if "test" in names else "validation"
+    places = {name: directory if name == main else directory / name for name in names}
+    return {name: read_json(place / "predictions.json") for name, place in places.items()}
 
 
 def chain_splits(
@@ -99,8 +115,8 @@ def chain_splits(
     contexts = read_contexts(options.context_file, bad)
     splits = {}
     for name, file in files.items():
-        most = options.max_train_samples if name == "train" else options.max_eval_samples
-        questions = cut(read_questions(file, context_file=options.context_file, on_bad_text=bad), most)
+        questions = read_questions(file, context_file=options.context_file, on_bad_text=bad)
+        questions = subset(questions, sample_limit(options, name), lambda one: one.id)
         if name != "test":
             splits[name] = questions
         if name != "train":
@@ -137,7 +153,7 @@ def prepare_qa(
     return Prepared(recipe, found), recipe
 
 
-def decompose(recipe: QARecipe, answers: Result, choice: Result) -> Decomposition:
+def decompose(recipe: QARecipe, answers: Result) -> Decomposition:
     """Exact match of the validation set: right paragraph given, chain, and chain by whether the choice was right."""
     examples = dict(recipe.evaluation_sets["validation" + CHAINED].examples)
     given = dict(recipe.evaluation_sets["validation"].examples)
@@ -159,11 +175,13 @@ def decompose(recipe: QARecipe, answers: Result, choice: Result) -> Decompositio
     )
 
 
-def chain_results(found: Decomposition, choice: Result, answers: Result) -> dict[str, Any]:
+def chain_results(found: Decomposition, choice: Mapping[str, Any], answers: Result) -> dict[str, Any]:
     """The flat content of the chain's all_results.json."""
     return {
         "schema_version": 1,
-        "eval_choice_accuracy": choice.scores.get("eval_accuracy"),
+        "status": answers.status if choice["status"] == "done" else choice["status"],
+        "metric": "exact_match_chain",
+        "eval_choice_accuracy": choice.get("eval_accuracy"),
         "eval_choice_right": found.choice_right,
         "eval_examples": found.examples,
         "eval_exact_match_right_paragraph": found.with_right_paragraph,
@@ -171,7 +189,7 @@ def chain_results(found: Decomposition, choice: Result, answers: Result) -> dict
         "eval_exact_match_choice_right": found.where_choice_right,
         "eval_exact_match_choice_wrong": found.where_choice_wrong,
         "eval_points_lost_by_choice": found.with_right_paragraph - found.of_chain,
-        "choice_status": choice.status,
+        "choice_status": choice["status"],
         "qa_status": answers.status,
-        "seconds": choice.seconds + answers.seconds,
+        "seconds": choice["seconds"] + answers.seconds,
     }

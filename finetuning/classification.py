@@ -14,8 +14,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.command import finish_world, given_files, guarded, open_world
+from finetuning.command import finish_world, given_files, open_world, output_directory
 from finetuning.dataset_records import read_dataset
+from finetuning.exit_status import guarded
 from finetuning.labelled_text import (
     SPLIT_NAMES,
     Columns,
@@ -28,6 +29,7 @@ from finetuning.labelled_text import (
 )
 from finetuning.recipe import option
 from finetuning.record_files import OnBadText
+from finetuning.stopping import Asked
 from finetuning.text_command import TextOptions, TextTask, run_task
 from pretraining.environment import Ranks
 from pretraining.options import parse_options
@@ -57,14 +59,14 @@ class ClassificationOptions(TextOptions):
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
     options = parse_options(ClassificationOptions, argv, description=__doc__)
-    return guarded(lambda: run(options))
+    return guarded(lambda asked: run(options, asked), output_directory(options, "classification"))
 
 
-def run(options: ClassificationOptions) -> int:
+def run(options: ClassificationOptions, asked: Asked) -> int:
     """The command for parsed options."""
     ranks = open_world(options)
     task = read_task(options, ranks)
-    run_task(task, options, Path(options.output_dir or "runs/finetuning/classification"), ranks)
+    run_task(task, options, output_directory(options, "classification"), ranks, asked)
     finish_world()
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,19 +10,23 @@ from typing import Any, TypeVar
 
 import torch
 import transformers
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from finetuning.batches import batch_shape
-from finetuning.encoder import default_model, load_encoder, load_tokenizer
+from finetuning.encoder import default_model, load_config, load_encoder, load_tokenizer
+from finetuning.finished import RESULTS_NAME, finished_results, weights_digest
+from finetuning.predictions import write_json
 from finetuning.preflight import Preflight
 from finetuning.recipe import FinetuningOptions, Recipe
-from finetuning.result import Result, write_result
+from finetuning.result import Result, write_predictions
 from finetuning.run_log import closing_table
-from finetuning.run_state import STATE_NAME
+from finetuning.run_state import STATE_NAME, run_fingerprint
 from finetuning.saved_model import load_head, save_model
+from finetuning.stopping import Asked, Stopping, never
 from finetuning.training import finetune, open_engine
-from pretraining.agreement import barrier, broadcast_json
-from pretraining.engines.engine import full_weights
+from pretraining.agreement import barrier, broadcast_json, fail_together
+from pretraining.engines.engine import Engine, full_weights
 from pretraining.environment import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 from pretraining.ownership import Ownership
 from shards.small_world import write_small_world
@@ -45,21 +48,12 @@ class Prepared:
 Prepare = Callable[[PreTrainedTokenizerBase, PretrainedConfig], Prepared]
 
 
-def guarded(run: Callable[[], int]) -> int:
-    """The exit status of a command: a ValueError is the user's to mend, and becomes a message and status 2."""
-    try:
-        return run()
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
-    except torch.OutOfMemoryError as error:
-        print(
-            f"error: out of memory ({str(error).splitlines()[0]}): lower --per_device_train_batch_size (the global "
-            "batch and the result stay the same), --per_device_eval_batch_size or --max_seq_length",
-            file=sys.stderr,
-            flush=True,
-        )
-        return 2
+@dataclass(frozen=True)
+class Outcome:
+    """What a command has of a run: its all_results.json, and the whole result unless it was finished before."""
+
+    results: dict[str, Any]
+    result: Result | None
 
 
 def open_world(options: FinetuningOptions) -> Ranks:
@@ -105,56 +99,121 @@ def model_name(options: FinetuningOptions) -> str:
     return options.model_name_or_path or default_model()
 
 
+def output_directory(options: FinetuningOptions, name: str) -> Path:
+    """Where a recipe's files go: --output_dir, or the default of its name."""
+    return Path(options.output_dir or f"runs/finetuning/{name}")
+
+
 def run_recipe(
-    options: FinetuningOptions, name: str, prepare: Prepare, *, extra: Mapping[str, Any] | None = None
-) -> Result:
-    """Load, prepare, train, evaluate, write. Every rank calls it; the main rank writes and prints."""
+    options: FinetuningOptions,
+    name: str,
+    prepare: Prepare,
+    *,
+    asked: Asked = never,
+    finish: Callable[[Result], None] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Load, prepare, train, evaluate, write; a run that was finished before is read. Every rank calls it.
+
+    The main rank writes and prints; it calls `finish` before all_results.json, whose presence says that nothing is left
+    to do. `extra` goes into that file. Raises Interrupted, all saved, once `asked` gives a reason.
+    """
     ranks = open_world(options)
-    directory = Path(options.output_dir or f"runs/finetuning/{name}")
+    directory = output_directory(options, name)
     owner = Ownership(directory)
-    if ranks.is_main:
-        owner.take()
+    _on_main(owner.take, ranks, "taking the output directory")
+    try:
+        return _run_owned(options, directory, prepare, ranks, asked, finish, extra or {})
+    finally:
+        owner.release()
+
+
+def _run_owned(
+    options: FinetuningOptions,
+    directory: Path,
+    prepare: Prepare,
+    ranks: Ranks,
+    asked: Asked,
+    finish: Callable[[Result], None] | None,
+    extra: Mapping[str, Any],
+) -> Outcome:
     source = broadcast_json(model_name(options))
+    options = replace(options, model_name_or_path=source)
     quieten_transformers()
     tokenizer = load_tokenizer(source)
-    encoder = load_encoder(source, from_scratch=options.from_scratch, seed=options.seed, dropout=options.dropout)
-    prepared = prepare(tokenizer, encoder.config)
-    say = print if ranks.is_main else (lambda *words: None)
-    weights = "random weights in the shape of" if options.from_scratch else "weights of"
-    say(f"{name}: {len(prepared.recipe.train_features)} training rows, {weights} {source}")
-    for line in prepared.preflight.lines():
-        say(line)
-    torch.manual_seed(options.seed)
-    model = prepared.recipe.build_model(encoder)
-    if options.num_train_epochs == 0 and not load_head(model, source, prepared.recipe.name):
-        say(f"warning: {source} has no head of this recipe: the scores are those of a random one")
-    engine = open_engine(model, options, batch_shape(options, ranks.world_size))
-    result = finetune(prepared.recipe, model, options, engine=engine, directory=directory)
+    prepared = prepare(tokenizer, load_config(source, dropout=options.dropout))
+    recipe, shape = prepared.recipe, batch_shape(options, ranks.world_size)
+    weights = broadcast_json(weights_digest(source) if ranks.is_main else None)
+    fingerprint = run_fingerprint(recipe, options, shape.global_rows, weights)
+    again = not options.resume_from_checkpoint
+    before = _on_main(lambda: finished_results(directory, fingerprint, again=again), ranks, "looking at its results")
+    if before is not None:
+        if ranks.is_main:
+            shutil.rmtree(directory / STATE_NAME, ignore_errors=True)
+            print(closing_table(f"{recipe.name} in {directory}: finished before, not run again", before), flush=True)
+        return Outcome(before, None)
+    engine, model = _build(prepared, tokenizer, options, ranks)
+    Stopping(asked).check()
+    result = finetune(recipe, model, options, engine=engine, directory=directory, asked=asked, weights=weights)
     if options.save_model and result.updates:
         weights_by_name = full_weights(engine)
         if ranks.is_main:
-            save_model(
-                weights_by_name, model, directory / "best", tokenizer=tokenizer, recipe_name=prepared.recipe.name
-            )
+            save_model(weights_by_name, model, directory / "best", tokenizer=tokenizer, recipe_name=recipe.name)
+    kept = {"fingerprint": fingerprint, "metric": recipe.metric, "seed": options.seed}
+    kept |= {"model": source, "from_scratch": options.from_scratch, **extra}
+    results = {**result.as_json(), **prepared.preflight.figures, **kept}
     if ranks.is_main:
-        _write(prepared, result, directory, {**(extra or {}), "model": source, "from_scratch": options.from_scratch})
+        write_predictions(recipe, result, directory)
+        if finish is not None:
+            finish(result)
+        write_json(directory / RESULTS_NAME, results)
+        _tell(recipe, result, directory, {**result.as_json(), **kept})
         shutil.rmtree(directory / STATE_NAME, ignore_errors=True)  # finished: nothing to resume
     barrier()
-    owner.release()
-    return result
+    return Outcome(results, result)
 
 
-def _write(prepared: Prepared, result: Result, directory: Path, extra: Mapping[str, Any]) -> None:
-    write_result(prepared.recipe, result, directory, {**prepared.preflight.figures, **extra})
-    print(closing_table(f"{prepared.recipe.name} in {directory}", {**result.as_json(), **extra}))
+def _build(
+    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, options: FinetuningOptions, ranks: Ranks
+) -> tuple[Engine, nn.Module]:
+    """Say what is about to be trained, and build it."""
+    recipe, source = prepared.recipe, str(options.model_name_or_path)
+    say = print if ranks.is_main else (lambda *words: None)
+    weights = "random weights in the shape of" if options.from_scratch else "weights of"
+    say(f"{recipe.name}: {len(recipe.train_features)} training rows, {weights} {source}")
+    for line in prepared.preflight.lines():
+        say(line)
+    encoder = load_encoder(source, from_scratch=options.from_scratch, seed=options.seed, dropout=options.dropout)
+    torch.manual_seed(options.seed)
+    model = recipe.build_model(encoder)
+    if options.num_train_epochs == 0 and not load_head(model, source, recipe.name):
+        say(f"warning: {source} has no head of this recipe: the scores are those of a random one")
+    return open_engine(model, options, batch_shape(options, ranks.world_size)), model
+
+
+def _on_main(work: Callable[[], Any], ranks: Ranks, doing: str) -> Any:
+    """What `work` gives on the main rank, on every rank; its ValueError or OSError is raised on every rank."""
+    found, error = None, None
+    if ranks.is_main:
+        try:
+            found = work()
+        except (ValueError, OSError) as caught:
+            error = caught
+    fail_together(error, doing)
+    return broadcast_json(found)
+
+
+def _tell(recipe: Recipe, result: Result, directory: Path, results: Mapping[str, Any]) -> None:
+    print(closing_table(f"{recipe.name} in {directory}", results))
     if result.status != "done":
         print(f"FAILED ({result.status}): {result.reason}")
-    sets = prepared.recipe.evaluation_sets
+    sets = recipe.evaluation_sets
     scored = [name for name in result.predictions if name != "validation" and sets[name].labelled]
-    if result.selection_gain and not scored:
+    if result.selection_optimism is not None and not scored:
         print(
-            f"note: the best epoch was picked on the scored set itself: {result.selection_gain:+.4g} over the last "
-            "epoch is the optimism of that; score a test set for a figure without it"
+            f"note: the best of {len(result.history)} epochs was picked on the scored set itself; {recipe.metric} is "
+            f"about {result.selection_optimism:.3g} too high (cross-fitted: each half of the examples scored at the "
+            "epoch that the other half picks); score a test set for a figure without it"
         )
 
 

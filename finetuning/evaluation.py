@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from finetuning.batches import evaluation_batches, row_length
 from finetuning.predictions import RowCollector, require_each_id_once
 from finetuning.recipe import Batch, EvaluationSet, Feature, Recipe
+from pretraining.faults import fault_point
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,18 @@ class Evaluation:
     seconds: float = 0.0
 
 
-def evaluate(recipe: Recipe, engine: Any, evaluation_set: EvaluationSet, *, batch_rows: int) -> Evaluation:
+def evaluate(
+    recipe: Recipe,
+    engine: Any,
+    evaluation_set: EvaluationSet,
+    *,
+    batch_rows: int,
+    check: Callable[[], None] | None = None,
+) -> Evaluation:
     """Predict a set and score it; every rank must call this, and every rank gets the whole result.
 
-    The model is in evaluation mode meanwhile, and back in its former mode afterwards.
+    The model is in evaluation mode meanwhile, and back in its former mode afterwards. `check` is called after each
+    batch, as often on every rank, and may end the evaluation by raising.
     """
     features = evaluation_set.features
     lengths = np.array([row_length(feature) for feature in features], dtype=np.int64)
@@ -40,6 +49,9 @@ def evaluate(recipe: Recipe, engine: Any, evaluation_set: EvaluationSet, *, batc
                 lengths, batch_rows=batch_rows, rank=engine.ranks.rank, world_size=engine.ranks.world_size
             ):
                 _predict_batch(recipe, engine, features, rows, shortest, collector, evaluation_set.labelled)
+                fault_point("finetuning.evaluation", rank=engine.ranks.rank)
+                if check is not None:
+                    check()
     finally:
         if was_training:
             engine.train()

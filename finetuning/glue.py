@@ -16,12 +16,14 @@ from typing import Any
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.command import finish_world, guarded, open_world
+from finetuning.command import finish_world, open_world, output_directory
 from finetuning.dataset_records import read_dataset
+from finetuning.exit_status import guarded
 from finetuning.glue_table import glue_rows, write_table
 from finetuning.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue
 from finetuning.labelled_text import LabelledText
 from finetuning.recipe import option
+from finetuning.stopping import Asked
 from finetuning.text_command import TextOptions, TextTask, run_task
 from pretraining.environment import Ranks
 from pretraining.options import parse_options
@@ -41,14 +43,14 @@ class GlueOptions(TextOptions):
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
     options = parse_options(GlueOptions, argv, description=__doc__)
-    return guarded(lambda: run(options))
+    return guarded(lambda asked: run(options, asked), output_directory(options, "glue"))
 
 
-def run(options: GlueOptions) -> int:
+def run(options: GlueOptions, asked: Asked) -> int:
     """The command for parsed options: every task asked for, then the table."""
     tasks = tasks_of(options)
     ranks = open_world(options)
-    directory = Path(options.output_dir or "runs/finetuning/glue")
+    directory = output_directory(options, "glue")
     places = {task.name: directory if len(tasks) == 1 else directory / task.name for task in tasks}
     found: dict[str, list[dict[str, Any]]] = {}
     for task in tasks:
@@ -57,7 +59,7 @@ def run(options: GlueOptions) -> int:
             if ranks.is_main:
                 print(f"{task.title}: no files in {options.data_dir}, skipped", flush=True)
             continue
-        found[task.name] = run_glue_task(task, splits, options, places[task.name], ranks)
+        found[task.name] = run_glue_task(task, splits, options, places[task.name], ranks, asked)
     if not found:
         raise ValueError(f"--data_dir {options.data_dir} holds none of {', '.join(task.folder for task in tasks)}")
     if ranks.is_main:
@@ -94,7 +96,12 @@ def read_splits(task: GlueTask, options: GlueOptions) -> Mapping[str, list[Label
 
 
 def run_glue_task(
-    task: GlueTask, splits: Mapping[str, list[LabelledText]], options: GlueOptions, directory: Path, ranks: Ranks
+    task: GlueTask,
+    splits: Mapping[str, list[LabelledText]],
+    options: GlueOptions,
+    directory: Path,
+    ranks: Ranks,
+    asked: Asked,
 ) -> list[dict[str, Any]]:
     """Every seed of one task; the results say whether it was started from MNLI."""
     started = options.mnli_checkpoint is not None and task.name in STARTED_FROM_MNLI
@@ -103,7 +110,7 @@ def run_glue_task(
         if ranks.is_main:
             print(f"{task.title}: started from {options.mnli_checkpoint}, which has seen MNLI", flush=True)
     whole = TextTask(f"glue_{task.name}", task.labels, splits, task.metrics, task)
-    return [{**result, "started_from_mnli": started} for result in run_task(whole, options, directory, ranks)]
+    return [{**result, "started_from_mnli": started} for result in run_task(whole, options, directory, ranks, asked)]
 
 
 def collect_submissions(

@@ -68,7 +68,7 @@ def write_table(rows: Sequence[Row], directory: Path, *, missing: Sequence[str] 
         lines.append(f"Not run, no data: {', '.join(missing)}; the average is not that of GLUE.")
     lines += [
         "Validation scores in percent; the best epoch was picked on the same examples, so they are optimistic"
-        " (`selection_gain` in all_results.json says by how much over the last epoch).",
+        " (by about `selection_optimism` in all_results.json).",
         "WNLI's validation set contradicts its training set by design: the majority rate is the usual best.",
     ]
     text = "\n".join(lines) + "\n"

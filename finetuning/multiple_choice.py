@@ -19,12 +19,23 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 from finetuning.chain import run_chain
 from finetuning.choice_recipe import ChoiceRecipe
 from finetuning.choices import ChoiceQuestion, choices_from_rows, has_labels, read_choices
-from finetuning.command import Prepared, finish_world, for_small_world, given_files, guarded, open_world, run_recipe
+from finetuning.command import (
+    Prepared,
+    finish_world,
+    for_small_world,
+    given_files,
+    open_world,
+    output_directory,
+    run_recipe,
+)
+from finetuning.exit_status import guarded
 from finetuning.pair_template import row_limit
 from finetuning.preflight import Preflight, note_label_balance, note_shared_texts
 from finetuning.qa import QAOptions
-from finetuning.question_sets import bad_text, cut, load_splits
+from finetuning.question_sets import bad_text, load_splits, sample_limit
 from finetuning.recipe import option
+from finetuning.stopping import Asked
+from finetuning.subset import subset
 from pretraining.options import parse_options
 
 if TYPE_CHECKING:
@@ -44,10 +55,11 @@ class MultipleChoiceOptions(QAOptions):
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
     options = for_small_world(parse_options(MultipleChoiceOptions, argv, description=__doc__))
-    return guarded(lambda: run(options))
+    name = "chain" if options.chain else "multiple_choice"
+    return guarded(lambda asked: run(options, asked), output_directory(options, name))
 
 
-def run(options: MultipleChoiceOptions) -> int:
+def run(options: MultipleChoiceOptions, asked: Asked) -> int:
     """The command for parsed options."""
     ranks = open_world(options)
     files = {} if options.dataset_name else given_files(options, "multiple_choice", ranks)
@@ -56,9 +68,9 @@ def run(options: MultipleChoiceOptions) -> int:
         return prepare(options, files, tokenizer, config)
 
     if options.chain:
-        run_chain(options, files, first_stage, ranks)
+        run_chain(options, files, first_stage, asked)
     else:
-        run_recipe(options, "multiple_choice", first_stage)
+        run_recipe(options, "multiple_choice", first_stage, asked=asked)
     finish_world()
     return 0
 
@@ -71,7 +83,7 @@ def prepare(
     splits: dict[str, list[ChoiceQuestion]] = {}
     unlabelled = []
     for name, questions in read_sets(options, files).items():
-        splits[name] = cut(questions, options.max_train_samples if name == "train" else options.max_eval_samples)
+        splits[name] = subset(questions, sample_limit(options, name), lambda one: one.id)
         found.note(f"{name}_examples", len(splits[name]))
         if not has_labels(splits[name], name):
             if name != "test":

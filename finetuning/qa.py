@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.command import Prepared, finish_world, for_small_world, given_files, guarded, open_world, run_recipe
+from finetuning.command import (
+    Prepared,
+    finish_world,
+    for_small_world,
+    given_files,
+    open_world,
+    output_directory,
+    run_recipe,
+)
+from finetuning.exit_status import guarded
 from finetuning.pair_template import row_limit
 from finetuning.preflight import Preflight, note_shared_texts
 from finetuning.qa_recipe import QARecipe, QASettings
@@ -23,6 +32,7 @@ from finetuning.question_sets import note_answers, note_windows, read_question_s
 from finetuning.recipe import FinetuningOptions, option
 from finetuning.spans import SpanLimits
 from finetuning.squad import Question, check_answers, place_answers
+from finetuning.stopping import Asked
 from finetuning.windows import Windows
 from pretraining.options import parse_options
 
@@ -47,14 +57,14 @@ class QAOptions(FinetuningOptions):
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
     options = for_small_world(parse_options(QAOptions, argv, description=__doc__))
-    return guarded(lambda: run(options))
+    return guarded(lambda asked: run(options, asked), output_directory(options, "qa"))
 
 
-def run(options: QAOptions) -> int:
+def run(options: QAOptions, asked: Asked) -> int:
     """The command for parsed options."""
     ranks = open_world(options)
     files = {} if options.dataset_name else given_files(options, "qa", ranks)
-    run_recipe(options, "qa", lambda tokenizer, config: prepare(options, files, tokenizer, config))
+    run_recipe(options, "qa", lambda tokenizer, config: prepare(options, files, tokenizer, config), asked=asked)
     finish_world()
     return 0
 

@@ -101,7 +101,8 @@ class QARecipe:
                 self.train_features = list(rows)
             else:
                 examples = {question.id: question for question in questions}
-                self.evaluation_sets[name] = EvaluationSet(rows, examples, name not in unlabelled)
+                groups = {question.id: question.group for question in questions}
+                self.evaluation_sets[name] = EvaluationSet(rows, examples, name not in unlabelled, groups)
 
     def build_model(self, encoder: nn.Module) -> QAModel:
         """The encoder with a new head."""

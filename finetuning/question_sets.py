@@ -9,6 +9,7 @@ from finetuning.dataset_records import read_dataset
 from finetuning.preflight import Preflight
 from finetuning.record_files import OnBadText
 from finetuning.squad import AnswerRepairs, Question, questions_from_rows, read_questions
+from finetuning.subset import subset
 from finetuning.windows import WindowCounts
 
 
@@ -24,7 +25,7 @@ class QuestionSource(Protocol):
 
 
 def read_question_sets(options: QuestionSource, files: Mapping[str, str]) -> dict[str, list[Question]]:
-    """Questions by split, cut to the first N examples where asked for (examples, never rows)."""
+    """Questions by split, or a subset of them where asked for (examples, never rows)."""
     if options.dataset_name:
         found = {
             name: questions_from_rows(rows, f"{options.dataset_name} {name}")
@@ -37,9 +38,13 @@ def read_question_sets(options: QuestionSource, files: Mapping[str, str]) -> dic
             for name, file in files.items()
         }
     return {
-        name: cut(questions, options.max_train_samples if name == "train" else options.max_eval_samples)
-        for name, questions in found.items()
+        name: subset(questions, sample_limit(options, name), lambda one: one.id) for name, questions in found.items()
     }
+
+
+def sample_limit(options: QuestionSource, split: str) -> int | None:
+    """At most so many examples of a split."""
+    return options.max_train_samples if split == "train" else options.max_eval_samples
 
 
 def bad_text(choice: str) -> OnBadText:
@@ -47,13 +52,6 @@ def bad_text(choice: str) -> OnBadText:
     if choice not in ("stop", "replace"):
         raise ValueError(f"--on_bad_text {choice}: use stop or replace")
     return "replace" if choice == "replace" else "stop"
-
-
-def cut(examples: Sequence[Any], most: int | None) -> list[Any]:
-    """The first `most` examples."""
-    if most is not None and most < 1:
-        raise ValueError(f"--max_train_samples and --max_eval_samples are {most}: use 1 or more")
-    return list(examples[:most])
 
 
 def load_splits(name: str, config: str | None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class EvaluationSet:
     features: Sequence[Feature]
     examples: Mapping[str, Any]  # by example id, in file order
     labelled: bool = True
+    groups: Mapping[str, str] = field(default_factory=dict)  # by example id: what some share, such as a paragraph
 
 
 class Recipe(Protocol):
@@ -117,8 +118,8 @@ class FinetuningOptions:
     dataset_name: str | None = option(None, "Name or saved directory of a `datasets` data set, instead of files.")
     dataset_config_name: str | None = option(None, "Configuration of --dataset_name.")
     max_seq_length: int = option(384, "Longest row in tokens, special tokens included.")
-    max_train_samples: int | None = option(None, "Use only the first N training examples.")
-    max_eval_samples: int | None = option(None, "Use only the first N validation and test examples.")
+    max_train_samples: int | None = option(None, "Use only N training examples, chosen by a hash of their ids.")
+    max_eval_samples: int | None = option(None, "The same for the validation and the test examples.")
     strict: bool = option(False, "Refuse input that the preflight would otherwise repair or drop.")
 
     num_train_epochs: float = option(3.0, "Passes over the training rows; 0 only evaluates.")

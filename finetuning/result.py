@@ -11,6 +11,7 @@ from typing import Any
 from finetuning.batches import BatchShape
 from finetuning.collapse import collapse_reason, likely_cause
 from finetuning.evaluation import Evaluation
+from finetuning.optimism import selection_optimism, split_in_halves
 from finetuning.predictions import write_json
 from finetuning.recipe import FinetuningOptions, Recipe
 from finetuning.run_state import Progress
@@ -32,7 +33,8 @@ class Result:
     updates: int
     train_rows_per_second: float | None = None
     best_epoch: float | None = None
-    selection_gain: float | None = None  # best minus last validation score: the optimism of picking on the scored set
+    selection_gain: float | None = None  # best minus last validation score
+    selection_optimism: float | None = None  # of the best one as a score, since it was picked there: cross-fitted
     reason: str | None = None  # of a status other than "done"
     stopped_early: bool = False
     not_finite_updates: int = 0
@@ -48,6 +50,7 @@ class Result:
             "epoch": self.epochs,
             "best_epoch": self.best_epoch,
             "selection_gain": self.selection_gain,
+            "selection_optimism": self.selection_optimism,
             "stopped_early": self.stopped_early,
             "updates": self.updates,
             "not_finite_updates": self.not_finite_updates,
@@ -92,14 +95,15 @@ def make_result(
         train_rows_per_second=progress.rows / progress.train_seconds if progress.train_seconds else None,
         best_epoch=progress.best_epoch,
         selection_gain=None if last is None or progress.best_score is None else progress.best_score - last,
+        selection_optimism=_optimism(recipe, progress),
         stopped_early=progress.stopped == "early",
         not_finite_updates=progress.not_finite,
         history=progress.history,
     )
 
 
-def write_result(recipe: Recipe, result: Result, directory: Path, extra: Mapping[str, Any] | None = None) -> None:
-    """all_results.json, history.json and the prediction files; the main rank's work.
+def write_predictions(recipe: Recipe, result: Result, directory: Path) -> None:
+    """history.json and the prediction files; the main rank's work.
 
     The files of "test" (of "validation" without a test) lie in `directory` itself, other sets' in a folder each.
     """
@@ -108,7 +112,14 @@ def write_result(recipe: Recipe, result: Result, directory: Path, extra: Mapping
     for name, predictions in result.predictions.items():
         recipe.write(predictions, recipe.evaluation_sets[name], directory if name == main else directory / name)
     write_json(directory / "history.json", {"schema_version": SCHEMA_VERSION, "validations": result.history})
-    write_json(directory / "all_results.json", {**result.as_json(), **(extra or {})})
+
+
+def _optimism(recipe: Recipe, progress: Progress) -> float | None:
+    validation = recipe.evaluation_sets.get("validation")
+    if validation is None or progress.best_score is None:
+        return None
+    first, second = split_in_halves(validation)
+    return selection_optimism(progress.best_score, progress.half_scores, (len(first), len(second)))
 
 
 def _judge(recipe: Recipe, evaluations: Mapping[str, Evaluation], progress: Progress) -> tuple[str, str | None]:

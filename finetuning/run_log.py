@@ -28,6 +28,7 @@ class RunLog:
         is_main: bool,
         total_updates: int,
         updates: int = 0,
+        closed: int = 0,
         report_to: str = "none",
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -36,7 +37,7 @@ class RunLog:
         if directory is None or not is_main:
             return
         directory.mkdir(parents=True, exist_ok=True)
-        drop_lines_after(directory / JOURNAL_NAME, updates)
+        drop_lines_after(directory / JOURNAL_NAME, updates, closed)
         self.file = (directory / JOURNAL_NAME).open("a", encoding="utf-8")
         self.reporters = build_reporters(report_to, directory, options or {})
         self.bar = tqdm(
@@ -82,14 +83,15 @@ class RunLog:
             self.file.write(json.dumps(finite) + "\n")
 
 
-def drop_lines_after(journal: Path, updates: int) -> None:
-    """Remove lines of updates that a resumed run will make again, and a torn last line."""
+def drop_lines_after(journal: Path, updates: int, closed: int) -> None:
+    """Remove lines of updates, and of validations after `closed`, that a resumed run makes again; and a torn line."""
     if not journal.is_file():
         return
     kept = []
     for line in journal.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["update"] <= updates:
+            values = json.loads(line)
+            if values["update"] <= (closed if "epoch" in values else updates):
                 kept.append(line)
         except (json.JSONDecodeError, KeyError, TypeError):
             continue

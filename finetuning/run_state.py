@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from finetuning.predictions import row_key
@@ -44,6 +45,7 @@ class Progress:
     """What a run has done so far."""
 
     updates: int = 0
+    closed: int = 0  # updates up to the end of the last epoch that was validated
     rows: int = 0
     train_seconds: float = 0.0
     seconds: float = 0.0  # all, evaluation included
@@ -54,6 +56,7 @@ class Progress:
     best_updates: int | None = None
     validations_since_best: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # one entry a validation
+    half_scores: list[list[float] | None] = field(default_factory=list)  # likewise, see finetuning/optimism.py
 
     def take_validation(self, scores: Mapping[str, float], metric: str, schedule: Schedule, patience: int) -> bool:
         """Enter a validation; True when it is the best so far (the first of equals stays)."""
@@ -75,12 +78,18 @@ class RunState:
     """Saves and restores a run through the engine; without a directory it only remembers the best weights."""
 
     def __init__(
-        self, engine: Engine, recipe: Recipe, options: FinetuningOptions, directory: Path | None, global_rows: int
+        self,
+        engine: Engine,
+        recipe: Recipe,
+        options: FinetuningOptions,
+        directory: Path | None,
+        global_rows: int,
+        weights: str = "",
     ) -> None:
         self.engine = engine
         self.directory = None if directory is None else directory / STATE_NAME
         self.resuming = options.resume_from_checkpoint
-        self.fingerprint = "" if directory is None else run_fingerprint(recipe, options, global_rows)
+        self.fingerprint = "" if directory is None else run_fingerprint(recipe, options, global_rows, weights)
         self.best: dict[str, torch.Tensor] = {}
 
     def resume(self, example: Mapping[str, Any]) -> Progress:
@@ -121,7 +130,8 @@ class RunState:
         if self.directory is None:
             return
         best = ((f"best:{name}", tensor) for name, tensor in self.best.items())
-        name = f"step-{progress.updates:08d}"
+        is_closed = progress.closed == progress.updates
+        name = f"step-{progress.updates:08d}-{int(is_closed):03d}"
         save_checkpoint(
             self.directory,
             name,
@@ -154,18 +164,21 @@ class RunState:
             barrier()
 
 
-def run_fingerprint(recipe: Recipe, options: FinetuningOptions, global_rows: int) -> str:
-    """sha256 over what decides a run: recipe, options that matter, the global batch, and the rows."""
+def run_fingerprint(recipe: Recipe, options: FinetuningOptions, global_rows: int, weights: str = "") -> str:
+    """sha256 over what decides a run: recipe, options that matter, the global batch, first weights, rows, examples."""
     deciding = {name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS}
-    content = {"recipe": recipe.name, **deciding, "global_batch_rows": global_rows}
+    content = {"recipe": recipe.name, **deciding, "global_batch_rows": global_rows, "weights": weights}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
     _add_rows(digest, recipe.train_features)
     for name, evaluation_set in sorted(recipe.evaluation_sets.items()):
         digest.update(name.encode())
         _add_rows(digest, evaluation_set.features)
+        for example in evaluation_set.examples.items():
+            digest.update(repr(example).encode())
     return digest.hexdigest()
 
 
 def _add_rows(digest: Any, features: Sequence[Feature]) -> None:
     for feature in features:
-        digest.update(repr((row_key(feature), feature["input_ids"])).encode())
+        content = [(name, value) for name, value in feature.items() if not isinstance(value, np.ndarray)]
+        digest.update(repr((row_key(feature), content)).encode())

@@ -15,7 +15,6 @@ from pretraining.interruption import EXIT_CODE
 from pretraining.ownership import Ownership
 
 REFERENCES = ("baseline", "best")
-OWN_METRICS = {"qa": "eval_exact_match", "multiple_choice": "eval_accuracy"}
 
 
 class SweepLog:
@@ -112,8 +111,7 @@ def _own_metric(sweep: Sweep, output_dir: Path) -> str | None:
     for cell in sweep.cells:
         where = cell_directory(output_dir, cell)
         if outcome(where, cell).scores:
-            name = read_json(where / "all_results.json").get("metric")
-            return f"eval_{name}" if name else OWN_METRICS.get(sweep.recipe, "eval_accuracy")
+            return f"eval_{read_json(where / 'all_results.json')['metric']}"
     return None
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from finetuning.batches import batch_shape
 from finetuning.command import Prepared, model_name, run_recipe
 from finetuning.encoder import load_config, load_tokenizer
 from finetuning.figures import draw_curves, draw_reliability
@@ -20,12 +18,12 @@ from finetuning.labelled_text import LabelledText
 from finetuning.pair_template import row_limit
 from finetuning.recipe import FinetuningOptions, option
 from finetuning.result import Result
-from finetuning.run_log import read_results
-from finetuning.run_state import STATE_NAME, run_fingerprint
+from finetuning.stopping import Asked
+from finetuning.subset import subset
 from finetuning.text_preflight import inspect_texts
 from finetuning.text_recipe import TextRecipe
 from finetuning.text_rows import TextSettings
-from pretraining.agreement import barrier, broadcast_json
+from pretraining.agreement import broadcast_json
 from pretraining.environment import Ranks
 
 
@@ -64,7 +62,7 @@ class TextTask:
     glue: GlueTask | None = None
 
 
-def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks) -> list[dict[str, Any]]:
+def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks, asked: Asked) -> list[dict[str, Any]]:
     """Train and score every seed (a finished one is read, not run again); every rank calls it.
 
     Returns the content of each seed's all_results.json. Files go to `directory`, or to its seed-N with several seeds.
@@ -79,33 +77,20 @@ def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks
         raise ValueError(f"--seeds {seeds}: name each once")
     places = {seed: directory / f"seed-{seed}" if len(seeds) > 1 else directory for seed in seeds}
     prepared = Prepared(recipe, preflight)
-    found = [run_seed(prepared, recipe, replace(options, seed=seed, seeds=[]), places[seed], ranks) for seed in seeds]
+    found = [
+        run_recipe(
+            replace(options, seed=seed, seeds=[], output_dir=str(place)),
+            recipe.name,
+            lambda tokenizer, config: prepared,
+            asked=asked,
+            finish=partial(draw, recipe, directory=place),
+        ).results
+        for seed, place in places.items()
+    ]
     if ranks.is_main and len(seeds) > 1:
         runs = {f"seed {seed}": place for seed, place in places.items()}
         draw_curves(runs, directory / "curves.png", title=f"{task.name}, {len(seeds)} seeds", metric=recipe.metric)
     return found
-
-
-def run_seed(
-    prepared: Prepared, recipe: TextRecipe, options: TextOptions, directory: Path, ranks: Ranks
-) -> dict[str, Any]:
-    """One seed: train, evaluate, write results, predictions, curves and the best model."""
-    rows = batch_shape(options, ranks.world_size).global_rows
-    fingerprint = run_fingerprint(recipe, options, rows)
-    finished = broadcast_json(finished_results(directory, fingerprint))
-    if finished is not None:
-        if ranks.is_main:
-            print(f"{directory}: finished before, not run again", flush=True)
-        return dict(finished)
-    extra = {"fingerprint": fingerprint, "metric": recipe.metric, "seed": options.seed}
-    result = run_recipe(
-        replace(options, output_dir=str(directory)), recipe.name, lambda tokenizer, config: prepared, extra=extra
-    )
-    if ranks.is_main:
-        draw(recipe, result, directory)
-        shutil.rmtree(directory / STATE_NAME, ignore_errors=True)
-    barrier()
-    return {**result.as_json(), **extra, **prepared.preflight.figures}
 
 
 def build_recipe(task: TextTask, options: TextOptions) -> TextRecipe:
@@ -113,7 +98,8 @@ def build_recipe(task: TextTask, options: TextOptions) -> TextRecipe:
     name = model_name(options)
     limits = {"train": options.max_train_samples}
     splits = {
-        split: subset(examples, limits.get(split, options.max_eval_samples)) for split, examples in task.splits.items()
+        split: subset(examples, limits.get(split, options.max_eval_samples), lambda one: one.example_id)
+        for split, examples in task.splits.items()
     }
     return TextRecipe(
         task.name,
@@ -124,33 +110,6 @@ def build_recipe(task: TextTask, options: TextOptions) -> TextRecipe:
         metrics=task.metrics,
         task=task.glue,
     )
-
-
-def subset(examples: Sequence[LabelledText], limit: int | None) -> list[LabelledText]:
-    """At most `limit` examples, in file order, chosen by a hash of their ids: files are often sorted by label."""
-    if limit is None or limit >= len(examples):
-        return list(examples)
-    if limit < 1:
-        raise ValueError(f"{limit} examples asked for: --max_train_samples and --max_eval_samples must be 1 or more")
-    ranked = sorted(examples, key=lambda one: hashlib.sha256(one.example_id.encode()).digest())[:limit]
-    chosen = {one.example_id for one in ranked}
-    return [one for one in examples if one.example_id in chosen]
-
-
-def finished_results(directory: Path, fingerprint: str) -> dict[str, Any] | None:
-    """all_results.json of the same run, finished before; None when it has yet to be made.
-
-    Raises ValueError when the directory holds the results of another run.
-    """
-    if not (directory / "all_results.json").is_file():
-        return None
-    found = read_results(directory)
-    if found.get("fingerprint") != fingerprint:
-        raise ValueError(
-            f"{directory} holds the results of a run with other options or data: choose another --output_dir, or "
-            "remove it"
-        )
-    return found
 
 
 def draw(recipe: TextRecipe, result: Result, directory: Path) -> None:

@@ -13,16 +13,20 @@ from torch import nn
 
 from finetuning.batches import BatchShape, batch_shape, row_length, training_order
 from finetuning.evaluation import Evaluation, evaluate, to_device
+from finetuning.optimism import half_scores
 from finetuning.recipe import FinetuningOptions, Recipe
 from finetuning.result import Result, make_result
 from finetuning.run_log import RunLog
 from finetuning.run_state import Progress, RunState
 from finetuning.schedule import Schedule, make_schedule
+from finetuning.stopping import Asked, FinetuningInterrupted, Stopping, never
 from finetuning.updates import micro_batches, reseed, train_update
 from pretraining.agreement import sum_over_ranks
 from pretraining.engines.engine import Engine, EngineOptions, build_engine
 from pretraining.environment import choose_device, read_ranks
+from pretraining.faults import fault_point
 from pretraining.optimizers import OptimizerOptions
+from pretraining.position import Interrupted
 
 FLUSH_UPDATES = 10  # the host reads the device this often
 MOST_NOT_FINITE = 5  # skipped updates after which a run is given up
@@ -41,6 +45,8 @@ class Run:
     progress: Progress
     log: RunLog
     example: dict[str, torch.Tensor]  # one row of model inputs, which some engines need to load a state
+    stopping: Stopping
+    started: float  # perf_counter, an interrupted run's seconds before it
     best: Evaluation | None = None  # of the validation set
 
 
@@ -51,27 +57,32 @@ def finetune(
     *,
     engine: Engine | None = None,
     directory: Path | None = None,
+    asked: Asked = never,
+    weights: str = "",
 ) -> Result:
     """Train, pick the best epoch on the set "validation", then score every evaluation set with it.
 
     Every rank calls it and gets the same result. `directory` keeps journal and resume state; without one nothing is
-    written (and nothing can be resumed). The model ends with the best epoch's weights.
+    written (and nothing can be resumed). `weights` is a digest of those the model starts with: a resume wants the same.
+    The model ends with the best epoch's weights. Raises FinetuningInterrupted on every rank, the state saved, once
+    `asked` gives a reason on one of them.
     """
-    started = time.perf_counter()
-    run = _open_run(recipe, model, options, engine, directory)
-    started -= run.progress.seconds  # an interrupted run's time counts
+    run = _open_run(recipe, model, options, engine, directory, asked, weights)
+    progress = run.progress
     try:
-        if run.progress.updates:
-            run.log.say(f"continuing after update {run.progress.updates} of {run.schedule.total_updates}")
-        while run.progress.updates < run.schedule.total_updates and not run.progress.stopped:
+        if progress.updates:
+            run.log.say(f"continuing after update {progress.updates} of {run.schedule.total_updates}")
+        while progress.closed < (progress.updates if progress.stopped else run.schedule.total_updates):
             _train_epoch(run)
             _validate(run)
-            run.progress.seconds = time.perf_counter() - started
-            run.state.save(run.progress)
+            progress.closed = progress.updates
+            _save(run)
         evaluations = _evaluate_best(run)
+    except Interrupted as interruption:
+        raise FinetuningInterrupted(str(interruption), progress.updates, run.schedule.total_updates) from None
     finally:
         run.log.close()
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - run.started
     hidden_size = int(getattr(getattr(model, "encoder", None), "hidden_size", 768))
     return make_result(recipe, options, run.schedule, run.shape, run.progress, evaluations, seconds, hidden_size)
 
@@ -102,12 +113,19 @@ def uses_bf16(choice: str) -> bool:
 
 
 def _open_run(
-    recipe: Recipe, model: nn.Module, options: FinetuningOptions, engine: Engine | None, directory: Path | None
+    recipe: Recipe,
+    model: nn.Module,
+    options: FinetuningOptions,
+    engine: Engine | None,
+    directory: Path | None,
+    asked: Asked,
+    weights: str,
 ) -> Run:
+    started = time.perf_counter()
     shape = batch_shape(options, read_ranks().world_size if engine is None else engine.ranks.world_size)
     schedule = make_schedule(options, len(recipe.train_features), shape)
     engine = engine or open_engine(model, options, shape)
-    state = RunState(engine, recipe, options, directory, shape.global_rows)
+    state = RunState(engine, recipe, options, directory, shape.global_rows, weights)
     example = _example(recipe, engine)
     progress = state.resume(example)
     log = RunLog(
@@ -115,10 +133,12 @@ def _open_run(
         is_main=engine.ranks.is_main,
         total_updates=schedule.total_updates,
         updates=progress.updates,
+        closed=progress.closed,
         report_to=options.report_to,
         options=asdict(options),
     )
-    return Run(recipe, options, engine, shape, schedule, state, progress, log, example)
+    started -= progress.seconds
+    return Run(recipe, options, engine, shape, schedule, state, progress, log, example, Stopping(asked), started)
 
 
 def _example(recipe: Recipe, engine: Engine) -> dict[str, torch.Tensor]:
@@ -131,32 +151,42 @@ def _example(recipe: Recipe, engine: Engine) -> dict[str, torch.Tensor]:
 
 
 def _train_epoch(run: Run) -> None:
-    """The rest of the epoch that the progress is in."""
+    """The rest of the epoch that the progress is in; nothing is left of one that was cut off in its validation."""
     features, progress, ranks = run.recipe.train_features, run.progress, run.engine.ranks
     lengths = np.array([row_length(feature) for feature in features], dtype=np.int64)
-    epoch = run.schedule.epoch_of(progress.updates)
+    epoch = run.schedule.epoch_of(progress.closed)
     batches = training_order(lengths, batch_rows=run.shape.global_rows, seed=run.options.seed, epoch=epoch)
     filler = features[int(lengths.argmin())]
     run.engine.train()
+    run.stopping.restart()
     pending: list[tuple[int, float, dict[str, torch.Tensor]]] = []
     mark = time.perf_counter()
     for batch in batches[progress.updates - epoch * run.schedule.updates_per_epoch :]:
         if progress.updates >= run.schedule.total_updates or progress.stopped:
             break
+        fault_point("finetuning.update", rank=ranks.rank)
         parts = micro_batches(features, batch, run.shape, filler, rank=ranks.rank, world_size=ranks.world_size)
         rate = run.schedule.learning_rate(progress.updates)
         reseed(run.options.seed, progress.updates, ranks.rank)
         pending.append((progress.updates + 1, rate, train_update(run.recipe, run.engine, parts, rate)))
         progress.updates += 1
         progress.rows += len(batch)
-        if len(pending) == FLUSH_UPDATES or _saves_here(run):
+        reason = run.stopping.reason()
+        if len(pending) == FLUSH_UPDATES or _saves_here(run) or reason:
             _flush(run, pending)
-        if _saves_here(run):
+        if _saves_here(run) or reason:
             progress.train_seconds += time.perf_counter() - mark
-            run.state.save(progress)
+            _save(run)
             mark = time.perf_counter()
+        if reason:
+            raise Interrupted(reason)
     _flush(run, pending)
     progress.train_seconds += time.perf_counter() - mark
+
+
+def _save(run: Run) -> None:
+    run.progress.seconds = time.perf_counter() - run.started
+    run.state.save(run.progress)
 
 
 def _saves_here(run: Run) -> bool:
@@ -187,10 +217,17 @@ def _validate(run: Run) -> None:
     validation = run.recipe.evaluation_sets.get("validation")
     if validation is None or not validation.labelled:
         return
-    found = evaluate(run.recipe, run.engine, validation, batch_rows=run.options.per_device_eval_batch_size)
+    rows = run.options.per_device_eval_batch_size
+    run.stopping.restart()
+    try:
+        found = evaluate(run.recipe, run.engine, validation, batch_rows=rows, check=run.stopping.check)
+    except Interrupted:
+        _save(run)  # with the epoch still open: the resumed run validates first
+        raise
     if run.progress.take_validation(found.scores, run.recipe.metric, run.schedule, run.options.early_stopping_patience):
         run.best = found
         run.state.keep_best()
+    run.progress.half_scores.append(half_scores(run.recipe, validation, found.predictions))
     epoch = run.progress.history[-1]["epoch"]
     run.log.validation(run.progress.updates, epoch, found.scores)
     run.log.say(f"epoch {epoch:g}: " + ", ".join(f"{name} {value:.4f}" for name, value in found.scores.items()))
@@ -201,10 +238,12 @@ def _evaluate_best(run: Run) -> Mapping[str, Evaluation]:
     if run.progress.history and run.progress.history[-1]["updates"] != run.progress.best_updates:
         run.state.restore_best(run.example)
     found = {}
+    rows = run.options.per_device_eval_batch_size
     for name, evaluation_set in run.recipe.evaluation_sets.items():
         if name == "validation" and run.best is not None:
             found[name] = run.best
         else:
-            rows = run.options.per_device_eval_batch_size
-            found[name] = evaluate(run.recipe, run.engine, evaluation_set, batch_rows=rows)
+            run.stopping.restart()
+            check = run.stopping.check
+            found[name] = evaluate(run.recipe, run.engine, evaluation_set, batch_rows=rows, check=check)
     return found

@@ -67,7 +67,7 @@ def test_it_learns_and_the_validation_file_scores_the_same_through_the_test_path
     assert "not run again" in capsys.readouterr().out
     assert (out / "all_results.json").read_bytes() == before
     assert classification.main([*arguments, "--weight_decay", "0.5"]) == 2
-    assert "other options or data" in capsys.readouterr().err
+    assert "other options, data or weights" in capsys.readouterr().err
 
 
 def test_scores_do_not_depend_on_the_evaluation_batch(files, tmp_path):

@@ -1,6 +1,11 @@
 """The launchable recipes from a command line to their files, in this process."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +14,8 @@ from tiny_questions import WORDS, tiny_choices, tiny_questions
 
 from finetuning import multiple_choice, qa
 from finetuning.command import for_small_world
+from finetuning.run_log import read_journal
+from finetuning.squad import Answer
 from shards.small_world import WorldSizes, write_small_world
 
 
@@ -70,6 +77,7 @@ def test_qa_trains_writes_and_scores_its_own_model_the_same_again(tmp_path, mode
     found = results(tmp_path / "out")
     assert found["status"] in ("done", "collapsed")
     assert {"eval_exact_match", "eval_f1", "seconds", "train_samples_per_second", "updates"} <= found.keys()
+    assert found["metric"] == "f1"
     assert "preflight: " in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"predictions.json", "nbest_predictions.json", "prediction.csv", "journal.jsonl", "tensorboard"} <= names
@@ -87,6 +95,69 @@ def test_qa_trains_writes_and_scores_its_own_model_the_same_again(tmp_path, mode
     assert qa.main([*again, "--output_dir", "blind", "--test_file", blind]) == 0
     assert "test_f1" not in results(tmp_path / "blind")
     assert (tmp_path / "blind" / "predictions.json").read_text("utf-8") == predictions
+
+
+def forbid_training(monkeypatch):
+    def train(*arguments, **more):
+        raise AssertionError("a finished run is trained again")
+
+    monkeypatch.setattr("finetuning.command.finetune", train)
+
+
+def test_a_finished_run_is_recognised_and_another_refused(tmp_path, model, monkeypatch, capsys):
+    questions = tiny_questions(20, prefix="t", seed=1)
+    train, validation = squad_file(tmp_path / "train.json", questions), squad_file(tmp_path / "v.json", questions[:6])
+    given = arguments(model, train_file=train, validation_file=validation)
+    assert qa.main(given) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.json*")}
+    capsys.readouterr()
+    with monkeypatch.context() as patched:
+        forbid_training(patched)
+        assert qa.main(given) == 0
+        said = capsys.readouterr().out
+        assert "finished before, not run again" in said
+        assert f"eval_f1                   {results(tmp_path / 'out')['eval_f1']:.4f}".split() == next(
+            line.split() for line in said.splitlines() if line.startswith("eval_f1 ")
+        )
+        assert qa.main([*given, "--seed", "3"]) == 2
+        assert "other options, data or weights" in capsys.readouterr().err
+        squad_file(tmp_path / "v.json", [replace(one, answers=(Answer("the", -1),)) for one in questions[:6]])
+        assert qa.main(given) == 2  # the same rows, other answers
+        assert {path: path.read_bytes() for path in before} == before
+    assert qa.main([*given, "--resume_from_checkpoint", "false"]) == 0
+    assert (
+        results(tmp_path / "out")["fingerprint"]
+        != json.loads(before[tmp_path / "out" / "all_results.json"])["fingerprint"]
+    )
+
+
+def test_sigterm_saves_and_the_same_command_ends_as_if_nothing_had_been(tmp_path, model, project_root, monkeypatch):
+    files = {
+        "train_file": squad_file(tmp_path / "train.json", tiny_questions(120, prefix="t", seed=1)),
+        "validation_file": squad_file(tmp_path / "validation.json", tiny_questions(19, prefix="v", seed=2)),
+    }
+    given = arguments(model, **files, num_train_epochs=8, global_batch_rows=4, report_to="none")
+    command = [sys.executable, str(project_root / "finetuning" / "qa.py"), *given]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    journal, deadline = tmp_path / "out" / "journal.jsonl", time.monotonic() + 240
+    while not (journal.is_file() and journal.read_bytes()) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 75, said
+    assert "run the same command again" in said
+    marker = json.loads((tmp_path / "out" / "INTERRUPTED.json").read_text())
+    assert marker["reason"] == "SIGTERM"
+    assert 0 < marker["progress"]["updates"] < marker["progress"]["total_updates"]
+    assert len(read_journal(journal)) >= marker["progress"]["updates"]
+    assert qa.main(given) == 0
+    assert not (tmp_path / "out" / "INTERRUPTED.json").exists()
+    assert qa.main([*given, "--output_dir", "whole"]) == 0
+    found, whole = results(tmp_path / "out"), results(tmp_path / "whole")
+    same = [name for name in whole if name.startswith("eval_")] + ["fingerprint", "best_epoch", "updates"]
+    assert {name: found[name] for name in same} == {name: whole[name] for name in same}
+    for name in ("predictions.json", "history.json", "journal.jsonl"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_mistakes_end_with_a_message_and_status_2(tmp_path, model, capsys):
@@ -157,7 +228,7 @@ def two_stage_files(tmp_path):
     }
 
 
-def test_the_chain_says_what_the_choice_costs(tmp_path, model, capsys):
+def test_the_chain_says_what_the_choice_costs(tmp_path, model, monkeypatch, capsys):
     files = two_stage_files(tmp_path)
     assert multiple_choice.main(arguments(model, **files, chain="true", qa_num_train_epochs=2)) == 0
     found = results(tmp_path / "out")
@@ -171,6 +242,13 @@ def test_the_chain_says_what_the_choice_costs(tmp_path, model, capsys):
     assert f"{lost:.2f} points are lost by the {total - right} of {total}" in capsys.readouterr().out
     lines = (tmp_path / "out" / "prediction.csv").read_text("utf-8").splitlines()
     assert [line.split(",")[0] for line in lines] == ["id", *(f"test{i}" for i in range(7))]
+    # The same command again runs neither stage.
+    before = (tmp_path / "out" / "all_results.json").read_bytes()
+    with monkeypatch.context() as patched:
+        forbid_training(patched)
+        assert multiple_choice.main(arguments(model, **files, chain="true", qa_num_train_epochs=2)) == 0
+    assert (tmp_path / "out" / "all_results.json").read_bytes() == before
+    assert {"status", "metric"} <= found.keys()
     # Each test answer stands in the paragraph that was chosen for its question.
     contexts = json.loads((tmp_path / "context.json").read_text())
     chosen = json.loads((tmp_path / "out" / "multiple_choice" / "predictions.json").read_text("utf-8"))

@@ -32,8 +32,9 @@ with open(os.path.join(directory, "runs.txt"), "a") as log:
 if options.get("weight_decay") == 9:
     sys.exit("weight decay of 9")
 time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
-score = 0.5 + 0.1 * (options["pooling"] == "mean") + options["learning_rate"] + 0.01 * options["seed"]
-results = {"status": "done", "metric": "accuracy", "eval_accuracy": score, "seconds": 1.5}
+score = 0.5 + 0.1 * (options.get("pooling") == "mean") + options["learning_rate"] + 0.01 * options["seed"]
+metric = os.environ.get("STAND_IN_METRIC", "accuracy")
+results = {"status": "done", "metric": metric, f"eval_{metric}": score, "seconds": 1.5}
 with open(os.path.join(directory, "all_results.json"), "w") as file:
     json.dump(results, file)
 """
@@ -77,6 +78,14 @@ def test_every_cell_runs_once_and_a_second_call_runs_none(tmp_path):
     assert run_sweep(file, out) == 0
     assert [times_run(one) for one in directories] == [1] * 8
     assert (out / "sweep.csv").read_text() == table
+
+
+def test_the_table_is_sorted_by_the_metric_that_the_recipe_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("STAND_IN_METRIC", "f1")
+    file = write(tmp_path, recipe="qa", grid={"learning_rate": [0.1, 0.2]}, seeds=[0])
+    assert run_sweep(file, tmp_path / "out") == 0
+    assert "by the mean of eval_f1" in (tmp_path / "out" / "sweep.md").read_text()
+    assert (tmp_path / "out" / "sweep.csv").read_text().splitlines()[1].startswith("0.2,1,0.7,")
 
 
 def test_new_rows_join_the_finished_ones(tmp_path):

@@ -17,6 +17,7 @@ from finetuning.run_log import read_journal
 from finetuning.run_state import Progress
 from finetuning.schedule import Schedule
 from finetuning.spans import SpanLimits
+from finetuning.stopping import FinetuningInterrupted
 from finetuning.training import finetune, open_engine, uses_bf16
 from finetuning.windows import Windows
 
@@ -119,6 +120,36 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, save_step
     assert resumed.history == whole.history
     assert resumed.predictions == whole.predictions
     assert resumed.updates == whole.updates > updates
+
+
+@pytest.mark.parametrize("asks", [5, 6])  # the last evaluation alone has four batches
+def test_a_run_that_is_stopped_again_and_again_ends_like_one_that_never_was(tmp_path, monkeypatch, asks):
+    """Stopped after every few updates or evaluation batches: in an epoch, at its end, and in the last evaluation."""
+    monkeypatch.setattr("finetuning.stopping.LONGEST_INTERVAL", 1)
+    recipe = recipe_of(test=tiny_questions(23, seed=2, prefix="v"))
+    options = replace(OPTIONS, num_train_epochs=2, per_device_eval_batch_size=24)
+    whole = finetune(recipe, model_of(recipe, dropout=0.1), options, directory=tmp_path / "whole")
+    stopped_after, reasons, result = [], set(), None
+    while result is None:
+        answers = iter([None] * (asks - 1))
+        try:
+            result = finetune(
+                recipe,
+                model_of(recipe, dropout=0.1),
+                options,
+                directory=tmp_path / "parts",
+                asked=lambda answers=answers: next(answers, "SIGTERM"),
+            )
+        except FinetuningInterrupted as interruption:
+            stopped_after.append(interruption.updates)
+            reasons.add((str(interruption), interruption.total_updates))
+        assert len(stopped_after) < 20
+    assert reasons == {("SIGTERM", whole.updates)}
+    assert stopped_after == sorted(stopped_after)
+    assert len(set(stopped_after)) > 1
+    assert read_journal(tmp_path / "parts" / "journal.jsonl") == read_journal(tmp_path / "whole" / "journal.jsonl")
+    assert result.history == whole.history
+    assert result.predictions == whole.predictions
 
 
 def test_another_run_in_the_directory_is_refused_unless_dropped(tmp_path):

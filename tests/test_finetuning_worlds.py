@@ -114,6 +114,27 @@ def test_a_killed_run_of_two_ranks_is_resumed_by_another_engine(project_root, wo
     assert results["eval_f1"] == alone[1]["eval_f1"]
 
 
+@pytest.mark.parametrize("stopped_in", ["finetuning.update:5", "finetuning.evaluation:1"])
+def test_sigterm_at_one_of_two_ranks_stops_both_and_one_process_goes_on(
+    project_root, world, alone, free_port, stopped_in
+):
+    output = f"stopped_{stopped_in.split(':')[0]}"
+    torchrun = [str(BIN / "torchrun"), "--nproc_per_node", "2", "--master_port", str(free_port)]
+    fault = ["env", f"FAULT_POINT={stopped_in}:terminate", "FAULT_RANK=1"]
+    stopped = launch(project_root, world, [*fault, *torchrun], output, check=False)
+    assert stopped.returncode != 0
+    marker = json.loads((world / output / "INTERRUPTED.json").read_text("utf-8"))
+    assert marker["reason"] == "SIGTERM at rank 1"
+    assert 0 < marker["progress"]["updates"] < marker["progress"]["total_updates"] == alone[1]["updates"]
+    resumed = launch(project_root, world, [sys.executable], output)
+    assert f"continuing after update {marker['progress']['updates']} " in resumed.stdout
+    losses, results, predictions = outcome(world / output)
+    assert losses == pytest.approx(alone[0], abs=1e-5)
+    assert predictions == alone[2]
+    assert results["eval_f1"] == alone[1]["eval_f1"]
+    assert not (world / output / "INTERRUPTED.json").exists()
+
+
 def test_questions_with_two_to_four_choices_on_two_ranks(project_root, world, free_port):
     for split, number in (("train", 37), ("validation", 19)):
         rows = [
