@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from finetuning.metrics import expected_calibration_error, reliability
@@ -91,8 +92,7 @@ def draw_curves(runs: Mapping[str, Path], path: Path, *, title: str, metric: str
         axis.grid(alpha=0.3)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    if 1 < len(curves) <= MOST_LEGEND_ENTRIES:
-        axes[0].legend(fontsize="small")
+    axes[0].legend(handles=_legend(curves, colours, validated="eval_loss" in scored), fontsize="small")
     figure.suptitle(title)
     _save(figure, path)
 
@@ -132,6 +132,22 @@ def _draw_panel(axis: Axes, panel: str, label: str, one: Curves, colour: Any, *,
         axis.plot(one.updates, means, color=colour, label=label)
         if panel == "loss" and "eval_loss" in one.validations:
             axis.plot(one.validation_updates, one.validations["eval_loss"], "x--", color=colour)
+
+
+def _legend(curves: Mapping[str, Curves], colours: NDArray[Any], *, validated: bool) -> list[Line2D]:
+    """What the lines of the first panel, the loss, are: the runs by colour, or the two lines of one, and the dashed."""
+    handles: list[Line2D] = []
+    if len(curves) == 1:
+        handles += [
+            Line2D([], [], color=colours[0], alpha=0.25, linewidth=0.8, label="each update"),
+            Line2D([], [], color=colours[0], label="mean since the epoch began"),
+        ]
+    elif len(curves) <= MOST_LEGEND_ENTRIES:
+        handles += [Line2D([], [], color=colour, label=label) for label, colour in zip(curves, colours, strict=True)]
+    if validated:
+        colour = colours[0] if len(curves) == 1 else "grey"
+        handles.append(Line2D([], [], color=colour, linestyle="--", marker="x", label="validation"))
+    return handles
 
 
 def _validation_metric(scored: Sequence[str], metric: str | None) -> str:

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from finetuning.figures import cumulative_mean, curves_of, draw_curves, draw_reliability
 
@@ -39,11 +40,14 @@ def is_png(path):
     return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5_000
 
 
+def write_journal(directory):
+    directory.mkdir()
+    (directory / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
+
+
 def test_pictures_of_one_run_and_of_several(tmp_path):
     for name in ("seed 0", "seed 1"):
-        (tmp_path / name).mkdir()
-        text = "".join(json.dumps(line) + "\n" for line in LINES)
-        (tmp_path / name / "journal.jsonl").write_text(text)
+        write_journal(tmp_path / name)
     draw_curves({"seed 0": tmp_path / "seed 0"}, tmp_path / "one.png", title="one")
     both = {name: tmp_path / name for name in ("seed 0", "seed 1")}
     draw_curves(both, tmp_path / "figures" / "both.png", title="both", metric="accuracy")
@@ -55,3 +59,22 @@ def test_a_reliability_diagram(tmp_path):
     random = np.random.default_rng(0)
     draw_reliability(random.normal(size=(200, 3)), random.integers(0, 3, 200), tmp_path / "r.png", title="random")
     assert is_png(tmp_path / "r.png")
+
+
+@pytest.mark.parametrize(
+    ("runs", "entries"),
+    [
+        (["only"], ["each update", "mean since the epoch began", "validation"]),
+        (["seed 0", "seed 1"], ["seed 0", "seed 1", "validation"]),
+    ],
+)
+def test_every_line_of_the_loss_is_in_the_legend(tmp_path, monkeypatch, runs, entries):
+    for name in runs:
+        write_journal(tmp_path / name)
+    figures = []
+    monkeypatch.setattr("finetuning.figures._save", lambda figure, path: figures.append(figure))
+    draw_curves({name: tmp_path / name for name in runs}, tmp_path / "curves.png", title="t")
+    axis = figures[0].axes[0]
+    legend = axis.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == entries
+    assert {line.get_linestyle() for line in axis.get_lines()} == {line.get_linestyle() for line in legend.get_lines()}
