@@ -34,6 +34,9 @@ class Resampling:
     seed: int = 0
     correction: str = "inflated"
     stream: int = 0  # runs scored on the same examples share `seed` and differ in `stream`, which draws their seeds
+    example_stream: int = (
+        0  # of the examples: tasks that are averaged share the draws of their seeds and differ in this
+    )
 
     def __post_init__(self) -> None:
         if self.draws < 100:
@@ -109,7 +112,7 @@ def resample(
     """
     observed = np.stack([grid.scores(cell_scores).mean() for grid in grids])
     seeds = np.random.default_rng([resampling.seed, 1 + resampling.stream])
-    examples = np.random.default_rng([resampling.seed, 0])
+    examples = np.random.default_rng([resampling.seed, 0, resampling.example_stream])
     shape = (resampling.draws, len(grids))
     if resampling.correction == "percentile":
         shifts = _percentile_draws(examples, grids, cell_scores, evaluate, num_clusters, resampling.draws) - observed

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gap.interval import Estimate
-from gap.results import CheckpointResult, CurveResult, Dot, TaskResult
+from gap.results import CheckpointResult, CurveResult, Dot, MacroAverage, TaskResult
 from gap.sentence import percent_text, tokens_text
 from gap.series import UNITS, convert_tokens
 
@@ -64,6 +64,22 @@ def score_chart(task: TaskResult) -> Figure | None:
         "data": traces,
         "layout": base_layout(f"{task.metric.replace('_', ' ')}", percent=task.metric not in _RAW_METRICS),
     }
+
+
+def macro_chart(macro: MacroAverage) -> Figure | None:
+    """Mean gap closed (the mean score, where no gap is resolved) over budget; None below two budgets."""
+    traces: list[Figure] = []
+    by_gap = any(one.gap_closed is not None for one in macro.checkpoints)
+    for kind in ("annealed", "raw"):
+        points = [one for one in macro.checkpoints if one.kind == kind]
+        found = [one.gap_closed if by_gap else one.score for one in points]
+        if len(points) > 1:
+            values = [one for one in found if one is not None]
+            traces += _band(points, kind, values)
+            hover = [checkpoint_text(one, mean) for one, mean in zip(points, values, strict=True)]
+            traces.append(_line(points, kind, [mean.value for mean in values], hover))
+    title = "mean share of the gap closed" if by_gap else "mean score"
+    return {"data": traces, "layout": base_layout(title, percent=True)} if traces else None
 
 
 def gap_chart(task: TaskResult) -> Figure | None:

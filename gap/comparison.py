@@ -131,7 +131,7 @@ def _task_differences(
         pair = _Pair(first, second, [columns[0]], [columns[1]], confidence)
         title = f"score, {describe(checkpoint)}"
         found.append(pair.difference(names, title, *(_column(column) for column in columns)))
-    ends = [_resolved(first), _resolved(second)]
+    ends = [first.resolved, second.resolved]
     for kind in ("annealed", "raw"):
         budgets = [study.budgets(kind) for study in (first, second)]
         if not all(ends) or min(map(len, budgets)) < 2:
@@ -202,11 +202,6 @@ def _crossing(study: TaskStudy, kind: str, level: float) -> Statistic:
     budgets = [float(study.table.checkpoints[column].budget_tokens or 0) for column in columns]
     share = study.closed(columns)
     return lambda scores: MonotoneCurve.fit(budgets, share(scores)).crossing(level)
-
-
-def _resolved(study: TaskStudy) -> bool:
-    gap = study.difference(study.reference, study.scratch)
-    return not gap.includes_zero and gap.value > 0
 
 
 def difference_text(one: Difference) -> str:

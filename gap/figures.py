@@ -13,7 +13,7 @@ matplotlib.use("Agg", force=False)
 from matplotlib import pyplot
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from gap.charts import Figure, gap_chart, score_chart
+from gap.charts import Figure, gap_chart, macro_chart, score_chart
 from gap.control_charts import label_chart, loss_chart
 from gap.results import Analysis
 from gap.sentence import tokens_text
@@ -50,6 +50,9 @@ def draw_figures(analysis: Analysis, folder: Path) -> list[Path]:
             if chart is not None:
                 stem = re.sub(r"[^\w.-]+", "-", task.task).strip("-.") or "task"
                 written += draw_chart(chart, folder / f"{stem}-{name}")
+    average = None if analysis.macro is None else macro_chart(analysis.macro)
+    if average is not None:
+        written += draw_chart(average, folder / "mean-of-tasks")
     return written
 
 

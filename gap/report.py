@@ -13,10 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from gap.analysis import analysis_json
-from gap.charts import LABELS, Figure, available_units, gap_chart, score_chart
+from gap.charts import LABELS, Figure, available_units, gap_chart, macro_chart, score_chart
 from gap.control_charts import label_chart, loss_chart
 from gap.figures import draw_figures
-from gap.report_text import method_parts, task_parts
+from gap.report_text import macro_parts, method_parts, task_parts
 from gap.results import Analysis, TaskResult
 from gap.series import UNITS
 from gap.tables import Part, curve_csv
@@ -39,6 +39,12 @@ def write_report(analysis: Analysis, directory: str | Path) -> Path:
         Section(task.task, task_parts(task, analysis, charts_of(task, number, figures)))
         for number, task in enumerate(_longest_first(analysis.tasks))
     ]
+    if analysis.macro is not None:
+        average = macro_chart(analysis.macro)
+        if average is not None:
+            figures["macro"] = average
+        title = f"Mean of {len(analysis.macro.tasks)} tasks"
+        sections.append(Section(title, macro_parts(analysis.macro, "macro" if average is not None else "")))
     sections.append(Section("Method, limits and versions", method_parts(analysis)))
     units = [
         unit for unit in UNITS if any(unit in available_units(task, priced=analysis.priced) for task in analysis.tasks)

@@ -6,17 +6,19 @@ import shlex
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from gap.results import Analysis, TaskResult
+from gap.results import Analysis, MacroAverage, TaskResult
 from gap.sentence import percent_text
 from gap.tables import (
     Part,
     Table,
     cell_table,
     checkpoint_table,
+    closed_text,
     control_table,
     crossing_table,
     forecast_table,
     label_table,
+    score_text,
 )
 
 METHOD = (
@@ -38,6 +40,35 @@ LONG_TABLE = 8
 def task_parts(task: TaskResult, analysis: Analysis, charts: Mapping[str, str]) -> list[Part]:
     """Everything under one task's heading."""
     return list(chain(_curve_parts(task, analysis, charts), _control_parts(task, charts), _detail_parts(task, charts)))
+
+
+def macro_parts(macro: MacroAverage, chart: str) -> list[Part]:
+    """The average over tasks, every task with the same weight."""
+    told = (
+        f"Every task counts alike: {', '.join(macro.tasks)}. The intervals come from joint draws: seeds with the same "
+        "number move all tasks together, examples are drawn for each task by itself."
+    )
+    table = Part(text=told, table=macro_table(macro))
+    return [
+        *([Part("Mean over the tasks", chart=chart)] if chart else []),
+        table,
+        *(Part(text=note) for note in macro.notes),
+    ]
+
+
+def macro_table(macro: MacroAverage) -> Table:
+    """Means over the tasks, one row a checkpoint."""
+    scored = macro.metric is not None
+    rows = [
+        (
+            one.name,
+            *([score_text(one.score)] if scored else []),
+            "" if one.gap_closed is None else closed_text(one.gap_closed),
+            f"{one.failed_runs} of {one.runs}",
+        )
+        for one in macro.checkpoints
+    ]
+    return Table(("checkpoint", *(["mean score"] if scored else []), "mean gap closed", "failed runs"), rows)
 
 
 def method_parts(analysis: Analysis) -> list[Part]:

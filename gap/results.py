@@ -129,6 +129,16 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
+class MacroAverage:
+    """Several tasks as one: mean score (not a number where metrics differ) and mean gap closed of each checkpoint."""
+
+    tasks: tuple[str, ...]
+    metric: str | None
+    checkpoints: tuple[CheckpointResult, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Analysis:
     """All tasks of one run."""
 
@@ -142,5 +152,6 @@ class Analysis:
     commands: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    macro: MacroAverage | None = None
     schema_version: int = SCHEMA_VERSION
     extra: Mapping[str, Any] = field(default_factory=dict)

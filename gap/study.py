@@ -46,6 +46,12 @@ class TaskStudy:
     def difference(self, column: int, other: int) -> Estimate:
         return self.estimate(lambda scores: scores[:, column] - scores[:, other], [column, other])
 
+    @property
+    def resolved(self) -> bool:
+        """Whether there is a gap to close: the interval of reference minus scratch lies above 0."""
+        gap = self.difference(self.reference, self.scratch)
+        return not gap.includes_zero and gap.value > 0
+
     def closed(self, columns: Sequence[int]) -> Callable[[Floats], Floats]:
         """Scores [D, C] -> gap closed [D, columns]."""
 

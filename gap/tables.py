@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -222,26 +223,36 @@ def curve_csv(analysis: Analysis) -> str:
 
 def _csv_rows(analysis: Analysis) -> Iterator[Sequence[object]]:
     for task in analysis.tasks:
-        for one in task.checkpoints:
-            cost = (None, None, None) if one.cost is None else (one.cost.flops, one.cost.hours, one.cost.money)
-            closed = one.gap_closed
-            yield (
-                task.task,
-                task.metric,
-                one.kind,
-                one.budget_tokens,
-                one.control,
-                one.label_fraction,
-                one.epochs_factor,
-                *cost,
-                one.score.value,
-                one.score.low,
-                one.score.high,
-                one.median,
-                *((None, None, None) if closed is None else (closed.value, closed.low, closed.high)),
-                one.runs,
-                one.failed_runs,
-            )
+        yield from (_csv_row(task.task, task.metric, one) for one in task.checkpoints)
+    if analysis.macro is not None:
+        name = f"mean of {', '.join(analysis.macro.tasks)}"
+        yield from (_csv_row(name, analysis.macro.metric, one) for one in analysis.macro.checkpoints)
+
+
+def _csv_row(task: str, metric: str | None, one: CheckpointResult) -> Sequence[object]:
+    cost = (None, None, None) if one.cost is None else (one.cost.flops, one.cost.hours, one.cost.money)
+    closed = one.gap_closed
+    return (
+        task,
+        metric,
+        one.kind,
+        one.budget_tokens,
+        one.control,
+        one.label_fraction,
+        one.epochs_factor,
+        *cost,
+        _number(one.score.value),
+        one.score.low,
+        one.score.high,
+        _number(one.median),
+        *((None, None, None) if closed is None else (closed.value, closed.low, closed.high)),
+        one.runs,
+        one.failed_runs,
+    )
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def score_text(score: Estimate) -> str:
