@@ -18,7 +18,6 @@ from pretraining.options import parse_options
 from pretraining.overfitting import OverfitResult, overfit_one_batch, side_by_side
 from pretraining.sample_batch import first_batch, write_sample_shards
 from shards.location import open_location
-from shards.manifest import read_manifest
 from shards.stream_options import StreamOptions
 from shards.vocabulary import load_tokenizer
 
@@ -68,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: OverfitOptions, shards: str) -> int:
     """Try every rate on the first batch of `shards` (directory or https address); print predictions and verdicts."""
-    directory, device = open_location(shards).directory, choose_device(Ranks())
-    record = read_manifest(directory).tokenizer
-    tokenizer = load_tokenizer(str(directory / record.path))
-    batch = first_batch(shards, stream_options(options), device)
+    location, device = open_location(shards), choose_device(Ranks())
+    record = location.manifest.tokenizer
+    tokenizer = load_tokenizer(str(location.directory / record.path))
+    batch = first_batch(location, stream_options(options), device)
     named = options.from_config or options.model_name_or_path
     model = build_model(
         options.model or (None if named else "bert-tiny"),

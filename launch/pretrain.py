@@ -41,8 +41,7 @@ from pretraining.settings import PretrainingOptions, option, with_defaults
 from pretraining.training import NotFinite
 from pretraining.training_data import prepare_shards
 from pretraining.verbosity import quiet_libraries
-from shards.location import open_location
-from shards.manifest import read_manifest
+from shards.location import ShardLocation, open_location
 
 if TYPE_CHECKING:
     from gap.until import GapWatch
@@ -89,8 +88,8 @@ def pretrain(options: Options, ranks: Ranks) -> int:
     """What the options ask for, on this rank."""
     device = choose_device(ranks)
     init_process_group(ranks, device, always=options.deepspeed is not None and not options.dry_run)
-    shards = prepare_shards(options, ranks)
-    plan = Plan(options, read_manifest(open_location(shards).directory), ranks, device)
+    shards = open_location(prepare_shards(options, ranks))
+    plan = Plan(options, shards.manifest, ranks, device)
     if not announce(plan):
         return WRONG_OPTIONS
     if options.dry_run:
@@ -118,7 +117,7 @@ def pretrain(options: Options, ranks: Ranks) -> int:
     return 0
 
 
-def watch_gap(options: Options, plan: Plan, shards: str) -> GapWatch | None:
+def watch_gap(options: Options, plan: Plan, shards: ShardLocation) -> GapWatch | None:
     """What looks at the gap after each export; None without --until."""
     if options.until is None:
         return None
@@ -132,7 +131,7 @@ def watch_gap(options: Options, plan: Plan, shards: str) -> GapWatch | None:
         more=options.finetuning,
         on_small_world=options.shards is None,
         run=Path(options.output_dir),
-        shards=open_location(shards).directory,
+        shards=shards.directory,
         budgets=[segment.budget for segment in plan.segments if segment.is_branch and segment.budget],
         ranks=plan.ranks,
     )

@@ -9,10 +9,11 @@ from pretraining.batches import as_inputs
 from pretraining.model import build_model
 from pretraining.overfitting import OverfitResult, overfit_one_batch
 from pretraining.plan import Plan
+from shards.location import ShardLocation
 from shards.stream import MaskedStream
 
 
-def check_overfits(plan: Plan, shards: str) -> None:
+def check_overfits(plan: Plan, shards: ShardLocation) -> None:
     """Print the verdict; ValueError on every rank unless the batch was overfitted. The main rank computes alone."""
     error: BaseException | None = None
     if plan.ranks.is_main:
@@ -23,7 +24,7 @@ def check_overfits(plan: Plan, shards: str) -> None:
     fail_together(error, "trying to overfit one batch")
 
 
-def _try(plan: Plan, shards: str) -> OverfitResult:
+def _try(plan: Plan, shards: ShardLocation) -> OverfitResult:
     options, tokenizer = plan.options, plan.manifest.tokenizer
     model = build_model(
         options.model,

@@ -20,7 +20,7 @@ from pretraining.progress import Progress
 from pretraining.segments import Segment
 from pretraining.series import add_to_series
 from pretraining.word_frequencies import unigram_entropy
-from shards.location import open_location
+from shards.location import ShardLocation
 from shards.stream import MaskedStream, validation_batches
 
 
@@ -28,7 +28,14 @@ class Publisher:
     """Exports the live model into `directory/series`; every rank makes the same calls."""
 
     def __init__(
-        self, plan: Plan, shards: str, directory: Path, *, model: PretrainingModel, engine: Engine, stream: MaskedStream
+        self,
+        plan: Plan,
+        shards: ShardLocation,
+        directory: Path,
+        *,
+        model: PretrainingModel,
+        engine: Engine,
+        stream: MaskedStream,
     ) -> None:
         self.plan, self.shards, self.directory = plan, shards, directory
         self.model, self.engine, self.stream = model, engine, stream
@@ -94,7 +101,7 @@ class Publisher:
             self.model.transformer,
             weights,
             directory,
-            open_location(self.shards).directory / self.plan.manifest.tokenizer.path,
+            self.shards.directory / self.plan.manifest.tokenizer.path,
             live_logits=live,
             example_batch={name: value.cpu() for name, value in inputs.items()},
         )

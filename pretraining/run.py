@@ -27,6 +27,7 @@ from pretraining.segments import Segment
 from pretraining.series import read_series
 from pretraining.training import LoopOptions, TrainingLoop
 from pretraining.word_frequencies import plateau_warning
+from shards.location import ShardLocation, open_location
 from shards.stream import MaskedStream
 
 SCHEMA_VERSION = 1
@@ -38,8 +39,8 @@ StopEarly = Callable[[dict[str, Any]], str | None]
 class Run:
     """The callbacks of `pretraining.training.TrainingLoop`: journal, checkpoints, series, signals."""
 
-    def __init__(self, plan: Plan, shards: str, *, after_export: StopEarly | None = None) -> None:
-        self.plan, self.options, self.ranks, self.shards = plan, plan.options, plan.ranks, shards
+    def __init__(self, plan: Plan, shards: str | ShardLocation, *, after_export: StopEarly | None = None) -> None:
+        self.plan, self.options, self.ranks, self.shards = plan, plan.options, plan.ranks, open_location(shards)
         self.directory = Path(plan.options.output_dir)
         self.checkpoints = self.directory / "checkpoints"
         self.ownership, self.interruption = Ownership(self.directory), Interruption()
@@ -54,13 +55,7 @@ class Run:
         self.interruption.install()
         self._take_directory()
         checkpoint = self._find_checkpoint()
-        self.stream = MaskedStream(
-            self.shards,
-            self.plan.stream,
-            self.ranks.rank,
-            self.ranks.world_size,
-            verify=self.options.verify,  # type: ignore[arg-type]
-        )
+        self.stream = self._open_stream()
         self.model = self._build_model()
         self.engine: Engine = build_engine(self.model, self.plan.engine, ranks=self.ranks, device=self.plan.device)
         self.publisher = Publisher(
@@ -165,6 +160,25 @@ class Run:
             self.stop_reason = broadcast_json(self.after_export(entry))
 
     # How it is done.
+
+    def _open_stream(self) -> MaskedStream:
+        """The stream of this rank; ranks that see the same files divide the checking, and fail together."""
+        ranks, stream, error = self.ranks, None, None
+        is_remote = self.shards.url is not None
+        try:
+            stream = MaskedStream(
+                self.shards,
+                self.plan.stream,
+                ranks.rank,
+                ranks.world_size,
+                verify=self.options.verify,  # type: ignore[arg-type]
+                check_share=(ranks.rank, ranks.world_size) if is_remote else (ranks.local_rank, ranks.local_world_size),
+            )
+        except (OSError, ValueError) as caught:
+            error = caught
+        fail_together(error, "opening the shards")
+        assert stream is not None
+        return stream
 
     def _build_model(self) -> PretrainingModel:
         options, tokenizer = self.options, self.plan.manifest.tokenizer

@@ -8,6 +8,7 @@ from torch import Tensor
 from pretraining.batches import as_inputs
 from shards.build_options import BuildOptions
 from shards.building import build_shards
+from shards.location import ShardLocation
 from shards.small_world import WorldSizes, write_small_world
 from shards.stream import MaskedStream
 from shards.stream_options import StreamOptions
@@ -16,7 +17,7 @@ SAMPLE_WORLD = WorldSizes(documents=600, names_per_class=150, train=8, validatio
 SAMPLE_VOCABULARY = 2_048
 
 
-def first_batch(shards: Path | str, options: StreamOptions, device: torch.device) -> dict[str, Tensor]:
+def first_batch(shards: Path | str | ShardLocation, options: StreamOptions, device: torch.device) -> dict[str, Tensor]:
     """The first update's rows as one batch of model inputs on `device`; set micro_batch_rows to the rows wanted."""
     stream = MaskedStream(shards, options, rank=0, world_size=1)
     return as_inputs(next(stream.batches(0)), device)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from shards.location import open_location
-from shards.manifest import read_manifest
+from shards.location import ShardLocation, open_location
 from shards.shard_reader import ShardReader
 
 COUNTED_BLOCKS = 16  # about a million tokens
 NOTHING_LEARNT = 0.05  # nats: a loss nearer than this to the frequencies' has not left them
 
 
-def unigram_entropy(shards: str) -> float:
+def unigram_entropy(shards: str | ShardLocation) -> float:
     """Entropy in nats of the token frequencies of the held-out text's first blocks.
 
     Raises ValueError for a shard that is not what was built.
     """
     location = open_location(shards)
-    manifest = read_manifest(location.directory)
+    manifest = location.manifest
     reader = ShardReader(location.directory, manifest, "validation", capacity=1, fetch=location.fetch)
     counts = np.zeros(manifest.tokenizer.vocab_size)
     for number in range(min(COUNTED_BLOCKS, len(manifest.split("validation").block_tokens()))):

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Literal
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
 from urllib.request import (
@@ -23,7 +23,8 @@ from urllib.request import (
     UnknownHandler,
 )
 
-from shards.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Shard, check_shards, read_manifest
+from shards.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Shard, read_manifest
+from shards.shard_check import Verify, check_shards, shards_of
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
 MAX_TOKENIZER_BYTES = 1 << 28
@@ -39,15 +40,24 @@ class ShardLocation:
     directory: Path
     url: str | None = None
 
-    def check(self, manifest: Manifest, verify: Literal["sizes", "full"] = "sizes") -> None:
+    def __str__(self) -> str:
+        return self.url or str(self.directory)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest, read once: with 500 GB of text that takes seconds, and so does fetching it."""
+        return read_manifest(self.directory)
+
+    def check(self, verify: Verify = "sizes", share: tuple[int, int] = (0, 1)) -> None:
         """List all shards that are not as the manifest says, in one ValueError; see `check_shards`.
 
         At an address the server is asked for the sizes; `verify="full"` fetches every shard and compares its sha256.
         """
         if self.url is None:
-            check_shards(self.directory, manifest, verify)
+            check_shards(self.directory, self.manifest, verify, share)
             return
-        shards = [shard for split in manifest.splits.values() for shard in split.shards]
+        number, of_how_many = share
+        shards = shards_of(self.manifest)[number::of_how_many]
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             problems = [problem for problem in pool.map(self._problem, shards) if problem]
         if problems:
@@ -56,14 +66,24 @@ class ShardLocation:
         if verify == "full":
             for shard in shards:
                 self.fetch(shard)
-            check_shards(self.directory, manifest, verify)
+            check_shards(self.directory, self.manifest, verify, share)
 
     def fetch(self, shard: Shard) -> None:
-        """Bring a shard into the folder unless it is there; nothing but the manifest's bytes gets its name."""
+        """Bring a shard into the folder unless it is there; nothing but the manifest's bytes gets its name.
+
+        OSError names an address that cannot be read, ValueError one whose content is not the manifest's.
+        """
         path = self.directory / shard.name
         if self.url is None or (path.is_file() and path.stat().st_size == shard.num_bytes):
             return
-        _download(f"{self.url}/{quote(shard.name)}", path, shard.num_bytes, shard.sha256)
+        url = f"{self.url}/{quote(shard.name)}"
+        try:
+            _download(url, path, shard.num_bytes, shard.sha256)
+        except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
+            raise OSError(
+                f"shard {url} cannot be fetched ({error}): check the server and the network, then run the same "
+                "command again to go on"
+            ) from error
 
     def _problem(self, shard: Shard) -> str | None:
         path = self.directory / shard.name
@@ -77,13 +97,16 @@ class ShardLocation:
         return None if size == str(shard.num_bytes) else f"{shard.name}: {size} bytes, {shard.num_bytes} expected"
 
 
-def open_location(location: str | Path, cache_directory: Path | None = None) -> ShardLocation:
+def open_location(location: str | Path | ShardLocation, cache_directory: Path | None = None) -> ShardLocation:
     """Turn a folder or an https address (of the folder that holds manifest.json) into a `ShardLocation`.
 
     At an address, the manifest and the tokenizer are fetched at once and each shard when it is first opened, into a
-    folder of their own under `cache_directory` (default ~/.cache/pretraining-gap). Any other scheme, also `pipe:`, is
-    refused, and nothing in an address is expanded.
+    folder of their own under `cache_directory` (default: pretraining-gap in XDG_CACHE_HOME or ~/.cache). Any other
+    scheme, also `pipe:`, is refused, and nothing in an address is expanded. A location that is open already stays as
+    it is.
     """
+    if isinstance(location, ShardLocation):
+        return location
     text = str(location)
     if "://" not in text and not text.startswith("pipe:"):
         return ShardLocation(Path(text))
@@ -91,18 +114,19 @@ def open_location(location: str | Path, cache_directory: Path | None = None) -> 
     if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or set("${}|`") & set(text):
         raise ValueError(f"shards {text!r}: give a directory or a plain https://host/path address")
     url = text.rstrip("/")
-    root = cache_directory or Path.home() / ".cache" / "pretraining-gap"
+    root = cache_directory or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretraining-gap"
     directory = Path(root) / hashlib.sha256(url.encode()).hexdigest()[:16]
     directory.mkdir(parents=True, exist_ok=True)
+    opened = ShardLocation(directory, url)
     try:
         _download(f"{url}/{MANIFEST_NAME}", directory / MANIFEST_NAME, MAX_MANIFEST_BYTES)
-        folder = read_manifest(directory).tokenizer.path
+        folder = opened.manifest.tokenizer.path
         (directory / folder).mkdir(parents=True, exist_ok=True)
         for name in TOKENIZER_FILES:
             _download_if_there(f"{url}/{quote(folder)}/{name}", directory / folder / name)
-    except (URLError, HTTPException, TimeoutError) as error:
+    except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise ValueError(f"shards {text!r} cannot be fetched ({error}): check the address and the network") from error
-    return ShardLocation(directory, url)
+    return opened
 
 
 def _download_if_there(url: str, path: Path) -> None:
@@ -136,10 +160,14 @@ def _download(url: str, path: Path, max_bytes: int, sha256: str | None = None) -
 def _receive(url: str, path: Path, max_bytes: int) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
     with _open(url, "GET") as response, open(path, "wb") as stream:
+        announced = response.headers.get("Content-Length")
         while size <= max_bytes and (chunk := response.read(1 << 20)):
             stream.write(chunk)
             digest.update(chunk)
             size += len(chunk)
+    # http.client takes a broken transfer for the end of the file.
+    if announced is not None and size < min(int(announced), max_bytes):
+        raise ConnectionError(f"the transfer ended after {size} of {announced} bytes")
     return size, digest.hexdigest()
 
 

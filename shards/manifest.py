@@ -5,13 +5,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from shards.shard_file import TAR_BLOCK_BYTES, hash_file, sync_directory
+from shards.shard_file import TAR_BLOCK_BYTES, sync_directory
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -38,6 +39,14 @@ class Shard:
     sizes: np.ndarray
     tokens: np.ndarray
     documents: np.ndarray
+
+
+@dataclass(frozen=True)
+class BlockTable:
+    """Blocks of a shard: keys bytes [num_blocks]; offsets, sizes, tokens and documents int64 [4, num_blocks]."""
+
+    keys: np.ndarray
+    columns: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,10 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def read_json(path: Path, max_bytes: int) -> Any:
-    """Parse a JSON file of bounded size; one too large, too deep, or no JSON is a ValueError naming the file."""
+    """Parse a JSON file of bounded size; one too large, too deep, or no JSON is a ValueError naming the file.
+
+    The "blocks" of a shard become a `BlockTable` at once: as dictionaries, those of 500 GB would take a gigabyte.
+    """
     with open(path, "rb") as stream:
         payload = stream.read(max_bytes + 1)
     if len(payload) > max_bytes:
@@ -135,11 +147,19 @@ def read_json(path: Path, max_bytes: int) -> Any:
         raise ValueError(f"{name} is no JSON number")
 
     try:
-        return json.loads(payload, parse_constant=refuse_constant)
+        return json.loads(payload, parse_constant=refuse_constant, object_pairs_hook=_compacted)
     except RecursionError as error:
         raise ValueError(f"{path}: JSON nested too deeply: {REBUILD}") from error
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}): {REBUILD}") from error
+
+
+def _compacted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if isinstance(data.get("blocks"), list):
+        with suppress(ValueError):  # left as it is: parse_manifest says where it lies
+            data["blocks"] = _block_table(data["blocks"], "")
+    return data
 
 
 def parse_manifest(data: Any, source: str) -> Manifest:
@@ -181,46 +201,6 @@ def check_tokenizer(manifest: Manifest, fingerprint: str, vocab_size: int | None
         )
 
 
-def check_shards(directory: Path, manifest: Manifest, verify: Literal["sizes", "full"] = "sizes") -> None:
-    """List, in one ValueError, every shard that is missing, empty, of the wrong size, a web page, extra or renamed.
-
-    `verify="full"` also reads every shard and compares its sha256; "sizes" only looks at the directory.
-    """
-    if verify not in ("sizes", "full"):
-        raise ValueError(f"verify {verify!r}: use 'sizes' or 'full'")
-    directory = Path(directory)
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    extra = {path.name: path for path in directory.glob("*.tar*")}
-    problems = []
-    for shard in shards:
-        extra.pop(shard.name, None)
-        if problem := _problem(directory / shard.name, shard, verify):
-            problems.append(f"{shard.name}: {problem}")
-    missing = {shard.num_bytes: shard.name for shard in shards if not (directory / shard.name).is_file()}
-    for name, path in sorted(extra.items()):
-        was = missing.get(path.stat().st_size) if path.is_file() else None
-        problems.append(f"{name}: not in the manifest" + (f", perhaps {was} renamed" if was else ""))
-    if problems:
-        listed = "\n  ".join(problems)
-        raise ValueError(f"{directory}: {len(problems)} shards are not as the manifest says; {REBUILD}:\n  {listed}")
-
-
-def _problem(path: Path, shard: Shard, verify: str) -> str | None:
-    if not path.is_file():
-        return "missing"
-    size = path.stat().st_size
-    if size == 0:
-        return f"empty, {shard.num_bytes} bytes expected"
-    if size != shard.num_bytes:
-        with open(path, "rb") as stream:
-            start = stream.read(64).lstrip().lower()
-        page = " (an HTML page)" if start.startswith((b"<!doctype", b"<html")) else ""
-        return f"{size} bytes{page}, {shard.num_bytes} expected"
-    if verify == "full" and hash_file(path) != shard.sha256:
-        return "its sha256 differs, so its content is damaged"
-    return None
-
-
 def _parse_tokenizer(data: dict[str, Any], source: str) -> TokenizerRecord:
     path = _get(data, "path", str, source)
     parts = Path(path).parts
@@ -253,15 +233,9 @@ def _parse_shard(data: Any, source: str, block_tokens: int, largest_block: int) 
     if not _SHA256.fullmatch(sha256):
         raise ValueError(f"{source}: sha256 {sha256[:80]!r} is no hexadecimal sha256: {REBUILD}")
     num_bytes = _count(data, "bytes", source)
-    blocks = _get(data, "blocks", list, source)
-    keys = [_get(block, "key", str, source) for block in blocks]
-    if wrong := [key for key in keys if not _KEY.fullmatch(key)]:
-        raise ValueError(f"{source}: key {wrong[0][:80]!r}, it must be letters, digits, '_' and '-': {REBUILD}")
-    columns = {
-        name: np.array([_count(block, name, source) for block in blocks], dtype=np.int64)
-        for name in ("offset", "bytes", "tokens", "documents")
-    }
-    offsets, sizes, tokens = columns["offset"], columns["bytes"], columns["tokens"]
+    blocks = _get(data, "blocks", BlockTable | list, source)
+    table = _block_table(blocks, source) if isinstance(blocks, list) else blocks
+    offsets, sizes, tokens, documents = table.columns
     ends = offsets + sizes
     if (offsets % TAR_BLOCK_BYTES).any() or (sizes % TAR_BLOCK_BYTES).any() or (offsets[1:] < ends[:-1]).any():
         raise ValueError(f"{source}: block offsets are not those of a tar in order: {REBUILD}")
@@ -269,7 +243,18 @@ def _parse_shard(data: Any, source: str, block_tokens: int, largest_block: int) 
         raise ValueError(
             f"{source}: a block is empty, larger than {block_tokens} tokens or past the shard's end: {REBUILD}"
         )
-    return Shard(name, num_bytes, sha256, np.array(keys, dtype=np.bytes_), offsets, sizes, tokens, columns["documents"])
+    return Shard(name, num_bytes, sha256, table.keys, offsets, sizes, tokens, documents)
+
+
+def _block_table(blocks: list[Any], source: str) -> BlockTable:
+    keys = [_get(block, "key", str, source) for block in blocks]
+    if wrong := [key for key in keys if not _KEY.fullmatch(key)]:
+        raise ValueError(f"{source}: key {wrong[0][:80]!r}, it must be letters, digits, '_' and '-': {REBUILD}")
+    names = ("offset", "bytes", "tokens", "documents")
+    rows = [[block.get(name) for block in blocks] for name in names]
+    if blocks and any(set(map(type, row)) != {int} or min(row) < 0 or max(row) > 1 << 62 for row in rows):
+        rows = [[_count(block, name, source) for block in blocks] for name in names]  # says which
+    return BlockTable(np.array(keys, dtype=np.bytes_), np.array(rows, dtype=np.int64).reshape(len(names), -1))
 
 
 def _get(data: Any, name: str, kind: Any, source: str) -> Any:
@@ -277,7 +262,8 @@ def _get(data: Any, name: str, kind: Any, source: str) -> Any:
         raise ValueError(f"{source}: {name!r} is missing: {REBUILD}")
     value = data[name]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{source}: {name!r} is {type(value).__name__}, it must be {kind.__name__}: {REBUILD}")
+        wanted = getattr(kind, "__name__", "list")
+        raise ValueError(f"{source}: {name!r} is {type(value).__name__}, it must be {wanted}: {REBUILD}")
     return value
 
 

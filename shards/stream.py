@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from shards.location import open_location
-from shards.manifest import Manifest, check_tokenizer, read_manifest
+from shards.location import ShardLocation, open_location
+from shards.manifest import Manifest, check_tokenizer
 from shards.masking import Vocabulary, read_vocabulary
 from shards.micro_batch import Assembler, MicroBatch
 from shards.order import WINDOW_ROWS, Order, lanes_for, lanes_of, rows_per_rank
+from shards.shard_check import Verify
 from shards.shard_reader import ShardReader
 from shards.splitmix import key
 from shards.stream_options import StreamOptions
@@ -45,24 +46,26 @@ class MaskedStream:
 
     def __init__(
         self,
-        directory: Path | str,
+        directory: Path | str | ShardLocation,
         options: StreamOptions,
         rank: int,
         world_size: int,
         *,
         vocabulary: Vocabulary | None = None,
         cache_directory: Path | None = None,
-        verify: Literal["sizes", "full"] = "sizes",
+        verify: Verify = "sizes",
+        check_share: tuple[int, int] = (0, 1),
         chunk_tokens: int = CHUNK_TOKENS,
     ) -> None:
         """Check all shards against the manifest first; `vocabulary` comes from the tokenizer's folder if not given.
 
         `directory` may be an https address; its shards are then fetched into `cache_directory` as they are opened.
+        `check_share` (number, of how many) leaves most of the check to other processes, see `check_shards`.
         `chunk_tokens` is how many stored tokens are made in one go, for speed; it changes no batch.
         """
         location = open_location(directory, cache_directory)
-        manifest = read_manifest(location.directory)
-        location.check(manifest, verify)
+        manifest = location.manifest
+        location.check(verify, check_share)
         split = manifest.split("train")
         self.options = options
         self.vocabulary = vocabulary or load_vocabulary(location.directory, manifest)
@@ -117,15 +120,17 @@ class MaskedStream:
             for chunk in self._chunks(first_row, 0, 1):
                 yield from chunk
             return
-        loader: DataLoader[list[MicroBatch]] = DataLoader(
+        loader: DataLoader[list[MicroBatch] | ValueError | OSError] = DataLoader(
             _Chunks(self, first_row),
             batch_size=None,
             num_workers=num_workers,
             collate_fn=_unchanged,
             multiprocessing_context=start_method,
         )
-        for chunk in loader:
-            yield from chunk
+        for made in loader:
+            if isinstance(made, ValueError | OSError):
+                raise made
+            yield from made
 
     def tokens_between(self, first_row: int, last_row: int) -> int:
         """Tokens of global rows [first_row, last_row) of all ranks, padding left out, as `num_tokens` counts them."""
@@ -197,7 +202,7 @@ class MaskedStream:
 
 
 def validation_batches(
-    directory: Path | str,
+    directory: Path | str | ShardLocation,
     options: StreamOptions,
     rank: int,
     world_size: int,
@@ -213,7 +218,7 @@ def validation_batches(
     the sequence length, by default the schedule's shortest: one that every checkpoint has been trained on.
     """
     location = open_location(directory, cache_directory)
-    manifest = read_manifest(location.directory)
+    manifest = location.manifest
     block_tokens = manifest.split("validation").block_tokens()
     row_tokens = options.tokens_per_row
     ends = np.cumsum(-(-block_tokens // row_tokens))
@@ -238,15 +243,20 @@ def validation_batches(
         yield from assembler.assemble(np.where(is_real, rows, -1), blocks, places, length, micro)
 
 
-class _Chunks(IterableDataset[list[MicroBatch]]):
+class _Chunks(IterableDataset[list[MicroBatch] | ValueError | OSError]):
+    """What a data worker makes; what is wrong with a shard comes as an item, or torch would wrap it in a traceback."""
+
     def __init__(self, stream: MaskedStream, first_row: int) -> None:
         self._stream = stream
         self._first_row = first_row
 
-    def __iter__(self) -> Iterator[list[MicroBatch]]:
+    def __iter__(self) -> Iterator[list[MicroBatch] | ValueError | OSError]:
         worker = get_worker_info()
         number, total = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        return self._stream._chunks(self._first_row, number, total)
+        try:
+            yield from self._stream._chunks(self._first_row, number, total)
+        except (ValueError, OSError) as error:
+            yield error
 
 
 def _unchanged(chunk: Any) -> Any:

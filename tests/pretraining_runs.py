@@ -61,7 +61,7 @@ def write_tokenizer(directory: Path, words: Sequence[str]) -> Path:
     return directory
 
 
-def write_shards(directory: Path) -> Path:
+def write_shards(directory: Path, **options: Any) -> Path:
     """A few thousand tokens of made-up sentences over forty words, in blocks of 512 tokens."""
     from shards.build_options import BuildOptions
     from shards.building import build_shards
@@ -83,6 +83,7 @@ def write_shards(directory: Path) -> Path:
             near_duplicates="ignore",
             validation_fraction=0.1,
             processes=1,
+            **options,
         )
     )
     return directory / "shards"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from launch.build_shards import main
-from shards.manifest import check_shards, read_manifest
+from shards.manifest import read_manifest
+from shards.shard_check import check_shards
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ import pytest
 from shards.build_options import BuildOptions
 from shards.building import build_shards
 from shards.chunks import read_chunks
-from shards.manifest import check_shards, read_manifest
+from shards.manifest import read_manifest
 from shards.packing import SplitPacker
+from shards.shard_check import check_shards
 from shards.shard_file import read_block
 from shards.sources import find_sources
 from shards.vocabulary import fingerprint, load_tokenizer, save_tokenizer, train_vocabulary

@@ -1,60 +1,26 @@
-import functools
-import http.server
 import json
-import shutil
-import ssl
-import subprocess
-import threading
 from itertools import islice
 
 import numpy as np
 import pytest
 from shard_directories import vocabulary, write_directory
+from tls_server import tls_server
 
 from shards import location as location_module
 from shards.location import open_location
-from shards.manifest import read_manifest
 from shards.stream import MaskedStream, StreamOptions
 
 OPTIONS = StreamOptions(global_batch_rows=4, micro_batch_rows=4, lengths=((0, 32),))
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; /moved/... redirects out of https."""
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_GET(self):
-        if self.path.startswith("/moved/"):
-            self.send_response(302)
-            self.send_header("Location", "http://127.0.0.1:9/manifest.json")
-            self.end_headers()
-        else:
-            super().do_GET()
-
-
 @pytest.fixture
 def remote(tmp_path, monkeypatch):
     """(address, folder behind it) of a TLS server on this machine whose certificate is trusted for the test."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command to make a certificate")
-    certificate, private_key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(private_key), "-out", str(certificate)]
-    subprocess.run([*command.split(), *names], check=True, capture_output=True)
-    folder = tmp_path / "served"
-    write_directory(folder)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, private_key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
-    yield f"https://127.0.0.1:{server.server_address[1]}", folder
-    server.shutdown()
-    server.server_close()
+    write_directory(tmp_path / "served")
+    with tls_server(tmp_path / "served", tmp_path) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+        yield server.address, server.folder
 
 
 def first_batches(place, cache=None):
@@ -75,12 +41,12 @@ def test_shards_behind_https_give_the_same_batches_and_are_kept(remote, tmp_path
 def test_only_shards_that_are_opened_are_fetched(remote, tmp_path):
     address, _ = remote
     place = open_location(address, tmp_path / "cache")
-    manifest = read_manifest(place.directory)
-    place.check(manifest)
+    manifest = place.manifest
+    place.check()
     assert not list(place.directory.glob("*.tar"))
     place.fetch(manifest.split("train").shards[1])
     assert [path.name for path in place.directory.glob("*.tar")] == ["train-000001.tar"]
-    place.check(manifest, "full")
+    place.check("full")
     assert len(list(place.directory.glob("*.tar"))) == 3
 
 
@@ -97,13 +63,42 @@ def test_all_wrong_shards_are_listed_before_the_first_step(remote, tmp_path):
 def test_a_damaged_download_never_gets_the_shards_name(remote, tmp_path):
     address, folder = remote
     place = open_location(address, tmp_path / "cache")
-    shard = read_manifest(place.directory).split("train").shards[0]
+    shard = place.manifest.split("train").shards[0]
     content = bytearray((folder / shard.name).read_bytes())
     content[700] ^= 1
     (folder / shard.name).write_bytes(content)
     with pytest.raises(ValueError, match=r"train-000000\.tar: .* are not what the manifest says"):
         place.fetch(shard)
     assert not list(place.directory.glob("*train*"))
+
+
+def test_a_transfer_that_breaks_off_is_told_from_a_wrong_file(tmp_path, monkeypatch):
+    write_directory(tmp_path / "served")
+    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+    with tls_server(tmp_path / "served", tmp_path) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        place = open_location(server.address, tmp_path / "cache")
+        shard = place.manifest.split("train").shards[0]
+        server.cut[shard.name] = 700
+        with pytest.raises(OSError, match=r"train-000000\.tar cannot be fetched .*ended after 700 of \d+ bytes"):
+            place.fetch(shard)
+        assert not list(place.directory.glob("*train*"))
+        server.cut["manifest.json"] = 50
+        with pytest.raises(ValueError, match="ended after 50 of"):
+            open_location(server.address, tmp_path / "cache")
+        monkeypatch.setattr(location_module, "ATTEMPTS", 2)
+        monkeypatch.setattr(location_module.time, "sleep", lambda seconds: server.cut.clear())
+        place.fetch(shard)
+        assert (place.directory / shard.name).stat().st_size == shard.num_bytes
+
+
+def test_processes_divide_the_check(remote, tmp_path):
+    address, folder = remote
+    (folder / "train-000001.tar").unlink()
+    place = open_location(address, tmp_path / "cache")
+    place.check(share=(0, 2))
+    with pytest.raises(ValueError, match=r"1 shards .*\n.*train-000001\.tar: HTTP Error 404"):
+        place.check(share=(1, 2))
 
 
 def test_a_redirect_out_of_https_is_not_followed(remote, tmp_path):

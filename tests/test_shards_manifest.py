@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shard_directories import write_directory
 
-from shards.manifest import check_shards, check_tokenizer, parse_manifest, read_json, read_manifest, write_manifest
+from shards.manifest import check_tokenizer, parse_manifest, read_json, read_manifest, write_manifest
+from shards.shard_check import check_shards
 
 
 @pytest.fixture
