@@ -16,7 +16,7 @@ from typing import Any
 from finetuning.sweep import Cell, Sweep
 from finetuning.sweep_table import Outcome
 from pretraining.files import read_json, write_json
-from pretraining.interruption import is_alive, start_time
+from pretraining.interruption import EXIT_CODE, is_alive, start_time
 from pretraining.options import as_arguments
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
@@ -128,7 +128,12 @@ class Runner:
         return Running(cell, process, device, directory)
 
     def _finish(self, one: Running) -> bool:
+        """Write down how a cell ended; False when it failed. One that was asked to stop speaks for the whole sweep."""
         code = one.process.returncode
+        if code == EXIT_CODE:
+            self.stopping = True
+            _record(one.directory, one.cell, self.sweep.recipe, status="interrupted")
+            return True
         whole = code == 0 and (one.directory / "all_results.json").is_file()
         _record(
             one.directory,
@@ -142,8 +147,9 @@ class Runner:
 
     def _told(self, one: Running) -> str:
         told = ", ".join(f"{name}={one.cell.options.get(name)}" for name in [*self.sweep.varied, "seed"])
-        if one.process.returncode == 0:
-            return f"{told}: {outcome(one.directory, one.cell).status}"
+        if one.process.returncode in (0, EXIT_CODE):
+            ended = "interrupted" if one.process.returncode else outcome(one.directory, one.cell).status
+            return f"{told}: {ended}"
         lines = (one.directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
         return f"{told}: FAILED with exit code {one.process.returncode} ({one.directory}/log.txt)\n  " + "\n  ".join(
             lines

@@ -151,3 +151,63 @@ def test_version_2_breakdown_and_thresholds():
         {"a": "cat", "b": "x", "c": "dog", "d": "cow"}, answers, {"a": -3.0, "c": -1.0, "b": 1.0, "d": 2.0}
     )
     assert best == {"best_exact": 100.0, "best_exact_thresh": -1.0, "best_f1": 100.0, "best_f1_thresh": -1.0}
+
+
+WORDS = st.sampled_from(["a", "The", "an.", "cat", "Cat", "cats", "sat", "ſat", "İ", "don't", "-", "9", "", "\u00a0"])
+TEXTS = st.lists(WORDS, max_size=6).map(" ".join)
+
+
+def by_pairing(predicted, wanted):
+    """F1 of two bags of words by crossing off equal words one by one."""
+    left, same = list(wanted), 0
+    for word in predicted:
+        if word in left:
+            left.remove(word)
+            same += 1
+    return 2 * same / (len(predicted) + len(wanted)) if same else 0.0
+
+
+def plain_words(text):
+    """SQuAD's normal form, character by character and word by word instead of by regular expression."""
+    kept = "".join(one for one in text.lower() if one not in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    return [word for word in kept.split() if word not in ("a", "an", "the")]
+
+
+@given(TEXTS, TEXTS)
+def test_squad_scores_are_those_of_a_plain_count(prediction, answer):
+    predicted, wanted = plain_words(prediction), plain_words(answer)
+    assert exact_match(prediction, answer) == float(predicted == wanted)
+    assert f1(prediction, answer) == pytest.approx(by_pairing(predicted, wanted))
+    empty = not predicted or not wanted
+    assert f1_version_2(prediction, answer) == pytest.approx(
+        float(predicted == wanted) if empty else by_pairing(predicted, wanted)
+    )
+
+
+# Officially an unanswerable question is lost by any text but "", even one that normalises to nothing: none of those.
+GIVEN = TEXTS.filter(lambda text: not text or normalise(text))
+QUESTIONS = st.lists(st.tuples(GIVEN, st.lists(TEXTS, max_size=2)), min_size=1, max_size=8)
+
+
+@given(QUESTIONS, st.randoms(use_true_random=False))
+def test_the_best_threshold_is_the_best_of_all_that_could_be_chosen(questions, random):
+    """Every threshold tried: below all null scores, and at each of them."""
+    names = [f"q{number}" for number in range(len(questions))]
+    texts = {name: prediction for name, (prediction, _) in zip(names, questions, strict=True)}
+    answers = {name: gold for name, (_, gold) in zip(names, questions, strict=True)}
+    nulls = dict(zip(names, random.sample(range(-20, 20), len(names)), strict=True))
+    found = thresholds(texts, answers, nulls)
+
+    def scores_at(threshold):
+        given = {name: texts[name] if nulls[name] <= threshold else "" for name in names}
+        # A gold answer that normalises to nothing counts as answerable: saying nothing scores 0 there, as officially.
+        points = [
+            0.0 if answers[name] and nulls[name] > threshold else version_2_scores({name: given[name]}, {name: gold})
+            for name, gold in answers.items()
+        ]
+        parts = [(one, one) if isinstance(one, float) else (one["exact"], one["f1"]) for one in points]
+        return [sum(column) / len(names) for column in zip(*parts, strict=True)]
+
+    tried = [scores_at(threshold) for threshold in (-100, *nulls.values())]
+    best = [max(column) for column in zip(*tried, strict=True)]
+    assert [found["best_exact"], found["best_f1"]] == pytest.approx(best)

@@ -29,6 +29,8 @@ import json, os, signal, sys, time
 options = json.loads(sys.argv[1]); directory = sys.argv[2]
 with open(os.path.join(directory, "runs.txt"), "a") as log:
     log.write(json.dumps([options, time.time()]) + "\\n")
+if os.environ.get("STAND_IN_EXIT"):
+    sys.exit(int(os.environ["STAND_IN_EXIT"]))
 if options.get("weight_decay") == 9:
     sys.exit("weight decay of 9")
 time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
@@ -121,6 +123,17 @@ def test_an_interrupted_cell_runs_again_and_no_other(tmp_path, monkeypatch):
     assert run_sweep(write(tmp_path), out) == 0
     assert all(times_run(cell_directory(out, cell)) == 1 for cell in finished)
     assert all(outcome(cell_directory(out, cell), cell).status == "done" for cell in sweep.cells)
+
+
+def test_a_cell_that_was_asked_to_stop_has_not_failed_and_stops_the_sweep(tmp_path, monkeypatch):
+    monkeypatch.setenv("STAND_IN_EXIT", "75")
+    file, out = write(tmp_path), tmp_path / "out"
+    assert run_sweep(file, out) == 75
+    directories = [cell_directory(out, cell) for cell in make_sweep(CONTENT).cells]
+    assert [times_run(one) for one in directories] == [1] + [0] * 7
+    monkeypatch.delenv("STAND_IN_EXIT")
+    assert run_sweep(file, out) == 0
+    assert [times_run(one) for one in directories] == [2] + [1] * 7
 
 
 def test_no_more_cells_at_once_than_devices(tmp_path, monkeypatch):
