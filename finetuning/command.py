@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from finetuning.batches import batch_shape
 from finetuning.encoder import default_model, load_config, load_encoder, load_tokenizer
+from finetuning.figures import draw_curves
 from finetuning.finished import RESULTS_NAME, finished_results, weights_digest
 from finetuning.predictions import write_json
 from finetuning.preflight import Preflight
@@ -164,6 +165,9 @@ def _run_owned(
     results = {**result.as_json(), **prepared.preflight.figures, **kept}
     if ranks.is_main:
         write_predictions(recipe, result, directory)
+        if result.updates:
+            title = f"{recipe.name}: {recipe.metric}"
+            draw_curves({recipe.name: directory}, directory / "curves.png", title=title, metric=recipe.metric)
         if finish is not None:
             finish(result)
         write_json(directory / RESULTS_NAME, results)

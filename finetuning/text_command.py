@@ -113,10 +113,7 @@ def build_recipe(task: TextTask, options: TextOptions) -> TextRecipe:
 
 
 def draw(recipe: TextRecipe, result: Result, directory: Path) -> None:
-    """curves.png, and a reliability diagram of every labelled set of classes."""
-    if result.updates:
-        title = f"{recipe.name}: {recipe.metric}"
-        draw_curves({recipe.name: directory}, directory / "curves.png", title=title, metric=recipe.metric)
+    """A reliability diagram of every labelled set of classes."""
     for split, one in recipe.evaluation_sets.items():
         if recipe.is_regression or not one.labelled:
             continue

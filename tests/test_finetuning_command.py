@@ -80,7 +80,14 @@ def test_qa_trains_writes_and_scores_its_own_model_the_same_again(tmp_path, mode
     assert found["metric"] == "f1"
     assert "preflight: " in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"predictions.json", "nbest_predictions.json", "prediction.csv", "journal.jsonl", "tensorboard"} <= names
+    assert {
+        "predictions.json",
+        "nbest_predictions.json",
+        "prediction.csv",
+        "journal.jsonl",
+        "tensorboard",
+        "curves.png",
+    } <= names
     assert "state" not in names
     # The model it left, evaluated only, through the test path, labelled and not.
     files["test_file"] = files["validation_file"]
