@@ -8,6 +8,7 @@ progress and is counted apart (`executed`). The rule 6 N D is not used: it charg
 """
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,35 +18,34 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig
 
 # Dense bf16 (fp16 where there is no bf16) peak of the tensor cores, operations per second, as the makers' data sheets
-# give it (half of what they print "with sparsity"). The first name found in the device's name counts.
-# Those of the H100 SXM and PCIe, A100, A10, L4, L40, T4 and V100 were compared with the table of Lightning's
-# `fabric/utilities/throughput.py`, those of B200, L40 and L40S with a public specification page; the others are noted
-# from memory of the sheets named beside them and should be looked up before a figure is built on them.
+# give it (half of what they print "with sparsity"). The first that stands in the device's name as a word counts.
+# Beside each: the maker's document, and whether the figure was found again in November 2026 ("seen": a reprint of the
+# sheet, or several independent tables in published benchmarks and training code that agree).
 PEAK_FLOPS = (
-    ("B200", 2250e12),  # NVIDIA Blackwell architecture technical brief, HGX B200
-    ("H200 NVL", 835.5e12),  # NVIDIA H200 data sheet
-    ("H200", 989e12),  # NVIDIA H200 data sheet, SXM
-    ("GH200", 989e12),  # NVIDIA GH200 data sheet
-    ("H100 NVL", 835.5e12),  # NVIDIA H100 NVL data sheet
-    ("H100 PCIe", 756e12),  # NVIDIA H100 data sheet
-    ("H100", 989e12),  # NVIDIA H100 data sheet, SXM
+    ("B200", 2250e12),  # NVIDIA Blackwell architecture technical brief, HGX B200; seen
+    ("H200 NVL", 835.5e12),  # NVIDIA H200 data sheet; not seen
+    ("H200", 989e12),  # NVIDIA H200 data sheet, SXM; seen
+    ("GH200", 989e12),  # NVIDIA GH200 data sheet; seen (1979 with sparsity)
+    ("H100 NVL", 835.5e12),  # NVIDIA H100 NVL data sheet; seen (835)
+    ("H100 PCIe", 756e12),  # NVIDIA H100 data sheet; seen (1513 with sparsity)
+    ("H100", 989e12),  # NVIDIA H100 data sheet, SXM; seen
     ("H800", 989e12),  # as the H100 SXM; the interconnect differs
-    ("A100", 312e12),  # NVIDIA A100 data sheet
+    ("A100", 312e12),  # NVIDIA A100 data sheet; seen
     ("A800", 312e12),  # as the A100; the interconnect differs
-    ("A6000", 154.8e12),  # NVIDIA GA102 white paper, appendix
-    ("A40", 149.7e12),  # NVIDIA A40 data sheet
-    ("A30", 165e12),  # NVIDIA A30 data sheet
-    ("A10G", 70e12),  # AWS g5 instances' variant of the A10
-    ("A10", 125e12),  # NVIDIA A10 data sheet
-    ("L40S", 362e12),  # NVIDIA L40S data sheet
-    ("L40", 181e12),  # NVIDIA L40 data sheet
-    ("L4", 121e12),  # NVIDIA L4 data sheet
-    ("4090", 165.2e12),  # NVIDIA Ada GPU architecture white paper, fp32 accumulation
-    ("3090", 71e12),  # NVIDIA GA102 white paper, fp32 accumulation
-    ("V100", 125e12),  # NVIDIA V100 data sheet, fp16
-    ("T4", 65e12),  # NVIDIA T4 data sheet, fp16
-    ("MI300X", 1307.4e12),  # AMD Instinct MI300X data sheet
-    ("MI250X", 383e12),  # AMD Instinct MI250X data sheet, both dies
+    ("A6000", 154.8e12),  # NVIDIA GA102 white paper, appendix; seen
+    ("A40", 149.7e12),  # NVIDIA A40 data sheet; seen (reprint)
+    ("A30", 165e12),  # NVIDIA A30 data sheet; not seen
+    ("A10G", 70e12),  # the A10's variant in AWS g5, NVIDIA A10G brief; seen
+    ("A10", 125e12),  # NVIDIA A10 data sheet; seen (250 with sparsity)
+    ("L40S", 362e12),  # NVIDIA L40S data sheet; seen (733 with sparsity)
+    ("L40", 181e12),  # NVIDIA L40 data sheet; seen
+    ("L4", 121e12),  # NVIDIA L4 data sheet; seen (242 with sparsity)
+    ("4090", 165.2e12),  # NVIDIA Ada GPU architecture white paper, fp32 accumulation; seen (330 accumulates in fp16)
+    ("3090", 71e12),  # NVIDIA GA102 white paper, fp32 accumulation; seen (142 accumulates in fp16)
+    ("V100", 125e12),  # NVIDIA V100 data sheet, fp16, SXM2; seen
+    ("T4", 65e12),  # NVIDIA T4 data sheet, fp16; seen
+    ("MI300X", 1307.4e12),  # AMD Instinct MI300X data sheet; seen
+    ("MI250X", 383e12),  # AMD Instinct MI250X data sheet, both dies; seen (reprint)
 )
 _MEASURED_MATRIX_WIDTH = 1024
 _MEASURED_SECONDS = 0.3
@@ -145,7 +145,11 @@ def peak_flops(device: torch.device | str, device_name: str | None = None) -> fl
     if device.type == "cpu":
         return measured_cpu_flops(torch.get_num_threads())
     name = device_name or torch.cuda.get_device_name(device)
-    return next((flops for part, flops in PEAK_FLOPS if part.lower() in name.lower()), None)
+    for part, flops in PEAK_FLOPS:
+        # An RTX A4000 is no A40, and a 4090 Laptop GPU no 4090.
+        if re.search(rf"\b{part}\b(?! (?:Ti|D|Laptop)\b)", name, re.IGNORECASE):
+            return flops
+    return None
 
 
 @lru_cache(maxsize=8)
