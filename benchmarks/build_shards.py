@@ -1,6 +1,7 @@
 """How fast text becomes shards beside the tokenizer alone and `datasets.map`, and how much memory it takes.
 
     python benchmarks/build_shards.py --input 'wiki_en/*.xz' --tokenizer DIR/tokenizer
+    python benchmarks/build_shards.py --input 'wiki_zh/*.xz' --tokenizer DIR/tokenizer --rounds 0 --memory 1 3 12
 
 Prints Markdown. Every measurement is a process of its own, methods take turns, and the CPU seconds stand beside the
 wall clock: on a shared machine they are the steadier figure.
@@ -9,6 +10,7 @@ wall clock: on a shared machine they are the steadier figure.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import glob
 import json
 import os
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--files", type=int, default=4, help="how many of the files the speed is measured on")
-    parser.add_argument("--memory", action="store_true", help="also measure memory on the first file and on all")
+    parser.add_argument("--memory", type=int, nargs="*", default=[], help="also measure memory on so many files, each")
     parser.add_argument("--measure", choices=METHODS, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     files = sorted(glob.glob(options.input))
@@ -43,9 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(measure(options.measure, files[: options.files], options.tokenizer)))
         return 0
     print(f"{machine()}, {date.today()}, load average at the start {os.getloadavg()[0]:.1f}\n")
-    print_speed(options)
+    if options.rounds:
+        print_speed(options)
     if options.memory:
-        print_memory(files, options.tokenizer)
+        print_memory([files[:number] for number in options.memory], options.tokenizer)
     return 0
 
 
@@ -68,18 +71,19 @@ def print_speed(options: argparse.Namespace) -> None:
             )
 
 
-def print_memory(files: list[str], tokenizer: str) -> None:
-    """Peak resident memory of the process tree on one file and on all."""
+def print_memory(inputs: list[list[str]], tokenizer: str) -> None:
+    """Peak resident memory of a build of each list of files: of the process that writes, of a worker, of all."""
     print(
-        "\n| files | MB of text | documents kept | duplicate index, MB | peak RSS of all processes, MB |\n"
-        "|---|---|---|---|---|"
+        "\n| files | MB of text | documents kept | duplicate index, MB | first process, MB | largest worker, MB "
+        "| all at one moment, MB |\n|---|---|---|---|---|---|---|"
     )
-    for chosen in (files[:1], files):
-        peak, index_bytes, manifest = peak_memory(chosen, tokenizer)
+    for chosen in inputs:
+        peaks, index_bytes, manifest = peak_memory(chosen, tokenizer)
         documents = sum(part["documents"] for part in manifest["splits"].values())
+        first, worker, together = (round(peak / 1e6) for peak in peaks)
         print(
             f"| {len(chosen)} | {manifest['text_bytes'] / 1e6:.1f} | {documents:,} | {index_bytes / 1e6:.1f} "
-            f"| {peak / 1e6:.0f} |",
+            f"| {first} | {worker} | {together} |",
             flush=True,
         )
 
@@ -138,8 +142,8 @@ def documents(files: list[str]) -> Iterator[str]:
         yield from filter(None, DocumentReader().read(source))
 
 
-def peak_memory(files: list[str], tokenizer: str) -> tuple[int, int, dict]:
-    """Build through the command line; (peak RSS, largest size of the state on disk, manifest)."""
+def peak_memory(files: list[str], tokenizer: str) -> tuple[tuple[int, int, int], int, dict]:
+    """Build by command; ((peak RSS of the first process, of a worker, of all), bytes of state on disk, manifest)."""
     import psutil
 
     folder = Path(tempfile.mkdtemp())
@@ -147,21 +151,23 @@ def peak_memory(files: list[str], tokenizer: str) -> tuple[int, int, dict]:
     call = [sys.executable, str(ROOT / "launch" / "build_shards.py"), "--input", *files]
     call += ["--output_dir", str(output), "--tokenizer", tokenizer]
     process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    tree, peak, index_bytes = psutil.Process(process.pid), 0, 0
+    tree, peaks, index_bytes = psutil.Process(process.pid), (0, 0, 0), 0
     while process.poll() is None:
-        total = 0
+        resident = []
         for member in [tree, *tree.children(recursive=True)]:
-            try:
-                total += member.memory_info().rss
-            except psutil.Error:
-                continue
-        peak = max(peak, total)
-        database = output / "building" / "state.sqlite3"
-        index_bytes = max(index_bytes, database.stat().st_size if database.exists() else 0)
+            with contextlib.suppress(psutil.Error):
+                # A worker between fork and exec still has its parent's command line, and its memory, which is shared.
+                if member == tree or member.cmdline() != call:
+                    resident.append(member.memory_info().rss)
+        now = (resident[0], max(resident[1:], default=0), sum(resident)) if resident else (0, 0, 0)
+        peaks = (max(peaks[0], now[0]), max(peaks[1], now[1]), max(peaks[2], now[2]))
+        files_of_state = list((output / "building").glob("state.sqlite3*"))
+        with contextlib.suppress(FileNotFoundError):
+            index_bytes = max(index_bytes, sum(path.stat().st_size for path in files_of_state))
         time.sleep(0.1)
     manifest = json.loads((output / "manifest.json").read_text())
     shutil.rmtree(folder)
-    return peak, index_bytes, manifest
+    return peaks, index_bytes, manifest
 
 
 def cpu_seconds() -> float:
