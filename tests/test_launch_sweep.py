@@ -2,12 +2,20 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import yaml
 from tiny_text_model import reviews, write_reviews, write_tiny_model
 
+from finetuning.sweep import read_sweep
+from finetuning.sweep_run import cell_directory
 from launch import sweep
+from pretraining.interruption import is_alive, start_time
 
 
 def test_refusals_end_with_status_2(tmp_path, capsys):
@@ -55,3 +63,69 @@ def test_real_cells_from_file_to_table(tmp_path):
     scores = [json.loads(path.read_text())["eval_accuracy"] for path in out.glob("cells/*/all_results.json")]
     assert sorted(float(row["mean"]) for row in rows) == sorted(scores)
     assert (out / "curves.png").is_file()
+
+
+def kill_group(pid):
+    """SIGKILL to the process and all that belongs to its group."""
+    os.killpg(os.getpgid(pid), signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_sweep_killed_in_its_second_cell_ends_like_one_that_was_not(tmp_path, project_root):
+    """kill -9 of the sweep and of its running cell: the first cell stays as it is, the second goes on."""
+    content = {
+        "recipe": "classification",
+        "base": {
+            "model_name_or_path": write_tiny_model(tmp_path / "model"),
+            "train_file": write_reviews(tmp_path / "train.json", reviews(400, seed=1)),
+            "validation_file": write_reviews(tmp_path / "validation.json", reviews(30, seed=2)),
+            "num_train_epochs": 6,
+            "global_batch_rows": 8,
+            "save_steps": 20,
+            "learning_rate": 0.003,
+            "save_model": False,
+            "report_to": "none",
+        },
+        "grid": {"pooling": ["cls", "mean"]},
+        "seeds": [0],
+    }
+    file, out, whole = tmp_path / "sweep.yaml", tmp_path / "out", tmp_path / "whole"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    script = str(project_root / "launch" / "sweep.py")
+    command = [sys.executable, script, "--sweep_file", str(file), "--max_parallel", "1"]
+    first, second = (cell_directory(out, cell) for cell in read_sweep(file).cells)
+
+    process = subprocess.Popen([*command, "--output_dir", str(out)], start_new_session=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 800
+    while not list(second.glob("state/step-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    cell = json.loads((second / "cell.json").read_text())["pid"]
+    kill_group(process.pid)
+    process.wait(20)
+    kill_group(cell)
+    while is_alive(cell, start_time(cell) or ""):
+        time.sleep(0.01)
+    assert not (second / "all_results.json").exists()
+    assert list(second.glob("state/step-*"))
+    before = [((first / name).stat().st_mtime_ns, (first / name).stat().st_ino) for name in ONCE]
+
+    subprocess.run([*command, "--output_dir", str(out)], check=True, stdout=subprocess.DEVNULL)
+    assert [((first / name).stat().st_mtime_ns, (first / name).stat().st_ino) for name in ONCE] == before
+    assert (first / "log.txt").read_text().count("training rows") == 1
+    log = (second / "log.txt").read_text()
+    assert log.count("training rows") == 2
+    assert "continuing after update " in log
+
+    subprocess.run([*command, "--output_dir", str(whole)], check=True, stdout=subprocess.DEVNULL)
+    assert scores_of(out) == scores_of(whole)
+    assert (second / "journal.jsonl").read_text() == (whole / "cells" / second.name / "journal.jsonl").read_text()
+
+
+ONCE = ("all_results.json", "cell.json", "log.txt", "journal.jsonl")
+
+
+def scores_of(directory):
+    """The table without what a clock measured."""
+    with (directory / "sweep.csv").open(newline="") as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
