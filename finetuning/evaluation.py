@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ class Evaluation:
 
     scores: dict[str, float]
     predictions: dict[str, Any]
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)  # scoring included
 
 
 def evaluate(
@@ -37,6 +38,7 @@ def evaluate(
     The model is in evaluation mode meanwhile, and back in its former mode afterwards. `check` is called after each
     batch, as often on every rank, and may end the evaluation by raising.
     """
+    started = time.perf_counter()
     features = evaluation_set.features
     lengths = np.array([row_length(feature) for feature in features], dtype=np.int64)
     shortest = features[int(lengths.argmin())]
@@ -60,9 +62,10 @@ def evaluate(
     predictions = recipe.finish(gathered, evaluation_set)
     require_each_id_once(predictions, evaluation_set.examples)
     if not evaluation_set.labelled:
-        return Evaluation({}, predictions)
+        return Evaluation({}, predictions, time.perf_counter() - started)
     scores = {name.removeprefix("measure:"): float(values.mean()) for name, values in measures.items()}
-    return Evaluation({**scores, **recipe.score(predictions, evaluation_set.examples)}, predictions)
+    scores |= recipe.score(predictions, evaluation_set.examples)
+    return Evaluation(scores, predictions, time.perf_counter() - started)
 
 
 def forward(recipe: Recipe, engine: Any, features: Sequence[Feature]) -> tuple[Any, Batch]:

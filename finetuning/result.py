@@ -32,6 +32,8 @@ class Result:
     epochs: float
     updates: int
     train_rows_per_second: float | None = None
+    evaluation_seconds: float | None = None  # of one pass over every evaluation set
+    evaluation_examples_per_second: float | None = None
     best_epoch: float | None = None
     selection_gain: float | None = None  # best minus last validation score
     selection_optimism: float | None = None  # of the best one as a score, since it was picked there: cross-fitted
@@ -57,6 +59,8 @@ class Result:
             "seconds": self.seconds,
             "train_seconds": self.train_seconds,
             "train_samples_per_second": self.train_rows_per_second,
+            "evaluation_seconds": self.evaluation_seconds,
+            "evaluation_samples_per_second": self.evaluation_examples_per_second,
         }
 
 
@@ -82,6 +86,8 @@ def make_result(
     status, reason = _judge(recipe, evaluations, progress)
     if status == "collapsed":
         reason = f"{reason}; {likely_cause(options.learning_rate, shape.global_rows, hidden_size=hidden_size)}"
+    evaluation_seconds = sum(found.seconds for found in evaluations.values())
+    num_evaluated = sum(len(found.predictions) for found in evaluations.values())
     last = progress.history[-1][recipe.metric] if progress.history else None
     return Result(
         status=status,
@@ -93,6 +99,8 @@ def make_result(
         epochs=progress.updates / schedule.updates_per_epoch,
         updates=progress.updates,
         train_rows_per_second=progress.rows / progress.train_seconds if progress.train_seconds else None,
+        evaluation_seconds=evaluation_seconds or None,
+        evaluation_examples_per_second=num_evaluated / evaluation_seconds if evaluation_seconds else None,
         best_epoch=progress.best_epoch,
         selection_gain=None if last is None or progress.best_score is None else progress.best_score - last,
         selection_optimism=_optimism(recipe, progress),

@@ -64,6 +64,22 @@ def test_all_tasks_that_are_there_a_table_and_submissions(data, tmp_path, capsys
     assert "optimistic" in capsys.readouterr().out
 
 
+def test_the_validation_file_gets_the_same_predictions_through_the_test_path(data, tmp_path):
+    """GLUE hides the labels of its test sets: the labels of dev.tsv are cut off and it is submitted."""
+    rows = [line.split("\t") for line in (data / "SST-2" / "dev.tsv").read_text().splitlines()[1:]]
+    lines = ["index\tsentence", *(f"{number}\t{text}" for number, (text, _) in enumerate(rows))]
+    (data / "SST-2" / "test.tsv").write_text("\n".join(lines) + "\n")
+    out, model = tmp_path / "out", write_tiny_model(tmp_path / "model")
+    arguments = ["--task_name", "sst2", "--data_dir", str(data), "--model_name_or_path", model, *FAST]
+    assert glue.main([*arguments, "--per_device_eval_batch_size", "4", "--output_dir", str(out)]) == 0
+    with (out / "validation" / "predictions.csv").open(newline="") as file:
+        validation = {row["id"]: row["prediction"] for row in csv.DictReader(file)}
+    submitted = dict(line.split("\t") for line in (out / "SST-2.tsv").read_text().splitlines()[1:])
+    assert submitted == validation
+    right = sum(submitted[str(number)] == label for number, (_, label) in enumerate(rows))
+    assert json.loads((out / "all_results.json").read_text())["eval_accuracy"] == pytest.approx(right / len(rows))
+
+
 def test_mnli_is_a_start_for_three_tasks_and_only_when_asked_for(data, tmp_path):
     plain, other = write_tiny_model(tmp_path / "plain"), write_tiny_model(tmp_path / "mnli", seed=5)
     arguments = ["--task_name", "rte,sst2", "--data_dir", str(data), "--model_name_or_path", plain, *FAST]

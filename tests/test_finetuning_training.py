@@ -233,7 +233,10 @@ def test_nothing_to_do_is_refused_and_zero_epochs_only_evaluate():
 def test_the_result_is_plain_json():
     recipe = recipe_of()
     result = finetune(recipe, model_of(recipe), replace(OPTIONS, max_steps=1))
-    assert json.loads(json.dumps(result.as_json()))["eval_f1"] == result.scores["eval_f1"]
+    content = json.loads(json.dumps(result.as_json()))
+    assert content["eval_f1"] == result.scores["eval_f1"]
+    speed = content["evaluation_samples_per_second"]
+    assert speed * content["evaluation_seconds"] == pytest.approx(23)
     assert json.loads(json.dumps(result.predictions))["validation"].keys() == {f"v{i}" for i in range(23)}
 
 
