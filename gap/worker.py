@@ -62,13 +62,13 @@ def finished(directory: Path) -> set[str]:
 def remaining(jobs: JobList, directory: Path) -> list[Search | PlannedCell]:
     """Jobs that have yet to be run, the longest first; a search whose cells are all done is not among them.
 
-    Cells of many epochs taken last would leave all workers but one idle at the end.
+    Cells of many epochs taken last would leave all workers but one idle at the end; those of few labels fill its gaps.
     """
     done = finished(directory)
     cells = [cell for cell in jobs.plan.cells if jobs.fingerprint(cell) not in done]
     needed = {cell.setting for cell in cells}
     left = [job for job in jobs.plan.jobs() if job.setting in needed and jobs.fingerprint(job) not in done]
-    return sorted(left, key=lambda job: -job.setting.epochs_factor)
+    return sorted(left, key=lambda job: -job.setting.epochs_factor * job.setting.label_fraction)
 
 
 def work(

@@ -48,15 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = with_defaults(parse_options(GapOptions, argv, description=__doc__))
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return run(options, command_text("python launch/gap.py", words))
+        clock = Clock.of_process() if argv is None else Clock()
+        return run(options, command_text("python launch/gap.py", words), clock)
     except (ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
 
 
-def run(options: GapOptions, command: str) -> int:
+def run(options: GapOptions, command: str, clock: Clock) -> int:
     """The command for parsed options."""
-    clock = Clock()
     ranks, directory = read_ranks(), Path(options.output_dir)
     if options.series is None and ranks.is_main:
         build_small_world(SMALL_WORLD_DIRECTORY)

@@ -49,7 +49,7 @@ def test_machines_get_json_and_csv_and_papers_get_pictures(report: Path) -> None
     folder = report.parent
     curve = json.loads((folder / "curve.json").read_text())
     rows = list(csv.DictReader((folder / "curve.csv").open()))
-    assert len(rows) == sum(len(task["checkpoints"]) for task in curve["tasks"])
+    assert len(rows) == sum(len(task["checkpoints"]) for task in [*curve["tasks"], curve["macro"]])
     scratch = next(row for row in rows if row["kind"] == "scratch" and not row["control"] and row["task"] == "qa")
     assert 0 < float(scratch["score_low"]) < float(scratch["score"]) < float(scratch["score_high"]) < 1
     pictures = sorted(file.name for file in (folder / "figures").iterdir())

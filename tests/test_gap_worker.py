@@ -181,6 +181,16 @@ def test_a_job_that_is_claimed_elsewhere_is_left_alone_and_a_dead_owners_claim_i
     assert not path.exists()
 
 
+def test_long_cells_come_first_and_those_of_few_labels_last(world, tmp_path):
+    series, tasks = world
+    jobs = tiny_jobs(series, tasks[:1], controls=Controls((2.0, 4.0), (0.25, 0.5)))
+    left = remaining(jobs, tmp_path)
+    sizes = [job.setting.epochs_factor * job.setting.label_fraction for job in left]
+    assert sizes == sorted(sizes, reverse=True)
+    assert set(sizes) == {4.0, 2.0, 1.0, 0.5, 0.25}
+    assert len(left) == len(jobs.plan.cells)
+
+
 def test_a_torn_last_line_of_the_searches_is_run_again(world, tmp_path):
     series, tasks = world
     jobs = tiny_jobs(series, tasks[1:2], grid=Grid((1e-3, 1e-2), (1.0,)), finetuning_seeds=1, intervals=False)
