@@ -6,9 +6,9 @@ import torch
 
 from pretraining.agreement import fail_together
 from pretraining.batches import as_inputs
-from pretraining.model import build_model
 from pretraining.overfitting import OverfitResult, overfit_one_batch
 from pretraining.plan import Plan
+from pretraining.planned_model import build_planned_model
 from shards.location import ShardLocation
 from shards.stream import MaskedStream
 
@@ -25,19 +25,7 @@ def check_overfits(plan: Plan, shards: ShardLocation) -> None:
 
 
 def _try(plan: Plan, shards: ShardLocation) -> OverfitResult:
-    options, tokenizer = plan.options, plan.manifest.tokenizer
-    model = build_model(
-        options.model,
-        vocab_size=tokenizer.vocab_size,
-        special_ids=tokenizer.special_ids,
-        max_seq_length=plan.longest,
-        config_overrides=options.config_overrides,
-        model_name_or_path=options.model_name_or_path,
-        from_config=options.from_config,
-        objective=options.objective,
-        attn_implementation=options.attn_implementation,
-        seed=options.seed,
-    )
+    model = build_planned_model(plan)
     batch = as_inputs(next(MaskedStream(shards, plan.stream, 0, 1).batches(0)), torch.device("cpu"))
     few = {name: value[:8].to(plan.device) for name, value in batch.items()}
     result = overfit_one_batch(model.to(plan.device), few, plan.peak_learning_rate, max_updates=200)

@@ -223,7 +223,13 @@ class Plan:
         """Model FLOPs of the update that starts at a global row."""
         sequences, length, slots = self.shape_at(row)
         total = sequences * self.options.global_batch_rows
-        return _update_flops(self.config, total, length, slots * total, self.options.objective == "mlm+nsp")
+        return update_flops(
+            self.config,
+            num_sequences=total,
+            sequence_length=length,
+            num_masked=slots * total,
+            next_sentence=self.options.objective == "mlm+nsp",
+        )
 
     @cached_property
     def sharding(self) -> Sharding:
@@ -287,13 +293,3 @@ class Plan:
 
 def _number(value: Any, default: int) -> int:
     return int(value) if isinstance(value, int | float) else default
-
-
-def _update_flops(config: Any, sequences: int, length: int, masked: int, next_sentence: bool) -> float:
-    return update_flops(
-        config,
-        num_sequences=sequences,
-        sequence_length=length,
-        num_masked=masked,
-        next_sentence=next_sentence,
-    )

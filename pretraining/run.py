@@ -15,9 +15,9 @@ from pretraining.engines.engine import Engine, build_engine
 from pretraining.files import read_json, write_json
 from pretraining.interruption import MARKER_NAME, Interruption
 from pretraining.journal import Journal
-from pretraining.model import PretrainingModel, build_model
 from pretraining.ownership import Ownership
 from pretraining.plan import Plan
+from pretraining.planned_model import build_planned_model
 from pretraining.position import Interrupted, Position, position_from
 from pretraining.progress import Progress
 from pretraining.progress_bar import ProgressBar
@@ -56,7 +56,7 @@ class Run:
         self._take_directory()
         checkpoint = self._find_checkpoint()
         self.stream = self._open_stream()
-        self.model = self._build_model()
+        self.model = build_planned_model(self.plan)
         self.engine: Engine = build_engine(self.model, self.plan.engine, ranks=self.ranks, device=self.plan.device)
         self.publisher = Publisher(
             self.plan, self.shards, self.directory, model=self.model, engine=self.engine, stream=self.stream
@@ -180,22 +180,6 @@ class Run:
         assert stream is not None
         return stream
 
-    def _build_model(self) -> PretrainingModel:
-        options, tokenizer = self.options, self.plan.manifest.tokenizer
-        return build_model(
-            options.model,
-            vocab_size=tokenizer.vocab_size,
-            special_ids=tokenizer.special_ids,
-            max_seq_length=self.plan.longest,
-            config_overrides=options.config_overrides,
-            model_name_or_path=options.model_name_or_path,
-            from_config=options.from_config,
-            objective=options.objective,
-            attn_implementation=options.attn_implementation,
-            seed=options.seed,
-            gradient_checkpointing=options.gradient_checkpointing,
-        )
-
     def _take_directory(self) -> None:
         """Only the main rank holds the lock; every rank learns whether it got it."""
         error: BaseException | None = None
@@ -214,7 +198,9 @@ class Run:
             theirs = read_json(path)["identity"]
             differing = sorted(key for key in mine if mine[key] != theirs.get(key))
             if differing:
-                listed = "; ".join(f"{key}: {theirs.get(key)} there, {mine[key]} here" for key in differing)
+                listed = "; ".join(
+                    f"{key}: {shortened(theirs.get(key))} there, {shortened(mine[key])} here" for key in differing
+                )
                 raise ValueError(
                     f"{self.directory} holds another run ({listed}): use another --output_dir, or the same options"
                 )
@@ -287,3 +273,9 @@ class Run:
             hang_timeout_seconds=options.hang_timeout_seconds,
             next_sentence=options.objective == "mlm+nsp",
         )
+
+
+def shortened(value: Any) -> str:
+    """A value for a message: the sha256 of 30,000 shards would fill a megabyte."""
+    text = f"{value}"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"

@@ -122,6 +122,8 @@ class TrainingLoop:
             self._update(segment, list(islice(batches, self.options.micro_batches_per_update)))
             if self.position.serial >= self._next_exchange:
                 self._exchange()
+            elif self.budget.spent(self.position.progress) >= segment.end:
+                self._flush()  # hours were estimated since the last exchange: the clock may say that some are left
         self._flush()
 
     def _update(self, segment: Segment, micro_batches: list[Any]) -> None:

@@ -41,7 +41,8 @@ def test_a_run_over_https_with_two_workers_killed_and_resumed_is_that_from_the_f
     run(remote, tmp_path, variables, status=-signal.SIGKILL)
     assert "resuming from" in run(remote, tmp_path)
     runs.assert_same_course(tmp_path / "whole", tmp_path / "run")
-    assert runs.series(tmp_path / "run") == runs.series(tmp_path / "whole")
+    entries = [[entry | {"seconds": 0} for entry in runs.series(tmp_path / name)] for name in ("run", "whole")]
+    assert entries[0] == entries[1]
     # One manifest for each start, not one for every part that looks into it.
     assert remote.requests.count("manifest.json") == 2
 

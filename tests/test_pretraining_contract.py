@@ -5,13 +5,15 @@ fp32, no dropout, the same global batch, over 20 updates of a trunk and its bran
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 from pretraining_runs import (
     ROOT,
     assert_same_course,
-    course,
     in_process,
     journal,
     run,
@@ -214,12 +216,32 @@ def test_continuing_from_an_exported_model(shards, alone, tmp_path):
     assert end["validation_loss"] == pytest.approx(start["validation_loss"], abs=1e-5)
 
 
-def test_a_budget_in_hours(shards, tmp_path):
-    in_process(shards, tmp_path / "run", {"budget_tokens": None, "budget_hours": 0.0005})
-    entry = series(tmp_path / "run")[-1]
-    assert entry["seconds"] >= 0.0005 * 3600
-    assert entry["budget_unit"] == "hours"
-    assert len(course(tmp_path / "run")) > 1
+@pytest.fixture
+def one_second_an_update(monkeypatch):
+    """The training loop's clock moves a second each time it is read, which it is once an update then."""
+    from pretraining import training
+
+    ticks = itertools.count(step=1.0)
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(ticks), monotonic=time.monotonic))
+
+
+@pytest.mark.usefixtures("one_second_an_update")
+def test_hours_spent_before_a_crash_count_on_and_every_budget_has_both_checkpoints(shards, tmp_path):
+    options = {"budget_tokens": None, "budget_hours": 18 / 3600, "series": 2, "save_steps": 3}
+    in_process(shards, tmp_path / "run", options, fault="update.before:6:fail", status=1)
+    assert [line["seconds"] for line in journal(tmp_path / "run")] == pytest.approx([1, 2, 3, 4, 5])
+    in_process(shards, tmp_path / "run", options)
+    trunk = [line["seconds"] for line in journal(tmp_path / "run") if line["segment"] == "trunk"]
+    assert trunk == pytest.approx(range(1, 19))
+    first, *entries = series(tmp_path / "run")
+    assert (first["kind"], first["seconds"]) == ("raw", 0)
+    assert {(entry["kind"], round(3600 * entry["budget"]), round(entry["seconds"], 6)) for entry in entries} == {
+        ("annealed", 9, 9.0),
+        ("raw", 9, 9.0),
+        ("annealed", 18, 18.0),
+        ("raw", 18, 18.0),
+    }
+    assert {entry["budget_unit"] for entry in series(tmp_path / "run")} == {"hours"}
 
 
 def test_exported_models_load_as_any_transformers_model(alone):
