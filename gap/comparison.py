@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -16,32 +15,14 @@ from gap.analysis import read_studies
 from gap.bootstrap import Resampling
 from gap.curve import MonotoneCurve
 from gap.interval import Estimate, Statistic, quantiles, statistic_draws
+from gap.run_source import RunSource
 from gap.sentence import tokens_text
-from gap.series import Prices
 from gap.study import TaskStudy
 from gap.task_analysis import LEVELS
 from gap.task_table import describe
 from gap.variance import Floats
 
 MOST_UNREACHED = 0.01  # share of draws without a crossing beyond which a ratio of tokens is not given
-
-
-@dataclass(frozen=True)
-class RunSource:
-    """One run: its scores.jsonl and its series.json, where there is one."""
-
-    name: str
-    scores: Path
-    series: Path | None = None
-
-    @staticmethod
-    def of(folder: Path) -> RunSource:
-        """The run in a folder (or the folder of a scores.jsonl)."""
-        scores = folder if folder.is_file() else folder / "scores.jsonl"
-        if not scores.is_file():
-            raise ValueError(f"{folder} holds no scores.jsonl: name the output folders of gap runs")
-        series = scores.parent / "series.json"
-        return RunSource(scores.resolve().parent.name, scores, series if series.is_file() else None)
 
 
 @dataclass(frozen=True)
@@ -77,7 +58,6 @@ class Comparison:
 def compare_runs(
     runs: Sequence[RunSource],
     *,
-    prices: Prices | None = None,
     draws: int = 10_000,
     seed: int = 0,
     confidence: float = 0.95,
@@ -91,7 +71,7 @@ def compare_runs(
     for stream, run in enumerate(runs):
         resampling = Resampling(draws=draws, seed=seed, stream=stream)
         found, _ = read_studies(
-            run.scores, series=run.series, prices=prices or Prices(), resampling=resampling, confidence=confidence
+            run.scores, series=run.series, prices=run.prices, resampling=resampling, confidence=confidence
         )
         studies.append({study.table.task: study for study in found})
     differences: list[Difference] = []

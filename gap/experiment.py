@@ -25,6 +25,7 @@ from gap.jobs import (
 from gap.plan import CellPlan, Controls, Grid, Source, make_plan, problems_of
 from gap.report import write_report
 from gap.results import Analysis
+from gap.run_source import write_study
 from gap.scores import Cell, read_scores
 from gap.searches import read_searches, same_arguments_notes
 from gap.series import Prices
@@ -176,10 +177,11 @@ def finish_experiment(
     commands: Sequence[str],
     notes: Sequence[str] = (),
 ) -> Analysis:
-    """Analyse the scores and write report, curves and figures into the directory."""
+    """Analyse the scores and write report, curves and figures into the directory; study.json lets that be repeated."""
+    own = [*same_arguments_notes(jobs, read_searches(directory / SEARCHES_NAME)), *notes]
+    write_study(directory, rows, commands=commands, notes=own, prices=prices)
     found = analyse(directory / SCORES_NAME, series=rows, prices=prices, draws=draws, commands=commands)
-    same = same_arguments_notes(jobs, read_searches(directory / SEARCHES_NAME))
-    found = replace(found, notes=(*found.notes, *same, *notes))
+    found = replace(found, notes=(*found.notes, *own))
     write_report(found, directory)
     return found
 

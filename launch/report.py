@@ -3,24 +3,26 @@
     python launch/report.py RUN                                    analyse again and rewrite RUN/report.html
     python launch/report.py RUN RUN ... --output_dir runs/compared
 
-A RUN is the folder that holds scores.jsonl (and series.json). The first run is what the others are compared with.
+A RUN is the output folder of launch/gap.py, or any folder with a scores.jsonl (and a series.json). The first run is
+what the others are compared with. Prices are those that a run was made with, unless they are given.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from gap.analysis import analyse
-from gap.comparison import RunSource, compare_runs
+from gap.comparison import compare_runs
 from gap.comparison_report import write_comparison
 from gap.report import write_report
 from gap.report_text import command_text
+from gap.run_source import RunSource
 from gap.series import Prices
 from pretraining.options import parse_options
 
@@ -33,9 +35,17 @@ class ReportOptions:
     draws: int = field(default=10_000, metadata={"help": "bootstrap draws"})
     confidence: float = field(default=0.95, metadata={"help": "confidence of the intervals"})
     seed: int = field(default=0, metadata={"help": "seed of the draws"})
-    price_per_device_hour: float = field(default=0.0, metadata={"help": "what a device costs an hour"})
-    currency: str = field(default="$", metadata={"help": "sign in front of amounts of money"})
-    num_devices: int = field(default=1, metadata={"help": "devices that the series was trained on"})
+    price_per_hour: float | None = field(default=None, metadata={"help": "price of a device-hour"})
+    currency: str | None = field(default=None, metadata={"help": "its currency"})
+    devices: int | None = field(default=None, metadata={"help": "devices that the series was pretrained on"})
+
+    def prices(self, own: Prices) -> Prices:
+        """A run's prices, with what was given in their place."""
+        return Prices(
+            own.per_device_hour if self.price_per_hour is None else self.price_per_hour,
+            own.currency if self.currency is None else self.currency,
+            own.devices if self.devices is None else self.devices,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,25 +67,23 @@ def write(folders: Sequence[str], options: ReportOptions, command: Sequence[str]
     runs = [RunSource.of(Path(folder)) for folder in folders]
     if len(runs) > 1 and options.output_dir is None:
         raise ValueError(f"{len(runs)} runs and no --output_dir: say where their report goes")
-    prices = Prices(options.price_per_device_hour, options.currency, options.num_devices)
     analyses = [
         analyse(
             run.scores,
             series=run.series,
-            prices=prices,
+            prices=options.prices(run.prices),
             draws=options.draws,
             confidence=options.confidence,
             seed=options.seed,
             name=run.name,
-            commands=[command_text(["python", *command])],
+            commands=[*run.commands, command_text(["python", *command])],
         )
         for run in runs
     ]
+    analyses = [replace(one, notes=(*one.notes, *run.notes)) for one, run in zip(analyses, runs, strict=True)]
     if len(runs) == 1:
         return write_report(analyses[0], options.output_dir or runs[0].scores.parent)
-    comparison = compare_runs(
-        runs, prices=prices, draws=options.draws, seed=options.seed, confidence=options.confidence
-    )
+    comparison = compare_runs(runs, draws=options.draws, seed=options.seed, confidence=options.confidence)
     assert options.output_dir is not None
     return write_comparison(comparison, analyses, options.output_dir)
 
