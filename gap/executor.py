@@ -99,9 +99,9 @@ def submit_slurm(directory: Path, slurm: Slurm, *, executor: Any = None) -> list
             timeout_min=slurm.minutes,
             cpus_per_task=slurm.cpus,
             mem_gb=slurm.memory_gb,
-            gpus_per_node=slurm.gpus,
             slurm_array_parallelism=slurm.workers,
             **({"slurm_partition": slurm.partition} if slurm.partition else {}),
+            **({"gpus_per_node": slurm.gpus} if slurm.gpus else {}),
         )
     tasks = min(slurm.workers, sum(isinstance(job, PlannedCell) for job in left))
     command = submitit.helpers.CommandFunction(worker_command(directory, 1))

@@ -35,6 +35,7 @@ class GapOptions:
     series: str | None = option(None, "series.json of one or more pretraining runs (commas between); none: small world")
     tasks: str | None = option(None, "KIND:PLACE,...: qa:FOLDER, qa:TRAIN+TEST, glue:sst2@3000 (so many labels), ...")
     tasks_at_ends: str | None = option(None, "tasks that are run from scratch and from the largest budget only")
+    independent: str | None = option(None, "control: series.json of a run that was made for one middle budget alone")
     reference: str | None = option(None, "a fully pretrained checkpoint, directory or hub name; none: largest budget")
     kinds: str | None = option(None, "checkpoints of each budget: annealed, raw, or annealed,raw")
     finetuning_seeds: int = option(3, "fine-tuning runs of every cell; an interval needs 3")
@@ -70,6 +71,7 @@ class GapOptions:
     slurm_workers: int = option(4, "tasks of the array job")
     slurm_partition: str | None = option(None, "partition of the array job")
     slurm_minutes: int = option(240, "time limit of each task of the array job")
+    slurm_gpus: int = option(1, "GPUs of each task of the array job; 0 on a cluster without")
 
     contamination: bool = option(True, "look for the scored texts in the pretraining shards")
     shards: str | None = option(None, "shards of the series, to look for contamination; none: as its run.json says")
@@ -84,6 +86,8 @@ class GapOptions:
             raise ValueError(f"--executor {self.executor}: use one of {', '.join(EXECUTORS)}")
         if self.full and self.series is not None:
             raise ValueError("--full is for the small world: name kinds and controls of a real series one by one")
+        if self.independent is not None and self.series is None:
+            raise ValueError("--independent needs --series: --full makes such a run of the small world")
         if self.series is not None and self.tasks is None:
             raise ValueError("--series needs --tasks, such as qa:FOLDER,glue:sst2")
         if self.pretraining_seeds is not None and (self.pretraining_seeds < 1 or self.series is not None):
@@ -96,6 +100,8 @@ class GapOptions:
     @property
     def independent_run(self) -> Path | None:
         """The series of the control run of a middle budget."""
+        if self.independent is not None:
+            return Path(self.independent)
         return Path(self.output_dir) / "pretraining" / "independent" / "series.json" if self.full else None
 
     def experiment(self) -> Experiment:
@@ -128,7 +134,7 @@ class GapOptions:
         )
 
     def slurm(self) -> Slurm:
-        return Slurm(workers=self.slurm_workers, partition=self.slurm_partition, minutes=self.slurm_minutes)
+        return Slurm(self.slurm_workers, self.slurm_partition, self.slurm_minutes, self.slurm_gpus)
 
     def prices(self) -> Prices:
         return Prices(self.price_per_hour, self.currency, self.devices)
@@ -138,6 +144,11 @@ class GapOptions:
 
     def notes(self) -> list[str]:
         """What a reader of the report should know of how the cells were made."""
+        if len(numbers(self.learning_rates)) * len(numbers(self.num_train_epochs)) == 1:
+            return [
+                f"Learning rate {self.learning_rates} and {self.num_train_epochs} epochs for every checkpoint, scratch "
+                "included: nothing was searched, the gap is that with the same arguments for all."
+            ]
         return [
             f"Learning rates {self.learning_rates} and epochs {self.num_train_epochs} were searched alike for every "
             "checkpoint, scratch included, on a held-out fifth of its training examples; the chosen ones were then "

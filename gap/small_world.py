@@ -37,11 +37,12 @@ def pretraining_arguments(options: GapOptions) -> list[list[str]]:
         ["--output_dir", str(path.parent), "--seed", str(seed), *more]
         for seed, path in enumerate(series_paths(options))
     ]
-    if options.independent_run is not None:
+    if options.full and options.independent_run is not None:
         budgets = budgets_of(options)
         middle = budgets[len(budgets) // 2]
         own = ["--budget_tokens", repr(middle), "--series", "0"]
-        found.append(["--output_dir", str(options.independent_run.parent), "--seed", "0", *more, *own])
+        seed = str(len(found))  # one that no run of the series has, or it would be the series' own branch once more
+        found.append(["--output_dir", str(options.independent_run.parent), "--seed", seed, *more, *own])
     return found
 
 

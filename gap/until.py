@@ -57,7 +57,8 @@ class Look:
             f"{task} not resolved" if one is None else f"{task} {one[0]:.1%} [{one[1]:.1%}, {one[2]:.1%}]"
             for task, one in self.closed.items()
         ]
-        return f"look {self.number} at {self.budget_tokens:,} tokens, gap closed: {', '.join(told)}"
+        sure = f"{100 * self.confidence:.6g} % intervals"
+        return f"look {self.number} at {self.budget_tokens:,} tokens, gap closed ({sure}): {', '.join(told)}"
 
 
 def parse_condition(text: str) -> float:
@@ -185,9 +186,8 @@ class GapWatch:
         seen, planned = float(entry["budget"]), max(self.budgets)
         hours = float(entry["seconds"]) / 3600 * (planned / seen - 1)
         return (
-            f"{self.condition} is reached: {look.words()} (confidence {look.confidence:.2%}, so that all looks "
-            f"together err in at most 5 %). Saved {1 - seen / planned:.0%} of the budget, about {hours:.2f} hours of "
-            "training at the speed so far"
+            f"{self.condition} is reached: {look.words()} (so that all looks together err in at most 5 %). "
+            f"Saved {1 - seen / planned:.0%} of the budget, about {hours:.2f} hours of training at the speed so far"
         )
 
     def _write(self, look: Look, reason: str | None) -> None:

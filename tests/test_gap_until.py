@@ -86,7 +86,8 @@ def test_the_run_stops_when_the_lower_end_passes_and_says_what_it_saved(monkeypa
     assert "Saved 50 % of the budget".replace(" %", "%") in reason
     assert "about 1.00 hours" in reason
     assert confidences == [look_confidence(1, 2)]
-    assert "gap closed: a 95.0% [91.0%, 99.0%]" in capsys.readouterr().out
+    sure = f"{100 * look_confidence(1, 2):.6g} % intervals"
+    assert f"gap closed ({sure}): a 95.0% [91.0%, 99.0%]" in capsys.readouterr().out
     assert one.reached == reason
     content = json.loads((one.run / "until.json").read_text())
     assert content["looks"][0]["gap_closed"] == {"a": [0.95, 0.91, 0.99]}

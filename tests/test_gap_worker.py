@@ -16,6 +16,7 @@ from gap import worker
 from gap.cells import Workbench, run_cell, run_search
 from gap.executor import run_local, submit_slurm, worker_command, worker_environment
 from gap.jobs import SCORES_NAME, SEARCHES_NAME, read_jobs, write_jobs
+from gap.options import GapOptions
 from gap.plan import Controls, Grid
 from gap.scores import read_predictions, read_scores
 from gap.searches import choose, read_searches, same_arguments_notes
@@ -251,6 +252,29 @@ def test_slurm_gets_an_array_of_plain_commands_over_the_same_list(world, tmp_pat
     assert submit_slurm(tmp_path, Slurm(workers=4), executor=executor) == ["7_1", "7_2", "7_3", "7_4"]
     assert {tuple(one.command) for one in executor.submitted} == {tuple(worker_command(tmp_path.resolve(), 1))}
     assert all(one.env is None for one in executor.submitted)  # no environment is stored, the job has its own
+
+
+@pytest.mark.parametrize(("gpus", "partition"), [(1, None), (0, "cpu")])
+def test_the_array_job_asks_for_what_the_options_say(world, tmp_path, monkeypatch, gpus, partition):
+    submitit = pytest.importorskip("submitit")
+    asked = {}
+
+    class Recorder(FakeExecutor):
+        def __init__(self, **place):
+            super().__init__()
+            asked.update(place)
+
+        def update_parameters(self, **parameters):
+            asked.update(parameters)
+
+    monkeypatch.setattr(submitit, "AutoExecutor", Recorder)
+    series, tasks = world
+    write_jobs(tmp_path, tiny_jobs(series, tasks[1:2]))
+    options = GapOptions(slurm_workers=2, slurm_gpus=gpus, slurm_partition=partition, slurm_minutes=5)
+    assert len(submit_slurm(tmp_path, options.slurm())) == 2
+    assert (asked["cluster"], asked["timeout_min"], asked["slurm_array_parallelism"]) == ("slurm", 5, 2)
+    assert asked.get("gpus_per_node", 0) == gpus
+    assert asked.get("slurm_partition") == partition
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from tiny_gap import write_questions, write_series, write_tasks
 
 from gap.options import GapOptions, with_defaults
 from gap.small_world import expected_sources, pretraining_arguments, series_paths
-from launch import gap
+from launch import gap, report
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,6 +57,23 @@ def test_a_series_becomes_scores_and_a_report(tmp_path, capsys):
     assert after.startswith(before)
     assert len(after.splitlines()) == 4 * 4
     assert "4 cells and 0 searches to run, 12 cells finished before" in capsys.readouterr().out
+    check_report_again(out, capsys)
+
+
+def check_report_again(out, capsys):
+    """launch/report.py knows what launch/gap.py knew: costs, prices, notes and commands."""
+    before = json.loads((out / "curve.json").read_text())
+    assert report.main([str(out), "--draws", "200"]) == 0
+    after = json.loads((out / "curve.json").read_text())
+    assert after["tasks"] == before["tasks"]
+    assert (after["notes"], after["priced"]) == (before["notes"], True)
+    assert after["commands"][:-1] == before["commands"]
+    assert after["tasks"][0]["checkpoints"][1]["cost"]["hours"] is not None
+    assert report.main([str(out), "--draws", "200", "--price_per_hour", "0"]) == 0
+    assert json.loads((out / "curve.json").read_text())["priced"] is False
+    (out / "study.json").write_text('{"schema_version": 1}')
+    assert report.main([str(out)]) == 2
+    assert "is no study" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(tmp_path, capsys):
@@ -105,8 +122,26 @@ def test_the_small_worlds_runs_are_planned_before_they_are_made(tmp_path):
     assert len(runs) == 4  # three seeds, and a middle budget by itself
     assert len({run[run.index("--output_dir") + 1] for run in runs}) == 4
     assert runs[-1][-2:] == ["--series", "0"]
+    assert sorted(run[run.index("--seed") + 1] for run in runs) == ["0", "1", "2", "3"]
     middle = float(runs[-1][runs[-1].index("--budget_tokens") + 1])
     assert middle in {float(one.budget_tokens) for one in expected_sources(full)}
+
+
+def test_what_was_not_searched_is_not_called_a_search():
+    one = " ".join(with_defaults(GapOptions()).notes())
+    assert "nothing was searched" in one
+    several = " ".join(with_defaults(GapOptions(learning_rates="1e-4,1e-3")).notes())
+    assert "searched alike for every checkpoint" in several
+
+
+def test_a_run_of_one_budget_is_a_control_of_a_real_series(tmp_path):
+    own = write_series(tmp_path / "alone", (200,), seed=9)
+    options = GapOptions(series="elsewhere", tasks="qa:FILE", independent=str(own))
+    (source,) = gap.extra_sources(options)
+    assert (source.kind, source.budget_tokens, source.control) == ("annealed", 200, "independent_run")
+    assert gap.extra_sources(GapOptions(series="elsewhere", tasks="qa:FILE")) == []
+    with pytest.raises(ValueError, match="--independent needs --series"):
+        GapOptions(independent=str(own))
 
 
 @pytest.mark.slow
