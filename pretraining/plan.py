@@ -63,6 +63,10 @@ class Plan:
     def longest(self) -> int:
         return max(length for _, length in self.lengths)
 
+    def untrained_positions(self, rows: int) -> int:
+        """Positions of the longest length that no sequence of the first `rows` rows was long enough to reach."""
+        return self.longest - max((length for first, length in self.lengths if first < rows), default=self.longest)
+
     @cached_property
     def stream(self) -> StreamOptions:
         options = self.options

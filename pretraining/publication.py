@@ -77,6 +77,7 @@ class Publisher:
             "flops": progress.flops,
             "seconds": progress.seconds,
             "pretraining_seed": self.plan.options.seed,
+            "untrained_positions": self.plan.untrained_positions(progress.rows),
             "budget": budget,
             "budget_unit": unit,
             **figures,

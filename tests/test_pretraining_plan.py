@@ -161,6 +161,14 @@ def test_a_length_schedule_shares_out_the_tokens(plan):
     assert second % 12 == 0
 
 
+def test_positions_that_no_sequence_has_reached_are_counted(plan):
+    made = plan(length_schedule="16:0.75,32:0.25", max_seq_length=None, budget_tokens=1e5)
+    second = made.lengths[1][0]
+    assert [made.untrained_positions(rows) for rows in (12, second, second + 12)] == [16, 16, 0]
+    assert made.untrained_positions(0) == 0  # scratch: nothing is trained there at all
+    assert plan().untrained_positions(12) == 0
+
+
 def test_lengths_for_pairs_count_their_third_special_token():
     shares = parse_length_schedule("16:0.5,29:0.5")
     plain = scheduled_rows(shares, budget_tokens=1e6, global_batch_rows=12, objective="mlm")
