@@ -20,6 +20,7 @@ STYLES = {  # readable without colour: every role has its own marker and dash
     "scratch": {"symbol": "triangle-down", "dash": "dot"},
     "reference": {"symbol": "star", "dash": "dashdot"},
 }
+PERCENT = ".2~%"  # d3-format: 78.5 % where a narrow axis needs it, 78 % elsewhere
 LABELS = {
     "tokens": "pretraining tokens",
     "flops": "pretraining FLOPs",
@@ -264,7 +265,7 @@ def cell_text(one: CheckpointResult, dot: Dot) -> str:
 def base_layout(title: str, *, percent: bool) -> Figure:
     return {
         "xaxis": {"type": "log", "title": {"text": LABELS["tokens"]}, "exponentformat": "power"},
-        "yaxis": {"title": {"text": title}, "tickformat": ".0%" if percent else ".2f"},
+        "yaxis": {"title": {"text": title}, "tickformat": PERCENT if percent else ".2f"},
         "hovermode": "closest",
         "margin": {"l": 60, "r": 12, "t": 12, "b": 50},
         "legend": {"orientation": "h", "y": -0.22, "x": 0},

@@ -13,7 +13,7 @@ matplotlib.use("Agg", force=False)
 from matplotlib import pyplot
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from gap.charts import Figure, gap_chart, macro_chart, score_chart
+from gap.charts import PERCENT, Figure, gap_chart, macro_chart, score_chart
 from gap.control_charts import label_chart, loss_chart
 from gap.results import Analysis
 from gap.sentence import tokens_text
@@ -75,8 +75,8 @@ def draw_chart(chart: Figure, path: Path) -> list[Path]:
             axes.invert_xaxis()
         axes.set_xlabel(layout["xaxis"]["title"]["text"])
         axes.set_ylabel(layout["yaxis"]["title"]["text"])
-        if layout["yaxis"].get("tickformat") == ".0%":
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        if layout["yaxis"].get("tickformat") == PERCENT:
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize="small")
