@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, cast
 
-import zstandard
+import pyarrow
 
 Format = Literal[
     "text", "wikiextractor", "json_lines", "csv", "tsv", "parquet", "tar", "zip", "saved_dataset", "dataset"
@@ -39,7 +39,7 @@ SUFFIX_FORMATS: dict[str, Format] = {
 SAVED_DATASET_FILES = ("dataset_dict.json", "state.json")
 HEAD_BYTES = 512
 READ_BUFFER_BYTES = 1 << 18
-DECOMPRESSION_ERRORS = (EOFError, OSError, lzma.LZMAError, zlib.error, zstandard.ZstdError)
+DECOMPRESSION_ERRORS = (EOFError, OSError, lzma.LZMAError, zlib.error)
 
 logger = logging.getLogger(__name__)
 
@@ -143,10 +143,12 @@ def detect_format(name: str, head: bytes) -> Format:
     return "text"
 
 
-def decompressed(raw: BinaryIO) -> io.BufferedReader:
-    """The stream behind gzip, xz, bzip2 or zstandard, told by its first bytes; any other stream as it is."""
-    head = raw.read(6)
-    raw.seek(0)
+def decompressed(raw: io.BufferedReader) -> io.BufferedReader:
+    """The stream behind gzip, xz, bzip2 or zstandard, told by its first bytes; any other stream as it is.
+
+    Reading one that is cut off raises one of DECOMPRESSION_ERRORS, whatever the compression.
+    """
+    head = raw.peek(6)
     stream: BinaryIO = raw
     if head.startswith(b"\x1f\x8b"):
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw))
@@ -155,5 +157,6 @@ def decompressed(raw: BinaryIO) -> io.BufferedReader:
     elif head.startswith(b"BZh"):
         stream = cast(BinaryIO, bz2.BZ2File(raw))
     elif head.startswith(b"\x28\xb5\x2f\xfd"):
-        stream = cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+        # The reader of the package zstandard takes a frame that is cut off for one that ends there.
+        stream = cast(BinaryIO, pyarrow.CompressedInputStream(raw, "zstd"))
     return io.BufferedReader(cast(io.RawIOBase, stream), READ_BUFFER_BYTES)

@@ -183,13 +183,25 @@ def test_unusable_json_lines_are_refused_by_file_and_line(tmp_path, line, messag
         read(tmp_path / "a.jsonl", max_document_bytes=1_000_000)
 
 
-@pytest.mark.parametrize("name", ["corpus.jsonl.gz", "corpus.csv.xz", "corpus.zip", "corpus.tar", "corpus.parquet"])
+@pytest.mark.parametrize("name", ["corpus.zip", "corpus.tar", "corpus.parquet"])
 def test_a_file_cut_in_the_middle_is_refused_by_name(tmp_path, name):
-    data = CONTENT[name.removesuffix(".gz").removesuffix(".xz")]
-    data = COMPRESS["." + name.rsplit(".", 1)[1]](data) if name.endswith(("gz", "xz")) else data
-    (tmp_path / name).write_bytes(data[: len(data) // 3])
+    (tmp_path / name).write_bytes(CONTENT[name][: len(CONTENT[name]) // 3])
     with pytest.raises(ValueError, match=name):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize("parts", [1, 5])
+@pytest.mark.parametrize("suffix", sorted(COMPRESS.keys() - {""}))
+def test_a_compressed_file_is_read_whole_or_refused_wherever_it_is_cut(tmp_path, suffix, parts):
+    lines = [f"Line {number * number} of the file.\n" for number in range(4_000)]
+    compressed = [COMPRESS[suffix]("".join(lines[part::parts]).encode()) for part in range(parts)]
+    path, data = tmp_path / f"corpus.txt{suffix}", b"".join(compressed)
+    path.write_bytes(data)
+    assert sorted(read(path, document="line")) == sorted(lines)
+    for size in (len(data) - 1, len(data) - len(compressed[-1]) // 2, len(compressed[0]) // 2, 9):
+        path.write_bytes(data[:size])
+        with pytest.raises(ValueError, match=f"{path.name} cannot be read .*whole"):
+            read(path, document="line")
 
 
 def test_archives_links_are_left_out_and_sparse_members_and_nested_archives_refused(tmp_path):
