@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from pretraining.configuration import configuration_from, fit_to_data, named_configuration, overridden, parse_overrides
-from pretraining.engines.deepspeed_config import load_config, zero_stage
 from pretraining.engines.engine import EngineOptions
 from pretraining.environment import Ranks
 from pretraining.flops import update_flops
 from pretraining.length_schedule import parse_length_schedule, scheduled_rows
 from pretraining.memory import MemoryEstimate, Sharding, estimate_memory, shape_only
 from pretraining.optimizers import OptimizerOptions, scaled_learning_rate
+from pretraining.planned_sharding import planned_sharding
 from pretraining.progress import Budget
 from pretraining.segments import Segment, check_cost, parse_series, plan_segments
 from pretraining.settings import PretrainingOptions
@@ -35,6 +36,7 @@ class Plan:
     manifest: Manifest
     ranks: Ranks
     device: torch.device
+    tokenizer_directory: Path | None = None  # of the shards; needed to go on from trained weights
 
     @cached_property
     def bf16(self) -> bool:
@@ -162,18 +164,6 @@ class Plan:
         )
 
     @cached_property
-    def optimizer_name(self) -> str:
-        """The optimizer that updates the weights, by its own name, with who builds it."""
-        named = self.optimizer.name
-        if not self.options.deepspeed:
-            return f"torch {named if named != 'auto' else 'adamw'}"
-        config = load_config(self.options.deepspeed)
-        if kind := (config.get("optimizer") or {}).get("type"):
-            return f"DeepSpeed {kind}"
-        offloads = self.sharding.offload_optimizer
-        return f"{'DeepSpeed CPU' if offloads else 'torch'} {named if named != 'auto' else 'adamw'}"
-
-    @cached_property
     def engine(self) -> EngineOptions:
         options = self.options
         return EngineOptions(
@@ -237,30 +227,7 @@ class Plan:
 
     @cached_property
     def sharding(self) -> Sharding:
-        options, ranks = self.options, self.ranks
-        if options.deepspeed:
-            zero = load_config(options.deepspeed).get("zero_optimization", {})
-            offloads = [
-                str(zero.get(name, {}).get("device", "none")) for name in ("offload_optimizer", "offload_param")
-            ]
-            return Sharding(
-                f"zero{zero_stage({'zero_optimization': zero})}",
-                ranks.world_size,
-                self.bf16,
-                offload_optimizer=offloads[0] not in ("none", "None"),
-                offload_parameters=offloads[1] not in ("none", "None"),
-                reduce_bucket_elements=_number(zero.get("reduce_bucket_size"), 500_000_000),
-            )
-        if ranks.world_size == 1:
-            return Sharding(bf16=self.bf16)
-        shards = (options.hybrid_shard_size or ranks.local_world_size) if options.fsdp == "hybrid_shard" else 0
-        return Sharding(
-            options.fsdp,
-            shards or ranks.world_size,
-            self.bf16,
-            offload_optimizer=options.fsdp_offload,
-            offload_parameters=options.fsdp_offload,
-        )
+        return planned_sharding(self.options, self.ranks, bf16=self.bf16)
 
     @cached_property
     def memory(self) -> MemoryEstimate:
@@ -293,7 +260,3 @@ class Plan:
         sequences, _, _ = self.shape_at(0)
         per_row = self.stream.tokens_per_row + sequences * self.stream.overhead
         return per_row * self.options.global_batch_rows
-
-
-def _number(value: Any, default: int) -> int:
-    return int(value) if isinstance(value, int | float) else default

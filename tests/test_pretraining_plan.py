@@ -14,6 +14,7 @@ from pretraining.memory_advice import OutOfMemory, advice, explained
 from pretraining.plan import Plan
 from pretraining.plan_checks import find_problems, find_warnings
 from pretraining.plan_table import plan_lines
+from pretraining.planned_optimizer import optimizer_title
 from pretraining.settings import PretrainingOptions, with_defaults
 from shards.manifest import read_manifest
 
@@ -49,6 +50,29 @@ def test_the_update_is_the_same_however_it_is_cut(plan, num_ranks, micro_batch):
     assert made.accumulation * made.micro_batch_rows >= made.rows_per_rank
     assert made.tokens_per_update == 384
     assert made.flops_of_update(0) == plan(num_ranks=1).flops_of_update(0)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({"zero_optimization": 2}, "zero_optimization is 2: it must be an object"),
+        ({"zero_optimization": {"stage": 2, "offload_optimizer": "cpu"}}, "offload_optimizer is 'cpu': it must be"),
+        ({"optimizer": "Adam"}, "optimizer is 'Adam': it must be an object"),
+        ({"optimizer": {"type": "Adam", "params": 3}}, "optimizer.params is 3: it must be an object"),
+    ],
+)
+def test_a_json_of_the_wrong_shape_is_answered_in_words(plan, tmp_path, content, complaint):
+    config = tmp_path / "zero.json"
+    config.write_text(json.dumps(content))
+    made = plan(deepspeed=str(config))
+    assert complaint in "\n".join(find_problems(made))
+    assert made.memory.device_bytes > 0
+
+
+def test_no_offload_may_be_written_as_null(plan, tmp_path):
+    config = tmp_path / "zero.json"
+    config.write_text(json.dumps({"zero_optimization": {"stage": 2, "offload_optimizer": None}}))
+    assert find_problems(plan(deepspeed=str(config))) == []
 
 
 def test_accumulation_is_derived_or_checked(plan):
@@ -134,7 +158,7 @@ def test_the_table_says_what_will_be_done(plan):
     ],
 )
 def test_auto_names_the_optimizer_that_is_used(plan, options, name):
-    assert plan(**options).optimizer_name == name
+    assert optimizer_title(plan(**options)) == name
 
 
 def test_an_optimizer_in_the_json_is_honoured(plan, tmp_path):
@@ -142,7 +166,7 @@ def test_an_optimizer_in_the_json_is_honoured(plan, tmp_path):
     config.write_text(
         json.dumps({"optimizer": {"type": "AdamW", "params": {"torch_adam": True}}, "zero_optimization": {"stage": 2}})
     )
-    assert plan(deepspeed=str(config)).optimizer_name == "DeepSpeed AdamW"
+    assert optimizer_title(plan(deepspeed=str(config))) == "DeepSpeed AdamW"
 
 
 def test_warnings_name_repeated_data_and_lengths_that_are_never_reached(plan):
