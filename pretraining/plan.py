@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +35,6 @@ class Plan:
     manifest: Manifest
     ranks: Ranks
     device: torch.device
-    tokenizer_directory: Path | None = None  # of the shards; needed to go on from trained weights
 
     @cached_property
     def bf16(self) -> bool:

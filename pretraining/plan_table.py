@@ -21,8 +21,8 @@ def plan_lines(plan: Plan) -> list[str]:
         "update": f"{options.global_batch_rows} rows, {plan.tokens_per_update:,} tokens: {ranks.world_size} ranks x "
         f"{plan.accumulation} micro-batches x {plan.micro_batch_rows} rows",
         "lengths": ", ".join(f"{length} tokens from row {first:,}" for first, length in plan.lengths),
-        "optimizer": f"{optimizer_title(plan)}, peak learning rate {plan.peak_learning_rate:g}, warmup {plan.warmup:.3g} "
-        f"{unit}, decay over {options.decay_fraction:.0%} of each budget",
+        "optimizer": f"{optimizer_title(plan)}, peak learning rate {plan.peak_learning_rate:g}, "
+        f"warmup {plan.warmup:.3g} {unit}, decay over {options.decay_fraction:.0%} of each budget",
         "engine": f"{sharding}, {plan.device.type}, {'bf16' if plan.bf16 else 'fp32'}",
         "budget": f"{amount:,.4g} {unit}{updates}",
         "series": ", ".join(f"{budget:,.3g}" for budget in (0.0, *plan.budgets))
