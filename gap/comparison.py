@@ -1,13 +1,14 @@
 """Several runs side by side: paired differences with their intervals, all against the first run.
 
 Runs scored on the same examples share the examples' weights in every draw, so that what is hard for both cancels; their
-seeds are drawn independently.
+seeds are drawn independently. A share of the gap is one goal for two runs only where one outside reference ends both
+gaps; without it each run's 100 % is its own, however bad its largest budget is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from gap.task_analysis import LEVELS
 from gap.task_table import describe
 from gap.variance import Floats
 
+SCHEMA_VERSION = 1
 MOST_UNREACHED = 0.01  # share of draws without a crossing beyond which a ratio of tokens is not given
 
 
@@ -37,6 +39,7 @@ class Difference:
     baseline_value: float | None
     other_value: float | None
     change: Estimate
+    same_goal: bool = True  # False: tokens to a share of two different gaps, which do not say which run is better
 
     @property
     def resolved(self) -> bool:
@@ -53,6 +56,7 @@ class Comparison:
     runs: tuple[str, ...]
     differences: tuple[Difference, ...]
     notes: tuple[str, ...]
+    schema_version: int = SCHEMA_VERSION
 
 
 def compare_runs(
@@ -86,6 +90,12 @@ def compare_runs(
                 notes.append(f"{task}: {run.name} and {runs[0].name} {reason}; not compared.")
             else:
                 differences += _task_differences(first, tasks[task], runs[0].name, run.name, confidence)
+                if not _same_reference(first, tasks[task]):
+                    notes.append(
+                        f"{task}: {run.name} and {runs[0].name} have no outside reference in common, so 100 % of "
+                        "the gap is another score in each: tokens to a share of it do not say which run is better. "
+                        "Compare their scores, and their tokens to the same score."
+                    )
     return Comparison(tuple(run.name for run in runs), tuple(differences), tuple(notes))
 
 
@@ -98,6 +108,15 @@ def _not_comparable(first: TaskStudy, second: TaskStudy) -> str | None:
     if one.examples is not None and two.examples is not None and one.examples.ids != two.examples.ids:
         return "were scored on different examples"
     return None
+
+
+def _same_reference(first: TaskStudy, second: TaskStudy) -> bool:
+    """Whether one and the same checkpoint from outside ends both gaps: the same weights, or the very same cells."""
+    one, two = (
+        {str(cell.details.get("model", cell.fingerprint)) for cell in study.table.cells_of(study.reference)}
+        for study in (first, second)
+    )
+    return not first.in_series and not second.in_series and one == two
 
 
 def _task_differences(
@@ -120,9 +139,16 @@ def _task_differences(
             [*columns, study.scratch, study.reference] for columns, study in zip(budgets, (first, second), strict=True)
         ]
         pair = _Pair(first, second, involved[0], involved[1], confidence)
+        same = _same_reference(first, second)
+        whose = "the gap" if same else "each run's own gap"
         for level in LEVELS[:3]:
-            title = f"tokens to {100 * level:g} % of the gap, {kind}"
-            found.append(pair.ratio(names, title, *(_crossing(study, kind, level) for study in (first, second))))
+            title = f"tokens to {100 * level:g} % of {whose}, {kind}"
+            crossings = [_share_crossing(study, kind, level) for study in (first, second)]
+            found.append(replace(pair.ratio(names, title, *crossings), same_goal=same))
+        for score in _common_scores(first, second, kind):
+            title = f"tokens to a score of {100 * score:.1f} %, {kind}"
+            crossings = [_score_crossing(study, kind, score) for study in (first, second)]
+            found.append(pair.ratio(names, title, *crossings))
     return found
 
 
@@ -177,11 +203,29 @@ def _column(column: int) -> Statistic:
     return lambda scores: scores[:, column]
 
 
-def _crossing(study: TaskStudy, kind: str, level: float) -> Statistic:
+def _share_crossing(study: TaskStudy, kind: str, level: float) -> Statistic:
     columns = study.budgets(kind)
-    budgets = [float(study.table.checkpoints[column].budget_tokens or 0) for column in columns]
     share = study.closed(columns)
-    return lambda scores: MonotoneCurve.fit(budgets, share(scores)).crossing(level)
+    return lambda scores: MonotoneCurve.fit(_tokens(study, columns), share(scores)).crossing(level)
+
+
+def _score_crossing(study: TaskStudy, kind: str, score: float) -> Statistic:
+    columns = study.budgets(kind)
+    return lambda scores: MonotoneCurve.fit(_tokens(study, columns), scores[:, columns]).crossing(score)
+
+
+def _tokens(study: TaskStudy, columns: Sequence[int]) -> list[float]:
+    return [float(study.table.checkpoints[column].budget_tokens or 0) for column in columns]
+
+
+def _common_scores(first: TaskStudy, second: TaskStudy, kind: str) -> list[float]:
+    """Scores that both runs have risen to: 50, 90 and 95 % of the way from the better scratch to the worse best budget.
+
+    They are fixed numbers, the same in every draw: what is asked is how many tokens each run needs to get there.
+    """
+    floor = max(float(study.draws.observed[study.scratch]) for study in (first, second))
+    top = min(float(study.draws.observed[study.budgets(kind)].max()) for study in (first, second))
+    return [floor + level * (top - floor) for level in LEVELS[:3]] if top > floor else []
 
 
 def difference_text(one: Difference) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gap.analysis import analysis_json
 from gap.charts import Figure, run_chart
-from gap.comparison import Comparison, difference_text, value_text
+from gap.comparison import Comparison, Difference, difference_text, value_text
 from gap.figures import draw_chart
 from gap.report import Section, render_page, replace_file
 from gap.report_text import method_parts
@@ -48,20 +48,24 @@ def compared_tasks(comparison: Comparison) -> list[str]:
 
 
 def comparison_answers(comparison: Comparison) -> list[str]:
-    """One sentence a task and run: the highest level both reach, else the score at the largest common budget."""
+    """One sentence a task and run: the score at the largest common budget, then the tokens to the best goal of both."""
     answers = []
     for task in compared_tasks(comparison):
         for run in comparison.runs[1:]:
             members = [one for one in comparison.differences if (one.task, one.other) == (task, run)]
-            ratios = [one for one in members if one.unit == "ratio" and one.change.low is not None]
-            scores = [one for one in members if one.unit == "points" and "score, annealed" in one.quantity]
-            best = (ratios or scores or members)[-1]
-            told = "" if best.resolved else "; the difference is not resolved"
-            answers.append(
-                f"On {task}, {run} against {comparison.runs[0]}: {best.quantity}, {difference_text(best)}"
-                f"{' points' if best.unit == 'points' else ''}{told}."
-            )
+            points = [one for one in members if one.unit == "points"]
+            scores = [one for one in points if one.quantity.startswith("score, annealed")] or points
+            ratios = [one for one in members if one.unit == "ratio" and one.same_goal and one.change.low is not None]
+            shares = [one for one in ratios if "of the gap" in one.quantity]
+            told = "; ".join(_told(one) for one in [*scores[-1:], *(shares or ratios)[-1:]])
+            if told:
+                answers.append(f"On {task}, {run} against {comparison.runs[0]}: {told}.")
     return answers or ["The runs have nothing in common that could be compared."]
+
+
+def _told(one: Difference) -> str:
+    unit = " points" if one.unit == "points" else ""
+    return f"{one.quantity}, {difference_text(one)}{unit}{'' if one.resolved else ' (not resolved)'}"
 
 
 def difference_table(comparison: Comparison, task: str) -> Table:

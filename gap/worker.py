@@ -139,7 +139,11 @@ def _run(bench: Workbench, job: Search | PlannedCell, directory: Path, say: Say,
         (choice.learning_rate, choice.epochs),
         directory,
         contaminated=read_contaminated(directory, job.setting.task),
-        details={"held_out_score": choice.held_out, "peeking_gain": choice.peeking_gain},
+        details={
+            "model": jobs.model_digests[job.setting.source.path],
+            "held_out_score": choice.held_out,
+            "peeking_gain": choice.peeking_gain,
+        },
     )
     try:
         append_score(directory / SCORES_NAME, cell)

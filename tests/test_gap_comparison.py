@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from simulated_scores import series_rows, write_study
+from chromium_page import chromium
+from simulated_scores import BUDGETS, SimulatedStudy, expected_score, series_rows, write_study
 
-from gap.comparison import Comparison, RunSource, compare_runs
+from gap.comparison import SCHEMA_VERSION, Comparison, RunSource, compare_runs
+from gap.comparison_report import comparison_answers
 from launch.report import main
 
 DRAWS = 400
@@ -53,6 +55,46 @@ def test_a_run_against_itself_differs_by_seeds_only(runs: list[Path], tmp_path: 
     assert not any(one.resolved for one in same.differences)
 
 
+def ending_at(folder: Path, top: float, middle: float, reference: str | None = None) -> RunSource:
+    """A run whose curve ends at `top`; `reference` is what the cells say of the outside checkpoint's weights."""
+    study = SimulatedStudy(folder, seed=3)
+    study.add("qa", "raw", 0, 0.15)
+    for budget in BUDGETS:
+        study.add("qa", "annealed", budget, expected_score(budget, top=top, middle=middle))
+    if reference is not None:
+        study.add("qa", "reference", None, 0.97, details={"model": reference})
+    return RunSource.of(folder)
+
+
+def test_shares_of_two_different_gaps_are_no_headline(tmp_path: Path) -> None:
+    """A run that is far worse reaches 95 % of its own, smaller gap earlier: that is no advantage."""
+    strong, weak = ending_at(tmp_path / "strong", 0.95, 9e5), ending_at(tmp_path / "weak", 0.45, 3e5)
+    found = compare_runs([strong, weak], draws=DRAWS)
+    shares = [one for one in found.differences if "% of" in one.quantity]
+    assert shares
+    assert not any(one.same_goal for one in shares)
+    assert all("each run's own gap" in one.quantity for one in shares)
+    assert "no outside reference in common" in " ".join(found.notes)
+    (answer,) = comparison_answers(found)
+    assert "score, annealed at 8,000,000 tokens, -4" in answer
+    assert "of the gap" not in answer
+    assert "own gap" not in answer
+    scores = [one for one in found.differences if one.quantity.startswith("tokens to a score of")]
+    assert len(scores) == 3
+    assert all(one.same_goal for one in scores)
+    assert scores[-1].change.value > 1.5  # the weak run needs more tokens to the best score that both have
+
+
+@pytest.mark.parametrize(("other", "same"), [("a", True), ("b", False)])
+def test_the_same_outside_reference_makes_shares_of_the_gap_comparable(tmp_path: Path, other: str, same: bool) -> None:
+    runs = [ending_at(tmp_path / "one", 0.95, 9e5, "a"), ending_at(tmp_path / "two", 0.95, 3e5, other)]
+    found = compare_runs(runs, draws=DRAWS)
+    shares = [one for one in found.differences if "% of" in one.quantity]
+    assert [one.same_goal for one in shares] == [same] * 3
+    assert ("% of the gap" in comparison_answers(found)[0]) is same
+    assert (found.notes == ()) is same
+
+
 def test_other_examples_are_not_compared(runs: list[Path], tmp_path: Path) -> None:
     folder = tmp_path / "other"
     write_study(folder, raw=False)
@@ -68,7 +110,32 @@ def test_the_command_writes_one_report_of_several_runs(runs: list[Path], tmp_pat
     assert main([*arguments, "--output_dir", str(tmp_path), "--draws", "200"]) == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "fast against slow" in page
-    assert json.loads((tmp_path / "comparison.json").read_text())["runs"] == ["slow", "fast"]
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    assert content["runs"] == ["slow", "fast"]
+    assert content["schema_version"] == SCHEMA_VERSION
+
+
+@pytest.mark.slow
+def test_the_comparison_lives_in_a_browser(runs: list[Path], tmp_path: Path) -> None:
+    assert main([*map(str, runs), "--output_dir", str(tmp_path), "--draws", "200"]) == 0
+    with chromium() as driver:
+        driver.get((tmp_path / "report.html").as_uri())
+        assert driver.execute_script("return document.querySelectorAll('.chart .main-svg').length") >= 1
+        assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+        colours = set()
+        for theme in ("light", "dark"):
+            driver.execute_script(
+                "const s = document.getElementById('theme'); s.value = arguments[0];"
+                "s.dispatchEvent(new Event('change'));",
+                theme,
+            )
+            page, line = driver.execute_script(
+                "return [getComputedStyle(document.body).backgroundColor,"
+                " document.getElementById('runs-0').data.find(t => t.name.startsWith('fast')).line.color]"
+            )
+            colours |= {page, line}
+        assert len(colours) == 4  # page and curves follow the switch
+        assert driver.get_log("browser") == []
 
 
 def test_the_command_refuses_what_it_cannot_do(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
