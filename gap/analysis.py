@@ -6,7 +6,7 @@ import json
 import math
 import platform
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from gap.bootstrap import Resampling
 from gap.macro import macro_average
 from gap.results import Analysis
-from gap.scores import newest_cells, read_scores
+from gap.scores import read_scores, reported_cells
 from gap.series import CheckpointCost, Prices, read_series, series_costs
 from gap.study import TaskStudy, study_task
 from gap.task_analysis import analyse_task
@@ -34,16 +34,23 @@ def analyse(
     seed: int = 0,
     name: str | None = None,
     commands: Sequence[str] = (),
+    planned: Collection[str] | None = None,
 ) -> Analysis:
     """Analyse all tasks of a scores.jsonl.
 
     series: series.json, its folder or its rows (FLOPs, hours, validation loss; without it the axis is tokens only).
-    commands: the command lines that made the cells, for the report. Raises ValueError when a task has no scratch cells
+    commands: the command lines that made the cells, for the report. planned: fingerprints of the cells that belong to
+    the study; others in the file are left out. Raises ValueError when a task has no scratch cells
     or its cells were not scored on the same examples.
     """
     path, prices = Path(scores_path), prices or Prices()
     studies, notes = read_studies(
-        path, series=series, prices=prices, resampling=Resampling(draws=draws, seed=seed), confidence=confidence
+        path,
+        series=series,
+        prices=prices,
+        resampling=Resampling(draws=draws, seed=seed),
+        confidence=confidence,
+        planned=planned,
     )
     return Analysis(
         name=name or path.resolve().parent.name,
@@ -67,6 +74,7 @@ def read_studies(
     prices: Prices,
     resampling: Resampling,
     confidence: float,
+    planned: Collection[str] | None = None,
 ) -> tuple[list[TaskStudy], list[str]]:
     """One study a task, in the order of the task's name, and notes about the file."""
     costs: Sequence[CheckpointCost] = ()
@@ -74,10 +82,12 @@ def read_studies(
         costs = read_series(Path(series), prices)
     elif series is not None:
         costs = series_costs(series, prices)
-    cells, superseded = newest_cells(read_scores(path))
+    cells, left_out = reported_cells(read_scores(path), planned)
     if not cells:
-        raise ValueError(f"{path} holds no finished cell: run the cells first")
-    notes = [f"{superseded} older cells, of other code or options, are left out."] if superseded else []
+        others = f" of this plan ({left_out} of other options, checkpoints or code)" if left_out else ""
+        raise ValueError(f"{path} holds no finished cell{others}: run the cells first")
+    whose = "of other options, checkpoints or code than this report's"
+    notes = [f"{left_out} older cells in {path.name}, {whose}, are left out."] if left_out else []
     studies = []
     for task in sorted({cell.task for cell in cells}):
         table = tabulate(task, [cell for cell in cells if cell.task == task], path.parent)

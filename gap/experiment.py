@@ -179,8 +179,10 @@ def finish_experiment(
 ) -> Analysis:
     """Analyse the scores and write report, curves and figures into the directory; study.json lets that be repeated."""
     own = [*same_arguments_notes(jobs, read_searches(directory / SEARCHES_NAME)), *notes]
-    write_study(directory, rows, commands=commands, notes=own, prices=prices)
-    found = analyse(directory / SCORES_NAME, series=rows, prices=prices, draws=draws, commands=commands)
+    planned = jobs.cell_names()
+    write_study(directory, rows, planned=planned, commands=commands, notes=own, prices=prices)
+    path = directory / SCORES_NAME
+    found = analyse(path, series=rows, prices=prices, draws=draws, commands=commands, planned=planned)
     found = replace(found, notes=(*found.notes, *own))
     write_report(found, directory)
     return found
@@ -196,7 +198,7 @@ def busy_seconds(directory: Path, jobs: JobList) -> float:
 
 def _finished_cells(jobs: JobList, directory: Path) -> list[Cell]:
     path = directory / SCORES_NAME
-    names = {jobs.fingerprint(cell) for cell in jobs.plan.cells}
+    names = jobs.cell_names()
     return [cell for cell in read_scores(path) if cell.fingerprint in names] if path.is_file() else []
 
 

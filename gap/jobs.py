@@ -73,6 +73,10 @@ class JobList:
             {**parts, "grid": asdict(self.plan.grid), "seed": job.finetuning_seed, "control": job.control}
         )
 
+    def cell_names(self) -> frozenset[str]:
+        """Fingerprints of all cells."""
+        return frozenset(self.fingerprint(cell) for cell in self.plan.cells)
+
 
 def write_jobs(directory: Path, jobs: JobList) -> None:
     """Write cells.json, whole or not at all."""

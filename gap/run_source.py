@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gap.jobs import SCORES_NAME
+from gap.jobs import LIST_NAME, SCORES_NAME, read_jobs
 from gap.series import Prices
 from pretraining.files import read_json, write_json
 
@@ -25,6 +25,7 @@ class RunSource:
     commands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     prices: Prices = field(default_factory=Prices)
+    planned: frozenset[str] | None = None  # fingerprints of the cells that belong to the run; None: unknown, all
 
     @staticmethod
     def of(folder: Path) -> RunSource:
@@ -34,26 +35,36 @@ class RunSource:
             raise ValueError(f"{folder} holds no {SCORES_NAME}: name the output folders of gap runs")
         name, study, series = scores.resolve().parent.name, scores.parent / STUDY_NAME, scores.parent / "series.json"
         if not study.is_file():
-            return RunSource(name, scores, series if series.is_file() else None)
+            return RunSource(name, scores, series if series.is_file() else None, planned=_planned(scores.parent))
         content = read_json(study)
         try:
             if content["schema_version"] != SCHEMA_VERSION:
                 raise ValueError(f"schema version {content['schema_version']}, this program reads {SCHEMA_VERSION}")
             prices = Prices(**content["prices"])
-            return RunSource(name, scores, study, tuple(content["commands"]), tuple(content["notes"]), prices)
+            planned = frozenset(content["cells"]) if "cells" in content else _planned(scores.parent)
+            return RunSource(name, scores, study, tuple(content["commands"]), tuple(content["notes"]), prices, planned)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{study} is no study ({error}): run launch/gap.py again, it writes the file") from error
+
+
+def _planned(folder: Path) -> frozenset[str] | None:
+    """The cells of the list in a folder, None where there is none."""
+    return read_jobs(folder).cell_names() if (folder / LIST_NAME).is_file() else None
 
 
 def write_study(
     folder: Path,
     rows: Sequence[Mapping[str, Any]],
     *,
+    planned: Collection[str],
     commands: Sequence[str],
     notes: Sequence[str],
     prices: Prices,
 ) -> None:
-    """Keep the checkpoints (rows of series.json, of all pretraining seeds), commands, notes and prices of a run."""
+    """Keep the checkpoints (rows of series.json, of all pretraining seeds), commands, notes and prices of a run.
+
+    `planned` are the fingerprints of its cells: scores.jsonl may hold others, of an earlier run in the same folder.
+    """
     write_json(
         folder / STUDY_NAME,
         {
@@ -62,5 +73,6 @@ def write_study(
             "commands": list(commands),
             "notes": list(notes),
             "prices": asdict(prices),
+            "cells": sorted(planned),
         },
     )

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -122,20 +122,25 @@ def read_scores(path: Path) -> list[Cell]:
     return cells
 
 
-def newest_cells(cells: Iterable[Cell]) -> tuple[list[Cell], int]:
-    """One cell a place, the last written; and how many older ones other code or options had left there."""
-    by_place: dict[tuple[Any, ...], Cell] = {}
-    total = 0
-    for cell in cells:
-        total += 1
-        by_place[cell.place] = cell
-    return list(by_place.values()), total - len(by_place)
+def reported_cells(cells: Sequence[Cell], planned: Collection[str] | None) -> tuple[list[Cell], int]:
+    """The cells whose fingerprints are planned, and how many others are left out.
+
+    Seeds of other options would be averaged with them. Where no plan is known (None): the last written of each place.
+    """
+    if planned is not None:
+        kept = [cell for cell in cells if cell.fingerprint in planned]
+    else:
+        kept = list({cell.place: cell for cell in cells}.values())
+    return kept, len(cells) - len(kept)
 
 
 def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
     """Example id -> its record. Raises ValueError for a damaged file, a repeated id or a score outside 0..1."""
     if not path.is_file():
-        raise ValueError(f"{path} is missing: scores.jsonl names it; restore it or run the cell again")
+        raise ValueError(
+            f"{path} is missing: scores.jsonl names it; restore it, or remove its line from scores.jsonl and run the "
+            "same command again"
+        )
     if path.stat().st_size > LARGEST_PREDICTIONS_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes: at most {LARGEST_PREDICTIONS_BYTES} are read")
     try:

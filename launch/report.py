@@ -76,6 +76,7 @@ def write(folders: Sequence[str], options: ReportOptions, command: Sequence[str]
             confidence=options.confidence,
             seed=options.seed,
             name=run.name,
+            planned=run.planned,
             commands=[*run.commands, command_text(["python", *command])],
         )
         for run in runs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gap.scores import Cell, append_score, fingerprint, newest_cells, read_predictions, read_scores, write_predictions
+from gap.scores import Cell, append_score, fingerprint, read_predictions, read_scores, reported_cells, write_predictions
 
 CELL = Cell("a" * 64, "qa", "annealed", 1000, 0, 0, "exact_match", 0.5, details={"learning_rate": 1e-4})
 
@@ -58,10 +58,10 @@ def test_concurrent_appends_lose_nothing(tmp_path: Path) -> None:
     assert sorted(cell.finetuning_seed for cell in read_scores(path)) == list(range(24))
 
 
-def test_the_newest_cell_of_a_place_counts() -> None:
+def test_the_cells_of_the_plan_count_and_without_a_plan_the_newest_of_a_place() -> None:
     newer = replace(CELL, fingerprint="b" * 64, score=0.7)
-    cells, superseded = newest_cells([CELL, newer])
-    assert (cells, superseded) == ([newer], 1)
+    assert reported_cells([CELL, newer], {CELL.fingerprint}) == ([CELL], 1)
+    assert reported_cells([CELL, newer], None) == ([newer], 1)
 
 
 def test_the_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:

@@ -60,6 +60,22 @@ def test_a_series_becomes_scores_and_a_report(tmp_path, capsys):
     check_report_again(out, capsys)
 
 
+def test_cells_of_other_options_in_the_same_folder_are_not_averaged(tmp_path, capsys):
+    argv, out = arguments(tmp_path, learning_rates="1e-3"), tmp_path / "out"
+    other = ["--learning_rates", "1e-2", "--max_eval_samples", "8", "--scratch_longer", "2", "--finetuning_seeds", "4"]
+    assert gap.main([*argv, *other]) == 0
+    assert gap.main(argv) == 0  # other rates, other scored examples, a control less and a seed less
+    for again in (False, True):
+        assert not again or report.main([str(out), "--draws", "200"]) == 0
+        found = json.loads((out / "curve.json").read_text())
+        assert any(note.startswith("16 older cells") for note in found["notes"])
+        (task,) = found["tasks"]
+        assert task["num_examples"] == 10
+        assert [one["layout"] for one in task["checkpoints"]] == ["1 x 3"] * 3
+        assert {dot["learning_rate"] for one in task["checkpoints"] for dot in one["dots"]} == {1e-3}
+    capsys.readouterr()
+
+
 def check_report_again(out, capsys):
     """launch/report.py knows what launch/gap.py knew: costs, prices, notes and commands."""
     before = json.loads((out / "curve.json").read_text())
