@@ -213,6 +213,7 @@ def make_watch(
     shards: Path,
     budgets: Sequence[float],
     ranks: Ranks,
+    hang_timeout_seconds: float = 0.0,
 ) -> GapWatch:
     """What `launch/pretrain.py --until` calls after each export; `more` are options of this command as text.
 
@@ -223,4 +224,4 @@ def make_watch(
     given = parse_options(GapOptions, shlex.split(more))
     own = replace(given, series=None if on_small_world else str(run), tasks=tasks, finetuning_seeds=finetuning_seeds)
     experiment = with_defaults(own).experiment()
-    return GapWatch(run, until, experiment, reference, budgets, ranks, shards, draws=own.draws)
+    return GapWatch(run, until, experiment, reference, budgets, ranks, shards, own.draws, hang_timeout_seconds)

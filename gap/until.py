@@ -11,7 +11,8 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from gap.tasks import TaskData
 from pretraining.agreement import fail_together, gather_json
 from pretraining.environment import Ranks
 from pretraining.files import read_json, write_json
+from pretraining.interruption import arm_watchdog
 from pretraining.series import read_series
 
 SCHEMA_VERSION = 1
@@ -81,6 +83,7 @@ class GapWatch:
     ranks: Ranks = field(default_factory=Ranks)
     shards: Path | None = None
     draws: int = 10_000
+    hang_timeout_seconds: float = 0.0  # of the run's watchdog; 0: it has none
     data: dict[str, TaskData] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,22 +110,29 @@ class GapWatch:
         """Look when an annealed checkpoint was exported; the reason to stop, on the main rank, or None."""
         if entry["kind"] != "annealed":
             return None
-        error: BaseException | None = None
-        reason: str | None = None
-        if self.ranks.is_main:
-            try:
-                self._write_list()
-            except (OSError, ValueError) as caught:
-                error = caught
-        fail_together(error, "planning the cells of --until")
+        self._on_main(self._write_list, "planning the cells of --until")
         self._run_cells()
-        if self.ranks.is_main:
-            try:
-                reason = self._judge(entry)
-            except (OSError, ValueError) as caught:
-                error = caught
-        fail_together(error, "analysing the cells of --until")
-        return reason
+        return self._on_main(lambda: self._judge(entry), "analysing the cells of --until")
+
+    def _wait(self, is_done: Callable[[], bool]) -> None:
+        """Until every rank is done: the waiting ranks meet in short collectives, and the run's watchdog sees them."""
+        while not all(gather_json(is_done())):
+            arm_watchdog(self.hang_timeout_seconds)
+            time.sleep(POLL_SECONDS)
+        arm_watchdog(self.hang_timeout_seconds)
+
+    def _on_main(self, work: Callable[[], str | None], doing: str) -> str | None:
+        """What `work` gives on the main rank, None on the others, which wait for it as long as it takes."""
+        if not self.ranks.is_main:
+            self._wait(lambda: True)
+            fail_together(None, doing)
+            return None
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(work)
+            self._wait(future.done)
+        error = future.exception()
+        fail_together(error if isinstance(error, OSError | ValueError) else None, doing)
+        return future.result()
 
     def _write_list(self) -> None:
         """The cells of all annealed checkpoints so far; those that are finished are not run again."""
@@ -141,8 +151,7 @@ class GapWatch:
             worker_command(self.directory, count), stdin=subprocess.DEVNULL, env=worker_environment(device)
         )
         try:
-            while not all(gather_json(worker.poll() is not None)):  # short collectives: no rank waits beyond a timeout
-                time.sleep(POLL_SECONDS)
+            self._wait(lambda: worker.poll() is not None)
         finally:
             if worker.poll() is None:
                 worker.kill()

@@ -134,6 +134,7 @@ def watch_gap(options: Options, plan: Plan, shards: ShardLocation) -> GapWatch |
         shards=shards.directory,
         budgets=[segment.budget for segment in plan.segments if segment.is_branch and segment.budget],
         ranks=plan.ranks,
+        hang_timeout_seconds=options.hang_timeout_seconds,
     )
 
 

@@ -1,9 +1,12 @@
 """Stopping a run when enough of the gap is closed: the condition, the looks, and what is written and said."""
 
 import json
+import sys
+import time
 from types import SimpleNamespace
 
 import pytest
+from pretraining_runs import on_forked_ranks
 from tiny_gap import tiny_experiment, write_series, write_tasks
 
 from gap import until
@@ -12,6 +15,9 @@ from gap.looks import look_confidence
 from gap.plan import Controls
 from gap.task_table import Checkpoint
 from gap.until import GapWatch, parse_condition
+from pretraining import environment
+from pretraining.environment import Ranks
+from pretraining.interruption import arm_watchdog, disarm_watchdog
 
 
 def watch(tmp_path, **more):
@@ -111,6 +117,41 @@ def test_the_run_goes_on(monkeypatch, tmp_path, studies):
     assert confidences == [look_confidence(1, 2), look_confidence(2, 2)]
     assert one.reached is None
     assert [look["look"] for look in json.loads((one.run / "until.json").read_text())["looks"]] == [1, 2]
+
+
+def test_a_look_may_take_longer_than_the_watchdog_and_the_collectives_wait(monkeypatch, tmp_path):
+    one = watch(tmp_path, hang_timeout_seconds=3.0)
+    one.run.mkdir()
+    monkeypatch.setattr(environment, "COLLECTIVE_TIMEOUT_SECONDS", 3.0)
+    seconds = {0: 4.0, 1: 0.0}
+
+    def look(rank):
+        one.ranks = Ranks(rank, rank, 2, 2)
+        command = [sys.executable, "-c", f"import time; time.sleep({seconds[rank]})"]
+        monkeypatch.setattr(until, "worker_command", lambda directory, count: command)
+        monkeypatch.setattr(one, "_write_list", lambda: time.sleep(4.0))
+        monkeypatch.setattr(one, "_judge", lambda entry: "enough")
+        arm_watchdog(3.0)
+        reason = one(entry(100.0))
+        disarm_watchdog()
+        return reason
+
+    assert on_forked_ranks(look, tmp_path, num_ranks=2) == ["enough", None]
+
+
+def test_what_the_main_rank_cannot_do_fails_on_every_rank(monkeypatch, tmp_path):
+    one = watch(tmp_path)
+
+    def fails():
+        raise ValueError("no such task")
+
+    def look(rank):
+        one.ranks = Ranks(rank, rank, 2, 2)
+        monkeypatch.setattr(one, "_write_list", fails)
+        with pytest.raises(ValueError, match="no such task"):
+            one(entry(100.0))
+
+    assert on_forked_ranks(look, tmp_path, num_ranks=2) == [None, None]
 
 
 @pytest.mark.slow
