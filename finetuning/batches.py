@@ -37,6 +37,7 @@ def batch_shape(options: FinetuningOptions, world_size: int) -> BatchShape:
         ("global_batch_rows", total),
         ("per_device_train_batch_size", micro),
         ("gradient_accumulation_steps", accumulation),
+        ("per_device_eval_batch_size", options.per_device_eval_batch_size),
     ):
         if value is not None and value < 1:
             raise ValueError(f"--{name} {value}: must be 1 or more")

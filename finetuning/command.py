@@ -24,6 +24,7 @@ from finetuning.result import Result, write_predictions
 from finetuning.run_log import closing_table
 from finetuning.run_state import STATE_NAME, run_fingerprint
 from finetuning.saved_model import load_head, save_model
+from finetuning.schedule import makes_updates, require_training_rows
 from finetuning.stopping import Asked, Stopping, never
 from finetuning.training import finetune, open_engine
 from pretraining.agreement import barrier, broadcast_json, fail_together
@@ -144,6 +145,8 @@ def _run_owned(
     tokenizer = load_tokenizer(source)
     prepared = prepare(tokenizer, load_config(source, dropout=options.dropout))
     recipe, shape = prepared.recipe, batch_shape(options, ranks.world_size)
+    num_dropped = int(prepared.preflight.figures.get("preflight_train_dropped", 0))
+    require_training_rows(options, len(recipe.train_features), num_dropped=num_dropped)
     weights = broadcast_json(weights_digest(source) if ranks.is_main else None)
     fingerprint = run_fingerprint(recipe, options, shape.global_rows, weights)
     again = not options.resume_from_checkpoint
@@ -190,7 +193,7 @@ def _build(
     encoder = load_encoder(source, from_scratch=options.from_scratch, seed=options.seed, dropout=options.dropout)
     torch.manual_seed(options.seed)
     model = recipe.build_model(encoder)
-    if options.num_train_epochs == 0 and not load_head(model, source, recipe.name):
+    if not makes_updates(options) and (options.from_scratch or not load_head(model, source, recipe.name)):
         say(f"warning: {source} has no head of this recipe: the scores are those of a random one")
     return open_engine(model, options, batch_shape(options, ranks.world_size)), model
 

@@ -34,6 +34,24 @@ class Schedule:
         return self.peak * (self.total_updates - update) / max(1, self.total_updates - self.warmup_updates)
 
 
+def makes_updates(options: FinetuningOptions) -> bool:
+    """False when a run is only asked to evaluate."""
+    return options.num_train_epochs > 0 and options.max_steps != 0
+
+
+def require_training_rows(options: FinetuningOptions, num_rows: int, *, num_dropped: int = 0) -> None:
+    """ValueError where updates are asked for and no row is left to learn from; `num_dropped` questions had no place."""
+    if num_rows or not makes_updates(options):
+        return
+    source = options.train_file or options.dataset_name
+    found = f"{source} gives none" if source else "no training set is named"
+    if num_dropped:
+        found += f" ({num_dropped} questions were dropped: no answer of theirs stands in its context)"
+    raise ValueError(
+        f"no training rows: {found}; give a --train_file to learn from, or --num_train_epochs 0 to evaluate only"
+    )
+
+
 def make_schedule(options: FinetuningOptions, num_rows: int, shape: BatchShape) -> Schedule:
     """The schedule of a run over `num_rows` training rows; ValueError for options outside their range."""
     if options.lr_scheduler_type not in SCHEDULES:
@@ -42,10 +60,13 @@ def make_schedule(options: FinetuningOptions, num_rows: int, shape: BatchShape) 
         raise ValueError(f"--warmup_ratio {options.warmup_ratio}: a share of the updates, in [0, 1)")
     if not options.learning_rate >= 0 or not math.isfinite(options.learning_rate):
         raise ValueError(f"--learning_rate {options.learning_rate}: must be zero or more")
-    if not options.num_train_epochs >= 0:
-        raise ValueError(f"--num_train_epochs {options.num_train_epochs}: must be zero (evaluate only) or more")
+    if not 0 <= options.num_train_epochs < math.inf:
+        raise ValueError(
+            f"--num_train_epochs {options.num_train_epochs}: must be zero (evaluate only) or more, and finite"
+        )
+    require_training_rows(options, num_rows)
     per_epoch = max(1, math.ceil(num_rows / shape.global_rows))
-    total = math.ceil(options.num_train_epochs * per_epoch) if num_rows else 0
+    total = math.ceil(options.num_train_epochs * per_epoch)
     if options.max_steps >= 0:
         total = min(total, options.max_steps)
     warmup = math.ceil(total * options.warmup_ratio)

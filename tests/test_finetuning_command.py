@@ -172,6 +172,8 @@ def test_mistakes_end_with_a_message_and_status_2(tmp_path, model, capsys):
     cases = [
         ({"train_file": "nothing.json"}, "nothing.json: no such file"),
         ({"train_file": train, "global_batch_rows": 0}, "--global_batch_rows 0"),
+        ({"train_file": train, "per_device_eval_batch_size": 0}, "--per_device_eval_batch_size 0"),
+        ({"train_file": train, "num_train_epochs": "inf"}, "--num_train_epochs inf"),
         ({"train_file": train, "answer_language": "de"}, "--answer_language de"),
         ({"train_file": train, "max_train_samples": 0}, "use 1 or more"),
         ({"train_file": train, "model_name_or_path": "./nowhere"}, "no such directory"),
@@ -187,6 +189,21 @@ def test_mistakes_end_with_a_message_and_status_2(tmp_path, model, capsys):
         qa.main(["--lerning_rate", "1"])
     assert caught.value.code == 2
     assert "--learning_rate" in capsys.readouterr().err
+
+
+def test_updates_without_a_row_to_learn_from_are_refused_and_none_at_all_says_that_the_head_is_random(
+    tmp_path, model, capsys
+):
+    validation = squad_file(tmp_path / "v.json", tiny_questions(4))
+    lost = squad_file(tmp_path / "lost.json", [replace(tiny_questions(1)[0], answers=(Answer("nowhere", -1),))])
+    given = arguments(model, validation_file=validation)
+    assert qa.main(given) == 2
+    assert "no training set is named; give a --train_file" in capsys.readouterr().err
+    assert qa.main([*given, "--train_file", lost]) == 2
+    assert "lost.json gives none (1 questions were dropped" in capsys.readouterr().err
+    for extra in (["--num_train_epochs", "0"], ["--max_steps", "0", "--train_file", validation]):
+        assert qa.main([*given, *extra, "--output_dir", extra[0].strip("-")]) == 0
+        assert "has no head of this recipe: the scores are those of a random one" in capsys.readouterr().out
 
 
 def test_without_a_model_the_command_that_makes_one_is_named(tmp_path, capsys):
