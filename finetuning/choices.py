@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetuning.record_files import OnBadText, decode_text, file_format, parse_json, read_bytes, read_records
+from finetuning.record_files import (
+    OnBadText,
+    decode_text,
+    file_format,
+    parse_json,
+    read_bytes,
+    read_records,
+    whole_number,
+)
 from finetuning.squad import read_contexts, require_unique_ids
 
 
@@ -92,7 +100,11 @@ def _entries(path: Path, on_bad_text: OnBadText) -> list[Any]:
 
 def _questions_of(item: Any, number: int, contexts: Sequence[str] | None) -> list[ChoiceQuestion]:
     if isinstance(item, list):
-        return _dialogue_questions(item)
+        return _dialogue_questions(*item)
+    if "documents" in item:  # C3 as `datasets` has it
+        return _dialogue_questions(item["documents"], _rows_of(item["questions"]), item["document_id"])
+    if "dialogue" in item:  # DREAM as `datasets` has it: a row a question
+        return _dialogue_questions(item["dialogue"], [item], item["dialogue_id"], first=int(item.get("id", number)))
     if "paragraphs" in item:
         return [_two_stage(item, contexts)]
     if "ending0" in item:
@@ -102,14 +114,22 @@ def _questions_of(item: Any, number: int, contexts: Sequence[str] | None) -> lis
     raise KeyError("choices")
 
 
-def _dialogue_questions(item: Sequence[Any]) -> list[ChoiceQuestion]:
-    """C3 and DREAM: [paragraphs or turns, questions, id]; the answer is the text of the right choice."""
-    lines, questions, name = item
+def _rows_of(questions: Any) -> list[Mapping[str, Any]]:
+    """A list of {name: value}, also from what `datasets` makes of one: {name: list of values}."""
+    if not isinstance(questions, Mapping):
+        return list(questions)
+    return [dict(zip(questions, values, strict=True)) for values in zip(*questions.values(), strict=True)]
+
+
+def _dialogue_questions(
+    lines: Sequence[str], questions: Sequence[Any], name: Any, first: int = 0
+) -> list[ChoiceQuestion]:
+    """C3 and DREAM: paragraphs or turns, questions, id; the answer is the text of the right choice."""
     context = "\n".join(lines)
     found = []
-    for number, entry in enumerate(questions):
+    for number, entry in enumerate(questions, first):
         choices = tuple(str(choice) for choice in entry["choice"])
-        answer = entry.get("answer")
+        answer = entry.get("answer") or None
         if answer is not None and answer not in choices:
             raise ValueError(f"the answer {answer!r} of question {number} is none of its choices {choices}")
         label = None if answer is None else choices.index(answer)
@@ -121,7 +141,7 @@ def _plain(item: Mapping[str, Any]) -> ChoiceQuestion:
     """Rows of id, context, question, choices, label (an index)."""
     choices = tuple(str(choice) for choice in item["choices"])
     label = item.get("label")
-    index = None if label is None or label == -1 else int(label)
+    index = None if label is None or label == -1 else whole_number(label, "label")
     return _with_context(str(item["id"]), str(item["context"]), str(item["question"]), choices, index, choices)
 
 
@@ -150,7 +170,7 @@ def _endings(item: Mapping[str, Any], number: int) -> ChoiceQuestion:
     starts = str(item.get("sent2") or "")
     seconds = tuple(f"{starts} {ending}".strip() for ending in endings)
     label = item.get("label")
-    index = None if label in (None, "", -1, "-1") else int(label)
+    index = None if label in (None, "", -1, "-1") else whole_number(label, "label")
     name = str(item.get("id", item.get("", number)))
     return ChoiceQuestion(
         name, (str(item["sent1"]),) * len(seconds), seconds, index, tuple(map(str, range(len(seconds))))
@@ -161,14 +181,14 @@ def _two_stage(item: Mapping[str, Any], contexts: Sequence[str] | None) -> Choic
     """A question and the numbers of the paragraphs of which one is `relevant`."""
     if contexts is None:
         raise ValueError("its paragraphs are numbers: name the list of paragraphs with --context_file")
-    numbers = [int(number) for number in item["paragraphs"]]
+    numbers = [whole_number(number, "paragraphs") for number in item["paragraphs"]]
     for number in numbers:
         if not 0 <= number < len(contexts):
             raise ValueError(f"paragraph {number} is not among the {len(contexts)} of --context_file")
-    relevant = item.get("relevant")
-    if relevant is not None and int(relevant) not in numbers:
+    relevant = None if item.get("relevant") is None else whole_number(item["relevant"], "relevant")
+    if relevant is not None and relevant not in numbers:
         raise ValueError(f"the relevant paragraph {relevant} is none of its paragraphs {numbers}")
-    label = None if relevant is None else numbers.index(int(relevant))
+    label = None if relevant is None else numbers.index(relevant)
     texts = tuple(contexts[number] for number in numbers)
     return ChoiceQuestion(
         str(item["id"]), (str(item["question"]),) * len(texts), texts, label, tuple(map(str, numbers))

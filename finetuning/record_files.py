@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import lzma
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ COMPRESSIONS = (".gz", ".xz", ".bz2")
 FORMATS = (".csv", ".tsv", ".json", ".jsonl")
 MAX_FILE_BYTES = 4 * 1024**3
 MAX_FIELD_CHARACTERS = 16 * 1024**2
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 logger = logging.getLogger(__name__)
 
 
@@ -84,7 +86,9 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     try:
         with cast(IO[bytes], opener(path, "rb")) as stream:
             content = stream.read(max_bytes + 1)
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk; bz2's and gzip's own have no number
+            raise
         raise ValueError(f"{path}: cannot be unpacked ({error}); it is torn or misnamed, copy it again") from error
     if len(content) > max_bytes:
         raise ValueError(f"{path}: unpacks to more than {max_bytes} bytes; split the file")
@@ -109,11 +113,40 @@ def decode_text(content: bytes, name: str, *, on_bad_text: OnBadText = "stop") -
 def parse_json(text: str, name: str) -> Any:
     """JSON without surprises: nesting beyond Python's limit and broken text are ValueErrors that name the file."""
     try:
-        return json.loads(text)
+        content = json.loads(text)
     except RecursionError as error:
         raise ValueError(f"{name}: nested too deeply to be data; a list of flat objects is needed") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{name}: not JSON ({error}); check line {error.lineno}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"{name}: {error}; mend the number") from error
+    if SURROGATE.search(text):
+        _refuse_lone_surrogates(content, name)
+    return content
+
+
+def whole_number(value: Any, field: str) -> int:
+    """An integer from a number or its digits; ValueError naming the field for anything else, infinity included."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"'{field}' is {value!r}: a whole number is expected") from error
+    if isinstance(value, float) and value != number:
+        raise ValueError(f"'{field}' is {value!r}: a whole number is expected")
+    return number
+
+
+def _refuse_lone_surrogates(content: Any, name: str) -> None:
+    """Half a character, as \\ud800 without its other half, is no text: no tokenizer and no file takes it."""
+    waiting: list[tuple[Any, str]] = [(content, "")]
+    while waiting:
+        value, place = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend((one, f"{place}[{key!r}]") for key, one in value.items())
+        elif isinstance(value, list):
+            waiting.extend((one, f"{place}[{number}]") for number, one in enumerate(value))
+        elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(f"{name}: the text at {place} has half a character (a lone \\ud8xx or \\udcxx); mend it")
 
 
 def _object(value: Any, where: str) -> Record:

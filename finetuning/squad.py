@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetuning.record_files import OnBadText, decode_text, parse_json, read_bytes
+from finetuning.record_files import OnBadText, decode_text, parse_json, read_bytes, whole_number
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """A question on one paragraph; no answers mean unanswerable in a labelled v2 file, unknown in a test file."""
+    """A question on one paragraph; no answers mean unanswerable in a labelled v2 file, unknown in a test file.
+
+    `stated` is False where the row has neither answers nor a word on whether there are any.
+    """
 
     id: str
     question: str
     context: str
     answers: tuple[Answer, ...] = ()
+    stated: bool = field(default=True, repr=False)
 
     @property
     def group(self) -> str:
@@ -140,15 +144,17 @@ def place_answers(questions: Sequence[Question], *, strict: bool = False) -> tup
 
 
 def check_answers(questions: Sequence[Question], *, version_2: bool, where: str) -> bool:
-    """Whether the set is labelled: True, or False when no question has an answer and `version_2` is off.
+    """Whether the set is labelled. A v2 set is unless no row states its answers, or, of a test set, none has one.
 
     Raises ValueError when only some have answers and `version_2` is off.
     """
     without = [question.id for question in questions if not question.answers]
-    if version_2 or not without:
+    if not without:
         return True
-    if len(without) == len(questions):
+    if len(without) == len(questions) and (not version_2 or where.startswith("test")):
         return False
+    if version_2:
+        return any(question.stated for question in questions)
     raise ValueError(
         f"{where}: {len(without)} of {len(questions)} questions have no answer ({', '.join(without[:5])}): "
         "pass --version_2_with_negative for data with unanswerable questions"
@@ -192,28 +198,29 @@ def _question(entry: Mapping[str, Any], context: str) -> Question:
             {"text": text, "answer_start": start}
             for text, start in zip(given["text"], given["answer_start"], strict=True)
         ]
-    return Question(name, question, context, tuple(_answer(answer) for answer in given))
+    stated = "answers" in entry or "is_impossible" in entry
+    return Question(name, question, context, tuple(_answer(answer) for answer in given), stated)
 
 
 def _two_stage_question(item: Mapping[str, Any], contexts: Sequence[str] | None) -> Question:
     """A question with paragraph numbers; without `relevant` it is one of a test file and has no paragraph yet."""
     if contexts is None:
         raise ValueError("its paragraphs are numbers: name the list of paragraphs with --context_file")
-    numbers = [int(number) for number in item["paragraphs"]]
+    numbers = [whole_number(number, "paragraphs") for number in item["paragraphs"]]
     for number in numbers:
         if not 0 <= number < len(contexts):
             raise ValueError(f"paragraph {number} is not among the {len(contexts)} of --context_file")
     relevant = item.get("relevant")
-    context = "" if relevant is None else contexts[int(relevant)]
+    context = "" if relevant is None else contexts[whole_number(relevant, "relevant")]
     answer = item.get("answer")
-    answers = () if answer is None else (Answer(str(answer["text"]), int(answer["start"])),)
-    return Question(str(item["id"]), _text(item, "question"), context, answers)
+    answers = () if answer is None else (Answer(str(answer["text"]), whole_number(answer["start"], "start")),)
+    return Question(str(item["id"]), _text(item, "question"), context, answers, stated=answer is not None)
 
 
 def _answer(answer: Any) -> Answer:
     if isinstance(answer, str):
         return Answer(answer, -1)
-    return Answer(_text(answer, "text"), int(answer.get("answer_start", -1)))
+    return Answer(_text(answer, "text"), whole_number(answer.get("answer_start", -1), "answer_start"))
 
 
 def _text(entry: Mapping[str, Any], name: str) -> str:

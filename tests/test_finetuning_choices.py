@@ -13,7 +13,7 @@ from tiny_questions import WORDS, tiny_choices
 
 from finetuning.batches import batch_shape
 from finetuning.choice_recipe import ChoiceRecipe, cut_sizes, encode_choices
-from finetuning.choices import ChoiceQuestion, has_labels, read_choices
+from finetuning.choices import ChoiceQuestion, choices_from_rows, has_labels, read_choices
 from finetuning.evaluation import evaluate
 from finetuning.recipe import FinetuningOptions
 from finetuning.training import finetune, open_engine
@@ -68,6 +68,18 @@ def test_c3_and_dream_count_their_choices(tmp_path):
     content[0][1][0]["answer"] = "w"
     with pytest.raises(ValueError, match="the answer 'w' of question 0 is none of its choices"):
         read_choices(write(tmp_path / "g.json", content))
+
+
+def test_c3_and_dream_as_datasets_has_them_are_those_of_the_files(tmp_path):
+    asked = [
+        {"question": "q", "choice": ["x", "y"], "answer": "y"},
+        {"question": "r", "choice": ["u", "v", "w"], "answer": "u"},
+    ]
+    file = read_choices(write(tmp_path / "f.json", [[["one", "two"], asked, "m1"]]))
+    c3 = {"documents": ["one", "two"], "document_id": "m1", "questions": {k: [a[k] for a in asked] for k in asked[0]}}
+    assert choices_from_rows([c3], "c3") == choices_from_rows([{**c3, "questions": asked}], "c3") == file
+    dream = [{"id": i, "dialogue_id": "m1", "dialogue": ["one", "two"], **one} for i, one in enumerate(asked)]
+    assert choices_from_rows(dream, "dream") == file
 
 
 def test_commonsense_qa_as_released_and_as_rows(tmp_path):

@@ -64,7 +64,7 @@ def test_two_stage_layout_with_and_without_the_relevant_paragraph(tmp_path):
     train = write(tmp_path / "train.json", [row])
     assert read_questions(train, context_file=contexts) == [Question("a", "what?", "one two", (Answer("two", 4),))]
     test = write(tmp_path / "test.json", [{name: row[name] for name in ("id", "question", "paragraphs")}])
-    assert read_questions(test, context_file=contexts) == [Question("a", "what?", "")]
+    assert read_questions(test, context_file=contexts) == [Question("a", "what?", "", stated=False)]
     with pytest.raises(ValueError, match="--context_file"):
         read_questions(train)
     bad = write(tmp_path / "bad.json", [{**row, "paragraphs": [7]}])
@@ -107,6 +107,20 @@ def test_no_answers_are_null_answers_in_version_2_only():
     assert not check_answers(some[1:], version_2=False, where="f")
 
 
+def test_a_version_2_set_without_any_answer_is_no_set_of_unanswerable_questions(tmp_path):
+    row = {"id": "a", "question": "what?", "context": "one two"}
+    for content, train, test in (
+        (row, False, False),  # not a word on answers
+        ({**row, "answers": []}, True, False),  # of a test set: more likely hidden than none
+        ({**row, "answers": [], "is_impossible": True}, True, False),
+    ):
+        questions = read_questions(write(tmp_path / "f.json", [content]))
+        assert check_answers(questions, version_2=True, where="validation") == train
+        assert check_answers(questions, version_2=True, where="test") == test
+    mixed = [Question("a", "?", "c", (Answer("c", 0),)), Question("b", "?", "c")]
+    assert check_answers(mixed, version_2=True, where="test")
+
+
 def test_is_impossible_leaves_out_the_plausible_answers(tmp_path):
     file = write(tmp_path / "f.json", squad("one two", {**entry("a", "two", 4), "is_impossible": True}))
     assert read_questions(file)[0].answers == ()
@@ -125,6 +139,19 @@ def test_is_impossible_leaves_out_the_plausible_answers(tmp_path):
         (b'{"data": [', "f.json"),
         (b'{"data": "\xff"}', "byte 10 is not UTF-8"),
         (b"[" * 200_000, "nested too deeply|not JSON"),
+        (b'[{"id": ' + b"1" * 5000 + b"}]", "Exceeds the limit"),
+        (
+            b'[{"id": 1, "question": "\\ud83d\\ude00 a \\ud83d b", "context": ""}]',
+            r"text at \[0\]\['question'\] has half",
+        ),
+        (
+            b'[{"id": 1, "question": "", "context": "a", "answers": [{"text": "a", "answer_start": 1e999}]}]',
+            "entry 0: 'answer_start' is inf: a whole number",
+        ),
+        (
+            b'[{"id": 1, "question": "", "context": "a", "answers": [{"text": "a", "answer_start": 0.5}]}]',
+            "entry 0: 'answer_start' is 0.5: a whole number",
+        ),
     ],
 )
 def test_bad_files_are_refused_by_name(tmp_path, content, message):
@@ -133,6 +160,13 @@ def test_bad_files_are_refused_by_name(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_questions(file)
     assert "f.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2"])
+def test_a_file_that_is_not_packed_as_its_name_says_is_refused_by_name(tmp_path, suffix):
+    (tmp_path / f"f.json{suffix}").write_bytes(b"hello" * 10)
+    with pytest.raises(ValueError, match=rf"f\.json{suffix}: cannot be unpacked"):
+        read_questions(tmp_path / f"f.json{suffix}")
 
 
 def test_text_that_is_not_utf_8_is_replaced_on_request(tmp_path, caplog):
