@@ -10,7 +10,7 @@ from shards.cleaning import Cleaning
 from shards.plain_text import TextRules
 
 DEFAULT_VOCAB_SIZE = 16_384
-WITHOUT_EFFECT_ON_THE_RESULT = ("input", "output_dir", "tokenizer", "processes")
+WITHOUT_EFFECT_ON_THE_RESULT = ("input", "output_dir", "tokenizer", "processes", "index_memory_mb")
 
 
 def available_cores() -> int:
@@ -54,7 +54,9 @@ class BuildOptions:
     min_characters: int = described(1, "Shorter documents are dropped and counted")
     nfc: bool = described(True, "Bring text to Unicode NFC")
     html_entities: bool = described(False, "Turn HTML entities such as &lt; into characters")
-    drop_duplicates: bool = described(True, "Drop all but the first of identical documents")
+    drop_duplicates: bool = described(
+        True, "Drop all but the first of identical documents; if false they stay, whatever --near_duplicates says"
+    )
     near_duplicates: Literal["drop", "separate", "ignore"] = described(
         "drop", "All but the first: drop; drop only what would lie on both sides of the held-out split; do not look"
     )
@@ -63,6 +65,7 @@ class BuildOptions:
     words: Literal["none", "jieba"] = described("none", "Store where words start, as jieba cuts Chinese text")
     block_tokens: int = described(65_536, "Tokens of a block, the unit that is read and shuffled")
     blocks_per_shard: int = described(64, "Blocks of a tar file")
+    index_memory_mb: int = described(64, "Memory for new keys and pages of the index of duplicates, in MB")
     processes: int = described(available_cores(), "Processes that clean and tokenize")
 
     def __post_init__(self) -> None:
@@ -79,6 +82,7 @@ class BuildOptions:
             "validation_fraction": (self.validation_fraction, 0.0, 0.5),
             "block_tokens": (self.block_tokens, 16, 1 << 24),
             "blocks_per_shard": (self.blocks_per_shard, 1, 65_536),
+            "index_memory_mb": (self.index_memory_mb, 1, 1_000_000),
             "processes": (self.processes, 1, 4_096),
         }
         for name, (value, low, high) in ranges.items():

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 STATE_FOLDER = "building"
-CACHE_KIB = 16_384
 
 SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -57,7 +56,6 @@ class BuildState:
         self.lock.flush()
         self.database = sqlite3.connect(self.folder / "state.sqlite3", isolation_level=None)
         self.database.executescript(SCHEMA)
-        self.database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
     def get(self, name: str) -> Any:
         """A stored value (JSON), or None."""

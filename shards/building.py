@@ -21,7 +21,8 @@ from typing import Any
 from shards.build_options import BuildOptions
 from shards.build_state import STATE_FOLDER, BuildState
 from shards.chunks import Chunk, Progress, encode_chunks, read_chunks
-from shards.duplicates import DuplicateIndex, is_held_out
+from shards.duplicate_index import DuplicateIndex
+from shards.duplicates import is_held_out
 from shards.encoder import EncodedChunk, EncoderOptions, tokenizer_file
 from shards.fault_point import FaultPoints
 from shards.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
@@ -31,7 +32,7 @@ from shards.tokenizer_folder import TOKENIZER_FOLDER, prepare_tokenizer
 from shards.vocabulary import MOST_UINT16_TOKENS, fingerprint, load_tokenizer, special_ids, vocabulary_length
 
 SPLITS = ("train", "validation")
-STATE_VERSION = 2  # of what an unfinished build leaves on disk
+STATE_VERSION = 3  # of what an unfinished build leaves on disk
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,11 @@ class Build:
         self.unsaved_sources: set[int] = set()
         self.bytes_before = list(accumulate((source.bytes for source in sources), initial=0))
         self.index = DuplicateIndex(
-            state.database, options.drop_duplicates, options.near_duplicates, options.near_duplicate_threshold
+            state.database,
+            options.drop_duplicates,
+            options.near_duplicates,
+            options.near_duplicate_threshold,
+            options.index_memory_mb,
         )
         self.packers = {split: self.packer(split) for split in SPLITS}
 

@@ -1,12 +1,8 @@
-"""Exact and near duplicates: the first in input order stays; the index lies on disk, so memory stays bounded."""
+"""What tells documents alike: a digest of the text, and MinHash signatures that meet in bands."""
 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import rensa
@@ -15,18 +11,7 @@ PERMUTATIONS = 128
 BANDS = 16  # of 8 values each: a pair of similarity 0.8 meets in some band with probability 0.95, one of 0.9 always
 SHINGLE_TOKENS = 5
 MINHASH_SEED = 20_211
-MOST_CANDIDATES = 64
 DIGEST_BYTES = 16
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS digests (digest BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS signatures (document INTEGER PRIMARY KEY, held_out INTEGER, signature BLOB);
-CREATE TABLE IF NOT EXISTS bands (band INTEGER, document INTEGER, PRIMARY KEY (band, document)) WITHOUT ROWID;
-"""
-FIND_BANDS = f"""
-SELECT DISTINCT signatures.held_out, signatures.signature FROM bands JOIN signatures USING (document)
-WHERE band IN ({",".join("?" * BANDS)}) ORDER BY document LIMIT {MOST_CANDIDATES}
-"""  # noqa: S608 (a constant number of placeholders)
 
 
 def text_digest(text: str) -> bytes:
@@ -82,42 +67,3 @@ def band_keys(signatures: np.ndarray) -> np.ndarray:
         key = (key ^ rows[:, :, row]) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
     return np.asarray(key.view(np.int64))
-
-
-@dataclass
-class DuplicateIndex:
-    """Documents kept so far, in the tables of an open database; the caller commits.
-
-    `near` says what happens to near duplicates: "drop" all but the first, "separate" drops only what would lie on
-    the other side of the held-out split than one that was kept, "ignore" does not look.
-    """
-
-    database: sqlite3.Connection
-    exact: bool
-    near: Literal["drop", "separate", "ignore"]
-    threshold: float
-
-    def __post_init__(self) -> None:
-        self.database.executescript(SCHEMA)
-        row = self.database.execute("SELECT MAX(document) FROM signatures").fetchone()
-        self.documents = 0 if row[0] is None else int(row[0]) + 1
-
-    def admit(self, digest: bytes, held_out: bool, signature: np.ndarray | None, bands: Sequence[int]) -> str | None:
-        """Take a document in and return None, or return why it is dropped ("duplicate", "near_duplicate", ...)."""
-        look = self.near != "ignore" and signature is not None and bool(signature.any())
-        if self.exact and self.database.execute("SELECT 1 FROM digests WHERE digest = ?", (digest,)).fetchone():
-            return "duplicate"
-        if look and signature is not None:
-            for other_side, other in self.database.execute(FIND_BANDS, bands):
-                if self.near == "separate" and bool(other_side) == held_out:
-                    continue
-                if np.mean(np.frombuffer(other, dtype=np.uint32) == signature) >= self.threshold:
-                    return "near_duplicate" if self.near == "drop" else "near_duplicate_across_split"
-        if self.exact:
-            self.database.execute("INSERT INTO digests VALUES (?)", (digest,))
-        if look and signature is not None:
-            number = self.documents
-            self.documents += 1
-            self.database.execute("INSERT INTO signatures VALUES (?, ?, ?)", (number, held_out, signature.tobytes()))
-            self.database.executemany("INSERT OR IGNORE INTO bands VALUES (?, ?)", [(band, number) for band in bands])
-        return None

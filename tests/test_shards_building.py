@@ -27,7 +27,7 @@ from shards.shard_file import read_block
 from shards.sources import find_sources
 from shards.vocabulary import fingerprint, load_tokenizer, save_tokenizer, train_vocabulary
 
-SMALL = {"block_tokens": 256, "blocks_per_shard": 4, "validation_fraction": 0.1, "processes": 1}
+SMALL = {"block_tokens": 256, "blocks_per_shard": 4, "validation_fraction": 0.1, "processes": 1, "index_memory_mb": 1}
 FAULTS = ["chunk:3", "shard:1", "shard:5", "commit:1", "commit:4", "finish:1", "before_manifest:1", "after_manifest:1"]
 
 
@@ -216,6 +216,14 @@ def test_of_duplicates_the_first_in_input_order_stays(tokenizer, tmp_path):
     build([first], tmp_path / "kept", tokenizer, near_duplicates="ignore")
     found = documents_of(tmp_path / "kept")
     assert sorted(found["train"] + found["validation"]) == sorted(encoded(texts + near, tokenizer))
+
+
+def test_exact_copies_stay_where_only_near_ones_are_to_go(tokenizer, tmp_path):
+    texts = sentences(3, 40)
+    path = write_lines(tmp_path / "a.jsonl", texts * 2)
+    assert build([path], tmp_path / "out", tokenizer, drop_duplicates=False)["dropped"] == {}
+    found = documents_of(tmp_path / "out")
+    assert sorted(found["train"] + found["validation"]) == sorted(encoded(texts * 2, tokenizer))
 
 
 def test_near_duplicates_fall_on_one_side_of_the_held_out_split(tokenizer, tmp_path):

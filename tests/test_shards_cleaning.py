@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.cleaning import Cleaning
+from shards.duplicate_index import DuplicateIndex
 from shards.duplicates import (
-    DuplicateIndex,
     band_keys,
     is_held_out,
     minhash_signatures,
