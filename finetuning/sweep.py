@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import itertools
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,18 +12,12 @@ from typing import Any
 
 import yaml
 
-from finetuning.recipe import FinetuningOptions
-from pretraining.files import sha256_of
+from finetuning.sweep_options import OWNED_BY_THE_SWEEP, RECIPES, Options, full_rows, options_class, state_of
 from pretraining.options import explain_unknown
 
-RECIPES = ("qa", "multiple_choice", "glue", "classification")
 KEYS = ("recipe", "base", "grid", "list", "seeds", "baseline", "metric")
-OWNED_BY_THE_SWEEP = ("output_dir", "resume_from_checkpoint", "seeds")
 LARGEST_FILE_BYTES = 1 << 20
 MOST_CELLS = 10_000
-SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
-
-Options = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -34,13 +26,13 @@ class Cell:
 
     row: int
     seed: int
-    options: Mapping[str, Any]  # the seed included
+    options: Mapping[str, Any]  # what its command line names: those of the file, the model and the seed
     fingerprint: str
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Rows (options without the seed, the baseline first unless named otherwise) and their cells."""
+    """Rows (all options of the recipe but the seed, defaults filled in) and their cells."""
 
     recipe: str
     rows: tuple[Mapping[str, Any], ...]
@@ -51,16 +43,17 @@ class Sweep:
 
     @property
     def varied(self) -> list[str]:
-        """Options that differ between rows, in the order in which they first occur."""
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        return [name for name in names if len({json.dumps(row.get(name)) for row in self.rows}) > 1]
+        """Options that differ between rows, in the order in which the file names them."""
+        return [name for name in self.rows[0] if len({json.dumps(row[name]) for row in self.rows}) > 1]
+
+    def told(self, cell: Cell) -> str:
+        """A cell in words: the options that vary and the seed."""
+        return ", ".join([*(f"{name}={self.rows[cell.row][name]}" for name in self.varied), f"seed={cell.seed}"])
 
     def changes(self, row: int) -> dict[str, Any]:
         """Options of a row that are not the baseline's; more than one means their effects cannot be told apart."""
         reference = self.rows[self.baseline]
-        return {
-            name: self.rows[row].get(name) for name in self.varied if self.rows[row].get(name) != reference.get(name)
-        }
+        return {name: self.rows[row][name] for name in self.varied if self.rows[row][name] != reference[name]}
 
 
 def read_sweep(path: str | Path) -> Sweep:
@@ -90,21 +83,20 @@ def make_sweep(content: Mapping[str, Any], *, source: str = "sweep") -> Sweep:
     recipe = content.get("recipe")
     if recipe not in RECIPES:
         raise ValueError(f"{source}: recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
-    base = _mapping(content.get("base") or {}, f"{source}: base")
-    rows, seeds = _rows(content, base, source)
-    _check_names(recipe, rows, source)
-    repeated = [row for number, row in enumerate(rows) if row in rows[:number]]
-    if repeated:
-        raise ValueError(f"{source}: the row {_shown(repeated[0], base)} comes twice; keep one")
-    baseline = _baseline(content.get("baseline"), rows, base, source)
-    states = {value: _state_of(value) for row in rows for value in row.values() if isinstance(value, str)}
+    given, seeds = _rows(content, _mapping(content.get("base") or {}, f"{source}: base"), source)
+    if len(given) * len(seeds) > MOST_CELLS:
+        raise ValueError(f"{source}: {len(given) * len(seeds)} cells, more than {MOST_CELLS}; split the sweep")
+    _check_names(recipe, given, source)
+    rows = full_rows(recipe, given, source)
+    _refuse_doubles(rows, given, source)
+    baseline = _baseline(content.get("baseline"), recipe, rows, source)
+    named = {value for row in rows for value in row.values() if isinstance(value, str)}
+    states = {value: state_of(value) for value in named}
     cells = tuple(
-        Cell(number, seed, {**row, "seed": seed}, fingerprint(recipe, {**row, "seed": seed}, states))
+        Cell(number, seed, _told_to_cell(row, given[number], seed), fingerprint(recipe, {**row, "seed": seed}, states))
         for number, row in enumerate(rows)
         for seed in seeds
     )
-    if len(cells) > MOST_CELLS:
-        raise ValueError(f"{source}: {len(cells)} cells, more than {MOST_CELLS}; split the sweep")
     return Sweep(recipe, tuple(rows), tuple(seeds), baseline, content.get("metric"), cells)
 
 
@@ -115,14 +107,9 @@ def fingerprint(recipe: str, options: Mapping[str, Any], states: Mapping[str, st
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def options_class(recipe: str) -> type[FinetuningOptions]:
-    """The dataclass of a recipe's options."""
-    module = importlib.import_module(f"finetuning.{recipe}")
-    return next(
-        found
-        for found in vars(module).values()
-        if isinstance(found, type) and issubclass(found, FinetuningOptions) and found.__module__ == module.__name__
-    )
+def _told_to_cell(row: Mapping[str, Any], given: Mapping[str, Any], seed: int) -> Options:
+    """What the file names and the model, which a default run that goes on would change under the later cells."""
+    return {name: row[name] for name in row if name in given or name == "model_name_or_path"} | {"seed": seed}
 
 
 def _rows(content: Mapping[str, Any], base: Options, source: str) -> tuple[list[Options], list[int]]:
@@ -141,27 +128,41 @@ def _rows(content: Mapping[str, Any], base: Options, source: str) -> tuple[list[
         raise ValueError(f"{source}: seeds {seeds} repeat; each counts once")
     fixed = {name: value for name, value in base.items() if name != "seed"}
     rows = [
-        _with_numbers({**fixed, **dict(zip(axes, values, strict=True)), **_mapping(one, f"{source}: list")})
+        {**fixed, **dict(zip(axes, values, strict=True)), **_mapping(one, f"{source}: list")}
         for one in listed
         for values in itertools.product(*axes.values())
     ]
     return rows, seeds
 
 
-def _baseline(asked: Any, rows: Sequence[Options], base: Options, source: str) -> int:
+def _baseline(asked: Any, recipe: str, rows: Sequence[Options], source: str) -> int:
     if asked is None:
         return 0
-    wanted = _with_numbers(_mapping(asked, f"{source}: baseline"))
-    found = [number for number, row in enumerate(rows) if all(row.get(name) == value for name, value in wanted.items())]
+    wanted = _mapping(asked, f"{source}: baseline")
+    _check_names(recipe, [wanted], f"{source}: baseline")
+    typed = full_rows(recipe, [{**rows[0], **wanted}], f"{source}: baseline")[0]
+    found = [number for number, row in enumerate(rows) if all(row[name] == typed[name] for name in wanted)]
     if len(found) != 1:
         raise ValueError(f"{source}: baseline {wanted} fits {len(found)} rows; name the options that single out one")
     return found[0]
 
 
+def _refuse_doubles(rows: Sequence[Options], given: Sequence[Options], source: str) -> None:
+    """ValueError for two rows that are one once the defaults are filled in, as the file has them."""
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        before = first.setdefault(json.dumps(row, sort_keys=True), number)
+        if before != number:
+            raise ValueError(
+                f"{source}: rows {before + 1} ({_shown(given[before])}) and {number + 1} ({_shown(given[number])}) are "
+                "the same run, an option that is left out has its default; keep one"
+            )
+
+
 def _check_names(recipe: str, rows: Sequence[Options], source: str) -> None:
     known = [one.name for one in fields(options_class(recipe))]
     for name in dict.fromkeys(name for row in rows for name in row):
-        if name in OWNED_BY_THE_SWEEP or name == "seed":
+        if name in OWNED_BY_THE_SWEEP:
             raise ValueError(f"{source}: {name} cannot be set by a row; the sweep sets it (seeds go under `seeds`)")
         if name not in known:
             raise ValueError(f"{source}: {explain_unknown(str(name), known)}")
@@ -171,35 +172,11 @@ def _check_names(recipe: str, rows: Sequence[Options], source: str) -> None:
                 raise ValueError(f"{source}: {name} is {value!r}; it must be a number, a word, true, false or a list")
 
 
-def _state_of(name: str) -> str | None:
-    """What identifies the content behind a path: a file's hash, the names and sizes in a folder; None: no path."""
-    path = Path(name)
-    try:
-        if path.is_file():
-            return sha256_of(path)
-        if path.is_dir() and ("/" in name or (path / "config.json").is_file()):
-            inside = sorted(
-                (str(file.relative_to(path)), file.stat().st_size) for file in path.rglob("*") if file.is_file()
-            )
-            return hashlib.sha256(json.dumps(inside).encode()).hexdigest()
-    except OSError as error:
-        raise ValueError(f"{name}: cannot be read ({error}); check its permissions") from error
-    return None
-
-
-def _with_numbers(row: Options) -> Options:
-    """YAML 1.1 takes 2e-5 for a word; it means the number, and the same cell as 2.0e-5."""
-    return {
-        name: float(value) if isinstance(value, str) and SCIENTIFIC.fullmatch(value) else value
-        for name, value in row.items()
-    }
-
-
 def _mapping(value: Any, where: str) -> Options:
     if not isinstance(value, dict) or any(not isinstance(name, str) for name in value):
         raise ValueError(f"{where} is {value!r}; it must map option names to values")
     return dict(value)
 
 
-def _shown(row: Mapping[str, Any], base: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in row.items() if base.get(name) != value) or "base"
+def _shown(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in row.items()) or "the recipe's defaults"

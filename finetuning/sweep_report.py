@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetuning.figures import draw_curves
 from finetuning.run_log import JOURNAL_NAME
-from finetuning.sweep import Cell, Sweep, read_sweep
+from finetuning.sweep import Sweep, read_sweep
 from finetuning.sweep_run import Runner, cell_directory, outcome, smoke_cell, visible_devices
 from finetuning.sweep_table import as_csv, as_markdown, table_rows
 from pretraining.files import read_json, write_text
@@ -86,7 +86,7 @@ def report(sweep: Sweep, output_dir: Path, *, compare_with: str, log: SweepLog) 
     write_text(output_dir / "sweep.csv", as_csv(rows))
     write_text(output_dir / "sweep.md", text)
     log.say(text)
-    places = {_label(sweep, cell): cell_directory(output_dir, cell) for cell in sweep.cells}
+    places = {sweep.told(cell): cell_directory(output_dir, cell) for cell in sweep.cells}
     drawn = {label: place for label, place in places.items() if (place / JOURNAL_NAME).is_file()}
     if drawn:
         draw_curves(
@@ -113,8 +113,3 @@ def _own_metric(sweep: Sweep, output_dir: Path) -> str | None:
         if outcome(where, cell).scores:
             return f"eval_{read_json(where / 'all_results.json')['metric']}"
     return None
-
-
-def _label(sweep: Sweep, cell: Cell) -> str:
-    told = [f"{name}={sweep.rows[cell.row].get(name)}" for name in sweep.varied]
-    return ", ".join([*told, f"seed={cell.seed}"])

@@ -66,10 +66,12 @@ def outcome(directory: Path, cell: Cell) -> Outcome:
 
 
 def smoke_cell(cell: Cell, samples: int) -> Cell:
-    """The same cell for one epoch of at most `samples` training examples (0: all)."""
-    shorter = {"num_train_epochs": SMOKE_EPOCHS, "save_model": False}
+    """The same cell for one epoch of at most `samples` training examples (0: as many as the cell's own)."""
+    shorter: dict[str, Any] = {"num_train_epochs": SMOKE_EPOCHS, "save_model": False}
     if samples:
-        shorter |= {"max_train_samples": samples, "max_eval_samples": samples}
+        for name in ("max_train_samples", "max_eval_samples"):
+            own = cell.options.get(name)
+            shorter[name] = samples if own is None else min(own, samples)
     return Cell(cell.row, cell.seed, {**cell.options, **shorter}, cell.fingerprint)
 
 
@@ -78,7 +80,7 @@ class Runner:
 
     def __init__(self, sweep: Sweep, devices: Sequence[str | None], say: Callable[[str], None]) -> None:
         self.sweep, self.say = sweep, say
-        self.free = list(devices)
+        self.free, self.num_devices = list(devices), len(devices)
         self.running: list[Running] = []
         self.stopping = False
 
@@ -114,6 +116,9 @@ class Runner:
         environment = dict(os.environ)
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
+        if self.num_devices > 1:
+            threads = max(1, len(os.sched_getaffinity(0)) // self.num_devices)
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
         _record(directory, cell, self.sweep.recipe, status="running")
         with (directory / "log.txt").open("ab") as log:
             process = subprocess.Popen(
@@ -146,7 +151,7 @@ class Runner:
         return whole
 
     def _told(self, one: Running) -> str:
-        told = ", ".join(f"{name}={one.cell.options.get(name)}" for name in [*self.sweep.varied, "seed"])
+        told = self.sweep.told(one.cell)
         if one.process.returncode in (0, EXIT_CODE):
             ended = "interrupted" if one.process.returncode else outcome(one.directory, one.cell).status
             return f"{told}: {ended}"

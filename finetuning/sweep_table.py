@@ -102,8 +102,7 @@ def as_markdown(
     bad = [cell for cell in sweep.cells if outcomes[cell.fingerprint].status != "done"]
     lines += ["", "## Cells that did not end well", ""] if bad else ["", "Every cell ended well."]
     for cell in bad:
-        told = ", ".join(f"{name}={cell.options.get(name)}" for name in [*sweep.varied, "seed"])
-        lines.append(f"- {outcomes[cell.fingerprint].status}: {told} (cells/{cell.fingerprint[:16]})")
+        lines.append(f"- {outcomes[cell.fingerprint].status}: {sweep.told(cell)} (cells/{cell.fingerprint[:16]})")
     return "\n".join(lines) + "\n"
 
 
@@ -133,7 +132,7 @@ def _table_row(
     changes = sweep.changes(row)
     states = [one.status for one in own]
     return {
-        **{name: sweep.rows[row].get(name) for name in sweep.varied},
+        **{name: sweep.rows[row][name] for name in sweep.varied},
         "seeds": len(values),
         "mean": _or_none(np.mean, values),
         "median": _or_none(np.median, values),

@@ -1,13 +1,17 @@
 """What a sweep file means: rows, seeds, fingerprints, and what is refused."""
 
+import json
+
 import pytest
 import yaml
 
+from finetuning.encoder import DEFAULT_RUN
 from finetuning.sweep import make_sweep, read_sweep
 
+MODEL = {"model_name_or_path": "hub/model"}
 GRID = {
     "recipe": "classification",
-    "base": {"num_train_epochs": 2, "seed": 7},
+    "base": {"num_train_epochs": 2, "seed": 7, **MODEL},
     "grid": {"pooling": ["cls", "mean"], "learning_rate": [1e-4, 1e-3]},
     "seeds": [0, 1, 2],
 }
@@ -25,20 +29,29 @@ def test_a_grid_is_every_combination_times_the_seeds():
 
 def test_a_list_adds_to_the_base_and_a_grid_applies_to_each_of_it():
     sweep = make_sweep(
-        {"recipe": "classification", "list": [{}, {"weight_decay": 0.0}], "grid": {"pooling": ["cls", "max"]}}
+        {
+            "recipe": "classification",
+            "base": MODEL,
+            "list": [{}, {"weight_decay": 0.0}],
+            "grid": {"pooling": ["cls", "max"]},
+        }
     )
-    assert [dict(row) for row in sweep.rows] == [
-        {"pooling": "cls"},
-        {"pooling": "max"},
-        {"pooling": "cls", "weight_decay": 0.0},
-        {"pooling": "max", "weight_decay": 0.0},
+    assert [(row["pooling"], row["weight_decay"]) for row in sweep.rows] == [
+        ("cls", 0.01),
+        ("max", 0.01),
+        ("cls", 0.0),
+        ("max", 0.0),
     ]
+    assert sweep.cells[0].options == {"pooling": "cls", **MODEL, "seed": 42}
     assert sweep.seeds == (42,)
 
 
 def test_seeds_may_stand_in_the_grid_or_in_the_base():
-    assert make_sweep({"recipe": "glue", "grid": {"seed": [3, 4]}, "base": {"task_name": "rte"}}).seeds == (3, 4)
-    assert make_sweep({"recipe": "glue", "base": {"seed": 9, "task_name": "rte"}}).seeds == (9,)
+    assert make_sweep({"recipe": "glue", "grid": {"seed": [3, 4]}, "base": {"task_name": "rte", **MODEL}}).seeds == (
+        3,
+        4,
+    )
+    assert make_sweep({"recipe": "glue", "base": {"seed": 9, "task_name": "rte", **MODEL}}).seeds == (9,)
 
 
 def test_rows_that_differ_in_several_options_are_known():
@@ -46,7 +59,7 @@ def test_rows_that_differ_in_several_options_are_known():
     sweep = make_sweep(
         {
             "recipe": "classification",
-            "base": {"global_batch_rows": 16, "weight_decay": 0.0, "max_grad_norm": 0.0},
+            "base": {"global_batch_rows": 16, "weight_decay": 0.0, "max_grad_norm": 0.0, **MODEL},
             "list": [
                 {},
                 {"pooling": "mean"},
@@ -67,12 +80,10 @@ def test_the_baseline_can_be_named():
 def test_the_fingerprint_follows_options_and_file_contents_only(tmp_path):
     data = tmp_path / "train.csv"
     data.write_text("text,label\na,1\n")
-    content = {"recipe": "classification", "base": {"train_file": str(data)}, "grid": {"pooling": ["cls"]}}
+    content = {"recipe": "classification", "base": {"train_file": str(data), **MODEL}, "grid": {"pooling": ["cls"]}}
     first = make_sweep(content).cells[0].fingerprint
-    assert (
-        make_sweep({**content, "grid": {}, "base": {"pooling": "cls", "train_file": str(data)}}).cells[0].fingerprint
-        == first
-    )
+    written_out = {"pooling": "cls", "weight_decay": 0.01, **content["base"]}
+    assert make_sweep({**content, "grid": {}, "base": written_out}).cells[0].fingerprint == first
     assert make_sweep({**content, "seeds": [1]}).cells[0].fingerprint != first
     data.write_text("text,label\nb,1\n")
     assert make_sweep(content).cells[0].fingerprint != first
@@ -83,7 +94,20 @@ BAD = {
     "unknown option gird: did you mean grid": {"recipe": "glue", "gird": {}},
     "unknown option poling: did you mean pooling": {"recipe": "classification", "grid": {"poling": ["cls"]}},
     "output_dir cannot be set": {"recipe": "glue", "base": {"output_dir": "x"}},
-    "comes twice": {"recipe": "glue", "list": [{"weight_decay": 0.1}, {"weight_decay": 0.1}]},
+    "the same run": {
+        "recipe": "classification",
+        "base": MODEL,
+        "list": [{"weight_decay": 0.1}, {"weight_decay": 0.1}],
+    },
+    r"rows 1 \(model_name_or_path=hub/model\) and 2 \(.*, pooling=cls\) are the same run": {
+        "recipe": "classification",
+        "base": MODEL,
+        "list": [{}, {"pooling": "cls"}],
+    },
+    "invalid float value: 'fast'": {"recipe": "qa", "base": {"learning_rate": "fast", **MODEL}},
+    r"`task_name: \[sst2, cola\]` under `grid`": {"recipe": "glue", "base": {"task_name": "sst2,cola", **MODEL}},
+    "is 9 tasks": {"recipe": "glue", "grid": {"task_name": ["all"]}, "base": MODEL},
+    "use each of cola, .* once, or all": {"recipe": "glue", "base": {"task_name": "sst3", **MODEL}},
     "list of integers": {"recipe": "glue", "seeds": ["a"]},
     "each counts once": {"recipe": "glue", "seeds": [1, 1]},
     "has no values": {"recipe": "glue", "grid": {"weight_decay": []}},
@@ -100,7 +124,9 @@ def test_bad_sweeps_are_refused(message):
 
 
 def test_scientific_numbers_are_numbers_however_yaml_reads_them():
-    words = yaml.safe_load("{recipe: classification, grid: {learning_rate: [2e-5, 1.5e-4]}}")
+    words = yaml.safe_load(
+        "{recipe: classification, base: {model_name_or_path: a}, grid: {learning_rate: [2e-5, 1.5e-4]}}"
+    )
     assert words["grid"]["learning_rate"][0] == "2e-5"
     assert [row["learning_rate"] for row in make_sweep(words).rows] == [2e-5, 1.5e-4]
 
@@ -115,3 +141,60 @@ def test_files_are_read_safely(tmp_path):
             read_sweep(path)
     with pytest.raises(ValueError, match="no such file"):
         read_sweep(tmp_path / "none.yaml")
+
+
+def write_checkpoint(directory, weights=b"old", tokenizer="{}"):
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text("{}")
+    (directory / "model.safetensors").write_bytes(weights)
+    (directory / "tokenizer.json").write_text(tokenizer)
+
+
+def only_fingerprint(**base):
+    (cell,) = make_sweep({"recipe": "classification", "base": {**MODEL, **base}}).cells
+    return cell.fingerprint
+
+
+def test_a_model_trained_anew_is_another_cell_though_its_files_have_the_same_sizes(tmp_path):
+    model = tmp_path / "model"
+    write_checkpoint(model)
+    first = only_fingerprint(model_name_or_path=str(model))
+    write_checkpoint(model)
+    assert only_fingerprint(model_name_or_path=str(model)) == first
+    write_checkpoint(model, weights=b"new")
+    assert only_fingerprint(model_name_or_path=str(model)) != first
+    write_checkpoint(model, tokenizer="[]")
+    assert only_fingerprint(model_name_or_path=str(model)) != first
+
+
+def test_a_folder_of_data_counts_by_content_whatever_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = tmp_path / "aclImdb" / "train" / "pos" / "1.txt"
+    text.parent.mkdir(parents=True)
+    text.write_text("good")
+    first = only_fingerprint(data="aclImdb")
+    text.write_text("fine")
+    assert only_fingerprint(data="aclImdb") != first
+
+
+def test_the_default_model_is_named_and_counts_by_content(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = {"recipe": "classification", "list": [{}, {"pooling": "mean"}]}
+    with pytest.raises(ValueError, match="no checkpoint to start from"):
+        make_sweep(content)
+    run = tmp_path / DEFAULT_RUN
+    write_checkpoint(run / "checkpoint")
+    row = {"path": "checkpoint", "budget_tokens": 1, "kind": "raw"}
+    (run / "series.json").write_text(json.dumps({"checkpoints": [row]}))
+    first = make_sweep(content)
+    assert first.cells[0].options["model_name_or_path"] == str(DEFAULT_RUN / "checkpoint")
+    write_checkpoint(run / "checkpoint", weights=b"new")
+    assert not {cell.fingerprint for cell in make_sweep(content).cells} & {cell.fingerprint for cell in first.cells}
+
+
+def test_rows_are_compared_with_the_values_that_the_recipe_takes(tmp_path):
+    """On the small world QA takes a learning rate of its own where the default stands."""
+    with pytest.raises(ValueError, match="the same run"):
+        make_sweep({"recipe": "qa", "base": MODEL, "grid": {"learning_rate": [5e-5, 1e-3]}})
+    sweep = make_sweep({"recipe": "classification", "base": MODEL, "list": [{"weight_decay": 1}, {"pooling": "mean"}]})
+    assert [sweep.rows[0][name] for name in sweep.varied] == [1.0, "cls"]

@@ -19,6 +19,7 @@ from finetuning.sweep_run import Runner, cell_directory, outcome, smoke_cell, vi
 
 CONTENT = {
     "recipe": "classification",
+    "base": {"model_name_or_path": "hub/model"},
     "grid": {"pooling": ["cls", "mean"], "learning_rate": [0.1, 0.2]},
     "seeds": [0, 1],
 }
@@ -34,7 +35,8 @@ if os.environ.get("STAND_IN_EXIT"):
 if options.get("weight_decay") == 9:
     sys.exit("weight decay of 9")
 time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
-score = 0.5 + 0.1 * (options.get("pooling") == "mean") + options["learning_rate"] + 0.01 * options["seed"]
+learning_rate = options.get("learning_rate", 0.1)
+score = 0.5 + 0.1 * (options.get("pooling") == "mean") + learning_rate + 0.01 * options["seed"]
 metric = os.environ.get("STAND_IN_METRIC", "accuracy")
 results = {"status": "done", "metric": metric, f"eval_{metric}": score, "seconds": 1.5}
 with open(os.path.join(directory, "all_results.json"), "w") as file:
@@ -104,7 +106,7 @@ def test_a_failed_cell_is_named_and_tried_again(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "FAILED with exit code 1" in said
     assert "weight decay of 9" in said
-    assert "- failed: weight_decay=9, seed=0" in (out / "sweep.md").read_text()
+    assert "- failed: weight_decay=9.0, seed=0" in (out / "sweep.md").read_text()
     assert run_sweep(file, out) == 1
     runs = [times_run(cell_directory(out, cell)) for cell in make_sweep({**CONTENT, "grid": {}, "list": rows}).cells]
     assert runs == [1, 1, 2, 2]
@@ -166,6 +168,26 @@ def test_the_smoke_run_comes_first_and_stops_a_sweep_with_a_bad_cell(tmp_path, c
     smoke = json.loads(next((tmp_path / "good").glob("cells/*/smoke/runs.txt")).read_text().splitlines()[0])[0]
     assert (smoke["num_train_epochs"], smoke["max_train_samples"]) == (1, 256)
     assert "max_train_samples" not in smoke_cell(make_sweep(CONTENT).cells[0], 0).options
+
+
+def test_a_smoke_run_is_never_longer_than_the_run_itself():
+    base = {"max_train_samples": 16, "max_eval_samples": 999, **CONTENT["base"]}
+    options = smoke_cell(make_sweep({**CONTENT, "base": base}).cells[0], 256).options
+    assert (options["max_train_samples"], options["max_eval_samples"]) == (16, 256)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "2"), ("3", "3")])
+def test_cells_at_once_share_the_cores(tmp_path, monkeypatch, given, expected):
+    """Two processes with a thread a core each slow each other down."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(5)))
+    script = "import os, sys; print('threads', os.environ.get('OMP_NUM_THREADS')); sys.exit(1)"
+    monkeypatch.setattr(sweep_run, "command", lambda *_: [sys.executable, "-c", script])
+    sweep = make_sweep(CONTENT)
+    Runner(sweep, [None, None], lambda text: None).run(sweep.cells[:1], lambda cell: tmp_path)
+    assert f"threads {expected}" in (tmp_path / "log.txt").read_text()
 
 
 def test_two_sweeps_cannot_share_a_directory(tmp_path):

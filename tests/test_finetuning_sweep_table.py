@@ -12,7 +12,7 @@ from finetuning.sweep_table import Outcome, as_csv, as_markdown, paired_interval
 SWEEP = make_sweep(
     {
         "recipe": "classification",
-        "base": {"pooling": "cls", "weight_decay": 0.0},
+        "base": {"pooling": "cls", "weight_decay": 0.0, "model_name_or_path": "hub/model"},
         "list": [{}, {"pooling": "mean"}, {"pooling": "max", "weight_decay": 0.1}],
         "seeds": [0, 1, 2],
     }

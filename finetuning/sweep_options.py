@@ -1,0 +1,97 @@
+"""The options of a sweep's row as its recipe will have them: typed, every default filled in, the files behind them."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import HfArgumentParser
+
+from finetuning.command import for_small_world, model_name
+from finetuning.finished import weights_digest
+from finetuning.recipe import FinetuningOptions
+from pretraining.files import sha256_of
+from pretraining.options import as_arguments
+
+RECIPES = ("qa", "multiple_choice", "glue", "classification")
+CHANGED_FOR_SMALL_WORLD = ("qa", "multiple_choice")  # these take other defaults when no data is named
+OWNED_BY_THE_SWEEP = ("output_dir", "resume_from_checkpoint", "seeds", "seed")
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+
+Options = dict[str, Any]
+
+
+def options_class(recipe: str) -> type[FinetuningOptions]:
+    """The dataclass of a recipe's options."""
+    module = importlib.import_module(f"finetuning.{recipe}")
+    return next(
+        found
+        for found in vars(module).values()
+        if isinstance(found, type) and issubclass(found, FinetuningOptions) and found.__module__ == module.__name__
+    )
+
+
+def full_rows(recipe: str, rows: Sequence[Mapping[str, Any]], source: str) -> list[Options]:
+    """Every row with all the options of the recipe, those that any row names first; the model is always named.
+
+    Raises ValueError for a value that the recipe's command line would refuse, for a GLUE row of several tasks, and when
+    neither a row nor a pretraining run names a model.
+    """
+    parser = HfArgumentParser(options_class(recipe), exit_on_error=False, allow_abbrev=False)
+    named = list(dict.fromkeys(name for row in rows for name in row))
+    return [_full_row(recipe, parser, row, named, source) for row in rows]
+
+
+def state_of(name: str) -> str | None:
+    """A hash of the content behind a path, whatever it is called; None where nothing lies.
+
+    A checkpoint is its configuration, weights and tokenizer, any other folder all of its files.
+    """
+    path = Path(name).expanduser()
+    try:
+        if path.is_file():
+            return sha256_of(path)
+        if not path.is_dir():
+            return None
+        if (path / "config.json").is_file():
+            files = {file for pattern in TOKENIZER_FILES for file in path.glob(pattern) if file.is_file()}
+            return _digest(path, sorted(files), first=weights_digest(name))
+        return _digest(path, sorted(file for file in path.rglob("*") if file.is_file()))
+    except OSError as error:
+        raise ValueError(f"{name}: cannot be read ({error}); check its permissions") from error
+
+
+def _digest(folder: Path, files: Sequence[Path], first: str = "") -> str:
+    listed = "".join(f"{file.relative_to(folder)}:{sha256_of(file)}\n" for file in files)
+    return hashlib.sha256(f"{first}\n{listed}".encode(errors="surrogateescape")).hexdigest()
+
+
+def _full_row(
+    recipe: str, parser: HfArgumentParser, row: Mapping[str, Any], named: Sequence[str], source: str
+) -> Options:
+    try:
+        (options,) = parser.parse_args_into_dataclasses(as_arguments(dict(row)), look_for_args_file=False)
+    except (argparse.ArgumentError, ValueError) as error:
+        raise ValueError(f"{source}: {error}") from error
+    if recipe == "glue":
+        _require_one_task(options, source)
+    if recipe in CHANGED_FOR_SMALL_WORLD:
+        options = for_small_world(options)
+    values = {**asdict(options), "model_name_or_path": model_name(options)}
+    return {name: values[name] for name in dict.fromkeys([*named, *values]) if name not in OWNED_BY_THE_SWEEP}
+
+
+def _require_one_task(options: Any, source: str) -> None:
+    from finetuning.glue import tasks_of
+
+    tasks = [task.name for task in tasks_of(options)]
+    if len(tasks) > 1:
+        raise ValueError(
+            f"{source}: task_name {options.task_name} is {len(tasks)} tasks, and a cell of a sweep is one: write "
+            f"`task_name: [{', '.join(tasks)}]` under `grid`"
+        )
