@@ -118,7 +118,7 @@ class DocumentReader:
                         continue
                     content = archive.extractfile(member)
                     if content is not None:
-                        yield from self.read_member(buffered(content), f"{name}:{member.name}")
+                        yield from self.read_member(content, f"{name}:{member.name}")
         except tarfile.TarError as error:
             raise ValueError(f"{name} is no whole tar ({error}): fetch or write it again") from error
         if any(ending.drained()):  # tarfile stops silently where a tar is cut at a header
@@ -132,7 +132,7 @@ class DocumentReader:
                     if member.is_dir() or not self.is_wanted(member.filename, regular=True):
                         continue
                     with archive.open(member) as content:
-                        yield from self.read_member(buffered(content), f"{name}:{member.filename}")
+                        yield from self.read_member(content, f"{name}:{member.filename}")
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
             raise ValueError(f"{name} is no readable zip ({error}): fetch or write it again") from error
 
@@ -144,12 +144,16 @@ class DocumentReader:
         self.changed["archive_members_skipped"] += not wanted
         return wanted
 
-    def read_member(self, stream: io.BufferedReader, name: str) -> Iterator[str]:
-        """Documents of one file in an archive."""
-        kind = detect_format(name, stream.peek(HEAD_BYTES)[:HEAD_BYTES])
-        if kind in ("tar", "zip", "parquet"):
-            raise ValueError(f"{name} is a {kind} file inside an archive: unpack it")
-        yield from self.read_text(stream, name, kind)
+    def read_member(self, content: IO[bytes], name: str) -> Iterator[str]:
+        """Documents of one file in an archive, compressed or not."""
+        try:
+            stream = decompressed(io.BufferedReader(cast(io.RawIOBase, content)))
+            kind = detect_format(name, stream.peek(HEAD_BYTES)[:HEAD_BYTES])
+            if kind in ("tar", "zip", "parquet"):
+                raise ValueError(f"{name} is a {kind} file inside an archive: unpack it")
+            yield from self.read_text(stream, name, kind)
+        except DECOMPRESSION_ERRORS as error:
+            raise ValueError(f"{name} cannot be read ({error}): is the archive whole and readable?") from error
 
     def read_parquet(self, stream: io.BufferedReader, name: str) -> Iterator[str]:
         """The text column of a parquet file, a few hundred rows at a time."""
@@ -226,11 +230,6 @@ def open_dataset(source: Source) -> Any:
         return datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
     except (OSError, ValueError) as error:
         raise ValueError(f"dataset {name} cannot be streamed ({error}): check its name, or give local files") from error
-
-
-def buffered(content: IO[bytes]) -> io.BufferedReader:
-    """An archive member's stream with a buffer, whose first bytes can be looked at."""
-    return io.BufferedReader(cast(io.RawIOBase, content))
 
 
 def seekable(stream: io.BufferedReader) -> BinaryIO:

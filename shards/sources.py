@@ -79,11 +79,22 @@ def resolve(name: str) -> Iterator[Source]:
     elif path.is_dir():
         yield from folder_sources(path)
     elif glob.has_magic(name):
-        for match in sorted(glob.glob(name, recursive=True)):
-            if Path(match).is_file():
-                yield file_source(Path(match), Path(match).name)
+        yield from glob_sources(name)
     else:
         raise ValueError(f"--input {name}: no such file or folder; for a dataset of the hub write datasets:{name}")
+
+
+def glob_sources(pattern: str) -> Iterator[Source]:
+    """What a glob matches: files, and folders whole unless the glob matches files in them too, as `**` does."""
+    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+    around = {folder for match in matches if match.is_file() for folder in match.parents}
+    read: set[Path] = set()
+    for match in matches:
+        if match.is_file():
+            yield file_source(match, match.name)
+        elif match.is_dir() and match not in around and not read.intersection(match.parents):
+            read.add(match)
+            yield from folder_sources(match)
 
 
 def folder_sources(folder: Path) -> Iterator[Source]:
@@ -128,8 +139,7 @@ def detect_format(name: str, head: bytes) -> Format:
         return "zip"
     if head[257:262] == b"ustar":
         return "tar"
-    suffix = name_suffix(name)
-    by_name = SUFFIX_FORMATS.get(suffix)
+    by_name = SUFFIX_FORMATS.get(name_suffix(name))
     if by_name in ("parquet", "zip") and head:
         raise ValueError(f"{name} is no {by_name} file: its first bytes are {head[:4]!r}; is it whole?")
     if by_name is not None and by_name != "text":

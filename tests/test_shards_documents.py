@@ -106,6 +106,20 @@ def test_wikiextractor_inside_a_tar(tmp_path):
     assert read(tmp_path / "w.tar.xz") == ["Title\n\n" + TEXTS[0]]
 
 
+@pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.parametrize("archive", [tar, zipped])
+def test_files_in_an_archive_may_be_compressed_and_a_cut_one_is_refused_by_name(tmp_path, archive, suffix):
+    text = COMPRESS[suffix]("\n\n".join(TEXTS).encode())
+    files = {f"a.txt{suffix}": text, f"b.jsonl{suffix}": COMPRESS[suffix](json_lines(TEXTS))}
+    path = tmp_path / "corpus.archive.xz"
+    path.write_bytes(lzma.compress(archive(files)))
+    assert [text.strip() for text in read(path, document="paragraph")] == [*TEXTS, *TEXTS]
+    if suffix:
+        path.write_bytes(lzma.compress(archive({f"a.txt{suffix}": text[:-9]})))
+        with pytest.raises(ValueError, match=rf"a\.txt{suffix} cannot be read .*whole"):
+            read(path)
+
+
 def test_tsv_is_not_quoted_and_a_number_names_a_column_without_header(tmp_path):
     (tmp_path / "a.tsv").write_text('1\tsays "yes\n2\tno\n', encoding="utf-8")
     assert read(tmp_path / "a.tsv", text_column="1") == ['says "yes', "no"]
@@ -132,6 +146,24 @@ def test_folders_and_globs_are_read_in_the_order_of_their_paths(tmp_path):
     for missing in ("nothing.txt", "*.nothing"):
         with pytest.raises(ValueError, match="nothing"):
             find_sources([str(tmp_path / missing)])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("wiki/*", ["wiki_00", "deep/wiki_02", "wiki_01", "README.txt"]),
+        ("wiki/*/", ["wiki_00", "deep/wiki_02", "wiki_01"]),
+        ("wiki/**", ["wiki_00", "wiki_02", "wiki_01", "README.txt"]),
+        ("wiki/**/", ["AA/wiki_00", "BB/deep/wiki_02", "BB/wiki_01", "README.txt"]),
+        ("wiki/**/*_0[01]", ["wiki_00", "wiki_01"]),
+        ("w*", ["AA/wiki_00", "BB/deep/wiki_02", "BB/wiki_01", "README.txt"]),
+    ],
+)
+def test_a_folder_that_a_glob_matches_is_read_like_one_given_and_nothing_twice(tmp_path, pattern, names):
+    for name in ("AA/wiki_00", "BB/wiki_01", "BB/deep/wiki_02", "README.txt", ".git/x.txt"):
+        (tmp_path / "wiki" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "wiki" / name).write_text(name)
+    assert [source.name for source in find_sources([f"{tmp_path}/{pattern}"])] == names
 
 
 def test_saved_and_streamed_datasets(tmp_path):
