@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from pretraining.files import read_json, write_json
+
+RUN_IDS_NAME = "reporters.json"
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow-skinny"}
 REPORTERS = tuple(PACKAGES)
 
@@ -37,23 +40,29 @@ class TensorBoardReporter:
 
 
 class WandbReporter:
-    """A run of Weights & Biases; WANDB_MODE, WANDB_PROJECT and the rest are honoured."""
+    """A run of Weights & Biases, which a restart continues; WANDB_MODE, WANDB_PROJECT and the rest are honoured.
+
+    The update is a value of its own: W&B's step may never go back, and a branch ends beyond the trunk's next update.
+    """
 
     def __init__(self, directory: Path, options: Mapping[str, Any], *, first_step: int) -> None:
         import wandb
 
         project = os.environ.get("WANDB_PROJECT", "pretraining")
-        self._run = wandb.init(project=project, dir=str(directory), config=dict(options), resume="allow")
+        known = os.environ.get("WANDB_RUN_ID") or kept_run_id(directory, "wandb")
+        self._run = wandb.init(project=project, dir=str(directory), config=dict(options), id=known, resume="allow")
+        self._run.define_metric("*", step_metric="update")
+        keep_run_id(directory, "wandb", self._run.id)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        self._run.log(dict(values), step=step)
+        self._run.log({"update": step, **values})
 
     def close(self) -> None:
         self._run.finish()
 
 
 class MlflowReporter:
-    """A run of MLflow, at MLFLOW_TRACKING_URI or in `directory/mlflow`."""
+    """A run of MLflow, which a restart continues, at MLFLOW_TRACKING_URI or in `directory/mlflow`."""
 
     def __init__(self, directory: Path, options: Mapping[str, Any], *, first_step: int) -> None:
         import mlflow
@@ -65,7 +74,11 @@ class MlflowReporter:
             local = directory.absolute()
             mlflow.set_tracking_uri(f"sqlite:///{local / 'mlflow.db'}" if has_database else (local / "mlflow").as_uri())
         self._mlflow = mlflow
-        mlflow.start_run()
+        try:
+            run = mlflow.start_run(run_id=os.environ.get("MLFLOW_RUN_ID") or kept_run_id(directory, "mlflow"))
+        except mlflow.exceptions.MlflowException:  # that run is gone, or was another server's
+            run = mlflow.start_run()
+        keep_run_id(directory, "mlflow", run.info.run_id)
         mlflow.log_params({name: str(value)[:500] for name, value in options.items()})
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -73,6 +86,17 @@ class MlflowReporter:
 
     def close(self) -> None:
         self._mlflow.end_run()
+
+
+def kept_run_id(directory: Path, name: str) -> str | None:
+    """The reporter's own id of the run in this output directory; None before its first start."""
+    path = directory / RUN_IDS_NAME
+    return read_json(path).get(name) if path.is_file() else None
+
+
+def keep_run_id(directory: Path, name: str, run_id: str) -> None:
+    path = directory / RUN_IDS_NAME
+    write_json(path, {**(read_json(path) if path.is_file() else {}), name: run_id})
 
 
 def parse_reporters(names: str) -> list[str]:
