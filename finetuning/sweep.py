@@ -12,12 +12,14 @@ from typing import Any
 
 import yaml
 
+from finetuning.sweep_metric import require_known_metric
 from finetuning.sweep_options import OWNED_BY_THE_SWEEP, RECIPES, Options, full_rows, options_class, state_of
 from pretraining.options import explain_unknown
 
 KEYS = ("recipe", "base", "grid", "list", "seeds", "baseline", "metric")
 LARGEST_FILE_BYTES = 1 << 20
 MOST_CELLS = 10_000
+TASK = "task_name"  # of GLUE: scores of several tasks are never compared
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Sweep:
     rows: tuple[Mapping[str, Any], ...]
     seeds: tuple[int, ...]
     baseline: int  # number of the row that the others are compared with
-    metric: str | None  # of all_results.json; None: the recipe's own
+    metric: str | None  # a validation score in all_results.json; None: the recipe's own
     cells: tuple[Cell, ...]
 
     @property
@@ -50,9 +52,18 @@ class Sweep:
         """A cell in words: the options that vary and the seed."""
         return ", ".join([*(f"{name}={self.rows[cell.row][name]}" for name in self.varied), f"seed={cell.seed}"])
 
+    def reference(self, row: int) -> int:
+        """The row that a row is compared with: the baseline, or where tasks vary its options on the same task."""
+        wanted = {**self.rows[self.baseline], TASK: self.rows[row].get(TASK)}
+        names = [name for name in self.varied if name != TASK]
+        same_task = [one for one, found in enumerate(self.rows) if found.get(TASK) == wanted[TASK]]
+        return next(
+            (one for one in same_task if all(self.rows[one][name] == wanted[name] for name in names)), same_task[0]
+        )
+
     def changes(self, row: int) -> dict[str, Any]:
-        """Options of a row that are not the baseline's; more than one means their effects cannot be told apart."""
-        reference = self.rows[self.baseline]
+        """Options of a row that are not its reference's; more than one means their effects cannot be told apart."""
+        reference = self.rows[self.reference(row)]
         return {name: self.rows[row][name] for name in self.varied if self.rows[row][name] != reference[name]}
 
 
@@ -83,6 +94,7 @@ def make_sweep(content: Mapping[str, Any], *, source: str = "sweep") -> Sweep:
     recipe = content.get("recipe")
     if recipe not in RECIPES:
         raise ValueError(f"{source}: recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
+    metric = require_known_metric(content.get("metric"), recipe, source)
     given, seeds = _rows(content, _mapping(content.get("base") or {}, f"{source}: base"), source)
     if len(given) * len(seeds) > MOST_CELLS:
         raise ValueError(f"{source}: {len(given) * len(seeds)} cells, more than {MOST_CELLS}; split the sweep")
@@ -97,7 +109,7 @@ def make_sweep(content: Mapping[str, Any], *, source: str = "sweep") -> Sweep:
         for number, row in enumerate(rows)
         for seed in seeds
     )
-    return Sweep(recipe, tuple(rows), tuple(seeds), baseline, content.get("metric"), cells)
+    return Sweep(recipe, tuple(rows), tuple(seeds), baseline, metric, cells)
 
 
 def fingerprint(recipe: str, options: Mapping[str, Any], states: Mapping[str, str | None]) -> str:

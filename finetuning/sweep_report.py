@@ -8,8 +8,9 @@ from pathlib import Path
 from finetuning.figures import draw_curves
 from finetuning.run_log import JOURNAL_NAME
 from finetuning.sweep import Sweep, read_sweep
+from finetuning.sweep_metric import require_given_metric
 from finetuning.sweep_run import Runner, cell_directory, outcome, smoke_cell, visible_devices
-from finetuning.sweep_table import as_csv, as_markdown, table_rows
+from finetuning.sweep_table import as_csv, as_markdown, metrics_of_rows, table_rows
 from pretraining.files import read_json, write_text
 from pretraining.interruption import EXIT_CODE
 from pretraining.ownership import Ownership
@@ -62,6 +63,7 @@ def run_sweep(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, runner.stop)
         log.say(f"{len(sweep.cells)} cells, {len(sweep.rows)} settings x {len(sweep.seeds)} seeds of {sweep.recipe}")
+        _require_metric_of_finished(sweep, output_dir)
         if smoke and not _smoke(sweep, runner, output_dir, smoke_samples, log):
             return EXIT_CODE if runner.stopping else 1
         failed = runner.run(sweep.cells, lambda cell: cell_directory(output_dir, cell))
@@ -77,21 +79,20 @@ def run_sweep(
 def report(sweep: Sweep, output_dir: Path, *, compare_with: str, log: SweepLog) -> None:
     """Write the tables and curves of what is finished so far."""
     outcomes = {cell.fingerprint: outcome(cell_directory(output_dir, cell), cell) for cell in sweep.cells}
-    metric = sweep.metric or _own_metric(sweep, output_dir)
-    if metric is None:
+    metrics = metrics_of_rows(sweep, outcomes)
+    if not any(metrics):
         log.say("no cell has finished: no table yet")
         return
-    rows = table_rows(sweep, outcomes, metric=metric, compare_with=compare_with)
-    text = as_markdown(sweep, rows, outcomes, metric=metric)
+    rows = table_rows(sweep, outcomes, metrics=metrics, compare_with=compare_with)
+    text = as_markdown(sweep, rows, outcomes, metrics=metrics)
     write_text(output_dir / "sweep.csv", as_csv(rows))
     write_text(output_dir / "sweep.md", text)
     log.say(text)
     places = {sweep.told(cell): cell_directory(output_dir, cell) for cell in sweep.cells}
     drawn = {label: place for label, place in places.items() if (place / JOURNAL_NAME).is_file()}
     if drawn:
-        draw_curves(
-            drawn, output_dir / "curves.png", title=f"{sweep.recipe} sweep", metric=metric.removeprefix("eval_")
-        )
+        metric = next(name for name in metrics if name).removeprefix("eval_")
+        draw_curves(drawn, output_dir / "curves.png", title=f"{sweep.recipe} sweep", metric=metric)
 
 
 def _smoke(sweep: Sweep, runner: Runner, output_dir: Path, samples: int, log: SweepLog) -> bool:
@@ -107,9 +108,9 @@ def _smoke(sweep: Sweep, runner: Runner, output_dir: Path, samples: int, log: Sw
     return not failed and not runner.stopping
 
 
-def _own_metric(sweep: Sweep, output_dir: Path) -> str | None:
+def _require_metric_of_finished(sweep: Sweep, output_dir: Path) -> None:
     for cell in sweep.cells:
         where = cell_directory(output_dir, cell)
         if outcome(where, cell).scores:
-            return f"eval_{read_json(where / 'all_results.json')['metric']}"
-    return None
+            require_given_metric(sweep.metric, read_json(where / "all_results.json"), where)
+            return

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.sweep import Cell, Sweep
+from finetuning.sweep_metric import require_given_metric
 from finetuning.sweep_table import Outcome
 from pretraining.files import read_json, write_json
 from pretraining.interruption import EXIT_CODE, is_alive, start_time
@@ -61,7 +62,8 @@ def outcome(directory: Path, cell: Cell) -> Outcome:
     if record.get("status") == "finished" and results.is_file():
         found = read_json(results)
         scores = {name: value for name, value in found.items() if isinstance(value, int | float)}
-        return Outcome(str(found.get("status", "done")), scores, float(found.get("seconds", 0.0)))
+        metric = f"eval_{found['metric']}" if "metric" in found else None
+        return Outcome(str(found.get("status", "done")), scores, float(found.get("seconds", 0.0)), metric)
     return Outcome("failed" if record.get("status") == "failed" else "waiting", {})
 
 
@@ -83,6 +85,7 @@ class Runner:
         self.free, self.num_devices = list(devices), len(devices)
         self.running: list[Running] = []
         self.stopping = False
+        self.has_metric = False  # a cell has ended with the score that the sweep is sorted by
 
     def stop(self, *_: Any) -> None:
         """Signal handler: start no more cells and pass the request on."""
@@ -133,7 +136,10 @@ class Runner:
         return Running(cell, process, device, directory)
 
     def _finish(self, one: Running) -> bool:
-        """Write down how a cell ended; False when it failed. One that was asked to stop speaks for the whole sweep."""
+        """Write down how a cell ended; False when it failed. One that was asked to stop speaks for the whole sweep.
+
+        ValueError when the first to end has no such score as the sweep is sorted by: nor will the others.
+        """
         code = one.process.returncode
         if code == EXIT_CODE:
             self.stopping = True
@@ -148,6 +154,9 @@ class Runner:
             exit_code=code,
             seconds=time.monotonic() - one.started,
         )
+        if whole and not self.has_metric:
+            require_given_metric(self.sweep.metric, read_json(one.directory / "all_results.json"), one.directory)
+            self.has_metric = True
         return whole
 
     def _told(self, one: Running) -> str:

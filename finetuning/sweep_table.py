@@ -1,4 +1,4 @@
-"""What a sweep found: one row per setting, sorted by the validation mean, with paired intervals."""
+"""What a sweep found: one row per setting, best validation mean first, with paired intervals."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student_t
 
-from finetuning.sweep import Sweep
+from finetuning.sweep import TASK, Sweep
+from finetuning.sweep_metric import lower_is_better
 
+# Shown beside the score, where cells have them: a better accuracy may come with a worse loss.
+BESIDE = ("eval_loss", "eval_expected_calibration_error", "test_loss", "test_expected_calibration_error")
 FEWEST_SEEDS = 3
 CONFIDENCE = 0.95
 
@@ -25,6 +28,7 @@ class Outcome:
     status: str
     scores: Mapping[str, float]
     seconds: float = 0.0
+    metric: str | None = None  # the validation score that its recipe picks the best epoch by
 
 
 @dataclass(frozen=True)
@@ -52,20 +56,43 @@ def paired_interval(scores: Mapping[int, float], reference: Mapping[int, float])
     return Interval(mean, mean - half, mean + half, len(shared))
 
 
-def table_rows(
-    sweep: Sweep, outcomes: Mapping[str, Outcome], *, metric: str, compare_with: str = "baseline"
-) -> list[dict[str, Any]]:
-    """One dict per row of the sweep, best validation mean first; rows without any score come last.
+def metrics_of_rows(sweep: Sweep, outcomes: Mapping[str, Outcome]) -> list[str | None]:
+    """What each row is scored by: the sweep's metric, else the first cell's own; each task's own where tasks vary.
 
-    `outcomes` is by fingerprint. A collapsed run counts in its row's mean (leaving it out would flatter the row);
-    failed ones have no score and are counted beside it. `confounded` names the options of a row that differ from the
-    baseline's when there are several: nobody can say which of them made the difference.
+    None for rows of a task of which no cell has ended.
     """
-    scores = [_scores(sweep, outcomes, row, metric) for row in range(len(sweep.rows))]
-    means = [float(np.mean(list(found.values()))) if found else -math.inf for found in scores]
-    reference = int(np.argmax(means)) if compare_with == "best" else sweep.baseline
-    order = sorted(range(len(sweep.rows)), key=lambda row: (-means[row], row))
-    return [_table_row(sweep, outcomes, row, scores, metric=metric, reference=reference) for row in order]
+    own = [
+        [found.metric for cell in sweep.cells if cell.row == row and (found := outcomes[cell.fingerprint]).metric]
+        for row in range(len(sweep.rows))
+    ]
+    if sweep.metric is None and TASK in sweep.varied:
+        by_task = {sweep.rows[row][TASK]: found[0] for row, found in reversed(list(enumerate(own))) if found}
+        return [by_task.get(row[TASK]) for row in sweep.rows]
+    first = next((found[0] for found in own if found), None)
+    return [(sweep.metric if first else None) or first] * len(sweep.rows)
+
+
+def table_rows(
+    sweep: Sweep, outcomes: Mapping[str, Outcome], *, metrics: Sequence[str | None], compare_with: str = "baseline"
+) -> list[dict[str, Any]]:
+    """One dict per row of the sweep, best validation mean first (task by task); rows without any score come last.
+
+    `outcomes` is by fingerprint, `metrics` by row; losses and errors ascend. A collapsed run counts in its row's mean
+    (leaving it out would flatter the row); failed ones have no score and are counted beside it. `confounded` names the
+    options of a row that differ from its reference's when there are several: nobody can say which made the difference.
+    """
+    scores = [_scores(sweep, outcomes, row, metric) for row, metric in enumerate(metrics)]
+    worth = [_worth(found, metric) for found, metric in zip(scores, metrics, strict=True)]
+    tasks = list(dict.fromkeys(row.get(TASK) for row in sweep.rows))
+    order = sorted(range(len(sweep.rows)), key=lambda row: (tasks.index(sweep.rows[row].get(TASK)), -worth[row], row))
+    best = {task: next(row for row in order if sweep.rows[row].get(TASK) == task) for task in tasks}
+    references = [
+        best[sweep.rows[row].get(TASK)] if compare_with == "best" else sweep.reference(row) for row in range(len(order))
+    ]
+    beside = [name for name in BESIDE if any(name in found.scores for found in outcomes.values())]
+    return [
+        _table_row(sweep, outcomes, row, scores, metrics, reference=references[row], beside=beside) for row in order
+    ]
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -78,12 +105,13 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_markdown(
-    sweep: Sweep, rows: Sequence[Mapping[str, Any]], outcomes: Mapping[str, Outcome], *, metric: str
+    sweep: Sweep, rows: Sequence[Mapping[str, Any]], outcomes: Mapping[str, Outcome], *, metrics: Sequence[str | None]
 ) -> str:
     """The table for people, the rule it was made by, and every cell that failed, by name."""
     names = list(rows[0])
+    told = " or ".join(dict.fromkeys(name for name in metrics if name))
     lines = [
-        f"# Sweep of {sweep.recipe}: {len(sweep.rows)} settings x {len(sweep.seeds)} seeds, by the mean of {metric}",
+        f"# Sweep of {sweep.recipe}: {len(sweep.rows)} settings x {len(sweep.seeds)} seeds, by the mean of {told}",
         "",
         "| " + " | ".join(names) + " |",
         "|" + "---|" * len(names),
@@ -97,7 +125,7 @@ def as_markdown(
     ]
     if any(row["confounded"] for row in rows):
         lines.append(
-            "`confounded`: these options changed together against the baseline; their effects cannot be told apart."
+            "`confounded`: these options changed together against the reference; their effects cannot be told apart."
         )
     bad = [cell for cell in sweep.cells if outcomes[cell.fingerprint].status != "done"]
     lines += ["", "## Cells that did not end well", ""] if bad else ["", "Every cell ended well."]
@@ -106,13 +134,20 @@ def as_markdown(
     return "\n".join(lines) + "\n"
 
 
-def _scores(sweep: Sweep, outcomes: Mapping[str, Outcome], row: int, metric: str) -> dict[int, float]:
+def _scores(sweep: Sweep, outcomes: Mapping[str, Outcome], row: int, metric: str | None) -> dict[int, float]:
     found = {}
     for cell in sweep.cells:
-        value = outcomes[cell.fingerprint].scores.get(metric)
+        value = outcomes[cell.fingerprint].scores.get(metric or "")
         if cell.row == row and value is not None and math.isfinite(value):
             found[cell.seed] = float(value)
     return found
+
+
+def _worth(scores: Mapping[int, float], metric: str | None) -> float:
+    if not scores:
+        return -math.inf
+    mean = float(np.mean(list(scores.values())))
+    return -mean if lower_is_better(metric or "") else mean
 
 
 def _table_row(
@@ -120,19 +155,21 @@ def _table_row(
     outcomes: Mapping[str, Outcome],
     row: int,
     scores: Sequence[Mapping[int, float]],
+    metrics: Sequence[str | None],
     *,
-    metric: str,
     reference: int,
+    beside: Sequence[str],
 ) -> dict[str, Any]:
     own = [outcomes[cell.fingerprint] for cell in sweep.cells if cell.row == row]
+    metric = metrics[row] or ""
     values = list(scores[row].values())
     interval = None if row == reference else paired_interval(scores[row], scores[reference])
     test_name = metric.replace("eval_", "test_", 1)
-    tests = [one.scores[test_name] for one in own if one.scores.get(test_name) is not None]
     changes = sweep.changes(row)
     states = [one.status for one in own]
     return {
         **{name: sweep.rows[row][name] for name in sweep.varied},
+        **({"metric": metric} if len(set(metrics)) > 1 else {}),
         "seeds": len(values),
         "mean": _or_none(np.mean, values),
         "median": _or_none(np.median, values),
@@ -140,13 +177,18 @@ def _table_row(
         "difference": None if interval is None else interval.difference,
         "low": None if interval is None else interval.low,
         "high": None if interval is None else interval.high,
-        "test_mean": _or_none(np.mean, tests),
+        "test_mean": _mean_of(test_name, own),
+        **{name: _mean_of(name, own) for name in beside},
         "seconds": _or_none(np.mean, [one.seconds for one in own if one.seconds]),
         "collapsed": states.count("collapsed"),
         "failed": states.count("failed") + states.count("not_finite"),
         "reference": "yes" if row == reference else "",
         "confounded": " + ".join(changes) if len(changes) > 1 else "",
     }
+
+
+def _mean_of(name: str, outcomes: Sequence[Outcome]) -> float | None:
+    return _or_none(np.mean, [one.scores[name] for one in outcomes if one.scores.get(name) is not None])
 
 
 def _or_none(statistic: Any, values: Sequence[float]) -> float | None:

@@ -3,11 +3,12 @@
 import csv
 import io
 import math
+from dataclasses import replace
 
 import pytest
 
 from finetuning.sweep import make_sweep
-from finetuning.sweep_table import Outcome, as_csv, as_markdown, paired_interval, table_rows
+from finetuning.sweep_table import Outcome, as_csv, as_markdown, metrics_of_rows, paired_interval, table_rows
 
 SWEEP = make_sweep(
     {
@@ -47,7 +48,7 @@ def test_no_interval_under_three_shared_seeds():
 
 
 def test_rows_are_sorted_and_marked():
-    rows = table_rows(SWEEP, outcomes(), metric="eval_accuracy")
+    rows = table_rows(SWEEP, outcomes(), metrics=["eval_accuracy"] * 3)
     assert [row["pooling"] for row in rows] == ["mean", "cls", "max"]
     assert [row["reference"] for row in rows] == ["", "yes", ""]
     assert rows[0]["mean"] == pytest.approx(0.8333, abs=1e-4)
@@ -60,16 +61,16 @@ def test_rows_are_sorted_and_marked():
 
 
 def test_the_reference_can_be_the_best_row():
-    rows = table_rows(SWEEP, outcomes(), metric="eval_accuracy", compare_with="best")
+    rows = table_rows(SWEEP, outcomes(), metrics=["eval_accuracy"] * 3, compare_with="best")
     assert rows[0]["reference"] == "yes"
     assert rows[1]["difference"] == pytest.approx(-0.04 / 3)
 
 
 def test_files_for_people_and_for_programs():
-    rows = table_rows(SWEEP, outcomes(), metric="eval_accuracy")
+    rows = table_rows(SWEEP, outcomes(), metrics=["eval_accuracy"] * 3)
     read = list(csv.DictReader(io.StringIO(as_csv(rows))))
     assert float(read[0]["mean"]) == rows[0]["mean"]
-    text = as_markdown(SWEEP, rows, outcomes(), metric="eval_accuracy")
+    text = as_markdown(SWEEP, rows, outcomes(), metrics=["eval_accuracy"] * 3)
     assert text.count("- collapsed: ") == 2
     assert "- failed: pooling=max, weight_decay=0.1, seed=2" in text
     assert "`confounded`" in text
@@ -77,5 +78,66 @@ def test_files_for_people_and_for_programs():
 
 def test_a_row_without_any_score_comes_last():
     empty = {key: Outcome("waiting", {}) for key in outcomes()}
-    rows = table_rows(SWEEP, empty, metric="eval_accuracy")
+    rows = table_rows(SWEEP, empty, metrics=["eval_accuracy"] * 3)
     assert [row["mean"] for row in rows] == [None, None, None]
+
+
+def test_a_loss_ascends_and_the_best_is_the_lowest():
+    """eval_loss 0.2 is better than 0.9."""
+    found = {
+        key: Outcome(one.status, {"eval_loss": 1 - one.scores.get("eval_accuracy", 0.5)})
+        for key, one in outcomes().items()
+    }
+    rows = table_rows(SWEEP, found, metrics=["eval_loss"] * 3, compare_with="best")
+    assert [row["pooling"] for row in rows] == ["mean", "cls", "max"]
+    assert rows[0]["reference"] == "yes"
+
+
+def test_losses_and_calibration_stand_beside_the_score_where_there_are_any():
+    """Accuracy up while the loss goes up: the report had val_acc, test_acc and test_loss in one table."""
+    found = outcomes()
+    for cell in SWEEP.cells:
+        extra = {"eval_loss": 0.1 * (cell.row + 1), "test_loss": 0.3, "test_expected_calibration_error": 0.05}
+        found[cell.fingerprint] = Outcome("done", {**found[cell.fingerprint].scores, **extra})
+    rows = table_rows(SWEEP, found, metrics=["eval_accuracy"] * 3)
+    assert [row["eval_loss"] for row in rows] == pytest.approx([0.2, 0.1, 0.3])
+    assert (rows[0]["test_loss"], rows[0]["test_expected_calibration_error"]) == pytest.approx((0.3, 0.05))
+    assert "eval_expected_calibration_error" not in rows[0]
+    assert "test_loss" not in table_rows(SWEEP, outcomes(), metrics=["eval_accuracy"] * 3)[0]
+
+
+def test_tasks_are_scored_by_their_own_metrics_and_compared_within_themselves():
+    sweep = make_sweep(
+        {
+            "recipe": "glue",
+            "base": {"model_name_or_path": "hub/model"},
+            "grid": {"task_name": ["sst2", "cola"], "pooling": ["cls", "mean"]},
+        }
+    )
+    own = {"sst2": "eval_accuracy", "cola": "eval_matthews_correlation"}
+    found = {}
+    for cell in sweep.cells:
+        row = sweep.rows[cell.row]
+        score = {"sst2": 0.9, "cola": 0.5}[row["task_name"]] - 0.1 * (row["pooling"] == "cls")
+        found[cell.fingerprint] = Outcome("done", {own[row["task_name"]]: score}, metric=own[row["task_name"]])
+    metrics = metrics_of_rows(sweep, found)
+    rows = table_rows(sweep, found, metrics=metrics)
+    assert [(row["task_name"], row["pooling"], row["metric"]) for row in rows] == [
+        ("sst2", "mean", "eval_accuracy"),
+        ("sst2", "cls", "eval_accuracy"),
+        ("cola", "mean", "eval_matthews_correlation"),
+        ("cola", "cls", "eval_matthews_correlation"),
+    ]
+    assert [row["reference"] for row in rows] == ["", "yes", "", "yes"]
+    assert [row["difference"] for row in rows] == [pytest.approx(0.1), None, pytest.approx(0.1), None]
+    assert {row["confounded"] for row in rows} == {""}
+    assert "by the mean of eval_accuracy or eval_matthews_correlation" in as_markdown(
+        sweep, rows, found, metrics=metrics
+    )
+
+
+def test_the_sweeps_metric_goes_before_the_recipes_own():
+    found = {key: Outcome(one.status, one.scores, metric="eval_f1") for key, one in outcomes().items()}
+    assert metrics_of_rows(SWEEP, found) == ["eval_f1"] * 3
+    assert metrics_of_rows(replace(SWEEP, metric="eval_accuracy"), found) == ["eval_accuracy"] * 3
+    assert metrics_of_rows(SWEEP, {key: Outcome("waiting", {}) for key in found}) == [None] * 3
