@@ -72,11 +72,12 @@ def overfit_one_batch(
     max_updates: int = 100,
     max_grad_norm: float = 1.0,
     optimizer_options: OptimizerOptions | None = None,
+    bf16: bool = False,
     seed: int = 0,
 ) -> OverfitResult:
     """Train a copy of `model` on `batch` (the model's inputs, [S, T] and [S, K]) at a constant rate; judge the outcome.
 
-    Stops early once solved. The model itself is left as it is; `seed` is that of the dropout.
+    Stops early once solved. The model itself is left as it is; `bf16` computes under autocast; `seed` is the dropout's.
     """
     torch.manual_seed(seed)
     model = copy.deepcopy(model).train()
@@ -85,14 +86,18 @@ def overfit_one_batch(
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     entropy = unigram_entropy(batch["mask_labels"], batch["mask_weights"])
+    precision = torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=bf16)
     losses: list[float] = []
     while len(losses) < max_updates:
-        output = model(**batch)
+        with precision:
+            output = model(**batch)
         loss = output["loss_sum"] / output["mask_count"]
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
             break
-        if output["correct"] >= SOLVED_ACCURACY * output["mask_count"] and _evaluate(model, batch).solves(entropy):
+        if output["correct"] >= SOLVED_ACCURACY * output["mask_count"] and _evaluate(model, batch, precision).solves(
+            entropy
+        ):
             break
         if "next_sentence_loss_sum" in output:
             loss = loss + output["next_sentence_loss_sum"] / output["next_sentence_count"].clamp(min=1)
@@ -100,7 +105,7 @@ def overfit_one_batch(
         torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
         optimizer.step()
         optimizer.zero_grad()
-    return _result(_evaluate(model, batch), batch, learning_rate, losses, entropy)
+    return _result(_evaluate(model, batch, precision), batch, learning_rate, losses, entropy)
 
 
 @dataclass(frozen=True)
@@ -114,9 +119,10 @@ class _Evaluation:
 
 
 @torch.no_grad()
-def _evaluate(model: PretrainingModel, batch: Mapping[str, Tensor]) -> _Evaluation:
+def _evaluate(model: PretrainingModel, batch: Mapping[str, Tensor], precision: torch.autocast) -> _Evaluation:
     model.eval()
-    output = model(**batch, with_logits=True)
+    with precision:
+        output = model(**batch, with_logits=True)
     model.train()
     count = output["mask_count"].item()
     predictions = output["logits"].argmax(-1).cpu()

@@ -66,6 +66,20 @@ def test_trying_leaves_the_model_as_it_was():
     assert model.training
 
 
+def test_it_computes_in_the_precision_of_the_run(monkeypatch):
+    model, batch, seen = small_model("bert-tiny"), zipf_batch(), []
+    forward = type(model).forward
+
+    def spied(self, *args, **inputs):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return forward(self, *args, **inputs)
+
+    monkeypatch.setattr(type(model), "forward", spied)
+    for bf16 in (False, True):
+        overfit_one_batch(model, batch, 1e-3, max_updates=1, bf16=bf16)
+    assert seen == [False, False, True, True]  # the update and the evaluation
+
+
 def test_next_sentence_batches_and_unused_slots_are_taken():
     batch = zipf_batch()
     batch["mask_weights"][:, -1] = 0.0
