@@ -177,36 +177,72 @@ def newest_checkpoint(directory: Path, ranks: Ranks, *, say: Any = print) -> Che
     Says which are passed over and why. None only when there is none at all; ValueError when there are checkpoints but
     none can be trusted: a run never silently starts from zero.
     """
-    choice: list[str | None] = [None]
+    name: str | None = None
+    error: BaseException | None = None
     if ranks.is_main:
-        prune_partial(directory)
-        choice = [_choose(directory, say)]
-    name = broadcast_json(choice)[0]
-    if name is None:
-        return None
-    if name == "":
-        raise ValueError(
-            f"no checkpoint in {directory} can be trusted: repair or remove them, or start in an empty --output_dir"
-        )
-    return Checkpoint(directory / name)
+        try:
+            prune_partial(directory)
+            name = _choose(directory, say)
+        except (OSError, ValueError) as caught:
+            error = caught
+    fail_together(error, f"looking for checkpoints in {directory}")
+    name = broadcast_json(name)
+    return None if name is None else _open(directory / name)
 
 
 def _choose(directory: Path, say: Any) -> str | None:
     candidates = committed(directory)
     for path in candidates:
-        reason = defect(path)
+        reason = defect(path) or _defect_of_fork(path)
         if reason is None:
             return path.name
         say(f"checkpoint {path.name} is passed over: {reason}")
-    return "" if candidates else None
+    if candidates:
+        raise ValueError(
+            f"no checkpoint in {directory} can be trusted: repair or remove them, or start in an empty --output_dir"
+        )
+    return None
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """Open one checkpoint by its path; ValueError when it is not whole."""
-    reason = defect(path)
-    if reason is not None:
-        raise ValueError(f"{path} cannot be resumed from: {reason}")
-    return Checkpoint(path)
+def _defect_of_fork(path: Path) -> str | None:
+    """What is wrong with the trunk's checkpoint that the branch of a whole one returns to."""
+    fork = fork_of(path)
+    reason = defect(fork) if fork else None
+    return f"its branch returns to {fork.name}: {reason}" if fork and reason else None
+
+
+def fork_of(path: Path) -> Path | None:
+    """The checkpoint beside `path` that its branch returns to; None on the trunk or where it cannot be read."""
+    try:
+        fork = str(read_json(path / "state.json").get("fork"))
+    except (OSError, ValueError):
+        return None
+    return path.with_name(fork) if NAME_PATTERN.fullmatch(fork) else None
+
+
+def open_checkpoint(path: Path, ranks: Ranks) -> Checkpoint:
+    """Open one checkpoint that the main rank verifies; ValueError on all when it is not whole; collective."""
+    error: BaseException | None = None
+    if ranks.is_main:
+        try:
+            if reason := defect(path):
+                error = ValueError(f"{path} cannot be resumed from: {reason}")
+        except OSError as caught:
+            error = caught
+    fail_together(error, f"verifying {path}")
+    return _open(path)
+
+
+def _open(path: Path) -> Checkpoint:
+    opened: Checkpoint | None = None
+    error: BaseException | None = None
+    try:
+        opened = Checkpoint(path)
+    except (OSError, ValueError) as caught:
+        error = caught
+    fail_together(error, f"opening {path}")
+    assert opened is not None
+    return opened
 
 
 def prune_partial(directory: Path) -> None:
@@ -215,14 +251,26 @@ def prune_partial(directory: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def retain(directory: Path, keep: int, *, newest: str, pinned: Iterable[str] = ()) -> None:
-    """Of `newest` and those before it keep `keep`, and the pinned ones; the main rank's work.
+def set_later_aside(directory: Path, name: str, *, say: Any = print) -> None:
+    """Rename the checkpoints past `name`, where a run goes on: they are of another course, or could not be trusted."""
+    for path in committed(directory):
+        if path.name > name:
+            aside = path.with_name(f"aside-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            say(f"checkpoint {path.name} is past the one resumed from and now named {aside.name}")
 
-    Later ones, which a resumed run passed over or has not reached again, are left as they are.
+
+def retain(directory: Path, keep: int, *, newest: str) -> None:
+    """Of `newest` and those before it keep `newest` and the last `keep` that need no fork; the main rank's work.
+
+    So within a branch a damaged fork leaves one before it, where `keep` is at least 2. Later ones than `newest` are
+    left as they are.
     """
-    spared = set(pinned)
-    for path in [path for path in committed(directory) if path.name <= newest][max(1, keep) :]:
-        if path.name not in spared:
+    candidates = [path for path in committed(directory) if path.name <= newest]
+    trunk = [path for path in candidates if fork_of(path) is None]
+    for path in candidates:
+        if path.name != newest and path not in trunk[: max(1, keep)]:
             # A half-deleted directory must not pass for a checkpoint: it loses its name first.
             doomed = path.with_name(f".tmp-{path.name}")
             path.rename(doomed)

@@ -10,7 +10,14 @@ from typing import Any
 
 from pretraining.agreement import broadcast_json, fail_together
 from pretraining.batches import as_inputs
-from pretraining.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, retain, save_checkpoint
+from pretraining.checkpoint import (
+    Checkpoint,
+    newest_checkpoint,
+    open_checkpoint,
+    retain,
+    save_checkpoint,
+    set_later_aside,
+)
 from pretraining.engines.engine import Engine, build_engine
 from pretraining.files import read_json, write_json
 from pretraining.interruption import MARKER_NAME, Interruption
@@ -63,6 +70,8 @@ class Run:
         )
         self.position = self._resume(checkpoint) if checkpoint else Position()
         if self.ranks.is_main:
+            if checkpoint is not None:
+                set_later_aside(self.checkpoints, checkpoint.path.name, say=self.bar.say)
             self.journal.cut_back(self.position.serial)
             self.reporters = build_reporters(
                 self.options.report_to,
@@ -102,6 +111,7 @@ class Run:
             reporter.close()
         self.reporters = []
         self.ownership.release()
+        self.interruption.restore()
 
     # What the loop calls, on every rank.
 
@@ -136,12 +146,11 @@ class Run:
         save_checkpoint(self.checkpoints, name, tensors=self.engine.state_tensors(), state=state, ranks=self.ranks)
         self._saved = position
         if self.ranks.is_main:
-            pinned = [position.fork] if position.fork else []
-            retain(self.checkpoints, self.options.save_total_limit, newest=name, pinned=pinned)
+            retain(self.checkpoints, self.options.save_total_limit, newest=name)
         return name
 
     def restore(self, checkpoint: str) -> Progress:
-        opened = open_checkpoint(self.checkpoints / checkpoint)
+        opened = open_checkpoint(self.checkpoints / checkpoint, self.ranks)
         self._load(opened)
         return position_from(opened.state, num_segments=len(self.plan.segments)).progress
 
@@ -222,7 +231,7 @@ class Run:
                 self._check_nothing_is_lost()
             return checkpoint
         if wanted != "never":
-            return open_checkpoint(Path(wanted))
+            return open_checkpoint(Path(wanted), self.ranks)
         if any(self.checkpoints.glob("step-*")):
             raise ValueError(
                 f"--resume_from_checkpoint never, but {self.checkpoints} holds checkpoints: use another --output_dir"

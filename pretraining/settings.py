@@ -126,7 +126,7 @@ class PretrainingOptions:
     verify: str = option("sizes", "sizes before the start and sha256 when a shard is opened; full: sha256 of all first")
     save_steps: int = option(0, "updates between checkpoints; 0: by time")
     save_minutes: float = option(10.0, "minutes between checkpoints")
-    save_total_limit: int = option(2, "checkpoints kept beside the series")
+    save_total_limit: int = option(2, "checkpoints kept beside the series; within a branch one more")
     resume_from_checkpoint: str = option("auto", "auto (continue what the output directory holds), never, or a path")
     report_to: str = option("tensorboard", "tensorboard, wandb, mlflow (comma-separated), or none")
     disable_tqdm: bool = option(False, "no progress bar")

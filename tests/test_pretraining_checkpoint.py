@@ -20,6 +20,7 @@ from pretraining.checkpoint import (
     open_checkpoint,
     retain,
     save_checkpoint,
+    set_later_aside,
 )
 from pretraining.environment import Ranks
 from pretraining.files import sha256_of
@@ -182,7 +183,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_one_before_it_taken(tmp_pat
     assert "step-00000002-000 is passed over" in said[0]
     assert complaint in said[0]
     with pytest.raises(ValueError, match="cannot be resumed from"):
-        open_checkpoint(tmp_path / "step-00000002-000")
+        open_checkpoint(tmp_path / "step-00000002-000", ONE)
 
 
 @pytest.mark.parametrize("name", ["evil.pkl", "weights.pt", "../outside", "rank-0.safetensors", "rank-00000.bin"])
@@ -195,7 +196,7 @@ def test_a_file_of_another_kind_is_refused_even_with_a_matching_manifest(tmp_pat
         manifest["files"].append({"name": name, "bytes": 23, "sha256": "0" * 64})
         (path / MANIFEST_NAME).write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="a checkpoint is state"):
-        open_checkpoint(path)
+        open_checkpoint(path, ONE)
 
 
 def test_when_none_can_be_trusted_nothing_starts_from_zero(tmp_path):
@@ -217,6 +218,33 @@ def test_latest_is_for_people_only(tmp_path, latest):
     assert newest(directory)[0].path == directory / "step-00000002-000"
 
 
+def branch(directory, name, fork):
+    return save(directory, name, fork=fork.name)
+
+
+def test_a_branch_whose_fork_is_damaged_or_gone_is_passed_over_with_it(tmp_path):
+    save(tmp_path, "step-00000001-000")
+    fork = save(tmp_path, "step-00000004-001")
+    inside = branch(tmp_path, "step-00000006-001", fork)
+    assert newest(tmp_path)[0].path == inside
+    flip_bit(fork / "rank-00000.safetensors")
+    opened, said = newest(tmp_path)
+    assert opened.path.name == "step-00000001-000"
+    assert said[0].startswith("checkpoint step-00000006-001 is passed over: its branch returns to step-00000004-001: ")
+    shutil.rmtree(fork)
+    assert newest(tmp_path)[0].path.name == "step-00000001-000"
+
+
+def test_what_lies_past_the_point_resumed_from_does_not_come_back(tmp_path):
+    """A fork that is written anew makes its old branch whole again, which is of another course."""
+    first, fork = save(tmp_path, "step-00000001-000"), save(tmp_path, "step-00000004-001")
+    inside, said = branch(tmp_path, "step-00000006-001", fork), []
+    set_later_aside(tmp_path, first.name, say=said.append)
+    assert committed(tmp_path) == [first]
+    assert {path.name for path in tmp_path.glob("aside-*")} == {f"aside-{fork.name}", f"aside-{inside.name}"}
+    assert len(said) == 2
+
+
 def test_an_empty_or_missing_directory_has_none(tmp_path):
     assert newest(tmp_path / "gone") == (None, [])
     assert newest(tmp_path) == (None, [])
@@ -231,14 +259,16 @@ def test_the_newest_is_the_furthest_not_the_last_written(tmp_path):
     assert [path.name for path in committed(tmp_path)] == ["step-00000009-001", "step-00000003-001"]
 
 
-def test_retention_keeps_the_last_ones_and_the_fork(tmp_path):
-    names = [f"step-{serial:08d}-000" for serial in range(1, 7)]
-    for name in names:
-        save(tmp_path, name)
-    retain(tmp_path, 2, newest=names[-1], pinned=[names[1]])
-    assert [path.name for path in committed(tmp_path)] == [names[5], names[4], names[1]]
-    retain(tmp_path, 0, newest=names[-1])
-    assert [path.name for path in committed(tmp_path)] == [names[5]]
+@pytest.mark.parametrize(("keep", "kept"), [(1, [6, 4]), (2, [6, 4, 3]), (3, [6, 4, 3, 2])])
+def test_retention_keeps_the_newest_its_fork_and_what_does_without_that_fork(tmp_path, keep, kept):
+    *_, fork = [save(tmp_path, f"step-{serial:08d}-000") for serial in range(1, 5)]
+    for serial in (5, 6):
+        last = branch(tmp_path, f"step-{serial:08d}-000", fork)
+    retain(tmp_path, keep, newest=last.name)
+    assert [path.name for path in committed(tmp_path)] == [f"step-{serial:08d}-000" for serial in kept]
+    save(tmp_path, "step-00000007-001")
+    retain(tmp_path, 1, newest="step-00000007-001")
+    assert [path.name for path in committed(tmp_path)] == ["step-00000007-001"]
 
 
 def test_retention_never_deletes_what_was_just_saved(tmp_path):
@@ -263,7 +293,7 @@ def test_deleted_while_it_is_being_opened(tmp_path, monkeypatch):
     path = save(tmp_path, "step-00000001-000")
     monkeypatch.setattr(module, "defect", lambda _: shutil.rmtree(path))
     with pytest.raises(OSError, match=r"state\.json"):
-        open_checkpoint(path)
+        open_checkpoint(path, ONE)
 
 
 def test_a_header_that_lies_is_refused_by_the_reader(tmp_path):
@@ -272,7 +302,7 @@ def test_a_header_that_lies_is_refused_by_the_reader(tmp_path):
     weights.write_bytes((1 << 60).to_bytes(8, "little") + weights.read_bytes()[8:])
     rewrite_manifest(path)
     with pytest.raises(ValueError, match="safetensors"):
-        open_checkpoint(path)
+        open_checkpoint(path, ONE)
 
 
 def test_safetensors_of_another_writer_are_read_by_name(tmp_path):
@@ -282,6 +312,6 @@ def test_safetensors_of_another_writer_are_read_by_name(tmp_path):
     save_file({"a/weight": everything.pop("a/weight")}, path / "rank-00001.safetensors")
     save_file(everything, path / "rank-00000.safetensors")
     rewrite_manifest(path)
-    opened = open_checkpoint(path)
+    opened = open_checkpoint(path, ONE)
     assert opened.names == {"a/weight", "a/exp_avg", "b/weight"}
     assert opened.read("a/weight").equal(torch.full((3, 4), 3.0))

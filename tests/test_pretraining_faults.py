@@ -156,6 +156,22 @@ def test_a_flipped_bit_the_one_before_is_resumed_from_and_said(shards, whole, tm
     assert_same_course(whole, output)
 
 
+def test_a_branch_with_a_damaged_fork_is_left_for_the_checkpoint_before_it(shards, whole, tmp_path, capsys):
+    output = tmp_path / "run"
+    in_process(shards, output, FULL, fault="update.before:20:terminate", status=INTERRUPTED)
+    folder = output / "checkpoints"
+    inside = folder / checkpoints(output)[-1]
+    fork = folder / json.loads((inside / "state.json").read_text())["fork"]
+    (fork / "rank-00000.safetensors").write_bytes(b"")
+    capsys.readouterr()
+    in_process(shards, output, FULL)
+    said = capsys.readouterr().out
+    assert f"checkpoint {inside.name} is passed over: its branch returns to {fork.name}" in said
+    assert f"checkpoint {inside.name} is past the one resumed from" in said
+    assert_same_course(whole, output)
+    same_series(whole, output)
+
+
 def test_checkpoints_gone_nothing_starts_from_zero_unasked(shards, whole, tmp_path, capsys):
     output = tmp_path / "run"
     shutil.copytree(whole, output)
