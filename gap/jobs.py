@@ -121,7 +121,13 @@ def model_digest(path: str) -> str:
     if not directory.is_dir():
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        try:
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        except OSError as error:
+            raise ValueError(
+                f"{path} is no directory here, and the model hub does not give it ({str(error).splitlines()[0]}): "
+                "name a directory (--reference, --series)"
+            ) from error
         return f"{path}@{getattr(config, '_commit_hash', None)}"
     files = [directory / name for name in MODEL_FILES if (directory / name).is_file()]
     files += sorted(set(directory.glob("model-*.safetensors")))

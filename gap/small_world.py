@@ -70,7 +70,16 @@ def expected_sources(options: GapOptions) -> list[Source]:
         sources += [
             Source(UNKNOWN, kind, round(budget), seed) for budget in budgets_of(options) for kind in options.kind_names
         ]
-    return sources
+    return [*sources, *expected_own_run(options)]
+
+
+def expected_own_run(options: GapOptions) -> list[Source]:
+    """The control run that `full` adds: a middle budget by itself, with a seed of its own."""
+    if options.series is not None or not options.full or options.independent_run is None:
+        return []
+    budgets = budgets_of(options)
+    middle, seed = round(budgets[len(budgets) // 2]), options.pretraining_seeds or 1
+    return [Source(UNKNOWN, "annealed", middle, seed, control="independent_run")]
 
 
 def expected_config(options: GapOptions) -> Any:

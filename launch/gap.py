@@ -10,9 +10,13 @@ A killed run goes on where it stopped when the same command is given again; more
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -32,27 +36,56 @@ from gap.experiment import (
 from gap.jobs import JobList
 from gap.options import GapOptions, with_defaults
 from gap.plan import Source, reference_sources, sources_of
-from gap.small_world import expected_config, expected_sources, pretraining_arguments, series_paths
+from gap.small_world import (
+    expected_config,
+    expected_own_run,
+    expected_sources,
+    pretraining_arguments,
+    series_paths,
+)
 from gap.tasks import TaskData
 from gap.worker import work
 from launch import pretrain
 from pretraining.agreement import barrier
 from pretraining.environment import Ranks, choose_device, close_process_group, init_process_group, read_ranks
+from pretraining.interruption import EXIT_CODE
 from pretraining.options import parse_options
 from pretraining.ownership import Ownership
 from pretraining.training_data import SMALL_WORLD_DIRECTORY, build_small_world
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: done; 2: refused; 75: pretraining was interrupted and saved, run it again."""
+    """0: done; 2: refused; 75: interrupted, and what was done is saved: run it again."""
     options = with_defaults(parse_options(GapOptions, argv, description=__doc__))
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         clock = Clock.of_process() if argv is None else Clock()
-        return run(options, command_text("python launch/gap.py", words), clock)
-    except (ValueError, RuntimeError) as error:
+        with signals_as_interrupts():
+            return run(options, command_text("python launch/gap.py", words), clock)
+    except KeyboardInterrupt:
+        print(
+            f"interrupted: finished cells are in {options.output_dir}/scores.jsonl; the same command again goes on",
+            file=sys.stderr,
+            flush=True,
+        )
+        return EXIT_CODE
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+
+
+@contextmanager
+def signals_as_interrupts() -> Iterator[None]:
+    """SIGTERM stops the cells as Ctrl-C does, so that the workers are ended; pretraining saves before it stops."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(options: GapOptions, command: str, clock: Clock) -> int:
@@ -62,6 +95,8 @@ def run(options: GapOptions, command: str, clock: Clock) -> int:
         build_small_world(SMALL_WORLD_DIRECTORY)
     if options.dry_run:
         return show_plan(options, directory) if ranks.is_main else 0
+    if options.series is None and ranks.is_main:
+        jobs_before_pretraining(options)  # what the plan cannot answer is refused before hours of training
     with clock.pretraining():
         status = pretrain_series(options)
     if status:
@@ -69,7 +104,27 @@ def run(options: GapOptions, command: str, clock: Clock) -> int:
     paths = series_paths(options)
     rows = series_rows(paths)
     sources = [*sources_of(rows, options.kind_names), *extra_sources(options), *reference_sources(options.reference)]
-    jobs = prepare(options, sources, directory, paths, ranks)
+    owner = Ownership(directory)
+    try:
+        return run_cells(options, sources, paths, ranks, owner, rows=rows, command=command, clock=clock)
+    finally:
+        owner.release()
+
+
+def run_cells(
+    options: GapOptions,
+    sources: list[Source],
+    paths: list[Path],
+    ranks: Ranks,
+    owner: Ownership,
+    *,
+    rows: list[dict[str, Any]],
+    command: str,
+    clock: Clock,
+) -> int:
+    """Plan, work through the list and write the report; the main rank holds the directory all the while."""
+    directory = Path(options.output_dir)
+    jobs = prepare(options, sources, directory, paths, ranks, owner)
     if options.executor == "slurm":
         print("submitted: " + (", ".join(submit_slurm(directory, options.slurm())) or "nothing, all cells are done"))
         print("run the same command with --executor local when they are done: it analyses what is there")
@@ -91,8 +146,10 @@ def run(options: GapOptions, command: str, clock: Clock) -> int:
     return 0
 
 
-def prepare(options: GapOptions, sources: list[Source], directory: Path, paths: list[Path], ranks: Ranks) -> JobList:
-    """The main rank plans, estimates and writes the list; every rank returns with it on disk."""
+def prepare(
+    options: GapOptions, sources: list[Source], directory: Path, paths: list[Path], ranks: Ranks, owner: Ownership
+) -> JobList:
+    """The main rank plans, estimates, takes the directory and writes the list; every rank returns with it on disk."""
     init_process_group(ranks, choose_device(ranks))
     experiment = options.experiment()
     data: dict[str, TaskData] = experiment.read()
@@ -101,11 +158,9 @@ def prepare(options: GapOptions, sources: list[Source], directory: Path, paths: 
         print(plan_json(jobs), flush=True)
         devices = max(ranks.world_size, len(devices_of(options.max_parallel)))
         print(outlook(jobs, data, directory, devices=devices, **options.price()).line(), flush=True)
-        owner = Ownership(directory)
         owner.take()
         shards = Path(options.shards) if options.shards else shards_of(paths[0])
         write_list(jobs, data, directory, shards if options.contamination else None, print)
-        owner.release()
     barrier()
     close_process_group()
     return jobs
@@ -113,18 +168,27 @@ def prepare(options: GapOptions, sources: list[Source], directory: Path, paths: 
 
 def show_plan(options: GapOptions, directory: Path) -> int:
     """Print the plan and stop."""
-    experiment, paths = options.experiment(), series_paths(options)
-    config = None
-    if all(path.is_file() for path in paths):
-        found = sources_of(series_rows(paths), options.kind_names)
-    else:
-        found, config = expected_sources(options), expected_config(options)
-    data = experiment.read()
-    jobs = experiment.jobs([*found, *reference_sources(options.reference)], data)
+    jobs, data, config = jobs_before_pretraining(options)
     print(plan_json(jobs))
     devices = len(devices_of(options.max_parallel))
     print(outlook(jobs, data, directory, devices=devices, config=config, **options.price()).line())
     return 0
+
+
+def jobs_before_pretraining(options: GapOptions) -> tuple[JobList, dict[str, TaskData], Any]:
+    """The list as far as it is known, and the configuration of models yet to be pretrained (None: they are there).
+
+    ValueError with all that the plan cannot answer.
+    """
+    experiment, paths = options.experiment(), series_paths(options)
+    config = None
+    if all(path.is_file() for path in paths):
+        found = sources_of(series_rows(paths), options.kind_names)
+        found += extra_sources(options) if own_run_exists(options) else expected_own_run(options)
+    else:
+        found, config = expected_sources(options), expected_config(options)
+    data = experiment.read()
+    return experiment.jobs([*found, *reference_sources(options.reference)], data), data, config
 
 
 def pretrain_series(options: GapOptions) -> int:
@@ -134,6 +198,11 @@ def pretrain_series(options: GapOptions) -> int:
         if status:
             return status
     return 0
+
+
+def own_run_exists(options: GapOptions) -> bool:
+    """Whether the control run of a middle budget is there, or none is asked for."""
+    return options.independent_run is None or options.independent_run.exists()
 
 
 def extra_sources(options: GapOptions) -> list[Source]:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
 MARKER_NAME = "INTERRUPTED.json"
@@ -27,10 +28,16 @@ class Interruption:
         self.reason: str | None = None
         self._first_signal: float | None = None
         self._ancestors = launchers_above(os.getpid())
+        self._handlers: dict[int, Any] = {}
 
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, self._on_signal)
+            self._handlers[number] = signal.signal(number, self._on_signal)
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them: nothing asks `requested` any more."""
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

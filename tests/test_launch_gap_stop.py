@@ -1,0 +1,86 @@
+"""launch/gap.py: what is refused before pretraining, one run to a folder, and being told to stop."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_launch_gap import arguments
+
+from launch import gap, pretrain
+from pretraining.interruption import EXIT_CODE, Interruption
+from pretraining.ownership import Ownership
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--finetuning_seeds", "2"], "an interval needs 3"),
+        (["--tasks", "qa:nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_before_pretraining(tmp_path, monkeypatch, capsys, options, said):
+    monkeypatch.setattr(pretrain, "main", lambda arguments: pytest.fail("pretraining began"))
+    assert gap.main(["--output_dir", str(tmp_path), *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_reference_that_is_not_to_be_had_is_an_error_in_words(tmp_path, monkeypatch, capsys):
+    def unreachable(path, **_):
+        raise OSError("We couldn't connect to the hub\nand more")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", unreachable)
+    assert gap.main([*arguments(tmp_path), "--reference", "somebody/model"]) == 2
+    said = capsys.readouterr().err
+    assert "somebody/model is no directory here" in said
+    assert "--reference" in said
+    assert "Traceback" not in said
+
+
+def test_a_folder_belongs_to_one_run_until_its_report_is_written(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+
+    def cells(directory, **_):
+        with pytest.raises(ValueError, match="belongs to a running job"):
+            Ownership(out).take()
+
+    monkeypatch.setattr("pretraining.ownership.is_dead", lambda owner: False)
+    monkeypatch.setattr("pretraining.ownership.ORPHAN_SECONDS", 0.0)
+    monkeypatch.setattr(gap, "run_local", cells)
+    gap.main(arguments(tmp_path))
+    owner = Ownership(out)
+    owner.take()  # free again afterwards
+    owner.release()
+
+
+def test_the_signals_go_back_to_whoever_had_them():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    interruption = Interruption()
+    interruption.install()
+    assert signal.getsignal(signal.SIGTERM) == interruption._on_signal
+    interruption.restore()
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
+
+
+def test_cells_that_are_told_to_stop_end_with_75_and_go_on_later(tmp_path):
+    argv = arguments(tmp_path, max_parallel=2)
+    command = [sys.executable, str(ROOT / "launch" / "gap.py"), *argv]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    scores = tmp_path / "out" / "scores.jsonl"
+    deadline = time.monotonic() + 240
+    while not scores.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.terminate()
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == EXIT_CODE, said
+    assert "the same command again goes on" in said
+    assert "Traceback" not in said
+    before = scores.read_bytes()
+    assert 0 < len(before.splitlines()) < 9
+    assert gap.main(argv) == 0
+    assert scores.read_bytes().startswith(before)
+    assert len(scores.read_bytes().splitlines()) == 9
