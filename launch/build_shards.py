@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, build, report; 0 when the shards are there, 1 with a message for unusable input."""
+    """Parse, build, report; 0 when the shards are there, 1 with a message for unusable input or output."""
     # Every worker process imports this file again: what only the first needs is imported here.
     from tqdm import tqdm
 
@@ -34,6 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             summary = build_shards(options, report=progress_reporter(bar))
     except (ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (OSError, sqlite3.Error) as error:
+        print(
+            f"error: {error}: --output_dir {options.output_dir} must be a directory that can be written to, with room "
+            "on its disk, and the input readable; then the same command starts or continues the build",
+            file=sys.stderr,
+        )
         return 1
     print(closing_report(summary, Path(options.output_dir)))
     return 0

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from launch.build_shards import main
+from shards.build_state import BuildState
 from shards.manifest import read_manifest
 from shards.shard_check import check_shards
 
@@ -65,6 +69,23 @@ def test_mistakes_are_answered_with_what_to_do(corpus, tmp_path, capsys):
             main([*arguments(corpus, tmp_path / "out"), *wrong])
         assert stop.value.code == 2
         assert answer in capsys.readouterr().err
+
+
+def test_an_output_directory_that_cannot_be_used_is_answered_in_one_line(corpus, tmp_path, capsys, monkeypatch):
+    assert main([*arguments(corpus, corpus), "--vocab_size", "300"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: [Errno 17] File exists")
+    assert f"--output_dir {corpus} must be a directory" in error
+    for cause in (
+        OSError(errno.ENOSPC, "No space left on device"),
+        sqlite3.OperationalError("database or disk is full"),
+    ):
+        monkeypatch.setattr(BuildState, "commit", Mock(side_effect=cause))
+        call = [*arguments(corpus, tmp_path / "out"), "--vocab_size", "300"]
+        assert main([*call, "--block_tokens", "64", "--blocks_per_shard", "1"]) == 1
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith(f"error: {cause}: --output_dir")
+        assert "room on its disk" in error
 
 
 def test_it_runs_as_a_script_from_any_directory(corpus, tmp_path, project_root):
