@@ -75,7 +75,12 @@ def compare_runs(
     for stream, run in enumerate(runs):
         resampling = Resampling(draws=draws, seed=seed, stream=stream)
         found, _ = read_studies(
-            run.scores, series=run.series, prices=run.prices, resampling=resampling, confidence=confidence
+            run.scores,
+            series=run.series,
+            prices=run.prices,
+            resampling=resampling,
+            confidence=confidence,
+            planned=run.planned,
         )
         studies.append({study.table.task: study for study in found})
     differences: list[Difference] = []

@@ -23,7 +23,7 @@ from gap.analysis import read_studies
 from gap.bootstrap import Resampling
 from gap.executor import worker_command, worker_environment
 from gap.experiment import Experiment, write_list
-from gap.jobs import SCORES_NAME
+from gap.jobs import SCORES_NAME, read_jobs
 from gap.looks import look_confidence
 from gap.plan import Controls, reference_sources, sources_of
 from gap.series import Prices
@@ -171,6 +171,7 @@ class GapWatch:
             prices=Prices(),
             resampling=Resampling(draws=self.draws, seed=0),
             confidence=confidence,
+            planned=read_jobs(self.directory).cell_names(),
         )
         closed: dict[str, tuple[float, float, float] | None] = {}
         for study in studies:

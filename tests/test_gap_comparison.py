@@ -11,6 +11,7 @@ from simulated_scores import BUDGETS, SimulatedStudy, expected_score, series_row
 
 from gap.comparison import SCHEMA_VERSION, Comparison, RunSource, compare_runs
 from gap.comparison_report import comparison_answers
+from gap.scores import read_scores
 from launch.report import main
 
 DRAWS = 400
@@ -53,6 +54,19 @@ def test_a_run_against_itself_differs_by_seeds_only(runs: list[Path], tmp_path: 
     same = compare_runs(sources, draws=DRAWS)
     assert all(one.change.value == pytest.approx(1.0 if one.unit == "ratio" else 0.0) for one in same.differences)
     assert not any(one.resolved for one in same.differences)
+
+
+def test_cells_that_are_not_of_a_runs_plan_are_not_compared(tmp_path: Path) -> None:
+    sources = []
+    for name in ("one", "two"):
+        study = SimulatedStudy(tmp_path / name)
+        for budget, chance in ((0, 0.1), (1000, 0.8)):
+            study.add("qa", "annealed" if budget else "raw", budget, chance)
+        planned = frozenset(cell.fingerprint for cell in read_scores(study.scores))
+        study.add("qa", "annealed", 1000, 0.1, finetuning_seeds=9, status="collapsed")  # other options
+        sources.append(RunSource(name, study.scores, planned=planned))
+    scores = [one for one in compare_runs(sources, draws=DRAWS).differences if "1,000" in one.quantity]
+    assert [one.baseline_value for one in scores] == [pytest.approx(0.8, abs=0.05)]
 
 
 def ending_at(folder: Path, top: float, middle: float, reference: str | None = None) -> RunSource:

@@ -68,11 +68,13 @@ def test_a_reference_and_three_seeds_are_required(tmp_path):
 def judged(monkeypatch, tmp_path, *studies):
     confidences = []
 
-    def read(path, *, confidence, **more):
+    def read(path, *, confidence, planned, **more):
+        assert planned == {"planned"}  # cells of an earlier call with other options lie in the same file
         confidences.append(confidence)
         return list(studies), []
 
     monkeypatch.setattr(until, "read_studies", read)
+    monkeypatch.setattr(until, "read_jobs", lambda folder: SimpleNamespace(cell_names=lambda: frozenset({"planned"})))
     one = watch(tmp_path)
     one.run.mkdir(exist_ok=True)
     monkeypatch.setattr(GapWatch, "_write_list", lambda self: None)
