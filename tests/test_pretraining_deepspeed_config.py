@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,16 +16,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretraining.engines import deepspeed_config
+from pretraining.engines import deepspeed_config, deepspeed_keys
 from pretraining.engines.deepspeed_config import load_config, names_optimizer, resolve_config, zero_stage
 from pretraining.engines.deepspeed_keys import auto_paths
 from pretraining.optimizers import OptimizerOptions
+from pretraining.settings import PretrainingOptions
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "ds_configs"
 CONFIG_FILES = sorted(CONFIG_FOLDER.glob("*.json"))
 FOUR_AUTO = dict.fromkeys(
     ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"), "auto"
 )
+
+
+def test_every_option_that_a_remedy_names_exists():
+    options = {item.name for item in dataclasses.fields(PretrainingOptions)}
+    sources = [*map(Path, (deepspeed_keys.__file__, deepspeed_config.__file__)), CONFIG_FOLDER / "README.md"]
+    for source in sources:
+        named = set(re.findall(r"--(\w+)", source.read_text()))
+        assert named
+        assert named <= options, source
 
 
 def resolved(config: dict[str, Any], **changes: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ REFUSED = {
     "scheduler": "the learning rate's schedule belongs to the options: remove the section, use --learning_rate",
     "amp": "precision belongs to the options: remove the section, use --bf16",
     "torch_autocast": "precision belongs to the options: remove the section, use --bf16",
-    "activation_checkpointing": "it has no effect from the JSON: remove the section, use --activation_checkpointing",
+    "activation_checkpointing": "it has no effect from the JSON: remove the section, use --gradient_checkpointing",
     "compile": "compilation belongs to the options: remove the section, use --torch_compile",
     "checkpoint": "checkpoints are written by this project, for any engine: remove the section",
     "elasticity": "the batch belongs to the options, at any number of ranks: remove it, use --global_batch_rows",
