@@ -40,10 +40,13 @@ def test_variables_that_contradict_each_other_are_refused(monkeypatch, variables
         read_ranks()
 
 
-def test_threads_are_cores_divided_by_local_ranks(monkeypatch):
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_threads_are_cores_divided_by_local_ranks(monkeypatch, has_gpu):
     given = []
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 16)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr(torch, "set_num_threads", given.append)
     for local_world_size in (1, 3, 8, 16):

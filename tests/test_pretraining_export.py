@@ -110,6 +110,20 @@ def test_a_wrong_weight_is_noticed_and_nothing_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("tokens", "proven"), [(4096, 8), (5 * 24, 5), (1, 1)])
+def test_few_sequences_are_enough_for_a_proof(tmp_path, monkeypatch, tokens, proven):
+    model, shapes = small_model(), []
+    large = {name: tensor.repeat_interleave(6, dim=0) for name, tensor in example().items()}
+    logits = model(**large, with_logits=True)["logits"].detach()
+    export_model(model.transformer, weights_of(model), tmp_path / "x")
+    read = load_exported(tmp_path / "x")
+    read.register_forward_pre_hook(lambda *given: shapes.append(given[2]["input_ids"].shape), with_kwargs=True)
+    monkeypatch.setattr("pretraining.export.load_exported", lambda directory: read)
+    monkeypatch.setattr("pretraining.export.PROOF_TOKENS", tokens)
+    assert prove_export(tmp_path / "x", logits, large) < 1e-5
+    assert shapes == [(proven, 24)]
+
+
 def test_a_nan_is_no_proof(tmp_path):
     model = small_model()
     export_model(model.transformer, weights_of(model), tmp_path / "x")
