@@ -95,9 +95,8 @@ def overfit_one_batch(
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
             break
-        if output["correct"] >= SOLVED_ACCURACY * output["mask_count"] and _evaluate(model, batch, precision).solves(
-            entropy
-        ):
+        looks_solved = output["correct"] >= SOLVED_ACCURACY * output["mask_count"]
+        if looks_solved and _evaluate(model, batch, precision).solves(entropy):
             break
         if "next_sentence_loss_sum" in output:
             loss = loss + output["next_sentence_loss_sum"] / output["next_sentence_count"].clamp(min=1)
