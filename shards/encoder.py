@@ -66,7 +66,8 @@ class TextEncoder:
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.tokenizer.encode_special_tokens = True
-        self.is_special = np.zeros(self.tokenizer.get_vocab_size(with_added_tokens=True) + 1, dtype=bool)
+        largest_id = max(self.tokenizer.get_vocab(with_added_tokens=True).values())  # ids may have gaps
+        self.is_special = np.zeros(largest_id + 1, dtype=bool)
         self.is_special[list(options.special_ids)] = True
         self.is_special[options.unknown_id] = False
         self.segmenter = chinese_segmenter() if options.jieba_words else None

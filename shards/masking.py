@@ -16,7 +16,10 @@ _REPLACE = np.uint64(0x5DEECE66D)
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What masking must know of a tokenizer: sizes, special ids, and which ids continue a word (bool [V], or None)."""
+    """What masking must know of a tokenizer: sizes, special ids, and which ids continue a word (bool [V], or None).
+
+    Ids without a token are special: no text holds them, and none is drawn as a random token.
+    """
 
     vocab_size: int
     special_ids: tuple[int, ...]
@@ -48,9 +51,10 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
     ids = special_ids(tokenizer)
     vocab_size = vocabulary_length(tokenizer)
     tokens = tokenizer.convert_ids_to_tokens(list(range(vocab_size)))
+    without_token = [number for number, token in enumerate(tokens) if token is None]
     return Vocabulary(
         vocab_size=vocab_size,
-        special_ids=tuple(sorted({*tokenizer.all_special_ids, *ids.values()})),
+        special_ids=tuple(sorted({*tokenizer.all_special_ids, *ids.values(), *without_token})),
         pad=ids["pad"],
         cls=ids["cls"],
         sep=ids["sep"],

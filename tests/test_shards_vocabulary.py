@@ -15,13 +15,16 @@ from hypothesis import strategies as st
 
 from shards.cleaning import Cleaning
 from shards.encoder import EncoderOptions, TextEncoder, split_text, word_starts
+from shards.masking import Masker, MaskOptions, read_vocabulary
 from shards.vocabulary import (
+    as_transformers,
     fingerprint,
     load_tokenizer,
     save_tokenizer,
     special_ids,
     train_vocabulary,
     vocabulary_length,
+    wordpiece_tokenizer,
 )
 
 SYLLABLES = ("ba", "ke", "li", "mo", "nu", "ra", "so", "ti")
@@ -122,6 +125,17 @@ def test_special_tokens_spelled_out_in_the_text_stay_text(saved):
     assert (chunk.tokens == 3).sum() == 2
     assert chunk.tokens[np.cumsum(chunk.lengths) - 1].tolist() == [3, 3]
     assert chunk.lengths.min() > 2
+
+
+def test_a_vocabulary_with_gaps_in_its_ids_is_encoded_and_a_gap_is_never_drawn(tmp_path):
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "bake": 7, "mora": 900}
+    save_tokenizer(as_transformers(wordpiece_tokenizer(vocabulary, lowercase=True)), tmp_path / "tokenizer")
+    assert encoder(tmp_path / "tokenizer").encode(["bake mora"]).tokens.tolist() == [7, 900, 3]
+    found = read_vocabulary(load_tokenizer(str(tmp_path / "tokenizer")))
+    assert found.vocab_size == 901
+    ids = np.tile([2, *[7, 900] * 30, 3], (50, 1))
+    Masker(found, MaskOptions(rate=0.5)).hide(ids, np.arange(50, dtype=np.uint64), slots=30)
+    assert set(ids.flat) == {2, 3, 4, 7, 900}
 
 
 def test_documents_are_cleaned_counted_and_laid_end_to_end(saved):
