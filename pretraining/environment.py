@@ -67,7 +67,7 @@ def free_port() -> int:
 
 
 def choose_device(ranks: Ranks) -> torch.device:
-    """The GPU of this local rank where there is one, otherwise the CPU; either with its share of the cores as threads."""
+    """The GPU of this local rank, or the CPU where there is none; with either its share of the cores as threads."""
     # torchrun sets one thread for each rank and deepspeed sets nothing: both waste the machine.
     if ranks.world_size > 1 or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size))
