@@ -26,6 +26,7 @@ from gap.plan import CellPlan, Controls, Grid, Source, make_plan, problems_of
 from gap.report import write_report
 from gap.results import Analysis
 from gap.run_source import write_study
+from gap.same_architecture import check_same_architecture
 from gap.scores import Cell, read_scores
 from gap.searches import read_searches, same_arguments_notes
 from gap.series import Prices
@@ -75,7 +76,9 @@ class Experiment:
         return plan
 
     def jobs(self, sources: Sequence[Source], data: Mapping[str, TaskData]) -> JobList:
-        """The list that the workers share."""
+        """The list that the workers share; ValueError when checkpoints of the series differ in tokenizer or shape."""
+        own = dict.fromkeys(source.path for source in sources if source.budget_tokens is not None)
+        check_same_architecture(path for path in own if path != UNKNOWN)
         paths = dict.fromkeys(source.path for source in sources)
         return JobList(
             self.plan(sources),

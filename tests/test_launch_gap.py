@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_gap
 import torch
 from tiny_gap import write_questions, write_series, write_tasks
 
@@ -116,6 +117,21 @@ def test_refusals_end_with_status_2_and_a_remedy(tmp_path, capsys):
             gap.main(wrong)
         assert stop.value.code == 2
     assert "did you mean --learning_rates" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["series", "independent"])
+def test_runs_of_two_tokenizers_are_not_one_study(tmp_path, capsys, monkeypatch, place):
+    argv = arguments(tmp_path, learning_rates="1e-3")
+    same = write_series(tmp_path / "same", (200,), seed=1)
+    monkeypatch.setattr(tiny_gap, "WORDS", tiny_gap.WORDS[::-1])
+    other = write_series(tmp_path / "other", (200,), seed=1)
+    named = {"series": f"{tmp_path / 'run'},%s", "independent": "%s"}[place]
+    assert gap.main([*argv, f"--{place}", named % same, "--dry_run", "true"]) == 0
+    assert gap.main([*argv, f"--{place}", named % other]) == 2
+    said = capsys.readouterr().err
+    assert "tokenizer.json of" in said
+    assert str(tmp_path / "run") in said
+    assert str(tmp_path / "other") in said
 
 
 def test_a_reference_from_outside_is_run_with_its_own_architecture_from_scratch(tmp_path):
