@@ -23,7 +23,7 @@ from gap.analysis import read_studies
 from gap.bootstrap import Resampling
 from gap.executor import worker_command, worker_environment
 from gap.experiment import Experiment, write_list
-from gap.jobs import SCORES_NAME, read_jobs
+from gap.jobs import SCORES_NAME, model_digest, read_jobs
 from gap.looks import look_confidence
 from gap.plan import Controls, reference_sources, sources_of
 from gap.series import Prices
@@ -33,6 +33,7 @@ from pretraining.agreement import fail_together, gather_json
 from pretraining.environment import Ranks
 from pretraining.files import read_json, write_json
 from pretraining.interruption import arm_watchdog
+from pretraining.position import Interrupted
 from pretraining.series import read_series
 
 SCHEMA_VERSION = 1
@@ -84,6 +85,7 @@ class GapWatch:
     shards: Path | None = None
     draws: int = 10_000
     hang_timeout_seconds: float = 0.0  # of the run's watchdog; 0: it has none
+    stop_requested: Callable[[], str | None] = lambda: None  # the run's: why it is to end now
     data: dict[str, TaskData] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,17 +109,31 @@ class GapWatch:
         )
 
     def __call__(self, entry: Mapping[str, Any]) -> str | None:
-        """Look when an annealed checkpoint was exported; the reason to stop, on the main rank, or None."""
+        """Look when an annealed checkpoint was exported; the reason to stop, on the main rank, or None.
+
+        Raises Interrupted, on all ranks, when the run is asked to stop meanwhile: the same look is taken up again.
+        """
         if entry["kind"] != "annealed":
             return None
         self._on_main(self._write_list, "planning the cells of --until")
         self._run_cells()
         return self._on_main(lambda: self._judge(entry), "analysing the cells of --until")
 
+    def check(self) -> None:
+        """Read tasks and reference before anything is trained; ValueError says what is wrong with them."""
+        self.data = self.experiment.read()
+        for source in reference_sources(self.reference):
+            model_digest(source.path)
+
     def _wait(self, is_done: Callable[[], bool]) -> None:
         """Until every rank is done: the waiting ranks meet in short collectives, and the run's watchdog sees them."""
-        while not all(gather_json(is_done())):
+        while True:
+            states = gather_json((is_done(), self.stop_requested()))
+            if all(done for done, _ in states):
+                break
             arm_watchdog(self.hang_timeout_seconds)
+            if reasons := [reason for _, reason in states if reason]:
+                raise Interrupted(reasons[0])
             time.sleep(POLL_SECONDS)
         arm_watchdog(self.hang_timeout_seconds)
 

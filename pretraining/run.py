@@ -281,6 +281,7 @@ class Run:
             max_skipped_updates=options.max_skipped_updates,
             hang_timeout_seconds=options.hang_timeout_seconds,
             next_sentence=options.objective == "mlm+nsp",
+            save_before_export=self.after_export is not None,
         )
 
 

@@ -65,6 +65,7 @@ class LoopOptions:
     max_skipped_updates: int = 10
     hang_timeout_seconds: float = 1800.0
     next_sentence: bool = False
+    save_before_export: bool = False  # of a branch: where an export may take hours and be interrupted
 
 
 class NotFinite(RuntimeError):
@@ -260,6 +261,8 @@ class TrainingLoop:
             self.position = replace(self.position, fork=name)
 
     def _export(self, segment: Segment) -> None:
+        if segment.is_branch and self.options.save_before_export:
+            self._save()
         self._off_the_clock(lambda: self.callbacks.export(segment, self.position.progress))
 
     def _off_the_clock(self, work: Callable[[], Any]) -> Any:
