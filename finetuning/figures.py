@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
+from finetuning.epoch_means import NOT_A_MEASURE
 from finetuning.metrics import expected_calibration_error, reliability
 from finetuning.run_log import JOURNAL_NAME, read_journal
 
 DOTS_PER_INCH = 120
 MOST_LEGEND_ENTRIES = 12
-NOT_A_MEASURE = ("update", "epoch", "learning_rate", "gradient_norm")
 
 Line = Mapping[str, Any]
 

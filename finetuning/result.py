@@ -10,6 +10,7 @@ from typing import Any
 
 from finetuning.batches import BatchShape
 from finetuning.collapse import collapse_reason, likely_cause
+from finetuning.epoch_means import means
 from finetuning.evaluation import Evaluation
 from finetuning.optimism import selection_optimism, split_in_halves
 from finetuning.predictions import write_json
@@ -40,6 +41,7 @@ class Result:
     reason: str | None = None  # of a status other than "done"
     stopped_early: bool = False
     not_finite_updates: int = 0
+    training: dict[str, float] = field(default_factory=dict)  # measures, means over the last epoch's updates
     history: list[dict[str, float]] = field(default_factory=list)  # one entry a validation
 
     def as_json(self) -> dict[str, Any]:
@@ -49,6 +51,7 @@ class Result:
             "status": self.status,
             "reason": self.reason,
             **self.scores,
+            **{f"train_{name}": value for name, value in self.training.items()},
             "epoch": self.epochs,
             "best_epoch": self.best_epoch,
             "selection_gain": self.selection_gain,
@@ -106,6 +109,7 @@ def make_result(
         selection_optimism=_optimism(recipe, progress),
         stopped_early=progress.stopped == "early",
         not_finite_updates=progress.not_finite,
+        training=means(progress.epoch_sums),
         history=progress.history,
     )
 

@@ -44,11 +44,15 @@ class RunLog:
             total=total_updates, initial=updates, unit="update", disable=not sys.stderr.isatty() and not _forced()
         )
 
-    def update(self, update: int, values: Mapping[str, float]) -> None:
-        """One finished update: loss, measures, learning rate."""
+    def update(self, update: int, values: Mapping[str, float], epoch_means: Mapping[str, float] | None = None) -> None:
+        """One finished update: loss, measures, learning rate; and the measures' means since the epoch began."""
         self._line({"update": update, **values})
         for reporter in self.reporters:
-            reporter.log({f"train/{name}": value for name, value in values.items()}, update)
+            reporter.log(
+                {f"train/{name}": value for name, value in values.items()}
+                | {f"train_epoch_mean/{name}": value for name, value in (epoch_means or {}).items()},
+                update,
+            )
         if self.bar is not None:
             self.bar.update()
             self.bar.set_postfix(loss=f"{values.get('loss', float('nan')):.3f}", refresh=False)
@@ -101,6 +105,17 @@ def drop_lines_after(journal: Path, updates: int, closed: int) -> None:
 def read_journal(journal: Path) -> list[dict[str, Any]]:
     """All lines of a journal; those of updates have "loss", those of validations "eval_..."."""
     return [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def epoch_line(epoch: float, training: Mapping[str, float], validation: Mapping[str, float]) -> str:
+    """What people quote of an epoch: the means over its updates, and the scores after it."""
+    told = {"train": training, "validation": validation}
+    parts = [
+        f"{name} " + ", ".join(f"{measure} {value:.4f}" for measure, value in values.items())
+        for name, values in told.items()
+        if values
+    ]
+    return f"epoch {epoch:g}: " + "; ".join(parts)
 
 
 def closing_table(title: str, results: Mapping[str, Any]) -> str:

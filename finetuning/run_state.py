@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetuning.epoch_means import Sums, means
 from finetuning.predictions import row_key
 from finetuning.recipe import Feature, FinetuningOptions, Recipe
 from finetuning.schedule import Schedule
@@ -55,6 +56,7 @@ class Progress:
     best_epoch: float | None = None
     best_updates: int | None = None
     validations_since_best: int = 0
+    epoch_sums: Sums = field(default_factory=dict)  # of the training measures since the epoch began
     history: list[dict[str, float]] = field(default_factory=list)  # one entry a validation
     half_scores: list[list[float] | None] = field(default_factory=list)  # likewise, see finetuning/optimism.py
 
@@ -63,7 +65,8 @@ class Progress:
         if metric not in scores:
             raise ValueError(f"the selection metric {metric!r} is not among the scores {sorted(scores)}")
         epoch = self.updates / schedule.updates_per_epoch
-        self.history.append({"epoch": epoch, "updates": self.updates, **scores})
+        training = {f"train_{name}": mean for name, mean in means(self.epoch_sums).items()}
+        self.history.append({"epoch": epoch, "updates": self.updates, **training, **scores})
         if self.best_score is None or math.isnan(self.best_score) or scores[metric] > self.best_score:
             self.best_score, self.best_epoch, self.best_updates = scores[metric], epoch, self.updates
             self.validations_since_best = 0

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from finetuning.batches import BatchShape, batch_shape, row_length, training_order
+from finetuning.epoch_means import add_update, means
 from finetuning.evaluation import Evaluation, evaluate, to_device
 from finetuning.optimism import half_scores
 from finetuning.recipe import FinetuningOptions, Recipe
 from finetuning.result import Result, make_result
-from finetuning.run_log import RunLog
+from finetuning.run_log import RunLog, epoch_line
 from finetuning.run_state import Progress, RunState
 from finetuning.schedule import Schedule, make_schedule
 from finetuning.stopping import Asked, FinetuningInterrupted, Stopping, never
@@ -155,6 +156,8 @@ def _train_epoch(run: Run) -> None:
     features, progress, ranks = run.recipe.train_features, run.progress, run.engine.ranks
     lengths = np.array([row_length(feature) for feature in features], dtype=np.int64)
     epoch = run.schedule.epoch_of(progress.closed)
+    if progress.updates == progress.closed:
+        progress.epoch_sums = {}
     batches = training_order(lengths, batch_rows=run.shape.global_rows, seed=run.options.seed, epoch=epoch)
     filler = features[int(lengths.argmin())]
     run.engine.train()
@@ -205,7 +208,8 @@ def _flush(run: Run, pending: list[tuple[int, float, dict[str, torch.Tensor]]]) 
     for (update, rate, _), row in zip(pending, sum_over_ranks(table.double()).tolist(), strict=True):
         values = dict(zip(names, row, strict=True))
         run.progress.not_finite += not (np.isfinite(values["gradient_norm"]) and np.isfinite(values["loss"]))
-        run.log.update(update, {**values, "learning_rate": rate})
+        add_update(run.progress.epoch_sums, values)
+        run.log.update(update, {**values, "learning_rate": rate}, means(run.progress.epoch_sums))
     pending.clear()
     run.log.flush()
     if run.progress.not_finite >= MOST_NOT_FINITE:
@@ -230,7 +234,7 @@ def _validate(run: Run) -> None:
     run.progress.half_scores.append(half_scores(run.recipe, validation, found.predictions))
     epoch = run.progress.history[-1]["epoch"]
     run.log.validation(run.progress.updates, epoch, found.scores)
-    run.log.say(f"epoch {epoch:g}: " + ", ".join(f"{name} {value:.4f}" for name, value in found.scores.items()))
+    run.log.say(epoch_line(epoch, means(run.progress.epoch_sums), found.scores))
 
 
 def _evaluate_best(run: Run) -> Mapping[str, Evaluation]:

@@ -125,7 +125,9 @@ def test_a_regression_is_scored_as_sts_b(tokenizer):
     assert recipe.majority_score(evaluation.examples) == 0.0
     batch = recipe.collate(recipe.train_features)
     assert batch["labels"].dtype == torch.float32
-    assert recipe.measure({"logits": torch.zeros(8, 1)}, batch)["loss"].tolist() == [(i / 2) ** 2 for i in range(8)]
+    measured = recipe.measure({"logits": torch.zeros(8, 1)}, batch)
+    assert measured["loss"].tolist() == [(i / 2) ** 2 for i in range(8)]
+    assert measured["absolute_error"].tolist() == [i / 2 for i in range(8)]
 
 
 def test_the_majority_score_is_that_of_the_best_constant_answer(tokenizer):

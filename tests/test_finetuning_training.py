@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_encoder import FAMILIES, tiny_encoder, tiny_tokenizer
 from tiny_questions import WORDS, tiny_questions
 
 from finetuning.batches import batch_shape
 from finetuning.evaluation import evaluate
+from finetuning.figures import cumulative_mean, curves_of
 from finetuning.qa_recipe import QARecipe, QASettings
 from finetuning.recipe import FinetuningOptions
 from finetuning.run_log import read_journal
@@ -245,3 +247,19 @@ def test_precision_by_name():
     assert uses_bf16("true")
     with pytest.raises(ValueError, match="--bf16 yes"):
         uses_bf16("yes")
+
+
+def test_an_epochs_training_figures_are_the_ends_of_the_cumulative_curves(tmp_path, capsys):
+    """Reports quote epoch_loss and epoch_acc: in history.json, all_results.json, TensorBoard and the epoch's line."""
+    recipe = recipe_of()
+    result = finetune(recipe, model_of(recipe), replace(OPTIONS, report_to="tensorboard"), directory=tmp_path)
+    curves = curves_of(read_journal(tmp_path / "journal.jsonl"))
+    assert len(result.history) > 1
+    for name in ("loss", "span_accuracy"):
+        means = cumulative_mean(curves.values[name], curves.updates, curves.validation_updates)
+        ends = means[curves.validation_updates - 1]
+        assert [entry[f"train_{name}"] for entry in result.history] == pytest.approx(ends)
+        assert result.as_json()[f"train_{name}"] == pytest.approx(ends[-1])
+        events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars(f"train_epoch_mean/{name}")
+        assert [event.value for event in events] == pytest.approx(means, rel=1e-5)
+    assert f"train loss {result.history[0]['train_loss']:.4f}, span_accuracy " in capsys.readouterr().out
