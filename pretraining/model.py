@@ -6,7 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoModelForMaskedLM,
+    BertForPreTraining,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import is_flash_attn_2_available
 
 from pretraining.configuration import (
@@ -157,6 +163,7 @@ def build_model(
     from_config: str | None = None,
     objective: str = "mlm",
     attn_implementation: str = "sdpa",
+    bf16: bool = False,
     seed: int = 0,
     gradient_checkpointing: bool = False,
     pad_vocab_to_multiple_of: int = 1,
@@ -165,7 +172,8 @@ def build_model(
 
     Exactly one of `model` (`bert-mini`), `from_config` (a `config.json`, its directory or a hub name) and
     `model_name_or_path` is given. Random weights depend on `seed` alone, so every rank has the same. `special_ids`
-    are the manifest's (pad, unk, cls, sep, mask). Raises ValueError with the remedy.
+    are the manifest's (pad, unk, cls, sep, mask). `bf16` says whether the model will compute in bfloat16, the only
+    precision of flash attention here. Raises ValueError with the remedy.
     """
     _check_choice("objective", objective, OBJECTIVES)
     named = [name for name in (model, from_config, model_name_or_path) if name]
@@ -179,7 +187,7 @@ def build_model(
     else:
         fit_to_data(config, **data, pad_vocab_to_multiple_of=pad_vocab_to_multiple_of)  # type: ignore[arg-type]
     model_class = _model_class(config, objective)
-    loading = {"attn_implementation": _attention(attn_implementation), "dtype": torch.float32}
+    loading = {"attn_implementation": attention_for(attn_implementation, config, bf16=bf16), "dtype": torch.float32}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if model_name_or_path:
@@ -211,15 +219,29 @@ def _model_class(config: PreTrainedConfig, objective: str) -> Any:
     return BertForPreTraining
 
 
-def _attention(implementation: str) -> str:
+def attention_for(implementation: str, config: PreTrainedConfig, *, bf16: bool) -> str:
+    """The attention that `--attn_implementation` means for this architecture: auto takes the fastest that it has.
+
+    Raises ValueError for an unknown name, and for one that the architecture, the precision or the machine has not.
+    """
     _check_choice("attn_implementation", implementation, ATTENTION_IMPLEMENTATIONS)
+    model_class = MODEL_FOR_MASKED_LM_MAPPING.get(type(config), PreTrainedModel)
+    has_flash, has_sdpa = model_class._supports_flash_attn, model_class._supports_sdpa
     if implementation == "auto":
-        return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
-    if implementation == "flash_attention_2" and not is_flash_attn_2_available():
-        raise ValueError(
-            "--attn_implementation flash_attention_2 needs the package flash-attn and a CUDA device: install it "
-            "(pip install flash-attn), or use sdpa"
-        )
+        if bf16 and has_flash and is_flash_attn_2_available():
+            return "flash_attention_2"
+        return "sdpa" if has_sdpa else "eager"
+    if implementation == "sdpa" and not has_sdpa:
+        raise ValueError(f"--attn_implementation sdpa: {config.model_type} has no such attention; use auto or eager")
+    if implementation == "flash_attention_2":
+        if not is_flash_attn_2_available():
+            raise ValueError(
+                "--attn_implementation flash_attention_2 needs the package flash-attn and a CUDA device: install it "
+                "(pip install flash-attn), or use sdpa"
+            )
+        if not bf16 or not has_flash:
+            lacking = f"{config.model_type} has it not" if not has_flash else "it computes in bf16 only"
+            raise ValueError(f"--attn_implementation flash_attention_2: {lacking}; use auto")
     return implementation
 
 

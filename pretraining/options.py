@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -23,7 +24,7 @@ def parse_options(cls: type[Options], argv: Sequence[str] | None, *, description
 
     `--local_rank=N`, which the deepspeed launcher injects, is accepted and ignored: ranks come from the environment.
     Ends the process with status 2 and a message on stderr, as argparse does, on an unknown or ill-typed option; an
-    unknown one is answered with the nearest right one.
+    unknown one is answered with the nearest right one. No number may be NaN, which no rule would refuse.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser(cls, description=description, allow_abbrev=False)
@@ -41,6 +42,10 @@ def parse_options(cls: type[Options], argv: Sequence[str] | None, *, description
         explained = [explain_unknown(argument, known_flags) for argument in unknown if argument.startswith("-")]
         parser.error("; ".join(explained) or f"unexpected argument {unknown[0]!r}: every value follows its --option")
     values = {field.name: getattr(namespace, field.name) for field in fields(cls) if field.init}  # type: ignore[arg-type]
+    for name, value in values.items():
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(number, float) and math.isnan(number) for number in numbers):
+            parser.error(f"--{name} nan is no number: give one, or leave the option out")
     try:
         return cls(**values)
     except ValueError as error:

@@ -8,12 +8,20 @@ from typing import Any
 
 import torch
 
-from pretraining.configuration import configuration_from, fit_to_data, named_configuration, overridden, parse_overrides
+from pretraining.configuration import (
+    check_fits_data,
+    configuration_from,
+    fit_to_data,
+    named_configuration,
+    overridden,
+    parse_overrides,
+)
 from pretraining.engines.engine import EngineOptions
 from pretraining.environment import Ranks
 from pretraining.flops import update_flops
 from pretraining.length_schedule import parse_length_schedule, scheduled_rows
 from pretraining.memory import MemoryEstimate, Sharding, estimate_memory, shape_only
+from pretraining.model import attention_for
 from pretraining.optimizers import OptimizerOptions, scaled_learning_rate
 from pretraining.planned_sharding import planned_sharding
 from pretraining.progress import Budget
@@ -190,15 +198,18 @@ class Plan:
                 f"--objective mlm+nsp needs a next-sentence head, which {config.model_type} has not: use a BERT model, "
                 "or --objective mlm"
             )
-        if not options.model_name_or_path:
-            tokenizer = self.manifest.tokenizer
-            fit_to_data(
-                config,
-                vocab_size=tokenizer.vocab_size,
-                special_ids=tokenizer.special_ids,
-                max_seq_length=self.longest,
-            )
+        tokenizer = self.manifest.tokenizer
+        data = {"vocab_size": tokenizer.vocab_size, "special_ids": tokenizer.special_ids}
+        if options.model_name_or_path:
+            check_fits_data(config, options.model_name_or_path, max_seq_length=self.longest, **data)  # type: ignore[arg-type]
+        else:
+            fit_to_data(config, max_seq_length=self.longest, **data)  # type: ignore[arg-type]
         return config
+
+    @cached_property
+    def attention(self) -> str:
+        """The attention implementation that is used."""
+        return attention_for(self.options.attn_implementation, self.config, bf16=self.bf16)
 
     @cached_property
     def num_parameters(self) -> int:

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pretraining.agreement import gather_json
+from pretraining.checkpoint import Checkpoint, defect
 from pretraining.engines.deepspeed_config import load_config, resolve_config
+from pretraining.engines.engine import check_ranks
+from pretraining.position import position_from
 from pretraining.reporting import parse_reporters
+from shards.order import lanes_for, lanes_of
 
 if TYPE_CHECKING:
     from pretraining.plan import Plan
 
 PROPERTIES = (
     *("budget", "lengths", "micro_batch_rows", "accumulation", "stream", "segments", "warmup", "peak_learning_rate"),
-    *("optimizer", "engine", "config", "sharding", "memory"),
+    *("optimizer", "engine", "config", "attention", "sharding", "memory"),
 )
 
 
 def find_problems(plan: Plan) -> list[str]:
-    """Every contradiction between options, JSON, data and ranks, each with its remedy; each once."""
+    """Every contradiction between options, JSON, data and ranks, each with its remedy; each once; collective.
+
+    What one rank finds (another disk, another package) all ranks know, so that they end together.
+    """
     checks: list[Callable[[], object]] = [lambda name=name: getattr(plan, name) for name in PROPERTIES]  # type: ignore[misc]
-    checks += [lambda: check_deepspeed(plan), lambda: check_data(plan)]
+    checks += [lambda: check_deepspeed(plan), lambda: check_data(plan), lambda: check_seed(plan)]
+    checks += [lambda: check_ranks(plan.engine, plan.ranks), lambda: check_lanes(plan)]
     checks += [lambda: parse_reporters(plan.options.report_to), lambda: check_resume(plan)]
-    return list(dict.fromkeys(complaints(checks)))
+    return list(dict.fromkeys(chain.from_iterable(gather_json(list(complaints(checks))))))
 
 
 def complaints(checks: Iterable[Callable[[], object]]) -> Iterable[str]:
@@ -48,6 +58,16 @@ def check_deepspeed(plan: Plan) -> None:
         )
 
 
+def check_seed(plan: Plan) -> None:
+    if not 0 <= plan.options.seed < 1 << 63:
+        raise ValueError(f"--seed {plan.options.seed}: use a whole number from 0 on, below 2**63")
+
+
+def check_lanes(plan: Plan) -> None:
+    """Rows are dealt to the ranks in lanes: every rank needs one."""
+    lanes_of(0, plan.ranks.world_size, lanes_for(plan.options.global_batch_rows))
+
+
 def check_data(plan: Plan) -> None:
     if not plan.manifest.split("train").tokens:
         raise ValueError("the shards hold no training tokens: build them from more text")
@@ -57,8 +77,14 @@ def check_data(plan: Plan) -> None:
 
 def check_resume(plan: Plan) -> None:
     wanted = plan.options.resume_from_checkpoint
-    if wanted not in ("auto", "never") and not Path(wanted).is_dir():
+    if wanted in ("auto", "never"):
+        return
+    if not Path(wanted).is_dir():
         raise ValueError(f"--resume_from_checkpoint {wanted} is no directory: use auto, never, or a checkpoint's path")
+    if plan.options.dry_run:  # a run itself opens it next
+        if reason := defect(Path(wanted)):
+            raise ValueError(f"--resume_from_checkpoint {wanted} cannot be resumed from: {reason}")
+        position_from(Checkpoint(Path(wanted)).state, num_segments=len(plan.segments))
 
 
 def find_warnings(plan: Plan) -> list[str]:

@@ -19,6 +19,7 @@ def build_planned_model(plan: Plan) -> PretrainingModel:
         from_config=options.from_config,
         objective=options.objective,
         attn_implementation=options.attn_implementation,
+        bf16=plan.bf16,
         seed=options.seed,
         gradient_checkpointing=options.gradient_checkpointing,
     )

@@ -3,8 +3,9 @@ import copy
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig
 
-from pretraining.model import PretrainingModel, build_model
+from pretraining.model import PretrainingModel, attention_for, build_model
 
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 VOCAB_SIZE, LENGTH, SLOTS = 61, 40, 5
@@ -256,6 +257,23 @@ def test_refusals_say_what_to_do(options, message):
     settings = {"vocab_size": VOCAB_SIZE, "special_ids": SPECIAL_IDS, "max_seq_length": LENGTH}
     with pytest.raises(ValueError, match=message):
         build_model(**settings, **options)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "bf16", "installed", "expected"),
+    [
+        ("bert", True, True, "flash_attention_2"),
+        ("bert", False, True, "sdpa"),
+        ("bert", True, False, "sdpa"),
+        ("mpnet", True, True, "eager"),
+    ],
+)
+def test_auto_takes_the_fastest_attention_that_there_is(monkeypatch, model_type, bf16, installed, expected):
+    monkeypatch.setattr("pretraining.model.is_flash_attn_2_available", lambda: installed)
+    config = AutoConfig.for_model(model_type)
+    assert attention_for("auto", config, bf16=bf16) == expected
+    with pytest.raises(ValueError, match="or use sdpa" if not installed else "use auto"):
+        attention_for("sdpa" if expected == "eager" else "flash_attention_2", config, bf16=not installed)
 
 
 @pytest.mark.parametrize(

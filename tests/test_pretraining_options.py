@@ -74,6 +74,14 @@ def test_a_rule_of_the_dataclass_ends_as_argparse_does(capsys):
     assert "--learning_rate -1.0: above 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["learning_rate", "max_grad_norm", "save_minutes"])
+def test_no_number_is_nan(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_options(PretrainingOptions, [f"--{name}", "nan"])
+    assert ended.value.code == 2
+    assert f"--{name} nan is no number" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", [".json", ".yaml"])
 def test_a_file_is_read_and_the_command_line_overrides_it(tmp_path, suffix):
     file = tmp_path / f"options{suffix}"

@@ -228,3 +228,37 @@ def test_advice_never_names_what_is_in_use(plan):
     assert "--per_device_train_batch_size" not in text
     assert "--fsdp full_shard:" not in text
     assert "--fsdp full_shard --fsdp_offload true" in text
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "options", "complaint"),
+    [
+        (1, {"fsdp_offload": True}, "this is one"),
+        (8, {"fsdp": "hybrid_shard", "hybrid_shard_size": 3, "global_batch_rows": 16}, "does not divide 8 ranks"),
+        (64, {"global_batch_rows": 48}, "64 ranks for 48 lanes"),
+        (2, {"global_batch_rows": 257}, "2 ranks for 1 lanes"),
+        (2, {"attn_implementation": "flash"}, "'flash' is not known"),
+        (2, {"seed": -1}, "--seed -1"),
+    ],
+)
+def test_what_would_end_a_run_later_is_found_in_the_plan(plan, num_ranks, options, complaint):
+    assert complaint in "\n".join(find_problems(plan(num_ranks=num_ranks, **options)))
+
+
+def test_a_folder_without_a_checkpoint_is_no_place_to_resume_from(plan, tmp_path):
+    assert "cannot be resumed from" in "\n".join(
+        find_problems(plan(resume_from_checkpoint=str(tmp_path), dry_run=True))
+    )
+
+
+def test_a_source_model_that_cannot_read_the_shards_is_found_in_the_plan(plan, tmp_path):
+    from transformers import BertConfig
+
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    for complaint, settings in (
+        ("build the shards with", {"vocab_size": 20}),
+        ("lower --max_seq_length", {"vocab_size": 60, "max_position_embeddings": 16}),
+    ):
+        BertConfig(**small, pad_token_id=0, **settings).save_pretrained(tmp_path)
+        source = {"model": None, "config_overrides": None, "model_name_or_path": str(tmp_path)}
+        assert complaint in "\n".join(find_problems(plan(**source)))

@@ -40,6 +40,23 @@ class EngineOptions:
             raise ValueError("--fsdp_offload belongs to FSDP2: with --deepspeed, name the offload in the JSON")
 
 
+def check_ranks(options: EngineOptions, ranks: Ranks) -> None:
+    """ValueError for a sharding by PyTorch that this number of ranks does not allow; DeepSpeed has its own rules."""
+    if options.deepspeed:
+        return
+    if options.fsdp_offload and ranks.world_size == 1:
+        raise ValueError("--fsdp_offload shards over several ranks, this is one: start with torchrun, or leave it out")
+    if ranks.world_size > 1 and options.fsdp == "hybrid_shard" and ranks.world_size % hybrid_size(options, ranks):
+        raise ValueError(
+            f"--hybrid_shard_size {hybrid_size(options, ranks)} does not divide {ranks.world_size} ranks: use a divisor"
+        )
+
+
+def hybrid_size(options: EngineOptions, ranks: Ranks) -> int:
+    """Ranks that share one copy of the model in hybrid sharding."""
+    return options.hybrid_shard_size or ranks.local_world_size
+
+
 class Engine(Protocol):
     """A sharded model with its optimizer. Every rank makes the same calls in the same order.
 

@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from pretraining.engines.engine import EngineOptions, Reader, state_name
+from pretraining.engines.engine import EngineOptions, Reader, check_ranks, hybrid_size, state_name
 from pretraining.environment import Ranks
 from pretraining.optimizers import build_optimizer, parameter_groups
 
@@ -23,10 +23,7 @@ class TorchEngine:
     def __init__(self, model: nn.Module, options: EngineOptions, *, ranks: Ranks, device: torch.device) -> None:
         self.ranks, self.device, self.options = ranks, device, options
         self.sharded = ranks.world_size > 1
-        if options.fsdp_offload and not self.sharded:
-            raise ValueError(
-                "--fsdp_offload shards over several ranks, this is one: start with torchrun, or leave it out"
-            )
+        check_ranks(options, ranks)
         self.module = model if options.fsdp_offload else model.to(device)
         if options.torch_compile:
             for layer in layers(self.module):
@@ -164,9 +161,7 @@ def shard_mesh(options: EngineOptions, ranks: Ranks, device: torch.device) -> De
     """One dimension for full sharding; replicas x shards for hybrid sharding."""
     if options.fsdp != "hybrid_shard":
         return init_device_mesh(device.type, (ranks.world_size,))
-    size = options.hybrid_shard_size or ranks.local_world_size
-    if ranks.world_size % size:
-        raise ValueError(f"--hybrid_shard_size {size} does not divide {ranks.world_size} ranks: use a divisor")
+    size = hybrid_size(options, ranks)
     return init_device_mesh(device.type, (ranks.world_size // size, size), mesh_dim_names=("replicate", "shard"))
 
 
