@@ -165,10 +165,20 @@ class DocumentReader:
                     raise ValueError(
                         f"{name} has no column {column!r}: name one of {table.schema_arrow.names} with --text_column"
                     )
+                row = 1
                 for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=[column]):
-                    yield from column_texts(batch.column(0).to_pylist(), name, column)
+                    yield from column_texts(self.values(batch.column(0), name, row), name, column)
+                    row += len(batch)
         except pyarrow.ArrowException as error:
             raise ValueError(f"{name} cannot be read as parquet ({error}): is the file whole?") from error
+
+    def values(self, column: Any, name: str, first_row: int) -> list[Any]:
+        """Values of an Arrow array; parquet does not check that its text is UTF-8, so the rules decide row by row."""
+        try:
+            return column.to_pylist()
+        except UnicodeDecodeError:
+            rows = enumerate(column.cast(pyarrow.large_binary()).to_pylist(), start=first_row)
+            return [self.rules.characters(data or b"", f"{name}: row {row}") for row, data in rows]
 
     def read_dataset(self, source: Source) -> Iterator[str]:
         """The text column of a dataset: one that `save_to_disk` wrote, or a name to be streamed."""

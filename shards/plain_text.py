@@ -28,19 +28,23 @@ class TextRules:
 
         Raises ValueError naming the stream and the offset of the first bad byte, unless bad bytes are replaced.
         """
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            if self.invalid_utf8 == "stop":
-                raise ValueError(
-                    f"{name}: byte {offset + error.start} is not UTF-8 ({error.reason}): "
-                    "convert the file (iconv), or give --invalid_utf8 replace"
-                ) from error
-            self.changed["invalid_utf8_replaced"] += 1
-            text = data.decode("utf-8", errors="replace")
+        text = self.characters(data, name, offset)
         if offset == 0:
             text = text.removeprefix("\ufeff")
         return text.replace("\r\n", "\n") if "\r" in text else text
+
+    def characters(self, data: bytes, place: str, offset: int = 0) -> str:
+        """UTF-8 bytes -> text, character by character; errors and replacement as in `decode`."""
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            if self.invalid_utf8 == "stop":
+                raise ValueError(
+                    f"{place}: byte {offset + error.start} is not UTF-8 ({error.reason}): "
+                    "write it as UTF-8 (iconv), or give --invalid_utf8 replace"
+                ) from error
+            self.changed["invalid_utf8_replaced"] += 1
+            return data.decode("utf-8", errors="replace")
 
 
 def plain_documents(stream: io.BufferedReader, name: str, rules: TextRules) -> Iterator[str]:

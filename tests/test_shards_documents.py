@@ -190,6 +190,24 @@ def test_bytes_that_are_not_utf8_stop_naming_file_and_offset_or_are_replaced_and
     assert reader.changed["invalid_utf8_replaced"] == 1
 
 
+def test_parquet_text_that_is_not_utf8_stops_naming_the_row_or_is_replaced_and_counted(tmp_path):
+    rows = ["fine", *TEXTS] * 100 + [None, "", "\ufeffmarked\r\n"]
+    values = [None if row is None else row.encode() for row in rows]
+    values[301:303] = [b"bad \xe9 row", b"and \xff another"]
+    array = pyarrow.array(values, pyarrow.binary())
+    valid, offsets, data = array.buffers()
+    texts = pyarrow.StringArray.from_buffers(len(array), offsets, data, valid, array.null_count)
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path)
+    with pytest.raises(ValueError, match=r"a\.parquet: row 302: byte 4 is not UTF-8 .*--invalid_utf8 replace"):
+        read(path)
+    reader = DocumentReader(TextRules(invalid_utf8="replace"))
+    expected = [row or "" for row in rows]
+    expected[301:303] = ["bad \ufffd row", "and \ufffd another"]
+    assert read(path, reader=reader) == expected
+    assert reader.changed["invalid_utf8_replaced"] == 2
+
+
 def test_a_lone_surrogate_in_json_is_not_text(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "half \\ud800 of it"}\n')
     with pytest.raises(ValueError, match="surrogate"):
