@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pretraining.files import sync_file
+
 
 class Journal:
-    """Appends to `journal.jsonl`; only the main rank has one."""
+    """Appends to `journal.jsonl`; only the main rank has one. A number that is not finite is null: JSON has none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -19,22 +22,41 @@ class Journal:
         """Drop what lies beyond the checkpoint that is resumed, and a torn last line."""
         if not self.path.exists():
             return
-        kept = [line for line in read_journal(self.path) if line.get("serial", 0) <= serial]
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(as_line(line) for line in journal_lines(self.path) if line.get("serial", 0) <= serial)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, self.path)
+        sync_file(self.path.parent)
 
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+            file.writelines(as_line(line) for line in lines)
+
+    def sync(self) -> None:
+        """Force it to the disk: a checkpoint must not outlive the lines that led to it."""
+        if self.path.exists():
+            sync_file(self.path)
+
+
+def as_line(values: dict[str, Any]) -> str:
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def journal_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a journal, one after the other; without what a killed run or a lost block left torn."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for text in file:
+            try:
+                yield json.loads(text)
+            except json.JSONDecodeError:
+                continue
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a journal; a torn last line, which a killed run leaves, is left out."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
+    """All whole lines of a journal; a figure is None where it was not finite."""
+    return list(journal_lines(path))

@@ -143,6 +143,8 @@ class Run:
             "optimizer_steps": self.engine.optimizer_steps(),
             "world_size": self.ranks.world_size,
         }
+        if self.ranks.is_main:
+            self.journal.sync()
         save_checkpoint(self.checkpoints, name, tensors=self.engine.state_tensors(), state=state, ranks=self.ranks)
         self._saved = position
         if self.ranks.is_main:

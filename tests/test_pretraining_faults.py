@@ -213,6 +213,7 @@ def test_one_loss_that_is_not_a_number_is_skipped_and_said(shards, whole, tmp_pa
     in_process(shards, tmp_path / "run", FULL, fault="update.loss:17:nan")  # the fifth update: four micro-batches each
     skipped = [line for line in journal(tmp_path / "run") if line.get("skipped")]
     assert [line["rows"] for line in skipped] == [[48, 59]]
+    assert [line["gradient_norm"] for line in skipped] == [None]
     assert "update 5 was skipped, not finite: rows [48, 59]" in capsys.readouterr().out
     before, after = course(whole), course(tmp_path / "run")
     assert before[:5] == after[:5]

@@ -1,6 +1,8 @@
 """The journal: cut back to the checkpoint, torn lines left out, ordered by step and never by clock."""
 
 import json
+import math
+import os
 
 from pretraining.journal import Journal, read_journal
 
@@ -40,3 +42,47 @@ def test_clocks_do_not_order_the_lines(tmp_path):
     journal.append(lines(1, 2, 3))  # their seconds run backwards
     journal.cut_back(2)
     assert [line["serial"] for line in read_journal(journal.path)] == [1, 2]
+
+
+def strictly(text):
+    raise AssertionError(f"{text} is no JSON")
+
+
+def test_what_is_not_finite_is_null_also_in_a_journal_that_holds_bare_nan(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.path.write_text('{"serial": 1, "loss": NaN, "rows": [0, 7]}\n')
+    journal.append([{"serial": 2, "loss": math.nan, "gradient_norm": math.inf, "skipped": True, "rows": [8, 15]}])
+    journal.cut_back(2)
+    expected = [
+        {"serial": 1, "loss": None, "rows": [0, 7]},
+        {"serial": 2, "loss": None, "gradient_norm": None, "skipped": True, "rows": [8, 15]},
+    ]
+    found = [json.loads(line, parse_constant=strictly) for line in journal.path.read_text().splitlines()]
+    assert found == read_journal(journal.path) == expected
+
+
+def test_a_block_of_zeros_that_a_power_cut_left_is_left_out(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(lines(1, 2))
+    with journal.path.open("ab") as file:
+        file.write(b"\0" * 4096 + b"\xff\n")
+    journal.cut_back(9)
+    assert read_journal(journal.path) == lines(1, 2)
+
+
+def test_it_is_on_the_disk_when_it_is_cut_back_or_asked_to_be(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+
+    def spied(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spied)
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.sync()
+    assert synced == []
+    journal.append(lines(1, 2))
+    journal.sync()
+    assert synced == [str(journal.path)]
+    journal.cut_back(1)
+    assert synced[1:] == [str(tmp_path / "journal.tmp"), str(tmp_path)]
