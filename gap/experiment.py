@@ -29,7 +29,7 @@ from gap.run_source import write_study
 from gap.same_architecture import check_same_architecture
 from gap.scores import Cell, read_scores
 from gap.searches import read_searches, same_arguments_notes
-from gap.series import Prices
+from gap.series import Prices, pair_budgets
 from gap.tasks import TaskData, TaskSpec, read_task, spec_text
 from gap.worker import remaining
 from pretraining.environment import Ranks, choose_device
@@ -158,7 +158,7 @@ def shards_of(series: Path) -> Path | None:
 
 
 def series_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The checkpoints of several series, one a pretraining seed; ValueError when two have the same seed."""
+    """The checkpoints of several series, one a pretraining seed, paired; ValueError when two have the same seed."""
     rows: list[dict[str, Any]] = []
     seeds: list[int] = []
     for path in paths:
@@ -167,7 +167,7 @@ def series_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
         rows += own
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"--series: pretraining seeds {seeds}; runs of one study differ in their --seed")
-    return rows
+    return pair_budgets(rows)
 
 
 def finish_experiment(

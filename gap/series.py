@@ -59,11 +59,33 @@ def read_series(path: Path, prices: Prices) -> list[CheckpointCost]:
         raise ValueError(f"{file} is no series.json ({error!r}): name the file that pretraining wrote") from error
 
 
+def pair_budgets(rows: Sequence[Mapping[str, Any]], like: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """Rows of several pretraining seeds, equal budgets of FLOPs or hours with the tokens of `like` or the lowest seed.
+
+    Such a budget is met at another number of tokens by every run: without one name for it no two seeds would be paired.
+    `tokens_seen` stays each run's own.
+    """
+    tokens: dict[tuple[Any, ...], float] = {}
+    for row in [*sorted(like, key=_seed), *sorted(rows, key=_seed)]:
+        tokens.setdefault(_budget(row), row["budget_tokens"])
+    return [{**row, "budget_tokens": tokens[_budget(row)]} for row in rows]
+
+
+def _seed(row: Mapping[str, Any]) -> int:
+    return int(row["pretraining_seed"])
+
+
+def _budget(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What names a checkpoint in every run: kind and budget in the unit that it was planned in."""
+    unit = row.get("budget_unit", "tokens")
+    return row["kind"], unit, row["budget_tokens"] if unit == "tokens" else row["budget"]
+
+
 def series_costs(rows: Sequence[Mapping[str, Any]], prices: Prices) -> list[CheckpointCost]:
     """Rows of series.json -> one cost a (kind, budget)."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
-        budget = int(row["budget_tokens"])
+        budget = round(float(row["budget_tokens"]))
         groups.setdefault((str(row["kind"]) if budget else "scratch", budget), []).append(row)
     costs = []
     for (kind, budget), members in sorted(groups.items()):

@@ -34,7 +34,8 @@ def analyse_task(study: TaskStudy, prices: Prices) -> TaskResult:
     name = describe(table.checkpoints[study.reference])
     checkpoints = tuple(_checkpoint(study, column, resolved) for column in range(len(table.checkpoints)))
     curves = tuple(_curve(study, kind, resolved) for kind in ("annealed", "raw") if study.budgets(kind))
-    runs = max(len(table.grids[column].pretraining_seeds) for column in range(len(table.grids)))
+    own = [study.scratch, *study.budgets("annealed"), *study.budgets("raw")]
+    runs = min(len(table.grids[column].pretraining_seeds) for column in own)
     conditional = "given this pretraining run" if runs == 1 else None
     slope, verdict = _plateau(study)
     peeked = [

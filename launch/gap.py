@@ -36,6 +36,7 @@ from gap.experiment import (
 from gap.jobs import JobList
 from gap.options import GapOptions, with_defaults
 from gap.plan import Source, reference_sources, sources_of
+from gap.series import pair_budgets
 from gap.small_world import (
     expected_config,
     expected_own_run,
@@ -210,7 +211,8 @@ def extra_sources(options: GapOptions) -> list[Source]:
     path = options.independent_run
     if path is None:
         return []
-    rows = [row for row in series_rows([path]) if row["kind"] == "annealed"]
+    own = pair_budgets(series_rows([path]), like=series_rows(series_paths(options)))
+    rows = [row for row in own if row["kind"] == "annealed"]
     return [
         Source(
             row["path"],

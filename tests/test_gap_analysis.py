@@ -158,3 +158,16 @@ def test_scratch_is_required(tmp_path: Path) -> None:
     made.add("qa", "annealed", 1000, 0.6)
     with pytest.raises(ValueError, match="budget 0"):
         analyse(made.scores, draws=DRAWS)
+
+
+def test_one_run_of_any_budget_makes_the_intervals_those_of_that_run(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    for budget, runs in ((0, 3), (1000, 3), (2000, 1)):
+        made.add("qa", "annealed" if budget else "raw", budget, 0.1 + budget / 4000, pretraining_seeds=runs)
+    assert analyse(made.scores, draws=DRAWS).tasks[0].conditional == "given this pretraining run"
+    for seed_count in (1, 2):  # an outside reference has one run, always: its note says so
+        made = SimulatedStudy(tmp_path / str(seed_count))
+        for kind, budget, runs in (("raw", 0, seed_count), ("annealed", 1000, seed_count), ("reference", None, 1)):
+            made.add("qa", kind, budget, 0.1 if budget == 0 else 0.6, pretraining_seeds=runs)
+        conditional = analyse(made.scores, draws=DRAWS).tasks[0].conditional
+        assert (conditional is not None) == (seed_count == 1)

@@ -167,13 +167,28 @@ def test_what_was_not_searched_is_not_called_a_search():
 
 
 def test_a_run_of_one_budget_is_a_control_of_a_real_series(tmp_path):
-    own = write_series(tmp_path / "alone", (200,), seed=9)
-    options = GapOptions(series="elsewhere", tasks="qa:FILE", independent=str(own))
+    series, own = write_series(tmp_path / "run"), write_series(tmp_path / "alone", (200,), seed=9)
+    options = GapOptions(series=str(series), tasks="qa:FILE", independent=str(own))
     (source,) = gap.extra_sources(options)
     assert (source.kind, source.budget_tokens, source.control) == ("annealed", 200, "independent_run")
-    assert gap.extra_sources(GapOptions(series="elsewhere", tasks="qa:FILE")) == []
+    assert gap.extra_sources(GapOptions(series=str(series), tasks="qa:FILE")) == []
     with pytest.raises(ValueError, match="--independent needs --series"):
         GapOptions(independent=str(own))
+
+
+def test_equal_hours_are_one_budget_whatever_tokens_each_run_had_seen_by_then(tmp_path):
+    paths = []
+    for seed, tokens in ((1, 210), (0, 200), (9, 190)):
+        paths.append(write_series(tmp_path / str(seed), (tokens,), seed=seed))
+        content = json.loads(paths[-1].read_text())
+        for row in content["checkpoints"]:
+            row["budget_unit"], row["budget"] = "hours", 0.5 if row["budget_tokens"] else 0.0
+        paths[-1].write_text(json.dumps(content))
+    rows = gap.series_rows(paths[:2])
+    assert [row["budget_tokens"] for row in rows] == [0, 200, 0, 200]
+    assert [row["tokens_seen"] for row in rows] == [0, 210, 0, 200]
+    options = GapOptions(series=f"{paths[0]},{paths[1]}", tasks="qa:FILE", independent=str(paths[2]))
+    assert [source.budget_tokens for source in gap.extra_sources(options)] == [200]
 
 
 @pytest.mark.slow
