@@ -41,9 +41,13 @@ def _shuffled_labels(study: TaskStudy) -> Iterator[str]:
         if column in scratch:
             continue
         change = study.difference(column, scratch[0] if scratch else study.scratch)
-        leaks = change.low is not None and change.low > 0
         name = describe(study.table.checkpoints[column])
-        told = "more than scratch: something leaks into the scores" if leaks else "no more than scratch, as it must be"
+        if change.low is None:
+            told = f"not judged, there is no interval ({change.refused})"
+        elif change.low > 0:
+            told = "more than scratch: something leaks into the scores"
+        else:
+            told = "no more than scratch, as it must be"
         yield f"Control, {name}: {points_text(change)} points against scratch; {told}."
 
 

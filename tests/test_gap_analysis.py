@@ -77,6 +77,16 @@ def test_the_controls_say_whether_the_curve_can_be_believed(tmp_path: Path) -> N
     assert re.search(r"same arguments .* the gap is \+6\d\.\d \[", notes)
 
 
+def test_shuffled_labels_without_an_interval_are_not_judged(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    for kind, budget, chance in (("raw", 0, 0.1), ("annealed", 1000, 0.5)):
+        for control in (None, "shuffled_labels"):
+            made.add("qa", kind, budget, chance, control=control, finetuning_seeds=2)
+    notes = " ".join(analyse(made.scores, draws=DRAWS).tasks[0].notes)
+    assert "not judged, there is no interval (2 fine-tuning seeds" in notes
+    assert "as it must be" not in notes
+
+
 def test_failed_runs_are_counted_and_stay_in_the_mean(study: Analysis) -> None:
     scratch = next(one for one in task_of(study, "classification").checkpoints if one.kind == "scratch")
     assert (scratch.failed_runs, scratch.runs) == (3, 3)
