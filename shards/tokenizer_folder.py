@@ -54,8 +54,8 @@ def sample_texts(sources: list[Source], options: BuildOptions) -> Iterator[str]:
             cleaned = cleaning.clean(text, ignored, ignored)
             if cleaned is None:
                 continue
-            yield cleaned[:quota]
-            size = len(cleaned[:quota].encode("utf-8"))
-            quota, left = quota - size, left - size
+            data = cleaned[:quota].encode("utf-8")[:quota]
+            yield data.decode("utf-8", errors="ignore")  # without a character that the quota cuts
+            quota, left = quota - len(data), left - len(data)
             if quota <= 0:
                 break
