@@ -92,7 +92,7 @@ class TextRecipe:
         return {**rows, "labels": labels}
 
     def measure(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        """Per row [R]: the loss (cross entropy or squared error); is the row right or, for a number, how far off it is."""
+        """Per row [R]: the loss (cross entropy or squared error), and whether the row is right or how far off it is."""
         logits, labels = outputs["logits"], batch["labels"]
         if self.is_regression:
             distance = (logits.squeeze(-1) - labels).abs()  # a correlation is no mean over rows, hence none of updates
