@@ -29,8 +29,9 @@ from finetuning.labelled_text import (
 )
 from finetuning.recipe import option
 from finetuning.record_files import OnBadText
+from finetuning.schedule import makes_updates
 from finetuning.stopping import Asked
-from finetuning.text_command import TextOptions, TextTask, run_task
+from finetuning.text_command import TextOptions, TextTask, run_task, saved_head
 from pretraining.environment import Ranks
 from pretraining.options import parse_options
 
@@ -72,17 +73,18 @@ def run(options: ClassificationOptions, asked: Asked) -> int:
 
 
 def read_task(options: ClassificationOptions, ranks: Ranks) -> TextTask:
-    """The examples that the options name; the classes are the labels of the training set."""
+    """The examples that the options name; the classes are those of a head only evaluated, else of the training set."""
     if options.selection_metric not in METRICS:
         raise ValueError(f"--selection_metric {options.selection_metric}: use one of {', '.join(METRICS)}")
     if options.on_bad_text not in ("stop", "replace"):
         raise ValueError(f"--on_bad_text {options.on_bad_text}: use stop or replace")
     splits = dict(_read(options, ranks))
-    if "train" not in splits:
+    head = saved_head(options, "classification")
+    if "train" not in splits and (makes_updates(options) or "labels" not in head):
         raise ValueError(f"no training set among {', '.join(splits)}: name one with --train_file")
-    if "validation" not in splits:
+    if "validation" not in splits and "train" in splits:
         splits["train"], splits["validation"] = hold_out(splits["train"], options.validation_fraction)
-    labels = label_names(splits["train"])
+    labels = head.get("labels") or label_names(splits["train"])
     if len(labels) < 2:
         raise ValueError(f"train has the labels {labels}: two or more are needed; check --label_column")
     return TextTask("classification", labels, splits, (options.selection_metric,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,10 +41,11 @@ Options = TypeVar("Options", bound=FinetuningOptions)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a recipe's own code makes of the options: the recipe, and what the preflight found."""
+    """What a recipe's own code makes of the options: the recipe, what the preflight found, what head.json keeps."""
 
     recipe: Recipe
     preflight: Preflight
+    head: Mapping[str, Any] = field(default_factory=dict)
 
 
 Prepare = Callable[[PreTrainedTokenizerBase, PretrainedConfig], Prepared]
@@ -162,7 +163,8 @@ def _run_owned(
     if options.save_model and result.updates:
         weights_by_name = full_weights(engine)
         if ranks.is_main:
-            save_model(weights_by_name, model, directory / "best", tokenizer=tokenizer, recipe_name=recipe.name)
+            place, facts = directory / "best", prepared.head
+            save_model(weights_by_name, model, place, tokenizer=tokenizer, recipe_name=recipe.name, facts=facts)
     kept = {"fingerprint": fingerprint, "metric": recipe.metric, "seed": options.seed}
     kept |= {"model": source, "from_scratch": options.from_scratch, **extra}
     results = {**result.as_json(), **prepared.preflight.figures, **kept}

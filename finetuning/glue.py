@@ -23,6 +23,7 @@ from finetuning.glue_table import glue_rows, write_table
 from finetuning.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue
 from finetuning.labelled_text import LabelledText
 from finetuning.recipe import option
+from finetuning.schedule import makes_updates
 from finetuning.stopping import Asked
 from finetuning.text_command import TextOptions, TextTask, run_task
 from pretraining.environment import Ranks
@@ -92,7 +93,7 @@ def read_splits(task: GlueTask, options: GlueOptions) -> Mapping[str, list[Label
     several = options.task_name is not None and options.task_name.strip().lower() == "all"
     if several and not (Path(options.data_dir) / task.folder).is_dir():
         return None
-    return read_glue(task, options.data_dir)
+    return read_glue(task, options.data_dir, train=makes_updates(options))
 
 
 def run_glue_task(

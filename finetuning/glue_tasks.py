@@ -127,11 +127,11 @@ DATASET_SPLITS = {
 STARTED_FROM_MNLI = ("rte", "mrpc", "stsb")
 
 
-def read_glue(task: GlueTask, directory: str | Path) -> dict[str, list[LabelledText]]:
+def read_glue(task: GlueTask, directory: str | Path, *, train: bool = True) -> dict[str, list[LabelledText]]:
     """Split -> examples from the official TSV files (plain, gz, xz or bz2) in DIRECTORY or DIRECTORY/<task's folder>.
 
-    train and dev must be there, test files need not. Ids are those of the file's index column, else row numbers, so
-    that a prediction goes back to the line it belongs to. Raises ValueError naming what is missing.
+    dev must be there, train too unless `train` is False; test files need not. Ids are those of the file's index
+    column, else row numbers, so that a prediction goes back to its line. Raises ValueError naming what is missing.
     """
     root = Path(directory)
     folder = root / task.folder if (root / task.folder).is_dir() else root
@@ -139,7 +139,7 @@ def read_glue(task: GlueTask, directory: str | Path) -> dict[str, list[LabelledT
     for split, stem in (task.files or EASY_SPLITS).items():
         file = _find(folder, stem)
         if file is None:
-            if not split.startswith("test"):
+            if not split.startswith("test") and (train or split != "train"):
                 raise ValueError(
                     f"{folder}: no {stem}.tsv (plain, gz, xz or bz2); {task.title} needs it, check --data_dir"
                 )

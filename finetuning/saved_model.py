@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,11 +26,12 @@ def save_model(
     *,
     tokenizer: PreTrainedTokenizerBase,
     recipe_name: str,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write full weights (as `pretraining.engines.engine.full_weights` gives them); the main rank's work.
 
     The directory loads with AutoModel and AutoTokenizer, and with --model_name_or_path; `head.safetensors` holds what
-    is not the encoder's.
+    is not the encoder's, and `head.json` its recipe and what else its use needs (`facts`: pooling, labels).
     """
     directory.mkdir(parents=True, exist_ok=True)
     encoder_module = model.get_submodule("encoder")
@@ -47,7 +49,16 @@ def save_model(
     head = {name: tensor.contiguous() for name, tensor in weights.items() if not name.startswith(ENCODER_PREFIX)}
     save_file(encoder, directory / "model.safetensors", metadata={"format": "pt"})
     save_file(head, directory / HEAD_WEIGHTS, metadata={"format": "pt"})
-    write_json(directory / HEAD_FACTS, {"recipe": recipe_name})
+    write_json(directory / HEAD_FACTS, {"recipe": recipe_name, **(facts or {})})
+
+
+def head_facts(directory: str | Path, recipe_name: str) -> dict[str, Any] | None:
+    """What head.json beside an encoder says; None when there is no head, or another recipe's."""
+    directory = Path(directory).expanduser()
+    if not (directory / HEAD_WEIGHTS).is_file():
+        return None
+    found: dict[str, Any] = read_json(directory / HEAD_FACTS)
+    return found if found["recipe"] == recipe_name else None
 
 
 def load_head(model: nn.Module, directory: str | Path, recipe_name: str) -> bool:
@@ -55,9 +66,9 @@ def load_head(model: nn.Module, directory: str | Path, recipe_name: str) -> bool
 
     Raises ValueError when its shapes do not fit.
     """
-    directory = Path(directory)
-    if not (directory / HEAD_WEIGHTS).is_file() or read_json(directory / HEAD_FACTS)["recipe"] != recipe_name:
+    if head_facts(directory, recipe_name) is None:
         return False
+    directory = Path(directory).expanduser()
     parameters = dict(model.named_parameters())
     for name, tensor in load_file(directory / HEAD_WEIGHTS).items():
         if name not in parameters or parameters[name].shape != tensor.shape:

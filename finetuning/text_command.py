@@ -18,6 +18,8 @@ from finetuning.labelled_text import LabelledText
 from finetuning.pair_template import row_limit
 from finetuning.recipe import FinetuningOptions, option
 from finetuning.result import Result
+from finetuning.saved_model import head_facts
+from finetuning.schedule import makes_updates
 from finetuning.stopping import Asked
 from finetuning.subset import subset
 from finetuning.text_preflight import inspect_texts
@@ -33,18 +35,25 @@ class TextOptions(FinetuningOptions):
 
     max_seq_length: int = option(128, "Longest row in tokens, special tokens included.")
     seeds: list[int] = option([], "Several seeds, each in a folder of its own; default: --seed alone.")  # noqa: RUF009
-    pooling: str = option("cls", "cls (first token), mean or max over the tokens that are not padding.")
+    pooling: str | None = option(
+        None, "cls (first token), mean or max over the real tokens; default: that of a head only evaluated, else cls."
+    )
     head_dropout: float | None = option(None, "Dropout before the linear head; default: the model's own.")
     truncation: str = option("head", "What stays of a long text: head, tail or head+tail.")
     label_smoothing: float = option(0.0, "Share of the target spread evenly over the classes.")
     balance_classes: bool = option(False, "Weigh every class alike in the loss, however rare.")
+
+    def __post_init__(self) -> None:
+        """A new head pools by its first token; only a saved one can say otherwise."""
+        if self.pooling is None and (makes_updates(self) or self.from_scratch):
+            self.pooling = "cls"
 
     def settings(self, longest: int) -> TextSettings:
         """The part that turns texts into rows, with rows of at most `longest` tokens."""
         return TextSettings(
             max_seq_length=longest,
             truncation=self.truncation,
-            pooling=self.pooling,
+            pooling=self.pooling or "cls",
             head_dropout=self.head_dropout,
             label_smoothing=self.label_smoothing,
             balance_classes=self.balance_classes,
@@ -68,6 +77,8 @@ def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks
     Returns the content of each seed's all_results.json. Files go to `directory`, or to its seed-N with several seeds.
     """
     options = replace(options, model_name_or_path=broadcast_json(model_name(options)))
+    head = saved_head(options, task.name)
+    options = replace(options, pooling=options.pooling or head.get("pooling", "cls"))
     recipe = build_recipe(task, options)
     preflight = inspect_texts(recipe)
     if options.strict and preflight.warnings:
@@ -76,7 +87,7 @@ def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds {seeds}: name each once")
     places = {seed: directory / f"seed-{seed}" if len(seeds) > 1 else directory for seed in seeds}
-    prepared = Prepared(recipe, preflight)
+    prepared = Prepared(recipe, preflight, {"pooling": options.pooling, "labels": list(task.labels)})
     found = [
         run_recipe(
             replace(options, seed=seed, seeds=[], output_dir=str(place)),
@@ -91,6 +102,13 @@ def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks
         runs = {f"seed {seed}": place for seed, place in places.items()}
         draw_curves(runs, directory / "curves.png", title=f"{task.name}, {len(seeds)} seeds", metric=recipe.metric)
     return found
+
+
+def saved_head(options: TextOptions, recipe_name: str) -> Mapping[str, Any]:
+    """What head.json says of the head that is going to be loaded; nothing where a new one is trained."""
+    if makes_updates(options) or options.from_scratch:
+        return {}
+    return head_facts(model_name(options), recipe_name) or {}
 
 
 def build_recipe(task: TextTask, options: TextOptions) -> TextRecipe:

@@ -41,7 +41,7 @@ class TextRecipe:
         metrics: Sequence[str] = ("accuracy",),
         task: GlueTask | None = None,
     ) -> None:
-        """`splits` has "train" and "validation"; `metrics` are the official ones, whose mean picks the best epoch.
+        """`splits`: "validation", and "train" if any; `metrics` are the official ones, whose mean picks the best epoch.
 
         Raises ValueError for settings out of range, for labels that training has not, and for half-labelled sets.
         """
@@ -52,6 +52,7 @@ class TextRecipe:
         self.metric = self.metrics[0] if len(self.metrics) == 1 else "combined_score"
         self.pad_id = tokenizer.pad_token_id
         self.class_of = {label: number for number, label in enumerate(self.labels)}
+        splits = {"train": (), **splits}
         self.examples = {split: by_id(examples, f"{name} {split}") for split, examples in splits.items()}
         self.encoded = {
             split: encode_split(f"{name} {split}", list(examples.values()), self.labels, tokenizer, settings)

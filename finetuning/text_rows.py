@@ -104,7 +104,7 @@ def _target(example: LabelledText, class_of: Mapping[str, int], source: str) -> 
             ) from error
     if example.label not in class_of:
         raise ValueError(
-            f"{source}: example {example.example_id} has the label {example.label!r}, which training has not "
-            f"({', '.join(class_of)}); check the label column"
+            f"{source}: example {example.example_id} has the label {example.label!r}, which the head or the training "
+            f"set has not ({', '.join(class_of)}); check the label column"
         )
     return class_of[example.label]

@@ -82,6 +82,31 @@ def test_scores_do_not_depend_on_the_evaluation_batch(files, tmp_path):
             assert results(out)[name] == pytest.approx(results(trained)[name], abs=1e-5)
 
 
+def test_a_saved_model_is_evaluated_with_its_own_pooling_and_labels_without_a_training_file(files, tmp_path, capsys):
+    """Labels that the validation set alone would put in another place; the training file is not named again."""
+    train, evaluated = tmp_path / "run", tmp_path / "again"
+    assert classification.main([*files, *FAST, "--pooling", "mean", "--output_dir", str(train)]) == 0
+    facts = json.loads((train / "best" / "head.json").read_text())
+    assert facts == {"recipe": "classification", "pooling": "mean", "labels": ["bad", "good"]}
+    good = write_reviews(tmp_path / "good.json", [row for row in reviews(37, seed=2) if row["label"] == "good"])
+    again = ["--model_name_or_path", str(train / "best"), "--num_train_epochs", "0", "--report_to", "none"]
+    named = ["--validation_file", files[5], "--test_file", good]
+    assert classification.main([*again, *named, "--output_dir", str(evaluated)]) == 0
+    for name in ("eval_accuracy", "eval_loss", "eval_expected_calibration_error"):
+        assert results(evaluated)[name] == pytest.approx(results(train)[name], abs=1e-5)
+    assert results(evaluated)["test_accuracy"] > 0.8
+    assert classification.main([*again, "--test_file", good, "--output_dir", str(tmp_path / "test")]) == 0
+    assert results(tmp_path / "test")["test_loss"] == pytest.approx(results(evaluated)["test_loss"], abs=1e-5)
+    other = write_reviews(tmp_path / "other.json", [{"id": "1", "text": "a day", "label": "mixed"}])
+    capsys.readouterr()
+    assert classification.main([*again, "--validation_file", other, "--output_dir", str(tmp_path / "other")]) == 2
+    assert "the label 'mixed', which the head or the training set has not (bad, good)" in capsys.readouterr().err
+    facts.pop("labels")
+    (train / "best" / "head.json").write_text(json.dumps(facts))
+    assert classification.main([*again, *named, "--output_dir", str(tmp_path / "old")]) == 2
+    assert "--train_file" in capsys.readouterr().err
+
+
 def test_an_interrupted_run_continues_to_the_same_result(files, tmp_path, monkeypatch):
     """With dropout; cut off in the second epoch, it takes up the end of the first."""
     arguments = [*files, *FAST, "--num_train_epochs", "3", "--save_model", "false"]

@@ -78,6 +78,12 @@ def test_the_validation_file_gets_the_same_predictions_through_the_test_path(dat
     assert submitted == validation
     right = sum(submitted[str(number)] == label for number, (_, label) in enumerate(rows))
     assert json.loads((out / "all_results.json").read_text())["eval_accuracy"] == pytest.approx(right / len(rows))
+    # The saved model scores the same without the training file.
+    (data / "SST-2" / "train.tsv").unlink()
+    again = ["--model_name_or_path", str(out / "best"), "--num_train_epochs", "0", "--output_dir", str(tmp_path / "b")]
+    assert glue.main([*arguments, *again]) == 0
+    found = [json.loads((place / "all_results.json").read_text())["eval_loss"] for place in (out, tmp_path / "b")]
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
 
 
 def test_mnli_is_a_start_for_three_tasks_and_only_when_asked_for(data, tmp_path):

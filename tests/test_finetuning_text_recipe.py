@@ -172,7 +172,7 @@ def test_bad_examples_are_refused(tokenizer):
     one = good["train"][0]
     cases = {
         "ids come more than once": {"train": [*good["train"], one]},
-        "which training has not": {"validation": [LabelledText("v", "a", label="neutral")]},
+        "which the head or the training set has not": {"validation": [LabelledText("v", "a", label="neutral")]},
         "train: 1 of 41 examples have no label": {"train": [*good["train"], LabelledText("x", "a")]},
         "test: 1 of 2 examples have no label": {"test": [one, LabelledText("x", "a")]},
         "validation: 1 of 1 examples have no label": {"validation": [LabelledText("x", "a")]},
