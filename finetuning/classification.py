@@ -14,7 +14,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.command import finish_world, given_files, open_world, output_directory
+from finetuning.command import finish_world, for_small_world, given_files, open_world, output_directory
 from finetuning.dataset_records import read_dataset
 from finetuning.exit_status import guarded
 from finetuning.labelled_text import (
@@ -59,7 +59,7 @@ class ClassificationOptions(TextOptions):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
-    options = parse_options(ClassificationOptions, argv, description=__doc__)
+    options = for_small_world(parse_options(ClassificationOptions, argv, description=__doc__))
     return guarded(lambda asked: run(options, asked), output_directory(options, "classification"))
 
 

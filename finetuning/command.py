@@ -34,6 +34,7 @@ from pretraining.ownership import Ownership
 from shards.small_world import write_small_world
 
 SMALL_WORLD = Path("runs/small_world")
+DATA_OPTIONS = ("train_file", "validation_file", "test_file", "dataset_name", "data")
 SMALL_WORLD_OPTIONS = {"learning_rate": 1e-3, "num_train_epochs": 8.0, "global_batch_rows": 16, "max_seq_length": 64}
 
 Options = TypeVar("Options", bound=FinetuningOptions)
@@ -86,7 +87,7 @@ def for_small_world(options: Options) -> Options:
 
     Names of two words in short sentences: rows are short, and a width of 128 wants a high learning rate.
     """
-    if options.train_file or options.validation_file or options.test_file or options.dataset_name:
+    if any(getattr(options, name, None) for name in DATA_OPTIONS):
         return options
     defaults = {one.name: one.default for one in fields(options)}
     left: dict[str, Any] = {

@@ -12,7 +12,7 @@ import torch
 from tiny_encoder import save_tiny_model
 from tiny_questions import WORDS, tiny_choices, tiny_questions
 
-from finetuning import multiple_choice, qa
+from finetuning import classification, multiple_choice, qa
 from finetuning.command import for_small_world
 from finetuning.run_log import read_journal
 from finetuning.squad import Answer
@@ -289,7 +289,9 @@ def test_the_chain_needs_its_data_and_qa_alone_a_paragraph(tmp_path, model, caps
     assert "multiple_choice.py --chain true" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("command", "score"), [(qa, "eval_f1"), (multiple_choice, "eval_accuracy")])
+@pytest.mark.parametrize(
+    ("command", "score"), [(qa, "eval_f1"), (multiple_choice, "eval_accuracy"), (classification, "eval_accuracy")]
+)
 def test_without_any_option_the_small_world_runs_from_the_default_run(tmp_path, monkeypatch, command, score):
     sizes = WorldSizes(documents=30, train=30, validation=10, test=10)
     monkeypatch.setattr("finetuning.command.write_small_world", lambda place: write_small_world(place, sizes=sizes))
@@ -307,6 +309,8 @@ def test_the_small_world_keeps_options_that_were_given():
     assert (options.num_train_epochs, options.learning_rate, options.seed) == (1, 1e-3, 3)
     assert for_small_world(qa.QAOptions(gradient_accumulation_steps=2)).global_batch_rows is None
     given = qa.QAOptions(train_file="f.json")
+    assert for_small_world(given) == given
+    given = classification.ClassificationOptions(data="folder")
     assert for_small_world(given) == given
 
 
