@@ -35,9 +35,10 @@ def draw_pairs(
 
     `sequence_keys` uint64, `lengths` (content tokens), `starts` (in the block) and `which_block` int64 [S];
     `document_starts` holds each block's starts, ascending and with 0; `block_tokens` int64 [num_blocks]. The cut is
-    drawn before the coin, so it tells nothing about the label. A false pair that its block cannot give (one document)
-    stays a true one of weight zero, and so does a sequence without two neighbouring tokens of one document. After
-    Devlin et al. 2019, section 3.1, with runs of tokens as "sentences".
+    drawn before the coin, so it tells nothing about the label. Where the block has no other document to draw from, the
+    sequence stays as it is with weight zero, whatever the coin says: weighing the true ones alone would make "true"
+    the likelier answer. So does a sequence without two neighbouring tokens of one document. After Devlin et al. 2019,
+    section 3.1, with runs of tokens as "sentences".
     """
     bases = np.cumsum(block_tokens) - block_tokens
     edges = np.concatenate([starts_in + base for starts_in, base in zip(document_starts, bases, strict=True)])
@@ -52,10 +53,10 @@ def draw_pairs(
     before = np.clip(begin - rest + 1, 0, limit)
     choices = before + np.maximum(limit - end, 0)
     wants_other = (mix(sequence_keys ^ _LABEL) >> np.uint64(63)).astype(bool)
-    is_false = wants_other & is_inside & (choices > 0)
+    is_usable = is_inside & (choices > 0)
+    is_false = wants_other & is_usable
     drawn = (mix(sequence_keys ^ _SOURCE) % np.maximum(choices, 1).astype(np.uint64)).astype(np.int64)
     sources = np.where(drawn < before, drawn, end + drawn - before)
-    is_usable = is_inside & (is_false | ~wants_other)
     return SentencePairs(
         junctions, np.where(is_false, sources, -1), is_false.astype(np.int64), is_usable.astype(np.float32)
     )

@@ -1,6 +1,7 @@
 from itertools import islice
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from shard_directories import vocabulary, write_directory
@@ -64,10 +65,24 @@ def test_half_of_the_pairs_are_true_and_the_cut_tells_nothing():
     assert 30 <= true.min() <= true.max() <= 91
 
 
-def test_a_block_of_one_document_keeps_half_of_its_true_pairs_only():
+def test_a_block_of_one_document_has_no_pair_to_learn_from():
     _, _, _, pairs = drawn(2000, 50, [5000], [np.array([0])])
     assert not pairs.labels.any()
-    assert 0.4 < pairs.weights.mean() < 0.6
+    assert not pairs.weights.any()
+    assert (pairs.sources == -1).all()
+
+
+@pytest.mark.parametrize("document_tokens", [900, 4_000, 17_000, 60_000])
+def test_half_of_the_weighed_pairs_are_true_however_long_the_documents(document_tokens):
+    blocks = [8_192] * 40
+    documents = [
+        np.unique(np.append(0, np.arange(-first % document_tokens, 8_192, document_tokens)))
+        for first in range(0, 40 * 8_192, 8_192)
+    ]
+    _, _, _, pairs = drawn(20_000, 120, blocks, documents)
+    weighed = pairs.weights > 0
+    assert weighed.sum() > 1_000
+    assert abs(pairs.labels[weighed].mean() - 0.5) < 0.04
 
 
 def test_the_stream_builds_the_pairs_it_draws(tmp_path):
