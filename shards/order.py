@@ -18,6 +18,11 @@ def lanes_for(global_batch_rows: int) -> int:
 
 def lanes_of(rank: int, world_size: int, num_lanes: int) -> range:
     """The lanes that a rank reads: contiguous, the first ranks one more where they do not divide."""
+    if world_size > MAX_LANES:
+        raise ValueError(
+            f"{world_size} ranks: an update has at most {MAX_LANES} lanes and a rank needs one, so at most {MAX_LANES} "
+            "ranks; use fewer ranks, each with a larger per_device_train_batch_size"
+        )
     if world_size > num_lanes:
         raise ValueError(
             f"{world_size} ranks for {num_lanes} lanes: a rank needs a lane; use a global_batch_rows with a divisor of "

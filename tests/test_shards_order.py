@@ -100,6 +100,13 @@ def test_more_ranks_than_lanes_are_refused_with_the_remedy():
         lanes_of(0, 64, 48)
 
 
+@pytest.mark.parametrize("lanes", [48, 256])
+def test_more_ranks_than_any_stream_has_lanes_are_refused_without_a_remedy_that_cannot_work(lanes):
+    with pytest.raises(ValueError, match=r"257 ranks: .* at most 256 ranks; use fewer ranks") as refusal:
+        lanes_of(0, 257, lanes)
+    assert "global_batch_rows" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(("batch", "lanes"), [(1, 1), (48, 48), (256, 256), (257, 1), (512, 256), (384, 192)])
 def test_lanes_are_the_largest_divisor_up_to_256(batch, lanes):
     assert lanes_for(batch) == lanes
