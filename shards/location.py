@@ -25,6 +25,7 @@ from urllib.request import (
 
 from shards.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Shard, read_manifest
 from shards.shard_check import Verify, check_shards, shards_of
+from shards.shard_file import hash_file
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
 MAX_TOKENIZER_BYTES = 1 << 28
@@ -69,12 +70,13 @@ class ShardLocation:
             check_shards(self.directory, self.manifest, verify, share)
 
     def fetch(self, shard: Shard) -> None:
-        """Bring a shard into the folder unless it is there; nothing but the manifest's bytes gets its name.
+        """Bring a shard into the folder unless it is there whole; nothing but the manifest's bytes gets its name.
 
+        A copy that was damaged where it lies, and that no size tells, is fetched again.
         OSError names an address that cannot be read, ValueError one whose content is not the manifest's.
         """
         path = self.directory / shard.name
-        if self.url is None or (path.is_file() and path.stat().st_size == shard.num_bytes):
+        if self.url is None or _is_whole(path, shard):
             return
         url = f"{self.url}/{quote(shard.name)}"
         try:
@@ -127,6 +129,10 @@ def open_location(location: str | Path | ShardLocation, cache_directory: Path | 
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise ValueError(f"shards {text!r} cannot be fetched ({error}): check the address and the network") from error
     return opened
+
+
+def _is_whole(path: Path, shard: Shard) -> bool:
+    return path.is_file() and path.stat().st_size == shard.num_bytes and hash_file(path) == shard.sha256
 
 
 def _download_if_there(url: str, path: Path) -> None:

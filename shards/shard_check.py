@@ -28,7 +28,9 @@ def check_shards(
         if problem := _problem(directory / shard.name, shard, verify):
             problems.append(f"{shard.name}: {problem}")
     known = {shard.name for shard in shards}
-    extra = {} if number else {path.name: path for path in directory.glob("*.tar*") if path.name not in known}
+    # A name that begins with a dot is a shard being written or fetched, or what a killed process left of one.
+    named = {path.name: path for path in directory.glob("*.tar*") if not path.name.startswith(".")}
+    extra = {} if number else {name: path for name, path in named.items() if name not in known}
     missing = {shard.num_bytes: shard.name for shard in shards if extra and not (directory / shard.name).is_file()}
     for name, path in sorted(extra.items()):
         was = missing.get(path.stat().st_size) if path.is_file() else None

@@ -72,6 +72,28 @@ def test_a_damaged_download_never_gets_the_shards_name(remote, tmp_path):
     assert not list(place.directory.glob("*train*"))
 
 
+def test_a_kept_shard_of_other_content_is_fetched_again(remote, tmp_path):
+    address, folder = remote
+    expected = first_batches(address, tmp_path / "cache")
+    (cached,) = (tmp_path / "cache").iterdir()
+    path = cached / "train-000000.tar"
+    content = bytearray(path.read_bytes())
+    content[700] ^= 1
+    path.write_bytes(content)
+    for got, want in zip(first_batches(address, tmp_path / "cache"), expected, strict=True):
+        np.testing.assert_array_equal(got.input_ids, want.input_ids)
+    assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
+def test_what_a_killed_download_left_is_no_extra_shard(remote, tmp_path):
+    place = open_location(remote[0], tmp_path / "cache")
+    (place.directory / ".train-000000.tar.4711.partial").write_bytes(b"half")
+    place.check("full")
+    (place.directory / "other.tar").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"other\.tar: not in the manifest"):
+        place.check("full")
+
+
 def test_a_transfer_that_breaks_off_is_told_from_a_wrong_file(tmp_path, monkeypatch):
     write_directory(tmp_path / "served")
     monkeypatch.setattr(location_module, "ATTEMPTS", 1)
