@@ -11,6 +11,7 @@ from pretraining.agreement import gather_json
 from pretraining.checkpoint import Checkpoint, defect
 from pretraining.engines.deepspeed_config import load_config, resolve_config
 from pretraining.engines.engine import check_ranks
+from pretraining.identity import check_same_run, identity_of
 from pretraining.position import position_from
 from pretraining.reporting import parse_reporters
 from shards.order import lanes_for, lanes_of
@@ -32,6 +33,7 @@ def find_problems(plan: Plan) -> list[str]:
     checks: list[Callable[[], object]] = [lambda name=name: getattr(plan, name) for name in PROPERTIES]  # type: ignore[misc]
     checks += [lambda: check_deepspeed(plan), lambda: check_data(plan), lambda: check_seed(plan)]
     checks += [lambda: check_ranks(plan.engine, plan.ranks), lambda: check_lanes(plan)]
+    checks += [lambda: check_same_run(Path(plan.options.output_dir), identity_of(plan))]
     checks += [lambda: parse_reporters(plan.options.report_to), lambda: check_resume(plan)]
     return list(dict.fromkeys(chain.from_iterable(gather_json(list(complaints(checks))))))
 

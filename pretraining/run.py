@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,8 @@ from pretraining.checkpoint import (
     set_later_aside,
 )
 from pretraining.engines.engine import Engine, build_engine
-from pretraining.files import read_json, write_json
+from pretraining.files import write_json
+from pretraining.identity import RUN_NAME, check_same_run, identity_of
 from pretraining.interruption import MARKER_NAME, Interruption
 from pretraining.journal import Journal
 from pretraining.ownership import Ownership
@@ -38,7 +38,6 @@ from shards.location import ShardLocation, open_location
 from shards.stream import MaskedStream
 
 SCHEMA_VERSION = 1
-RUN_NAME = "run.json"
 
 StopEarly = Callable[[dict[str, Any]], str | None]
 
@@ -197,33 +196,13 @@ class Run:
         if self.ranks.is_main:
             try:
                 self.ownership.take()
-                self._check_same_run()
+                identity = identity_of(self.plan)
+                check_same_run(self.directory, identity)
+                content = {"schema_version": SCHEMA_VERSION, "identity": identity, "shards": str(self.shards)}
+                write_json(self.directory / RUN_NAME, content)
             except (OSError, ValueError) as caught:
                 error = caught
         fail_together(error, "taking the output directory")
-
-    def _check_same_run(self) -> None:
-        """Refuse a directory that holds another run, naming what differs."""
-        path, mine = self.directory / RUN_NAME, self._identity()
-        if path.exists():
-            theirs = read_json(path)["identity"]
-            differing = sorted(key for key in mine if mine[key] != theirs.get(key))
-            if differing:
-                listed = "; ".join(
-                    f"{key}: {shortened(theirs.get(key))} there, {shortened(mine[key])} here" for key in differing
-                )
-                raise ValueError(
-                    f"{self.directory} holds another run ({listed}): use another --output_dir, or the same options"
-                )
-        elif any(self.directory.glob("checkpoints/step-*")):
-            raise ValueError(f"{self.directory} holds checkpoints but no {RUN_NAME}: use another --output_dir")
-        write_json(path, {"schema_version": SCHEMA_VERSION, "identity": mine, "shards": str(self.shards)})
-
-    def _identity(self) -> dict[str, Any]:
-        data = {name: [shard.sha256 for shard in split.shards] for name, split in self.plan.manifest.splits.items()}
-        tokenizer = self.plan.manifest.tokenizer.fingerprint
-        identity = {**self.options.identity(), "shards": data, "tokenizer": tokenizer}
-        return dict(json.loads(json.dumps(identity)))
 
     def _find_checkpoint(self) -> Checkpoint | None:
         wanted = self.options.resume_from_checkpoint
@@ -285,9 +264,3 @@ class Run:
             next_sentence=options.objective == "mlm+nsp",
             save_before_export=self.after_export is not None,
         )
-
-
-def shortened(value: Any) -> str:
-    """A value for a message: the sha256 of 30,000 shards would fill a megabyte."""
-    text = f"{value}"
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"

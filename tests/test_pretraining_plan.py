@@ -9,6 +9,7 @@ import torch
 from pretraining_runs import ROOT, TINY, write_shards
 
 from pretraining.environment import Ranks
+from pretraining.identity import RUN_NAME, identity_of
 from pretraining.length_schedule import parse_length_schedule, scheduled_rows
 from pretraining.memory_advice import OutOfMemory, advice, explained
 from pretraining.plan import Plan
@@ -144,6 +145,7 @@ def test_each_contradiction_names_its_remedy(plan, options, complaint):
 
 def test_the_table_says_what_will_be_done(plan):
     text = "\n".join(plan_lines(plan(deepspeed=zero(2))))
+    assert "cpu, fp32, attention sdpa" in text
     for part in ("DeepSpeed zero2", "torch adamw", "12 rows, 384 tokens", "3.5e+03, 7e+03", "GB a rank", "19 updates"):
         assert part in text
 
@@ -262,3 +264,13 @@ def test_a_source_model_that_cannot_read_the_shards_is_found_in_the_plan(plan, t
         BertConfig(**small, pad_token_id=0, **settings).save_pretrained(tmp_path)
         source = {"model": None, "config_overrides": None, "model_name_or_path": str(tmp_path)}
         assert complaint in "\n".join(find_problems(plan(**source)))
+
+
+def test_a_directory_of_another_run_is_found_in_the_plan_and_left_alone(plan, tmp_path):
+    here = plan(output_dir=str(tmp_path))
+    (tmp_path / RUN_NAME).write_text(json.dumps({"identity": identity_of(here)}))
+    before = (tmp_path / RUN_NAME).read_text()
+    assert find_problems(here) == []
+    other = "\n".join(find_problems(plan(output_dir=str(tmp_path), seed=3)))
+    assert "holds another run (seed: 0 there, 3 here)" in other
+    assert (tmp_path / RUN_NAME).read_text() == before
