@@ -27,6 +27,7 @@ from finetuning.labelled_text import (
     read_examples,
     read_splits,
 )
+from finetuning.option_conflicts import require_beside
 from finetuning.recipe import option
 from finetuning.record_files import OnBadText
 from finetuning.schedule import makes_updates
@@ -98,6 +99,7 @@ def _read(options: ClassificationOptions, ranks: Ranks) -> Mapping[str, list[Lab
         raise ValueError(
             f"{' and '.join([*ways, *(f'--{split}_file' for split in named)])}: name the data one way only"
         )
+    require_beside(options, "dataset_name", ("dataset_config_name",))
     bad_text: OnBadText = "replace" if options.on_bad_text == "replace" else "stop"
     if options.data:
         return read_splits(options.data, columns=options.columns, on_bad_text=bad_text)

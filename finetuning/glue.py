@@ -22,6 +22,7 @@ from finetuning.exit_status import guarded
 from finetuning.glue_table import glue_rows, write_table
 from finetuning.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue
 from finetuning.labelled_text import LabelledText
+from finetuning.option_conflicts import FILE_OPTIONS, refuse_beside
 from finetuning.recipe import option
 from finetuning.schedule import makes_updates
 from finetuning.stopping import Asked
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: GlueOptions, asked: Asked) -> int:
     """The command for parsed options: every task asked for, then the table."""
     tasks = tasks_of(options)
+    refuse_idle(options, tasks)
     ranks = open_world(options)
     directory = output_directory(options, "glue")
     places = {task.name: directory if len(tasks) == 1 else directory / task.name for task in tasks}
@@ -80,6 +82,17 @@ def tasks_of(options: GlueOptions) -> list[GlueTask]:
     if unknown or not named or len(set(named)) < len(named):
         raise ValueError(f"--task_name {options.task_name}: use each of {', '.join(GLUE_TASKS)} once, or all")
     return [GLUE_TASKS[name] for name in named]
+
+
+def refuse_idle(options: GlueOptions, tasks: Sequence[GlueTask]) -> None:
+    """ValueError for options that would change nothing here."""
+    refuse_beside(options, "data_dir", ("dataset_name",))
+    refuse_beside(options, "task_name", (*FILE_OPTIONS, "dataset_config_name"))
+    if options.mnli_checkpoint is not None and not any(task.name in STARTED_FROM_MNLI for task in tasks):
+        raise ValueError(
+            f"--mnli_checkpoint {options.mnli_checkpoint} and --task_name {options.task_name}: only "
+            f"{', '.join(STARTED_FROM_MNLI)} start from it; drop one of the two"
+        )
 
 
 def read_splits(task: GlueTask, options: GlueOptions) -> Mapping[str, list[LabelledText]] | None:

@@ -29,6 +29,7 @@ from finetuning.command import (
     run_recipe,
 )
 from finetuning.exit_status import guarded
+from finetuning.option_conflicts import FILE_OPTIONS, refuse_beside, require_beside
 from finetuning.pair_template import row_limit
 from finetuning.preflight import Preflight, note_label_balance, note_shared_texts
 from finetuning.qa import QAOptions
@@ -61,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: MultipleChoiceOptions, asked: Asked) -> int:
     """The command for parsed options."""
+    refuse_beside(options, "dataset_name", (*FILE_OPTIONS, "context_file"))
+    require_beside(options, "dataset_name", ("dataset_config_name",))
+    require_beside(options, "chain", ("qa_model_name_or_path", "qa_learning_rate", "qa_num_train_epochs"))
     ranks = open_world(options)
     files = {} if options.dataset_name else given_files(options, "multiple_choice", ranks)
 
@@ -96,6 +100,7 @@ def prepare(
     recipe = ChoiceRecipe(splits, tokenizer, max_seq_length=limit, unlabelled=unlabelled)
     for name, counts in recipe.counts.items():
         found.note(f"{name}_overlong_share", counts.cut / counts.choices)
+    found.refuse_if(strict=options.strict)
     return Prepared(recipe, found)
 
 

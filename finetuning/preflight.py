@@ -21,6 +21,11 @@ class Preflight:
         if warning and value:
             self.warnings.append(warning)
 
+    def refuse_if(self, *, strict: bool) -> None:
+        """ValueError with the warnings where --strict forbids them."""
+        if strict and self.warnings:
+            raise ValueError(f"--strict, and the preflight warns: {'; '.join(self.warnings)}")
+
     def lines(self) -> list[str]:
         """The warnings, then the figures that are not zero."""
         shown = [

@@ -25,6 +25,7 @@ from finetuning.command import (
     run_recipe,
 )
 from finetuning.exit_status import guarded
+from finetuning.option_conflicts import FILE_OPTIONS, refuse_beside, require_beside
 from finetuning.pair_template import row_limit
 from finetuning.preflight import Preflight, note_shared_texts
 from finetuning.qa_recipe import QARecipe, QASettings
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: QAOptions, asked: Asked) -> int:
     """The command for parsed options."""
+    refuse_beside(options, "dataset_name", (*FILE_OPTIONS, "context_file"))
+    require_beside(options, "dataset_name", ("dataset_config_name",))
     ranks = open_world(options)
     files = {} if options.dataset_name else given_files(options, "qa", ranks)
     run_recipe(options, "qa", lambda tokenizer, config: prepare(options, files, tokenizer, config), asked=asked)

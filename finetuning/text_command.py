@@ -81,8 +81,7 @@ def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks
     options = replace(options, pooling=options.pooling or head.get("pooling", "cls"))
     recipe = build_recipe(task, options)
     preflight = inspect_texts(recipe)
-    if options.strict and preflight.warnings:
-        raise ValueError(f"--strict, and the preflight warns: {'; '.join(preflight.warnings)}")
+    preflight.refuse_if(strict=options.strict)
     seeds = options.seeds or [options.seed]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds {seeds}: name each once")

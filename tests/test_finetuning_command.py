@@ -177,7 +177,9 @@ def test_mistakes_end_with_a_message_and_status_2(tmp_path, model, capsys):
         ({"train_file": train, "answer_language": "de"}, "--answer_language de"),
         ({"train_file": train, "max_train_samples": 0}, "use 1 or more"),
         ({"train_file": train, "model_name_or_path": "./nowhere"}, "no such directory"),
-        ({"train_file": train, "dataset_name": "nobody/nothing"}, "neither cache nor hub has it"),
+        ({"train_file": train, "dataset_name": "set"}, "--dataset_name and --train_file"),
+        ({"train_file": train, "dataset_config_name": "c"}, "--dataset_config_name c does nothing without"),
+        ({"dataset_name": "nobody/nothing"}, "neither cache nor hub has it"),
     ]
     for values, message in cases:
         assert qa.main(arguments(model, **values)) == 2
@@ -212,7 +214,7 @@ def test_without_a_model_the_command_that_makes_one_is_named(tmp_path, capsys):
     assert "python launch/pretrain.py" in capsys.readouterr().err
 
 
-def test_multiple_choice_writes_its_choices(tmp_path, model):
+def test_multiple_choice_writes_its_choices(tmp_path, model, capsys):
     for split, number in (("train", 40), ("validation", 15)):
         rows = [
             {
@@ -226,6 +228,10 @@ def test_multiple_choice_writes_its_choices(tmp_path, model):
         ]
         (tmp_path / f"{split}.json").write_text(json.dumps(rows))
     given = arguments(model, train_file="train.json", validation_file="validation.json")
+    assert multiple_choice.main([*given, "--qa_learning_rate", "1"]) == 2
+    assert "--qa_learning_rate 1.0 does nothing without --chain" in capsys.readouterr().err
+    assert multiple_choice.main([*given, "--test_file", "train.json", "--strict", "true"]) == 2
+    assert "texts stand both in train and in test" in capsys.readouterr().err
     assert multiple_choice.main(given) == 0
     assert 0 <= results(tmp_path / "out")["eval_accuracy"] <= 1
     assert len((tmp_path / "out" / "prediction.csv").read_text("utf-8").splitlines()) == 16

@@ -105,6 +105,9 @@ def test_mnli_is_a_start_for_three_tasks_and_only_when_asked_for(data, tmp_path)
         (["--task_name", "rte,ret"], "--task_name rte,ret"),
         (["--task_name", "rte", "--data_dir", "nowhere"], "no train.tsv"),
         (["--task_name", "all", "--data_dir", "nowhere"], "holds none of CoLA"),
+        (["--task_name", "rte", "--data_dir", "g", "--dataset_name", "z"], "--data_dir and --dataset_name"),
+        (["--task_name", "rte", "--data_dir", "g", "--train_file", "x"], "--task_name and --train_file"),
+        (["--task_name", "sst2", "--data_dir", "g", "--mnli_checkpoint", "m"], "--mnli_checkpoint m and --task_name"),
     ],
 )
 def test_refusals(arguments, message, capsys, tmp_path, monkeypatch):
