@@ -36,6 +36,7 @@ SUFFIX_FORMATS: dict[str, Format] = {
     ".tar": "tar",
     ".zip": "zip",
 }
+TEXT_SUFFIXES = (".txt", ".text", ".md")
 SAVED_DATASET_FILES = ("dataset_dict.json", "state.json")
 HEAD_BYTES = 512
 READ_BUFFER_BYTES = 1 << 18
@@ -139,13 +140,17 @@ def detect_format(name: str, head: bytes) -> Format:
         return "zip"
     if head[257:262] == b"ustar":
         return "tar"
-    by_name = SUFFIX_FORMATS.get(name_suffix(name))
+    suffix = name_suffix(name)
+    by_name = SUFFIX_FORMATS.get(suffix)
     if by_name in ("parquet", "zip") and head:
         raise ValueError(f"{name} is no {by_name} file: its first bytes are {head[:4]!r}; is it whole?")
     if by_name is not None and by_name != "text":
         return by_name
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<doc "):
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(b"<doc "):
         return "wikiextractor"
+    if start.startswith(b'{"') and suffix not in TEXT_SUFFIXES:  # as WikiExtractor --json names and writes them
+        return "json_lines"
     if by_name is None and b"\0" in head:
         raise ValueError(
             f"{name} has a suffix without a reader and is not text: name it {', '.join(SUFFIX_FORMATS)[2:]}"

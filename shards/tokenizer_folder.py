@@ -13,7 +13,7 @@ import numpy as np
 from shards.build_options import BuildOptions
 from shards.documents import DocumentReader
 from shards.sources import Source
-from shards.vocabulary import load_tokenizer, save_tokenizer, special_ids, train_vocabulary
+from shards.vocabulary import load_tokenizer, save_tokenizer, special_ids, train_vocabulary, vocabulary_length
 
 TOKENIZER_FOLDER = "tokenizer"
 MOST_SAMPLED_SOURCES = 256
@@ -36,6 +36,12 @@ def prepare_tokenizer(directory: Path, options: BuildOptions, sources: list[Sour
                 vocab_size=options.trained_vocab_size,
                 lowercase=options.lowercase,
             )
+            if vocabulary_length(tokenizer) > options.trained_vocab_size:
+                logger.warning(
+                    "--vocab_size %d gave a vocabulary of %d: so many are single characters (or bytes) and special tokens",
+                    options.trained_vocab_size,
+                    vocabulary_length(tokenizer),
+                )
         special_ids(tokenizer)
         save_tokenizer(tokenizer, directory)
     return load_tokenizer(str(directory))

@@ -120,6 +120,17 @@ def test_files_in_an_archive_may_be_compressed_and_a_cut_one_is_refused_by_name(
             read(path)
 
 
+@pytest.mark.parametrize("name", ["wiki_00", "wiki_00.bz2", "w.tar", "w.zip"])
+def test_json_lines_without_a_suffix_are_told_by_their_first_bytes(tmp_path, name):
+    data = b"\n" + json_lines(TEXTS)
+    make = {"wiki_00": bytes, "wiki_00.bz2": bz2.compress, "w.tar": tar, "w.zip": zipped}[name]
+    archive = name.startswith("w.")
+    (tmp_path / name).write_bytes(make({"AA/wiki_00": data, "wiki_01": data} if archive else data))
+    assert read(tmp_path / name) == TEXTS * (2 if archive else 1)
+    (tmp_path / "note.txt").write_bytes(data)
+    assert read(tmp_path / "note.txt") == [data.decode()]
+
+
 def test_tsv_is_not_quoted_and_a_number_names_a_column_without_header(tmp_path):
     (tmp_path / "a.tsv").write_text('1\tsays "yes\n2\tno\n', encoding="utf-8")
     assert read(tmp_path / "a.tsv", text_column="1") == ['says "yes', "no"]

@@ -6,7 +6,8 @@ import pytest
 
 from shards.build_options import BuildOptions
 from shards.sources import find_sources
-from shards.tokenizer_folder import sample_texts
+from shards.tokenizer_folder import prepare_tokenizer, sample_texts
+from shards.vocabulary import vocabulary_length
 
 
 @pytest.mark.parametrize("document", ["file", "line"])
@@ -25,3 +26,12 @@ def test_every_source_has_the_same_share_of_bytes_whatever_its_letters(tmp_path,
         shares[number] += len(text.encode())
     assert sum(shares) <= 1_000_000
     assert min(shares) > 333_333 - 4
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_bpe"])
+def test_a_vocabulary_that_cannot_be_as_small_as_asked_for_is_said_with_both_sizes(tmp_path, caplog, kind):
+    (tmp_path / "a.txt").write_text("".join(map(chr, range(0x4E00, 0x4E80))) + "abcdefghijklmnopqrstuvwxyz" * 9)
+    options = BuildOptions(input=[str(tmp_path)], output_dir="out", vocab_size=64, vocabulary=kind)
+    tokenizer = prepare_tokenizer(tmp_path / "tokenizer", options, find_sources(options.input))
+    assert vocabulary_length(tokenizer) > 64
+    assert f"--vocab_size 64 gave a vocabulary of {vocabulary_length(tokenizer)}" in caplog.text
