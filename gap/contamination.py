@@ -49,19 +49,26 @@ def corpus_hits(shards: Path, wanted: Hashes) -> NDArray[np.bool_]:
     return hits
 
 
-def contaminated_ids(texts: Mapping[str, str], shards: Path) -> list[str]:
-    """Ids of the texts at least half of whose runs of 13 tokens stand in the corpus; texts under 13 tokens never do."""
+def contaminated_ids(tasks: Mapping[str, Mapping[str, str]], shards: Path) -> dict[str, list[str]]:
+    """By task the ids of its texts at least half of whose runs of 13 tokens stand in the corpus, in one pass over it.
+
+    Texts under 13 tokens never do.
+    """
     tokenizer = load_tokenizer(str(shards / read_manifest(shards).tokenizer.path))
     runs = {
-        name: run_hashes(np.array(ids, dtype=np.int64))
+        (task, name): run_hashes(np.array(ids, dtype=np.int64))
+        for task, texts in tasks.items()
         for name, ids in zip(texts, token_ids(tokenizer, list(texts.values())), strict=True)
     }
     wanted = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *runs.values()]))
+    found: dict[str, list[str]] = {task: [] for task in tasks}
     if not len(wanted):
-        return []
+        return found
     hits = corpus_hits(shards, wanted)
-    shares = {name: hits[np.searchsorted(wanted, own)].mean() for name, own in runs.items() if len(own)}
-    return [name for name, share in shares.items() if share >= CONTAMINATED_SHARE]
+    for (task, name), own in runs.items():
+        if len(own) and hits[np.searchsorted(wanted, own)].mean() >= CONTAMINATED_SHARE:
+            found[task].append(name)
+    return found
 
 
 def passages(data: TaskData) -> dict[str, str]:
@@ -79,22 +86,48 @@ def passages(data: TaskData) -> dict[str, str]:
     }
 
 
-def write_contaminated(directory: Path, data: TaskData, shards: Path) -> int:
-    """Look once a task and corpus, keep the ids in DIRECTORY/contamination/TASK.json; returns how many there are."""
-    path = directory / "contamination" / f"{data.spec.name}.json"
-    manifest = read_manifest(shards)
-    corpus = [shard.sha256 for shard in manifest.split("train").shards]
-    known = read_json(path) if path.is_file() else {}
-    if known.get("data") == data.digest and known.get("corpus") == corpus:
-        return len(known["ids"])
-    ids: Sequence[str] = contaminated_ids(passages(data), shards)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"schema_version": SCHEMA_VERSION, "data": data.digest, "corpus": corpus, "ids": list(ids)}
-    write_json(path, content)
-    return len(ids)
+def write_contaminated(directory: Path, tasks: Sequence[TaskData], shards: Path) -> dict[str, int]:
+    """Look once a task and corpus, keep the ids in DIRECTORY/contamination/TASK.json; returns how many, by task."""
+    corpus = [shard.sha256 for shard in read_manifest(shards).split("train").shards]
+    known = {data.spec.name: _read(directory, data.spec.name) for data in tasks}
+    new = [
+        data
+        for data in tasks
+        if (known[data.spec.name].get("data"), known[data.spec.name].get("corpus")) != (data.digest, corpus)
+    ]
+    found = contaminated_ids({data.spec.name: passages(data) for data in new}, shards) if new else {}
+    for data in new:
+        _write(directory, data, corpus=corpus, ids=found[data.spec.name])
+    return {name: len(found.get(name, content.get("ids", []))) for name, content in known.items()}
+
+
+def write_not_searched(directory: Path, tasks: Sequence[TaskData], reason: str) -> None:
+    """Keep why nobody looked, unless these very examples were looked for before."""
+    for data in tasks:
+        known = _read(directory, data.spec.name)
+        if known.get("data") != data.digest or known.get("corpus") is None:
+            _write(directory, data, corpus=None, ids=[], reason=reason)
 
 
 def read_contaminated(directory: Path, task: str) -> set[str]:
     """The ids that were found in the corpus; none when nobody looked."""
+    return set(_read(directory, task).get("ids", []))
+
+
+def not_searched(directory: Path, task: str) -> str | None:
+    """Why nobody looked; None where the corpus was searched."""
+    content = _read(directory, task)
+    if not content:
+        return "no search is on record"
+    return None if content["corpus"] is not None else str(content["reason"])
+
+
+def _read(directory: Path, task: str) -> dict[str, Any]:
     path = directory / "contamination" / f"{task}.json"
-    return set(read_json(path)["ids"]) if path.is_file() else set()
+    return read_json(path) if path.is_file() else {}
+
+
+def _write(directory: Path, data: TaskData, **content: Any) -> None:
+    path = directory / "contamination" / f"{data.spec.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"schema_version": SCHEMA_VERSION, "data": data.digest, **content})

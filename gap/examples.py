@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,12 @@ class ExampleTable:
     ids: tuple[str, ...]  # of the N examples
 
 
-def tabulate_examples(metric: str, cells: Sequence[Records]) -> ExampleTable:
+def tabulate_examples(metric: str, cells: Sequence[Records], contaminated_ids: Collection[str] = ()) -> ExampleTable:
     """Join the predictions of M cells by example id.
 
-    Raises ValueError when the cells were not scored on the same examples with the same labels and clusters.
+    An example is contaminated if its id is named, or a cell's record says so: the corpus may have been searched after
+    the first cells. Raises ValueError when the cells were not scored on the same examples with the same labels and
+    clusters.
     """
     ids = sorted(cells[0])
     for number, records in enumerate(cells):
@@ -46,7 +48,9 @@ def tabulate_examples(metric: str, cells: Sequence[Records]) -> ExampleTable:
     names = [str(record.get("cluster", name)) for name, record in zip(ids, first, strict=True)]
     clusters = np.unique(names, return_inverse=True)[1]
     scores = np.array([[records[name]["score"] for name in ids] for records in cells], dtype=np.float32)
-    contaminated = np.array([bool(record.get("contaminated")) for record in first])
+    contaminated = np.array(
+        [name in contaminated_ids or any(records[name].get("contaminated") for records in cells) for name in ids]
+    )
     corpus = metric in CORPUS_METRICS and all("label" in record and "prediction" in record for record in first)
     if not corpus:
         evaluate, units = _mean_of(scores, clusters)

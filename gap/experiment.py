@@ -11,7 +11,7 @@ from typing import Any
 
 from finetuning.encoder import load_config
 from gap.analysis import analyse
-from gap.contamination import write_contaminated
+from gap.contamination import write_contaminated, write_not_searched
 from gap.estimate import estimated_seconds, time_rows, work_of
 from gap.jobs import (
     SCORES_NAME,
@@ -138,13 +138,23 @@ def outlook(
     return Outlook(len(cells), len(left) - len(cells), len(finished), seconds, devices, price_per_hour, currency)
 
 
-def write_list(jobs: JobList, data: Mapping[str, TaskData], directory: Path, shards: Path | None, say: Say) -> None:
-    """Look for contamination, then write cells.json: from here on workers can begin."""
-    for name, one in data.items():
-        if shards is not None:
-            found = write_contaminated(directory, one, shards)
+def write_list(
+    jobs: JobList,
+    data: Mapping[str, TaskData],
+    directory: Path,
+    shards: Path | None,
+    say: Say,
+    *,
+    no_shards: str = "the shards of the series are not known: name them with --shards",
+) -> None:
+    """Look for contamination (without shards, keep why not), then write cells.json: from here on workers can begin."""
+    if shards is None:
+        write_not_searched(directory, list(data.values()), no_shards)
+    else:
+        for name, found in write_contaminated(directory, list(data.values()), shards).items():
             if found:
-                say(f"warning: {found} of {len(one.scored)} scored examples of {name} stand in the pretraining corpus")
+                number = len(data[name].scored)
+                say(f"warning: {found} of {number} scored examples of {name} stand in the pretraining corpus")
     write_jobs(directory, jobs)
 
 

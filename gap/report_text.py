@@ -154,17 +154,7 @@ def _detail_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part]
         value = task.loss_rank_correlation
         told = "" if value is None else f"Rank correlation of loss and score: {value:.2f}. A good predictor is near -1."
         yield Part("Validation loss against score", told, chart=charts["loss"])
-    if task.contaminated_examples:
-        rows = [
-            (one.name, f"{100 * one.score.value:.1f}", f"{100 * one.score_without_contaminated:.1f}")
-            for one in task.checkpoints
-            if one.score_without_contaminated is not None
-        ]
-        yield Part(
-            "Contamination",
-            f"{task.contaminated_examples} examples have text that was found in the pretraining corpus.",
-            table=Table(("checkpoint", "score", "without them"), rows, frozenset({1, 2})),
-        )
+    yield _contamination_part(task)
     if task.peeking_gain is not None:
         yield Part(
             text="Picking learning rate and epochs on the scored examples would have shown "
@@ -182,3 +172,20 @@ def _detail_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part]
     for note in task.notes:
         yield Part(text=note)
     yield Part("", table=cell_table(task), folded=f"All {runs} cells")
+
+
+def _contamination_part(task: TaskResult) -> Part:
+    """How many scored texts stand in the pretraining corpus and what they do to the scores, or why nobody knows."""
+    if task.contaminated_examples:
+        rows = [
+            (one.name, f"{100 * one.score.value:.1f}", f"{100 * one.score_without_contaminated:.1f}")
+            for one in task.checkpoints
+            if one.score_without_contaminated is not None
+        ]
+        told = f"{task.contaminated_examples} examples have text that was found in the pretraining corpus."
+        table = Table(("checkpoint", "score", "without them"), rows, frozenset({1, 2})) if rows else None
+        return Part("Contamination", told, table=table)
+    if task.contamination_not_searched is None:
+        return Part("Contamination", "The pretraining corpus was searched: no scored text was found in it.")
+    told = f"The pretraining corpus was not searched for the scored texts: {task.contamination_not_searched}."
+    return Part("Contamination", told)

@@ -124,6 +124,7 @@ class TaskResult:
     loss_rank_correlation: float | None
     peeking_gain: float | None
     contaminated_examples: int
+    contamination_not_searched: str | None  # why nobody looked in the pretraining corpus; None: searched
     answer: str
     notes: tuple[str, ...]
 

@@ -62,6 +62,7 @@ def analyse_task(study: TaskStudy, prices: Prices) -> TaskResult:
         loss_rank_correlation=_loss_correlation(checkpoints),
         peeking_gain=float(np.mean(peeked)) if peeked else None,
         contaminated_examples=0 if table.examples is None else int(table.examples.contaminated.sum()),
+        contamination_not_searched=table.not_searched,
         answer=answer_text(
             table.task,
             gap,

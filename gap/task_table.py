@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gap.bootstrap import Draws, Resampling, resample
+from gap.contamination import not_searched, read_contaminated
 from gap.examples import ExampleTable, tabulate_examples
 from gap.scores import Cell, read_predictions
 from gap.variance import Floats, SeedGrid
@@ -50,6 +51,7 @@ class TaskTable:
     cells: tuple[Cell, ...]
     examples: ExampleTable | None
     notes: tuple[str, ...]
+    not_searched: str | None = None  # why nobody looked for the examples in the pretraining corpus; None: searched
 
     @property
     def cell_scores(self) -> Floats:
@@ -116,10 +118,20 @@ def tabulate(task: str, cells: Sequence[Cell], folder: Path) -> TaskTable:
         grids.append(SeedGrid(tuple(pretraining), tuple(finetuning), tuple(range(start, len(ordered)))))
     examples = None
     if all(cell.predictions for cell in ordered):
-        examples = tabulate_examples(metrics[0], [read_predictions(folder / str(cell.predictions)) for cell in ordered])
+        records = [read_predictions(folder / str(cell.predictions)) for cell in ordered]
+        examples = tabulate_examples(metrics[0], records, read_contaminated(folder, task))
     else:
         notes.append("some cells have no per-example predictions: the examples are held fixed, intervals are too short")
-    return TaskTable(task, metrics[0], tuple(checkpoints), tuple(grids), tuple(ordered), examples, tuple(notes))
+    return TaskTable(
+        task,
+        metrics[0],
+        tuple(checkpoints),
+        tuple(grids),
+        tuple(ordered),
+        examples,
+        tuple(notes),
+        not_searched(folder, task),
+    )
 
 
 def describe(checkpoint: Checkpoint) -> str:

@@ -160,8 +160,11 @@ def prepare(
         devices = max(ranks.world_size, len(devices_of(options.max_parallel)))
         print(outlook(jobs, data, directory, devices=devices, **options.price()).line(), flush=True)
         owner.take()
-        shards = Path(options.shards) if options.shards else shards_of(paths[0])
-        write_list(jobs, data, directory, shards if options.contamination else None, print)
+        if options.contamination:
+            shards = Path(options.shards) if options.shards else shards_of(paths[0])
+            write_list(jobs, data, directory, shards, print)
+        else:
+            write_list(jobs, data, directory, None, print, no_shards="--contamination false")
     barrier()
     close_process_group()
     return jobs

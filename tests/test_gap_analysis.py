@@ -11,6 +11,7 @@ import pytest
 from simulated_scores import BUDGETS, SimulatedStudy, expected_score, series_rows, write_study
 
 from gap.analysis import analyse, analysis_json
+from gap.report import write_report
 from gap.results import Analysis, TaskResult
 from gap.series import Prices
 
@@ -145,6 +146,22 @@ def test_what_was_reached_before_the_first_budget_is_censored_below(tmp_path: Pa
     task = analyse(made.scores, draws=DRAWS).tasks[0]
     half = task.curves[0].crossings[0]
     assert (half.state, half.tokens, half.low_open) == ("already_reached", None, True)
+
+
+def test_what_is_found_in_the_corpus_after_the_cells_reaches_the_report(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    for kind, budget in (("raw", 0), ("annealed", 1000)):
+        made.add("qa", kind, budget, 0.5)
+    first = analyse(made.scores, draws=DRAWS)
+    assert "was not searched for the scored texts: no search is on record" in write_report(first, tmp_path).read_text()
+    (tmp_path / "contamination").mkdir()
+    path = tmp_path / "contamination" / "qa.json"
+    for ids, told in (([], "was searched: no scored text"), (["question-3", "question-4", "gone"], "2 examples have")):
+        path.write_text(json.dumps({"schema_version": 1, "data": "x", "corpus": ["y"], "ids": ids}))
+        found = analyse(made.scores, draws=DRAWS)
+        assert told in write_report(found, tmp_path).read_text()
+    assert found.tasks[0].contaminated_examples == 2
+    assert found.tasks[0].checkpoints[0].score_without_contaminated is not None
 
 
 def test_the_score_without_contaminated_examples_stands_beside_it(tmp_path: Path) -> None:

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from tiny_gap import write_questions, write_texts
 
-from gap.contamination import RUN_TOKENS, contaminated_ids, passages, read_contaminated, run_hashes, write_contaminated
+from gap import contamination
+from gap.contamination import (
+    RUN_TOKENS,
+    contaminated_ids,
+    corpus_hits,
+    not_searched,
+    passages,
+    read_contaminated,
+    run_hashes,
+    write_contaminated,
+    write_not_searched,
+)
 from gap.tasks import TaskSpec, read_task
 from shards.build_options import BuildOptions
 from shards.building import build_shards
@@ -53,23 +64,43 @@ def test_copies_are_found_and_new_texts_are_not(corpus):
     texts |= {f"new{i}": " ".join(generator.choices(LETTERS, k=60)) for i in range(50)}
     texts["half"] = documents[5][:40] + " " + " ".join(generator.choices(LETTERS, k=60))
     texts["short"] = documents[7][:9]
-    found = set(contaminated_ids(texts, shards))
+    found = set(contaminated_ids({"task": texts}, shards)["task"])
     assert not {name for name in found if not name.startswith("copy")}
     assert len(found) >= 0.95 * len(documents)  # the validation split is not trained on
 
 
-def test_it_is_looked_up_once_a_task_and_corpus(corpus, tmp_path, monkeypatch):
+def two_tasks(folder, copied):
+    found = []
+    for name in ("texts", "more"):
+        train = write_texts(folder / name / "train.json", 8, seed=1)
+        test = write_texts(folder / name / "test.json", 4, seed=2)
+        rows = json.loads(test.read_text())
+        rows[2 if name == "texts" else 3]["text"] = copied
+        test.write_text(json.dumps(rows))
+        found.append(read_task(TaskSpec(name, "classification", f"{train}+{test}")))
+    return found
+
+
+def test_it_is_looked_up_once_a_task_and_corpus_and_once_for_all_tasks(corpus, tmp_path, monkeypatch):
     shards, documents = corpus
-    train, test = write_texts(tmp_path / "train.json", 8, seed=1), write_texts(tmp_path / "test.json", 4, seed=2)
-    rows = json.loads(test.read_text())
-    rows[2]["text"] = documents[0]
-    test.write_text(json.dumps(rows))
-    data = read_task(TaskSpec("texts", "classification", f"{train}+{test}"))
-    assert write_contaminated(tmp_path / "out", data, shards) == 1
-    assert read_contaminated(tmp_path / "out", "texts") == {"t2-2"}
-    monkeypatch.setattr("gap.contamination.contaminated_ids", None)
-    assert write_contaminated(tmp_path / "out", data, shards) == 1
-    assert read_contaminated(tmp_path / "out", "other") == set()
+    tasks, out, passes = two_tasks(tmp_path, documents[0]), tmp_path / "out", []
+    monkeypatch.setattr(contamination, "corpus_hits", lambda *words: passes.append(1) or corpus_hits(*words))
+    assert write_contaminated(out, tasks, shards) == {"texts": 1, "more": 1}
+    assert len(passes) == 1
+    assert [read_contaminated(out, name) for name in ("texts", "more", "other")] == [{"t2-2"}, {"t2-3"}, set()]
+    assert write_contaminated(out, tasks, shards) == {"texts": 1, "more": 1}
+    assert len(passes) == 1
+
+
+def test_why_nobody_looked_is_kept_until_somebody_does(corpus, tmp_path):
+    shards, documents = corpus
+    tasks, out = two_tasks(tmp_path, documents[0]), tmp_path / "out"
+    assert not_searched(out, "texts") == "no search is on record"
+    write_not_searched(out, tasks, "no shards")
+    assert (not_searched(out, "texts"), read_contaminated(out, "texts")) == ("no shards", set())
+    write_contaminated(out, tasks, shards)
+    write_not_searched(out, tasks, "--contamination false")
+    assert (not_searched(out, "texts"), read_contaminated(out, "texts")) == (None, {"t2-2"})
 
 
 def test_the_passage_of_a_question_is_its_context(tmp_path):
