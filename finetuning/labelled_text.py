@@ -159,6 +159,11 @@ def content(example: LabelledText) -> str:
     return example.text if example.text_pair is None else f"{example.text}\x00{example.text_pair}"
 
 
+def is_blank(example: LabelledText) -> bool:
+    """Whether the text, or one of a pair, is empty or white space."""
+    return not example.text.strip() or (example.text_pair is not None and not example.text_pair.strip())
+
+
 def content_key(example: LabelledText) -> str:
     """What makes two examples copies of each other: the text and the pair, blanks and case aside."""
     return "\x00".join(" ".join(part.split()).casefold() for part in (example.text, example.text_pair or ""))

@@ -14,7 +14,7 @@ def refuse_beside(options: Any, name: str, others: Sequence[str]) -> None:
         return
     for other in others:
         if getattr(options, other) is not None:
-            raise ValueError(f"--{name} and --{other}: name the data one way only, drop one of the two")
+            raise ValueError(f"--{name} and --{other}: the data are named one way only; drop --{other}")
 
 
 def require_beside(options: Any, name: str, others: Sequence[str]) -> None:

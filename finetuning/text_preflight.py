@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finetuning.labelled_text import LabelledText, content
+from finetuning.labelled_text import LabelledText, content, is_blank
 from finetuning.preflight import Preflight, note_label_balance, note_shared_texts, shared_groups
 from finetuning.text_recipe import TextRecipe
 
@@ -12,7 +12,7 @@ MUCH_CUT = 0.2
 
 
 def inspect_texts(recipe: TextRecipe) -> Preflight:
-    """Overlong share, label balance, copies within and between splits, and the score of a constant answer."""
+    """Overlong and blank texts, label balance, copies within and between splits, the score of a constant answer."""
     found = Preflight()
     for split, encoded in recipe.encoded.items():
         total = len(encoded.features)
@@ -24,6 +24,8 @@ def inspect_texts(recipe: TextRecipe) -> Preflight:
                 f"{share:.1%} of {split} is longer than --max_seq_length {recipe.settings.max_seq_length} and is cut "
                 f"(--truncation {recipe.settings.truncation})"
             )
+        blank = sum(is_blank(one) for one in recipe.examples[split].values())
+        found.note(f"{split}_blank_texts", blank, f"{blank} of {total} texts of {split} are blank")
     texts = {split: [content(one) for one in examples.values()] for split, examples in recipe.examples.items()}
     note_shared_texts(found, texts)
     _note_contradictions(found, recipe.examples["train"])

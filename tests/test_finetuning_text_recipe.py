@@ -198,7 +198,18 @@ def test_preflight_says_what_misleads(tokenizer):
     assert found.figures["preflight_train_contradicting_texts"] == 1
     assert found.figures["preflight_train_overlong_share"] == pytest.approx(1 / 43)
     assert 0.5 <= found.figures["preflight_validation_majority_accuracy"] < 1
+    assert found.figures["preflight_test_blank_texts"] == 0
     assert any("both in train and in test" in line for line in found.lines())
+
+
+def test_blank_texts_are_counted_and_said_aloud(tokenizer):
+    examples = splits()
+    examples["train"] += [LabelledText("a", " \n", label="bad"), LabelledText("b", "a day", "", label="good")]
+    found = inspect_texts(recipe_of(tokenizer, examples))
+    assert found.figures["preflight_train_blank_texts"] == 2
+    assert "2 of 42 texts of train are blank" in found.warnings
+    with pytest.raises(ValueError, match="--strict, and the preflight warns: 2 of 42 texts"):
+        found.refuse_if(strict=True)
 
 
 def test_a_validation_set_that_is_the_test_set_is_said_aloud(tokenizer):
