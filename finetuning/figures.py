@@ -1,9 +1,10 @@
-"""Pictures of runs: curves over updates from journals, seeds or learning rates overlaid, and reliability diagrams."""
+"""Pictures of runs: curves over updates from journals, runs or settings overlaid, and reliability diagrams."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from finetuning.metrics import expected_calibration_error, reliability
 from finetuning.run_log import JOURNAL_NAME, read_journal
 
 DOTS_PER_INCH = 120
-MOST_LEGEND_ENTRIES = 12
+MOST_LEGEND_ENTRIES = 40  # more settings cannot be told apart by colour either
+MOST_INSIDE, LONGEST_INSIDE = 6, 40  # legend entries, and characters of one, that leave room for the curves
+FAINT: dict[str, Any] = {"alpha": 0.25, "linewidth": 0.8}
 
 Line = Mapping[str, Any]
 
@@ -71,28 +74,50 @@ def cumulative_mean(values: ArrayLike, updates: ArrayLike, epoch_ends: ArrayLike
     return means
 
 
-def draw_curves(runs: Mapping[str, Path], path: Path, *, title: str, metric: str | None = None) -> None:
-    """One PNG of one run or several overlaid (label -> output directory).
+def mean_over_runs(curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Mean of several ([N] updates, [N] values) at the updates that all have: a run that ended early ends the mean."""
+    shared = reduce(np.intersect1d, [np.asarray(updates, dtype=np.int64) for updates, _ in curves])
+    values = [np.asarray(found, dtype=np.float64)[np.isin(updates, shared)] for updates, found in curves]
+    return shared, np.mean(values, axis=0)
+
+
+def draw_curves(
+    runs: Mapping[str, Path | Sequence[Path]], path: Path, *, title: str, metric: str | None = None
+) -> None:
+    """One PNG of one run or several overlaid (label -> output directory, or those of the seeds of one setting).
 
     Loss and measures per update (pale) with their cumulative mean, the learning rate, and the validation after each
-    epoch: `metric` without eval_, by default the accuracy or else the loss.
+    epoch: `metric` without eval_, by default the accuracy or else the loss. Of several seeds the cumulative means are
+    pale, and the mean over the seeds stands out.
     """
-    curves = {label: curves_of(read_journal(directory / JOURNAL_NAME)) for label, directory in runs.items()}
-    measures = list(dict.fromkeys(name for one in curves.values() for name in one.measures))
-    scored = sorted({name for one in curves.values() for name in one.validations})
+    places = {label: [found] if isinstance(found, Path) else list(found) for label, found in runs.items()}
+    curves = {label: [curves_of(read_journal(one / JOURNAL_NAME)) for one in some] for label, some in places.items()}
+    every = [one for some in curves.values() for one in some]
+    measures = list(dict.fromkeys(name for one in every for name in one.measures))
+    scored = sorted({name for one in every for name in one.validations})
     panels = [*measures, "learning_rate", *(["validation"] if scored else [])]
-    figure = Figure(figsize=(6 * min(2, len(panels)), 3.4 * -(-len(panels) // 2)), layout="constrained")
-    axes = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False).ravel()
-    colours = colormaps["viridis"](np.linspace(0, 0.85, len(curves)))
+    colours = dict(zip(curves, _colours(len(curves)), strict=True))
+    handles = _legend(curves, colours, validated="eval_loss" in scored)
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, int(12 / (0.08 * longest + 0.6)))
+    outside = len(handles) > MOST_INSIDE or longest > LONGEST_INSIDE
+    rows = -(-len(panels) // 2)
+    height = 3.4 * rows + (0.2 * -(-len(handles) // columns) if outside else 0.0)
+    figure = Figure(figsize=(6 * min(2, len(panels)), height), layout="constrained")
+    axes = figure.subplots(rows, min(2, len(panels)), squeeze=False).ravel()
+    name = _validation_metric(scored, metric)
     for axis, panel in zip(axes, panels, strict=False):
-        for (label, one), colour in zip(curves.items(), colours, strict=True):
-            _draw_panel(axis, panel, label, one, colour, metric=_validation_metric(scored, metric))
+        for label, some in curves.items():
+            _draw_panel(axis, panel, some, colours[label], metric=name)
         axis.set_xlabel("update")
-        axis.set_ylabel(_validation_metric(scored, metric) if panel == "validation" else panel.replace("_", " "))
+        axis.set_ylabel(name if panel == "validation" else panel.replace("_", " "))
         axis.grid(alpha=0.3)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    axes[0].legend(handles=_legend(curves, colours, validated="eval_loss" in scored), fontsize="small")
+    if outside:
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize="small")
+    else:
+        axes[0].legend(handles=handles, fontsize="small")
     figure.suptitle(title)
     _save(figure, path)
 
@@ -120,33 +145,63 @@ def draw_reliability(logits: ArrayLike, labels: ArrayLike, path: Path, *, title:
     _save(figure, path)
 
 
-def _draw_panel(axis: Axes, panel: str, label: str, one: Curves, colour: Any, *, metric: str) -> None:
+def _draw_panel(axis: Axes, panel: str, runs: Sequence[Curves], colour: Any, *, metric: str) -> None:
     if panel == "validation":
-        if metric in one.validations:
-            axis.plot(one.validation_updates, one.validations[metric], "o-", color=colour, label=label)
+        _draw_lines(axis, [(one.validation_updates, one.validations.get(metric)) for one in runs], colour, "o-")
     elif panel == "learning_rate":
-        axis.plot(one.updates, one.values.get(panel, np.full(len(one.updates), np.nan)), color=colour, label=label)
-    elif panel in one.values:
-        axis.plot(one.updates, one.values[panel], color=colour, alpha=0.25, linewidth=0.8)
-        means = cumulative_mean(one.values[panel], one.updates, one.validation_updates)
-        axis.plot(one.updates, means, color=colour, label=label)
-        if panel == "loss" and "eval_loss" in one.validations:
-            axis.plot(one.validation_updates, one.validations["eval_loss"], "x--", color=colour)
+        _draw_lines(axis, [(one.updates, one.values.get(panel)) for one in runs[:1]], colour, "-")
+    else:
+        found = [one for one in runs if panel in one.values]
+        if len(found) == 1:
+            axis.plot(found[0].updates, found[0].values[panel], color=colour, **FAINT)
+        means = [cumulative_mean(one.values[panel], one.updates, one.validation_updates) for one in found]
+        _draw_lines(axis, [(one.updates, mean) for one, mean in zip(found, means, strict=True)], colour, "-")
+        if panel == "loss":
+            validated = [(one.validation_updates, one.validations.get("eval_loss")) for one in runs]
+            _draw_lines(axis, validated, colour, "x--", each=False)
 
 
-def _legend(curves: Mapping[str, Curves], colours: NDArray[Any], *, validated: bool) -> list[Line2D]:
-    """What the lines of the first panel, the loss, are: the runs by colour, or the two lines of one, and the dashed."""
+def _draw_lines(
+    axis: Axes, lines: Sequence[tuple[NDArray[Any], NDArray[Any] | None]], colour: Any, style: str, *, each: bool = True
+) -> None:
+    """One line as it is; of several their mean, and each pale."""
+    drawn = [(updates, values) for updates, values in lines if values is not None and len(updates)]
+    if len(drawn) > 1:
+        for updates, values in drawn if each else []:
+            axis.plot(updates, values, color=colour, **FAINT)
+        drawn = [mean_over_runs(drawn)]
+    for updates, values in drawn:
+        axis.plot(updates, values, style, color=colour)
+
+
+def _colours(number: int) -> list[Any]:
+    """As many colours as can be told apart, or nearly."""
+    if number == 1:
+        return [colormaps["viridis"](0.0)]
+    table = "tab10" if number <= 10 else "tab20"
+    return [colormaps[table](i) if number <= 20 else colormaps["nipy_spectral"](i / number) for i in range(number)]
+
+
+def _legend(curves: Mapping[str, Sequence[Curves]], colours: Mapping[str, Any], *, validated: bool) -> list[Line2D]:
+    """What the lines of the first panel, the loss, are: the settings by colour, or the lines of one, and the dashed."""
     handles: list[Line2D] = []
-    if len(curves) == 1:
+    alone = len(curves) == 1
+    colour: Any = next(iter(colours.values())) if alone else "grey"
+    if not alone and len(curves) <= MOST_LEGEND_ENTRIES:
+        handles += [Line2D([], [], color=colours[label], label=label) for label in curves]
+    if any(len(some) > 1 for some in curves.values()):
+        handles.append(Line2D([], [], color=colour, label="each seed: mean since the epoch began", **FAINT))
+        if alone:
+            handles.append(Line2D([], [], color=colour, label="mean over seeds"))
+    elif alone:
         handles += [
-            Line2D([], [], color=colours[0], alpha=0.25, linewidth=0.8, label="each update"),
-            Line2D([], [], color=colours[0], label="mean since the epoch began"),
+            Line2D([], [], color=colour, label="each update", **FAINT),
+            Line2D([], [], color=colour, label="mean since the epoch began"),
         ]
-    elif len(curves) <= MOST_LEGEND_ENTRIES:
-        handles += [Line2D([], [], color=colour, label=label) for label, colour in zip(curves, colours, strict=True)]
     if validated:
-        colour = colours[0] if len(curves) == 1 else "grey"
         handles.append(Line2D([], [], color=colour, linestyle="--", marker="x", label="validation"))
+    if not alone and len(curves) > MOST_LEGEND_ENTRIES:
+        handles.append(Line2D([], [], linestyle="", label=f"{len(curves)} settings: see the table for their names"))
     return handles
 
 

@@ -50,7 +50,14 @@ class Sweep:
 
     def told(self, cell: Cell) -> str:
         """A cell in words: the options that vary and the seed."""
-        return ", ".join([*(f"{name}={self.rows[cell.row][name]}" for name in self.varied), f"seed={cell.seed}"])
+        return ", ".join([*self._varied_of(cell.row), f"seed={cell.seed}"])
+
+    def setting(self, row: int) -> str:
+        """A row in words."""
+        return ", ".join(self._varied_of(row)) or self.recipe
+
+    def _varied_of(self, row: int) -> list[str]:
+        return [f"{name}={self.rows[row][name]}" for name in self.varied]
 
     def reference(self, row: int) -> int:
         """The row that a row is compared with: the baseline, or where tasks vary its options on the same task."""

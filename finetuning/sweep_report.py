@@ -88,8 +88,10 @@ def report(sweep: Sweep, output_dir: Path, *, compare_with: str, log: SweepLog) 
     write_text(output_dir / "sweep.csv", as_csv(rows))
     write_text(output_dir / "sweep.md", text)
     log.say(text)
-    places = {sweep.told(cell): cell_directory(output_dir, cell) for cell in sweep.cells}
-    drawn = {label: place for label, place in places.items() if (place / JOURNAL_NAME).is_file()}
+    drawn: dict[str, list[Path]] = {}
+    for cell in sweep.cells:
+        if (cell_directory(output_dir, cell) / JOURNAL_NAME).is_file():
+            drawn.setdefault(sweep.setting(cell.row), []).append(cell_directory(output_dir, cell))
     if drawn:
         metric = next(name for name in metrics if name).removeprefix("eval_")
         draw_curves(drawn, output_dir / "curves.png", title=f"{sweep.recipe} sweep", metric=metric)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from finetuning.figures import cumulative_mean, curves_of, draw_curves, draw_reliability
+from finetuning.figures import cumulative_mean, curves_of, draw_curves, draw_reliability, mean_over_runs
 
 LINES = [
     {"update": 1, "loss": 1.0, "accuracy": 0.0, "learning_rate": 0.1, "gradient_norm": 1.0},
@@ -78,3 +78,27 @@ def test_every_line_of_the_loss_is_in_the_legend(tmp_path, monkeypatch, runs, en
     legend = axis.get_legend()
     assert [text.get_text() for text in legend.get_texts()] == entries
     assert {line.get_linestyle() for line in axis.get_lines()} == {line.get_linestyle() for line in legend.get_lines()}
+
+
+def test_the_mean_over_seeds_ends_with_the_first_that_ends():
+    updates, means = mean_over_runs([([1, 2, 3], [1.0, 2.0, 3.0]), ([1, 2], [3.0, 4.0])])
+    assert (updates.tolist(), means.tolist()) == ([1, 2], [2.0, 3.0])
+
+
+def test_a_grid_with_seeds_has_one_line_and_one_legend_entry_a_setting(tmp_path, monkeypatch):
+    """Sixteen settings times three seeds: 48 lines in one colour scale and no legend said nothing."""
+    settings = {f"setting {number}": [tmp_path / f"{number}-{seed}" for seed in range(3)] for number in range(16)}
+    for places in settings.values():
+        for place in places:
+            write_journal(place)
+    figures = []
+    monkeypatch.setattr("finetuning.figures._save", lambda figure, path: figures.append(figure))
+    draw_curves(settings, tmp_path / "curves.png", title="t")
+    texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert texts == [*settings, "each seed: mean since the epoch began", "validation"]
+    strong = [
+        line for line in figures[0].axes[0].get_lines() if line.get_alpha() is None and line.get_linestyle() == "-"
+    ]
+    assert len({str(line.get_color()) for line in strong}) == len(strong) == 16
+    expected = cumulative_mean([1.0, 3.0, np.nan, 8.0], [1, 2, 3, 4], [2, 4])
+    assert np.array_equal(strong[0].get_ydata(), expected, equal_nan=True)
