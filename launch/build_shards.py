@@ -49,12 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def progress_reporter(bar: tqdm) -> Callable[[dict[str, int]], None]:
     """A callback that moves the bar by bytes read from disk and shows text per second and tokens."""
-    started, first_text_bytes = time.monotonic(), 0
+    is_first, started, first_text_bytes = True, 0.0, 0
 
     def report(counts: dict[str, int]) -> None:
-        nonlocal started, first_text_bytes
-        if bar.n == 0:
-            started, first_text_bytes = time.monotonic(), counts["text_bytes"]
+        nonlocal is_first, started, first_text_bytes
+        if is_first:
+            is_first, started, first_text_bytes = False, time.monotonic(), counts["text_bytes"]
             bar.initial = counts["bytes_read"]
         seconds = max(time.monotonic() - started, 1e-9)
         rate = (counts["text_bytes"] - first_text_bytes) / 1e6 / seconds

@@ -46,6 +46,7 @@ class DocumentReader:
     def __init__(self, rules: TextRules | None = None) -> None:
         self.rules = rules or TextRules()
         self.raw: BinaryIO | None = None
+        self.dataset_bytes = 0
 
     @property
     def changed(self) -> Counter[str]:
@@ -54,15 +55,15 @@ class DocumentReader:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of the current source's file read so far."""
-        return self.raw.tell() if self.raw is not None and not self.raw.closed else 0
+        """Bytes of the current source's file read so far; of a saved dataset the share of its rows, 0 of others."""
+        return self.raw.tell() if self.raw is not None and not self.raw.closed else self.dataset_bytes
 
     def read(self, source: Source) -> Iterator[str]:
         """Documents of one source, blank ones included.
 
         Raises ValueError naming the file, the place and the remedy for anything that cannot be read as its format says.
         """
-        has_text = False
+        has_text, self.dataset_bytes = False, 0
         for text in self.read_dataset(source) if source.dataset else self.read_file(source):
             has_text = has_text or bool(text.strip())
             yield text
@@ -183,11 +184,12 @@ class DocumentReader:
     def read_dataset(self, source: Source) -> Iterator[str]:
         """The text column of a dataset: one that `save_to_disk` wrote, or a name to be streamed."""
         column = self.rules.text_column
-        rows = open_dataset(source)
+        rows, num_rows = open_dataset(source)
         names = getattr(rows, "column_names", None)
         if names is not None and column not in names:
             raise ValueError(f"{source.name} has no column {column!r}: name one of {names} with --text_column")
-        for row in rows:
+        for number, row in enumerate(rows, start=1):
+            self.dataset_bytes = source.bytes * number // num_rows if num_rows else 0
             if column not in row:
                 raise ValueError(f"{source.name} has no column {column!r}: name one of {list(row)} with --text_column")
             yield from column_texts([row[column]], source.name, column)
@@ -221,8 +223,11 @@ def column_texts(values: list[Any], name: str, column: str) -> Iterator[str]:
         yield value or ""
 
 
-def open_dataset(source: Source) -> Any:
-    """Open a saved dataset (its `train` split where it has several) or stream `NAME[:CONFIG[:SPLIT]]`."""
+def open_dataset(source: Source) -> tuple[Any, int]:
+    """Open a saved dataset (its `train` split where it has several) or stream `NAME[:CONFIG[:SPLIT]]`.
+
+    Returns the rows and how many they are, 0 where unknown.
+    """
     import datasets
 
     if Path(source.path).is_dir() and not source.name.startswith("datasets:"):
@@ -234,10 +239,10 @@ def open_dataset(source: Source) -> Any:
                 )
             saved = saved["train"]
         names = saved.column_names
-        return saved.to_iterable_dataset() if names else saved
+        return saved.to_iterable_dataset() if names else saved, len(saved)
     name, config, split = [*source.path.split(":"), "", ""][:3]
     try:
-        return datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+        return datasets.load_dataset(name, config or None, split=split or "train", streaming=True), 0
     except (OSError, ValueError) as error:
         raise ValueError(f"dataset {name} cannot be streamed ({error}): check its name, or give local files") from error
 

@@ -38,7 +38,7 @@ def prepare_tokenizer(directory: Path, options: BuildOptions, sources: list[Sour
             )
             if vocabulary_length(tokenizer) > options.trained_vocab_size:
                 logger.warning(
-                    "--vocab_size %d gave a vocabulary of %d: so many are single characters (or bytes) and special tokens",
+                    "--vocab_size %d gave a vocabulary of %d: characters (or bytes) and special tokens are as many",
                     options.trained_vocab_size,
                     vocabulary_length(tokenizer),
                 )

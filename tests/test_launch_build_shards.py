@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import random
 import sqlite3
@@ -12,8 +13,9 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from tqdm import tqdm
 
-from launch.build_shards import main
+from launch.build_shards import main, progress_reporter
 from shards.build_state import BuildState
 from shards.manifest import read_manifest
 from shards.shard_check import check_shards
@@ -86,6 +88,17 @@ def test_an_output_directory_that_cannot_be_used_is_answered_in_one_line(corpus,
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith(f"error: {cause}: --output_dir")
         assert "room on its disk" in error
+
+
+def test_the_bar_shows_a_speed_where_no_bytes_on_disk_are_known(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr("launch.build_shards.time.monotonic", lambda: float(next(clock)))
+    bar = tqdm(disable=False, file=io.StringIO())
+    report = progress_reporter(bar)
+    for chunk in range(1, 4):
+        report({"bytes_read": 0, "bytes_total": 0, "text_bytes": chunk * 1_000_000, "tokens": chunk})
+    assert bar.total is None
+    assert bar.postfix.startswith("0.67 MB text/s")  # the first chunk starts the clock; 2 MB in 3 s since
 
 
 def test_it_runs_as_a_script_from_any_directory(corpus, tmp_path, project_root):

@@ -191,6 +191,18 @@ def test_saved_and_streamed_datasets(tmp_path):
     assert read(f"datasets:{tmp_path / 'hub'}") == TEXTS
 
 
+def test_how_much_of_a_saved_dataset_is_read_is_told_by_its_rows(tmp_path):
+    import datasets
+
+    datasets.Dataset.from_dict({"text": TEXTS + TEXTS[:1]}).save_to_disk(tmp_path / "saved")
+    (source,) = find_sources([str(tmp_path / "saved")])
+    reader = DocumentReader()
+    assert [reader.bytes_read for _ in reader.read(source)] == [source.bytes * row // 4 for row in (1, 2, 3, 4)]
+    (tmp_path / "a.txt").write_text("")
+    (blank,) = find_sources([str(tmp_path / "a.txt")])
+    assert [reader.bytes_read for _ in reader.read(blank)] == [0]
+
+
 def test_bytes_that_are_not_utf8_stop_naming_file_and_offset_or_are_replaced_and_counted(tmp_path):
     path = tmp_path / "latin.txt"
     path.write_bytes(b"good line\nbad \xe9 line\n")
