@@ -38,6 +38,7 @@ from pretraining.plan_table import plan_lines
 from pretraining.position import Interrupted
 from pretraining.run import Run
 from pretraining.settings import PretrainingOptions, option, with_defaults
+from pretraining.source_tokenizer import check_source_tokenizer
 from pretraining.training import NotFinite
 from pretraining.training_data import prepare_shards
 from pretraining.verbosity import quiet_libraries
@@ -90,7 +91,7 @@ def pretrain(options: Options, ranks: Ranks) -> int:
     init_process_group(ranks, device, always=options.deepspeed is not None and not options.dry_run)
     shards = open_location(prepare_shards(options, ranks))
     plan = Plan(options, shards.manifest, ranks, device)
-    if not announce(plan):
+    if not announce(plan, shards):
         return WRONG_OPTIONS
     if options.dry_run:
         return 0
@@ -138,14 +139,20 @@ def watch_gap(options: Options, plan: Plan, shards: ShardLocation) -> GapWatch |
     )
 
 
-def announce(plan: Plan) -> bool:
+def announce(plan: Plan, shards: ShardLocation) -> bool:
     """Print the plan; False when it contradicts itself."""
-    problems = find_problems(plan)
+    problems, warning = find_problems(plan), None
+    try:
+        if source := plan.options.model_name_or_path:
+            warning = check_source_tokenizer(source, shards.directory / shards.manifest.tokenizer.path)
+    except ValueError as error:
+        problems.append(str(error))
     if plan.ranks.is_main:
         for problem in problems:
             print(f"contradiction: {problem}", file=sys.stderr)
         if not problems:
-            print("\n".join([*plan_lines(plan), *(f"   warning  {text}" for text in find_warnings(plan))]), flush=True)
+            warnings = [*find_warnings(plan), *([warning] if warning else [])]
+            print("\n".join([*plan_lines(plan), *(f"   warning  {text}" for text in warnings)]), flush=True)
     return not problems
 
 
