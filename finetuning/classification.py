@@ -28,8 +28,8 @@ from finetuning.labelled_text import (
     read_splits,
 )
 from finetuning.option_conflicts import require_beside
+from finetuning.question_sets import bad_text
 from finetuning.recipe import option
-from finetuning.record_files import OnBadText
 from finetuning.schedule import makes_updates
 from finetuning.stopping import Asked
 from finetuning.text_command import TextOptions, TextTask, run_task, saved_head
@@ -49,7 +49,6 @@ class ClassificationOptions(TextOptions):
     text_pair_column: str | None = option(None, "Column of the second text.")
     label_column: str | None = option(None, "Column of the label.")
     id_column: str | None = option(None, "Column of the example's id; default: the row's number.")
-    on_bad_text: str = option("stop", "Text that is not UTF-8: stop, or replace and count.")
     selection_metric: str = option("accuracy", f"Picks the best epoch: {', '.join(METRICS)}.")
 
     @property
@@ -77,8 +76,6 @@ def read_task(options: ClassificationOptions, ranks: Ranks) -> TextTask:
     """The examples that the options name; the classes are those of a head only evaluated, else of the training set."""
     if options.selection_metric not in METRICS:
         raise ValueError(f"--selection_metric {options.selection_metric}: use one of {', '.join(METRICS)}")
-    if options.on_bad_text not in ("stop", "replace"):
-        raise ValueError(f"--on_bad_text {options.on_bad_text}: use stop or replace")
     splits = dict(_read(options, ranks))
     head = saved_head(options, "classification")
     if "train" not in splits and (makes_updates(options) or "labels" not in head):
@@ -100,9 +97,9 @@ def _read(options: ClassificationOptions, ranks: Ranks) -> Mapping[str, list[Lab
             f"{' and '.join([*ways, *(f'--{split}_file' for split in named)])}: name the data one way only"
         )
     require_beside(options, "dataset_name", ("dataset_config_name",))
-    bad_text: OnBadText = "replace" if options.on_bad_text == "replace" else "stop"
+    bad = bad_text(options.on_bad_text)
     if options.data:
-        return read_splits(options.data, columns=options.columns, on_bad_text=bad_text)
+        return read_splits(options.data, columns=options.columns, on_bad_text=bad)
     if options.dataset_name:
         found = read_dataset(options.dataset_name, options.dataset_config_name)
         splits = {SPLIT_NAMES.get(split, split): rows for split, rows in found.items()}
@@ -112,7 +109,7 @@ def _read(options: ClassificationOptions, ranks: Ranks) -> Mapping[str, list[Lab
             if split in SPLIT_NAMES.values()
         }
     named = given_files(options, "classification", ranks)
-    return {split: read_examples(file, columns=options.columns, on_bad_text=bad_text) for split, file in named.items()}
+    return {split: read_examples(file, columns=options.columns, on_bad_text=bad) for split, file in named.items()}
 
 
 if __name__ == "__main__":

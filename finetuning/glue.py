@@ -23,6 +23,7 @@ from finetuning.glue_table import glue_rows, write_table
 from finetuning.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue
 from finetuning.labelled_text import LabelledText
 from finetuning.option_conflicts import FILE_OPTIONS, refuse_beside
+from finetuning.question_sets import bad_text
 from finetuning.recipe import option
 from finetuning.schedule import makes_updates
 from finetuning.stopping import Asked
@@ -106,7 +107,7 @@ def read_splits(task: GlueTask, options: GlueOptions) -> Mapping[str, list[Label
     several = options.task_name is not None and options.task_name.strip().lower() == "all"
     if several and not (Path(options.data_dir) / task.folder).is_dir():
         return None
-    return read_glue(task, options.data_dir, train=makes_updates(options))
+    return read_glue(task, options.data_dir, train=makes_updates(options), on_bad_text=bad_text(options.on_bad_text))
 
 
 def run_glue_task(

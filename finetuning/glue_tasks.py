@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetuning.labelled_text import Columns, LabelledText, from_records
-from finetuning.record_files import COMPRESSIONS, read_records
+from finetuning.record_files import COMPRESSIONS, OnBadText, read_records
 
 ENTAILMENT = ("entailment", "not_entailment")
 BINARY = ("0", "1")
@@ -127,7 +127,9 @@ DATASET_SPLITS = {
 STARTED_FROM_MNLI = ("rte", "mrpc", "stsb")
 
 
-def read_glue(task: GlueTask, directory: str | Path, *, train: bool = True) -> dict[str, list[LabelledText]]:
+def read_glue(
+    task: GlueTask, directory: str | Path, *, train: bool = True, on_bad_text: OnBadText = "stop"
+) -> dict[str, list[LabelledText]]:
     """Split -> examples from the official TSV files (plain, gz, xz or bz2) in DIRECTORY or DIRECTORY/<task's folder>.
 
     dev must be there, train too unless `train` is False; test files need not. Ids are those of the file's index
@@ -146,7 +148,9 @@ def read_glue(task: GlueTask, directory: str | Path, *, train: bool = True) -> d
             continue
         is_test = split.startswith("test")
         names = None if is_test or not task.headerless else task.headerless
-        records = read_records(file, columns=names, malformed="drop" if task.ragged else "stop")
+        records = read_records(
+            file, columns=names, malformed="drop" if task.ragged else "stop", on_bad_text=on_bad_text
+        )
         columns = Columns(task.columns.text, task.columns.text_pair, None if is_test else task.columns.label)
         id_column = next((name for name in ("index", "id") if name in records[0]), None)
         splits[split] = from_records(

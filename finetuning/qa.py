@@ -46,7 +46,6 @@ class QAOptions(FinetuningOptions):
     """Options of extractive question answering."""
 
     context_file: str | None = option(None, "Two-stage data: the JSON list of paragraphs that the rows number.")
-    on_bad_text: str = option("stop", "Text that is not UTF-8: stop, or replace and count.")
     doc_stride: int = option(128, "Overlap of neighbouring windows in tokens (in the original BERT: the step).")
     n_best_size: int = option(20, "Candidates kept for each question.")
     max_answer_length: int = option(30, "Longest answer in tokens.")

@@ -120,6 +120,7 @@ class FinetuningOptions:
     max_seq_length: int = option(384, "Longest row in tokens, special tokens included.")
     max_train_samples: int | None = option(None, "Use only N training examples, chosen by a hash of their ids.")
     max_eval_samples: int | None = option(None, "The same for the validation and the test examples.")
+    on_bad_text: str = option("stop", "Text that is not UTF-8: stop, or replace and count.")
     strict: bool = option(False, "Refuse input that the preflight would otherwise repair or drop.")
 
     num_train_epochs: float = option(3.0, "Passes over the training rows; 0 only evaluates.")

@@ -53,7 +53,8 @@ class TextRecipe:
         self.pad_id = tokenizer.pad_token_id
         self.class_of = {label: number for number, label in enumerate(self.labels)}
         splits = {"train": (), **splits}
-        self.examples = {split: by_id(examples, f"{name} {split}") for split, examples in splits.items()}
+        remedy = ", or name another column with --id_column" if task is None else ""
+        self.examples = {split: by_id(examples, f"{name} {split}", remedy) for split, examples in splits.items()}
         self.encoded = {
             split: encode_split(f"{name} {split}", list(examples.values()), self.labels, tokenizer, settings)
             for split, examples in self.examples.items()

@@ -70,13 +70,13 @@ def class_weights(examples: Sequence[LabelledText]) -> dict[str | None, float]:
     return {label: len(examples) / (len(counts) * count) for label, count in counts.items()}
 
 
-def by_id(examples: Sequence[LabelledText], source: str) -> dict[str, LabelledText]:
-    """Examples by id; ValueError listing the first ids that come twice."""
+def by_id(examples: Sequence[LabelledText], source: str, remedy: str = "") -> dict[str, LabelledText]:
+    """Examples by id; ValueError listing the first ids that come twice, and what else than making them unique helps."""
     twice = [key for key, count in Counter(example.example_id for example in examples).items() if count > 1]
     if twice:
         raise ValueError(
-            f"{source}: {len(twice)} ids come more than once, the first: {', '.join(twice[:5])}; make them unique, or "
-            "name another column with --id_column"
+            f"{source}: {len(twice)} ids come more than once, the first: {', '.join(twice[:5])}; make them unique"
+            f"{remedy}"
         )
     return {example.example_id: example for example in examples}
 

@@ -98,6 +98,23 @@ def test_mnli_is_a_start_for_three_tasks_and_only_when_asked_for(data, tmp_path)
     assert "SST-2 (from" not in text
 
 
+def test_text_that_is_not_utf8_is_replaced_when_asked_for(data, tmp_path, capsys):
+    train = data / "SST-2" / "train.tsv"
+    train.write_bytes(train.read_bytes().replace(b"film", b"f\xe9lm"))
+    arguments = [
+        "--task_name",
+        "sst2",
+        "--data_dir",
+        str(data),
+        "--model_name_or_path",
+        write_tiny_model(tmp_path / "m"),
+    ]
+    arguments += [*FAST, "--output_dir", str(tmp_path / "out")]
+    assert glue.main(arguments) == 2
+    assert "--on_bad_text replace" in capsys.readouterr().err
+    assert glue.main([*arguments, "--on_bad_text", "replace"]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
