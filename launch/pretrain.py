@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pretraining.agreement import PeerFailed
+from pretraining.agreement import PeerFailed, fail_together
 from pretraining.environment import (
     Ranks,
     choose_device,
@@ -100,10 +100,14 @@ def pretrain(options: Options, ranks: Ranks) -> int:
         if ranks.is_main:
             print(f"stopped before: {watch.reached}")
         return 0
+    if watch is not None:
+        check_first(watch, ranks)
     with explained(plan):
         if options.overfit_gate:
             check_overfits(plan, shards)
         run = Run(plan, shards, after_export=watch)
+        if watch is not None:
+            watch.stop_requested = run.stop_requested
         run.start()
         try:
             run.execute()
@@ -116,6 +120,17 @@ def pretrain(options: Options, ranks: Ranks) -> int:
     if ranks.is_main:
         print(f"series: {options.output_dir}/series.json")
     return 0
+
+
+def check_first(watch: GapWatch, ranks: Ranks) -> None:
+    """Tasks or a reference that cannot be read are an error now, not at the first look."""
+    error: BaseException | None = None
+    if ranks.is_main:
+        try:
+            watch.check()
+        except (OSError, ValueError) as caught:
+            error = caught
+    fail_together(error, "reading the tasks and the reference of --until")
 
 
 def watch_gap(options: Options, plan: Plan, shards: ShardLocation) -> GapWatch | None:
