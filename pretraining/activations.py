@@ -53,15 +53,17 @@ def activations(
 ) -> Activations:
     """Activations of a micro-batch, fused attention assumed, for a model that exists as shapes only.
 
-    With checkpointing: every layer's input, and one layer's activations while it is recomputed.
+    With checkpointing: every layer's input, and one layer's activations while it is recomputed; as without it where
+    the configuration does not count layers.
     """
     batch = (num_sequences, sequence_length, num_masked_per_sequence)
     dtype = torch.bfloat16 if bf16 else torch.float32
     saved = _saved_bytes(config, batch, dtype, next_sentence)
     logits = 4 * num_sequences * num_masked_per_sequence * config.vocab_size  # the gradient of the fp32 logits
     layers = config.num_hidden_layers
-    if gradient_checkpointing and layers > 1:
-        with_one_layer = _saved_bytes(overridden(config, {"num_hidden_layers": 1}), batch, dtype, next_sentence)
+    name = config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    if gradient_checkpointing and layers > 1 and name in config.to_dict():  # Funnel's layers come in blocks
+        with_one_layer = _saved_bytes(overridden(config, {name: 1}), batch, dtype, next_sentence)
         per_layer = (saved - with_one_layer) // (layers - 1)
         inputs = layers * num_sequences * sequence_length * config.hidden_size * dtype.itemsize
         saved = saved - (layers - 1) * per_layer + inputs
@@ -79,6 +81,8 @@ def _saved_bytes(config: PreTrainedConfig, batch: tuple[int, int, int], dtype: t
         labels = torch.ones(num_sequences, dtype=torch.long)
     model = PretrainingModel(transformer.train(), "mlm+nsp" if next_sentence else "mlm")
     inputs = {"mask_positions": slots, "mask_labels": slots, "mask_weights": slots.float()}
+    if model.family == "other":  # without a mask `transformers` looks for padding, and there are no values here
+        inputs["attention_mask"] = torch.ones_like(token_ids)
     if next_sentence:
         inputs |= {"next_sentence_labels": labels, "next_sentence_weights": labels.float()}
     return saved_bytes(model, lambda: model(token_ids, **inputs))

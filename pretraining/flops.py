@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig
 
@@ -124,14 +125,26 @@ def _attended_pairs(config: PreTrainedConfig, layer: int, length: int) -> int:
 
 @lru_cache(maxsize=64)
 def _traced_forward(config_json: str, length: int) -> float:
-    """Operations of one sequence through a model that exists as shapes only (the meta device)."""
+    """Operations of one sequence through a model of shapes only; through a real one where its code asks for values.
+
+    `transformers` leaves its checks of values out for fake tensors, not for those of the meta device.
+    """
     settings = json.loads(config_json)
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    with torch.device("meta"):
-        model = AutoModelForMaskedLM.from_config(config, attn_implementation="eager")
-        token_ids = torch.ones(1, length, dtype=torch.long)
+    try:
+        with FakeTensorMode():
+            return _counted_forward(config, length)
+    except RuntimeError:
+        with torch.random.fork_rng(devices=[]):
+            return _counted_forward(config, length)
+
+
+def _counted_forward(config: PreTrainedConfig, length: int) -> float:
+    model = AutoModelForMaskedLM.from_config(config, attn_implementation="eager")
+    model.requires_grad_(False)  # the counter's hooks fail on parameters that a layer is handed without gradients
+    token_ids = torch.ones(1, length, dtype=torch.long)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(input_ids=token_ids)
+        model(input_ids=token_ids, attention_mask=token_ids)
     return float(counter.get_total_flops())
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pretraining.memory import Sharding
+from pretraining.memory import MemoryEstimate, Sharding
 
 if TYPE_CHECKING:
     from pretraining.plan import Plan
@@ -43,19 +43,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 def advice(plan: Plan) -> str:
     """The estimate of a rank's memory, and what each remedy would make of it."""
     rows, options = plan.micro_batch_rows, plan.options
-    lines = [f"estimated for a rank: {_size(plan.memory.device_bytes)} on the device:", plan.memory.table()]
+    lines = [f"estimated for a rank: {_size(plan.memory)} on the device"]
+    if plan.memory is not None:
+        lines = [f"{lines[0]}:", plan.memory.table()]
     remedies = []
     if rows > 1:
         half = rows // 2
-        size = _size(plan.memory_with(micro_batch_rows=half).device_bytes)
+        size = _size(plan.memory_with(micro_batch_rows=half))
         remedies.append(f"--per_device_train_batch_size {half} (it is {rows}; the update stays the same): {size}")
     if not options.gradient_checkpointing:
-        remedies.append(
-            f"--gradient_checkpointing true: {_size(plan.memory_with(gradient_checkpointing=True).device_bytes)}"
-        )
-    remedies += [
-        f"{text}: {_size(plan.memory_with(sharding=sharding).device_bytes)}" for text, sharding in other_shardings(plan)
-    ]
+        remedies.append(f"--gradient_checkpointing true: {_size(plan.memory_with(gradient_checkpointing=True))}")
+    remedies += [f"{text}: {_size(plan.memory_with(sharding=sharding))}" for text, sharding in other_shardings(plan)]
     remedies.append("a smaller --model, or a shorter --max_seq_length")
     return "\n".join([*lines, "lower it by", *(f"  {remedy}" for remedy in remedies)])
 
@@ -77,5 +75,5 @@ def other_shardings(plan: Plan) -> list[tuple[str, Sharding]]:
     return [*stages, ("--deepspeed ds_configs/zero3_offload.json", offload)] if offload != current else stages
 
 
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB"
+def _size(estimate: MemoryEstimate | None) -> str:
+    return "unknown" if estimate is None else f"{estimate.device_bytes / 1e9:.2f} GB"

@@ -239,8 +239,8 @@ class Plan:
         return planned_sharding(self.options, self.ranks, bf16=self.bf16)
 
     @cached_property
-    def memory(self) -> MemoryEstimate:
-        """What a rank is expected to hold at most."""
+    def memory(self) -> MemoryEstimate | None:
+        """What a rank is expected to hold at most; None: unknown, the model's code cannot be traced without values."""
         return self.memory_with()
 
     def memory_with(
@@ -249,20 +249,24 @@ class Plan:
         sharding: Sharding | None = None,
         micro_batch_rows: int | None = None,
         gradient_checkpointing: bool | None = None,
-    ) -> MemoryEstimate:
+    ) -> MemoryEstimate | None:
         """The same with other choices, for what does not fit."""
         first, _ = max(self.lengths, key=lambda entry: entry[1])
         sequences, length, slots = self.shape_at(first)
         recompute = self.options.gradient_checkpointing if gradient_checkpointing is None else gradient_checkpointing
-        return estimate_memory(
-            self.config,
-            sharding or self.sharding,
-            num_sequences=(micro_batch_rows or self.micro_batch_rows) * sequences,
-            sequence_length=length,
-            num_masked_per_sequence=slots,
-            gradient_checkpointing=recompute,
-            next_sentence=self.options.objective == "mlm+nsp",
-        )
+        rows, sharding = micro_batch_rows or self.micro_batch_rows, sharding or self.sharding
+        try:
+            return estimate_memory(
+                self.config,
+                sharding,
+                num_sequences=rows * sequences,
+                sequence_length=length,
+                num_masked_per_sequence=slots,
+                gradient_checkpointing=recompute,
+                next_sentence=self.options.objective == "mlm+nsp",
+            )
+        except (AttributeError, RuntimeError, TypeError):  # how such code fails on shapes without values
+            return None
 
     @cached_property
     def tokens_per_update(self) -> int:

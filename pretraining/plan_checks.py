@@ -91,9 +91,14 @@ def check_resume(plan: Plan) -> None:
 
 def find_warnings(plan: Plan) -> list[str]:
     """What is allowed but should be known."""
-    if plan.budget.unit != "tokens":
-        return []
     found = []
+    if plan.memory is None:
+        found.append(
+            f"the memory is unknown, {plan.config.model_type} cannot be traced as shapes: start with a small "
+            "--per_device_train_batch_size"
+        )
+    if plan.budget.unit != "tokens":
+        return found
     epochs = plan.budget.amount / max(1, plan.manifest.split("train").tokens)
     if epochs > 4:
         found.append(f"the budget is {epochs:.1f} passes over the shards: repeated tokens teach less and less")

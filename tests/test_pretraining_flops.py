@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForMaskedLM
 
 from pretraining.flops import forward_flops, measured_cpu_flops, peak_flops, update_flops
 from pretraining.model import build_model
@@ -81,6 +82,16 @@ def test_short_sequences_lie_inside_every_window():
     config = small_model("modernbert").config
     shape = {"num_sequences": 2, "sequence_length": config.sliding_window + 1, "num_masked": 2}
     assert forward_flops(config, **shape) == forward_flops(config, **shape, dense_attention=True)
+
+
+@pytest.mark.parametrize("model_type", ["rembert", "deberta-v2", "xlm"])  # their code looks at values
+def test_an_architecture_that_asks_for_values_is_counted_too(model_type):
+    shape = {name: value for name, value in OVERRIDES["bert"].items() if name != "intermediate_size"}
+    config = AutoConfig.for_model(model_type, **shape, vocab_size=57, pad_token_id=0)
+    model = AutoModelForMaskedLM.from_config(config, attn_implementation="eager")
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.ones(3, 40, dtype=torch.long))
+    assert forward_flops(config, **SHAPE, num_masked=18).encoder == counter.get_total_flops()
 
 
 def test_another_architecture_is_traced(tmp_path):
