@@ -35,13 +35,15 @@ def analyse(
     name: str | None = None,
     commands: Sequence[str] = (),
     planned: Collection[str] | None = None,
+    resolve: float | None = None,
 ) -> Analysis:
     """Analyse all tasks of a scores.jsonl.
 
     series: series.json, its folder or its rows (FLOPs, hours, validation loss; without it the axis is tokens only).
     commands: the command lines that made the cells, for the report. planned: fingerprints of the cells that belong to
-    the study; others in the file are left out. Raises ValueError when a task has no scratch cells
-    or its cells were not scored on the same examples.
+    the study; others in the file are left out. resolve: the difference in score that seeds are planned for; None: one
+    point, or the gap where it is not resolved. Raises ValueError when a task has no scratch cells or its cells were not
+    scored on the same examples.
     """
     path, prices = Path(scores_path), prices or Prices()
     studies, notes = read_studies(
@@ -54,7 +56,7 @@ def analyse(
     )
     return Analysis(
         name=name or path.resolve().parent.name,
-        tasks=tuple(analyse_task(study, prices) for study in studies),
+        tasks=tuple(analyse_task(study, prices, resolve) for study in studies),
         confidence=confidence,
         draws=draws,
         seed=seed,

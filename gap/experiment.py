@@ -189,13 +189,14 @@ def finish_experiment(
     draws: int,
     commands: Sequence[str],
     notes: Sequence[str] = (),
+    resolve: float | None = None,
 ) -> Analysis:
     """Analyse the scores and write report, curves and figures into the directory; study.json lets that be repeated."""
     own = [*same_arguments_notes(jobs, read_searches(directory / SEARCHES_NAME)), *notes]
     planned = jobs.cell_names()
-    write_study(directory, rows, planned=planned, commands=commands, notes=own, prices=prices)
+    write_study(directory, rows, planned=planned, commands=commands, notes=own, prices=prices, resolve=resolve)
     path = directory / SCORES_NAME
-    found = analyse(path, series=rows, prices=prices, draws=draws, commands=commands, planned=planned)
+    found = analyse(path, series=rows, prices=prices, draws=draws, commands=commands, planned=planned, resolve=resolve)
     found = replace(found, notes=(*found.notes, *own))
     write_report(found, directory)
     return found

@@ -79,6 +79,7 @@ class GapOptions:
     currency: str = option("$", "its currency")
     devices: int = option(1, "devices that the series was pretrained on")
     draws: int = option(10_000, "bootstrap draws")
+    resolve: float | None = option(None, "difference that seeds are planned for; none: 0.01, or an unresolved gap")
     dry_run: bool = option(False, "print the plan, the time and the cost, then stop")
 
     def __post_init__(self) -> None:
@@ -90,6 +91,8 @@ class GapOptions:
             raise ValueError("--independent needs --series: --full makes such a run of the small world")
         if self.series is not None and self.tasks is None:
             raise ValueError("--series needs --tasks, such as qa:FOLDER,glue:sst2")
+        if self.resolve is not None and not 0 < self.resolve < 1:
+            raise ValueError(f"--resolve {self.resolve}: a difference in score between 0 and 1, such as 0.02")
         if self.pretraining_seeds is not None and (self.pretraining_seeds < 1 or self.series is not None):
             raise ValueError("--pretraining_seeds is for the small world, and at least 1: name more --series instead")
 

@@ -44,6 +44,7 @@ class Plan:
     finetuning_seeds: int | None
     power: float | None
     reason: str | None = None
+    between: str = "two checkpoints"
 
 
 def plan_seeds(

@@ -166,7 +166,7 @@ def _detail_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part]
         needed = plan.reason or f"{plan.finetuning_seeds} fine-tuning seeds give a power of {plan.power:.0%}"
         yield Part(
             "Planner",
-            f"To see a difference of {100 * plan.difference:g} points between the two largest budgets with "
+            f"To see a difference of {100 * plan.difference:.3g} points between {plan.between} with "
             f"{plan.pretraining_seeds} pretraining run(s): {needed}.",
         )
     for note in task.notes:

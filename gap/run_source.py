@@ -26,6 +26,7 @@ class RunSource:
     notes: tuple[str, ...] = ()
     prices: Prices = field(default_factory=Prices)
     planned: frozenset[str] | None = None  # fingerprints of the cells that belong to the run; None: unknown, all
+    resolve: float | None = None  # the difference that the planner was asked about
 
     @staticmethod
     def of(folder: Path) -> RunSource:
@@ -42,7 +43,8 @@ class RunSource:
                 raise ValueError(f"schema version {content['schema_version']}, this program reads {SCHEMA_VERSION}")
             prices = Prices(**content["prices"])
             planned = frozenset(content["cells"]) if "cells" in content else _planned(scores.parent)
-            return RunSource(name, scores, study, tuple(content["commands"]), tuple(content["notes"]), prices, planned)
+            commands, notes = tuple(content["commands"]), tuple(content["notes"])
+            return RunSource(name, scores, study, commands, notes, prices, planned, content.get("resolve"))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{study} is no study ({error}): run launch/gap.py again, it writes the file") from error
 
@@ -60,6 +62,7 @@ def write_study(
     commands: Sequence[str],
     notes: Sequence[str],
     prices: Prices,
+    resolve: float | None = None,
 ) -> None:
     """Keep the checkpoints (rows of series.json, of all pretraining seeds), commands, notes and prices of a run.
 
@@ -74,5 +77,6 @@ def write_study(
             "notes": list(notes),
             "prices": asdict(prices),
             "cells": sorted(planned),
+            "resolve": resolve,
         },
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -26,8 +27,8 @@ LINE_POINTS = 100
 PLANNED_DIFFERENCE = 0.01
 
 
-def analyse_task(study: TaskStudy, prices: Prices) -> TaskResult:
-    """Every number that is reported about one task."""
+def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None) -> TaskResult:
+    """Every number that is reported about one task; `resolve`: the difference (0..1) that seeds are planned for."""
     table = study.table
     gap = study.difference(study.reference, study.scratch)
     resolved = not gap.includes_zero and gap.value > 0
@@ -58,7 +59,7 @@ def analyse_task(study: TaskStudy, prices: Prices) -> TaskResult:
         labels=tuple(label_worths(study.table, study.draws, study.confidence)),
         plateau=slope,
         plateau_verdict=verdict,
-        plan=_plan(study),
+        plan=_plan(study, gap, resolved, resolve),
         loss_rank_correlation=_loss_correlation(checkpoints),
         peeking_gain=float(np.mean(peeked)) if peeked else None,
         contaminated_examples=0 if table.examples is None else int(table.examples.contaminated.sum()),
@@ -219,9 +220,21 @@ def _plateau(study: TaskStudy) -> tuple[Estimate | None, str | None]:
     return slope, plateau_verdict(slope)
 
 
-def _plan(study: TaskStudy) -> Plan | None:
-    """Seeds that resolve one point between the two largest budgets, from their cells as the pilot."""
-    columns = (study.budgets("annealed") or study.budgets("raw"))[-2:]
+def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None) -> Plan | None:
+    """Seeds that resolve a difference, from cells at hand as the pilot; None without two fine-tuning seeds of both.
+
+    Between the two largest budgets, one point unless `resolve` says otherwise; where the gap itself is not resolved, or
+    there is one budget only, between scratch and the reference: then the gap that was observed.
+    """
+    budgets = study.budgets("annealed") or study.budgets("raw")
+    difference, between, columns = PLANNED_DIFFERENCE, "the two largest budgets", budgets[-2:]
+    if not resolved or len(columns) < 2:
+        seeds = study.table.grids[study.scratch].seeds  # an outside reference has one pretraining run always
+        ends = [one for one in (study.reference, *budgets[-1:]) if study.table.grids[one].seeds == seeds]
+        columns = [study.scratch, *ends[:1]]
+        between = " and ".join(describe(study.table.checkpoints[column]) for column in columns)
+        if not resolved and gap.value > 0:
+            difference, between = gap.value, f"{between}, the gap that was observed,"
     if len(columns) < 2 or study.table.grids[columns[0]].seeds != study.table.grids[columns[1]].seeds:
         return None
     first, second = (study.table.grids[column].scores(study.table.cell_scores) for column in columns)
@@ -229,7 +242,9 @@ def _plan(study: TaskStudy) -> Plan | None:
         return None
     shifts = study.draws.examples[:, columns[1]] - study.draws.examples[:, columns[0]]
     pilot = PilotVariance.of(second - first, examples=float(shifts.var()))
-    return plan_seeds(pilot, PLANNED_DIFFERENCE, pretraining_seeds=len(first))
+    if resolve is not None:
+        difference, between = resolve, between.removesuffix(", the gap that was observed,")
+    return replace(plan_seeds(pilot, difference, pretraining_seeds=len(first)), between=between)
 
 
 def _loss_correlation(checkpoints: Sequence[CheckpointResult]) -> float | None:

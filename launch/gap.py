@@ -138,7 +138,14 @@ def run_cells(
     if not ranks.is_main:
         return 0
     analysis = finish_experiment(
-        directory, jobs, rows, prices=options.prices(), draws=options.draws, commands=[command], notes=options.notes()
+        directory,
+        jobs,
+        rows,
+        prices=options.prices(),
+        draws=options.draws,
+        commands=[command],
+        notes=options.notes(),
+        resolve=options.resolve,
     )
     for line in (*(task.answer for task in analysis.tasks), *(f"note: {note}" for note in analysis.notes)):
         print(line)

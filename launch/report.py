@@ -35,6 +35,7 @@ class ReportOptions:
     draws: int = field(default=10_000, metadata={"help": "bootstrap draws"})
     confidence: float = field(default=0.95, metadata={"help": "confidence of the intervals"})
     seed: int = field(default=0, metadata={"help": "seed of the draws"})
+    resolve: float | None = field(default=None, metadata={"help": "difference that seeds are planned for: 0.02"})
     price_per_hour: float | None = field(default=None, metadata={"help": "price of a device-hour"})
     currency: str | None = field(default=None, metadata={"help": "its currency"})
     devices: int | None = field(default=None, metadata={"help": "devices that the series was pretrained on"})
@@ -77,6 +78,7 @@ def write(folders: Sequence[str], options: ReportOptions, command: Sequence[str]
             seed=options.seed,
             name=run.name,
             planned=run.planned,
+            resolve=run.resolve if options.resolve is None else options.resolve,
             commands=[*run.commands, command_text(["python", *command])],
         )
         for run in runs

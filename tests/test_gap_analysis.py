@@ -198,3 +198,19 @@ def test_one_run_of_any_budget_makes_the_intervals_those_of_that_run(tmp_path: P
             made.add("qa", kind, budget, 0.1 if budget == 0 else 0.6, pretraining_seeds=runs)
         conditional = analyse(made.scores, draws=DRAWS).tasks[0].conditional
         assert (conditional is not None) == (seed_count == 1)
+
+
+def test_the_planner_plans_for_a_gap_that_is_not_resolved(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    for kind, budget, chance in (("raw", 0, 0.5), ("annealed", 1000, 0.52)):
+        made.add("qa", kind, budget, chance)
+    analysis = analyse(made.scores, draws=DRAWS)
+    (task,) = analysis.tasks
+    assert not task.gap_resolved
+    assert task.plan is not None
+    assert task.plan.difference == pytest.approx(task.gap.value) != 0.01
+    assert "scratch and annealed at 1,000 tokens, the gap that was observed," in task.plan.between
+    assert task.plan.between in write_report(analysis, tmp_path).read_text()
+    asked = analyse(made.scores, draws=DRAWS, resolve=0.02).tasks[0].plan
+    assert asked is not None
+    assert (asked.difference, asked.between) == (0.02, "scratch and annealed at 1,000 tokens")
