@@ -12,6 +12,11 @@ from pretraining.sizes import size_settings
 
 # Constructor arguments that ModernBERT's configuration takes but does not keep as attributes.
 _CONSTRUCTOR_ONLY = {"modernbert": {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"}}
+# Families whose position ids start at pad_token_id + 1 (`create_position_ids_from_input_ids` in `transformers`).
+_COUNTED_FROM_PADDING = (
+    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
+    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
 
 
 def parse_overrides(overrides: str | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -110,8 +115,18 @@ def fit_to_data(
         if name == "pad" or getattr(config, f"{name}_token_id", None) is not None:
             setattr(config, f"{name}_token_id", special_ids[ours])
     positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and positions < max_seq_length:
-        config.max_position_embeddings = max_seq_length
+    needed = max_seq_length + position_offset(config)
+    if positions is not None and positions < needed:
+        config.max_position_embeddings = needed
+
+
+def position_offset(config: PreTrainedConfig) -> int:
+    """Rows of the position table before the first token's: RoBERTa and its kin count from after the padding id."""
+    if config.model_type not in _COUNTED_FROM_PADDING:
+        return 0
+    return (
+        2 if config.model_type == "mpnet" else (config.pad_token_id or 0) + 1
+    )  # MPNet's padding id is 1 whatever is said
 
 
 def check_fits_data(
@@ -130,6 +145,7 @@ def check_fits_data(
             f"tokenizer; build the shards with --tokenizer {source}"
         )
     positions = getattr(config, "max_position_embeddings", None)
+    positions = None if positions is None else positions - position_offset(config)
     if positions is not None and positions < max_seq_length:
         raise ValueError(
             f"{source} has {positions} positions, fewer than --max_seq_length {max_seq_length}: lower --max_seq_length"

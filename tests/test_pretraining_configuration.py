@@ -1,7 +1,15 @@
 import pytest
-from transformers import AutoConfig
+import torch
+from transformers import AutoConfig, AutoModelForMaskedLM
 
-from pretraining.configuration import configuration_from, named_configuration, overridden, parse_overrides
+from pretraining.configuration import (
+    check_fits_data,
+    configuration_from,
+    fit_to_data,
+    named_configuration,
+    overridden,
+    parse_overrides,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +44,17 @@ def test_a_configuration_is_read_from_a_file_or_its_directory(tmp_path):
 def test_a_directory_without_a_configuration_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has no config\.json"):
         configuration_from(str(tmp_path))
+
+
+@pytest.mark.parametrize(("model_type", "positions"), [("roberta", 34), ("mpnet", 34), ("camembert", 34), ("bert", 32)])
+def test_positions_that_begin_after_the_padding_id_are_counted_in(model_type, positions):
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = AutoConfig.for_model(model_type, **shape, max_position_embeddings=20)
+    data = {"vocab_size": 30, "special_ids": {"pad": 1, "unk": 3, "cls": 0, "sep": 2, "mask": 4}}
+    fit_to_data(config, **data, max_seq_length=32)
+    assert config.max_position_embeddings == positions
+    model = AutoModelForMaskedLM.from_config(config, attn_implementation="eager")
+    assert torch.isfinite(model(input_ids=torch.full((1, 32), 5)).logits).all()
+    check_fits_data(config, "there", **data, max_seq_length=32)
+    with pytest.raises(ValueError, match="has 32 positions"):
+        check_fits_data(config, "there", **data, max_seq_length=33)
