@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,15 +27,40 @@ def check_same_run(directory: Path, mine: Mapping[str, Any]) -> None:
     """Refuse a directory that holds another run, naming what differs; changes nothing."""
     path = directory / RUN_NAME
     if path.exists():
-        theirs = read_json(path)["identity"]
-        differing = sorted(key for key in mine if mine[key] != theirs.get(key))
-        if differing:
-            listed = "; ".join(
-                f"{key}: {shortened(theirs.get(key))} there, {shortened(mine[key])} here" for key in differing
-            )
+        if listed := differences(read_json(path)["identity"], mine):
             raise ValueError(f"{directory} holds another run ({listed}): use another --output_dir, or the same options")
     elif any(directory.glob("checkpoints/step-*")):
         raise ValueError(f"{directory} holds checkpoints but no {RUN_NAME}: use another --output_dir")
+
+
+def condensed(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with one sha256 in place of every shard's: small enough for each checkpoint."""
+    digest = hashlib.sha256(json.dumps(identity["shards"], sort_keys=True).encode()).hexdigest()
+    return {**identity, "shards": digest}
+
+
+def check_same_origin(checkpoint: Path, state: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
+    """Refuse a checkpoint of another run; a warning where nothing says of which run it is.
+
+    Checkpoints without an identity have that of the run.json above their folder.
+    """
+    theirs, beside = state.get("identity"), checkpoint.resolve().parent.parent / RUN_NAME
+    if theirs is None and beside.is_file():
+        theirs = condensed(read_json(beside)["identity"])
+    if theirs is None:
+        return f"{checkpoint} does not say of which run it is: make sure that its options and shards were these"
+    if listed := differences(theirs, condensed(mine)):
+        raise ValueError(
+            f"{checkpoint} is of another run ({listed}): resume with that run's options, or start anew from an export "
+            "of it with --model_name_or_path"
+        )
+    return None
+
+
+def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
+    """What differs, in words; empty where nothing does."""
+    differing = sorted(key for key in mine if mine[key] != theirs.get(key))
+    return "; ".join(f"{key}: {shortened(theirs.get(key))} there, {shortened(mine[key])} here" for key in differing)
 
 
 def shortened(value: Any) -> str:

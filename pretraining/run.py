@@ -19,7 +19,7 @@ from pretraining.checkpoint import (
 )
 from pretraining.engines.engine import Engine, build_engine
 from pretraining.files import write_json
-from pretraining.identity import RUN_NAME, check_same_run, identity_of
+from pretraining.identity import RUN_NAME, check_same_origin, check_same_run, condensed, identity_of
 from pretraining.interruption import MARKER_NAME, Interruption
 from pretraining.journal import Journal
 from pretraining.ownership import Ownership
@@ -141,6 +141,7 @@ class Run:
             **position.as_dict(),
             "optimizer_steps": self.engine.optimizer_steps(),
             "world_size": self.ranks.world_size,
+            "identity": condensed(identity_of(self.plan)),
         }
         if self.ranks.is_main:
             self.journal.sync()
@@ -212,7 +213,10 @@ class Run:
                 self._check_nothing_is_lost()
             return checkpoint
         if wanted != "never":
-            return open_checkpoint(Path(wanted), self.ranks)
+            checkpoint = open_checkpoint(Path(wanted), self.ranks)
+            if warning := check_same_origin(Path(wanted), checkpoint.state, identity_of(self.plan)):
+                self.bar.say(f"warning: {warning}")
+            return checkpoint
         if any(self.checkpoints.glob("step-*")):
             raise ValueError(
                 f"--resume_from_checkpoint never, but {self.checkpoints} holds checkpoints: use another --output_dir"

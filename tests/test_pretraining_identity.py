@@ -1,0 +1,36 @@
+"""Which run a checkpoint is of: said in its state, or by the run.json above its folder."""
+
+import json
+
+import pytest
+from pretraining_runs import checkpoints, in_process, write_shards
+
+from pretraining.identity import RUN_NAME, check_same_origin, condensed
+
+MINE = {"seed": 0, "shards": {"train": ["a", "b"]}}
+
+
+def test_a_checkpoint_says_itself_of_which_run_it_is(tmp_path):
+    assert check_same_origin(tmp_path, {"identity": condensed(MINE)}, MINE) is None
+    with pytest.raises(ValueError, match=r"of another run \(seed: 1 there, 0 here\)"):
+        check_same_origin(tmp_path, {"identity": condensed({**MINE, "seed": 1})}, MINE)
+    with pytest.raises(ValueError, match=r"of another run \(shards: "):
+        check_same_origin(tmp_path, {"identity": condensed({**MINE, "shards": {"train": ["a", "c"]}})}, MINE)
+
+
+def test_one_that_does_not_say_has_that_of_its_run_or_is_warned_of(tmp_path):
+    checkpoint = tmp_path / "checkpoints" / "step-00000001-000"
+    assert "does not say" in check_same_origin(checkpoint, {}, MINE)
+    (tmp_path / RUN_NAME).write_text(json.dumps({"identity": MINE}))
+    assert check_same_origin(checkpoint, {}, MINE) is None
+    with pytest.raises(ValueError, match="seed: 0 there, 2 here"):
+        check_same_origin(checkpoint, {}, {**MINE, "seed": 2})
+
+
+def test_the_checkpoint_of_another_seed_is_not_resumed_from(tmp_path, capsys):
+    shards = write_shards(tmp_path / "data")
+    in_process(shards, tmp_path / "first", {"budget_tokens": 800})
+    path = tmp_path / "first" / "checkpoints" / checkpoints(tmp_path / "first")[-1]
+    in_process(shards, tmp_path / "other", {"budget_tokens": 800, "seed": 1, "resume_from_checkpoint": path}, status=2)
+    assert "is of another run (seed: 0 there, 1 here)" in capsys.readouterr().err
+    in_process(shards, tmp_path / "same", {"budget_tokens": 800, "resume_from_checkpoint": path})
