@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finetuning.hub import hub_is_reachable, is_missing_path
 from finetuning.record_files import Record
 
 
@@ -15,9 +16,14 @@ def read_dataset(name: str, configuration: str | None = None, *, class_names: bo
     With `class_names` class numbers become names, and -1, which marks a hidden label, None. Raises ValueError when
     there is no such set, and names what to do without a network. Code that comes with a data set is never run.
     """
-    from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+    from datasets import Dataset, DatasetDict, config, load_dataset, load_from_disk
 
     where = Path(name)
+    if not where.exists():
+        if is_missing_path(name):
+            raise ValueError(f"--dataset_name {name}: no such directory; name a saved data set or one of the hub")
+        if not hub_is_reachable():
+            config.HF_HUB_OFFLINE = True  # the cache alone, without the client's retries
     try:
         if where.is_dir() and any((where / file).is_file() for file in ("dataset_dict.json", "state.json")):
             found: Any = load_from_disk(name)

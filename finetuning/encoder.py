@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
+from finetuning.hub import hub_is_reachable, is_missing_path
+
 DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes when told nothing
 HEAD_STD = 0.02  # of every new head, whatever the encoder and wherever its weights come from (Devlin et al. 2019)
 
@@ -131,10 +133,11 @@ def _load(factory: Any, name: str, **extra: Any) -> Any:
         if not (directory / "config.json").is_file():
             raise ValueError(f"{directory} has no config.json: name a `transformers` checkpoint directory")
         return factory.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False, **extra)
-    if name.startswith((".", "/", "~")) or len(Path(name).parts) > 2:
+    if is_missing_path(name):
         raise ValueError(f"--model_name_or_path {name}: no such directory")
     try:
-        return factory.from_pretrained(name, trust_remote_code=False, **extra)
+        cached_only = not hub_is_reachable()
+        return factory.from_pretrained(name, local_files_only=cached_only, trust_remote_code=False, **extra)
     except OSError as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         reason = str(error).splitlines()[0]

@@ -1,0 +1,31 @@
+"""Whether the hub can be reached: asked once, for its own clients retry an unreachable one for most of a minute."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
+
+PROBE_SECONDS = 5.0
+
+
+@functools.cache
+def hub_is_reachable() -> bool:
+    """Whether the hub answers at all; asked once a process. False where HF_HUB_OFFLINE is set."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
+    except Exception:  # of whatever client the installed version uses: no answer, no hub
+        return False
+    return True
+
+
+def is_missing_path(name: str) -> bool:
+    """Whether a name that is no local directory was meant as one: its form says so, or its parent folder is here."""
+    path = Path(name)
+    if name.startswith((".", "/", "~")) or len(path.parts) > 2:
+        return True
+    return len(path.parts) == 2 and path.parent.is_dir()
