@@ -1,5 +1,6 @@
 """How fast text becomes shards beside the tokenizer alone and `datasets.map`, and how much memory it takes.
 
+    python benchmarks/build_shards.py                                      the generated small world and its tokenizer
     python benchmarks/build_shards.py --input 'wiki_en/*.xz' --tokenizer DIR/tokenizer
     python benchmarks/build_shards.py --input 'wiki_zh/*.xz' --tokenizer DIR/tokenizer --rounds 0 --memory 1 3 12
 
@@ -32,14 +33,24 @@ BATCH_DOCUMENTS = 1_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print two tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--input", required=True, help="a glob of files of one format")
-    parser.add_argument("--tokenizer", required=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", help="a glob of files of one format; the small world's corpus if left out")
+    parser.add_argument("--tokenizer", help="needed with --input, and only then")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--files", type=int, default=4, help="how many of the files the speed is measured on")
     parser.add_argument("--memory", type=int, nargs="*", default=[], help="also measure memory on so many files, each")
     parser.add_argument("--measure", choices=METHODS, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
+    if (options.input is None) != (options.tokenizer is None):
+        parser.error("--input and --tokenizer belong together: give both, or none for the small world")
+    with tempfile.TemporaryDirectory() as folder:
+        if options.input is None:
+            options.input, options.tokenizer = write_small_world(Path(folder))
+        return measure_all(options)
+
+
+def measure_all(options: argparse.Namespace) -> int:
+    """One method, for the process that measures it, or all of them as tables."""
     files = sorted(glob.glob(options.input))
     if options.measure:
         print(json.dumps(measure(options.measure, files[: options.files], options.tokenizer)))
@@ -50,6 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.memory:
         print_memory([files[:number] for number in options.memory], options.tokenizer)
     return 0
+
+
+def write_small_world(folder: Path) -> tuple[str, str]:
+    """The generated corpus (some MB) and a tokenizer trained on it: input and tokenizer."""
+    from pretraining.training_data import build_small_world
+
+    shards = build_small_world(folder)
+    return str(folder / "corpus.jsonl"), str(shards / "tokenizer")
 
 
 def print_speed(options: argparse.Namespace) -> None:

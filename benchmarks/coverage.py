@@ -175,7 +175,7 @@ def coverage(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--simulations", type=int, default=1000)
+    parser.add_argument("--simulations", type=int, default=20)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--only", default="", help="only test sets whose name holds this")
     options = parser.parse_args()
