@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pretraining.plan import Plan
 from pretraining.planned_optimizer import optimizer_title
+from pretraining.planned_updates import planned_updates
 from pretraining.segments import relative_cost
 
 
@@ -13,7 +14,8 @@ def plan_lines(plan: Plan) -> list[str]:
     training = plan.manifest.split("train")
     name = options.model or options.from_config or options.model_name_or_path
     sharding = f"DeepSpeed {plan.sharding.mode}" if options.deepspeed else f"PyTorch, {plan.sharding.mode}"
-    updates = f", {-(-int(amount) // plan.tokens_per_update):,} updates" if unit == "tokens" else ""
+    counts = planned_updates(plan)
+    updates = "" if counts is None else f", about {counts[0]:,} updates of the trunk, {counts[1]:,} in all"
     rows = {
         "model": f"{name}, {plan.config.model_type}, {plan.num_parameters / 1e6:.2f} M parameters",
         "data": f"{training.tokens:,} tokens in {training.documents:,} documents, {plan.rows_per_epoch:,} rows of "

@@ -147,7 +147,14 @@ def test_each_contradiction_names_its_remedy(plan, options, complaint):
 def test_the_table_says_what_will_be_done(plan):
     text = "\n".join(plan_lines(plan(deepspeed=zero(2))))
     assert "cpu, fp32, attention sdpa" in text
-    for part in ("DeepSpeed zero2", "torch adamw", "12 rows, 384 tokens", "3.5e+03, 7e+03", "GB a rank", "19 updates"):
+    for part in (
+        "DeepSpeed zero2",
+        "torch adamw",
+        "12 rows, 384 tokens",
+        "3.5e+03, 7e+03",
+        "GB a rank",
+        "19 updates of the trunk, 24 in all",
+    ):
         assert part in text
 
 
