@@ -90,6 +90,8 @@ def read_studies(
         raise ValueError(f"{path} holds no finished cell{others}: run the cells first")
     whose = "of other options, checkpoints or code than this report's"
     notes = [f"{left_out} older cells in {path.name}, {whose}, are left out."] if left_out else []
+    if any(cost.hours and not cost.devices_known for cost in costs):
+        notes.append("series.json does not say on how many devices it was made: device-hours are of 1; see --devices.")
     studies = []
     for task in sorted({cell.task for cell in cells}):
         table = tabulate(task, [cell for cell in cells if cell.task == task], path.parent)

@@ -77,7 +77,7 @@ class GapOptions:
     shards: str | None = option(None, "shards of the series, to look for contamination; none: as its run.json says")
     price_per_hour: float = option(0.0, "price of a device-hour")
     currency: str = option("$", "its currency")
-    devices: int = option(1, "devices that the series was pretrained on")
+    devices: int | None = option(None, "devices that the series was pretrained on; none: as it says")
     draws: int = option(10_000, "bootstrap draws")
     resolve: float | None = option(None, "difference that seeds are planned for; none: 0.01, or an unresolved gap")
     dry_run: bool = option(False, "print the plan, the time and the cost, then stop")

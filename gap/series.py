@@ -15,14 +15,14 @@ UNITS = ("tokens", "flops", "hours", "money")
 
 @dataclass(frozen=True)
 class Prices:
-    """What a device-hour costs; the seconds in series.json are wall time of that many devices."""
+    """What a device-hour costs; the seconds in series.json are wall time of `devices`, None: as many as it says."""
 
     per_device_hour: float = 0.0
     currency: str = "$"
-    devices: int = 1
+    devices: int | None = None
 
     def __post_init__(self) -> None:
-        if self.per_device_hour < 0 or self.devices < 1:
+        if self.per_device_hour < 0 or (self.devices is not None and self.devices < 1):
             raise ValueError(f"{self}: a price is 0 or more, devices are 1 or more")
 
 
@@ -36,6 +36,7 @@ class CheckpointCost:
     unique_tokens: float | None = None
     flops: float | None = None
     hours: float | None = None  # device-hours
+    devices_known: bool = True  # False: series.json does not say how many devices, one is assumed
     money: float | None = None
     validation_loss: float | None = None
     validation_accuracy: float | None = None
@@ -89,13 +90,18 @@ def series_costs(rows: Sequence[Mapping[str, Any]], prices: Prices) -> list[Chec
         groups.setdefault((str(row["kind"]) if budget else "scratch", budget), []).append(row)
     costs = []
     for (kind, budget), members in sorted(groups.items()):
-        seconds = _mean(members, "seconds")
-        hours = None if seconds is None else seconds / 3600 * prices.devices
+        spent = [
+            {"hours": float(row["seconds"]) / 3600 * (prices.devices or row.get("devices") or 1)}
+            for row in members
+            if row.get("seconds") is not None
+        ]
+        hours = _mean(spent, "hours")
         costs.append(
             CheckpointCost(
                 kind,
                 budget,
                 hours=hours,
+                devices_known=prices.devices is not None or all("devices" in row for row in members),
                 money=None if hours is None else hours * prices.per_device_hour,
                 **{
                     name: _mean(members, name)

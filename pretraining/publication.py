@@ -76,6 +76,7 @@ class Publisher:
             "unique_tokens": progress.tokens if whole else self.stream.tokens_between(0, epoch_rows),
             "flops": progress.flops,
             "seconds": progress.seconds,
+            "devices": self.plan.ranks.world_size,
             "pretraining_seed": self.plan.options.seed,
             "untrained_positions": self.plan.untrained_positions(progress.rows),
             "budget": budget,

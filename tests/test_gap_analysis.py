@@ -13,7 +13,7 @@ from simulated_scores import BUDGETS, SimulatedStudy, expected_score, series_row
 from gap.analysis import analyse, analysis_json
 from gap.report import write_report
 from gap.results import Analysis, TaskResult
-from gap.series import Prices
+from gap.series import Prices, series_costs
 
 DRAWS = 600
 
@@ -214,3 +214,18 @@ def test_the_planner_plans_for_a_gap_that_is_not_resolved(tmp_path: Path) -> Non
     asked = analyse(made.scores, draws=DRAWS, resolve=0.02).tasks[0].plan
     assert asked is not None
     assert (asked.difference, asked.between) == (0.02, "scratch and annealed at 1,000 tokens")
+
+
+def test_device_hours_count_the_devices_of_the_series(tmp_path: Path) -> None:
+    rows = series_rows(seeds=2)
+    with_devices = [{**row, "devices": 2 + 4 * row["pretraining_seed"]} for row in rows]
+    hours = BUDGETS[-1] / 20_000 / 3600
+    for given, devices, expected in ((rows, None, 1), (with_devices, None, 4), (with_devices, 8, 8)):
+        cost = series_costs(given, Prices(2.0, devices=devices))[len(BUDGETS) - 1]
+        assert (cost.hours, cost.money) == (pytest.approx(expected * hours), pytest.approx(2.0 * expected * hours))
+    made = SimulatedStudy(tmp_path)
+    for kind, budget in (("raw", 0), ("annealed", BUDGETS[0])):
+        made.add("qa", kind, budget, 0.5)
+    analyses = [analyse(made.scores, series=given, draws=200) for given in (rows, with_devices)]
+    told = [any("--devices" in note for note in one.notes) for one in analyses]
+    assert told == [True, False]
