@@ -17,7 +17,7 @@ from finetuning.encoder import Encoder, head_dropout, initialise_head
 from finetuning.pair_template import padded_rows
 from finetuning.predictions import write_csv, write_json
 from finetuning.recipe import Batch, EvaluationSet, Feature
-from finetuning.spans import SpanLimits, answers_by_example, best_spans, probabilities
+from finetuning.spans import Candidate, SpanLimits, answers_by_example, best_spans, probabilities
 from finetuning.squad import Question
 from finetuning.squad_metrics import (
     chinese_exact_match,
@@ -180,7 +180,9 @@ class QARecipe:
         """predictions.json, nbest_predictions.json, prediction.csv; in v2 null_odds.json too."""
         texts = {name: predictions[name]["text"] for name in evaluation_set.examples}
         write_json(directory / "predictions.json", texts)
-        write_json(directory / "nbest_predictions.json", {name: _nbest(predictions[name]) for name in texts})
+        version_2 = self.settings.version_2
+        nbest = {name: _nbest(predictions[name], version_2=version_2) for name in texts}
+        write_json(directory / "nbest_predictions.json", nbest)
         write_csv(directory / "prediction.csv", ["id", "answer"], texts.items())
         if self.settings.version_2:
             odds = {name: predictions[name]["null_score"] - predictions[name]["score"] for name in texts}
@@ -197,8 +199,12 @@ def chinese_f1_version_2(prediction: str, answer: str) -> float:
     return chinese_f1(prediction, answer) if prediction and answer else float(prediction == answer)
 
 
-def _nbest(prediction: Mapping[str, Any]) -> list[dict[str, Any]]:
-    candidates = prediction["nbest"]
+def _nbest(prediction: Mapping[str, Any], *, version_2: bool) -> list[dict[str, Any]]:
+    """Candidates by score; in v2 no answer is one of them, as in the official files."""
+    candidates = list(prediction["nbest"])
+    if version_2:
+        candidates.append(Candidate("", prediction["null_score"], 0, 0))
+        candidates.sort(key=lambda candidate: -candidate.score)
     if not candidates:
         return [{"text": "", "probability": 1.0, "score": None}]
     shares = probabilities([candidate.score for candidate in candidates])

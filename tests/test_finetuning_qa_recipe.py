@@ -10,9 +10,9 @@ from tiny_questions import WORDS, tiny_questions
 
 from finetuning.batches import batch_shape
 from finetuning.evaluation import evaluate
-from finetuning.qa_recipe import QARecipe, QASettings
+from finetuning.qa_recipe import QARecipe, QASettings, _nbest
 from finetuning.recipe import FinetuningOptions
-from finetuning.spans import SpanLimits
+from finetuning.spans import Candidate, SpanLimits
 from finetuning.squad import Question
 from finetuning.training import open_engine
 from finetuning.windows import Windows
@@ -119,3 +119,11 @@ def tiny_answers(*texts):
     from finetuning.squad import Answer
 
     return tuple(Answer(text, 0) for text in texts)
+
+
+@pytest.mark.parametrize("version_2", [False, True])
+def test_the_candidates_of_version_2_hold_no_answer_at_its_score(version_2):
+    found = {"nbest": [Candidate("one", 3.0, 0, 3), Candidate("two", 1.0, 4, 7)], "null_score": 2.0}
+    rows = _nbest(found, version_2=version_2)
+    assert [row["text"] for row in rows] == (["one", "", "two"] if version_2 else ["one", "two"])
+    assert sum(row["probability"] for row in rows) == pytest.approx(1.0)
