@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretraining.files import read_json
+from pretraining.planned_optimizer import optimizer_kind
 
 if TYPE_CHECKING:
     from pretraining.plan import Plan
@@ -17,10 +18,11 @@ RUN_NAME = "run.json"
 
 
 def identity_of(plan: Plan) -> dict[str, Any]:
-    """The options that decide what is computed, the shards' hashes and the tokenizer's, as JSON gives them back."""
+    """The options that decide what is computed, with the optimizer that "auto" means, and the hashes of the data."""
     data = {name: [shard.sha256 for shard in split.shards] for name, split in plan.manifest.splits.items()}
     tokenizer = plan.manifest.tokenizer.fingerprint
-    return dict(json.loads(json.dumps({**plan.options.identity(), "shards": data, "tokenizer": tokenizer})))
+    found = {**plan.options.identity(), "optimizer": optimizer_kind(plan), "shards": data, "tokenizer": tokenizer}
+    return dict(json.loads(json.dumps(found)))
 
 
 def check_same_run(directory: Path, mine: Mapping[str, Any]) -> None:
@@ -58,8 +60,9 @@ def check_same_origin(checkpoint: Path, state: Mapping[str, Any], mine: Mapping[
 
 
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
-    """What differs, in words; empty where nothing does."""
-    differing = sorted(key for key in mine if mine[key] != theirs.get(key))
+    """What differs, in words; empty where nothing does. Runs once wrote down "auto" for their optimizer: unknown."""
+    known = [key for key in mine if key != "optimizer" or theirs.get(key) != "auto"]
+    differing = sorted(key for key in known if mine[key] != theirs.get(key))
     return "; ".join(f"{key}: {shortened(theirs.get(key))} there, {shortened(mine[key])} here" for key in differing)
 
 

@@ -18,6 +18,20 @@ def test_a_checkpoint_says_itself_of_which_run_it_is(tmp_path):
         check_same_origin(tmp_path, {"identity": condensed({**MINE, "shards": {"train": ["a", "c"]}})}, MINE)
 
 
+def test_the_optimizer_that_a_deepspeed_json_names_is_part_of_the_run(tmp_path, capsys):
+    shards, config = write_shards(tmp_path / "data"), tmp_path / "adam.json"
+    adam = {"type": "Adam", "params": {"adam_w_mode": False}}
+    config.write_text(json.dumps({"zero_optimization": {"stage": 2}, "optimizer": adam}))
+    in_process(shards, tmp_path / "run", {"budget_tokens": 800})
+    again = {"budget_tokens": 800, "deepspeed": config, "dry_run": "true"}
+    in_process(shards, tmp_path / "run", again, status=2)
+    assert "optimizer: adamw there, adam here" in capsys.readouterr().err
+    record = json.loads((tmp_path / "run" / RUN_NAME).read_text())
+    record["identity"]["optimizer"] = "auto"
+    (tmp_path / "run" / RUN_NAME).write_text(json.dumps(record))
+    in_process(shards, tmp_path / "run", again)
+
+
 def test_one_that_does_not_say_has_that_of_its_run_or_is_warned_of(tmp_path):
     checkpoint = tmp_path / "checkpoints" / "step-00000001-000"
     assert "does not say" in check_same_origin(checkpoint, {}, MINE)
