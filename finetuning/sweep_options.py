@@ -19,7 +19,7 @@ from pretraining.files import sha256_of
 from pretraining.options import as_arguments
 
 RECIPES = ("qa", "multiple_choice", "glue", "classification")
-CHANGED_FOR_SMALL_WORLD = ("qa", "multiple_choice")  # these take other defaults when no data is named
+CHANGED_FOR_SMALL_WORLD = ("qa", "multiple_choice", "classification")  # these take other defaults when no data is named
 OWNED_BY_THE_SWEEP = ("output_dir", "resume_from_checkpoint", "seeds", "seed")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 

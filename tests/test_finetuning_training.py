@@ -228,8 +228,10 @@ def test_nothing_to_do_is_refused_and_zero_epochs_only_evaluate():
     assert (result.status, result.updates, result.history) == ("done", 0, [])
     assert "eval_f1" in result.scores
     recipe.train_features, recipe.evaluation_sets = [], {}
-    with pytest.raises(ValueError, match="nothing to train on"):
+    with pytest.raises(ValueError, match="no training rows"):
         finetune(recipe, model_of(recipe), OPTIONS)
+    with pytest.raises(ValueError, match="nothing to train on"):
+        finetune(recipe, model_of(recipe), replace(OPTIONS, num_train_epochs=0))
 
 
 def test_the_result_is_plain_json():
