@@ -72,6 +72,10 @@ class GapOptions:
     slurm_partition: str | None = option(None, "partition of the array job")
     slurm_minutes: int = option(240, "time limit of each task of the array job")
     slurm_gpus: int = option(1, "GPUs of each task of the array job; 0 on a cluster without")
+    slurm_cpus: int = option(4, "cores of each task of the array job")
+    slurm_memory_gb: int = option(16, "memory of each task of the array job")
+    slurm_account: str | None = option(None, "account that the array job is charged to")
+    slurm_qos: str | None = option(None, "quality of service of the array job")
 
     contamination: bool = option(True, "look for the scored texts in the pretraining shards")
     shards: str | None = option(None, "shards of the series, to look for contamination; none: as its run.json says")
@@ -137,7 +141,19 @@ class GapOptions:
         )
 
     def slurm(self) -> Slurm:
-        return Slurm(self.slurm_workers, self.slurm_partition, self.slurm_minutes, self.slurm_gpus)
+        named = {
+            "slurm_partition": self.slurm_partition,
+            "slurm_account": self.slurm_account,
+            "slurm_qos": self.slurm_qos,
+        }
+        return Slurm(
+            self.slurm_workers,
+            self.slurm_minutes,
+            self.slurm_gpus,
+            self.slurm_cpus,
+            self.slurm_memory_gb,
+            {name: value for name, value in named.items() if value},
+        )
 
     def prices(self) -> Prices:
         return Prices(self.price_per_hour, self.currency, self.devices)
@@ -161,8 +177,8 @@ class GapOptions:
 
 SMALL_WORLD: dict[str, Any] = {
     "kinds": "annealed",
-    "learning_rates": "1e-3",
-    "num_train_epochs": "8",
+    "learning_rates": "2e-3",
+    "num_train_epochs": "6",
     "max_seq_length": 64,
     "global_batch_rows": 16,
     "per_device_eval_batch_size": 256,
