@@ -6,13 +6,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from finetuning.stopping import Asked, FinetuningInterrupted, noting_signals
 from pretraining.agreement import PeerFailed
 from pretraining.environment import close_process_group, read_ranks
 from pretraining.files import write_json
 from pretraining.interruption import EXIT_CODE, MARKER_NAME
+from pretraining.memory_advice import is_out_of_memory
 from pretraining.position import Interrupted
 
 
@@ -40,9 +39,12 @@ def guarded(run: Callable[[Asked], int], directory: Path) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        told = (str(error) or "no more to be had").splitlines()[0]
         print(
-            f"error: out of memory ({str(error).splitlines()[0]}): lower --per_device_train_batch_size (the global "
+            f"error: out of memory ({told}): lower --per_device_train_batch_size (the global "
             "batch and the result stay the same), --per_device_eval_batch_size or --max_seq_length",
             file=sys.stderr,
             flush=True,

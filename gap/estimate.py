@@ -13,12 +13,13 @@ from transformers import AutoModel, PretrainedConfig
 
 from finetuning.training import uses_bf16
 from gap.jobs import CellOptions, JobList
-from gap.plan import PlannedCell, Search
+from gap.plan import PlannedCell, Search, Source
 from gap.scores import Cell
 from gap.task_rows import HELD_OUT_SHARE
 from gap.tasks import TaskData
 
-TIMED_UPDATES = 3
+TIMED_SECONDS = 2.0  # about so long for a model's timed updates; a large one on a CPU is timed with fewer rows
+TIMED_UPDATES = 2
 SAMPLED_TEXTS = 200
 TOKENS_A_WORD = 1.4  # a guess, for texts that no tokenizer has seen yet
 WORD = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")
@@ -63,21 +64,33 @@ def work_of(data: TaskData, options: CellOptions) -> Work:
 def time_rows(config: PretrainedConfig, tokens: int, options: CellOptions, device: torch.device) -> Speed:
     """Time a few updates of random rows with random weights on this device."""
     model = AutoModel.from_config(config, attn_implementation="sdpa").to(device)
-    rows = options.per_device_train_batch_size or options.global_batch_rows
-    ids = torch.randint(5, int(config.vocab_size), (rows, tokens), device=device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
-    marks = []
-    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(options.bf16)):
-        for _ in range(TIMED_UPDATES):
-            marks.append(_now(device))
-            model(input_ids=ids).last_hidden_state.float().pow(2).mean().backward()
+
+    def seconds(rows: int, *, train: bool) -> float:
+        ids = torch.randint(5, int(config.vocab_size), (rows, tokens), device=device)
+        begin = _now(device)
+        with (
+            torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(options.bf16)),
+            torch.set_grad_enabled(train),
+        ):
+            out = model(input_ids=ids).last_hidden_state.float().pow(2).mean()
+        if train:
+            out.backward()
             optimizer.step()
             optimizer.zero_grad()
-        marks.append(_now(device))
-        with torch.no_grad():
-            model(input_ids=ids)
-        end = _now(device)
-    return Speed((marks[-1] - marks[1]) / (TIMED_UPDATES - 1) / rows, (end - marks[-1]) / rows)
+        return _now(device) - begin
+
+    seconds(1, train=True)  # the first update allocates and compiles
+    one_row = seconds(1, train=True)
+    wanted = options.per_device_train_batch_size or options.global_batch_rows
+    rows = max(1, min(wanted, int(TIMED_SECONDS / TIMED_UPDATES / one_row)))
+    train = sum(seconds(rows, train=True) for _ in range(TIMED_UPDATES)) / TIMED_UPDATES
+    return Speed(train / rows, seconds(rows, train=False) / rows)
+
+
+def model_of(source: Source) -> str:
+    """What a source is timed as: the checkpoints of a series are of one shape, a reference is one of its own."""
+    return source.path if source.budget_tokens is None else ""
 
 
 def estimated_seconds(
@@ -85,9 +98,9 @@ def estimated_seconds(
     left: Sequence[Search | PlannedCell],
     finished: Sequence[Cell],
     work: Mapping[str, Work],
-    speed: Mapping[str, Speed],
+    speed: Mapping[tuple[str, str], Speed],
 ) -> float:
-    """Seconds of one device for the jobs that are left."""
+    """Seconds of one device for the jobs that are left; `speed` is by task and `model_of`."""
     most = max(jobs.plan.grid.epochs)
     total = 0.0
     for job in left:
@@ -98,7 +111,7 @@ def estimated_seconds(
         if measured and isinstance(job, PlannedCell):
             total += sum(measured) / len(measured)
             continue
-        own, rate = work[setting.task], speed[setting.task]
+        own, rate = work[setting.task], speed[setting.task, model_of(setting.source)]
         kept = 1 - HELD_OUT_SHARE if isinstance(job, Search) else 1.0
         total += own.train_rows * share * kept * epochs * rate.train + own.scored_rows * rate.evaluate
     return total

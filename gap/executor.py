@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ class Slurm:
     """What the cluster is asked for; every array task is one worker on one device."""
 
     workers: int = 4
-    partition: str | None = None
     minutes: int = 240
     gpus: int = 1
     cpus: int = 4
     memory_gb: int = 16
+    named: Mapping[str, str] = field(default_factory=dict)  # slurm_partition, slurm_account, slurm_qos, where given
 
 
 def devices_of(max_parallel: int | None) -> list[str | None]:
@@ -100,7 +100,7 @@ def submit_slurm(directory: Path, slurm: Slurm, *, executor: Any = None) -> list
             cpus_per_task=slurm.cpus,
             mem_gb=slurm.memory_gb,
             slurm_array_parallelism=slurm.workers,
-            **({"slurm_partition": slurm.partition} if slurm.partition else {}),
+            **slurm.named,
             **({"gpus_per_node": slurm.gpus} if slurm.gpus else {}),
         )
     tasks = min(slurm.workers, sum(isinstance(job, PlannedCell) for job in left))

@@ -12,7 +12,7 @@ from typing import Any
 from finetuning.encoder import load_config
 from gap.analysis import analyse
 from gap.contamination import write_contaminated, write_not_searched
-from gap.estimate import estimated_seconds, time_rows, work_of
+from gap.estimate import estimated_seconds, model_of, time_rows, work_of
 from gap.jobs import (
     SCORES_NAME,
     SEARCHES_NAME,
@@ -128,11 +128,15 @@ def outlook(
     finished = _finished_cells(jobs, directory)
     seconds = 0.0
     if left:
-        if config is None:
-            config = load_config(left[0].setting.source.path)
         device = choose_device(Ranks(local_world_size=devices))
         work = {name: work_of(one, jobs.options) for name, one in data.items()}
-        speed = {name: time_rows(config, one.row_tokens, jobs.options, device) for name, one in work.items()}
+        models = {(one.setting.task, model_of(one.setting.source)): one.setting.source.path for one in left}
+        speed = {
+            key: time_rows(
+                config if path == UNKNOWN else load_config(path), work[key[0]].row_tokens, jobs.options, device
+            )
+            for key, path in models.items()
+        }
         seconds = estimated_seconds(jobs, left, finished, work, speed)
     cells = [one for one in left if one in set(jobs.plan.cells)]
     return Outlook(len(cells), len(left) - len(cells), len(finished), seconds, devices, price_per_hour, currency)

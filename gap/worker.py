@@ -27,6 +27,7 @@ from gap.plan import PlannedCell, Search
 from gap.scores import append_score, read_scores
 from gap.searches import append_search, choose, read_searches, tries_of
 from pretraining.environment import Ranks, choose_device
+from pretraining.memory_advice import is_out_of_memory
 
 POLL_SECONDS = 0.5
 Say = Callable[[str], None]
@@ -97,10 +98,26 @@ def work(
                 break
             with claim(directory, jobs.fingerprint(job)) as mine:
                 if mine and jobs.fingerprint(job) not in finished(directory):
-                    busy += _run(bench, job, directory, say, total)
+                    with memory_explained(job):
+                        busy += _run(bench, job, directory, say, total)
         if busy == started:
             time.sleep(POLL_SECONDS)  # what is left is claimed by others, or waits for their searches
     return busy
+
+
+@contextmanager
+def memory_explained(job: Search | PlannedCell) -> Iterator[None]:
+    """Turn an allocation that failed into a ValueError that names the job and what to lower; anything else passes."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"{describe(job)}: out of memory ({(str(error) or 'no more to be had').splitlines()[0]}): lower "
+            "--per_device_train_batch_size or --per_device_eval_batch_size (neither changes a score), --max_parallel, "
+            "or --max_seq_length; the same command goes on with this cell"
+        ) from error
 
 
 @contextmanager

@@ -226,6 +226,21 @@ def test_workers_get_one_device_and_no_launcher_variables(tmp_path, monkeypatch)
     assert worker_command(tmp_path, 2)[1:] == [worker.__file__, str(tmp_path), "2"]
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_cell_without_memory_is_named_with_what_to_lower(world, tmp_path, monkeypatch, error):
+    series, tasks = world
+    write_jobs(tmp_path, tiny_jobs(series, tasks[1:2]))
+
+    def run_cell(*arguments, **more):
+        raise error
+
+    monkeypatch.setattr(worker, "run_cell", run_cell)
+    with pytest.raises(
+        ValueError, match=r"texts, scratch, run 0, seed 0: out of memory .* --per_device_train_batch_size"
+    ):
+        work(tmp_path, say=silent)
+
+
 class FakeExecutor:
     """Has submitit's batch() and submit(), and keeps what it is given."""
 
@@ -254,8 +269,9 @@ def test_slurm_gets_an_array_of_plain_commands_over_the_same_list(world, tmp_pat
     assert all(one.env is None for one in executor.submitted)  # no environment is stored, the job has its own
 
 
-@pytest.mark.parametrize(("gpus", "partition"), [(1, None), (0, "cpu")])
-def test_the_array_job_asks_for_what_the_options_say(world, tmp_path, monkeypatch, gpus, partition):
+@pytest.mark.parametrize("gpus", [0, 1])
+@pytest.mark.parametrize("named", [{}, {"slurm_partition": "cpu"}, {"slurm_account": "us", "slurm_qos": "low"}])
+def test_the_array_job_asks_for_what_the_options_say(world, tmp_path, monkeypatch, gpus, named):
     submitit = pytest.importorskip("submitit")
     asked = {}
 
@@ -270,11 +286,14 @@ def test_the_array_job_asks_for_what_the_options_say(world, tmp_path, monkeypatc
     monkeypatch.setattr(submitit, "AutoExecutor", Recorder)
     series, tasks = world
     write_jobs(tmp_path, tiny_jobs(series, tasks[1:2]))
-    options = GapOptions(slurm_workers=2, slurm_gpus=gpus, slurm_partition=partition, slurm_minutes=5)
+    more = {"slurm_workers": 2, "slurm_gpus": gpus, "slurm_minutes": 5, "slurm_cpus": 3, "slurm_memory_gb": 7}
+    options = GapOptions(**more, **named)
     assert len(submit_slurm(tmp_path, options.slurm())) == 2
     assert (asked["cluster"], asked["timeout_min"], asked["slurm_array_parallelism"]) == ("slurm", 5, 2)
+    assert (asked["cpus_per_task"], asked["mem_gb"]) == (3, 7)
     assert asked.get("gpus_per_node", 0) == gpus
-    assert asked.get("slurm_partition") == partition
+    assert {name: value for name, value in asked.items() if name in options.slurm().named} == named
+    assert options.slurm().named == named
 
 
 @pytest.mark.slow
