@@ -14,6 +14,7 @@ from typing import Any
 
 from gap.bootstrap import Resampling
 from gap.macro import macro_average
+from gap.provenance import made_of, precision_notes
 from gap.results import Analysis
 from gap.scores import read_scores, reported_cells
 from gap.series import CheckpointCost, Prices, read_series, series_costs
@@ -34,18 +35,20 @@ def analyse(
     seed: int = 0,
     name: str | None = None,
     commands: Sequence[str] = (),
+    made: Mapping[str, str] | None = None,
     planned: Collection[str] | None = None,
     resolve: float | None = None,
 ) -> Analysis:
     """Analyse all tasks of a scores.jsonl.
 
     series: series.json, its folder or its rows (FLOPs, hours, validation loss; without it the axis is tokens only).
-    commands: the command lines that made the cells, for the report. planned: fingerprints of the cells that belong to
-    the study; others in the file are left out. resolve: the difference in score that seeds are planned for; None: one
-    point, or the gap where it is not resolved. Raises ValueError when a task has no scratch cells or its cells were not
-    scored on the same examples.
+    commands, made: the command lines that made the cells, and their options, for the report. planned: fingerprints of
+    the cells that belong to the study; others in the file are left out. resolve: the difference in score that seeds are
+    planned for; None: one point, or the gap where it is not resolved. Raises ValueError when a task has no scratch
+    cells or its cells were not scored on the same examples.
     """
     path, prices = Path(scores_path), prices or Prices()
+    cells = reported_cells(read_scores(path), planned)[0]
     studies, notes = read_studies(
         path,
         series=series,
@@ -63,8 +66,9 @@ def analyse(
         currency=prices.currency,
         priced=prices.per_device_hour > 0,
         commands=tuple(commands),
+        made={**made_of(cells), **(made or {})},
         versions=installed_versions(),
-        notes=tuple(notes),
+        notes=(*notes, *precision_notes(cells)),
         macro=macro_average(studies),
     )
 

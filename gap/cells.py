@@ -20,6 +20,7 @@ from finetuning.training import finetune, uses_bf16
 from gap.example_scores import cell_metrics, example_records
 from gap.jobs import JobList
 from gap.plan import SEARCH_SEED, PlannedCell, Search, Setting, Source
+from gap.provenance import device_text, now_text
 from gap.scores import Cell, write_predictions
 from gap.task_rows import HELD_OUT, SCORED, cell_view, encode_task, label_subset, search_view
 from gap.tasks import TaskData, parse_tasks, read_task
@@ -145,6 +146,9 @@ def run_cell(
             "epochs": epochs * setting.epochs_factor,
             "training_examples": len(ids),
             "updates": result.updates,
+            "device": device_text(bench.device),
+            "precision": "bf16" if uses_bf16(bench.jobs.options.bf16) else "fp32",
+            "finished": now_text(),
             "reason": result.reason,
             **more,
         },

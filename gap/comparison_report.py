@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gap.analysis import analysis_json
@@ -10,7 +11,7 @@ from gap.charts import Figure, run_chart
 from gap.comparison import Comparison, Difference, difference_text, value_text
 from gap.figures import draw_chart
 from gap.report import Section, render_page, replace_file
-from gap.report_text import method_parts
+from gap.report_text import made_parts, method_parts, note_parts
 from gap.results import Analysis
 from gap.tables import Part, Table
 
@@ -32,7 +33,9 @@ def write_comparison(comparison: Comparison, analyses: Sequence[Analysis], direc
         sections.append(Section(task, parts))
     answers = [Part(one.name, " ".join(task.answer for task in one.tasks)) for one in analyses]
     sections.append(Section("Each run by itself", [*answers, *(Part(text=note) for note in comparison.notes)]))
-    sections.append(Section("Method, limits and versions", method_parts(analyses[0])))
+    made = [part for one in analyses for part in (*made_parts(one, f": {one.name}"), *note_parts(one))]
+    general = method_parts(replace(analyses[0], commands=(), made={}, notes=()))
+    sections.append(Section("Method, limits and versions", [*general, *made]))
     page = render_page(
         f"Comparison: {', '.join(comparison.runs)}", comparison_answers(comparison), sections, figures, ["tokens"]
     )

@@ -23,9 +23,10 @@ from gap.jobs import (
     write_jobs,
 )
 from gap.plan import CellPlan, Controls, Grid, Source, make_plan, problems_of
+from gap.provenance import made_by
 from gap.report import write_report
 from gap.results import Analysis
-from gap.run_source import write_study
+from gap.run_source import earlier_commands, write_study
 from gap.same_architecture import check_same_architecture
 from gap.scores import Cell, read_scores
 from gap.searches import read_searches, same_arguments_notes
@@ -194,13 +195,22 @@ def finish_experiment(
     commands: Sequence[str],
     notes: Sequence[str] = (),
     resolve: float | None = None,
+    series: Sequence[Path] = (),
 ) -> Analysis:
-    """Analyse the scores and write report, curves and figures into the directory; study.json lets that be repeated."""
+    """Analyse the scores and write report, curves and figures into the directory; study.json lets that be repeated.
+
+    `series` are the series.json files: the report says what the pretraining runs beside them were made with.
+    """
     own = [*same_arguments_notes(jobs, read_searches(directory / SEARCHES_NAME)), *notes]
-    planned = jobs.cell_names()
-    write_study(directory, rows, planned=planned, commands=commands, notes=own, prices=prices, resolve=resolve)
+    planned, made = jobs.cell_names(), made_by(jobs, series)
+    commands = list(dict.fromkeys([*earlier_commands(directory, planned), *commands]))
+    write_study(
+        directory, rows, planned=planned, commands=commands, notes=own, prices=prices, resolve=resolve, made=made
+    )
     path = directory / SCORES_NAME
-    found = analyse(path, series=rows, prices=prices, draws=draws, commands=commands, planned=planned, resolve=resolve)
+    found = analyse(
+        path, series=rows, prices=prices, draws=draws, commands=commands, made=made, planned=planned, resolve=resolve
+    )
     found = replace(found, notes=(*found.notes, *own))
     write_report(found, directory)
     return found

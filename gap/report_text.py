@@ -73,7 +73,6 @@ def macro_table(macro: MacroAverage) -> Table:
 
 def method_parts(analysis: Analysis) -> list[Part]:
     """How it was done, what it does not say, and with what."""
-    versions = Table(("package", "version"), list(analysis.versions.items()))
     parts = [
         Part(
             "Method",
@@ -81,10 +80,21 @@ def method_parts(analysis: Analysis) -> list[Part]:
         ),
         Part("Limits", LIMITS),
     ]
-    parts += [Part(text=note, style="soft") for note in analysis.notes]
-    if analysis.commands:
-        parts.append(Part("Commands", code="\n".join(analysis.commands)))
-    return [*parts, Part("Versions", table=versions)]
+    versions = Table(("package", "version"), list(analysis.versions.items()))
+    return [*parts, *note_parts(analysis), *made_parts(analysis), Part("Versions of this analysis", table=versions)]
+
+
+def note_parts(analysis: Analysis) -> list[Part]:
+    """What the study says about itself."""
+    return [Part(text=note, style="soft") for note in analysis.notes]
+
+
+def made_parts(analysis: Analysis, of: str = "") -> list[Part]:
+    """The commands and options of a study, when and on what its cells were trained; `of` names one of several."""
+    parts = [Part(f"Commands{of}", code="\n".join(analysis.commands))] if analysis.commands else []
+    if analysis.made:
+        parts.append(Part(f"Made with{of}", table=Table(("what", "as it was"), list(analysis.made.items()))))
+    return parts
 
 
 def command_text(argv: list[str]) -> str:

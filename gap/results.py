@@ -151,6 +151,7 @@ class Analysis:
     currency: str
     priced: bool
     commands: tuple[str, ...] = ()
+    made: Mapping[str, str] = field(default_factory=dict)  # when, on what, with which options and code
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     macro: MacroAverage | None = None

@@ -27,6 +27,7 @@ class RunSource:
     prices: Prices = field(default_factory=Prices)
     planned: frozenset[str] | None = None  # fingerprints of the cells that belong to the run; None: unknown, all
     resolve: float | None = None  # the difference that the planner was asked about
+    made: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(folder: Path) -> RunSource:
@@ -44,7 +45,8 @@ class RunSource:
             prices = Prices(**content["prices"])
             planned = frozenset(content["cells"]) if "cells" in content else _planned(scores.parent)
             commands, notes = tuple(content["commands"]), tuple(content["notes"])
-            return RunSource(name, scores, study, commands, notes, prices, planned, content.get("resolve"))
+            resolve, made = content.get("resolve"), dict(content.get("made", {}))
+            return RunSource(name, scores, study, commands, notes, prices, planned, resolve, made)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{study} is no study ({error}): run launch/gap.py again, it writes the file") from error
 
@@ -63,6 +65,7 @@ def write_study(
     notes: Sequence[str],
     prices: Prices,
     resolve: float | None = None,
+    made: Mapping[str, str] | None = None,
 ) -> None:
     """Keep the checkpoints (rows of series.json, of all pretraining seeds), commands, notes and prices of a run.
 
@@ -78,5 +81,15 @@ def write_study(
             "prices": asdict(prices),
             "cells": sorted(planned),
             "resolve": resolve,
+            "made": dict(made or {}),
         },
     )
+
+
+def earlier_commands(folder: Path, planned: Collection[str]) -> list[str]:
+    """The command lines that earlier made cells of this study in the folder: fewer seeds, fewer tasks."""
+    try:
+        before = RunSource.of(folder) if (folder / STUDY_NAME).is_file() else None
+    except ValueError:
+        return []  # damaged: it is written anew
+    return list(before.commands) if before is not None and set(planned) & (before.planned or set()) else []

@@ -146,6 +146,7 @@ def run_cells(
         commands=[command],
         notes=options.notes(),
         resolve=options.resolve,
+        series=paths,
     )
     for line in (*(task.answer for task in analysis.tasks), *(f"note: {note}" for note in analysis.notes)):
         print(line)

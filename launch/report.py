@@ -80,6 +80,7 @@ def write(folders: Sequence[str], options: ReportOptions, command: Sequence[str]
             planned=run.planned,
             resolve=run.resolve if options.resolve is None else options.resolve,
             commands=[*run.commands, command_text(["python", *command])],
+            made=run.made,
         )
         for run in runs
     ]
