@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from gap.bootstrap import Evaluate, Weights
 from gap.variance import Floats
 
+Places = NDArray[np.intp]
 Records = Mapping[str, Mapping[str, Any]]  # example id -> its record in a predictions file
-CORPUS_METRICS = ("f1", "macro_f1", "matthews", "pearson", "spearman")
+CORRELATIONS = ("pearson", "spearman")
+CORPUS_METRICS = ("f1", "macro_f1", "matthews", *CORRELATIONS)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class ExampleTable:
     scores: NDArray[np.float32]  # [M, N] each example's own score
     contaminated: NDArray[np.bool_]  # [N]
     ids: tuple[str, ...]  # of the N examples
+    clean_scores: Floats | None  # [M]: every cell's score without the contaminated examples, where there are both
 
 
 def tabulate_examples(metric: str, cells: Sequence[Records], contaminated_ids: Collection[str] = ()) -> ExampleTable:
@@ -51,16 +54,27 @@ def tabulate_examples(metric: str, cells: Sequence[Records], contaminated_ids: C
     contaminated = np.array(
         [name in contaminated_ids or any(records[name].get("contaminated") for records in cells) for name in ids]
     )
-    corpus = metric in CORPUS_METRICS and all("label" in record and "prediction" in record for record in first)
-    if not corpus:
-        evaluate, units = _mean_of(scores, clusters)
-        return ExampleTable(evaluate, len(ids), int(clusters.max()) + 1, units, scores, contaminated, tuple(ids))
-    labels = [cells[0][name]["label"] for name in ids]
-    if any([records[name].get("label") for name in ids] != labels for records in cells):
-        raise ValueError("cells of one task disagree about the labels: score every cell on the same file")
-    predictions = [[records[name].get("prediction") for name in ids] for records in cells]
-    evaluate = _corpus_metric(metric, labels, predictions, clusters)
-    return ExampleTable(evaluate, len(ids), int(clusters.max()) + 1, None, scores, contaminated, tuple(ids))
+    if metric in CORPUS_METRICS and all("label" in record and "prediction" in record for record in first):
+        labels = np.array([record["label"] for record in first], dtype=object)
+        if any([records[name].get("label") for name in ids] != labels.tolist() for records in cells):
+            raise ValueError("cells of one task disagree about the labels: score every cell on the same file")
+        predictions = np.array([[records[name].get("prediction") for name in ids] for records in cells], dtype=object)
+        named = () if metric in CORRELATIONS else (*labels, *predictions.flat)
+        classes = sorted({str(one) for one in named})
+
+        def evaluator(kept: Places, groups: Places) -> tuple[Evaluate, NDArray[np.float32] | None]:
+            return _corpus_metric(metric, labels[kept], predictions[:, kept], groups, classes), None
+    else:
+
+        def evaluator(kept: Places, groups: Places) -> tuple[Evaluate, NDArray[np.float32] | None]:
+            return _mean_of(scores[:, kept], groups)
+
+    evaluate, units = evaluator(np.arange(len(ids)), clusters)
+    clean, kept = None, np.flatnonzero(~contaminated)
+    if 0 < len(kept) < len(ids):
+        without, _ = evaluator(kept, np.zeros(len(kept), dtype=np.intp))
+        clean = without(np.ones((1, 1), dtype=np.float32))[0]
+    return ExampleTable(evaluate, len(ids), int(clusters.max()) + 1, units, scores, contaminated, tuple(ids), clean)
 
 
 def _mean_of(scores: NDArray[np.float32], clusters: NDArray[np.intp]) -> tuple[Evaluate, NDArray[np.float32]]:
@@ -83,13 +97,13 @@ def _by_cluster(values: NDArray[Any], clusters: NDArray[np.intp]) -> NDArray[np.
 
 
 def _corpus_metric(
-    metric: str, labels: Sequence[Any], predictions: Sequence[Sequence[Any]], clusters: NDArray[np.intp]
+    metric: str, labels: NDArray[Any], predictions: NDArray[Any], clusters: Places, classes: Sequence[str]
 ) -> Evaluate:
-    if metric in ("pearson", "spearman"):
+    """The metric of predictions [M, N] of labels [N]; `classes` may be more than occur here."""
+    if metric in CORRELATIONS:
         return _correlation(
             np.asarray(labels, float), np.asarray(predictions, float), clusters, ranked=metric == "spearman"
         )
-    classes = sorted({str(one) for row in (labels, *predictions) for one in row})
     index = {name: number for number, name in enumerate(classes)}
     truth = np.array([index[str(one)] for one in labels])
     guesses = np.array([[index[str(one)] for one in row] for row in predictions])

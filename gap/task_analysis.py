@@ -90,9 +90,8 @@ def _checkpoint(study: TaskStudy, column: int, resolved: bool) -> CheckpointResu
     elif resolved:
         closed = Estimate(float(column == study.reference), refused="by definition")
     without = None
-    if table.examples is not None and table.examples.units is not None and table.examples.contaminated.any():
-        kept = table.examples.scores[list(table.grids[column].cells)][:, ~table.examples.contaminated]
-        without = float(kept.mean()) if kept.size else None
+    if table.examples is not None and table.examples.clean_scores is not None:
+        without = float(table.examples.clean_scores[list(table.grids[column].cells)].mean())
     names = sorted({name for cell in cells for name, value in cell.metrics.items() if isinstance(value, (int, float))})
     scores = np.array([cell.score for cell in cells])
     return CheckpointResult(

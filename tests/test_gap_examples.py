@@ -29,7 +29,7 @@ def records(labels: Any, predictions: Any, clusters: Any = None) -> dict[str, di
     }
 
 
-@pytest.mark.parametrize(
+METRICS = pytest.mark.parametrize(
     ("metric", "reference"),
     [
         ("accuracy", lambda labels, guesses: np.mean(labels == guesses)),
@@ -40,18 +40,42 @@ def records(labels: Any, predictions: Any, clusters: Any = None) -> dict[str, di
         ("spearman", lambda labels, guesses: spearmanr(labels, guesses).statistic),
     ],
 )
-def test_weights_mean_repetition(metric: str, reference: Any) -> None:
+
+
+def labels_and_cells(metric: str) -> tuple[Any, list[Any]]:
+    """Labels and the guesses of two cells."""
     if metric in ("pearson", "spearman"):
-        labels = RANDOM.integers(0, 6, NUM).astype(float)
-        cells = [labels + RANDOM.normal(size=NUM).round(1) for _ in range(2)]
-    else:
-        labels = RANDOM.integers(0, 2, NUM)
-        cells = [np.where(RANDOM.random(NUM) < 0.7, labels, 1 - labels) for _ in range(2)]
+        values = RANDOM.integers(0, 6, NUM).astype(float)
+        return values, [values + RANDOM.normal(size=NUM).round(1) for _ in range(2)]
+    labels = RANDOM.integers(0, 2, NUM)
+    return labels, [np.where(RANDOM.random(NUM) < 0.7, labels, 1 - labels) for _ in range(2)]
+
+
+@METRICS
+def test_weights_mean_repetition(metric: str, reference: Any) -> None:
+    labels, cells = labels_and_cells(metric)
     table = tabulate_examples(metric, [records(labels.tolist(), cell.tolist()) for cell in cells])
     found = table.evaluate(np.stack([REPEATS, np.ones(NUM)]).astype(np.float32))
     repeated = np.repeat(np.arange(NUM), REPEATS)
     expected = [[reference(labels[rows], cell[rows]) for cell in cells] for rows in (repeated, np.arange(NUM))]
     np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@METRICS
+def test_the_score_without_contaminated_examples_is_that_of_the_others(metric: str, reference: Any) -> None:
+    labels, cells = labels_and_cells(metric)
+    clusters, found = np.arange(NUM) // 4, RANDOM.random(NUM) < 0.4
+    contaminated = {f"example-{number:03d}" for number in np.flatnonzero(found)}
+    made = [records(labels.tolist(), cell.tolist(), clusters) for cell in cells]
+    clean = tabulate_examples(metric, made, contaminated).clean_scores
+    np.testing.assert_allclose(clean, [reference(labels[~found], cell[~found]) for cell in cells], atol=2e-6)
+    assert tabulate_examples(metric, made).clean_scores is None
+    assert tabulate_examples(metric, made, set(made[0])).clean_scores is None
+
+
+def test_f1_stays_that_of_the_positive_class_where_all_positives_are_contaminated() -> None:
+    table = tabulate_examples("f1", [records([1, 0, 0], [1, 0, 0])], {"example-000"})
+    np.testing.assert_allclose(table.clean_scores, [0.0])
 
 
 def test_macro_f1_and_matthews_of_three_classes() -> None:
