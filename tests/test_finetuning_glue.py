@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,41 @@ def test_the_validation_file_gets_the_same_predictions_through_the_test_path(dat
     assert glue.main([*arguments, *again]) == 0
     found = [json.loads((place / "all_results.json").read_text())["eval_loss"] for place in (out, tmp_path / "b")]
     assert found[1] == pytest.approx(found[0], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_two_ranks_send_the_validation_file_through_the_test_path_as_one_does(data, tmp_path, project_root, free_port):
+    """48 training rows, 15 to score: nothing divides; fp32 and no dropout."""
+    dev = [line.split("\t") for line in (data / "RTE" / "dev.tsv").read_text().splitlines()]
+    (data / "RTE" / "test.tsv").write_text("".join("\t".join(line[:3]) + "\n" for line in dev))
+    gold = {line[0]: line[3] for line in dev[1:]}
+    model = write_tiny_model(tmp_path / "model")
+    arguments = ["--task_name", "rte", "--data_dir", str(data), "--model_name_or_path", model]
+    arguments += [*FAST, "--bf16", "false", "--dropout", "0", "--global_batch_rows", "10", "--save_model", "false"]
+    found, answers = [], []
+    for ranks in (1, 2):
+        out = tmp_path / f"ranks{ranks}"
+        if ranks == 1:
+            assert glue.main([*arguments, "--output_dir", str(out)]) == 0
+        else:
+            torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+            script = [f"--master_port={free_port}", str(project_root / "finetuning" / "glue.py")]
+            rows = ["--per_device_train_batch_size", "3", "--per_device_eval_batch_size", "4"]
+            command = [*torchrun, *script, *arguments, *rows, "--output_dir", str(out)]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+            assert done.returncode == 0, done.stderr[-2000:]
+        with (out / "validation" / "predictions.csv").open(newline="") as file:
+            validation = {row["id"]: row["prediction"] for row in csv.DictReader(file)}
+        submitted = dict(line.split("\t") for line in (out / "submission" / "RTE.tsv").read_text().splitlines()[1:])
+        assert submitted == validation
+        results = json.loads((out / "all_results.json").read_text())
+        right = sum(submitted[key] == label for key, label in gold.items())
+        assert results["eval_accuracy"] == pytest.approx(right / len(gold))
+        found.append(results)
+        answers.append(submitted)
+    assert answers[0] == answers[1]
+    assert found[1]["eval_accuracy"] == found[0]["eval_accuracy"]
+    assert found[1]["eval_loss"] == pytest.approx(found[0]["eval_loss"], abs=1e-5)
 
 
 def test_mnli_is_a_start_for_three_tasks_and_only_when_asked_for(data, tmp_path):
