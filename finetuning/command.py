@@ -125,7 +125,7 @@ def run_recipe(
     ranks = open_world(options)
     directory = output_directory(options, name)
     owner = Ownership(directory)
-    _on_main(owner.take, ranks, "taking the output directory")
+    on_main(owner.take, ranks, "taking the output directory")
     try:
         return _run_owned(options, directory, prepare, ranks, asked, finish, extra or {})
     finally:
@@ -152,7 +152,7 @@ def _run_owned(
     weights = broadcast_json(weights_digest(source) if ranks.is_main else None)
     fingerprint = run_fingerprint(recipe, options, shape.global_rows, weights)
     again = not options.resume_from_checkpoint
-    before = _on_main(lambda: finished_results(directory, fingerprint, again=again), ranks, "looking at its results")
+    before = on_main(lambda: finished_results(directory, fingerprint, again=again), ranks, "looking at its results")
     if before is not None:
         if ranks.is_main:
             shutil.rmtree(directory / STATE_NAME, ignore_errors=True)
@@ -201,7 +201,7 @@ def _build(
     return open_engine(model, options, batch_shape(options, ranks.world_size)), model
 
 
-def _on_main(work: Callable[[], Any], ranks: Ranks, doing: str) -> Any:
+def on_main(work: Callable[[], Any], ranks: Ranks, doing: str) -> Any:
     """What `work` gives on the main rank, on every rank; its ValueError or OSError is raised on every rank."""
     found, error = None, None
     if ranks.is_main:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -35,6 +35,7 @@ from finetuning.preflight import Preflight, note_label_balance, note_shared_text
 from finetuning.qa import QAOptions
 from finetuning.question_sets import bad_text, load_splits, sample_limit
 from finetuning.recipe import option
+from finetuning.seed_runs import once, run_seeds
 from finetuning.stopping import Asked
 from finetuning.subset import subset
 from pretraining.options import parse_options
@@ -67,14 +68,16 @@ def run(options: MultipleChoiceOptions, asked: Asked) -> int:
     require_beside(options, "chain", ("qa_model_name_or_path", "qa_learning_rate", "qa_num_train_epochs"))
     ranks = open_world(options)
     files = {} if options.dataset_name else given_files(options, "multiple_choice", ranks)
+    rows = once(lambda tokenizer, config: prepare(options, files, tokenizer, config))
+    name = "chain" if options.chain else "multiple_choice"
+    stages = ("multiple_choice", "qa") if options.chain else ("",)
 
-    def first_stage(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Prepared:
-        return prepare(options, files, tokenizer, config)
+    def run_seed(one: MultipleChoiceOptions) -> dict[str, Any]:
+        if one.chain:
+            return run_chain(one, files, rows, asked)
+        return run_recipe(one, name, rows, asked=asked).results
 
-    if options.chain:
-        run_chain(options, files, first_stage, asked)
-    else:
-        run_recipe(options, "multiple_choice", first_stage, asked=asked)
+    run_seeds(options, output_directory(options, name), name, run_seed, ranks, stages=stages)
     finish_world()
     return 0
 

@@ -31,6 +31,7 @@ from finetuning.preflight import Preflight, note_shared_texts
 from finetuning.qa_recipe import QARecipe, QASettings
 from finetuning.question_sets import note_answers, note_windows, read_question_sets
 from finetuning.recipe import FinetuningOptions, option
+from finetuning.seed_runs import once, run_seeds
 from finetuning.spans import SpanLimits
 from finetuning.squad import Question, check_answers, place_answers
 from finetuning.stopping import Asked
@@ -66,7 +67,9 @@ def run(options: QAOptions, asked: Asked) -> int:
     require_beside(options, "dataset_name", ("dataset_config_name",))
     ranks = open_world(options)
     files = {} if options.dataset_name else given_files(options, "qa", ranks)
-    run_recipe(options, "qa", lambda tokenizer, config: prepare(options, files, tokenizer, config), asked=asked)
+    rows = once(lambda tokenizer, config: prepare(options, files, tokenizer, config))
+    directory = output_directory(options, "qa")
+    run_seeds(options, directory, "qa", lambda one: run_recipe(one, "qa", rows, asked=asked).results, ranks)
     finish_world()
     return 0
 

@@ -139,6 +139,7 @@ class FinetuningOptions:
     dropout: float | None = option(None, "Replace every dropout rate of the model's configuration.")
     early_stopping_patience: int = option(0, "Stop after N validations without a better score; 0: never.")
     seed: int = option(42, "Seed of the head, of the order of the rows and of dropout.")
+    seeds: list[int] = option([], "Several seeds, each in a folder of its own; default: --seed alone.")  # noqa: RUF009
 
     bf16: str = option("auto", "auto (where the hardware has it), true or false.")
     deepspeed: str | None = option(None, "DeepSpeed JSON file; without it PyTorch runs the training.")

@@ -170,8 +170,11 @@ class RunState:
 def run_fingerprint(recipe: Recipe, options: FinetuningOptions, global_rows: int, weights: str = "") -> str:
     """sha256 over what decides a run: recipe, options that matter, the global batch, first weights, rows, examples."""
     deciding = {name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS}
+    # What came after a recipe's first runs stays out: the texts themselves are in the digest, and --seed is.
     if recipe.name.startswith("glue_"):
-        deciding.pop("on_bad_text", None)  # came after the first runs; the texts themselves are in the digest
+        deciding.pop("on_bad_text", None)
+    if recipe.name in ("qa", "multiple_choice"):
+        deciding.pop("seeds", None)
     content = {"recipe": recipe.name, **deciding, "global_batch_rows": global_rows, "weights": weights}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
     _add_rows(digest, recipe.train_features)

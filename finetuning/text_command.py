@@ -12,7 +12,7 @@ import numpy as np
 
 from finetuning.command import Prepared, model_name, run_recipe
 from finetuning.encoder import load_config, load_tokenizer
-from finetuning.figures import draw_curves, draw_reliability
+from finetuning.figures import draw_reliability
 from finetuning.glue_tasks import GlueTask
 from finetuning.labelled_text import LabelledText
 from finetuning.pair_template import row_limit
@@ -20,6 +20,7 @@ from finetuning.recipe import FinetuningOptions, option
 from finetuning.result import Result
 from finetuning.saved_model import head_facts
 from finetuning.schedule import makes_updates
+from finetuning.seed_runs import run_seeds
 from finetuning.stopping import Asked
 from finetuning.subset import subset
 from finetuning.text_preflight import inspect_texts
@@ -34,7 +35,6 @@ class TextOptions(FinetuningOptions):
     """Options of the two text recipes beside those that all recipes share."""
 
     max_seq_length: int = option(128, "Longest row in tokens, special tokens included.")
-    seeds: list[int] = option([], "Several seeds, each in a folder of its own; default: --seed alone.")  # noqa: RUF009
     pooling: str | None = option(
         None, "cls (first token), mean or max over the real tokens; default: that of a head only evaluated, else cls."
     )
@@ -82,25 +82,13 @@ def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks
     recipe = build_recipe(task, options)
     preflight = inspect_texts(recipe)
     preflight.refuse_if(strict=options.strict)
-    seeds = options.seeds or [options.seed]
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds {seeds}: name each once")
-    places = {seed: directory / f"seed-{seed}" if len(seeds) > 1 else directory for seed in seeds}
     prepared = Prepared(recipe, preflight, {"pooling": options.pooling, "labels": list(task.labels)})
-    found = [
-        run_recipe(
-            replace(options, seed=seed, seeds=[], output_dir=str(place)),
-            recipe.name,
-            lambda tokenizer, config: prepared,
-            asked=asked,
-            finish=partial(draw, recipe, directory=place),
-        ).results
-        for seed, place in places.items()
-    ]
-    if ranks.is_main and len(seeds) > 1:
-        runs = {f"seed {seed}": place for seed, place in places.items()}
-        draw_curves(runs, directory / "curves.png", title=f"{task.name}, {len(seeds)} seeds", metric=recipe.metric)
-    return found
+
+    def run(one: TextOptions) -> dict[str, Any]:
+        finish = partial(draw, recipe, directory=Path(str(one.output_dir)))
+        return run_recipe(one, recipe.name, lambda tokenizer, config: prepared, asked=asked, finish=finish).results
+
+    return run_seeds(options, directory, task.name, run, ranks)
 
 
 def saved_head(options: TextOptions, recipe_name: str) -> Mapping[str, Any]:

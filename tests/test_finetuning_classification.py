@@ -148,6 +148,7 @@ def test_several_seeds_lie_side_by_side(files, tmp_path):
     found = [results(tmp_path / "run" / f"seed-{seed}") for seed in (3, 4)]
     assert found[0]["eval_loss"] != found[1]["eval_loss"]
     assert (tmp_path / "run" / "curves.png").is_file()
+    assert results(tmp_path / "run")["test_accuracy_by_seed"] == [one["test_accuracy"] for one in found]
     assert classification.main([*arguments, "--seed", "3", "--output_dir", str(tmp_path / "alone")]) == 0
     assert results(tmp_path / "alone")["eval_loss"] == pytest.approx(found[0]["eval_loss"], abs=1e-7)
 
