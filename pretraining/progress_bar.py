@@ -11,6 +11,8 @@ from pretraining.flops import peak_flops
 from pretraining.plan import Plan
 from pretraining.position import Position
 
+# The clock of a budget in hours is no count: it has no prefixes and no rate.
+HOURS: dict[str, Any] = {"bar_format": "{l_bar}{bar}| {n:.4g}/{total:.4g} hours [{elapsed}<{remaining}{postfix}]"}
 # A terminal shows one line that changes, a log file gets a new one at most every ten seconds.
 TERMINAL: dict[str, Any] = {"dynamic_ncols": True}
 LOG_FILE: dict[str, Any] = {"mininterval": 10.0, "maxinterval": 10.0, "ascii": True, "ncols": 160}
@@ -50,6 +52,7 @@ class ProgressBar:
             unit=f" {budget.unit}",
             unit_scale=True,
             disable=self.disabled,
+            **(HOURS if budget.unit == "hours" else {}),
             **(TERMINAL if sys.stderr.isatty() else {**LOG_FILE, "file": Lines()}),
         )
 

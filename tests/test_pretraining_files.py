@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from pretraining import faults, files
 from pretraining.faults import fault_point
 from pretraining.files import read_json, sha256_of, write_json, write_text
-from pretraining.progress_bar import Lines
+from pretraining.progress_bar import Lines, ProgressBar
 
 
 def test_json_comes_back(tmp_path):
@@ -94,3 +96,19 @@ def test_a_log_file_gets_lines_without_carriage_returns(capsys):
         lines.write(text)
     lines.flush()
     assert capsys.readouterr().err == "10%|#   | loss=3.2\n20%|##  | loss=3.1\n"
+
+
+@pytest.mark.parametrize(
+    ("unit", "end", "shown"), [("hours", 0.02, "0.01/0.02 hours ["), ("tokens", 2e6, "1.00M/2.00M [")]
+)
+def test_the_bar_counts_tokens_and_tells_hours(capsys, unit, end, shown):
+    plan = SimpleNamespace(
+        segments=[SimpleNamespace(start=0.0, end=end)],
+        budget=SimpleNamespace(unit=unit, spent=lambda progress: end / 2),
+        device=torch.device("cpu"),
+        ranks=SimpleNamespace(world_size=1),
+    )
+    bar = ProgressBar(plan, disabled=False)
+    bar.start(SimpleNamespace(segment=0, progress=None))
+    bar.close()
+    assert shown in capsys.readouterr().err
