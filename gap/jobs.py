@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from finetuning.hub import hub_is_reachable, is_missing_path
 from gap.plan import CellPlan, Grid, PlannedCell, Search, Setting, Source
 from gap.scores import fingerprint
 from gap.task_rows import RowOptions
@@ -121,8 +122,11 @@ def model_digest(path: str) -> str:
     if not directory.is_dir():
         from transformers import AutoConfig
 
+        if is_missing_path(path):
+            raise ValueError(f"{path} is no directory: name one, or a model of the hub (--reference, --series)")
         try:
-            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            cached_only = not hub_is_reachable()
+            config = AutoConfig.from_pretrained(path, local_files_only=cached_only, trust_remote_code=False)
         except OSError as error:
             raise ValueError(
                 f"{path} is no directory here, and the model hub does not give it ({str(error).splitlines()[0]}): "

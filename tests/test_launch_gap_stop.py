@@ -34,11 +34,27 @@ def test_a_reference_that_is_not_to_be_had_is_an_error_in_words(tmp_path, monkey
         raise OSError("We couldn't connect to the hub\nand more")
 
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", unreachable)
-    assert gap.main([*arguments(tmp_path), "--reference", "somebody/model"]) == 2
-    said = capsys.readouterr().err
-    assert "somebody/model is no directory here" in said
-    assert "--reference" in said
-    assert "Traceback" not in said
+    monkeypatch.setattr("gap.jobs.hub_is_reachable", lambda: True)
+    for more in ([], ["--dry_run", "true"]):
+        assert gap.main([*arguments(tmp_path), "--reference", "somebody/model", *more]) == 2
+        said = capsys.readouterr().err
+        assert "somebody/model is no directory here" in said
+        assert "--reference" in said
+        assert "Traceback" not in said
+
+
+def test_an_unreachable_hub_is_not_asked_for_a_reference_again_and_again(tmp_path, monkeypatch, capsys):
+    """The hub's own client retries for most of a minute; what is cached is enough, and a directory needs no hub."""
+    asked = []
+    monkeypatch.setattr("gap.jobs.hub_is_reachable", lambda: asked.append(1))
+    argv = [*arguments(tmp_path), "--dry_run", "true", "--reference"]
+    assert gap.main([*argv, str(tmp_path / "nowhere")]) == 2
+    assert "nowhere is no directory" in capsys.readouterr().err
+    assert not asked
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert gap.main([*argv, "somebody/no-such-model"]) == 2
+    assert "the model hub does not give it" in capsys.readouterr().err
+    assert asked
 
 
 def test_a_folder_belongs_to_one_run_until_its_report_is_written(tmp_path, monkeypatch, capsys):
