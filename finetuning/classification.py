@@ -30,6 +30,7 @@ from finetuning.labelled_text import (
 from finetuning.option_conflicts import require_beside
 from finetuning.question_sets import bad_text
 from finetuning.recipe import option
+from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.schedule import makes_updates
 from finetuning.stopping import Asked
 from finetuning.text_command import TextOptions, TextTask, run_task, saved_head
@@ -59,7 +60,8 @@ class ClassificationOptions(TextOptions):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
-    options = for_small_world(parse_options(ClassificationOptions, argv, description=__doc__))
+    given = parse_options(ClassificationOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
+    options = for_small_world(given)
     return guarded(lambda asked: run(options, asked), output_directory(options, "classification"))
 
 

@@ -25,6 +25,7 @@ from finetuning.labelled_text import LabelledText
 from finetuning.option_conflicts import FILE_OPTIONS, refuse_beside
 from finetuning.question_sets import bad_text
 from finetuning.recipe import option
+from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.schedule import makes_updates
 from finetuning.stopping import Asked
 from finetuning.text_command import TextOptions, TextTask, run_task
@@ -45,7 +46,7 @@ class GlueOptions(TextOptions):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
-    options = parse_options(GlueOptions, argv, description=__doc__)
+    options = parse_options(GlueOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
     return guarded(lambda asked: run(options, asked), output_directory(options, "glue"))
 
 

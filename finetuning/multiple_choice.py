@@ -35,6 +35,7 @@ from finetuning.preflight import Preflight, note_label_balance, note_shared_text
 from finetuning.qa import QAOptions
 from finetuning.question_sets import bad_text, load_splits, sample_limit
 from finetuning.recipe import option
+from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.seed_runs import once, run_seeds
 from finetuning.stopping import Asked
 from finetuning.subset import subset
@@ -56,7 +57,8 @@ class MultipleChoiceOptions(QAOptions):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
-    options = for_small_world(parse_options(MultipleChoiceOptions, argv, description=__doc__))
+    given = parse_options(MultipleChoiceOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
+    options = for_small_world(given)
     name = "chain" if options.chain else "multiple_choice"
     return guarded(lambda asked: run(options, asked), output_directory(options, name))
 

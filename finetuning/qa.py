@@ -31,6 +31,7 @@ from finetuning.preflight import Preflight, note_shared_texts
 from finetuning.qa_recipe import QARecipe, QASettings
 from finetuning.question_sets import note_answers, note_windows, read_question_sets
 from finetuning.recipe import FinetuningOptions, option
+from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.seed_runs import once, run_seeds
 from finetuning.spans import SpanLimits
 from finetuning.squad import Question, check_answers, place_answers
@@ -57,7 +58,8 @@ class QAOptions(FinetuningOptions):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
-    options = for_small_world(parse_options(QAOptions, argv, description=__doc__))
+    given = parse_options(QAOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
+    options = for_small_world(given)
     return guarded(lambda asked: run(options, asked), output_directory(options, "qa"))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.sweep_metric import require_known_metric
 from finetuning.sweep_options import OWNED_BY_THE_SWEEP, RECIPES, Options, full_rows, options_class, state_of
 from pretraining.options import explain_unknown
@@ -184,7 +185,7 @@ def _check_names(recipe: str, rows: Sequence[Options], source: str) -> None:
         if name in OWNED_BY_THE_SWEEP:
             raise ValueError(f"{source}: {name} cannot be set by a row; the sweep sets it (seeds go under `seeds`)")
         if name not in known:
-            raise ValueError(f"{source}: {explain_unknown(str(name), known)}")
+            raise ValueError(f"{source}: {explain_unknown(str(name), known, REPLACED_OPTIONS)}")
     for row in rows:
         for name, value in row.items():
             if isinstance(value, dict) or (isinstance(value, str) and not value):

@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,12 +19,19 @@ Options = TypeVar("Options")
 LARGEST_OPTIONS_FILE_BYTES = 1 << 20
 
 
-def parse_options(cls: type[Options], argv: Sequence[str] | None, *, description: str | None = None) -> Options:
+def parse_options(
+    cls: type[Options],
+    argv: Sequence[str] | None,
+    *,
+    description: str | None = None,
+    replaced: Mapping[str, str] | None = None,
+) -> Options:
     """Parse `--name value` options, or a YAML or JSON file of them (as first argument; later options override it).
 
     `--local_rank=N`, which the deepspeed launcher injects, is accepted and ignored: ranks come from the environment.
     Ends the process with status 2 and a message on stderr, as argparse does, on an unknown or ill-typed option; an
-    unknown one is answered with the nearest right one. No number may be NaN, which no rule would refuse.
+    unknown one is answered with what `replaced` (name -> what does its work) says, or with the nearest right one. No
+    number may be NaN, which no rule would refuse.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser(cls, description=description, allow_abbrev=False)
@@ -32,14 +39,14 @@ def parse_options(cls: type[Options], argv: Sequence[str] | None, *, description
     if arguments and not arguments[0].startswith("-"):
         file = arguments.pop(0)
         try:
-            known = read_options_file(Path(file), [field.name for field in fields(cls)])  # type: ignore[arg-type]
+            known = read_options_file(Path(file), [field.name for field in fields(cls)], replaced)  # type: ignore[arg-type]
         except ValueError as error:
             parser.error(str(error))
         arguments = [*as_arguments(known), *arguments]
     namespace, unknown = parser.parse_known_args(arguments)
     if unknown:
         known_flags = sorted(flag for action in parser._actions for flag in action.option_strings)
-        explained = [explain_unknown(argument, known_flags) for argument in unknown if argument.startswith("-")]
+        explained = [explain_unknown(one, known_flags, replaced) for one in unknown if one.startswith("-")]
         parser.error("; ".join(explained) or f"unexpected argument {unknown[0]!r}: every value follows its --option")
     values = {field.name: getattr(namespace, field.name) for field in fields(cls) if field.init}  # type: ignore[arg-type]
     for name, value in values.items():
@@ -53,14 +60,17 @@ def parse_options(cls: type[Options], argv: Sequence[str] | None, *, description
         raise AssertionError("argparse ends the process") from error
 
 
-def explain_unknown(argument: str, known: Sequence[str]) -> str:
-    """One sentence that names the nearest right option."""
+def explain_unknown(argument: str, known: Sequence[str], replaced: Mapping[str, str] | None = None) -> str:
+    """One sentence that says what replaces an option of other programs, or names the nearest right one."""
     name = argument.split("=", 1)[0]
+    replacement = (replaced or {}).get(name.lstrip("-").replace("-", "_"))
+    if replacement:
+        return f"{name} is no option here: {replacement}"
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"unknown option {name}" + (f": did you mean {nearest[0]}?" if nearest else ": see --help")
 
 
-def read_options_file(path: Path, names: Sequence[str]) -> dict[str, Any]:
+def read_options_file(path: Path, names: Sequence[str], replaced: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Read a YAML or JSON mapping of option names to values.
 
     Raises ValueError for a missing, overlong or malformed file and for a key that is no option.
@@ -79,7 +89,7 @@ def read_options_file(path: Path, names: Sequence[str]) -> dict[str, Any]:
         raise ValueError(f"{path} holds a {type(content).__name__}: it must map option names to values")
     unknown = [str(key) for key in content if key not in names]
     if unknown:
-        raise ValueError(f"{path}: " + "; ".join(explain_unknown(key, names) for key in unknown))
+        raise ValueError(f"{path}: " + "; ".join(explain_unknown(key, names, replaced) for key in unknown))
     return content
 
 

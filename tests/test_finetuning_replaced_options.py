@@ -1,0 +1,57 @@
+"""Options that users of the `transformers` scripts type are answered with what does their work here."""
+
+import importlib
+import re
+from dataclasses import fields
+
+import pytest
+
+from finetuning.replaced_options import REPLACED_OPTIONS
+from finetuning.sweep import make_sweep
+from finetuning.sweep_options import RECIPES, options_class
+
+
+def names_of(recipe):
+    return {one.name for one in fields(options_class(recipe))}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--do_train"], "--do_train is no option here: a run trains unless --num_train_epochs is 0"),
+        (["--overwrite_output_dir", "true"], "--resume_from_checkpoint false drops it"),
+        (
+            ["--evaluation_strategy=epoch"],
+            "--evaluation_strategy is no option here: the validation set is scored after",
+        ),
+        (["--save-strategy", "epoch"], "use --save_steps N"),
+        (["--fp16", "--num_labels", "2"], "--bf16 auto, true or false"),
+        (["--checkpointing_steps", "10", "--lerning_rate", "1"], "did you mean --learning_rate?"),
+    ],
+)
+def test_what_replaces_an_option_is_said(recipe, given, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"finetuning.{recipe}").main(given)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_in_option_files_and_sweeps_too(tmp_path, capsys):
+    file = tmp_path / "options.yaml"
+    file.write_text("do_eval: true\n")
+    with pytest.raises(SystemExit):
+        importlib.import_module("finetuning.qa").main([str(file)])
+    assert "the validation set is always scored" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="fp16 is no option here: use --bf16"):
+        make_sweep({"recipe": "qa", "base": {"fp16": True}})
+
+
+def test_no_recipe_has_a_replaced_option_and_every_replacement_is_one_of_some_recipe():
+    known = {recipe: names_of(recipe) for recipe in RECIPES}
+    assert not set(REPLACED_OPTIONS) & set().union(*known.values())
+    for name, replacement in REPLACED_OPTIONS.items():
+        told = re.findall(r"--(\w+)", replacement)
+        limited = re.findall(r"(\w+)\.py", replacement) or RECIPES  # a hint for some recipes names them
+        for recipe in limited:
+            assert set(told) <= known[recipe], (name, recipe)
