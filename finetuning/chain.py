@@ -12,7 +12,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from finetuning.command import Prepare, Prepared, output_directory, run_recipe
 from finetuning.finished import RESULTS_NAME
 from finetuning.predictions import write_csv, write_json
-from finetuning.preflight import Preflight
+from finetuning.preflight import Preflight, note_row_limit
 from finetuning.qa import QAOptions, settings_of
 from finetuning.qa_recipe import QARecipe
 from finetuning.question_sets import bad_text, note_answers, note_windows, sample_limit
@@ -150,6 +150,7 @@ def prepare_qa(
     chained = [name for name in splits if name.endswith(CHAINED)]
     recipe = QARecipe(placed, tokenizer, settings_of(options, config), unlabelled=chained)
     note_windows(found, recipe.window_counts)
+    note_row_limit(found, options.max_seq_length, recipe.settings.windows.max_seq_length)
     return Prepared(recipe, found), recipe
 
 

@@ -31,7 +31,7 @@ from finetuning.command import (
 from finetuning.exit_status import guarded
 from finetuning.option_conflicts import FILE_OPTIONS, refuse_beside, require_beside
 from finetuning.pair_template import row_limit
-from finetuning.preflight import Preflight, note_label_balance, note_shared_texts
+from finetuning.preflight import Preflight, note_label_balance, note_row_limit, note_shared_texts
 from finetuning.qa import QAOptions
 from finetuning.question_sets import bad_text, load_splits, sample_limit
 from finetuning.recipe import option
@@ -105,6 +105,7 @@ def prepare(
     recipe = ChoiceRecipe(splits, tokenizer, max_seq_length=limit, unlabelled=unlabelled)
     for name, counts in recipe.counts.items():
         found.note(f"{name}_overlong_share", counts.cut / counts.choices)
+    note_row_limit(found, options.max_seq_length, limit)
     found.refuse_if(strict=options.strict)
     return Prepared(recipe, found)
 

@@ -13,7 +13,8 @@ class Preflight:
     """Figures for all_results.json, and lines for people."""
 
     figures: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # what may mislead a score: --strict refuses it
+    notes: list[str] = field(default_factory=list)  # what is merely worth knowing
 
     def note(self, name: str, value: float | int, warning: str | None = None) -> None:
         """Keep a figure; with a warning, say it too when it is not zero."""
@@ -27,7 +28,7 @@ class Preflight:
             raise ValueError(f"--strict, and the preflight warns: {'; '.join(self.warnings)}")
 
     def lines(self) -> list[str]:
-        """The warnings, then the figures that are not zero."""
+        """The warnings, the notes, then the figures that are not zero."""
         shown = [
             f"{name.removeprefix('preflight_')} {value:.4g}" if isinstance(value, float) else f"{name[10:]} {value}"
             for name, value in self.figures.items()
@@ -35,8 +36,16 @@ class Preflight:
         ]
         return [
             *(f"warning: {warning}" for warning in self.warnings),
+            *(f"note: {note}" for note in self.notes),
             "preflight: " + (", ".join(shown) or "nothing found"),
         ]
+
+
+def note_row_limit(found: Preflight, asked: int, limit: int) -> None:
+    """Say that rows are shorter than --max_seq_length asks for, since the model has no more positions."""
+    if limit < asked:
+        found.note("max_seq_length", limit)
+        found.notes.append(f"--max_seq_length {asked} is lowered to {limit}, the positions of the model")
 
 
 def shared_groups(first: Iterable[str], second: Iterable[str]) -> int:

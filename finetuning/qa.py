@@ -27,7 +27,7 @@ from finetuning.command import (
 from finetuning.exit_status import guarded
 from finetuning.option_conflicts import FILE_OPTIONS, refuse_beside, require_beside
 from finetuning.pair_template import row_limit
-from finetuning.preflight import Preflight, note_shared_texts
+from finetuning.preflight import Preflight, note_row_limit, note_shared_texts
 from finetuning.qa_recipe import QARecipe, QASettings
 from finetuning.question_sets import note_answers, note_windows, read_question_sets
 from finetuning.recipe import FinetuningOptions, option
@@ -99,6 +99,7 @@ def prepare(
     note_shared_texts(found, texts)
     recipe = QARecipe(splits, tokenizer, settings_of(options, config), unlabelled=unlabelled)
     note_windows(found, recipe.window_counts)
+    note_row_limit(found, options.max_seq_length, recipe.settings.windows.max_seq_length)
     return Prepared(recipe, found)
 
 

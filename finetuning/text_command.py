@@ -16,6 +16,7 @@ from finetuning.figures import draw_reliability
 from finetuning.glue_tasks import GlueTask
 from finetuning.labelled_text import LabelledText
 from finetuning.pair_template import row_limit
+from finetuning.preflight import note_row_limit
 from finetuning.recipe import FinetuningOptions, option
 from finetuning.result import Result
 from finetuning.saved_model import head_facts
@@ -81,6 +82,7 @@ def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks
     options = replace(options, pooling=options.pooling or head.get("pooling", "cls"))
     recipe = build_recipe(task, options)
     preflight = inspect_texts(recipe)
+    note_row_limit(preflight, options.max_seq_length, recipe.settings.max_seq_length)
     preflight.refuse_if(strict=options.strict)
     prepared = Prepared(recipe, preflight, {"pooling": options.pooling, "labels": list(task.labels)})
 

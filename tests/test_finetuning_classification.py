@@ -153,6 +153,14 @@ def test_several_seeds_lie_side_by_side(files, tmp_path):
     assert results(tmp_path / "alone")["eval_loss"] == pytest.approx(found[0]["eval_loss"], abs=1e-7)
 
 
+def test_a_row_limit_below_the_one_asked_for_is_said(files, tmp_path, capsys):
+    """The tiny model has 64 positions."""
+    given = [*files, "--num_train_epochs", "0", "--report_to", "none", "--output_dir", str(tmp_path / "run")]
+    assert classification.main([*given, "--max_seq_length", "100"]) == 0
+    assert "--max_seq_length 100 is lowered to 64" in capsys.readouterr().out
+    assert results(tmp_path / "run")["preflight_max_seq_length"] == 64
+
+
 def test_validation_is_held_out_when_there_is_none_and_three_unbalanced_classes_work(tmp_path):
     rows = reviews(120, seed=1, share_good=0.9)
     for row in rows[::10]:

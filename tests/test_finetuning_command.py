@@ -237,6 +237,21 @@ def test_multiple_choice_writes_its_choices(tmp_path, model, capsys):
     assert len((tmp_path / "out" / "prediction.csv").read_text("utf-8").splitlines()) == 16
 
 
+def test_a_row_limit_below_the_one_asked_for_is_said_once_and_refused_by_nothing(tmp_path, model, capsys):
+    """The tiny model has 128 positions."""
+    train = squad_file(tmp_path / "train.json", tiny_questions(6, prefix="t", seed=1))
+    validation = squad_file(tmp_path / "validation.json", tiny_questions(6, prefix="v", seed=2))
+    given = arguments(model, train_file=train, validation_file=validation, num_train_epochs=0, strict="true")
+    assert qa.main([*given, "--max_seq_length", "384"]) == 0
+    assert (
+        capsys.readouterr().out.count("note: --max_seq_length 384 is lowered to 128, the positions of the model") == 1
+    )
+    assert results(tmp_path / "out")["preflight_max_seq_length"] == 128
+    assert qa.main([*given, "--max_seq_length", "128", "--output_dir", "fits"]) == 0
+    assert "is lowered" not in capsys.readouterr().out
+    assert "preflight_max_seq_length" not in results(tmp_path / "fits")
+
+
 def two_stage_files(tmp_path):
     questions = {
         split: tiny_questions(n, prefix=split, seed=n) for split, n in (("train", 30), ("validation", 13), ("test", 7))
