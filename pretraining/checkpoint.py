@@ -251,26 +251,17 @@ def prune_partial(directory: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def set_later_aside(directory: Path, name: str, *, say: Any = print) -> None:
-    """Rename the checkpoints past `name`, where a run goes on: they are of another course, or could not be trusted."""
-    for path in committed(directory):
-        if path.name > name:
-            aside = path.with_name(f"aside-{path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
-            say(f"checkpoint {path.name} is past the one resumed from and now named {aside.name}")
-
-
 def retain(directory: Path, keep: int, *, newest: str) -> None:
-    """Of `newest` and those before it keep `newest` and the last `keep` that need no fork; the main rank's work.
+    """Of `newest` and those before it keep `newest`, its fork and the last `keep` without one; the main rank's work.
 
     So within a branch a damaged fork leaves one before it, where `keep` is at least 2. Later ones than `newest` are
     left as they are.
     """
     candidates = [path for path in committed(directory) if path.name <= newest]
     trunk = [path for path in candidates if fork_of(path) is None]
+    kept = {directory / newest, fork_of(directory / newest), *trunk[: max(1, keep)]}
     for path in candidates:
-        if path.name != newest and path not in trunk[: max(1, keep)]:
+        if path not in kept:
             # A half-deleted directory must not pass for a checkpoint: it loses its name first.
             doomed = path.with_name(f".tmp-{path.name}")
             path.rename(doomed)

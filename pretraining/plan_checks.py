@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretraining.agreement import gather_json
-from pretraining.checkpoint import Checkpoint, defect
 from pretraining.engines.deepspeed_config import load_config, resolve_config
 from pretraining.engines.engine import check_ranks
 from pretraining.identity import check_same_run, identity_of
-from pretraining.position import position_from
 from pretraining.reporting import parse_reporters
+from pretraining.resumption import check_resumption, origin_warning
 from shards.order import lanes_for, lanes_of
 
 if TYPE_CHECKING:
@@ -79,19 +78,19 @@ def check_data(plan: Plan) -> None:
 
 def check_resume(plan: Plan) -> None:
     wanted = plan.options.resume_from_checkpoint
-    if wanted in ("auto", "never"):
-        return
-    if not Path(wanted).is_dir():
+    if wanted not in ("auto", "never") and not Path(wanted).is_dir():
         raise ValueError(f"--resume_from_checkpoint {wanted} is no directory: use auto, never, or a checkpoint's path")
-    if plan.options.dry_run:  # a run itself opens it next
-        if reason := defect(Path(wanted)):
-            raise ValueError(f"--resume_from_checkpoint {wanted} cannot be resumed from: {reason}")
-        position_from(Checkpoint(Path(wanted)).state, num_segments=len(plan.segments))
+    if plan.options.dry_run:  # a run itself looks for its checkpoint next
+        directory, num_segments = Path(plan.options.output_dir), len(plan.segments)
+        check_resumption(wanted, directory, identity=identity_of(plan), num_segments=num_segments)
 
 
 def find_warnings(plan: Plan) -> list[str]:
     """What is allowed but should be known."""
-    found = []
+    found: list[str] = []
+    wanted = plan.options.resume_from_checkpoint
+    if plan.options.dry_run and wanted not in ("auto", "never"):  # a run itself says it
+        found += [warning for warning in [origin_warning(Path(wanted), identity_of(plan))] if warning]
     if plan.memory is None:
         found.append(
             f"the memory is unknown, {plan.config.model_type} cannot be traced as shapes: start with a small "

@@ -9,17 +9,10 @@ from typing import Any
 
 from pretraining.agreement import broadcast_json, fail_together
 from pretraining.batches import as_inputs
-from pretraining.checkpoint import (
-    Checkpoint,
-    newest_checkpoint,
-    open_checkpoint,
-    retain,
-    save_checkpoint,
-    set_later_aside,
-)
+from pretraining.checkpoint import Checkpoint, open_checkpoint, retain, save_checkpoint
 from pretraining.engines.engine import Engine, build_engine
 from pretraining.files import write_json
-from pretraining.identity import RUN_NAME, check_same_origin, check_same_run, condensed, identity_of
+from pretraining.identity import RUN_NAME, check_same_run, condensed, identity_of
 from pretraining.interruption import MARKER_NAME, Interruption
 from pretraining.journal import Journal
 from pretraining.ownership import Ownership
@@ -30,8 +23,8 @@ from pretraining.progress import Progress
 from pretraining.progress_bar import ProgressBar
 from pretraining.publication import Publisher
 from pretraining.reporting import Reporter, build_reporters
+from pretraining.resumption import find_checkpoint, set_later_aside
 from pretraining.segments import Segment
-from pretraining.series import read_series
 from pretraining.training import LoopOptions, TrainingLoop
 from pretraining.word_frequencies import plateau_warning
 from shards.location import ShardLocation, open_location
@@ -60,7 +53,14 @@ class Run:
         """Take the directory, refuse another run's, build stream, model and engine, and continue where it stands."""
         self.interruption.install()
         self._take_directory()
-        checkpoint = self._find_checkpoint()
+        checkpoint = find_checkpoint(
+            self.options.resume_from_checkpoint,
+            self.directory,
+            self.ranks,
+            identity=identity_of(self.plan),
+            num_segments=len(self.plan.segments),
+            say=self.bar.say,
+        )
         self.stream = self._open_stream()
         self.model = build_planned_model(self.plan)
         self.engine: Engine = build_engine(self.model, self.plan.engine, ranks=self.ranks, device=self.plan.device)
@@ -204,33 +204,6 @@ class Run:
             except (OSError, ValueError) as caught:
                 error = caught
         fail_together(error, "taking the output directory")
-
-    def _find_checkpoint(self) -> Checkpoint | None:
-        wanted = self.options.resume_from_checkpoint
-        if wanted == "auto":
-            checkpoint = newest_checkpoint(self.checkpoints, self.ranks, say=self.bar.say)
-            if checkpoint is None:
-                self._check_nothing_is_lost()
-            return checkpoint
-        if wanted != "never":
-            checkpoint = open_checkpoint(Path(wanted), self.ranks)
-            if warning := check_same_origin(Path(wanted), checkpoint.state, identity_of(self.plan)):
-                self.bar.say(f"warning: {warning}")
-            return checkpoint
-        if any(self.checkpoints.glob("step-*")):
-            raise ValueError(
-                f"--resume_from_checkpoint never, but {self.checkpoints} holds checkpoints: use another --output_dir"
-            )
-        return None
-
-    def _check_nothing_is_lost(self) -> None:
-        """ValueError when the series shows that there were checkpoints: starting again must be asked for."""
-        series = self.directory / "series.json"
-        if series.exists() and any(entry["tokens_seen"] for entry in read_series(series)):
-            raise ValueError(
-                f"{series} lists trained models but {self.checkpoints} holds no checkpoint: restore it, or start from "
-                "the beginning with --resume_from_checkpoint never"
-            )
 
     def _resume(self, checkpoint: Checkpoint) -> Position:
         segments = self.plan.segments

@@ -20,7 +20,6 @@ from pretraining.checkpoint import (
     open_checkpoint,
     retain,
     save_checkpoint,
-    set_later_aside,
 )
 from pretraining.environment import Ranks
 from pretraining.files import sha256_of
@@ -235,16 +234,6 @@ def test_a_branch_whose_fork_is_damaged_or_gone_is_passed_over_with_it(tmp_path)
     assert newest(tmp_path)[0].path.name == "step-00000001-000"
 
 
-def test_what_lies_past_the_point_resumed_from_does_not_come_back(tmp_path):
-    """A fork that is written anew makes its old branch whole again, which is of another course."""
-    first, fork = save(tmp_path, "step-00000001-000"), save(tmp_path, "step-00000004-001")
-    inside, said = branch(tmp_path, "step-00000006-001", fork), []
-    set_later_aside(tmp_path, first.name, say=said.append)
-    assert committed(tmp_path) == [first]
-    assert {path.name for path in tmp_path.glob("aside-*")} == {f"aside-{fork.name}", f"aside-{inside.name}"}
-    assert len(said) == 2
-
-
 def test_an_empty_or_missing_directory_has_none(tmp_path):
     assert newest(tmp_path / "gone") == (None, [])
     assert newest(tmp_path) == (None, [])
@@ -269,6 +258,14 @@ def test_retention_keeps_the_newest_its_fork_and_what_does_without_that_fork(tmp
     save(tmp_path, "step-00000007-001")
     retain(tmp_path, 1, newest="step-00000007-001")
     assert [path.name for path in committed(tmp_path)] == ["step-00000007-001"]
+
+
+def test_retention_keeps_the_fork_of_a_branch_that_came_from_another_folder(tmp_path):
+    fork = save(tmp_path, "step-00000002-000")
+    save(tmp_path, "step-00000004-000")  # of this folder's own course, which is over
+    inside = branch(tmp_path, "step-00000005-001", fork)
+    retain(tmp_path, 1, newest=inside.name)
+    assert fork in committed(tmp_path)
 
 
 def test_retention_never_deletes_what_was_just_saved(tmp_path):

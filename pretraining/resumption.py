@@ -1,0 +1,162 @@
+"""Where a run goes on: at the newest checkpoint of its own, at one that was named, or at the beginning."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pretraining.agreement import broadcast_json, fail_together
+from pretraining.checkpoint import (
+    MANIFEST_NAME,
+    NAME_PATTERN,
+    Checkpoint,
+    committed,
+    defect,
+    fork_of,
+    newest_checkpoint,
+    open_checkpoint,
+)
+from pretraining.environment import Ranks
+from pretraining.files import sync_file
+from pretraining.identity import check_same_origin
+from pretraining.position import position_from
+from pretraining.series import read_series
+
+Say = Callable[[str], None]
+
+
+def find_checkpoint(
+    wanted: str, directory: Path, ranks: Ranks, *, identity: Mapping[str, Any], num_segments: int, say: Say = print
+) -> Checkpoint | None:
+    """The checkpoint in a run's `directory` to go on from, as --resume_from_checkpoint wants; None: begin; collective.
+
+    One that lies elsewhere is first copied into the directory, with the trunk's checkpoint that its branch returns to.
+    """
+    checkpoints = directory / "checkpoints"
+    if wanted == "auto":
+        newest = newest_checkpoint(checkpoints, ranks, say=say)
+        if newest is None:
+            check_nothing_is_lost(directory)
+        return newest
+    if wanted == "never":
+        check_none_there(checkpoints)
+        return None
+    name: str | None = None
+    error: BaseException | None = None
+    if ranks.is_main:
+        try:
+            check_named(Path(wanted), identity, num_segments)
+            if warning := origin_warning(Path(wanted), identity):
+                say(f"warning: {warning}")
+            name = adopt(Path(wanted), checkpoints, num_segments, say=say)
+        except (OSError, ValueError) as caught:
+            error = caught
+    fail_together(error, f"taking {wanted}")
+    return open_checkpoint(checkpoints / str(broadcast_json(name)), ranks)
+
+
+def check_resumption(wanted: str, directory: Path, *, identity: Mapping[str, Any], num_segments: int) -> None:
+    """ValueError where a run in `directory` could not go on as --resume_from_checkpoint wants; changes nothing."""
+    if wanted == "auto":
+        if not committed(directory / "checkpoints"):
+            check_nothing_is_lost(directory)
+    elif wanted == "never":
+        check_none_there(directory / "checkpoints")
+    else:
+        check_named(Path(wanted), identity, num_segments)
+
+
+def check_named(path: Path, identity: Mapping[str, Any], num_segments: int) -> None:
+    """Verify a checkpoint, the fork beside it if it is inside a branch, and that both are of this run."""
+    fork = fork_of(path)
+    if reason := defect(path):
+        raise ValueError(f"{path} cannot be resumed from: {reason}")
+    if fork and (reason := defect(fork)):
+        raise ValueError(
+            f"{path} is inside a branch that returns to {fork}, which cannot be used ({reason}): put that checkpoint "
+            "back beside it, or resume from an earlier one"
+        )
+    for each in (path, fork) if fork else (path,):
+        state = Checkpoint(each).state
+        position_from(state, num_segments=num_segments)
+        check_same_origin(each, state, identity)
+
+
+def origin_warning(path: Path, identity: Mapping[str, Any]) -> str | None:
+    """What to say of a checkpoint that does not tell of which run it is."""
+    return check_same_origin(path, Checkpoint(path).state, identity)
+
+
+def adopt(path: Path, checkpoints: Path, num_segments: int, *, say: Say = print) -> str:
+    """Make a verified checkpoint, and its fork, one of `checkpoints` under its own name, which is returned.
+
+    What lies elsewhere, or there under another name, is copied; a different one that holds the name is set aside.
+    """
+    path, name = path.resolve(), path.resolve().name
+    if not NAME_PATTERN.fullmatch(name):  # it was renamed
+        name = position_from(Checkpoint(path).state, num_segments=num_segments).checkpoint_name
+    targets, fork = {path: checkpoints / name}, fork_of(path)
+    if fork:
+        targets = {fork: checkpoints / fork.name, **targets}
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    for source, target in targets.items():
+        if copy_checkpoint(source, target):
+            say(f"{source} is copied to {target}")
+    return name
+
+
+def copy_checkpoint(source: Path, target: Path) -> bool:
+    """Copy a checkpoint, synced and renamed when it is whole; False where the same one is there already."""
+    if source == target.resolve() or (target.is_dir() and _is_the_same(source, target)):
+        return False
+    temporary = target.with_name(f".tmp-{target.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    for file in (*temporary.iterdir(), temporary):
+        sync_file(file)
+    if target.exists():
+        set_aside(target)
+    temporary.rename(target)
+    sync_file(target.parent)
+    return True
+
+
+def _is_the_same(source: Path, target: Path) -> bool:
+    """Whether a directory is a whole copy: its manifest names the sha256 of all that is in it."""
+    return defect(target) is None and (source / MANIFEST_NAME).read_bytes() == (target / MANIFEST_NAME).read_bytes()
+
+
+def set_later_aside(directory: Path, name: str, *, say: Say = print) -> None:
+    """Rename the checkpoints past `name`, where a run goes on: they are of another course, or could not be trusted."""
+    for path in committed(directory):
+        if path.name > name:
+            say(f"checkpoint {path.name} is past the one resumed from and now named {set_aside(path).name}")
+
+
+def set_aside(path: Path) -> Path:
+    """Take a checkpoint its name, so that no run finds it; returns where it lies now. Nothing is deleted."""
+    number = 1
+    while (aside := path.with_name(f"aside-{path.name}" + f"-{number}" * (number > 1))).exists():
+        number += 1
+    path.rename(aside)
+    return aside
+
+
+def check_none_there(checkpoints: Path) -> None:
+    """ValueError where a run that is to begin anew would begin among checkpoints."""
+    if committed(checkpoints):
+        raise ValueError(
+            f"--resume_from_checkpoint never, but {checkpoints} holds checkpoints: use another --output_dir"
+        )
+
+
+def check_nothing_is_lost(directory: Path) -> None:
+    """ValueError when the series shows that there were checkpoints: starting again must be asked for."""
+    series = directory / "series.json"
+    if series.exists() and any(entry["tokens_seen"] for entry in read_series(series)):
+        raise ValueError(
+            f"{series} lists trained models but {directory / 'checkpoints'} holds no checkpoint: restore it, or start "
+            "from the beginning with --resume_from_checkpoint never"
+        )
