@@ -33,12 +33,11 @@ from pretraining.memory_advice import OutOfMemory, explained
 from pretraining.options import parse_options
 from pretraining.overfit_gate import check_overfits
 from pretraining.plan import Plan
-from pretraining.plan_checks import find_problems, find_warnings
+from pretraining.plan_checks import data_warnings, find_problems, find_warnings
 from pretraining.plan_table import plan_lines
 from pretraining.position import Interrupted
 from pretraining.run import Run
 from pretraining.settings import PretrainingOptions, option, with_defaults
-from pretraining.source_tokenizer import check_source_tokenizer
 from pretraining.training import NotFinite
 from pretraining.training_data import prepare_shards
 from pretraining.verbosity import quiet_libraries
@@ -147,7 +146,7 @@ def watch_gap(options: Options, plan: Plan, shards: ShardLocation) -> GapWatch |
         more=options.finetuning,
         on_small_world=options.shards is None,
         run=Path(options.output_dir),
-        shards=shards.directory,
+        shards=shards,
         budgets=[segment.budget for segment in plan.segments if segment.is_branch and segment.budget],
         ranks=plan.ranks,
         hang_timeout_seconds=options.hang_timeout_seconds,
@@ -156,18 +155,14 @@ def watch_gap(options: Options, plan: Plan, shards: ShardLocation) -> GapWatch |
 
 def announce(plan: Plan, shards: ShardLocation) -> bool:
     """Print the plan; False when it contradicts itself."""
-    problems, warning = find_problems(plan), None
-    try:
-        if source := plan.options.model_name_or_path:
-            warning = check_source_tokenizer(source, shards.directory / shards.manifest.tokenizer.path)
-    except ValueError as error:
-        problems.append(str(error))
+    warnings: list[str] = []
+    problems = find_problems(plan, lambda: warnings.extend(data_warnings(plan, shards)))
     if plan.ranks.is_main:
         for problem in problems:
             print(f"contradiction: {problem}", file=sys.stderr)
         if not problems:
-            warnings = [*find_warnings(plan), *([warning] if warning else [])]
-            print("\n".join([*plan_lines(plan), *(f"   warning  {text}" for text in warnings)]), flush=True)
+            texts = [f"   warning  {text}" for text in (*find_warnings(plan), *warnings)]
+            print("\n".join([*plan_lines(plan), *texts]), flush=True)
     return not problems
 
 

@@ -13,6 +13,9 @@ from pretraining.engines.engine import check_ranks
 from pretraining.identity import check_same_run, identity_of
 from pretraining.reporting import parse_reporters
 from pretraining.resumption import check_resumption, origin_warning
+from pretraining.source_tokenizer import check_source_tokenizer
+from pretraining.whole_words import whole_word_warning
+from shards.location import ShardLocation
 from shards.order import lanes_for, lanes_of
 
 if TYPE_CHECKING:
@@ -24,16 +27,17 @@ PROPERTIES = (
 )
 
 
-def find_problems(plan: Plan) -> list[str]:
+def find_problems(plan: Plan, *more: Callable[[], object]) -> list[str]:
     """Every contradiction between options, JSON, data and ranks, each with its remedy; each once; collective.
 
-    What one rank finds (another disk, another package) all ranks know, so that they end together.
+    `more` are further checks that raise ValueError or OSError. What one rank finds (another disk, another package) all
+    ranks know, so that they end together.
     """
     checks: list[Callable[[], object]] = [lambda name=name: getattr(plan, name) for name in PROPERTIES]  # type: ignore[misc]
     checks += [lambda: check_deepspeed(plan), lambda: check_data(plan), lambda: check_seed(plan)]
     checks += [lambda: check_ranks(plan.engine, plan.ranks), lambda: check_lanes(plan)]
     checks += [lambda: check_same_run(Path(plan.options.output_dir), identity_of(plan))]
-    checks += [lambda: parse_reporters(plan.options.report_to), lambda: check_resume(plan)]
+    checks += [lambda: parse_reporters(plan.options.report_to), lambda: check_resume(plan), *more]
     return list(dict.fromkeys(chain.from_iterable(gather_json(list(complaints(checks))))))
 
 
@@ -83,6 +87,16 @@ def check_resume(plan: Plan) -> None:
     if plan.options.dry_run:  # a run itself looks for its checkpoint next
         directory, num_segments = Path(plan.options.output_dir), len(plan.segments)
         check_resumption(wanted, directory, identity=identity_of(plan), num_segments=num_segments)
+
+
+def data_warnings(plan: Plan, shards: ShardLocation) -> list[str]:
+    """Warnings from what lies in the shards; ValueError where it contradicts the options."""
+    found: list[str | None] = []
+    if source := plan.options.model_name_or_path:
+        found.append(check_source_tokenizer(source, shards.directory / shards.manifest.tokenizer.path))
+    if plan.options.whole_word_masking:
+        found.append(whole_word_warning(shards))
+    return [warning for warning in found if warning]
 
 
 def find_warnings(plan: Plan) -> list[str]:

@@ -71,7 +71,9 @@ def option(default: Any, text: str) -> Any:
 class PretrainingOptions:
     """Options that are None take a default that depends on the data: see SMALL_WORLD and REAL_SHARDS."""
 
-    shards: str | None = option(None, "directory made by launch/build_shards.py; none: the embedded small world")
+    shards: str | None = option(
+        None, "directory made by launch/build_shards.py; none: the embedded small world"
+    )
     output_dir: str = option("runs/pretrain", "where journal, checkpoints and the series go")
 
     model: str | None = option(None, "named size: bert-tiny ... bert-large, modernbert-tiny ... modernbert-large")
@@ -85,11 +87,13 @@ class PretrainingOptions:
     bf16: str = option("auto", "auto (where the hardware has it), true or false")
 
     max_seq_length: int | None = option(None, "tokens of a sequence, [CLS] and [SEP] included")
-    length_schedule: str | None = option(None, "lengths and shares of a token budget, e.g. 128:0.9,512:0.1")
+    length_schedule: str | None = option(
+        None, "lengths and shares of a token budget, e.g. 128:0.9,512:0.1"
+    )
     mask_rate: float | None = option(None, "share of the tokens that are predicted")
     mask_token_rate: float = option(0.8, "share of these shown as [MASK]")
     random_token_rate: float = option(0.1, "share of these shown as a random token; the rest is shown as it is")
-    whole_word_masking: bool = option(False, "mask whole words")
+    whole_word_masking: bool = option(False, "mask whole words; Chinese ones in shards built with --words jieba")
 
     global_batch_rows: int = option(0, "rows of one update over all ranks; 0: 16 in the small world, 48 on shards")
     per_device_train_batch_size: int = option(0, "rows of one micro-batch; 0: as many as fit 16,384 tokens")
