@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -27,6 +26,7 @@ from shards.encoder import EncodedChunk, EncoderOptions, tokenizer_file
 from shards.fault_point import FaultPoints
 from shards.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
 from shards.packing import SplitPacker
+from shards.source_content import edited_sources, source_list
 from shards.sources import Source, find_sources
 from shards.tokenizer_folder import TOKENIZER_FOLDER, prepare_tokenizer
 from shards.vocabulary import MOST_UINT16_TOKENS, fingerprint, load_tokenizer, special_ids, vocabulary_length
@@ -228,20 +228,12 @@ class Build:
             "token_dtype": self.token_dtype,
             "block_tokens": self.options.block_tokens,
             "splits": splits,
-            "sources": source_list(self.sources, counts),
+            "sources": source_list(self.sources, counts, self.options.processes),
             "text_bytes": self.progress.text_bytes,
             "dropped": {name: count for name, count in sorted(self.progress.dropped.items()) if count},
             "changed": {name: count for name, count in sorted(self.progress.changed.items()) if count},
             "options": self.options.deciding(),
         }
-
-
-def source_list(sources: list[Source], documents: Counter[int]) -> list[dict[str, Any]]:
-    """Sources as the manifest lists them."""
-    return [
-        {"name": source.name, "bytes": source.bytes, "documents": documents[number]}
-        for number, source in enumerate(sources)
-    ]
 
 
 def finished_build(directory: Path, options: BuildOptions, sources: list[Source]) -> Summary:
@@ -254,6 +246,11 @@ def finished_build(directory: Path, options: BuildOptions, sources: list[Source]
     built = [(source["name"], source["bytes"]) for source in data["sources"]]
     if data["options"] != options.deciding() or built != [(source.name, source.bytes) for source in sources]:
         raise ValueError(f"{directory} holds shards of other input or options: choose another --output_dir")
+    if edited := edited_sources(sources, data["sources"], (directory / MANIFEST_NAME).stat().st_mtime_ns):
+        raise ValueError(
+            f"{directory} holds shards of an earlier content of {', '.join(edited[:5])} (edited since, the size is the "
+            "same): choose another --output_dir, or delete this one to build it again"
+        )
     if options.tokenizer and fingerprint(load_tokenizer(options.tokenizer)) != data["tokenizer"]["fingerprint"]:
         raise ValueError(f"{directory} holds shards made with another tokenizer: choose another --output_dir")
     if (directory / STATE_FOLDER).is_dir():

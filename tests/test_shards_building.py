@@ -257,6 +257,58 @@ def test_a_finished_build_is_kept_and_another_is_refused(corpus, tokenizer, tmp_
         build(corpus, tmp_path / "full", tokenizer)
 
 
+def test_an_input_edited_to_the_same_size_is_noticed(corpus, tokenizer, tmp_path):
+    path, other, out = tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "out"
+    path.write_bytes(corpus[0].read_bytes())
+    other.write_bytes(corpus[1].read_bytes())
+    build([path, other], out, tokenizer)
+    before, status = path.read_bytes(), path.stat()
+    options = BuildOptions(input=[str(path), str(other)], output_dir=str(out), tokenizer=str(tokenizer), **SMALL)
+    path.write_bytes(before.swapcase())
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    with pytest.raises(ValueError, match=r"an earlier content of \S*a\.jsonl \(edited since"):
+        build_shards(options)
+    path.write_bytes(before)  # written again, as it was
+    assert build_shards(options).already_built
+    path.write_bytes(before.swapcase())
+    manifest = manifest_of(out)
+    for source in manifest["sources"]:
+        del source["sha256"]  # built before it was listed
+    (out / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert build_shards(options).already_built
+
+
+def test_an_unchanged_input_is_not_read_again(corpus, tokenizer, tmp_path, monkeypatch):
+    build(corpus, tmp_path / "out", tokenizer)
+    monkeypatch.setattr("shards.source_content.hash_file", None)
+    assert (
+        build(corpus, tmp_path / "out", tokenizer)["sources"][0]["sha256"]
+        == hashlib.sha256(corpus[0].read_bytes()).hexdigest()
+    )
+
+
+def test_an_input_that_changes_while_it_is_read_gives_no_shards(corpus, tokenizer, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(corpus[0].read_bytes())
+    options = BuildOptions(input=[str(path)], output_dir=str(tmp_path / "out"), tokenizer=str(tokenizer), **SMALL)
+    with pytest.raises(ValueError, match=r"a\.jsonl was changed while it was read"):
+        build_shards(options, report=lambda _: path.write_bytes(corpus[0].read_bytes()))
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_saved_dataset_edited_to_the_same_size_is_noticed(tokenizer, tmp_path):
+    import datasets
+
+    datasets.Dataset.from_dict({"text": sentences(1, 40)}).save_to_disk(tmp_path / "saved")
+    build([tmp_path / "saved"], tmp_path / "out", tokenizer)
+    build([tmp_path / "saved"], tmp_path / "out", tokenizer)
+    (arrow,) = (tmp_path / "saved").glob("*.arrow")
+    arrow.write_bytes(arrow.read_bytes().replace(b"a", b"e"))
+    with pytest.raises(ValueError, match=r"an earlier content of \S*saved"):
+        build([tmp_path / "saved"], tmp_path / "out", tokenizer)
+
+
 def test_an_unfinished_build_refuses_other_options_and_a_second_process(corpus, tokenizer, tmp_path, project_root):
     from shards.build_state import BuildState
 
