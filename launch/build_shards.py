@@ -67,6 +67,8 @@ def progress_reporter(bar: tqdm) -> Callable[[dict[str, int]], None]:
 
 def closing_report(summary: Summary, directory: Path) -> str:
     """What lies in the directory now, and what was left out."""
+    from shards.duplicate_index import DOCUMENTS_PER_KEY
+
     manifest, data = summary.manifest, summary.manifest.data
     lines = [f"{directory}: already built" if summary.already_built else f"{directory}: built"]
     for name, split in manifest.splits.items():
@@ -82,6 +84,11 @@ def closing_report(summary: Summary, directory: Path) -> str:
     for name in ("dropped", "changed"):
         counts = ", ".join(f"{reason} {count:,}" for reason, count in data[name].items()) or "none"
         lines.append(f"  {name}: {counts}")
+    if count := data.get("duplicate_search", {}).get("kept_with_full_key"):
+        lines.append(
+            f"  duplicate search: {count:,} of the documents kept share a band with {DOCUMENTS_PER_KEY} or more "
+            f"others, of which the first {DOCUMENTS_PER_KEY} are looked at: near duplicates of the rest may be left"
+        )
     tokenizer = manifest.tokenizer
     lines.append(f"  tokenizer: {tokenizer.vocab_size:,} tokens, fingerprint {tokenizer.fingerprint[:12]}")
     if not summary.already_built:

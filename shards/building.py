@@ -158,6 +158,7 @@ class Build:
             if reason:
                 self.progress.dropped[reason] += 1
             else:
+                self.progress.kept_with_full_key += self.index.met_full_key
                 starts = encoded.word_starts[start:end] if encoded.word_starts is not None else None
                 self.packers["validation" if held_out else "train"].add(encoded.tokens[start:end], starts)
             start = end
@@ -232,6 +233,7 @@ class Build:
             "text_bytes": self.progress.text_bytes,
             "dropped": {name: count for name, count in sorted(self.progress.dropped.items()) if count},
             "changed": {name: count for name, count in sorted(self.progress.changed.items()) if count},
+            "duplicate_search": {"kept_with_full_key": self.progress.kept_with_full_key},
             "options": self.options.deciding(),
         }
 

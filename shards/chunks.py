@@ -46,6 +46,7 @@ class Progress:
     documents_read: Counter[int] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    kept_with_full_key: int = 0  # documents that could have a near duplicate which a full key of the index has not
 
     def advance(self, chunk: Chunk, encoded: EncodedChunk) -> None:
         """Count a chunk as done."""

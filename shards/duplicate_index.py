@@ -41,8 +41,9 @@ class DuplicateIndex:
     written, so new ones wait in memory (half of `memory_mb`, the other half is the database's cache) and are put in by
     the thousands, in order. The documents themselves are appended at once: after a restart the waiting keys are
     those of the latest documents. A key keeps its first 64 documents, so that a phrase on a million pages costs no
-    more than on 64; a document is still found by its other keys. Of all that share a key with a new document, those
-    are compared that share the most, and the rarest.
+    more than on 64; a document is still found by its other keys, and `met_full_key` says whether the last one that was
+    admitted was looked for under such a key. Of all that share a key with a new document, those are compared that share
+    the most, and the rarest.
     """
 
     database: sqlite3.Connection
@@ -51,6 +52,7 @@ class DuplicateIndex:
     threshold: float
     memory_mb: int = 64
     waiting: dict[int, bytes] = field(default_factory=dict, init=False)
+    met_full_key: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.database.executescript(SCHEMA)
@@ -70,6 +72,7 @@ class DuplicateIndex:
 
         `signature` uint32 [128], None or zeros where none could be made; `bands` are its 16 keys.
         """
+        self.met_full_key = False
         look = self.near != "ignore" and signature is not None and bool(signature.any())
         if not look and not self.exact:
             return None
@@ -80,6 +83,7 @@ class DuplicateIndex:
         same_name = found.pop(name, None)
         if same_name and self.has_copy(digest, same_name):
             return "duplicate" if self.exact else None
+        self.met_full_key = any(len(documents) == DOCUMENTS_PER_KEY for documents in found.values())
         if signature is not None and found and self.has_similar(signature, found):
             return "near_duplicate" if self.near == "drop" else "near_duplicate_across_split"
         stored = signature.tobytes() if look and signature is not None else None

@@ -117,12 +117,12 @@ def test_every_document_is_found_again_whole_and_counted(corpus, tokenizer, tmp_
     assert {block["tokens"] for block in blocks[:-1]} == {256}
 
 
-def command(paths: list[Path], output: Path, tokenizer: Path, processes: int) -> list[str]:
+def command(paths: list[Path], output: Path, tokenizer: Path, processes: int, **changes: Any) -> list[str]:
     code = (
         "import sys; import shards.chunks; shards.chunks.CHUNK_CHARACTERS = 4_000\n"
         "from shards.building import build_shards; from shards.build_options import BuildOptions\n"
         f"build_shards(BuildOptions(input={[str(path) for path in paths]!r}, output_dir={str(output)!r}, "
-        f"tokenizer={str(tokenizer)!r}, **{SMALL | {'processes': processes}!r}))"
+        f"tokenizer={str(tokenizer)!r}, **{SMALL | changes | {'processes': processes}!r}))"
     )
     return [sys.executable, "-c", code]
 
@@ -224,6 +224,16 @@ def test_exact_copies_stay_where_only_near_ones_are_to_go(tokenizer, tmp_path):
     assert build([path], tmp_path / "out", tokenizer, drop_duplicates=False)["dropped"] == {}
     found = documents_of(tmp_path / "out")
     assert sorted(found["train"] + found["validation"]) == sorted(encoded(texts * 2, tokenizer))
+
+
+def test_documents_kept_beside_a_full_key_of_the_index_are_counted_across_restarts(tokenizer, tmp_path, project_root):
+    template = sentences(6, 1)[0]
+    texts = [" ".join([*text.split()[:3], template]) for text in sentences(7, 300)]
+    path, exact = write_lines(tmp_path / "a.jsonl", texts), {"near_duplicate_threshold": 1.0}
+    counted = build([path], tmp_path / "out", tokenizer, **exact)["duplicate_search"]
+    assert 0 < counted["kept_with_full_key"] < 300 - 64
+    killed(command([path], tmp_path / "again", tokenizer, 1, **exact), "shard:12", project_root)
+    assert build([path], tmp_path / "again", tokenizer, **exact)["duplicate_search"] == counted
 
 
 def test_near_duplicates_fall_on_one_side_of_the_held_out_split(tokenizer, tmp_path):

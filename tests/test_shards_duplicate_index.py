@@ -62,6 +62,22 @@ def test_a_key_keeps_a_bounded_number_of_documents():
     assert longest == 5 * DOCUMENTS_PER_KEY
 
 
+@pytest.mark.parametrize("near", ["drop", "separate"])
+@pytest.mark.parametrize("put_in_every", [7, 1_000])
+def test_a_document_that_was_looked_for_under_a_full_key_is_told(near, put_in_every):
+    index, told = opened(near=near, threshold=2.0), []  # so that nothing is similar enough
+    for number, document in enumerate(templated(0, DOCUMENTS_PER_KEY + 20)):
+        admit(index, document[None], first=number)
+        told.append(index.met_full_key)
+        if number % put_in_every == 0:
+            index.put_in()
+    assert told == [near == "drop" and number >= DOCUMENTS_PER_KEY for number in range(len(told))]
+    admit(index, templated(0, 1), first=900, held_out=True)
+    assert index.met_full_key
+    admit(index, templated(0, 1, seed=4), first=950)
+    assert not index.met_full_key
+
+
 def test_when_keys_are_put_in_and_restarts_do_not_change_an_answer(tmp_path):
     documents = np.concatenate([templated(45, 300), templated(8, 60, seed=1), templated(45, 300)[::3]])
     sides = [False, True, False, True, False, False]
