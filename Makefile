@@ -51,7 +51,7 @@ demo: install
 	$(BIN)/python launch/gap.py
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test-slow: install
 	@# Launchers on a busy machine take from 9 to 90 seconds for the same job: one more try, then it is a failure.
