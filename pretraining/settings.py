@@ -72,7 +72,7 @@ class PretrainingOptions:
     """Options that are None take a default that depends on the data: see SMALL_WORLD and REAL_SHARDS."""
 
     shards: str | None = option(
-        None, "directory made by launch/build_shards.py; none: the embedded small world"
+        None, "directory made by launch/build_shards.py, or its https address; none: the embedded small world"
     )
     output_dir: str = option("runs/pretrain", "where journal, checkpoints and the series go")
 

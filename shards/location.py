@@ -6,7 +6,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from http.client import HTTPException, HTTPResponse
@@ -31,6 +31,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 MAX_TOKENIZER_BYTES = 1 << 28
 TIMEOUT_SECONDS = 30
 ATTEMPTS = 3
+STALE_SECONDS = 24 * 3600
 CONNECTIONS = 16
 
 
@@ -105,7 +106,7 @@ def open_location(location: str | Path | ShardLocation, cache_directory: Path | 
     At an address, the manifest and the tokenizer are fetched at once and each shard when it is first opened, into a
     folder of their own under `cache_directory` (default: pretraining-gap in XDG_CACHE_HOME or ~/.cache). Any other
     scheme, also `pipe:`, is refused, and nothing in an address is expanded. A location that is open already stays as
-    it is.
+    it is. Nothing whole is ever deleted there: the folder grows to the size of all shards that were opened.
     """
     if isinstance(location, ShardLocation):
         return location
@@ -119,6 +120,7 @@ def open_location(location: str | Path | ShardLocation, cache_directory: Path | 
     root = cache_directory or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretraining-gap"
     directory = Path(root) / hashlib.sha256(url.encode()).hexdigest()[:16]
     directory.mkdir(parents=True, exist_ok=True)
+    remove_stale_partials(Path(root))
     opened = ShardLocation(directory, url)
     try:
         _download(f"{url}/{MANIFEST_NAME}", directory / MANIFEST_NAME, MAX_MANIFEST_BYTES)
@@ -129,6 +131,25 @@ def open_location(location: str | Path | ShardLocation, cache_directory: Path | 
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise ValueError(f"shards {text!r} cannot be fetched ({error}): check the address and the network") from error
     return opened
+
+
+def remove_stale_partials(root: Path) -> None:
+    """Delete what downloads left that were killed: not written to for a day, and of a process that is gone."""
+    for path in root.rglob(".*.partial"):
+        pid = path.name.removesuffix(".partial").rpartition(".")[2]
+        with suppress(FileNotFoundError):  # another process of the run was faster
+            if pid.isdigit() and time.time() - path.stat().st_mtime > STALE_SECONDS and not _is_running(int(pid)):
+                path.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 def _is_whole(path: Path, shard: Shard) -> bool:

@@ -1,4 +1,8 @@
 import json
+import os
+import subprocess
+import sys
+import time
 from itertools import islice
 
 import numpy as np
@@ -92,6 +96,27 @@ def test_what_a_killed_download_left_is_no_extra_shard(remote, tmp_path):
     (place.directory / "other.tar").write_bytes(b"")
     with pytest.raises(ValueError, match=r"other\.tar: not in the manifest"):
         place.check("full")
+
+
+def test_partial_downloads_of_dead_processes_are_deleted_after_a_day(remote, tmp_path):
+    place = open_location(remote[0], tmp_path / "cache")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    other = tmp_path / "cache" / "0123456789abcdef"  # of an address that nobody opens again
+    other.mkdir()
+    old, fresh = time.time() - 25 * 3600, time.time() - 3600
+    left = {
+        place.directory / f".train-000000.tar.{ended.pid}.partial": (old, False),
+        other / f".train-000001.tar.{ended.pid}.partial": (old, False),
+        place.directory / f".train-000001.tar.{ended.pid}.partial": (fresh, True),
+        place.directory / f".train-000002.tar.{os.getpid()}.partial": (old, True),
+        place.directory / "train-000009.tar": (old, True),
+    }
+    for path, (when, _) in left.items():
+        path.write_bytes(b"half")
+        os.utime(path, (when, when))
+    open_location(remote[0], tmp_path / "cache")
+    assert {path: path.exists() for path in left} == {path: stays for path, (_, stays) in left.items()}
 
 
 def test_a_transfer_that_breaks_off_is_told_from_a_wrong_file(tmp_path, monkeypatch):
