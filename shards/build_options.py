@@ -49,7 +49,9 @@ class BuildOptions:
     text_column: str = described(
         "text", "Column of JSON lines, CSV, TSV, parquet and datasets; a number where no header is"
     )
-    max_document_mb: int = described(16, "Longer plain text is cut here; a longer JSON line is refused")
+    max_document_mb: int = described(
+        16, "Longer plain text is cut here; a longer JSON line or row of a table is refused"
+    )
     invalid_utf8: Literal["stop", "replace"] = described("stop", "Bytes that are not UTF-8: stop, or replace and count")
     min_characters: int = described(1, "Shorter documents are dropped and counted")
     nfc: bool = described(True, "Bring text to Unicode NFC")

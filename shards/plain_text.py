@@ -90,11 +90,7 @@ def json_documents(stream: io.BufferedReader, name: str, rules: TextRules) -> It
 
     Raises ValueError naming the line that is too long, too deeply nested, no object, or lacks the column.
     """
-    for number, (offset, line, cut) in enumerate(bounded_lines(stream, rules.max_document_bytes), start=1):
-        if cut:
-            raise ValueError(
-                f"{name}: line {number} is longer than {rules.max_document_bytes:,} bytes: raise --max_document_mb"
-            )
+    for number, offset, line in whole_lines(stream, name, rules):
         if not line.strip():
             continue
         text = rules.decode(line, name, offset)
@@ -133,10 +129,14 @@ def valid_unicode(text: str, place: str, rules: TextRules) -> str:
 def table_documents(
     stream: io.BufferedReader, name: str, rules: TextRules, *, delimiter: Literal[",", "\t"]
 ) -> Iterator[str]:
-    """The text column of CSV (quoted) or TSV (not quoted); a number as column means a table without a header."""
+    """The text column of CSV (quoted) or TSV (not quoted); a number as column means a table without a header.
+
+    Raises ValueError naming the line of a row that lacks the column or is too long: after a quote that is never closed
+    all the rest is one.
+    """
     csv.field_size_limit(rules.max_document_bytes)
     quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    lines = (rules.decode(line, name, offset) for offset, line, _ in bounded_lines(stream, rules.max_document_bytes))
+    lines = RowLines(stream, name, rules)
     rows = csv.reader(lines, delimiter=delimiter, quoting=quoting)  # type: ignore[arg-type]
     try:
         if rules.text_column.isdigit():
@@ -149,7 +149,7 @@ def table_documents(
                     "or a column's number (from 0) where there is no header"
                 )
             column = header.index(rules.text_column)
-        for row in rows:
+        for row in lines.counted(rows):
             if row and len(row) <= column:
                 raise ValueError(f"{name}: line {rows.line_num} has {len(row)} columns: column {column} is missing")
             yield row[column] if row else ""
@@ -157,6 +157,33 @@ def table_documents(
         raise ValueError(
             f"{name}: line {rows.line_num}: {error}: is a quote left open, or a field too long?"
         ) from error
+
+
+class RowLines:
+    """The lines of a table as its parser takes them, never more of one row than a document may have."""
+
+    def __init__(self, stream: io.BufferedReader, name: str, rules: TextRules) -> None:
+        self.lines, self.name, self.rules = whole_lines(stream, name, rules), name, rules
+        self.row_bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for number, offset, line in self.lines:
+            self.row_bytes += len(line)
+            if self.row_bytes > self.rules.max_document_bytes:
+                raise ValueError(
+                    f"{self.name}: the row that holds line {number} is longer than {self.rules.max_document_bytes:,} "
+                    "bytes: is a quote left open? Otherwise raise --max_document_mb"
+                )
+            yield self.rules.decode(line, self.name, offset)
+
+    def counted(self, rows: Iterator[list[str]]) -> Iterator[list[str]]:
+        """The rows that a parser makes of these lines; each one begins the count anew."""
+        while True:
+            self.row_bytes = 0
+            row = next(rows, None)
+            if row is None:
+                return
+            yield row
 
 
 class PendingDocument:
@@ -184,6 +211,16 @@ class PendingDocument:
             data = b"".join(self.lines)
             self.lines, self.size_bytes = [], 0
             yield self.rules.decode(data, self.name, self.offset)
+
+
+def whole_lines(stream: io.BufferedReader, name: str, rules: TextRules) -> Iterator[tuple[int, int, bytes]]:
+    """Lines with their number (from 1) and offset; ValueError names one that is longer than a document may be."""
+    for number, (offset, line, cut) in enumerate(bounded_lines(stream, rules.max_document_bytes), start=1):
+        if cut:
+            raise ValueError(
+                f"{name}: line {number} is longer than {rules.max_document_bytes:,} bytes: raise --max_document_mb"
+            )
+        yield number, offset, line
 
 
 def bounded_lines(stream: io.BufferedReader, limit: int) -> Iterator[tuple[int, bytes, bool]]:

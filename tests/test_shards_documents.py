@@ -256,6 +256,32 @@ def test_unusable_json_lines_are_refused_by_file_and_line(tmp_path, line, messag
         read(tmp_path / "a.jsonl", max_document_bytes=1_000_000)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.tsv", "text\tid\n" + "x" * 3_000 + "\t1\n", "line 2 is longer than 1,000 bytes: raise --max_document_mb"),
+        ("a.csv", "text,id\n" + "x" * 3_000 + ",1\n", "line 2 is longer than 1,000 bytes"),
+        ("a.csv", "id,text\n1," + "x," * 800 + "\n", "line 2 is longer than 1,000 bytes"),
+        (
+            "a.csv",
+            'id,text\n1,"open\n' + "2,more\n" * 300,
+            "the row that holds line 144 is longer .* a quote left open",
+        ),
+        ("a.csv", "id,text\n" + '"a\nb",' * 300 + "\n", "the row that holds line 169 is longer than 1,000 bytes"),
+    ],
+)
+def test_a_row_of_a_table_that_is_too_long_is_refused_by_file_and_line(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"{name}: {message}"):
+        read(tmp_path / name, max_document_bytes=1_000)
+    assert read(tmp_path / name, max_document_bytes=1_000_000)
+
+
+def test_many_rows_together_may_be_longer_than_one_document(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text\n" + '1,"two\nlines"\n' * 200)
+    assert read(tmp_path / "a.csv", max_document_bytes=50) == ["two\nlines"] * 200
+
+
 @pytest.mark.parametrize("name", ["corpus.zip", "corpus.tar", "corpus.parquet"])
 def test_a_file_cut_in_the_middle_is_refused_by_name(tmp_path, name):
     (tmp_path / name).write_bytes(CONTENT[name][: len(CONTENT[name]) // 3])
