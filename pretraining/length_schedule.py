@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shards.stream_options import StreamOptions
+from collections.abc import Callable
 
 
 def parse_length_schedule(text: str) -> list[tuple[int, float]]:
@@ -19,16 +19,14 @@ def parse_length_schedule(text: str) -> list[tuple[int, float]]:
 
 
 def scheduled_rows(
-    shares: list[tuple[int, float]], *, budget_tokens: float, global_batch_rows: int, objective: str
+    shares: list[tuple[int, float]], *, budget: float, cost_of_row: Callable[[int], float], global_batch_rows: int
 ) -> tuple[tuple[int, int], ...]:
-    """(first global row, length) of each length, in whole updates, at least one each."""
-    probe = StreamOptions(
-        lengths=tuple((index, length) for index, (length, _) in enumerate(shares)), objective=objective
-    )
+    """(first global row, length) of each length, in whole updates, at least one each.
+
+    `cost_of_row` gives what a row of sequences of a length costs, in the budget's unit.
+    """
     first, schedule = 0, []
     for length, share in shares:
         schedule.append((first, length))
-        sequences, _ = probe.sequence_shape(length)
-        tokens = probe.tokens_per_row + sequences * probe.overhead
-        first += max(1, round(share * budget_tokens / tokens / global_batch_rows)) * global_batch_rows
+        first += max(1, round(share * budget / cost_of_row(length) / global_batch_rows)) * global_batch_rows
     return tuple(schedule)

@@ -52,24 +52,32 @@ class Plan:
         return self.options.bf16 == "true"
 
     @cached_property
-    def lengths(self) -> tuple[tuple[int, int], ...]:
-        """The length schedule as (first row, length)."""
-        options = self.options
-        if options.length_schedule is None:
-            return ((0, int(options.max_seq_length or 128)),)
-        shares = parse_length_schedule(options.length_schedule)
-        if self.budget.unit != "tokens":
-            raise ValueError("--length_schedule shares out a token budget: give --budget_tokens, not FLOPs or hours")
-        return scheduled_rows(
-            shares,
-            budget_tokens=self.budget.amount,
-            global_batch_rows=options.global_batch_rows,
-            objective=options.objective,
-        )
+    def shares(self) -> list[tuple[int, float]]:
+        """Sequence lengths in their order, and the share of the budget that each has."""
+        text = self.options.length_schedule
+        return [(int(self.options.max_seq_length or 128), 1.0)] if text is None else parse_length_schedule(text)
 
     @cached_property
     def longest(self) -> int:
-        return max(length for _, length in self.lengths)
+        return max(length for length, _ in self.shares)
+
+    @cached_property
+    def lengths(self) -> tuple[tuple[int, int], ...]:
+        """The length schedule as (first row, length)."""
+        if self.options.length_schedule is None:
+            return ((0, self.longest),)
+        if self.budget.unit == "hours":
+            raise ValueError(
+                "--length_schedule shares out what can be counted beforehand, tokens or FLOPs: give --budget_tokens or "
+                "--budget_flops in place of --budget_hours"
+            )
+        probe = self.stream_with(tuple((index, length) for index, (length, _) in enumerate(self.shares)))
+        return scheduled_rows(
+            self.shares,
+            budget=self.budget.amount,
+            cost_of_row=lambda length: self.cost_of_row(probe, length),
+            global_batch_rows=self.options.global_batch_rows,
+        )
 
     def untrained_positions(self, rows: int) -> int:
         """Positions of the longest length that no sequence of the first `rows` rows was long enough to reach."""
@@ -77,12 +85,15 @@ class Plan:
 
     @cached_property
     def stream(self) -> StreamOptions:
+        return self.stream_with(self.lengths)
+
+    def stream_with(self, lengths: tuple[tuple[int, int], ...]) -> StreamOptions:
         options = self.options
         return StreamOptions(
             seed=options.seed,
             global_batch_rows=options.global_batch_rows,
             micro_batch_rows=self.micro_batch_rows,
-            lengths=self.lengths,
+            lengths=lengths,
             objective=options.objective,
             mask_rate=float(options.mask_rate or 0),
             mask_share=options.mask_token_rate,
@@ -218,21 +229,35 @@ class Plan:
 
     def shape_at(self, row: int) -> tuple[int, int, int]:
         """Sequences in a row, their length in tokens, and mask slots of each, for the update of a global row."""
-        length = self.stream.length_at(row)
-        sequences, width = self.stream.sequence_shape(length)
-        return sequences, width + self.stream.overhead, mask_slots(width, self.stream.mask_rate)
+        return self.shape_of_row(self.stream, self.stream.length_at(row))
+
+    def shape_of_row(self, stream: StreamOptions, length: int) -> tuple[int, int, int]:
+        sequences, width = stream.sequence_shape(length)
+        return sequences, width + stream.overhead, mask_slots(width, stream.mask_rate)
+
+    def tokens_of_row(self, stream: StreamOptions, length: int) -> int:
+        """Tokens of a row of sequences of a scheduled length, special ones included."""
+        return stream.tokens_per_row + stream.sequence_shape(length)[0] * stream.overhead
+
+    def flops_of_rows(self, num_rows: int, stream: StreamOptions, length: int) -> float:
+        """Model FLOPs of rows of sequences of a scheduled length."""
+        sequences, length, slots = self.shape_of_row(stream, length)
+        return update_flops(
+            self.config,
+            num_sequences=sequences * num_rows,
+            sequence_length=length,
+            num_masked=slots * sequences * num_rows,
+            next_sentence=self.options.objective == "mlm+nsp",
+        )
+
+    def cost_of_row(self, stream: StreamOptions, length: int) -> float:
+        """What a row of sequences of a scheduled length costs, of a budget in tokens or FLOPs."""
+        in_tokens = self.budget.unit == "tokens"
+        return self.tokens_of_row(stream, length) if in_tokens else self.flops_of_rows(1, stream, length)
 
     def flops_of_update(self, row: int) -> float:
         """Model FLOPs of the update that starts at a global row."""
-        sequences, length, slots = self.shape_at(row)
-        total = sequences * self.options.global_batch_rows
-        return update_flops(
-            self.config,
-            num_sequences=total,
-            sequence_length=length,
-            num_masked=slots * total,
-            next_sentence=self.options.objective == "mlm+nsp",
-        )
+        return self.flops_of_rows(self.options.global_batch_rows, self.stream, self.stream.length_at(row))
 
     @cached_property
     def sharding(self) -> Sharding:
@@ -270,6 +295,4 @@ class Plan:
 
     @cached_property
     def tokens_per_update(self) -> int:
-        sequences, _, _ = self.shape_at(0)
-        per_row = self.stream.tokens_per_row + sequences * self.stream.overhead
-        return per_row * self.options.global_batch_rows
+        return self.tokens_of_row(self.stream, self.stream.length_at(0)) * self.options.global_batch_rows

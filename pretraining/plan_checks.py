@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,20 +110,20 @@ def find_warnings(plan: Plan) -> list[str]:
             f"the memory is unknown, {plan.config.model_type} cannot be traced as shapes: start with a small "
             "--per_device_train_batch_size"
         )
+    if len(plan.lengths) > 1:
+        parts = [(later - first, length) for (first, length), (later, _) in pairwise(plan.lengths)]
+        reached = sum(rows * plan.cost_of_row(plan.stream, length) for rows, length in parts)
+        short = [f"{budget:.3g}" for budget in plan.budgets if budget <= reached]
+        if short:
+            found.append(
+                f"budgets {', '.join(short)} end before length {plan.lengths[-1][1]} begins: their positions beyond "
+                "the shorter length are never trained"
+            )
     if plan.budget.unit != "tokens":
         return found
     epochs = plan.budget.amount / max(1, plan.manifest.split("train").tokens)
     if epochs > 4:
         found.append(f"the budget is {epochs:.1f} passes over the shards: repeated tokens teach less and less")
-    if len(plan.lengths) > 1:
-        first, length = plan.lengths[-1]
-        reached = first / plan.options.global_batch_rows * plan.tokens_per_update
-        short = [f"{budget:.3g}" for budget in plan.budgets if budget <= reached]
-        if short:
-            found.append(
-                f"budgets {', '.join(short)} end before length {length} begins: their positions beyond the shorter "
-                "length are never trained"
-            )
     if plan.budgets[0] < 10 * plan.tokens_per_update:
         found.append(
             f"the smallest budget of {plan.budgets[0]:.3g} tokens is under ten updates of {plan.tokens_per_update}"

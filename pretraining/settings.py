@@ -88,7 +88,7 @@ class PretrainingOptions:
 
     max_seq_length: int | None = option(None, "tokens of a sequence, [CLS] and [SEP] included")
     length_schedule: str | None = option(
-        None, "lengths and shares of a token budget, e.g. 128:0.9,512:0.1"
+        None, "lengths and shares of a budget of tokens or FLOPs, e.g. 128:0.9,512:0.1"
     )
     mask_rate: float | None = option(None, "share of the tokens that are predicted")
     mask_token_rate: float = option(0.8, "share of these shown as [MASK]")

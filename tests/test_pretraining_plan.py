@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import AutoConfig
 
 from pretraining.environment import Ranks
 from pretraining.identity import RUN_NAME, identity_of
-from pretraining.length_schedule import parse_length_schedule, scheduled_rows
+from pretraining.length_schedule import parse_length_schedule
 from pretraining.memory_advice import OutOfMemory, advice, explained
 from pretraining.plan import Plan
 from pretraining.plan_checks import find_problems, find_warnings
@@ -136,7 +137,7 @@ def test_a_misspelt_key_is_answered_with_the_nearest(plan, tmp_path):
         ({"length_schedule": "16:1.5,32:-0.5", "max_seq_length": None}, "sum to 1"),
         (
             {"budget_tokens": None, "budget_hours": 1.0, "length_schedule": "16:1", "max_seq_length": None},
-            "token budget",
+            "--budget_flops in place of --budget_hours",
         ),
     ],
 )
@@ -203,11 +204,22 @@ def test_positions_that_no_sequence_has_reached_are_counted(plan):
     assert plan().untrained_positions(12) == 0
 
 
-def test_lengths_for_pairs_count_their_third_special_token():
-    shares = parse_length_schedule("16:0.5,29:0.5")
-    plain = scheduled_rows(shares, budget_tokens=1e6, global_batch_rows=12, objective="mlm")
-    pairs = scheduled_rows(shares, budget_tokens=1e6, global_batch_rows=12, objective="mlm+nsp")
-    assert plain != pairs
+def test_a_length_schedule_shares_out_flops(plan):
+    changes = {"budget_tokens": None, "max_seq_length": None}
+    made = plan(length_schedule="16:0.6,32:0.3,24:0.1", budget_flops=2e11, **changes)
+    assert find_problems(made) == []
+    firsts = [first for first, _ in made.lengths]
+    updates = [(later - first) / 12 for first, later in pairwise(firsts)]
+    spent = [count * made.flops_of_update(first) for count, first in zip(updates, firsts, strict=False)]
+    assert spent == pytest.approx([1.2e11, 0.6e11], rel=0.01)
+    assert [length for _, length in made.lengths] == [16, 32, 24]
+    short = plan(length_schedule="16:0.6,32:0.4", budget_flops=2e11, series="2", **changes)
+    assert any("1e+11 end before length 32 begins" in text for text in find_warnings(short))
+
+
+def test_lengths_for_pairs_count_their_third_special_token(plan):
+    bert = {"model": "bert-tiny", "config_overrides": None, "max_seq_length": None, "length_schedule": "16:0.5,29:0.5"}
+    assert plan(**bert).lengths != plan(**bert, objective="mlm+nsp").lengths
 
 
 @pytest.mark.parametrize("text", ["128", "128:x", "a:1", "128:0.9,512:0.2", "128:1.5,512:-0.5", "128:nan", ""])
