@@ -25,6 +25,7 @@ PROPERTIES = (
     *("budget", "lengths", "micro_batch_rows", "accumulation", "stream", "segments", "warmup", "peak_learning_rate"),
     *("optimizer", "engine", "config", "attention", "sharding", "memory"),
 )
+MUCH_PADDING = 0.1  # of the rows
 
 
 def find_problems(plan: Plan, *more: Callable[[], object]) -> list[str]:
@@ -110,6 +111,8 @@ def find_warnings(plan: Plan) -> list[str]:
             f"the memory is unknown, {plan.config.model_type} cannot be traced as shapes: start with a small "
             "--per_device_train_batch_size"
         )
+    if warning := padding_warning(plan.manifest.block_tokens, plan.stream.tokens_per_row):
+        found.append(warning)
     if len(plan.lengths) > 1:
         parts = [(later - first, length) for (first, length), (later, _) in pairwise(plan.lengths)]
         reached = sum(rows * plan.cost_of_row(plan.stream, length) for rows, length in parts)
@@ -129,3 +132,16 @@ def find_warnings(plan: Plan) -> list[str]:
             f"the smallest budget of {plan.budgets[0]:.3g} tokens is under ten updates of {plan.tokens_per_update}"
         )
     return found
+
+
+def padding_warning(block_tokens: int, row_tokens: int) -> str | None:
+    """What to say where rows cut blocks badly: the last row of each block is padded."""
+    rows = -(-block_tokens // row_tokens)
+    padding = 1 - block_tokens / (rows * row_tokens)
+    if padding < MUCH_PADDING:
+        return None
+    fitting = max(1, rows - 1) * row_tokens
+    return (
+        f"{padding:.0%} of the rows is padding: a block of {block_tokens:,} tokens is {rows} rows of {row_tokens:,}; "
+        f"build the shards with --block_tokens {fitting}"
+    )

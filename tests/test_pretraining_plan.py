@@ -15,7 +15,7 @@ from pretraining.identity import RUN_NAME, identity_of
 from pretraining.length_schedule import parse_length_schedule
 from pretraining.memory_advice import OutOfMemory, advice, explained
 from pretraining.plan import Plan
-from pretraining.plan_checks import find_problems, find_warnings
+from pretraining.plan_checks import find_problems, find_warnings, padding_warning
 from pretraining.plan_table import plan_lines
 from pretraining.planned_optimizer import optimizer_title
 from pretraining.settings import PretrainingOptions, with_defaults
@@ -185,6 +185,17 @@ def test_warnings_name_repeated_data_and_lengths_that_are_never_reached(plan):
     assert any("passes over the shards" in text for text in find_warnings(plan(budget_tokens=1e6)))
     scheduled = plan(length_schedule="16:0.8,32:0.2", max_seq_length=None, series="2")
     assert any("before length 32 begins" in text for text in find_warnings(scheduled))
+
+
+def test_a_block_that_rows_cut_badly_is_warned_of(plan):
+    assert not any("padding" in text for text in find_warnings(plan()))
+    assert any("padding" in text for text in find_warnings(plan(max_seq_length=300)))
+    assert padding_warning(65_536, 126) is None
+    assert padding_warning(65_536, 8_190) == (
+        "11% of the rows is padding: a block of 65,536 tokens is 9 rows of 8,190; build the shards with "
+        "--block_tokens 65520"
+    )
+    assert "--block_tokens 1000" in padding_warning(512, 1_000)
 
 
 def test_a_length_schedule_shares_out_the_tokens(plan):
