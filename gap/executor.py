@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,30 +47,67 @@ def devices_of(max_parallel: int | None) -> list[str | None]:
     return names[:max_parallel]
 
 
-def run_local(directory: Path, *, max_parallel: int | None = None, say: Say = print_now) -> None:
-    """Run what is left of the list, one worker a device; this process is the first of them.
+class Workers:
+    """Worker processes, one a device, which import torch and then wait until they are told to begin, or to leave.
+
+    They leave by themselves when this process ends, however it ends: the pipe that they read from is closed then.
+    """
+
+    def __init__(self, directory: Path, devices: Sequence[str | None]) -> None:
+        self._devices = devices
+        self._waiting = [_start(directory, device) for device in devices]
+        self._begun: list[subprocess.Popen[bytes]] = []
+
+    def __len__(self) -> int:
+        return len(self._devices)
+
+    def begin(self, number: int) -> None:
+        """Tell so many of them to work through the list, beside this process; the others leave."""
+        self._begun, unneeded = self._waiting[:number], self._waiting[number:]
+        for worker, device in zip(self._begun, self._devices, strict=False):
+            share = 1 + len(self._begun) if device is None else 1
+            assert worker.stdin is not None
+            with suppress(BrokenPipeError):  # it died while it waited: its exit code says so
+                worker.stdin.write(f"{share} {os.getpid()}\n".encode())
+        _stop(unneeded)
+
+    def wait(self) -> list[int]:
+        """Wait for those that began; their exit codes."""
+        return [worker.wait() for worker in self._begun]
+
+    def stop(self) -> None:
+        """End what still runs or waits."""
+        _stop(self._waiting)
+
+
+@contextmanager
+def waiting_workers(directory: Path, devices: Sequence[str | None]) -> Iterator[Workers]:
+    """Workers that import while the list is being made; none is left when the block ends."""
+    workers = Workers(directory, devices)
+    try:
+        yield workers
+    finally:
+        workers.stop()
+
+
+def run_local(directory: Path, workers: Workers, *, say: Say = print_now) -> None:
+    """Run what is left of the list in this process and in `workers`, of which no more begin than there are jobs.
 
     A worker that fails is reported, and the others take up what it had begun.
     """
     left = remaining(read_jobs(directory), directory)
-    if not left:
-        return
-    devices = devices_of(max_parallel)[: len(left)]
-    workers = [_start(directory, device, len(devices)) for device in devices[1:]]
-    try:
-        work(directory, ranks=Ranks(local_world_size=len(devices)), say=say)
-        for worker in workers:
-            worker.wait()
-    finally:
-        _stop(workers)
-    failed = [worker.returncode for worker in workers if worker.returncode]
+    number = max(0, min(len(workers), len(left) - 1))
+    workers.begin(number)
+    if left:
+        work(directory, ranks=Ranks(local_world_size=1 + number), say=say)
+    failed = [code for code in workers.wait() if code]
     if failed:
-        say(f"{len(failed)} of {len(devices)} workers failed (exit codes {failed}); the others did their cells")
+        say(f"{len(failed)} of {1 + number} workers failed (exit codes {failed}); the others did their cells")
 
 
-def worker_command(directory: Path, of_workers: int) -> list[str]:
-    """The argument list that starts a worker; no shell reads it."""
-    return [sys.executable, str(WORKER), str(directory), str(of_workers)]
+def worker_command(directory: Path, of_workers: int | None) -> list[str]:
+    """The argument list that starts a worker; no shell reads it. None: it waits to be told how many there are."""
+    return [sys.executable, str(WORKER), str(directory), "wait" if of_workers is None else str(of_workers)]
 
 
 def worker_environment(device: str | None) -> dict[str, str]:
@@ -110,9 +148,9 @@ def submit_slurm(directory: Path, slurm: Slurm, *, executor: Any = None) -> list
     return [str(job.job_id) for job in jobs]
 
 
-def _start(directory: Path, device: str | None, of_workers: int) -> subprocess.Popen[bytes]:
-    count = of_workers if device is None else 1
-    return subprocess.Popen(worker_command(directory, count), stdin=subprocess.DEVNULL, env=worker_environment(device))
+def _start(directory: Path, device: str | None) -> subprocess.Popen[bytes]:
+    environment = worker_environment(device)
+    return subprocess.Popen(worker_command(directory, None), stdin=subprocess.PIPE, bufsize=0, env=environment)
 
 
 def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -120,6 +158,8 @@ def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
     for worker in workers:
         if worker.poll() is None:
             worker.terminate()
+        if worker.stdin is not None:
+            worker.stdin.close()
     for worker in workers:
         try:
             worker.wait(GRACE_SECONDS)

@@ -1,9 +1,11 @@
 """A worker: takes jobs from the shared list until none is left. Started by the executor, once a device.
 
-    python gap/worker.py DIRECTORY [WORKERS_ON_THIS_MACHINE]
+    python gap/worker.py DIRECTORY [WORKERS_ON_THIS_MACHINE | wait]
 
 The directory holds cells.json. A job is claimed by a lock that the kernel frees when its owner dies, so a killed
-worker's job is taken up by another, or by the next run.
+worker's job is taken up by another, or by the next run. With `wait` the list is yet to be written: a line on standard
+input, the number of workers and the id of the process that wrote it, says when it is; the end of the input, that
+nothing is to be done.
 """
 
 from __future__ import annotations
@@ -36,10 +38,13 @@ Say = Callable[[str], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Work through the list; 0 when nothing is left to do."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    ranks = Ranks(
-        local_world_size=int(arguments[1]) if len(arguments) > 1 else 1
-    )  # without a GPU: a share of the cores
-    parent = os.getppid()
+    of_workers, parent = arguments[1] if len(arguments) > 1 else "1", os.getppid()
+    if of_workers == "wait":
+        told = sys.stdin.readline().split()
+        if not told:
+            return 0
+        of_workers, parent = told[0], int(told[1])
+    ranks = Ranks(local_world_size=int(of_workers))  # without a GPU: a share of the cores
     try:
         work(Path(arguments[0]), ranks=ranks, alive=lambda: os.getppid() == parent)
     except ValueError as error:

@@ -22,7 +22,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from gap.clock import Clock
-from gap.executor import devices_of, run_local, submit_slurm
+from gap.executor import Workers, devices_of, run_local, submit_slurm, waiting_workers
 from gap.experiment import (
     busy_seconds,
     command_text,
@@ -102,29 +102,23 @@ def run(options: GapOptions, command: str, clock: Clock) -> int:
         status = pretrain_series(options)
     if status:
         return status
-    paths = series_paths(options)
-    rows = series_rows(paths)
-    sources = [*sources_of(rows, options.kind_names), *extra_sources(options), *reference_sources(options.reference)]
+    alone = ranks.world_size == 1 and options.executor == "local"
+    others = devices_of(options.max_parallel)[1:] if alone else []  # this process works on the first
     owner = Ownership(directory)
-    try:
-        return run_cells(options, sources, paths, ranks, owner, rows=rows, command=command, clock=clock)
-    finally:
-        owner.release()
+    with waiting_workers(directory, others) as workers:
+        try:
+            return run_cells(options, ranks, owner, workers, command=command, clock=clock)
+        finally:
+            owner.release()
 
 
 def run_cells(
-    options: GapOptions,
-    sources: list[Source],
-    paths: list[Path],
-    ranks: Ranks,
-    owner: Ownership,
-    *,
-    rows: list[dict[str, Any]],
-    command: str,
-    clock: Clock,
+    options: GapOptions, ranks: Ranks, owner: Ownership, workers: Workers, *, command: str, clock: Clock
 ) -> int:
     """Plan, work through the list and write the report; the main rank holds the directory all the while."""
-    directory = Path(options.output_dir)
+    directory, paths = Path(options.output_dir), series_paths(options)
+    rows = series_rows(paths)
+    sources = [*sources_of(rows, options.kind_names), *extra_sources(options), *reference_sources(options.reference)]
     jobs = prepare(options, sources, directory, paths, ranks, owner)
     if options.executor == "slurm":
         print("submitted: " + (", ".join(submit_slurm(directory, options.slurm())) or "nothing, all cells are done"))
@@ -134,7 +128,7 @@ def run_cells(
     if ranks.world_size > 1:
         work(directory, ranks=ranks)
     else:
-        run_local(directory, max_parallel=options.max_parallel)
+        run_local(directory, workers)
     if not ranks.is_main:
         return 0
     analysis = finish_experiment(
@@ -150,8 +144,8 @@ def run_cells(
     )
     for line in (*(task.answer for task in analysis.tasks), *(f"note: {note}" for note in analysis.notes)):
         print(line)
-    workers = max(ranks.world_size, len(devices_of(options.max_parallel)))
-    print(f"{clock.line(busy_seconds(directory, jobs) - before, workers)}; report: {directory}/report.html")
+    number = max(ranks.world_size, len(devices_of(options.max_parallel)))
+    print(f"{clock.line(busy_seconds(directory, jobs) - before, number)}; report: {directory}/report.html")
     return 0
 
 

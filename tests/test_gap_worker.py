@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tiny_gap import tiny_jobs, write_series, write_tasks
 
 from gap import worker
 from gap.cells import Workbench, run_cell, run_search
-from gap.executor import run_local, submit_slurm, worker_command, worker_environment
+from gap.executor import run_local, submit_slurm, waiting_workers, worker_command, worker_environment
 from gap.jobs import SCORES_NAME, SEARCHES_NAME, read_jobs, write_jobs
 from gap.options import GapOptions
 from gap.plan import Controls, Grid
@@ -108,7 +109,8 @@ def test_a_cell_does_not_depend_on_what_was_run_before_it(world, tmp_path):
     forward = [run_cell(bench, cell, (1e-2, 1.0), tmp_path) for cell in cells]
     alone = [run_cell(Workbench(jobs, device), cell, (1e-2, 1.0), tmp_path) for cell in reversed(cells)]
     for one, other in zip(forward, reversed(alone), strict=True):
-        assert one == replace(other, seconds=one.seconds)
+        when = {"finished": one.details["finished"]}
+        assert one == replace(other, seconds=one.seconds, details={**other.details, **when})
     by_control = {cell.control: cell for cell in forward if cell.task == "texts"}
     assert by_control["scratch_longer"].details["updates"] == 2 * by_control[None].details["updates"]
     assert by_control["fewer_labels"].details["training_examples"] == 12
@@ -224,6 +226,48 @@ def test_workers_get_one_device_and_no_launcher_variables(tmp_path, monkeypatch)
     assert environment["CUDA_VISIBLE_DEVICES"] == "3"
     assert not {"LOCAL_" + "RANK", "WORLD_" + "SIZE"} & set(environment)
     assert worker_command(tmp_path, 2)[1:] == [worker.__file__, str(tmp_path), "2"]
+    assert worker_command(tmp_path, None)[1:] == [worker.__file__, str(tmp_path), "wait"]
+
+
+def test_a_waiting_worker_leaves_when_whoever_started_it_is_killed(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from gap.executor import Workers;"
+        "workers = Workers(Path(sys.argv[1]), [None]); print(workers._waiting[0].pid, flush=True); time.sleep(60)"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        waiting = int(starter.stdout.readline())
+        assert is_alive(waiting)
+    finally:
+        starter.kill()
+        starter.communicate()
+    deadline = time.monotonic() + 60
+    while is_alive(waiting) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(waiting)
+    assert not list(tmp_path.iterdir())
+
+
+def is_alive(number):
+    try:
+        status = Path(f"/proc/{number}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_no_more_workers_begin_than_there_are_jobs(world, tmp_path):
+    series, tasks = world
+    jobs = tiny_jobs(series, tasks[1:2], finetuning_seeds=1, intervals=False)
+    write_jobs(tmp_path, jobs)
+    said = []
+    with waiting_workers(tmp_path, [None, None, None]) as workers:
+        run_local(tmp_path, workers, say=said.append)
+        assert [len(workers._begun), len(workers)] == [len(jobs.plan.cells) - 1, 3] == [1, 3]
+        run_local(tmp_path, workers, say=said.append)  # nothing is left
+    assert not remaining(jobs, tmp_path)
+    assert not [one for one in said if "failed" in one]
+    assert all(one.returncode is not None for one in workers._waiting)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
@@ -330,7 +374,8 @@ def test_a_killed_run_continues_and_two_workers_give_the_same_scores_as_one(worl
     first.wait()
     done = len(read_scores(shared / SCORES_NAME))
     assert 3 <= done < len(jobs.plan.cells)
-    run_local(shared, max_parallel=2, say=silent)
+    with waiting_workers(shared, [None]) as workers:
+        run_local(shared, workers, say=silent)
     assert not remaining(jobs, shared)
 
     def lines(folder):

@@ -60,7 +60,7 @@ def test_an_unreachable_hub_is_not_asked_for_a_reference_again_and_again(tmp_pat
 def test_a_folder_belongs_to_one_run_until_its_report_is_written(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
 
-    def cells(directory, **_):
+    def cells(directory, workers):
         with pytest.raises(ValueError, match="belongs to a running job"):
             Ownership(out).take()
 
@@ -71,6 +71,33 @@ def test_a_folder_belongs_to_one_run_until_its_report_is_written(tmp_path, monke
     owner = Ownership(out)
     owner.take()  # free again afterwards
     owner.release()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_other_workers_import_while_the_list_is_made_and_none_is_left(tmp_path, monkeypatch, capsys, refused):
+    prepare, waiting = gap.prepare, []
+
+    def watched(options, sources, directory, paths, ranks, owner):
+        (child,) = children()
+        waiting.append(child)
+        if refused:
+            raise ValueError("this cannot be answered")
+        return prepare(options, sources, directory, paths, ranks, owner)
+
+    monkeypatch.setattr("gap.executor.os.sched_getaffinity", lambda number: {0, 1})
+    monkeypatch.setattr(gap, "prepare", watched)
+    before = children()
+    assert gap.main(arguments(tmp_path, learning_rates="1e-3", max_parallel=2)) == (2 if refused else 0)
+    assert waiting
+    assert children() == before
+    assert ("this cannot be answered" in capsys.readouterr().err) == refused
+    assert (tmp_path / "out" / "report.html").exists() != refused
+
+
+def children():
+    """Processes that this one started, by number."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return [number for task in tasks for number in task.read_text().split()]
 
 
 def test_the_signals_go_back_to_whoever_had_them():
