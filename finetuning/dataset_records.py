@@ -25,7 +25,7 @@ def read_dataset(name: str, configuration: str | None = None, *, class_names: bo
         if not hub_is_reachable():
             config.HF_HUB_OFFLINE = True  # the cache alone, without the client's retries
     try:
-        if where.is_dir() and any((where / file).is_file() for file in ("dataset_dict.json", "state.json")):
+        if is_saved(where):
             found: Any = load_from_disk(name)
         else:
             found = load_dataset(name, configuration)
@@ -38,6 +38,11 @@ def read_dataset(name: str, configuration: str | None = None, *, class_names: bo
     if isinstance(found, Dataset):
         found = DatasetDict({"train": found})
     return {str(split): _named(rows) if class_names else rows.to_list() for split, rows in found.items()}
+
+
+def is_saved(directory: Path) -> bool:
+    """Whether `save_to_disk` wrote it."""
+    return any((directory / file).is_file() for file in ("dataset_dict.json", "state.json"))
 
 
 def _named(dataset: Any) -> list[Record]:

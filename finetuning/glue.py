@@ -17,10 +17,10 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from finetuning.command import finish_world, open_world, output_directory
-from finetuning.dataset_records import read_dataset
+from finetuning.dataset_records import is_saved, read_dataset
 from finetuning.exit_status import guarded
 from finetuning.glue_table import glue_rows, write_table
-from finetuning.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue
+from finetuning.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue, task_files
 from finetuning.labelled_text import LabelledText
 from finetuning.option_conflicts import FILE_OPTIONS, refuse_beside
 from finetuning.question_sets import bad_text
@@ -57,19 +57,16 @@ def run(options: GlueOptions, asked: Asked) -> int:
     ranks = open_world(options)
     directory = output_directory(options, "glue")
     places = {task.name: directory if len(tasks) == 1 else directory / task.name for task in tasks}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for task in tasks:
-        splits = read_splits(task, options)
-        if splits is None:
-            if ranks.is_main:
-                print(f"{task.title}: no files in {options.data_dir}, skipped", flush=True)
-            continue
-        found[task.name] = run_glue_task(task, splits, options, places[task.name], ranks, asked)
-    if not found:
-        raise ValueError(f"--data_dir {options.data_dir} holds none of {', '.join(task.folder for task in tasks)}")
+    present = require_data(options, tasks)
+    missing = [task.title for task in tasks if task not in present]
+    if missing and ranks.is_main:
+        print(f"no data in {options.data_dir or options.dataset_name}, skipped: {', '.join(missing)}", flush=True)
+    found = {
+        task.name: run_glue_task(task, read_splits(task, options), options, places[task.name], ranks, asked)
+        for task in present
+    }
     if ranks.is_main:
         collect_submissions(found, places, directory, several_seeds=len(options.seeds) > 1)
-        missing = [task.title for task in tasks if task.name not in found]
         print(write_table(glue_rows(found), directory, missing=missing), flush=True)
     finish_world()
     return 0
@@ -97,17 +94,34 @@ def refuse_idle(options: GlueOptions, tasks: Sequence[GlueTask]) -> None:
         )
 
 
-def read_splits(task: GlueTask, options: GlueOptions) -> Mapping[str, list[LabelledText]] | None:
-    """The task's examples; None for a task of `all` whose folder --data_dir does not have."""
+def require_data(options: GlueOptions, tasks: Sequence[GlueTask]) -> list[GlueTask]:
+    """The tasks to run: of `all`, those whose folder the named one has.
+
+    Raises ValueError, before the first of them is trained, where one lacks a file, and where there is none at all.
+    """
+    named = Path(options.data_dir or options.dataset_name or DEFAULT_DATASET)
+    folders = {task.name: task.folder if options.data_dir else task.name for task in tasks}
+    is_collection = options.data_dir is not None or (named.is_dir() and not is_saved(named))
+    present = list(tasks)
+    if is_collection and (options.task_name or "").strip().lower() == "all":
+        present = [task for task in tasks if (named / folders[task.name]).is_dir()]
+    if not present:
+        given = "--data_dir" if options.data_dir else "--dataset_name"
+        raise ValueError(f"{given} {named} holds none of {', '.join(folders.values())}")
+    if options.data_dir is not None:
+        for task in present:
+            task_files(task, options.data_dir, train=makes_updates(options))
+    return present
+
+
+def read_splits(task: GlueTask, options: GlueOptions) -> Mapping[str, list[LabelledText]]:
+    """The task's examples."""
     if options.data_dir is None:
         name = options.dataset_name or DEFAULT_DATASET
         saved = Path(name) / task.name
         if saved.is_dir():
             return from_dataset(task, read_dataset(str(saved), class_names=False))
         return from_dataset(task, read_dataset(name, task.name, class_names=False))
-    several = options.task_name is not None and options.task_name.strip().lower() == "all"
-    if several and not (Path(options.data_dir) / task.folder).is_dir():
-        return None
     return read_glue(task, options.data_dir, train=makes_updates(options), on_bad_text=bad_text(options.on_bad_text))
 
 

@@ -132,20 +132,11 @@ def read_glue(
 ) -> dict[str, list[LabelledText]]:
     """Split -> examples from the official TSV files (plain, gz, xz or bz2) in DIRECTORY or DIRECTORY/<task's folder>.
 
-    dev must be there, train too unless `train` is False; test files need not. Ids are those of the file's index
-    column, else row numbers, so that a prediction goes back to its line. Raises ValueError naming what is missing.
+    Ids are those of the file's index column, else row numbers, so that a prediction goes back to its line. Raises
+    ValueError naming what is missing or wrong.
     """
-    root = Path(directory)
-    folder = root / task.folder if (root / task.folder).is_dir() else root
     splits = {}
-    for split, stem in (task.files or EASY_SPLITS).items():
-        file = _find(folder, stem)
-        if file is None:
-            if not split.startswith("test") and (train or split != "train"):
-                raise ValueError(
-                    f"{folder}: no {stem}.tsv (plain, gz, xz or bz2); {task.title} needs it, check --data_dir"
-                )
-            continue
+    for split, file in task_files(task, directory, train=train).items():
         is_test = split.startswith("test")
         names = None if is_test or not task.headerless else task.headerless
         records = read_records(
@@ -159,6 +150,23 @@ def read_glue(
         if not is_test:
             check_labels(task, splits[split], str(file))
     return splits
+
+
+def task_files(task: GlueTask, directory: str | Path, *, train: bool = True) -> dict[str, Path]:
+    """Split -> file in DIRECTORY or DIRECTORY/<task's folder>.
+
+    dev must be there, train too unless `train` is False; test files need not. Raises ValueError naming what is missing.
+    """
+    root = Path(directory)
+    folder = root / task.folder if (root / task.folder).is_dir() else root
+    files = {}
+    for split, stem in (task.files or EASY_SPLITS).items():
+        file = _find(folder, stem)
+        if file is not None:
+            files[split] = file
+        elif not split.startswith("test") and (train or split != "train"):
+            raise ValueError(f"{folder}: no {stem}.tsv (plain, gz, xz or bz2); {task.title} needs it, check --data_dir")
+    return files
 
 
 def from_dataset(

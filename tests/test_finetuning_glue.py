@@ -123,6 +123,33 @@ def test_two_ranks_send_the_validation_file_through_the_test_path_as_one_does(da
     assert found[1]["eval_loss"] == pytest.approx(found[0]["eval_loss"], abs=1e-5)
 
 
+def test_a_task_without_its_files_is_refused_before_another_is_trained(data, tmp_path, capsys):
+    (data / "WNLI").mkdir()
+    (data / "WNLI" / "train.tsv").write_text("index\tsentence1\tsentence2\tlabel\n0\ta\tb\t1\n")
+    arguments = ["--data_dir", str(data), "--model_name_or_path", write_tiny_model(tmp_path / "model"), *FAST]
+    for tasks in ("all", "rte,wnli"):
+        assert glue.main([*arguments, "--task_name", tasks, "--output_dir", str(tmp_path / "out")]) == 2
+        assert "no dev.tsv (plain, gz, xz or bz2); WNLI needs it" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("all_results.json"))
+
+
+def test_all_is_what_a_folder_of_saved_data_sets_has(tmp_path, capsys):
+    from datasets import Dataset, DatasetDict
+
+    def rows(count, seed):
+        found = reviews(count, seed=seed)
+        return Dataset.from_list(
+            [{"idx": i, "sentence": one["text"], "label": int(one["label"] == "good")} for i, one in enumerate(found)]
+        )
+
+    DatasetDict({"train": rows(20, 1), "validation": rows(9, 2)}).save_to_disk(str(tmp_path / "glue" / "sst2"))
+    arguments = ["--task_name", "all", "--dataset_name", str(tmp_path / "glue"), *FAST]
+    arguments += ["--model_name_or_path", write_tiny_model(tmp_path / "model"), "--output_dir", str(tmp_path / "out")]
+    assert glue.main(arguments) == 0
+    assert "skipped: CoLA, MRPC, STS-B, QQP, MNLI, QNLI, RTE, WNLI" in capsys.readouterr().out
+    assert "| SST-2 | accuracy |" in (tmp_path / "out" / "glue.md").read_text()
+
+
 def test_mnli_is_a_start_for_three_tasks_and_only_when_asked_for(data, tmp_path):
     plain, other = write_tiny_model(tmp_path / "plain"), write_tiny_model(tmp_path / "mnli", seed=5)
     arguments = ["--task_name", "rte,sst2", "--data_dir", str(data), "--model_name_or_path", plain, *FAST]
