@@ -18,6 +18,7 @@ from finetuning.qa_recipe import QARecipe
 from finetuning.question_sets import bad_text, note_answers, note_windows, sample_limit
 from finetuning.result import Result
 from finetuning.run_log import closing_table, read_results
+from finetuning.schedule import makes_updates
 from finetuning.squad import Question, place_answers, read_contexts, read_questions
 from finetuning.stopping import Asked
 from finetuning.subset import subset
@@ -60,9 +61,10 @@ def run_chain(options: Any, files: Mapping[str, str], first_stage: Prepare, aske
     """Both stages, then `prediction.csv` (id, answer) and `all_results.json` with the decomposition; all ranks call it.
 
     Those two are there once the second stage has finished; a stage that was finished before is not run again.
-    Raises ValueError without a context file, a training and a validation set.
+    Raises ValueError without a context file, a validation set and, where the first stage learns, a training set.
     """
-    if not options.context_file or not {"train", "validation"} <= set(files):
+    needed = {"train", "validation"} if makes_updates(options) else {"validation"}
+    if not options.context_file or not needed <= set(files):
         raise ValueError("--chain true needs two-stage data: --train_file, --validation_file and --context_file")
     directory = output_directory(options, "chain")
     first = replace(options, output_dir=str(directory / "multiple_choice"))
@@ -151,6 +153,7 @@ def prepare_qa(
     recipe = QARecipe(placed, tokenizer, settings_of(options, config), unlabelled=chained)
     note_windows(found, recipe.window_counts)
     note_row_limit(found, options.max_seq_length, recipe.settings.windows.max_seq_length)
+    found.refuse_if(strict=options.strict)
     return Prepared(recipe, found), recipe
 
 

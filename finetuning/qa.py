@@ -100,6 +100,7 @@ def prepare(
     recipe = QARecipe(splits, tokenizer, settings_of(options, config), unlabelled=unlabelled)
     note_windows(found, recipe.window_counts)
     note_row_limit(found, options.max_seq_length, recipe.settings.windows.max_seq_length)
+    found.refuse_if(strict=options.strict)
     return Prepared(recipe, found)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from finetuning.dataset_records import read_dataset
+from finetuning.labelled_text import SPLIT_NAMES
 from finetuning.preflight import Preflight
 from finetuning.record_files import OnBadText
 from finetuning.squad import AnswerRepairs, Question, questions_from_rows, read_questions
@@ -55,12 +56,12 @@ def bad_text(choice: str) -> OnBadText:
 
 
 def load_splits(name: str, config: str | None) -> dict[str, Any]:
-    """Rows of the splits train, validation and test of a `datasets` data set: a saved directory or a hub name."""
+    """Rows of the splits train, validation (or dev, ...) and test of a saved directory or a hub name of `datasets`."""
     loaded = read_dataset(name, config, class_names=False)
-    found: dict[str, Any] = {split: loaded[split] for split in ("train", "validation", "test") if split in loaded}
+    found: dict[str, Any] = {SPLIT_NAMES[split]: loaded[split] for split in SPLIT_NAMES if split in loaded}
     if not found:
         raise ValueError(f"--dataset_name {name} has none of the splits train, validation, test: {sorted(loaded)}")
-    return found
+    return {split: found[split] for split in ("train", "validation", "test") if split in found}
 
 
 def note_answers(found: Preflight, name: str, questions: Sequence[Question], repairs: AnswerRepairs) -> None:

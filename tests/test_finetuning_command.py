@@ -237,6 +237,19 @@ def test_multiple_choice_writes_its_choices(tmp_path, model, capsys):
     assert len((tmp_path / "out" / "prediction.csv").read_text("utf-8").splitlines()) == 16
 
 
+def test_strict_refuses_questions_that_would_be_dropped_and_texts_of_two_sets(tmp_path, model, capsys):
+    train = squad_file(tmp_path / "train.json", tiny_questions(6, prefix="t", long=False))
+    given = arguments(model, train_file=train, strict="true")
+    same = squad_file(tmp_path / "same.json", tiny_questions(6, prefix="v", long=False))
+    assert qa.main([*given, "--validation_file", same]) == 2
+    assert "--strict, and the preflight warns: 6 texts stand both in train and in validation" in capsys.readouterr().err
+    long = tiny_questions(6, prefix="v", seed=2)
+    split = [replace(one, answers=(Answer(one.context[: len(one.context) // 2], 0),)) for one in long]
+    answers = squad_file(tmp_path / "split.json", split)
+    assert qa.main([*given, "--validation_file", answers, "--max_seq_length", "20"]) == 2
+    assert "answers of validation lie in no window whole" in capsys.readouterr().err
+
+
 def test_a_row_limit_below_the_one_asked_for_is_said_once_and_refused_by_nothing(tmp_path, model, capsys):
     """The tiny model has 128 positions."""
     train = squad_file(tmp_path / "train.json", tiny_questions(6, prefix="t", seed=1))
@@ -294,6 +307,13 @@ def test_the_chain_says_what_the_choice_costs(tmp_path, model, monkeypatch, caps
         assert multiple_choice.main(arguments(model, **files, chain="true", qa_num_train_epochs=2)) == 0
     assert (tmp_path / "out" / "all_results.json").read_bytes() == before
     assert {"status", "metric"} <= found.keys()
+    # The two models that it left, evaluated only, without the training file, give the same.
+    best = [str(tmp_path / "out" / stage / "best") for stage in ("multiple_choice", "qa")]
+    alone = {name: file for name, file in files.items() if name != "train_file"}
+    again = arguments(best[0], **alone, chain="true", qa_model_name_or_path=best[1], num_train_epochs=0)
+    assert multiple_choice.main([*again, "--output_dir", "again"]) == 0
+    assert results(tmp_path / "again")["eval_exact_match_chain"] == found["eval_exact_match_chain"]
+    assert (tmp_path / "again" / "prediction.csv").read_text("utf-8").splitlines() == lines
     # Each test answer stands in the paragraph that was chosen for its question.
     contexts = json.loads((tmp_path / "context.json").read_text())
     chosen = json.loads((tmp_path / "out" / "multiple_choice" / "predictions.json").read_text("utf-8"))
@@ -349,7 +369,7 @@ def test_a_saved_data_set_is_read_like_files(tmp_path, model):
             for one in tiny_questions(number, prefix=prefix)
         ]
 
-    splits = {"train": rows(20, "t"), "validation": rows(7, "v")}
+    splits = {"train": rows(20, "t"), "dev": rows(7, "v")}
     DatasetDict({name: Dataset.from_list(part) for name, part in splits.items()}).save_to_disk(str(tmp_path / "set"))
     assert qa.main(arguments(model, dataset_name="set")) == 0
     assert json.loads((tmp_path / "out" / "predictions.json").read_text("utf-8")).keys() == {f"v{i}" for i in range(7)}
