@@ -108,8 +108,9 @@ def test_a_saved_model_is_evaluated_with_its_own_pooling_and_labels_without_a_tr
 
 
 def test_an_interrupted_run_continues_to_the_same_result(files, tmp_path, monkeypatch):
-    """With dropout; cut off in the second epoch, it takes up the end of the first."""
-    arguments = [*files, *FAST, "--num_train_epochs", "3", "--save_model", "false"]
+    """With dropout, smoothed labels, weighed classes and a constant rate; cut off inside the second epoch."""
+    arguments = [*files, *FAST, "--num_train_epochs", "3", "--save_model", "false", "--save_steps", "4"]
+    arguments += ["--lr_scheduler_type", "constant", "--label_smoothing", "0.1", "--balance_classes", "true"]
     assert classification.main([*arguments, "--output_dir", str(tmp_path / "whole")]) == 0
     calls = 0
 
@@ -130,7 +131,9 @@ def test_an_interrupted_run_continues_to_the_same_result(files, tmp_path, monkey
     for name in ("eval_loss", "test_loss", "best_epoch", "updates"):
         assert cut[name] == pytest.approx(whole[name], abs=1e-6)
     lines = [(tmp_path / run / "journal.jsonl").read_text().splitlines() for run in ("whole", "cut")]
-    assert [json.loads(line)["update"] for line in lines[0]] == [json.loads(line)["update"] for line in lines[1]]
+    assert lines[0] == lines[1]
+    rates = [values["learning_rate"] for line in lines[0] if "learning_rate" in (values := json.loads(line))]
+    assert rates[3:] == [0.01] * 27
 
 
 def test_several_seeds_lie_side_by_side(files, tmp_path):
