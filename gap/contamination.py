@@ -7,54 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from finetuning.pair_template import token_ids
+from gap.corpus_search import corpus_hits, run_hashes
 from gap.tasks import TaskData
 from pretraining.files import read_json, write_json
-from shards.manifest import read_manifest
-from shards.shard_reader import ShardReader
+from shards.location import ShardLocation, open_location
 from shards.vocabulary import load_tokenizer
 
 SCHEMA_VERSION = 1
-RUN_TOKENS = 13  # a run of so many tokens in common is no accident (Brown et al. 2020, appendix C, with words)
 CONTAMINATED_SHARE = 0.5  # of an example's runs
-FACTOR = np.uint64(0x9E3779B97F4A7C15)
-Hashes = NDArray[np.uint64]
+Shards = str | Path | ShardLocation  # a directory, an https address, or either of them opened
 
 
-def run_hashes(tokens: NDArray[Any]) -> Hashes:
-    """Hash of every run of 13 tokens, [N] -> [N - 12]; empty for shorter texts."""
-    values = np.asarray(tokens).astype(np.uint64) + np.uint64(1)
-    count = len(values) - RUN_TOKENS + 1
-    found = np.zeros(max(0, count), dtype=np.uint64)
-    for place in range(RUN_TOKENS if count > 0 else 0):
-        found = found * FACTOR + values[place : place + count]
-    return found ^ (found >> np.uint64(29))
-
-
-def corpus_hits(shards: Path, wanted: Hashes) -> NDArray[np.bool_]:
-    """Which of the sorted hashes occur in the training split of a shard directory; one pass, block by block."""
-    manifest = read_manifest(shards)
-    reader = ShardReader(shards, manifest, "train", capacity=1)
-    hits = np.zeros(len(wanted), dtype=bool)
-    tail = np.zeros(0, dtype=np.int64)
-    for number in range(sum(len(shard.keys) for shard in manifest.split("train").shards)):
-        tokens = np.concatenate([tail, reader.block(number).tokens.astype(np.int64)])
-        found = run_hashes(tokens)
-        places = np.searchsorted(wanted, found)
-        places[places == len(wanted)] = 0
-        hits[places[wanted[places] == found]] = True
-        tail = tokens[-(RUN_TOKENS - 1) :]
-    return hits
-
-
-def contaminated_ids(tasks: Mapping[str, Mapping[str, str]], shards: Path) -> dict[str, list[str]]:
+def contaminated_ids(tasks: Mapping[str, Mapping[str, str]], shards: Shards) -> dict[str, list[str]]:
     """By task the ids of its texts at least half of whose runs of 13 tokens stand in the corpus, in one pass over it.
 
     Texts under 13 tokens never do.
     """
-    tokenizer = load_tokenizer(str(shards / read_manifest(shards).tokenizer.path))
+    location = open_location(shards)
+    tokenizer = load_tokenizer(str(location.directory / location.manifest.tokenizer.path))
     runs = {
         (task, name): run_hashes(np.array(ids, dtype=np.int64))
         for task, texts in tasks.items()
@@ -64,7 +36,7 @@ def contaminated_ids(tasks: Mapping[str, Mapping[str, str]], shards: Path) -> di
     found: dict[str, list[str]] = {task: [] for task in tasks}
     if not len(wanted):
         return found
-    hits = corpus_hits(shards, wanted)
+    hits = corpus_hits(location, wanted)
     for (task, name), own in runs.items():
         if len(own) and hits[np.searchsorted(wanted, own)].mean() >= CONTAMINATED_SHARE:
             found[task].append(name)
@@ -86,16 +58,23 @@ def passages(data: TaskData) -> dict[str, str]:
     }
 
 
-def write_contaminated(directory: Path, tasks: Sequence[TaskData], shards: Path) -> dict[str, int]:
-    """Look once a task and corpus, keep the ids in DIRECTORY/contamination/TASK.json; returns how many, by task."""
-    corpus = [shard.sha256 for shard in read_manifest(shards).split("train").shards]
+def write_contaminated(directory: Path, tasks: Sequence[TaskData], shards: Shards) -> dict[str, int]:
+    """Look once a task and corpus, keep the ids in DIRECTORY/contamination/TASK.json; returns how many, by task.
+
+    ValueError where the shards are not to be had.
+    """
+    try:
+        location = open_location(shards)
+        corpus = [shard.sha256 for shard in location.manifest.split("train").shards]
+    except ValueError as error:
+        raise ValueError(f"{error}; --contamination false goes on without looking into the corpus") from error
     known = {data.spec.name: _read(directory, data.spec.name) for data in tasks}
     new = [
         data
         for data in tasks
         if (known[data.spec.name].get("data"), known[data.spec.name].get("corpus")) != (data.digest, corpus)
     ]
-    found = contaminated_ids({data.spec.name: passages(data) for data in new}, shards) if new else {}
+    found = contaminated_ids({data.spec.name: passages(data) for data in new}, location) if new else {}
     for data in new:
         _write(directory, data, corpus=corpus, ids=found[data.spec.name])
     return {name: len(found.get(name, content.get("ids", []))) for name, content in known.items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from finetuning.encoder import load_config
 from gap.analysis import analyse
-from gap.contamination import write_contaminated, write_not_searched
+from gap.contamination import Shards, write_contaminated, write_not_searched
 from gap.estimate import estimated_seconds, model_of, time_rows, work_of
 from gap.jobs import (
     SCORES_NAME,
@@ -147,7 +147,7 @@ def write_list(
     jobs: JobList,
     data: Mapping[str, TaskData],
     directory: Path,
-    shards: Path | None,
+    shards: Shards | None,
     say: Say,
     *,
     no_shards: str = "the shards of the series are not known: name them with --shards",
@@ -163,13 +163,15 @@ def write_list(
     write_jobs(directory, jobs)
 
 
-def shards_of(series: Path) -> Path | None:
-    """The shard directory that the run beside a series.json was trained on, where it still is."""
+def shards_of(series: Path) -> str | None:
+    """The shards that the run beside a series.json was trained on: an address, or a directory that is still there."""
     run = (series if series.is_dir() else series.parent) / "run.json"
     if not run.is_file():
         return None
     shards = read_json(run).get("shards")
-    return Path(shards) if isinstance(shards, str) and (Path(shards) / "manifest.json").is_file() else None
+    if not isinstance(shards, str):
+        return None
+    return shards if "://" in shards or (Path(shards) / "manifest.json").is_file() else None
 
 
 def series_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gap.contamination import Shards
 from gap.executor import Slurm
 from gap.experiment import Experiment
 from gap.jobs import CellOptions
@@ -78,7 +79,7 @@ class GapOptions:
     slurm_qos: str | None = option(None, "quality of service of the array job")
 
     contamination: bool = option(True, "look for the scored texts in the pretraining shards")
-    shards: str | None = option(None, "shards of the series, to look for contamination; none: as its run.json says")
+    shards: str | None = option(None, "shards of the series (directory or https); none: as its run.json says")
     price_per_hour: float = option(0.0, "price of a device-hour")
     currency: str = option("$", "its currency")
     devices: int | None = option(None, "devices that the series was pretrained on; none: as it says")
@@ -229,7 +230,7 @@ def make_watch(
     more: str,
     on_small_world: bool,
     run: Path,
-    shards: Path,
+    shards: Shards,
     budgets: Sequence[float],
     ranks: Ranks,
     hang_timeout_seconds: float = 0.0,

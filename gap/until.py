@@ -21,6 +21,7 @@ import torch
 
 from gap.analysis import read_studies
 from gap.bootstrap import Resampling
+from gap.contamination import Shards
 from gap.executor import worker_command, worker_environment
 from gap.experiment import Experiment, write_list
 from gap.jobs import SCORES_NAME, model_digest, read_jobs
@@ -82,7 +83,7 @@ class GapWatch:
     reference: str | None
     budgets: Sequence[float]  # of the planned series, one look each
     ranks: Ranks = field(default_factory=Ranks)
-    shards: Path | None = None
+    shards: Shards | None = None
     draws: int = 10_000
     hang_timeout_seconds: float = 0.0  # of the run's watchdog; 0: it has none
     stop_requested: Callable[[], str | None] = lambda: None  # the run's: why it is to end now

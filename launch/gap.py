@@ -163,8 +163,7 @@ def prepare(
         print(outlook(jobs, data, directory, devices=devices, **options.price()).line(), flush=True)
         owner.take()
         if options.contamination:
-            shards = Path(options.shards) if options.shards else shards_of(paths[0])
-            write_list(jobs, data, directory, shards, print)
+            write_list(jobs, data, directory, options.shards or shards_of(paths[0]), print)
         else:
             write_list(jobs, data, directory, None, print, no_shards="--contamination false")
     barrier()

@@ -6,22 +6,24 @@ import random
 import numpy as np
 import pytest
 from tiny_gap import write_questions, write_texts
+from tls_server import tls_server
 
 from gap import contamination
 from gap.contamination import (
-    RUN_TOKENS,
     contaminated_ids,
-    corpus_hits,
     not_searched,
     passages,
     read_contaminated,
-    run_hashes,
     write_contaminated,
     write_not_searched,
 )
+from gap.corpus_search import RUN_TOKENS, corpus_hits, run_hashes
+from gap.experiment import shards_of
 from gap.tasks import TaskSpec, read_task
 from shards.build_options import BuildOptions
 from shards.building import build_shards
+from shards.location import open_location
+from shards.shard_reader import ShardReader
 
 LETTERS = "abcdefghij"
 
@@ -38,6 +40,7 @@ def corpus(tmp_path_factory):
             output_dir=str(folder / "shards"),
             vocab_size=64,
             block_tokens=1024,
+            blocks_per_shard=3,
             near_duplicates="ignore",
             processes=1,
             validation_fraction=0.01,
@@ -67,6 +70,69 @@ def test_copies_are_found_and_new_texts_are_not(corpus):
     found = set(contaminated_ids({"task": texts}, shards)["task"])
     assert not {name for name in found if not name.startswith("copy")}
     assert len(found) >= 0.95 * len(documents)  # the validation split is not trained on
+
+
+def run_hash(run):
+    """The hash of one run, token by token."""
+    found = 0
+    for token in run:
+        found = (found * 0x9E3779B97F4A7C15 + int(token) + 1) % (1 << 64)
+    return found ^ (found >> 29)
+
+
+def test_a_hash_is_the_polynomial_of_its_run():
+    tokens = np.random.default_rng(0).integers(0, 60_000, 40).astype(np.uint16)
+    runs = [tokens[i : i + RUN_TOKENS] for i in range(len(tokens) - RUN_TOKENS + 1)]
+    assert run_hashes(tokens).tolist() == [run_hash(run) for run in runs]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("wanted", [3, 1000, None])
+def test_every_run_is_found_also_across_the_ends_of_blocks_and_shards(corpus, threads, wanted):
+    location = open_location(corpus[0])
+    blocks = location.manifest.split("train").blocks_per_shard()
+    assert len(blocks) > 3
+    assert blocks.max() > 1
+    reader = ShardReader(location.directory, location.manifest, "train")
+    there = run_hashes(np.concatenate([reader.block(number).tokens for number in range(blocks.sum())]))
+    generator = np.random.default_rng(1)
+    others = generator.integers(0, 1 << 64, 500, dtype=np.uint64)
+    sought = np.unique(np.concatenate([others, generator.permutation(there)[:wanted]]))
+    assert (corpus_hits(location, sought, threads) == np.isin(sought, there)).all()
+
+
+def test_shards_shorter_than_a_run_are_joined(corpus, monkeypatch):
+    """A corpus whose shards hold one token each: every run reaches over thirteen of them."""
+
+    class OneToken:
+        def __init__(self, *words, **more):
+            pass
+
+        def block(self, number):
+            return type("Block", (), {"tokens": np.array([number % 7], dtype=np.uint16)})
+
+    location = open_location(corpus[0])
+    count = 40
+    monkeypatch.setattr("gap.corpus_search.ShardReader", OneToken)
+    monkeypatch.setattr(type(location.manifest.split("train")), "blocks_per_shard", lambda split: np.ones(count, int))
+    there = run_hashes(np.arange(count) % 7)
+    assert len(np.unique(there)) == 7
+    assert corpus_hits(location, np.unique(there), 2).all()
+
+
+def test_shards_at_an_address_are_searched_and_one_that_cannot_be_fetched_is_said(corpus, tmp_path, monkeypatch):
+    shards, documents = corpus
+    task = two_tasks(tmp_path, documents[0])[0]
+    with tls_server(shards, tmp_path) as served:
+        monkeypatch.setenv("SSL_CERT_FILE", str(served.certificate))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        (tmp_path / "run.json").write_text(json.dumps({"shards": served.address}))
+        address = shards_of(tmp_path / "series.json")
+        assert address == served.address
+        assert write_contaminated(tmp_path / "out", [task], address) == {"texts": 1}
+        served.gone.add("manifest.json")
+        with pytest.raises(ValueError, match=r"cannot be fetched .* --contamination false"):
+            write_contaminated(tmp_path / "out", [task], address)
 
 
 def two_tasks(folder, copied):
