@@ -3,6 +3,8 @@
     python launch/report.py RUN                                    analyse again and rewrite RUN/report.html
     python launch/report.py RUN RUN ... --output_dir runs/compared
 
+    python launch/report.py options.yaml RUN RUN ...               options from a YAML or JSON file
+
 A RUN is the output folder of launch/gap.py, or any folder with a scores.jsonl (and a series.json). The first run is
 what the others are compared with. Prices are those that a run was made with, unless they are given.
 """
@@ -24,7 +26,11 @@ from gap.report import write_report
 from gap.report_text import command_text
 from gap.run_source import RunSource
 from gap.series import Prices
+from pretraining.environment import read_ranks
 from pretraining.options import parse_options
+
+LOCAL_RANK = ("--local_rank=", "--local-rank=")  # what the deepspeed launcher puts in front
+OPTION_FILES = (".yaml", ".yml", ".json")
 
 
 @dataclass
@@ -50,15 +56,23 @@ class ReportOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    first_option = next((number for number, one in enumerate(arguments) if one.startswith("-")), len(arguments))
-    options = parse_options(ReportOptions, arguments[first_option:], description=__doc__)
+    arguments = [one for one in (sys.argv[1:] if argv is None else argv) if not one.startswith(LOCAL_RANK)]
+    folders, given = runs_and_options(arguments)
+    options = parse_options(ReportOptions, given, description=__doc__)
     try:
-        print(write(arguments[:first_option], options, ["launch/report.py", *arguments]))
-    except ValueError as error:
+        if read_ranks().is_main:  # under a launcher one process writes
+            print(write(folders, options, ["launch/report.py", *arguments]))
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def runs_and_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What stands before the first `--option` names runs, but for a file of options, which stands first of all."""
+    first_option = next((number for number, one in enumerate(arguments) if one.startswith("-")), len(arguments))
+    first_run = int(bool(first_option) and Path(arguments[0]).suffix in OPTION_FILES)
+    return list(arguments[first_run:first_option]), [*arguments[:first_run], *arguments[first_option:]]
 
 
 def write(folders: Sequence[str], options: ReportOptions, command: Sequence[str]) -> Path:

@@ -1,0 +1,48 @@
+"""launch/report.py: runs and options on its command line, from a file, and under a launcher."""
+
+import json
+
+import pytest
+from simulated_scores import write_study
+
+from launch import report
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_study(tmp_path / "run", raw=False).parent
+
+
+def draws_of(folder):
+    return json.loads((folder / "curve.json").read_text())["draws"]
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "yml", "json"])
+def test_options_come_from_a_file_when_that_is_the_first_argument(run, tmp_path, suffix):
+    options = tmp_path / f"options.{suffix}"
+    options.write_text(json.dumps({"draws": 150, "output_dir": str(tmp_path / "out")}))
+    assert report.main([str(options), str(run)]) == 0
+    assert draws_of(tmp_path / "out") == 150
+    assert report.main([str(options), str(run), "--draws", "200"]) == 0  # what is given later counts
+    assert draws_of(tmp_path / "out") == 200
+
+
+def test_no_run_and_an_unknown_option_are_said(run, tmp_path, capsys):
+    options = tmp_path / "options.yaml"
+    options.write_text("drawn: 150")
+    with pytest.raises(SystemExit):
+        report.main([str(options), str(run)])
+    assert "did you mean draws" in capsys.readouterr().err
+    assert report.main([]) == 2
+    assert "no run named" in capsys.readouterr().err
+
+
+def test_under_a_launcher_one_process_writes(run, monkeypatch):
+    for name, value in {"RANK": "1", "LOCAL_" + "RANK": "1", "WORLD_" + "SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert report.main(["--local_rank=1", str(run), "--draws", "150"]) == 0
+    assert not (run / "report.html").exists()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_" + "RANK", "0")
+    assert report.main(["--local_rank=0", str(run), "--draws", "150"]) == 0
+    assert draws_of(run) == 150
