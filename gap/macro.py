@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gap.bootstrap import Draws
 from gap.interval import Estimate, Statistic, quantiles, statistic_draws
 from gap.results import CheckpointResult, MacroAverage
 from gap.series import find_cost
@@ -90,20 +91,28 @@ def _point(
 def _mean(
     studies: Sequence[TaskStudy], checkpoint: Checkpoint, statistic_of: Callable[[TaskStudy, int], Statistic]
 ) -> Estimate:
-    """The mean over tasks of one statistic each; a draw that is infinite both ways counts as outside at either end."""
+    """The mean over tasks of one statistic each."""
     found = [statistic_of(study, _column(study, checkpoint)) for study in studies]
     pairs = list(zip(found, studies, strict=True))
     value = float(np.mean([one(study.draws.observed[None])[0] for one, study in pairs]))
     refused = [study.table.refusal([_column(study, checkpoint), study.scratch, study.reference]) for study in studies]
     if any(refused):
         return Estimate(value, refused=next(one for one in refused if one))
-    with np.errstate(invalid="ignore"):
-        draws = np.mean([statistic_draws(one, study.draws) for one, study in pairs], axis=0)
-    low = quantiles(np.where(np.isnan(draws), -np.inf, draws), studies[0].confidence)[0]
-    high = quantiles(np.where(np.isnan(draws), np.inf, draws), studies[0].confidence)[1]
+    low, high = mean_interval([(one, study.draws) for one, study in pairs], studies[0].confidence)
     if not np.isfinite(low) or not np.isfinite(high):
         return Estimate(value, refused="the interval is unbounded at this size: add seeds")
     return Estimate(value, low, high)
+
+
+def mean_interval(statistics: Sequence[tuple[Statistic, Draws]], confidence: float) -> tuple[float, float]:
+    """Ends of the interval of the mean of statistics whose draws belong together, one a task.
+
+    A draw that is infinite both ways counts as outside at either end.
+    """
+    with np.errstate(invalid="ignore"):
+        draws = np.mean([statistic_draws(statistic, own) for statistic, own in statistics], axis=0)
+    low = quantiles(np.where(np.isnan(draws), -np.inf, draws), confidence)[0]
+    return low, quantiles(np.where(np.isnan(draws), np.inf, draws), confidence)[1]
 
 
 def _column(study: TaskStudy, checkpoint: Checkpoint) -> int:

@@ -9,8 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
-from benchmarks.coverage import LAYOUTS, OUTSIDE, World, coverage
+from benchmarks.coverage import LAYOUTS, OUTSIDE, TASKS, World, coverage, mean_coverage
+from gap.variance import Floats
 
 LARGE = World(questions=20, difficulty=0.3)  # 10,000 questions: seeds, not examples, decide the interval
 TINY = World(
@@ -41,10 +43,44 @@ def test_a_reference_from_outside_counts_with_its_finetuning_seeds() -> None:
         assert 0.91 <= outside[name].mean() <= 0.985, name
 
 
+def test_the_mean_over_tasks_is_covered_too() -> None:
+    tasks = (TINY, replace(TINY, scratch=0.5, top=0.8))
+    found = mean_coverage(tasks, (3, 3), simulations=150, draws=300)
+    for name, shares in found.items():
+        assert 0.91 <= shares.mean() <= 0.985, name
+
+
+def as_stated(shares: Floats, simulations: int) -> bool:
+    """Whether each share of so many simulations could be that of an interval that covers 92 to 98 %.
+
+    One in a thousand that do falls outside: with 1,000 simulations, below 89.2 or above 99.3 %.
+    """
+    low, high = binom.ppf(0.001, simulations, 0.92), binom.ppf(0.999, simulations, 0.98)
+    return bool((shares * simulations >= low).all() and (shares * simulations <= high).all())
+
+
+def test_a_share_is_judged_by_itself_and_by_how_often_it_was_looked() -> None:
+    assert as_stated(np.array([0.92, 0.98, 0.91]), 1000)
+    assert not as_stated(np.array([0.95, 0.95, 0.88]), 1000)  # their mean would pass
+    assert not as_stated(np.array([0.95, 0.995]), 1000)
+    assert as_stated(np.array([0.88, 1.0]), 100)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("outside", [None, OUTSIDE])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_thousand_simulations_cover_as_stated(layout: tuple[int, int], outside: float | None) -> None:
+def test_a_thousand_simulations_cover_every_score_gap_and_crossing_as_stated(
+    layout: tuple[int, int], outside: float | None
+) -> None:
     found = coverage(replace(LARGE, outside=outside), layout, simulations=1000, draws=1000)
     for name, shares in found.items():
+        assert as_stated(shares, 1000), (name, shares)
         assert 0.92 <= np.mean(shares) <= 0.98, (name, shares)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_three_hundred_simulations_of_the_mean_over_tasks_cover_as_stated(layout: tuple[int, int]) -> None:
+    for name, shares in mean_coverage(TASKS, layout, simulations=300, draws=1000).items():
+        assert as_stated(shares, 300), (name, shares)
+        assert 0.92 <= np.mean(shares) <= 0.985, (name, shares)
