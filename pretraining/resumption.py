@@ -19,10 +19,12 @@ from pretraining.checkpoint import (
     open_checkpoint,
 )
 from pretraining.environment import Ranks
-from pretraining.files import sync_file
+from pretraining.files import sha256_of, sync_file, write_text
 from pretraining.identity import check_same_origin
 from pretraining.position import position_from
 from pretraining.series import read_series
+
+TAKEN_NAME = "resumed_from"  # beside the checkpoints: the sha256 of the manifest of the one that was last named
 
 Say = Callable[[str], None]
 
@@ -33,6 +35,7 @@ def find_checkpoint(
     """The checkpoint in a run's `directory` to go on from, as --resume_from_checkpoint wants; None: begin; collective.
 
     One that lies elsewhere is first copied into the directory, with the trunk's checkpoint that its branch returns to.
+    Named by the same command again, it is not gone back to: the run goes on at its newest.
     """
     checkpoints = directory / "checkpoints"
     if wanted == "auto":
@@ -45,7 +48,7 @@ def find_checkpoint(
         return None
     name: str | None = None
     error: BaseException | None = None
-    if ranks.is_main:
+    if ranks.is_main and not was_taken(Path(wanted), checkpoints):
         try:
             check_named(Path(wanted), identity, num_segments)
             if warning := origin_warning(Path(wanted), identity):
@@ -54,7 +57,27 @@ def find_checkpoint(
         except (OSError, ValueError) as caught:
             error = caught
     fail_together(error, f"taking {wanted}")
-    return open_checkpoint(checkpoints / str(broadcast_json(name)), ranks)
+    name = broadcast_json(name)
+    if name is not None:
+        return open_checkpoint(checkpoints / name, ranks)
+    if ranks.is_main:
+        say(f"{wanted} was resumed from before; to go back to it, delete {checkpoints / TAKEN_NAME}")
+    return newest_checkpoint(checkpoints, ranks, say=say)
+
+
+def was_taken(path: Path, checkpoints: Path) -> bool:
+    """Whether the run went on from this checkpoint, and has checkpoints since."""
+    record, manifest = checkpoints / TAKEN_NAME, path / MANIFEST_NAME
+    if not (record.is_file() and manifest.is_file() and committed(checkpoints)):
+        return False
+    return record.read_text(encoding="utf-8").strip() == sha256_of(manifest)
+
+
+def settle(checkpoints: Path, name: str, wanted: str, *, say: Say = print) -> None:
+    """What is past checkpoint `name`, where a run goes on, is set aside, and the one that was named is remembered."""
+    set_later_aside(checkpoints, name, say=say)
+    if wanted not in ("auto", "never") and (manifest := Path(wanted) / MANIFEST_NAME).is_file():
+        write_text(checkpoints / TAKEN_NAME, sha256_of(manifest) + "\n")
 
 
 def check_resumption(wanted: str, directory: Path, *, identity: Mapping[str, Any], num_segments: int) -> None:

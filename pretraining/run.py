@@ -23,7 +23,7 @@ from pretraining.progress import Progress
 from pretraining.progress_bar import ProgressBar
 from pretraining.publication import Publisher
 from pretraining.reporting import Reporter, build_reporters
-from pretraining.resumption import find_checkpoint, set_later_aside
+from pretraining.resumption import find_checkpoint, settle
 from pretraining.segments import Segment
 from pretraining.training import LoopOptions, TrainingLoop
 from pretraining.word_frequencies import plateau_warning
@@ -70,7 +70,7 @@ class Run:
         self.position = self._resume(checkpoint) if checkpoint else Position()
         if self.ranks.is_main:
             if checkpoint is not None:
-                set_later_aside(self.checkpoints, checkpoint.path.name, say=self.bar.say)
+                settle(self.checkpoints, checkpoint.path.name, self.options.resume_from_checkpoint, say=self.bar.say)
             self.journal.cut_back(self.position.serial)
             self.reporters = build_reporters(
                 self.options.report_to,

@@ -79,6 +79,24 @@ def test_one_that_was_renamed_or_set_aside_gets_its_name_back(shards, whole, sto
     assert_rest(whole, path, tmp_path / "other")
 
 
+def test_the_same_command_again_goes_on_and_does_not_go_back(shards, whole, inside, tmp_path, capsys):
+    path, _ = inside
+    options, folder = {**FULL, "resume_from_checkpoint": path}, tmp_path / "run" / "checkpoints"
+    in_process(shards, tmp_path / "run", options, fault="update.before:2:terminate", status=INTERRUPTED)
+    newest = checkpoints(tmp_path / "run")[-1]
+    capsys.readouterr()
+    in_process(shards, tmp_path / "run", options)
+    said = capsys.readouterr().out
+    assert f"{path} was resumed from before" in said
+    assert f"resuming from {folder / newest}" in said
+    assert not list(folder.glob("aside-*"))
+    assert_rest(whole, path, tmp_path / "run")
+    (folder / "resumed_from").unlink()
+    in_process(shards, tmp_path / "run", options)
+    assert f"resuming from {folder / path.name}" in capsys.readouterr().out
+    assert_rest(whole, path, tmp_path / "run")
+
+
 def test_nothing_is_copied_twice_and_nothing_that_was_there_is_lost(inside, tmp_path):
     path, fork = inside
     said = []
