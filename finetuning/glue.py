@@ -67,6 +67,8 @@ def run(options: GlueOptions, asked: Asked) -> int:
     }
     if ranks.is_main:
         collect_submissions(found, places, directory, several_seeds=len(options.seeds) > 1)
+        if options.max_eval_samples is not None and (directory / "submission").is_dir():
+            print(f"note: --max_eval_samples {options.max_eval_samples}: submission files may lack rows", flush=True)
         print(write_table(glue_rows(found), directory, missing=missing), flush=True)
     finish_world()
     return 0
@@ -92,6 +94,11 @@ def refuse_idle(options: GlueOptions, tasks: Sequence[GlueTask]) -> None:
             f"--mnli_checkpoint {options.mnli_checkpoint} and --task_name {options.task_name}: only "
             f"{', '.join(STARTED_FROM_MNLI)} start from it; drop one of the two"
         )
+    for name in ("label_smoothing", "balance_classes"):
+        if getattr(options, name) and not any(task.labels for task in tasks):
+            raise ValueError(
+                f"--{name} and --task_name {options.task_name}: a regression has no classes; drop --{name}"
+            )
 
 
 def require_data(options: GlueOptions, tasks: Sequence[GlueTask]) -> list[GlueTask]:

@@ -141,7 +141,7 @@ class FinetuningOptions:
     seed: int = option(42, "Seed of the head, of the order of the rows and of dropout.")
     seeds: list[int] = option([], "Several seeds, each in a folder of its own; default: --seed alone.")  # noqa: RUF009
 
-    bf16: str = option("auto", "auto (where the hardware has it), true or false.")
+    bf16: str = option("auto", "auto (where the hardware has it), true or false.", nargs="?", const="true")
     deepspeed: str | None = option(None, "DeepSpeed JSON file; without it PyTorch runs the training.")
     fsdp: str = option("full_shard", "full_shard, shard_grad_op or hybrid_shard (PyTorch, several ranks).")
     resume_from_checkpoint: bool = option(True, "Continue an interrupted run of the same options in --output_dir.")

@@ -188,6 +188,7 @@ def test_text_that_is_not_utf8_is_replaced_when_asked_for(data, tmp_path, capsys
         (["--task_name", "all", "--data_dir", "nowhere"], "holds none of CoLA"),
         (["--task_name", "rte", "--data_dir", "g", "--dataset_name", "z"], "--data_dir and --dataset_name"),
         (["--task_name", "rte", "--data_dir", "g", "--train_file", "x"], "--task_name and --train_file"),
+        (["--task_name", "stsb", "--data_dir", "g", "--label_smoothing", "0.1"], "a regression has no classes"),
         (["--task_name", "sst2", "--data_dir", "g", "--mnli_checkpoint", "m"], "--mnli_checkpoint m and --task_name"),
     ],
 )

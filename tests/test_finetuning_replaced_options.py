@@ -9,6 +9,7 @@ import pytest
 from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.sweep import make_sweep
 from finetuning.sweep_options import RECIPES, options_class
+from pretraining.options import parse_options
 
 
 def names_of(recipe):
@@ -35,6 +36,13 @@ def test_what_replaces_an_option_is_said(recipe, given, message, capsys):
         importlib.import_module(f"finetuning.{recipe}").main(given)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_bf16_may_stand_alone_as_a_flag(recipe):
+    cls = options_class(recipe)
+    assert parse_options(cls, ["--bf16", "--seed", "3"]).bf16 == "true"
+    assert (parse_options(cls, ["--bf16", "false"]).bf16, parse_options(cls, []).bf16) == ("false", "auto")
 
 
 def test_in_option_files_and_sweeps_too(tmp_path, capsys):
