@@ -19,6 +19,7 @@ STYLES = {  # readable without colour: every role has its own marker and dash
     "raw": {"symbol": "square-open", "dash": "dash"},
     "scratch": {"symbol": "triangle-down", "dash": "dot"},
     "reference": {"symbol": "star", "dash": "dashdot"},
+    "other": {"symbol": "cross", "dash": "longdash"},
 }
 PERCENT = ".2~%"  # d3-format: 78.5 % where a narrow axis needs it, 78 % elsewhere
 LABELS = {
@@ -40,7 +41,10 @@ def available_units(task: TaskResult, *, priced: bool) -> list[str]:
 
 
 def score_chart(task: TaskResult) -> Figure | None:
-    """Score over budget: means, bands, every seed as a dot, scratch and reference as levels; None below two budgets."""
+    """Score over budget: means, bands, every seed as a dot, both ends (a reference's own scratch too) as levels.
+
+    None below two budgets.
+    """
     if not any(len(budget_points(task, kind)) > 1 for kind in ("annealed", "raw")):
         return None
     traces: list[Figure] = []
@@ -57,8 +61,8 @@ def score_chart(task: TaskResult) -> Figure | None:
                 )
             )
             traces.append(_seed_dots(points, kind))
-    for role in ("scratch", "reference"):
-        levels = [one for one in task.checkpoints if one.kind == role and one.control is None]
+    for kind, role in (("scratch", "scratch"), ("reference", "reference"), ("reference_scratch", "other")):
+        levels = [one for one in task.checkpoints if one.kind == kind and one.control is None]
         if levels:
             traces += _level(task, levels[0], role)
     return {
@@ -190,7 +194,7 @@ def _level(task: TaskResult, one: CheckpointResult, role: str) -> list[Figure]:
             ends,
             [one.score.value] * 2,
             mode="lines+markers",
-            name=role,
+            name=one.kind.replace("_", " from "),
             text=[checkpoint_text(one, one.score)] * 2,
             hoverinfo="text",
             line={"dash": STYLES[role]["dash"], "color": f"role:{role}", "width": 2},
@@ -274,8 +278,6 @@ def base_layout(title: str, *, percent: bool) -> Figure:
 
 def run_chart(runs: Sequence[tuple[str, TaskResult | None]]) -> Figure | None:
     """Scores over budget of several runs, annealed where there are such; each run has its own marker and dash."""
-    roles = tuple(STYLES)
-    extra = {"symbol": "cross", "dash": "longdash"}
     traces: list[Figure] = []
     for number, (name, task) in enumerate(runs):
         if task is None:
@@ -285,13 +287,10 @@ def run_chart(runs: Sequence[tuple[str, TaskResult | None]]) -> Figure | None:
         if len(points) < 2:
             continue
         role = _RUN_ROLES[number % len(_RUN_ROLES)]
-        style = STYLES[role] if role in roles else extra
         band = _band(points, role, [one.score for one in points])
         hover = [f"{name}<br>{checkpoint_text(one, one.score)}" for one in points]
-        line = _line(points, role if role in roles else "annealed", [one.score.value for one in points], hover)
+        line = _line(points, role, [one.score.value for one in points], hover)
         line["name"] = f"{name} ({kind})"
-        line["line"] = {"dash": style["dash"], "color": f"role:{role}", "width": 2}
-        line["marker"] = {"symbol": style["symbol"], "size": 9, "color": f"role:{role}"}
         traces += [*band, line]
     return {"data": traces, "layout": base_layout("score", percent=True)} if traces else None
 

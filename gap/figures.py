@@ -97,9 +97,8 @@ def _draw_trace(axes: Any, trace: Figure) -> None:
     line, marker = trace.get("line", {}), trace.get("marker", {})
     colour = _colour(line.get("color") or marker.get("color", ""))
     if "lines" in trace["mode"]:
-        axes.plot(
-            x, y, DASHES[line.get("dash", "solid")], color=colour, linewidth=line.get("width", 2) * 0.8, label=label
-        )
+        dash = DASHES[line.get("dash", "solid")]
+        axes.plot(x, y, linestyle=dash, color=colour, linewidth=line.get("width", 2) * 0.8, label=label)
         label = None
     if "markers" in trace["mode"]:
         symbols = marker["symbol"] if isinstance(marker["symbol"], list) else [marker["symbol"]] * len(x)

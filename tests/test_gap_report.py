@@ -12,6 +12,8 @@ from chromium_page import chromium, picture
 from simulated_scores import SimulatedStudy, series_rows, write_study
 
 from gap.analysis import analyse
+from gap.charts import run_chart, score_chart
+from gap.figures import draw_chart
 from gap.report import write_report
 from gap.series import Prices
 
@@ -55,6 +57,31 @@ def test_machines_get_json_and_csv_and_papers_get_pictures(report: Path) -> None
     pictures = sorted(file.name for file in (folder / "figures").iterdir())
     assert {"qa-gap.png", "qa-gap.svg", "qa-score.png", "qa-score.svg", "qa-labels.svg", "qa-loss.png"} <= set(pictures)
     assert (folder / "figures" / "qa-gap.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_both_scratch_baselines_are_drawn_each_with_a_dash_of_its_own(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    for kind, budget, score in (("raw", 0, 0.15), ("reference_scratch", None, 0.22), ("reference", None, 0.95)):
+        made.add("qa", kind, budget, score)
+    for budget, score in ((1_000_000, 0.5), (2_000_000, 0.7)):
+        made.add("qa", "annealed", budget, score)
+    (task,) = analyse(made.scores, draws=DRAWS).tasks
+    chart = score_chart(task)
+    assert chart is not None
+    levels = {one["name"]: one for one in chart["data"] if len(set(one["y"])) == 1}
+    assert set(levels) == {"scratch", "reference", "reference from scratch"}
+    assert len({one["line"]["dash"] for one in levels.values()}) == 3
+    assert levels["reference from scratch"]["y"][0] > levels["scratch"]["y"][0]
+    assert [path.suffix for path in draw_chart(chart, tmp_path / "score")] == [".png", ".svg"]
+
+
+def test_five_runs_are_told_apart_on_paper_too(tmp_path: Path) -> None:
+    (task,) = (one for one in analyse(write_study(tmp_path, raw=False), draws=DRAWS).tasks if one.task == "qa")
+    chart = run_chart([(f"run {number}", task) for number in range(5)])
+    assert chart is not None
+    lines = [one for one in chart["data"] if one["name"].startswith("run")]
+    assert len({(one["line"]["dash"], one["marker"]["symbol"]) for one in lines}) == 5
+    assert all(path.stat().st_size for path in draw_chart(chart, tmp_path / "runs"))
 
 
 def test_a_task_named_like_markup_stays_text(tmp_path: Path) -> None:
