@@ -93,7 +93,12 @@ def made_parts(analysis: Analysis, of: str = "") -> list[Part]:
     """The commands and options of a study, when and on what its cells were trained; `of` names one of several."""
     parts = [Part(f"Commands{of}", code="\n".join(analysis.commands))] if analysis.commands else []
     if analysis.made:
-        parts.append(Part(f"Made with{of}", table=Table(("what", "as it was"), list(analysis.made.items()))))
+        parts.append(
+            Part(
+                f"Made with{of}",
+                table=Table(("what", "as it was"), list(analysis.made.items()), wrapped=frozenset({1})),
+            )
+        )
     return parts
 
 
