@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from pretraining_runs import assert_same_course, checkpoints, in_process, journal, series, write_shards
+from pretraining_runs import assert_same_course, checkpoints, in_process, journal, run, series, write_shards
 
 from pretraining.checkpoint import committed, defect
 from pretraining.resumption import adopt, set_later_aside
@@ -60,7 +60,7 @@ def test_a_checkpoint_inside_a_branch_of_another_folder_goes_on_to_the_end(shard
     said = capsys.readouterr().out
     assert f"{fork} is copied to {tmp_path / 'run' / 'checkpoints' / fork.name}" in said
     assert_rest(whole, path, tmp_path / "run")
-    ends = [[(entry["kind"], entry["tokens_seen"]) for entry in series(run)] for run in (whole, tmp_path / "run")]
+    ends = [[(entry["kind"], entry["tokens_seen"]) for entry in series(output)] for output in (whole, tmp_path / "run")]
     assert ends[1] == ends[0][-2:]
 
 
@@ -77,6 +77,25 @@ def test_one_that_was_renamed_or_set_aside_gets_its_name_back(shards, whole, sto
     shutil.copytree(fork, tmp_path / "backup" / fork.name)
     in_process(shards, tmp_path / "other", {**FULL, "resume_from_checkpoint": tmp_path / "backup" / "best"})
     assert_rest(whole, path, tmp_path / "other")
+
+
+@pytest.mark.slow
+def test_two_ranks_take_the_checkpoint_of_one_from_another_folder(shards, whole, inside, tmp_path):
+    path, _ = inside
+    run("torchrun", shards, tmp_path / "run", {**FULL, "resume_from_checkpoint": path})
+    assert_rest(whole, path, tmp_path / "run")
+
+
+def test_a_schedule_of_lengths_over_flops_is_the_same_run_when_resumed(shards, tmp_path):
+    budget = {"budget_tokens": None, "budget_flops": 2e9, "max_seq_length": None, "length_schedule": "16:0.6,32:0.4"}
+    options = {**FULL, **budget}
+    in_process(shards, tmp_path / "whole", options)
+    lines = journal(tmp_path / "whole")
+    assert lines[-1]["flops"] >= 2e9 > lines[-2]["flops"]
+    assert {line["rows"][1] - line["rows"][0] + 1 for line in lines} == {12}
+    in_process(shards, tmp_path / "run", options, fault="update.before:14:terminate", status=INTERRUPTED)
+    in_process(shards, tmp_path / "run", options)
+    assert_same_course(tmp_path / "whole", tmp_path / "run")
 
 
 def test_the_same_command_again_goes_on_and_does_not_go_back(shards, whole, inside, tmp_path, capsys):
