@@ -59,13 +59,18 @@ def test_machines_get_json_and_csv_and_papers_get_pictures(report: Path) -> None
     assert (folder / "figures" / "qa-gap.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_both_scratch_baselines_are_drawn_each_with_a_dash_of_its_own(tmp_path: Path) -> None:
-    made = SimulatedStudy(tmp_path)
+def with_outside_reference(folder: Path) -> SimulatedStudy:
+    """A study whose reference is of another architecture: two scratch baselines."""
+    made = SimulatedStudy(folder)
     for kind, budget, score in (("raw", 0, 0.15), ("reference_scratch", None, 0.22), ("reference", None, 0.95)):
         made.add("qa", kind, budget, score)
     for budget, score in ((1_000_000, 0.5), (2_000_000, 0.7)):
         made.add("qa", "annealed", budget, score)
-    (task,) = analyse(made.scores, draws=DRAWS).tasks
+    return made
+
+
+def test_both_scratch_baselines_are_drawn_each_with_a_dash_of_its_own(tmp_path: Path) -> None:
+    (task,) = analyse(with_outside_reference(tmp_path).scores, draws=DRAWS).tasks
     chart = score_chart(task)
     assert chart is not None
     levels = {one["name"]: one for one in chart["data"] if len(set(one["y"])) == 1}
@@ -126,3 +131,15 @@ def test_the_page_lives_in_a_browser(report: Path, tmp_path: Path, width: int, h
         assert "cell" in hover
         assert picture(driver, tmp_path / "page.png").stat().st_size > 20_000
         assert driver.get_log("browser") == []
+
+
+@pytest.mark.slow
+def test_a_legend_of_four_lines_leaves_the_axis_title_free_on_a_phone(tmp_path: Path) -> None:
+    page = write_report(analyse(with_outside_reference(tmp_path).scores, draws=DRAWS), tmp_path)
+    with chromium(width=390, height=844) as driver:
+        driver.get(page.as_uri())
+        title, legend = (
+            driver.execute_script(f"return document.querySelector('#score-0 {name}').getBoundingClientRect()")
+            for name in (".xtitle", ".legend")
+        )
+        assert title["bottom"] < legend["top"]
