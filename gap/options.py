@@ -24,9 +24,9 @@ from pretraining.training_data import SMALL_WORLD_DIRECTORY
 EXECUTORS = ("local", "slurm")
 
 
-def option(default: Any, text: str) -> Any:
+def option(default: Any, text: str, **extra: Any) -> Any:
     """A field with its help text."""
-    return field(default=default, metadata={"help": text})
+    return field(default=default, metadata={"help": text, **extra})
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class GapOptions:
     freeze_embeddings: bool | None = option(None, "keep the token embeddings as pretraining (or chance) left them")
     pooling: str | None = option(None, "of classification: cls, mean or max")
     dropout: float | None = option(None, "replaces every dropout rate of the model's configuration")
-    bf16: str = option("auto", "auto (where the hardware has it), true or false")
+    bf16: str = option("auto", "auto (where the hardware has it), true or false", nargs="?", const="true")
     max_train_samples: int | None = option(None, "at most so many training examples of a task")
     max_eval_samples: int | None = option(None, "at most so many scored examples of a task")
     data_dir: str | None = option(None, "folder of GLUE's files; none: the data set nyu-mll/glue")

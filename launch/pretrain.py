@@ -36,6 +36,7 @@ from pretraining.plan import Plan
 from pretraining.plan_checks import data_warnings, find_problems, find_warnings
 from pretraining.plan_table import plan_lines
 from pretraining.position import Interrupted
+from pretraining.replaced_options import REPLACED_OPTIONS
 from pretraining.run import Run
 from pretraining.settings import PretrainingOptions, option, with_defaults
 from pretraining.training import NotFinite
@@ -62,7 +63,7 @@ class Options(PretrainingOptions):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, plan, run; returns the exit status."""
-    options = with_defaults(parse_options(Options, argv, description=__doc__))
+    options = with_defaults(parse_options(Options, argv, description=__doc__, replaced=REPLACED_OPTIONS))
     assert isinstance(options, Options)
     ranks = Ranks()
     try:

@@ -63,8 +63,8 @@ SMALLEST = {
 }
 
 
-def option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def option(default: Any, text: str, **extra: Any) -> Any:
+    return field(default=default, metadata={"help": text, **extra})
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class PretrainingOptions:
     attn_implementation: str = option("auto", "auto, sdpa, flash_attention_2 or eager")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
     torch_compile: bool = option(False, "compile each encoder layer")
-    bf16: str = option("auto", "auto (where the hardware has it), true or false")
+    bf16: str = option("auto", "auto (where the hardware has it), true or false", nargs="?", const="true")
 
     max_seq_length: int | None = option(None, "tokens of a sequence, [CLS] and [SEP] included")
     length_schedule: str | None = option(
