@@ -57,7 +57,7 @@ class MonotoneCurve:
 
     def at(self, tokens: ArrayLike) -> Floats:
         """Values [draws, X] at tokens [X] inside the budgets."""
-        return PchipInterpolator(self.log_tokens, self.values, axis=1)(np.log10(np.asarray(tokens, dtype=np.float64)))
+        return self._cubics(self.values)(np.log10(np.asarray(tokens, dtype=np.float64)))
 
     def crossing(self, level: float | Floats) -> Floats:
         """log10 tokens [draws] at which each curve first reaches the level; -inf: at or before the first budget;
@@ -71,9 +71,13 @@ class MonotoneCurve:
             result[inside] = self._bisect(inside, first[inside] - 1, levels[inside])
         return result
 
+    def _cubics(self, values: Floats) -> PchipInterpolator:
+        with np.errstate(over="ignore"):  # beside a slope of almost zero the harmonic mean is zero
+            return PchipInterpolator(self.log_tokens, values, axis=1)
+
     def _bisect(self, rows: NDArray[np.int64], pieces: NDArray[np.int64], levels: Floats) -> Floats:
         """Where the cubic piece of each row reaches its level."""
-        coefficients = PchipInterpolator(self.log_tokens, self.values[rows], axis=1).c  # [4, C-1, rows]
+        coefficients = self._cubics(self.values[rows]).c  # [4, C-1, rows]
         cubic = coefficients[:, pieces, np.arange(len(rows))]  # [4, rows]
         low, high = np.zeros(len(rows)), np.diff(self.log_tokens)[pieces]
         for _ in range(BISECTIONS):

@@ -255,6 +255,8 @@ def _loss_correlation(checkpoints: Sequence[CheckpointResult]) -> float | None:
     if len(pairs) < 3:
         return None
     losses, scores = zip(*pairs, strict=True)
+    if len(set(losses)) == 1 or len(set(scores)) == 1:
+        return None  # what is constant has no ranks
     value = float(spearmanr(losses, scores).statistic)
     return value if np.isfinite(value) else None
 
