@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from pretraining.environment import Ranks
 from pretraining.files import sha256_of, sync_file, write_text
 from pretraining.identity import check_same_origin
 from pretraining.position import position_from
-from pretraining.series import read_series
+from pretraining.segments import Segment
+from pretraining.series import add_to_series, read_series
 
+SERIES_NAME = "series.json"
 TAKEN_NAME = "resumed_from"  # beside the checkpoints: the sha256 of the manifest of the one that was last named
 
 Say = Callable[[str], None]
@@ -73,11 +75,29 @@ def was_taken(path: Path, checkpoints: Path) -> bool:
     return record.read_text(encoding="utf-8").strip() == sha256_of(manifest)
 
 
-def settle(checkpoints: Path, name: str, wanted: str, *, say: Say = print) -> None:
-    """What is past checkpoint `name`, where a run goes on, is set aside, and the one that was named is remembered."""
+def settle(checkpoints: Path, name: str, wanted: str, ended: Sequence[Segment], *, say: Say = print) -> None:
+    """What is past checkpoint `name`, where a run goes on, is set aside, and the one that was named is remembered.
+
+    `ended` are the segments before it: what they left of the series comes along from the named one's folder.
+    """
     set_later_aside(checkpoints, name, say=say)
     if wanted not in ("auto", "never") and (manifest := Path(wanted) / MANIFEST_NAME).is_file():
+        take_series(Path(wanted).resolve().parents[1], checkpoints.parent, ended, say=say)
         write_text(checkpoints / TAKEN_NAME, sha256_of(manifest) + "\n")
+
+
+def take_series(source: Path, directory: Path, ended: Sequence[Segment], *, say: Say = print) -> None:
+    """Copy what the ended segments left of the series from the run in `source`, so that none of its budgets is lost."""
+    if source == directory.resolve() or not (source / SERIES_NAME).is_file():
+        return
+    wanted = {("raw", 0.0), *((segment.kind, segment.budget) for segment in ended)}
+    for entry in read_series(source):
+        place = Path(entry["path"]).relative_to(source)
+        if (entry["kind"], entry.get("budget")) not in wanted or (directory / place).exists():
+            continue
+        copy_whole(source / place, directory / place)
+        add_to_series(directory / SERIES_NAME, {**entry, "path": str(place)})
+        say(f"{source / place} is copied to {directory / place}")
 
 
 def check_resumption(wanted: str, directory: Path, *, identity: Mapping[str, Any], num_segments: int) -> None:
@@ -131,10 +151,17 @@ def adopt(path: Path, checkpoints: Path, num_segments: int, *, say: Say = print)
 
 
 def copy_checkpoint(source: Path, target: Path) -> bool:
-    """Copy a checkpoint, synced and renamed when it is whole; False where the same one is there already."""
+    """Copy a checkpoint; False where the same one is there already."""
     if source == target.resolve() or (target.is_dir() and _is_the_same(source, target)):
         return False
+    copy_whole(source, target)
+    return True
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a flat directory, synced and renamed when it is whole; what holds the name is set aside."""
     temporary = target.with_name(f".tmp-{target.name}")
+    target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary)
     for file in (*temporary.iterdir(), temporary):
@@ -143,7 +170,6 @@ def copy_checkpoint(source: Path, target: Path) -> bool:
         set_aside(target)
     temporary.rename(target)
     sync_file(target.parent)
-    return True
 
 
 def _is_the_same(source: Path, target: Path) -> bool:
@@ -177,7 +203,7 @@ def check_none_there(checkpoints: Path) -> None:
 
 def check_nothing_is_lost(directory: Path) -> None:
     """ValueError when the series shows that there were checkpoints: starting again must be asked for."""
-    series = directory / "series.json"
+    series = directory / SERIES_NAME
     if series.exists() and any(entry["tokens_seen"] for entry in read_series(series)):
         raise ValueError(
             f"{series} lists trained models but {directory / 'checkpoints'} holds no checkpoint: restore it, or start "

@@ -70,7 +70,9 @@ class Run:
         self.position = self._resume(checkpoint) if checkpoint else Position()
         if self.ranks.is_main:
             if checkpoint is not None:
-                settle(self.checkpoints, checkpoint.path.name, self.options.resume_from_checkpoint, say=self.bar.say)
+                ended = self.plan.segments[: self.position.segment]
+                wanted = self.options.resume_from_checkpoint
+                settle(self.checkpoints, checkpoint.path.name, wanted, ended, say=self.bar.say)
             self.journal.cut_back(self.position.serial)
             self.reporters = build_reporters(
                 self.options.report_to,
