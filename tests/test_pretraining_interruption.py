@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from pretraining.interruption import Interruption, is_alive, launchers_above, start_time
+from pretraining.interruption import Interruption, is_alive, start_time
 
 WAITING = """
 import sys, time
