@@ -30,9 +30,10 @@ def shards(tmp_path_factory):
 
 
 @pytest.fixture
-def plan(shards):
+def plan(shards, tmp_path):
     def make(*, num_ranks=2, **options):
-        chosen = {**TINY, "series": "2", "disable_tqdm": True, "shards": str(shards), **options}
+        places = {"shards": str(shards), "output_dir": str(tmp_path / "run")}  # the default one may hold a real run
+        chosen = {**TINY, "series": "2", "disable_tqdm": True, **places, **options}
         return Plan(
             with_defaults(PretrainingOptions(**chosen)), read_manifest(shards), Ranks(0, 0, num_ranks, num_ranks), CPU
         )
