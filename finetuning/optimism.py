@@ -48,4 +48,4 @@ def selection_optimism(best: float, scores: Sequence[HalfScores | None], sizes: 
         return None
     first, second = np.array([one for one in scores if one is not None]).T
     crossed = (sizes[0] * first[second.argmax()] + sizes[1] * second[first.argmax()]) / sum(sizes)
-    return float(best - crossed)
+    return 0.0 if math.isclose(best, crossed) else float(best - crossed)  # the sums are rounded apart

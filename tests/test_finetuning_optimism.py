@@ -50,6 +50,10 @@ def test_an_epoch_that_both_halves_prefer_costs_nothing():
     assert selection_optimism(0.8, [(0.5, 0.5), (0.7, 0.9), (0.6, 0.4)], (10, 10)) == pytest.approx(0.0)
 
 
+def test_what_the_sums_round_away_is_not_told_as_optimism():
+    assert selection_optimism(10.41450216450216, [(1.0, 1.0), (10.4145021645021, 10.4145021645022)], (177, 223)) == 0.0
+
+
 def test_by_hand_with_halves_of_different_size():
     # The first half picks epoch 0, the second epoch 1: (10 * 0.6 + 30 * 0.5) / 40.
     assert selection_optimism(0.75, [(0.9, 0.5), (0.6, 0.8)], (10, 30)) == pytest.approx(0.75 - 0.525)
