@@ -48,7 +48,8 @@ class Plan:
     def bf16(self) -> bool:
         """Whether to compute in bfloat16: where the hardware has it, unless told otherwise."""
         if self.options.bf16 == "auto":
-            return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+            # Older GPUs (V100, T4) only emulate it, slower than fp32.
+            return self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return self.options.bf16 == "true"
 
     @cached_property

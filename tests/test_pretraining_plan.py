@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -39,6 +41,19 @@ def plan(shards, tmp_path):
         )
 
     return make
+
+
+@pytest.mark.parametrize(("capability", "expected"), [(7, False), (8, True), (9, True)])
+def test_bf16_auto_is_bf16_where_the_hardware_has_it(plan, monkeypatch, capability, expected):
+    """A V100 (7.0) and a T4 (7.5) only emulate it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=capability))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    made = replace(plan(bf16="auto"), device=torch.device("cuda", 0))
+    assert made.bf16 is expected
+    assert replace(plan(bf16="true"), device=torch.device("cuda", 0)).bf16
+    assert not plan(bf16="auto").bf16  # the CPU
 
 
 def zero(number):
