@@ -48,7 +48,7 @@ def parse_options(
         known_flags = sorted(flag for action in parser._actions for flag in action.option_strings)
         explained = [explain_unknown(one, known_flags, replaced) for one in unknown if one.startswith("-")]
         parser.error("; ".join(explained) or f"unexpected argument {unknown[0]!r}: every value follows its --option")
-    values = {field.name: getattr(namespace, field.name) for field in fields(cls) if field.init}  # type: ignore[arg-type]
+    values = {field.name: as_word(getattr(namespace, field.name)) for field in fields(cls) if field.init}  # type: ignore[arg-type]
     for name, value in values.items():
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(number, float) and math.isnan(number) for number in numbers):
@@ -100,5 +100,17 @@ def as_arguments(values: dict[str, Any]) -> list[str]:
         if value is None:
             continue
         arguments.append(f"--{name}")
-        arguments.extend(str(item) for item in value) if isinstance(value, list) else arguments.append(str(value))
+        arguments.extend(as_argument(item) for item in value) if isinstance(value, list) else arguments.append(
+            as_argument(value)
+        )
     return arguments
+
+
+def as_argument(value: object) -> str:
+    """A value of a file as it is written on a command line; a mapping (--config_overrides) as JSON."""
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def as_word(value: Any) -> Any:
+    """`True` and `False`, as YAML's booleans and other programs' options come, for an option of words: true, false."""
+    return value.lower() if value in ("True", "False") else value

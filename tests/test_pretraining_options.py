@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from pretraining.configuration import parse_overrides
 from pretraining.options import parse_options
 from pretraining.settings import PretrainingOptions
 
@@ -88,6 +89,16 @@ def test_a_file_is_read_and_the_command_line_overrides_it(tmp_path, suffix):
     file.write_text(json.dumps({"learning_rate": 0.5, "bf16": True, "seeds": [3, 4], "deepspeed": None}))
     options = parse_options(Options, [str(file), "--learning_rate", "0.25"])
     assert options == Options(learning_rate=0.25, bf16=True, seeds=[3, 4])
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_booleans_and_mappings_of_a_file_are_what_the_options_mean(tmp_path, suffix):
+    file = tmp_path / f"options{suffix}"
+    file.write_text(json.dumps({"bf16": False, "fsdp_offload": True, "config_overrides": {"num_hidden_layers": 3}}))
+    options = parse_options(PretrainingOptions, [str(file)])
+    assert (options.bf16, options.fsdp_offload) == ("false", True)
+    assert parse_overrides(options.config_overrides) == {"num_hidden_layers": 3}
+    assert parse_options(PretrainingOptions, ["--bf16", "True"]).bf16 == "true"
 
 
 @pytest.mark.parametrize(
