@@ -26,7 +26,13 @@ def parse_overrides(overrides: str | Mapping[str, Any] | None) -> dict[str, Any]
     if isinstance(overrides, Mapping):
         return dict(overrides)
     if overrides.lstrip().startswith("{"):
-        return dict(json.loads(overrides))
+        try:
+            return dict(json.loads(overrides))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"--config_overrides {overrides!r} is no JSON object ({error}): write '{{\"hidden_size\": 128}}', or "
+                "hidden_size=128"
+            ) from error
     settings: dict[str, Any] = {}
     for item in overrides.split(","):
         key, equals, value = item.partition("=")

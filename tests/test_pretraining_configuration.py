@@ -28,6 +28,12 @@ def test_overrides_are_read(text, expected):
     assert parse_overrides(text) == expected
 
 
+@pytest.mark.parametrize("text", ['{"hidden_size": 128', "{'hidden_size': 128}", "hidden_size"])
+def test_malformed_overrides_are_answered_with_the_way_to_write_them(text):
+    with pytest.raises(ValueError, match=r"--config_overrides .*hidden_size.*write '"):
+        parse_overrides(text)
+
+
 def test_what_depends_on_an_override_is_derived_again():
     config = overridden(named_configuration("modernbert-tiny", {}), {"num_hidden_layers": 7})
     assert len(config.layer_types) == 7
