@@ -147,7 +147,7 @@ def prepare_qa(
         if name.endswith(CHAINED):
             placed[name] = questions
         else:
-            placed[name], repairs = place_answers(questions, strict=options.strict)
+            placed[name], repairs = place_answers(questions, strict=options.strict, where=f"the {name} set")
             note_answers(found, name, placed[name], repairs)
     chained = [name for name in splits if name.endswith(CHAINED)]
     recipe = QARecipe(placed, tokenizer, settings_of(options, config), unlabelled=chained)

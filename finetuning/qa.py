@@ -34,7 +34,7 @@ from finetuning.recipe import FinetuningOptions, option
 from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.seed_runs import once, run_seeds
 from finetuning.spans import SpanLimits
-from finetuning.squad import Question, check_answers, place_answers
+from finetuning.squad import Question, check_answers, first_names, place_answers
 from finetuning.stopping import Asked
 from finetuning.windows import Windows
 from pretraining.options import parse_options
@@ -84,16 +84,21 @@ def prepare(
     splits: dict[str, list[Question]] = {}
     unlabelled = []
     for name, questions in read_question_sets(options, files).items():
-        if not all(question.context.strip() for question in questions):
+        blank = [question.id for question in questions if not question.context.strip()]
+        if blank:
+            remedy = (
+                "two-stage data whose `relevant` is unknown needs the chain, finetuning/multiple_choice.py --chain true"
+                if options.context_file
+                else "give each its context, or take them out"
+            )
             raise ValueError(
-                f"the {name} set has questions without a paragraph: two-stage data whose `relevant` is unknown needs "
-                "the chain, finetuning/multiple_choice.py --chain true"
+                f"the {name} set has {len(blank)} questions without a paragraph ({first_names(blank)}): {remedy}"
             )
         if not check_answers(questions, version_2=options.version_2_with_negative, where=name):
             if name != "test":
                 raise ValueError(f"the {name} set has no answers: only a test set can do without")
             unlabelled.append(name)
-        splits[name], repairs = place_answers(questions, strict=options.strict)
+        splits[name], repairs = place_answers(questions, strict=options.strict, where=f"the {name} set")
         note_answers(found, name, splits[name], repairs)
     texts = {name: [f"{one.question}\n{one.context}" for one in split] for name, split in splits.items()}
     note_shared_texts(found, texts)

@@ -109,15 +109,24 @@ def require_unique_ids(ids: Sequence[str], where: str) -> None:
     """ValueError that lists the ids which stand more than once."""
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
-        shown = ", ".join(twice[:10]) + (", ..." if len(twice) > 10 else "")
-        raise ValueError(f"{where}: {len(twice)} ids stand more than once ({shown}): give each example its own id")
+        raise ValueError(
+            f"{where}: {len(twice)} ids stand more than once ({first_names(twice)}): give each example its own id"
+        )
 
 
-def place_answers(questions: Sequence[Question], *, strict: bool = False) -> tuple[list[Question], AnswerRepairs]:
+def first_names(ids: Sequence[str], limit: int = 10) -> str:
+    """The first ids with commas between, each once, and dots where there are more."""
+    different = list(dict.fromkeys(ids))
+    return ", ".join([*different[:limit], *(["..."] if len(different) > limit else [])])
+
+
+def place_answers(
+    questions: Sequence[Question], *, strict: bool = False, where: str = "questions"
+) -> tuple[list[Question], AnswerRepairs]:
     """Move answers that are not at their offset to where their text stands, if that is one place; count the rest.
 
     An answer that cannot be placed keeps its text (it still counts in the metric) with the start -1.
-    Raises ValueError in strict mode, naming the first ids.
+    Raises ValueError in strict mode, naming the set (`where`) and the first ids.
     """
     placed, counts, wrong = [], Counter[str](), []
     for question in questions:
@@ -134,8 +143,8 @@ def place_answers(questions: Sequence[Question], *, strict: bool = False) -> tup
     off = counts["repaired"] + counts["ambiguous"] + counts["absent"]
     if strict and off:
         raise ValueError(
-            f"{off} answers do not stand at their answer_start (ids {', '.join(wrong[:5])}, ...): correct the file, or "
-            "leave --strict out to have those with one occurrence repaired"
+            f"{where}: {off} answers do not stand at their answer_start (ids {first_names(wrong)}): correct the file, "
+            "or leave --strict out to have those with one occurrence repaired"
         )
     total = off + counts["right"]
     return placed, AnswerRepairs(
@@ -210,8 +219,10 @@ def _two_stage_question(item: Mapping[str, Any], contexts: Sequence[str] | None)
     for number in numbers:
         if not 0 <= number < len(contexts):
             raise ValueError(f"paragraph {number} is not among the {len(contexts)} of --context_file")
-    relevant = item.get("relevant")
-    context = "" if relevant is None else contexts[whole_number(relevant, "relevant")]
+    relevant = None if item.get("relevant") is None else whole_number(item["relevant"], "relevant")
+    if relevant is not None and relevant not in numbers:
+        raise ValueError(f"the relevant paragraph {relevant} is none of its paragraphs {numbers}")
+    context = "" if relevant is None else contexts[relevant]
     answer = item.get("answer")
     answers = () if answer is None else (Answer(str(answer["text"]), whole_number(answer["start"], "start")),)
     return Question(str(item["id"]), _text(item, "question"), context, answers, stated=answer is not None)

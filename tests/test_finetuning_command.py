@@ -250,6 +250,15 @@ def test_strict_refuses_questions_that_would_be_dropped_and_texts_of_two_sets(tm
     assert "answers of validation lie in no window whole" in capsys.readouterr().err
 
 
+def test_questions_on_a_blank_context_are_named_and_told_from_those_that_need_the_chain(tmp_path, model, capsys):
+    train = squad_file(tmp_path / "train.json", tiny_questions(6, prefix="t", long=False))
+    some = tiny_questions(3, prefix="v", long=False)
+    blank = squad_file(tmp_path / "blank.json", [*some, replace(some[0], id="empty", context=" ", answers=())])
+    assert qa.main([*arguments(model, train_file=train, validation_file=blank), "--version_2_with_negative"]) == 2
+    said = capsys.readouterr().err
+    assert "the validation set has 1 questions without a paragraph (empty): give each its context" in said
+
+
 def test_a_row_limit_below_the_one_asked_for_is_said_once_and_refused_by_nothing(tmp_path, model, capsys):
     """The tiny model has 128 positions."""
     train = squad_file(tmp_path / "train.json", tiny_questions(6, prefix="t", seed=1))

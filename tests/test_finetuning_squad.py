@@ -70,6 +70,10 @@ def test_two_stage_layout_with_and_without_the_relevant_paragraph(tmp_path):
     bad = write(tmp_path / "bad.json", [{**row, "paragraphs": [7]}])
     with pytest.raises(ValueError, match="paragraph 7 is not among the 3"):
         read_questions(bad, context_file=contexts)
+    for relevant in (1, -1, 7):
+        bad = write(tmp_path / "bad.json", [{**row, "paragraphs": [0, 2], "relevant": relevant}])
+        with pytest.raises(ValueError, match=rf"entry 0: the relevant paragraph {relevant} is none of its paragraphs"):
+            read_questions(bad, context_file=contexts)
 
 
 def test_answers_are_moved_only_to_a_single_place():
@@ -86,8 +90,8 @@ def test_answers_are_moved_only_to_a_single_place():
     assert [answer.text for answer in placed[3].answers] == ["green", "blue"]  # all texts still count in the metric
     assert (repairs.answers, repairs.off, repairs.repaired, repairs.ambiguous, repairs.absent) == (5, 4, 2, 1, 1)
     assert repairs.without_span == 1
-    with pytest.raises(ValueError, match=r"4 answers do not stand.*moved"):
-        place_answers(questions, strict=True)
+    with pytest.raises(ValueError, match=r"^dev.json: 4 answers do not stand.*\(ids moved, twice, nowhere\): correct"):
+        place_answers(questions, strict=True, where="dev.json")
     assert place_answers(questions[:1], strict=True)[1].off == 0
 
 
