@@ -39,7 +39,7 @@ class RunLog:
         directory.mkdir(parents=True, exist_ok=True)
         drop_lines_after(directory / JOURNAL_NAME, updates, closed)
         self.file = (directory / JOURNAL_NAME).open("a", encoding="utf-8")
-        self.reporters = build_reporters(report_to, directory, options or {})
+        self.reporters = build_reporters(report_to, directory, options or {}, first_step=updates + 1)
         self.bar = tqdm(
             total=total_updates, initial=updates, unit="update", disable=not sys.stderr.isatty() and not _forced()
         )

@@ -251,6 +251,18 @@ def test_precision_by_name():
         uses_bf16("yes")
 
 
+def test_tensorboard_keeps_what_a_resumed_run_had_logged(tmp_path, monkeypatch):
+    monkeypatch.setattr("finetuning.stopping.LONGEST_INTERVAL", 1)
+    recipe, options = recipe_of(), replace(OPTIONS, report_to="tensorboard")
+    asked = iter([None] * 5 + ["stop"])
+    with pytest.raises(FinetuningInterrupted):
+        finetune(recipe, model_of(recipe), options, directory=tmp_path, asked=lambda: next(asked))
+    result = finetune(recipe, model_of(recipe), options, directory=tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, result.updates + 1))
+    assert [event.step for event in events.Scalars("eval/f1")] == [entry["updates"] for entry in result.history]
+
+
 def test_an_epochs_training_figures_are_the_ends_of_the_cumulative_curves(tmp_path, capsys):
     """Reports quote epoch_loss and epoch_acc: in history.json, all_results.json, TensorBoard and the epoch's line."""
     recipe = recipe_of()
