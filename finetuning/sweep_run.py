@@ -16,6 +16,7 @@ from typing import Any
 from finetuning.sweep import Cell, Sweep
 from finetuning.sweep_metric import require_given_metric
 from finetuning.sweep_table import Outcome
+from pretraining.environment import without_launcher
 from pretraining.files import read_json, write_json
 from pretraining.interruption import EXIT_CODE, is_alive, start_time
 from pretraining.options import as_arguments
@@ -116,7 +117,7 @@ class Runner:
         directory.mkdir(parents=True, exist_ok=True)
         refuse_live_cell(directory)
         device = self.free.pop(0)
-        environment = dict(os.environ)
+        environment = without_launcher()
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         if self.num_devices > 1:

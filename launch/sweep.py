@@ -11,6 +11,7 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from finetuning.sweep_report import run_sweep
+from pretraining.environment import read_ranks
 from pretraining.options import parse_options
 
 
@@ -31,9 +32,11 @@ class SweepOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, run, report; 0: every cell finished, 1: some failed, 2: refused, 75: interrupted, run it again."""
+    """Parse, run, report; 0: every cell finished, 1: some failed, or the disk did, 2: refused, 75: run it again."""
     options = parse_options(SweepOptions, argv, description=__doc__)
     try:
+        if not read_ranks().is_main:  # under a launcher one process starts the cells, each a world of its own
+            return 0
         return run_sweep(
             Path(options.sweep_file),
             Path(options.output_dir),
@@ -43,8 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             compare_with=options.compare_with,
         )
     except ValueError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, or a folder that cannot be written
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

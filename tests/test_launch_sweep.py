@@ -12,8 +12,9 @@ import pytest
 import yaml
 from tiny_text_model import reviews, write_reviews, write_tiny_model
 
-from finetuning.sweep import read_sweep
-from finetuning.sweep_run import cell_directory
+from finetuning import sweep_run
+from finetuning.sweep import make_sweep, read_sweep
+from finetuning.sweep_run import Runner, cell_directory
 from launch import sweep
 from pretraining.interruption import is_alive, start_time
 
@@ -26,6 +27,31 @@ def test_refusals_end_with_status_2(tmp_path, capsys):
     assert "did you mean pooling" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         sweep.main(["--output_dir", "x"])
+
+
+def test_a_folder_that_cannot_be_made_is_named_without_a_traceback(tmp_path, capsys):
+    model = write_tiny_model(tmp_path / "model")
+    (tmp_path / "a.yaml").write_text(f"recipe: classification\nbase: {{model_name_or_path: {model}}}\n")
+    (tmp_path / "file").write_text("")
+    assert sweep.main(["--sweep_file", str(tmp_path / "a.yaml"), "--output_dir", str(tmp_path / "file" / "out")]) == 1
+    assert str(tmp_path / "file" / "out") in capsys.readouterr().err
+
+
+def test_under_a_launcher_the_main_rank_alone_starts_cells(tmp_path, monkeypatch):
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert sweep.main(["--sweep_file", str(tmp_path / "none.yaml"), "--output_dir", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cell_is_a_world_of_its_own_under_a_launcher(tmp_path, monkeypatch):
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    script = "import os, sys; print('world', os.environ.get('WORLD_SIZE', 'alone')); sys.exit(1)"
+    monkeypatch.setattr(sweep_run, "command", lambda *_: [sys.executable, "-c", script])
+    found = make_sweep({"recipe": "classification", "base": {"model_name_or_path": "hub/model"}})
+    Runner(found, [None], lambda text: None).run(found.cells, lambda cell: tmp_path)
+    assert "world alone" in (tmp_path / "log.txt").read_text()
 
 
 def test_the_command_is_an_argument_list(tmp_path):
