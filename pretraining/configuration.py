@@ -2,16 +2,19 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMaskedLM, PreTrainedConfig
 
 from pretraining.sizes import size_settings
 
 # Constructor arguments that ModernBERT's configuration takes but does not keep as attributes.
 _CONSTRUCTOR_ONLY = {"modernbert": {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"}}
+_AT_LEAST_ONE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 # Families whose position ids start at pad_token_id + 1 (`create_position_ids_from_input_ids` in `transformers`).
 _COUNTED_FROM_PADDING = (
     *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
@@ -56,7 +59,7 @@ def named_configuration(name: str, settings: Mapping[str, Any]) -> PreTrainedCon
     """Configuration of a named size (`bert-mini`), with `settings` on top."""
     model_type, shape = size_settings(name)
     _check_keys(model_type, AutoConfig.for_model(model_type).to_dict(), settings)
-    return AutoConfig.for_model(model_type, **{**shape, **settings})
+    return _built(lambda: AutoConfig.for_model(model_type, **{**shape, **settings}), settings)
 
 
 def overridden(config: PreTrainedConfig, settings: Mapping[str, Any]) -> PreTrainedConfig:
@@ -67,7 +70,23 @@ def overridden(config: PreTrainedConfig, settings: Mapping[str, Any]) -> PreTrai
     _check_keys(config.model_type, values, settings)
     if "num_hidden_layers" in settings and "layer_types" not in settings:
         values.pop("layer_types", None)
-    return type(config).from_dict({**values, **settings})
+    return _built(lambda: type(config).from_dict({**values, **settings}), settings)
+
+
+def _built(make: Callable[[], PreTrainedConfig], settings: Mapping[str, Any]) -> PreTrainedConfig:
+    """The configuration, when a model can be built from it (shapes only); else a ValueError that names the settings."""
+    try:
+        config = make()
+        if settings and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+            with torch.device("meta"):
+                AutoModelForMaskedLM.from_config(config)
+    except (StrictDataclassError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        if not settings:
+            raise
+        given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+        reason = " ".join(str(error).split())
+        raise ValueError(f"--config_overrides {given}: no model can be built with it ({reason}): correct it") from error
+    return config
 
 
 def _check_keys(model_type: str, known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -78,6 +97,8 @@ def _check_keys(model_type: str, known: Mapping[str, Any], settings: Mapping[str
             raise ValueError(
                 f"--config_overrides sets {key!r}, which {model_type!r} does not have: the nearest is {near!r}"
             )
+        if key in _AT_LEAST_ONE and isinstance(settings[key], int | float) and settings[key] < 1:
+            raise ValueError(f"--config_overrides sets {key}={settings[key]}: use at least 1")
 
 
 def configuration_from(source: str) -> PreTrainedConfig:

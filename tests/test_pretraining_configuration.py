@@ -34,6 +34,24 @@ def test_malformed_overrides_are_answered_with_the_way_to_write_them(text):
         parse_overrides(text)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"hidden_size": "abc"},
+        {"hidden_size": 12.5},
+        {"hidden_size": 0},
+        {"num_hidden_layers": -1},
+        {"num_attention_heads": 3},
+        {"hidden_activation": "swish2"},
+    ],
+)
+@pytest.mark.parametrize("given", ["name", "configuration"])
+def test_overrides_that_no_model_can_have_are_refused_in_words(settings, given):
+    start = None if given == "name" else named_configuration("modernbert-tiny", {})
+    with pytest.raises(ValueError, match=rf"--config_overrides .*{next(iter(settings))}"):
+        named_configuration("modernbert-tiny", settings) if start is None else overridden(start, settings)
+
+
 def test_what_depends_on_an_override_is_derived_again():
     config = overridden(named_configuration("modernbert-tiny", {}), {"num_hidden_layers": 7})
     assert len(config.layer_types) == 7
