@@ -30,8 +30,10 @@ class Segment:
 
 def series_budgets(largest: float, count: int, ratio: float) -> tuple[float, ...]:
     """`count` log-spaced budgets, the largest last; 0, random weights, belongs to every series and is not listed."""
-    if count < 1 or ratio <= 1:
-        raise ValueError(f"a series of {count} budgets with ratio {ratio} is none: use at least 1 and a ratio above 1")
+    if count < 1 or not 1 < ratio < math.inf:
+        raise ValueError(
+            f"--series of {count} budgets with --series_ratio {ratio} is none: use at least 1 and a ratio above 1"
+        )
     return tuple(largest / ratio ** (count - 1 - index) for index in range(count))
 
 
@@ -42,10 +44,10 @@ def parse_series(text: str, largest: float, ratio: float) -> tuple[float, ...]:
         numbers = [float(part) for part in parts]
     except ValueError as error:
         raise ValueError(f"--series {text!r} is no number and no list of numbers: use 6, or 1e5,2e5,4e5") from error
-    if len(numbers) == 1 and numbers[0] < 1000 and numbers[0] == int(numbers[0]):
-        return series_budgets(largest, max(1, int(numbers[0])), ratio)
     if not all(0 <= number < math.inf for number in numbers):
         raise ValueError(f"--series {text}: budgets are numbers from 0 on, such as 1e5,2e5,4e5")
+    if len(numbers) == 1 and numbers[0] < 1000 and numbers[0] == int(numbers[0]):
+        return series_budgets(largest, max(1, int(numbers[0])), ratio)
     budgets = tuple(sorted(set(numbers) - {0.0}))
     if not budgets or budgets[-1] > largest:
         raise ValueError(f"--series {text} goes beyond the budget of {largest:g}: raise the budget or shorten the list")

@@ -1,6 +1,7 @@
 """The course of a run: budgets, order of the segments, and what the series costs."""
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given
@@ -22,15 +23,16 @@ def test_six_budgets_are_log_spaced_up_to_the_largest():
     assert parse_series("4e5, 1e5,0", 1e6, 2.0) == (1e5, 4e5)
 
 
-@pytest.mark.parametrize("text", ["", "none", "1e5,2e7", "-5,1e5", "nan,1e5", "inf"])
+@pytest.mark.parametrize("text", ["", "none", "1e5,2e7", "-5,1e5", "nan,1e5", "inf", "-3"])
 def test_a_series_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="series"):
         parse_series(text, 1e6, 2.0)
 
 
-def test_a_ratio_of_one_is_no_series():
+@pytest.mark.parametrize("ratio", [1.0, math.inf])
+def test_a_ratio_without_budgets_between_is_no_series(ratio):
     with pytest.raises(ValueError, match="ratio"):
-        series_budgets(1e6, 3, 1.0)
+        series_budgets(1e6, 3, ratio)
 
 
 def test_the_course_of_two_budgets():
