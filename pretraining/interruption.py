@@ -19,6 +19,7 @@ LAUNCHERS = (b"deepspeed", b"torchrun", b"torch.distributed", b"torch/distribute
 
 # A launcher passes a signal on that the terminal or the scheduler has sent to its ranks already: that is one wish.
 REPEAT_SECONDS = 1.0
+LONGEST_TIMEOUT = 1e9  # seconds: the timer takes no more than 292 years
 
 
 class Interruption:
@@ -88,7 +89,7 @@ def launchers_above(pid: int) -> list[tuple[int, str]]:
 def arm_watchdog(seconds: float) -> None:
     """Unless armed again within `seconds`, print every thread's stack and end the process (a hang must not last)."""
     if seconds > 0:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
+        faulthandler.dump_traceback_later(min(seconds, LONGEST_TIMEOUT), exit=True, file=sys.__stderr__ or 2)
 
 
 def disarm_watchdog() -> None:

@@ -1,6 +1,7 @@
 """Being asked to stop."""
 
 import ast
+import math
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from pretraining.interruption import Interruption, is_alive, start_time
+from pretraining.interruption import Interruption, arm_watchdog, disarm_watchdog, is_alive, start_time
 
 WAITING = """
 import sys, time
@@ -84,6 +85,12 @@ def test_launchers_among_the_ancestors_are_found(project_root, tmp_path):
     named.write_text(script.read_text())
     process = subprocess.run([sys.executable, str(named)], capture_output=True, text=True, check=True)
     assert len(ast.literal_eval(process.stdout.strip())) >= 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e30, math.inf])
+def test_a_timeout_may_be_as_long_as_one_likes(seconds):
+    arm_watchdog(seconds)
+    disarm_watchdog()
 
 
 def test_a_pid_used_again_is_another_process():
