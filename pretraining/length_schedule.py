@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 
 def parse_length_schedule(text: str) -> list[tuple[int, float]]:
-    """Lengths and their shares of the budget; ValueError unless the shares are positive and sum to 1."""
+    """Lengths and their shares of the budget; ValueError unless all are positive and the shares sum to 1."""
     example = "write lengths and shares that sum to 1, such as 128:0.9,512:0.1"
     parts = [part.partition(":") for part in text.split(",")]
     try:
         shares = [(int(length), float(share)) for length, _, share in parts]
     except ValueError as error:
         raise ValueError(f"--length_schedule {text!r}: {example}") from error
-    if not all(share > 0 for _, share in shares) or abs(sum(share for _, share in shares) - 1) > 1e-6:
+    if (
+        not all(length > 0 and share > 0 for length, share in shares)
+        or abs(sum(share for _, share in shares) - 1) > 1e-6
+    ):
         raise ValueError(f"--length_schedule {text!r}: {example}")
     return shares
 

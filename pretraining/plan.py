@@ -56,7 +56,7 @@ class Plan:
     def shares(self) -> list[tuple[int, float]]:
         """Sequence lengths in their order, and the share of the budget that each has."""
         text = self.options.length_schedule
-        return [(int(self.options.max_seq_length or 128), 1.0)] if text is None else parse_length_schedule(text)
+        return [(int(self.options.max_seq_length), 1.0)] if text is None else parse_length_schedule(text)  # type: ignore[arg-type]
 
     @cached_property
     def longest(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretraining.agreement import gather_json
+from pretraining.checkpoint import MANIFEST_NAME, committed
 from pretraining.engines.deepspeed_config import load_config, resolve_config
 from pretraining.engines.engine import check_ranks
 from pretraining.identity import check_same_run, identity_of
@@ -36,6 +38,7 @@ def find_problems(plan: Plan, *more: Callable[[], object]) -> list[str]:
     """
     checks: list[Callable[[], object]] = [lambda name=name: getattr(plan, name) for name in PROPERTIES]  # type: ignore[misc]
     checks += [lambda: check_deepspeed(plan), lambda: check_data(plan), lambda: check_seed(plan)]
+    checks += [lambda: check_output_dir(plan)]
     checks += [lambda: check_ranks(plan.engine, plan.ranks), lambda: check_lanes(plan)]
     checks += [lambda: check_same_run(Path(plan.options.output_dir), identity_of(plan))]
     checks += [lambda: parse_reporters(plan.options.report_to), lambda: check_resume(plan), *more]
@@ -64,6 +67,16 @@ def check_deepspeed(plan: Plan) -> None:
         )
 
 
+def check_output_dir(plan: Plan) -> None:
+    """The directory need not exist, but nothing that is no directory may stand in its way."""
+    wanted = Path(plan.options.output_dir).absolute()
+    nearest = next(place for place in (wanted, *wanted.parents) if place.exists())
+    if plan.ranks.is_main and not nearest.is_dir():
+        raise ValueError(f"--output_dir {plan.options.output_dir}: {nearest} is a file; name a directory")
+    if plan.ranks.is_main and not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"--output_dir {plan.options.output_dir}: {nearest} may not be written to; name another")
+
+
 def check_seed(plan: Plan) -> None:
     if not 0 <= plan.options.seed < 1 << 63:
         raise ValueError(f"--seed {plan.options.seed}: use a whole number from 0 on, below 2**63")
@@ -83,8 +96,17 @@ def check_data(plan: Plan) -> None:
 
 def check_resume(plan: Plan) -> None:
     wanted = plan.options.resume_from_checkpoint
-    if wanted not in ("auto", "never") and not Path(wanted).is_dir():
-        raise ValueError(f"--resume_from_checkpoint {wanted} is no directory: use auto, never, or a checkpoint's path")
+    if wanted not in ("auto", "never"):
+        if not Path(wanted).is_dir():
+            raise ValueError(
+                f"--resume_from_checkpoint {wanted} is no directory: use auto, never, or a checkpoint's path"
+            )
+        if not (Path(wanted) / MANIFEST_NAME).exists():
+            inside = [*committed(Path(wanted) / "checkpoints"), *committed(Path(wanted))]
+            named = inside[0] if inside else "RUN/checkpoints/step-..."
+            raise ValueError(
+                f"{wanted} cannot be resumed from: it has no {MANIFEST_NAME}; name one checkpoint, such as {named}"
+            )
     if plan.options.dry_run:  # a run itself looks for its checkpoint next
         directory, num_segments = Path(plan.options.output_dir), len(plan.segments)
         check_resumption(wanted, directory, identity=identity_of(plan), num_segments=num_segments)
@@ -106,6 +128,9 @@ def find_warnings(plan: Plan) -> list[str]:
     wanted = plan.options.resume_from_checkpoint
     if plan.options.dry_run and wanted not in ("auto", "never"):  # a run itself says it
         found += [warning for warning in [origin_warning(Path(wanted), identity_of(plan))] if warning]
+    options = plan.options
+    if options.reference_batch_rows != type(options).reference_batch_rows and options.learning_rate_rule == "none":
+        found.append("--reference_batch_rows changes nothing without --learning_rate_rule sqrt or linear")
     if plan.memory is None:
         found.append(
             f"the memory is unknown, {plan.config.model_type} cannot be traced as shapes: start with a small "

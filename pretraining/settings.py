@@ -154,6 +154,10 @@ class PretrainingOptions:
             found.append(f"{' and '.join(f'--{name}' for name in named)}: name the model once")
         if self.max_seq_length is not None and self.length_schedule is not None:
             found.append("--max_seq_length and --length_schedule both say how long sequences are: give one")
+        if self.max_seq_length is not None and self.max_seq_length < 1:
+            found.append(f"--max_seq_length {self.max_seq_length}: a sequence has at least 4 tokens")
+        if self.hybrid_shard_size and self.fsdp != "hybrid_shard":
+            found.append(f"--hybrid_shard_size {self.hybrid_shard_size} belongs to --fsdp hybrid_shard: give both")
         if not 0 <= self.warmup_fraction <= 0.1:
             found.append(f"--warmup_fraction {self.warmup_fraction}: at most 0.1 of the smallest budget, at least 0")
         for name, choices in CHOICES.items():

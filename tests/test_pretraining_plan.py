@@ -147,6 +147,9 @@ def test_a_misspelt_key_is_answered_with_the_nearest(plan, tmp_path):
         ({"bf16": "true", "deepspeed": zero(0)}, "stage 0"),
         ({"deepspeed": "gone.json"}, "is no file"),
         ({"deepspeed": zero(2), "fsdp_offload": True}, "fsdp_offload"),
+        ({"deepspeed": zero(2), "fsdp": "shard_grad_op"}, "--fsdp shard_grad_op belongs to FSDP2"),
+        ({"max_seq_length": 3}, "4 to 65536"),
+        ({"length_schedule": "0:0.5,64:0.5", "max_seq_length": None}, "--length_schedule"),
         ({"model": "bert-huge"}, "bert-huge"),
         ({"learning_rate": -1.0}, "learning rate"),
         ({"optimizer": "lamb", "deepspeed": zero(2)}, "LAMB"),
@@ -292,6 +295,26 @@ def test_advice_never_names_what_is_in_use(plan):
 )
 def test_what_would_end_a_run_later_is_found_in_the_plan(plan, num_ranks, options, complaint):
     assert complaint in "\n".join(find_problems(plan(num_ranks=num_ranks, **options)))
+
+
+def test_a_file_in_the_place_of_the_output_directory_is_found_in_the_plan(plan, tmp_path):
+    (tmp_path / "file").touch()
+    for place in ("file", "file/run"):
+        assert "file is a file" in "\n".join(find_problems(plan(output_dir=str(tmp_path / place))))
+    assert find_problems(plan(output_dir=str(tmp_path / "new" / "run"))) == []
+
+
+@pytest.mark.parametrize("named", ["", "checkpoints"])
+def test_a_run_s_folder_is_no_checkpoint_but_holds_one(plan, tmp_path, named):
+    (tmp_path / "checkpoints" / "step-00000007-001").mkdir(parents=True)
+    found = "\n".join(find_problems(plan(resume_from_checkpoint=str(tmp_path / named))))
+    assert f"such as {tmp_path / 'checkpoints' / 'step-00000007-001'}" in found
+
+
+def test_a_reference_batch_without_a_rule_is_warned_of(plan):
+    assert any("--reference_batch_rows" in text for text in find_warnings(plan(reference_batch_rows=256)))
+    made = plan(reference_batch_rows=256, learning_rate_rule="sqrt")
+    assert not any("--reference_batch_rows" in text for text in find_warnings(made))
 
 
 def test_a_folder_without_a_checkpoint_is_no_place_to_resume_from(plan, tmp_path):

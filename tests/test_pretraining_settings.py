@@ -47,6 +47,8 @@ def test_everything_wrong_is_said_at_once():
         {"warmup_fraction": 0.2},
         {"validation_rows": 0},
         {"save_total_limit": 0},
+        {"hybrid_shard_size": 2},
+        {"max_seq_length": 0},
     ],
 )
 def test_contradictions_are_refused(given):

@@ -38,6 +38,10 @@ class EngineOptions:
             raise ValueError(f"--fsdp {self.fsdp!r} is unknown: use one of {', '.join(FSDP_MODES)}")
         if self.deepspeed and self.fsdp_offload:
             raise ValueError("--fsdp_offload belongs to FSDP2: with --deepspeed, name the offload in the JSON")
+        if self.deepspeed and self.fsdp != FSDP_MODES[0]:
+            raise ValueError(
+                f"--fsdp {self.fsdp} belongs to FSDP2: with --deepspeed, the JSON's stage says what is spread"
+            )
 
 
 def check_ranks(options: EngineOptions, ranks: Ranks) -> None:
