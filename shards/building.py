@@ -32,7 +32,7 @@ from shards.tokenizer_folder import TOKENIZER_FOLDER, prepare_tokenizer
 from shards.vocabulary import MOST_UINT16_TOKENS, fingerprint, load_tokenizer, special_ids, vocabulary_length
 
 SPLITS = ("train", "validation")
-STATE_VERSION = 3  # of what an unfinished build leaves on disk
+STATE_VERSION = 4  # of what an unfinished build leaves on disk
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 from shards.cleaning import Cleaning
 from shards.duplicates import band_keys, minhash_signatures, text_digest
+from shards.masking import continues_word
 
 PIECE_CHARACTERS = 2_000
 PIECES_AT_ONCE = 512  # the library's encodings take some hundred bytes a token: hold few at a time
@@ -66,7 +67,9 @@ class TextEncoder:
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.tokenizer.encode_special_tokens = True
-        largest_id = max(self.tokenizer.get_vocab(with_added_tokens=True).values())  # ids may have gaps
+        token_of = {number: token for token, number in self.tokenizer.get_vocab(with_added_tokens=True).items()}
+        largest_id = max(token_of)  # ids may have gaps
+        self.continues = continues_word([token_of.get(number, "") for number in range(largest_id + 1)])
         self.is_special = np.zeros(largest_id + 1, dtype=bool)
         self.is_special[list(options.special_ids)] = True
         self.is_special[options.unknown_id] = False
@@ -114,7 +117,8 @@ class TextEncoder:
             ):
                 parts[index].append(np.array(encoding.ids, dtype=self.options.token_dtype))
                 if self.segmenter:
-                    starts[index].append(word_starts(piece, encoding.offsets, self.segmenter))
+                    continues = self.continues[parts[index][-1]]
+                    starts[index].append(word_starts(piece, encoding.offsets, self.segmenter, continues))
         separator = np.array([self.options.separator_id], dtype=self.options.token_dtype)
         lengths = np.array([1 + sum(map(len, document)) for document in parts], dtype=np.int64)
         tokens = np.concatenate([separator[:0], *(part for document in parts for part in (*document, separator))])
@@ -151,17 +155,30 @@ def cut_position(text: str, low: int, high: int) -> int:
     return newline if newline >= 0 else high
 
 
-def word_starts(text: str, offsets: Sequence[tuple[int, int]], segmenter: Any) -> np.ndarray:
-    """Which tokens begin a word of the segmenter: offsets of T tokens in characters -> bool [T]."""
+def word_starts(text: str, offsets: Sequence[tuple[int, int]], segmenter: Any, continues: np.ndarray) -> np.ndarray:
+    """Which tokens begin a word: T tokens' offsets in characters, and which continue a word (bool [T]) -> bool [T].
+
+    The segmenter's words decide about Chinese. jieba cuts all but Chinese and ASCII into characters, so a token that
+    continues a word by the vocabulary begins none, unless it follows a Chinese character (byte-level BPE marks a word's
+    start by the space before it, and there is none). White space belongs to the word that follows, as in "Ġword".
+    """
     word_of_character = np.zeros(len(text) + 1, dtype=np.int64)
-    position = 0
-    for number, word in enumerate(segmenter.cut(text), start=1):
+    position, number = 0, 1
+    for word in segmenter.cut(text):
         word_of_character[position : position + len(word)] = number
         position += len(word)
+        number += not word.isspace()
     words = word_of_character[np.array([start for start, _ in offsets], dtype=np.int64)]
     starts = np.ones(len(words), dtype=bool)
     starts[1:] = words[1:] != words[:-1]
+    for index in (np.flatnonzero(starts[1:] & continues[1:]) + 1).tolist():
+        starts[index] = is_chinese(text[offsets[index][0] - 1])
     return starts
+
+
+def is_chinese(character: str) -> bool:
+    """Whether a character is an ideograph, of those that BERT's tokenizer sets apart (Unicode's CJK blocks)."""
+    return "\u3400" <= character <= "\u9fff" or "\uf900" <= character <= "\ufaff" or character >= "\U00020000"
 
 
 def chinese_segmenter() -> Any:

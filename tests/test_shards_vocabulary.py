@@ -185,8 +185,29 @@ class TwoByTwo:
 
 def test_word_starts_follow_the_segmenter():
     offsets = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 6), (6, 7)]
-    assert word_starts("天地玄黄ab日", offsets, TwoByTwo()).tolist() == [True, False, True, False, True, True]
-    assert word_starts("", [], TwoByTwo()).tolist() == []
+    continues = np.zeros(6, dtype=bool)
+    expected = [True, False, True, False, True, True]
+    assert word_starts("天地玄黄ab日", offsets, TwoByTwo(), continues).tolist() == expected
+    assert word_starts("", [], TwoByTwo(), continues[:0]).tolist() == []
+
+
+class OneByOne:
+    """A segmenter that cuts every character, as jieba does where it knows the script not (Cyrillic, é)."""
+
+    def cut(self, text: str) -> list[str]:
+        return list(text)
+
+
+def test_a_segmenter_never_cuts_a_word_of_letters(saved):
+    text = "天地 tibasonu天kekelira tibasonu"
+    with_words = encoder(saved)
+    with_words.segmenter = OneByOne()
+    tokens, _, starts = with_words.tokenize([text])
+    encoded = with_words.tokenizer.encode(text, add_special_tokens=False)
+    assert encoded.ids == tokens[:-1].tolist()
+    assert len(encoded.ids) > 6
+    begun = [start for (start, _), is_start in zip(encoded.offsets, starts[:-1], strict=True) if is_start]
+    assert [text[start:].strip()[0] for start in begun] == ["天", "地", "t", "天", "k", "t"]
 
 
 def test_jieba_words_line_up_with_tokens(saved):
