@@ -31,6 +31,7 @@ from gap.same_architecture import check_same_architecture
 from gap.scores import Cell, read_scores
 from gap.searches import read_searches, same_arguments_notes
 from gap.series import Prices, pair_budgets
+from gap.task_rows import held_out, label_subset
 from gap.tasks import TaskData, TaskSpec, read_task, spec_text
 from gap.worker import remaining
 from pretraining.environment import Ranks, choose_device
@@ -77,12 +78,19 @@ class Experiment:
         return plan
 
     def jobs(self, sources: Sequence[Source], data: Mapping[str, TaskData]) -> JobList:
-        """The list that the workers share; ValueError when checkpoints of the series differ in tokenizer or shape."""
+        """The list that the workers share.
+
+        ValueError when checkpoints of the series differ in tokenizer or shape, or a search has nothing to judge by.
+        """
         own = dict.fromkeys(source.path for source in sources if source.budget_tokens is not None)
         check_same_architecture(path for path in own if path != UNKNOWN)
         paths = dict.fromkeys(source.path for source in sources)
+        plan = self.plan(sources)
+        searched = dict.fromkeys((one.setting.task, one.setting.label_fraction) for one in plan.searches)
+        for task, fraction in searched:
+            held_out(data[task], label_subset(data[task], fraction))
         return JobList(
-            self.plan(sources),
+            plan,
             self.options,
             {spec.name: spec_text(spec) for spec in (*self.tasks, *self.tasks_at_ends)},
             {name: one.digest for name, one in data.items()},

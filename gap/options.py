@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from gap.contamination import Shards
 from gap.executor import Slurm
 from gap.experiment import Experiment
 from gap.jobs import CellOptions
+from gap.option_ranges import range_problems
 from gap.plan import Controls, Grid
 from gap.series import Prices
 from gap.task_rows import RowOptions
@@ -20,8 +22,6 @@ from gap.until import GapWatch
 from pretraining.environment import Ranks
 from pretraining.options import parse_options
 from pretraining.training_data import SMALL_WORLD_DIRECTORY
-
-EXECUTORS = ("local", "slurm")
 
 
 def option(default: Any, text: str, **extra: Any) -> Any:
@@ -55,7 +55,7 @@ class GapOptions:
     freeze_embeddings: bool | None = option(None, "keep the token embeddings as pretraining (or chance) left them")
     pooling: str | None = option(None, "of classification: cls, mean or max")
     dropout: float | None = option(None, "replaces every dropout rate of the model's configuration")
-    bf16: str = option("auto", "auto (where the hardware has it), true or false", nargs="?", const="true")
+    bf16: str = option("auto", "true, false or auto: as the folder's cells, or the hardware", nargs="?", const="true")
     max_train_samples: int | None = option(None, "at most so many training examples of a task")
     max_eval_samples: int | None = option(None, "at most so many scored examples of a task")
     data_dir: str | None = option(None, "folder of GLUE's files; none: the data set nyu-mll/glue")
@@ -88,22 +88,24 @@ class GapOptions:
     dry_run: bool = option(False, "print the plan, the time and the cost, then stop")
 
     def __post_init__(self) -> None:
-        if self.executor not in EXECUTORS:
-            raise ValueError(f"--executor {self.executor}: use one of {', '.join(EXECUTORS)}")
+        if problems := range_problems(asdict(self)):
+            raise ValueError("; ".join(problems))
         if self.full and self.series is not None:
             raise ValueError("--full is for the small world: name kinds and controls of a real series one by one")
         if self.independent is not None and self.series is None:
             raise ValueError("--independent needs --series: --full makes such a run of the small world")
         if self.series is not None and self.tasks is None:
             raise ValueError("--series needs --tasks, such as qa:FOLDER,glue:sst2")
-        if self.resolve is not None and not 0 < self.resolve < 1:
-            raise ValueError(f"--resolve {self.resolve}: a difference in score between 0 and 1, such as 0.02")
         if self.pretraining_seeds is not None and (self.pretraining_seeds < 1 or self.series is not None):
             raise ValueError("--pretraining_seeds is for the small world, and at least 1: name more --series instead")
 
     @property
     def kind_names(self) -> list[str]:
         return [kind.strip() for kind in (self.kinds or "annealed").split(",")]
+
+    @property
+    def runs_on_other_gpus(self) -> bool:
+        return self.executor == "slurm" and self.slurm_gpus > 0
 
     @property
     def independent_run(self) -> Path | None:
@@ -214,11 +216,14 @@ def with_defaults(options: GapOptions) -> GapOptions:
 
 
 def numbers(text: str | None) -> tuple[float, ...]:
-    """`1e-4,3e-4` -> numbers; none or nothing -> none."""
+    """`1e-4,3e-4` -> numbers, each once; none or nothing -> none. ValueError for words, infinities and NaN."""
     try:
-        return tuple(float(part) for part in (text or "").split(",") if part.strip())
+        found = tuple(dict.fromkeys(float(part) for part in (text or "").split(",") if part.strip()))
     except ValueError as error:
         raise ValueError(f"{text!r} is no list of numbers: put commas between, such as 1e-4,3e-4") from error
+    if not all(map(math.isfinite, found)):
+        raise ValueError(f"{text!r}: finite numbers with commas between, such as 1e-4,3e-4")
+    return found
 
 
 def make_watch(

@@ -27,6 +27,7 @@ from gap.experiment import Experiment, write_list
 from gap.jobs import SCORES_NAME, model_digest, read_jobs
 from gap.looks import look_confidence
 from gap.plan import Controls, reference_sources, sources_of
+from gap.precision import settled_bf16
 from gap.series import Prices
 from gap.task_table import Checkpoint
 from gap.tasks import TaskData
@@ -97,8 +98,9 @@ class GapWatch:
             raise ValueError(
                 f"--finetuning_seeds {self.experiment.finetuning_seeds}: --until needs an interval, 3 or more"
             )
-        self.experiment = replace(self.experiment, controls=Controls(), tasks_at_ends=())
-        self.directory = self.run / "until"
+        self.directory, options = self.run / "until", self.experiment.options
+        options = replace(options, bf16=settled_bf16(options.bf16, self.directory))
+        self.experiment = replace(self.experiment, options=options, controls=Controls(), tasks_at_ends=())
 
     @property
     def reached(self) -> str | None:

@@ -120,8 +120,8 @@ def memory_explained(job: Search | PlannedCell) -> Iterator[None]:
             raise
         raise ValueError(
             f"{describe(job)}: out of memory ({(str(error) or 'no more to be had').splitlines()[0]}): lower "
-            "--per_device_train_batch_size or --per_device_eval_batch_size (neither changes a score), --max_parallel, "
-            "or --max_seq_length; the same command goes on with this cell"
+            "--per_device_train_batch_size, --per_device_eval_batch_size or --max_parallel (none changes a score), and "
+            "the command goes on with this cell; --max_seq_length as well makes other cells, all to be run again"
         ) from error
 
 

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,6 +37,7 @@ from gap.experiment import (
 from gap.jobs import JobList
 from gap.options import GapOptions, with_defaults
 from gap.plan import Source, reference_sources, sources_of
+from gap.precision import settled_bf16
 from gap.series import pair_budgets
 from gap.small_world import (
     expected_config,
@@ -92,6 +94,7 @@ def signals_as_interrupts() -> Iterator[None]:
 def run(options: GapOptions, command: str, clock: Clock) -> int:
     """The command for parsed options."""
     ranks, directory = read_ranks(), Path(options.output_dir)
+    options = replace(options, bf16=settled_bf16(options.bf16, directory, elsewhere=options.runs_on_other_gpus))
     if options.series is None and ranks.is_main:
         build_small_world(SMALL_WORLD_DIRECTORY)
     if options.dry_run:
@@ -159,7 +162,7 @@ def prepare(
     jobs = experiment.jobs(sources, data)
     if ranks.is_main:
         print(plan_json(jobs), flush=True)
-        devices = max(ranks.world_size, len(devices_of(options.max_parallel)))
+        devices = devices_at_once(options, ranks.world_size)
         print(outlook(jobs, data, directory, devices=devices, **options.price()).line(), flush=True)
         owner.take()
         if options.contamination:
@@ -175,9 +178,16 @@ def show_plan(options: GapOptions, directory: Path) -> int:
     """Print the plan and stop."""
     jobs, data, config = jobs_before_pretraining(options)
     print(plan_json(jobs))
-    devices = len(devices_of(options.max_parallel))
+    devices = devices_at_once(options)
     print(outlook(jobs, data, directory, devices=devices, config=config, **options.price()).line())
     return 0
+
+
+def devices_at_once(options: GapOptions, world_size: int = 1) -> int:
+    """How many cells are run at a time: of an array job its tasks, else the ranks or this machine's devices."""
+    if options.executor == "slurm":
+        return options.slurm_workers
+    return max(world_size, len(devices_of(options.max_parallel)))
 
 
 def jobs_before_pretraining(options: GapOptions) -> tuple[JobList, dict[str, TaskData], Any]:
@@ -187,7 +197,7 @@ def jobs_before_pretraining(options: GapOptions) -> tuple[JobList, dict[str, Tas
     """
     experiment, paths = options.experiment(), series_paths(options)
     config = None
-    if all(path.is_file() for path in paths):
+    if options.series is not None or all(path.is_file() for path in paths):
         found = sources_of(series_rows(paths), options.kind_names)
         found += extra_sources(options) if own_run_exists(options) else expected_own_run(options)
     else:
@@ -206,17 +216,28 @@ def pretrain_series(options: GapOptions) -> int:
 
 
 def own_run_exists(options: GapOptions) -> bool:
-    """Whether the control run of a middle budget is there, or none is asked for."""
-    return options.independent_run is None or options.independent_run.exists()
+    """Whether the control run of a middle budget is there (a named one has to be), or none is asked for."""
+    path = options.independent_run
+    return path is None or options.independent is not None or path.exists()
 
 
 def extra_sources(options: GapOptions) -> list[Source]:
-    """The control run of a middle budget by itself, when there is one."""
+    """The control run of a middle budget by itself, when there is one.
+
+    ValueError when it shares its seed with the series, whose branch it would then repeat, or none of its budgets.
+    """
     path = options.independent_run
     if path is None:
         return []
-    own = pair_budgets(series_rows([path]), like=series_rows(series_paths(options)))
+    series = series_rows(series_paths(options))
+    own = pair_budgets(series_rows([path]), like=series)
+    seeds = {int(row["pretraining_seed"]) for row in series} & {int(row["pretraining_seed"]) for row in own}
+    if seeds:
+        raise ValueError(f"--independent {path}: seed {min(seeds)} is the series' own; pretrain it with another --seed")
     rows = [row for row in own if row["kind"] == "annealed"]
+    budgets = {round(row["budget_tokens"]) for row in series if row["kind"] == "annealed"}
+    if budgets.isdisjoint(round(row["budget_tokens"]) for row in rows):
+        raise ValueError(f"--independent {path}: no annealed checkpoint of a budget of the series, {sorted(budgets)}")
     return [
         Source(
             row["path"],

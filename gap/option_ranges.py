@@ -1,0 +1,47 @@
+"""Ranges of the options of `launch/gap.py`: what no cell can be trained with is refused before anything is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetuning.pooling import POOLINGS
+
+CHOICES = {"executor": ("local", "slurm"), "bf16": ("auto", "true", "false"), "pooling": POOLINGS}
+SMALLEST = {
+    "max_seq_length": 8,
+    "doc_stride": 0,
+    "max_answer_length": 1,
+    "global_batch_rows": 1,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "max_parallel": 1,
+    "slurm_workers": 1,
+    "slurm_minutes": 1,
+    "slurm_gpus": 0,
+    "slurm_cpus": 1,
+    "slurm_memory_gb": 1,
+    "price_per_hour": 0,
+    "devices": 1,
+    "draws": 100,
+}
+
+
+def range_problems(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with these options (name -> value) by themselves; None is a default yet to be filled in."""
+    given = {name: value for name, value in values.items() if value is not None}
+    found = [
+        f"--{name} {given[name]}: use one of {', '.join(choices)}"
+        for name, choices in CHOICES.items()
+        if name in given and given[name] not in choices
+    ]
+    found += [
+        f"--{name} {given[name]}: use at least {smallest}"
+        for name, smallest in SMALLEST.items()
+        if name in given and given[name] < smallest
+    ]
+    if "dropout" in given and not 0 <= given["dropout"] < 1:
+        found.append(f"--dropout {given['dropout']}: a rate is at least 0 and below 1")
+    if "resolve" in given and not 0 < given["resolve"] < 1:
+        found.append(f"--resolve {given['resolve']}: a difference in score between 0 and 1, such as 0.02")
+    return found
