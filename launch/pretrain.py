@@ -28,6 +28,7 @@ from pretraining.environment import (
     init_process_group,
     read_ranks,
 )
+from pretraining.export import ExportError
 from pretraining.interruption import EXIT_CODE, MARKER_NAME, disarm_watchdog
 from pretraining.memory_advice import OutOfMemory, explained
 from pretraining.options import parse_options
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_OPTIONS
-    except (OSError, PeerFailed, NotFinite, OutOfMemory) as error:
+    except (OSError, PeerFailed, NotFinite, OutOfMemory, ExportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     disarm_watchdog()

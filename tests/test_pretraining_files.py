@@ -112,3 +112,26 @@ def test_the_bar_counts_tokens_and_tells_hours(capsys, unit, end, shown):
     bar.start(SimpleNamespace(segment=0, progress=None))
     bar.close()
     assert shown in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "share"), [("NVIDIA H100 80GB HBM3", "of peak=40%"), ("An unheard-of device", None)])
+def test_the_bar_shows_loss_rate_share_of_the_peak_and_time_left(capsys, monkeypatch, name, share):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    plan = SimpleNamespace(
+        segments=[SimpleNamespace(start=0.0, end=2e6)],
+        budget=SimpleNamespace(unit="tokens", spent=lambda progress: 0.0),
+        device=torch.device("cuda", 0),
+        ranks=SimpleNamespace(world_size=2, is_main=True),
+        tokens_per_update=100_000,
+        flops_of_update=lambda row: 0.4 * 2 * 989e12 * 0.1,  # at ten updates a second, on two GPUs
+    )
+    bar = ProgressBar(plan, disabled=False)
+    bar.start(SimpleNamespace(segment=0, progress=None))
+    bar.update([{"loss": 2.5, "tokens_per_second": 1e6, "rows": [0, 15], "segment": "trunk"}])
+    bar._bar.refresh()
+    bar.close()
+    shown = capsys.readouterr().err
+    assert "trunk" in shown
+    assert "loss=2.500, tokens/s=1,000,000" in shown
+    assert "/2.00M [" in shown
+    assert share in shown if share else "of peak" not in shown
