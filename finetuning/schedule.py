@@ -64,6 +64,9 @@ def make_schedule(options: FinetuningOptions, num_rows: int, shape: BatchShape) 
         raise ValueError(
             f"--num_train_epochs {options.num_train_epochs}: must be zero (evaluate only) or more, and finite"
         )
+    for name in ("early_stopping_patience", "save_steps"):
+        if getattr(options, name) < 0:
+            raise ValueError(f"--{name} {getattr(options, name)}: must be zero or more")
     require_training_rows(options, num_rows)
     per_epoch = max(1, math.ceil(num_rows / shape.global_rows))
     total = math.ceil(options.num_train_epochs * per_epoch)

@@ -100,6 +100,12 @@ def test_schedules():
     assert rates[-1] == pytest.approx(1 / 18)
     constant = make_schedule(FinetuningOptions(lr_scheduler_type="constant", learning_rate=1.0, max_steps=7), 95, shape)
     assert [constant.learning_rate(update) for update in range(7)] == pytest.approx([0.5, *[1.0] * 6])
-    for wrong in ({"lr_scheduler_type": "cosine"}, {"warmup_ratio": 1.0}, {"learning_rate": float("nan")}):
+    for wrong in (
+        {"lr_scheduler_type": "cosine"},
+        {"warmup_ratio": 1.0},
+        {"learning_rate": float("nan")},
+        {"early_stopping_patience": -1},
+        {"save_steps": -1},
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             make_schedule(FinetuningOptions(**wrong), 95, shape)

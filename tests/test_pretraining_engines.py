@@ -58,6 +58,12 @@ def engine_of(mode, rank, **options):
     return build_engine(model(), settings, ranks=Ranks(rank, rank, 2, 2), device=torch.device("cpu"))
 
 
+@pytest.mark.parametrize("norm", [-1.0, float("nan")])
+def test_a_clipping_norm_below_zero_is_refused(norm):
+    with pytest.raises(ValueError, match=rf"--max_grad_norm {norm}"):
+        EngineOptions(max_grad_norm=norm)
+
+
 @pytest.mark.slow
 def test_an_update_that_is_not_finite_changes_nothing(tmp_path):
     """Not a weight, not a moment, not a step counter, on any engine; only one rank's loss is at fault."""
