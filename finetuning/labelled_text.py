@@ -66,6 +66,8 @@ def read_splits(
     `unsup` holds no label and is left out.
     """
     where = Path(path)
+    if not where.exists():
+        raise ValueError(f"{where}: no such folder or archive; check the path")
     if where.is_dir():
         tables = {name: file for file in sorted(where.iterdir()) if (name := split_of(file)) and file_format(file)}
         if tables:
@@ -107,9 +109,10 @@ def from_records(
 ) -> list[LabelledText]:
     """Rows -> examples. `labels` gives the names of integer labels; null, "", or -1 in every row: label unknown.
 
-    Without an id column the row number is the id. Raises ValueError when a column is missing or a text is not text.
+    Without an id column the row number is the id. Raises ValueError when a column is missing, a text is no text
+    or a label several.
     """
-    names = list(records[0]) if records else []
+    names = list(dict.fromkeys(name for record in records for name in record))  # JSON rows need not have all of them
     text = _column(names, columns.text, TEXT_COLUMNS, source, "text")
     pair = _column(names, columns.text_pair, PAIR_COLUMNS, source, None if columns.text_pair is None else "text pair")
     label = _column(names, columns.label, LABEL_COLUMNS, source, None if columns.label is None else "label")
@@ -126,7 +129,7 @@ def from_records(
                 example_id=str(number if key is None else record.get(key, number)),
                 text=_text(record.get(str(text)), where),
                 text_pair=None if pair is None else _text(record.get(pair), where),
-                label=None if label is None else _label(record.get(label), labels, hidden=hidden),
+                label=None if label is None else _label(record.get(label), labels, where, hidden=hidden),
             )
         )
     return examples
@@ -185,7 +188,7 @@ def _column(
     if found is None and needed is not None:
         raise ValueError(
             f"{source}: no {needed} column among {', '.join(map(str, names))}; "
-            f"name it with --{needed.replace(' ', '_')}_column"
+            f"name it with --{needed.replace(' ', '_')}_column, or give the file a header line"
         )
     return found
 
@@ -196,7 +199,9 @@ def _text(value: Any, where: str) -> str:
     return value
 
 
-def _label(value: Any, names: Sequence[str] | None, *, hidden: bool) -> str | None:
+def _label(value: Any, names: Sequence[str] | None, where: str, *, hidden: bool) -> str | None:
+    if isinstance(value, (list, dict)):
+        raise ValueError(f"{where}: the label is {value!r}; one name or number is needed, not several")
     if value is None or value == "" or (hidden and str(value) in HIDDEN_LABELS):
         return None
     if names is not None and isinstance(value, int):

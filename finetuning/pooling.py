@@ -31,10 +31,10 @@ class PooledClassifier(nn.Module):
         """`dropout` is the rate in front of the linear layer; None: that of the encoder's configuration."""
         super().__init__()
         if pooling not in POOLINGS:
-            raise ValueError(f"pooling is {pooling!r}: it must be one of {', '.join(POOLINGS)}")
+            raise ValueError(f"--pooling {pooling}: use one of {', '.join(POOLINGS)}")
         rate = head_dropout(encoder.config) if dropout is None else dropout
         if not 0 <= rate < 1:
-            raise ValueError(f"dropout is {rate}: it is a probability below 1; use 0.1")
+            raise ValueError(f"--head_dropout {rate}: a rate lies in [0, 1); use 0.1")
         self.encoder = encoder
         self.pooling = pooling
         self.dropout = nn.Dropout(rate)

@@ -54,7 +54,7 @@ def read_records(
     elif kind == ".jsonl":
         lines = enumerate(text.split("\n"), start=1)
         records = [
-            _object(parse_json(line, f"{where}:{number}"), f"{where}:{number}")
+            _object(parse_json(line, str(where), line=number), f"{where}:{number}")
             for number, line in lines
             if line.strip()
         ]
@@ -110,14 +110,20 @@ def decode_text(content: bytes, name: str, *, on_bad_text: OnBadText = "stop") -
     return text
 
 
-def parse_json(text: str, name: str) -> Any:
-    """JSON without surprises: nesting beyond Python's limit and broken text are ValueErrors that name the file."""
+def parse_json(text: str, name: str, *, line: int | None = None) -> Any:
+    """JSON without surprises: nesting beyond Python's limit and broken text are ValueErrors that name the file.
+
+    `line` is the place in the file of a text that is one of its lines.
+    """
+    place = 1 if line is None else line
+    name = name if line is None else f"{name}:{line}"
     try:
         content = json.loads(text)
     except RecursionError as error:
         raise ValueError(f"{name}: nested too deeply to be data; a list of flat objects is needed") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"{name}: not JSON ({error}); check line {error.lineno}") from error
+        line = place + error.lineno - 1
+        raise ValueError(f"{name}: not JSON ({error.msg}); check line {line}, column {error.colno}") from error
     except ValueError as error:  # a number of thousands of digits
         raise ValueError(f"{name}: {error}; mend the number") from error
     if SURROGATE.search(text):

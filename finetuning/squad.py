@@ -246,5 +246,6 @@ def _read_json(path: Path, on_bad_text: OnBadText) -> Any:
     if not text.strip():
         raise ValueError(f"{path}: the file is empty or blank; give a file with at least one question")
     if path.name.split(".")[1:2] == ["jsonl"]:
-        return [parse_json(line, f"{path}:{number}") for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        lines = enumerate(text.split("\n"), start=1)
+        return [parse_json(line, str(path), line=number) for number, line in lines if line.strip()]
     return parse_json(text, str(path))

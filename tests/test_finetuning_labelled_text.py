@@ -130,6 +130,17 @@ def test_columns_can_be_named_and_unknown_labels_stay_unknown():
         from_records(rows, source="x")
 
 
+def test_a_first_row_without_a_label_hides_none_of_the_others(tmp_path):
+    (tmp_path / "a.json").write_text('[{"text": "a"}, {"text": "b", "label": 1, "id": "k"}]')
+    assert read_examples(tmp_path / "a.json") == [LabelledText("0", "a"), LabelledText("k", "b", label="1")]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.tar"])
+def test_a_folder_or_an_archive_that_is_not_there_is_said_so(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"{name}: no such folder or archive"):
+        read_splits(tmp_path / name)
+
+
 def test_a_text_that_is_none_is_refused():
     with pytest.raises(ValueError, match="row 1: the text is None"):
         from_records([{"text": "a"}, {"text": None}], source="x")
@@ -161,6 +172,9 @@ BAD_FILES = {
     "header.tsv": (b"text\tlabel\n", "no row below the header"),
     "latin.csv": ("text,label\nna\xefve,1\n".encode("latin-1"), "byte 13 is not UTF-8"),
     "torn.json": (b'[{"text": "a"', "not JSON"),
+    "torn.jsonl": (b'{"text": "a"}\n\n{oops}\n', r"torn\.jsonl:3: not JSON .*; check line 3, column 2"),
+    "several.json": (b'[{"text": "a", "label": ["x", "y"]}]', "row 0: the label is .*one name or number"),
+    "no.tar": (b"", "cannot be read as a tar"),
     "deep.json": (b"[" * 200_000, "nested too deeply|not JSON"),
     "list.json": (b"[1, 2]", "row 0: int instead of an object"),
     "wide.tsv": (b"text\tlabel\na\t1\t2\n", r"wide\.tsv:2: 3 fields"),

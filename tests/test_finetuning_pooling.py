@@ -51,7 +51,7 @@ def test_dropout_acts_in_training_only():
 
 def test_impossible_settings_are_refused():
     encoder = encoders()["bert"]
-    with pytest.raises(ValueError, match="pooling is 'first'"):
+    with pytest.raises(ValueError, match="--pooling first"):
         PooledClassifier(encoder, num_outputs=2, pooling="first")
-    with pytest.raises(ValueError, match="dropout is 1"):
+    with pytest.raises(ValueError, match="--head_dropout 1"):
         PooledClassifier(encoder, num_outputs=2, dropout=1.0)
