@@ -2,9 +2,11 @@
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -249,7 +251,7 @@ def _read_configuration(source: str) -> PreTrainedConfig:
     try:
         return configuration_from(source)
     except OSError as error:
-        raise ValueError(_unreachable(source)) from error
+        raise ValueError(_unreadable(source, error)) from error
 
 
 def _load_weights(model_class: Any, source: str, config: PreTrainedConfig, loading: dict[str, Any]) -> PreTrainedModel:
@@ -259,13 +261,23 @@ def _load_weights(model_class: Any, source: str, config: PreTrainedConfig, loadi
             source, config=config, use_safetensors=True, output_loading_info=True, **loading, **reading(source)
         )
     except OSError as error:
-        raise ValueError(_unreachable(source)) from error
+        raise ValueError(_unreadable(source, error)) from error
+    except (SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "mismatch" not in str(error):
+            raise
+        raise ValueError(_unreadable(source, error)) from error
     if report["missing_keys"]:
         warnings.warn(f"{source} holds no {sorted(report['missing_keys'])}: these start at random", stacklevel=3)
     return transformer
 
 
-def _unreachable(source: str) -> str:
+def _unreadable(source: str, error: Exception) -> str:
+    if Path(source).exists():
+        reason = str(error).strip().splitlines()[0]
+        return (
+            f"{source} could not be read ({reason}): it must hold a config.json and a whole model.safetensors that "
+            "belong together, as save_pretrained writes them; without --config_overrides that change its shapes"
+        )
     return (
         f"{source!r} could not be read: it is no directory here, and the hub did not give it (unreachable, unknown "
         "name, or no safetensors weights). Download it on a machine with network access (hf download "

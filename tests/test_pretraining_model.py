@@ -298,3 +298,20 @@ def test_pickled_weights_are_never_read(tmp_path):
     settings = {"vocab_size": VOCAB_SIZE, "special_ids": SPECIAL_IDS, "max_seq_length": LENGTH}
     with pytest.raises(ValueError, match="safetensors"):
         build_model(model_name_or_path=str(tmp_path), **settings)
+
+
+@pytest.mark.parametrize(
+    ("damage", "overrides"), [("cut", None), ("gone", None), ("other shapes", "intermediate_size=96"), ("text", None)]
+)
+def test_weights_that_cannot_be_read_are_refused_by_directory(tmp_path, damage, overrides):
+    small_model("bert").transformer.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif damage == "gone":
+        weights.unlink()
+    elif damage == "text":
+        (tmp_path / "config.json").write_text("{")
+    settings = {"vocab_size": VOCAB_SIZE, "special_ids": SPECIAL_IDS, "max_seq_length": LENGTH}
+    with pytest.raises(ValueError, match=rf"{tmp_path} could not be read .*whole model.safetensors"):
+        build_model(model_name_or_path=str(tmp_path), config_overrides=overrides, **settings)
