@@ -26,13 +26,21 @@ def identity_of(plan: Plan) -> dict[str, Any]:
 
 
 def check_same_run(directory: Path, mine: Mapping[str, Any]) -> None:
-    """Refuse a directory that holds another run, naming what differs; changes nothing."""
+    """Refuse a directory that holds another run, naming what differs; changes nothing.
+
+    Where its run.json is gone, the newest checkpoint says of which run it is.
+    """
     path = directory / RUN_NAME
     if path.exists():
         if listed := differences(read_json(path)["identity"], mine):
             raise ValueError(f"{directory} holds another run ({listed}): use another --output_dir, or the same options")
-    elif any(directory.glob("checkpoints/step-*")):
-        raise ValueError(f"{directory} holds checkpoints but no {RUN_NAME}: use another --output_dir")
+    elif found := sorted(directory.glob("checkpoints/step-*")):
+        state = found[-1] / "state.json"
+        if not state.is_file() or check_same_origin(found[-1], read_json(state), mine):
+            raise ValueError(
+                f"{directory} has checkpoints but no {RUN_NAME}, and {found[-1].name} does not say of which run it is: "
+                "use another --output_dir"
+            )
 
 
 def condensed(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pretraining.agreement import gather_json
 from pretraining.checkpoint import MANIFEST_NAME, committed
-from pretraining.engines.deepspeed_config import load_config, resolve_config
+from pretraining.engines.deepspeed_config import has_cxx_compiler, load_config, resolve_config
 from pretraining.engines.engine import check_ranks
 from pretraining.identity import check_same_run, identity_of
 from pretraining.reporting import parse_reporters
@@ -38,7 +38,7 @@ def find_problems(plan: Plan, *more: Callable[[], object]) -> list[str]:
     """
     checks: list[Callable[[], object]] = [lambda name=name: getattr(plan, name) for name in PROPERTIES]  # type: ignore[misc]
     checks += [lambda: check_deepspeed(plan), lambda: check_data(plan), lambda: check_seed(plan)]
-    checks += [lambda: check_output_dir(plan)]
+    checks += [lambda: check_output_dir(plan), lambda: check_compiler(plan)]
     checks += [lambda: check_ranks(plan.engine, plan.ranks), lambda: check_lanes(plan)]
     checks += [lambda: check_same_run(Path(plan.options.output_dir), identity_of(plan))]
     checks += [lambda: parse_reporters(plan.options.report_to), lambda: check_resume(plan), *more]
@@ -75,6 +75,11 @@ def check_output_dir(plan: Plan) -> None:
         raise ValueError(f"--output_dir {plan.options.output_dir}: {nearest} is a file; name a directory")
     if plan.ranks.is_main and not os.access(nearest, os.W_OK | os.X_OK):
         raise ValueError(f"--output_dir {plan.options.output_dir}: {nearest} may not be written to; name another")
+
+
+def check_compiler(plan: Plan) -> None:
+    if plan.options.torch_compile and plan.device.type == "cpu" and not has_cxx_compiler():
+        raise ValueError("--torch_compile needs a C++ compiler (c++, g++) on PATH: install one, or leave it out")
 
 
 def check_seed(plan: Plan) -> None:

@@ -48,3 +48,20 @@ def test_the_checkpoint_of_another_seed_is_not_resumed_from(tmp_path, capsys):
     in_process(shards, tmp_path / "other", {"budget_tokens": 800, "seed": 1, "resume_from_checkpoint": path}, status=2)
     assert "is of another run (seed: 0 there, 1 here)" in capsys.readouterr().err
     in_process(shards, tmp_path / "same", {"budget_tokens": 800, "resume_from_checkpoint": path})
+
+
+def test_a_run_whose_record_is_gone_is_known_by_its_checkpoints(tmp_path, capsys):
+    shards, run = write_shards(tmp_path / "data"), tmp_path / "run"
+    in_process(shards, run, {"budget_tokens": 800})
+    (run / RUN_NAME).write_text("{")
+    in_process(shards, run, {"budget_tokens": 800}, status=2)
+    assert "restore it or remove it" in capsys.readouterr().err
+    (run / RUN_NAME).unlink()
+    in_process(shards, run, {"budget_tokens": 800, "seed": 1}, status=2)
+    assert "is of another run (seed: 0 there, 1 here)" in capsys.readouterr().err
+    in_process(shards, run, {"budget_tokens": 800})
+    assert json.loads((run / RUN_NAME).read_text())["identity"]["seed"] == 0
+    (run / RUN_NAME).unlink()
+    (run / "checkpoints" / checkpoints(run)[-1] / "state.json").write_text("{}")
+    in_process(shards, run, {"budget_tokens": 800}, status=2)
+    assert "does not say of which run it is" in capsys.readouterr().err

@@ -297,6 +297,12 @@ def test_what_would_end_a_run_later_is_found_in_the_plan(plan, num_ranks, option
     assert complaint in "\n".join(find_problems(plan(num_ranks=num_ranks, **options)))
 
 
+def test_compiling_without_a_compiler_is_found_in_the_plan(plan, monkeypatch):
+    assert find_problems(plan(torch_compile=True)) == []
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "--torch_compile needs a C++ compiler" in "\n".join(find_problems(plan(torch_compile=True)))
+
+
 def test_a_file_in_the_place_of_the_output_directory_is_found_in_the_plan(plan, tmp_path):
     (tmp_path / "file").touch()
     for place in ("file", "file/run"):
