@@ -7,13 +7,14 @@ sooner or later, so the error is spent over the planned looks (`gap/looks.py`).
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,16 @@ class GapWatch:
         """Why an earlier call of the same run stopped; None while it should go on."""
         path = self.run / FILE_NAME
         content = read_json(path) if path.is_file() else {}
-        return (
-            str(content["stopped"]) if content.get("condition") == self.condition and content.get("stopped") else None
-        )
+        return str(content["stopped"]) if self._is_of_this(content) and content.get("stopped") else None
+
+    @property
+    def _asked(self) -> Any:
+        """What the looks are about, as JSON gives it back."""
+        return json.loads(json.dumps({"reference": self.reference, **asdict(self.experiment)}))
+
+    def _is_of_this(self, content: Mapping[str, Any]) -> bool:
+        """Whether looks on record asked the same: other tasks, seeds or another reference are another question."""
+        return (content.get("condition"), content.get("asked")) == (self.condition, self._asked)
 
     def __call__(self, entry: Mapping[str, Any]) -> str | None:
         """Look when an annealed checkpoint was exported; the reason to stop, on the main rank, or None.
@@ -222,7 +230,7 @@ class GapWatch:
     def _write(self, look: Look, reason: str | None) -> None:
         path = self.run / FILE_NAME
         content = read_json(path) if path.is_file() else {}
-        looks = content.get("looks", []) if content.get("condition") == self.condition else []
+        looks = content.get("looks", []) if self._is_of_this(content) else []
         record = {
             "look": look.number,
             "budget_tokens": look.budget_tokens,
@@ -235,6 +243,7 @@ class GapWatch:
             {
                 "schema_version": SCHEMA_VERSION,
                 "condition": self.condition,
+                "asked": self._asked,
                 "looks": [*kept, record],
                 "stopped": reason,
             },

@@ -102,6 +102,10 @@ def test_the_run_stops_when_the_lower_end_passes_and_says_what_it_saved(monkeypa
     other = watch(tmp_path)
     other.condition = "gap_closed>=0.99"
     assert other.reached is None
+    other = watch(tmp_path)
+    assert other.reached == reason
+    other.reference = "another"  # another question, whose answer is not known yet
+    assert other.reached is None
 
 
 @pytest.mark.parametrize(
