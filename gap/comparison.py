@@ -70,7 +70,7 @@ def compare_runs(
     if len(runs) < 2:
         raise ValueError(f"{len(runs)} run: a comparison needs two or more; name their output folders")
     if len({run.name for run in runs}) < len(runs):
-        raise ValueError(f"runs {[run.name for run in runs]} share a name: rename a folder")
+        raise ValueError(f"runs {[run.name for run in runs]} share a name: name each run once")
     studies = []
     for stream, run in enumerate(runs):
         resampling = Resampling(draws=draws, seed=seed, stream=stream)

@@ -1,4 +1,4 @@
-"""Ranges of the options of `launch/gap.py`: what no cell can be trained with is refused before anything is."""
+"""Ranges of the options of `launch/gap.py` and `launch/report.py`: what can be refused is refused before any work."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ SMALLEST = {
     "price_per_hour": 0,
     "devices": 1,
     "draws": 100,
+    "seed": 0,
 }
 
 
@@ -40,6 +41,8 @@ def range_problems(values: Mapping[str, Any]) -> list[str]:
         for name, smallest in SMALLEST.items()
         if name in given and given[name] < smallest
     ]
+    if "confidence" in given and not 0 < given["confidence"] < 1:
+        found.append(f"--confidence {given['confidence']}: a share between 0 and 1, such as 0.95")
     if "dropout" in given and not 0 <= given["dropout"] < 1:
         found.append(f"--dropout {given['dropout']}: a rate is at least 0 and below 1")
     if "resolve" in given and not 0 < given["resolve"] < 1:

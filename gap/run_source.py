@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,16 @@ class RunSource:
             return RunSource(name, scores, study, commands, notes, prices, planned, resolve, made)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{study} is no study ({error}): run launch/gap.py again, it writes the file") from error
+
+
+def told_apart(runs: Sequence[RunSource]) -> list[RunSource]:
+    """The runs with names that differ, by as many folders above their own as that takes (none do: as they were)."""
+    places = [run.scores.resolve().parent.parts for run in runs]
+    for depth in range(1, max(map(len, places)) + 1):
+        names = ["/".join(place[-depth:]) for place in places]
+        if len(set(names)) == len(names):
+            return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+    return list(runs)
 
 
 def _planned(folder: Path) -> frozenset[str] | None:

@@ -23,7 +23,8 @@ class Prices:
 
     def __post_init__(self) -> None:
         if self.per_device_hour < 0 or (self.devices is not None and self.devices < 1):
-            raise ValueError(f"{self}: a price is 0 or more, devices are 1 or more")
+            price, devices = self.per_device_hour, self.devices
+            raise ValueError(f"--price_per_hour {price}: use at least 0; --devices {devices}: use at least 1")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 if __package__ in (None, ""):
@@ -22,9 +22,10 @@ if __package__ in (None, ""):
 from gap.analysis import analyse
 from gap.comparison import compare_runs
 from gap.comparison_report import write_comparison
+from gap.option_ranges import range_problems
 from gap.report import write_report
 from gap.report_text import command_text
-from gap.run_source import RunSource
+from gap.run_source import RunSource, told_apart
 from gap.series import Prices
 from pretraining.environment import read_ranks
 from pretraining.options import parse_options
@@ -45,6 +46,10 @@ class ReportOptions:
     price_per_hour: float | None = field(default=None, metadata={"help": "price of a device-hour"})
     currency: str | None = field(default=None, metadata={"help": "its currency"})
     devices: int | None = field(default=None, metadata={"help": "devices that the series was pretrained on"})
+
+    def __post_init__(self) -> None:
+        if problems := range_problems(asdict(self)):
+            raise ValueError("; ".join(problems))
 
     def prices(self, own: Prices) -> Prices:
         """A run's prices, with what was given in their place."""
@@ -79,9 +84,13 @@ def write(folders: Sequence[str], options: ReportOptions, command: Sequence[str]
     """The report of the runs in these folders; returns its path."""
     if not folders:
         raise ValueError("no run named: give one or more folders that hold scores.jsonl")
-    runs = [RunSource.of(Path(folder)) for folder in folders]
+    runs = told_apart([RunSource.of(Path(folder)) for folder in folders])
     if len(runs) > 1 and options.output_dir is None:
         raise ValueError(f"{len(runs)} runs and no --output_dir: say where their report goes")
+    if len(runs) > 1 and Path(str(options.output_dir)).resolve() in [run.scores.resolve().parent for run in runs]:
+        raise ValueError(
+            f"--output_dir {options.output_dir} is one of the runs, whose own report it holds: name another"
+        )
     analyses = [
         analyse(
             run.scores,

@@ -281,7 +281,7 @@ def test_a_cell_without_memory_is_named_with_what_to_lower(world, tmp_path, monk
     monkeypatch.setattr(worker, "run_cell", run_cell)
     with pytest.raises(
         ValueError,
-        match=r"texts, scratch, run 0, seed 0: out of memory .* --per_device_train_batch_size.*--max_seq_length.*run again",
+        match=r"texts, scratch, run 0, seed 0: out of memory .* --per_device_train_batch_size.*_length .*run again",
     ):
         work(tmp_path, say=silent)
 

@@ -37,6 +37,28 @@ def test_no_run_and_an_unknown_option_are_said(run, tmp_path, capsys):
     assert "no run named" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "wrong", [["resolve", "2"], ["draws", "5"], ["devices", "0"], ["seed", "-1"], ["confidence", "95"]]
+)
+def test_a_value_outside_its_range_is_refused_by_its_option(run, capsys, wrong):
+    with pytest.raises(SystemExit) as stop:
+        report.main([str(run), f"--{wrong[0]}", wrong[1]])
+    assert stop.value.code == 2
+    assert f"--{wrong[0]} {wrong[1]}" in capsys.readouterr().err
+    assert not (run / "report.html").exists()
+
+
+def test_folders_of_one_name_are_told_apart_and_no_run_loses_its_own_report(tmp_path, capsys):
+    folders = [str(write_study(tmp_path / name / "gap", raw=False, seed=n).parent) for n, name in enumerate("ab")]
+    more = ["--draws", "150", "--output_dir"]
+    assert report.main([*folders, *more, folders[1]]) == 2
+    assert "is one of the runs" in capsys.readouterr().err
+    assert report.main([*folders, *more, str(tmp_path / "both")]) == 0
+    assert json.loads((tmp_path / "both" / "comparison.json").read_text())["runs"] == ["a/gap", "b/gap"]
+    assert report.main([folders[0], folders[0], *more, str(tmp_path / "both")]) == 2
+    assert "each run once" in capsys.readouterr().err
+
+
 def test_under_a_launcher_one_process_writes(run, monkeypatch):
     for name, value in {"RANK": "1", "LOCAL_" + "RANK": "1", "WORLD_" + "SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
