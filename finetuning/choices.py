@@ -16,7 +16,7 @@ from finetuning.record_files import (
     read_records,
     whole_number,
 )
-from finetuning.squad import read_contexts, require_unique_ids
+from finetuning.squad import read_contexts, require_unique_ids, text_of
 
 
 @dataclass(frozen=True)
@@ -128,21 +128,21 @@ def _dialogue_questions(
     context = "\n".join(lines)
     found = []
     for number, entry in enumerate(questions, first):
-        choices = tuple(str(choice) for choice in entry["choice"])
+        choices = _texts_of(entry["choice"])
         answer = entry.get("answer") or None
         if answer is not None and answer not in choices:
             raise ValueError(f"the answer {answer!r} of question {number} is none of its choices {choices}")
         label = None if answer is None else choices.index(answer)
-        found.append(_with_context(f"{name}-{number}", context, str(entry["question"]), choices, label, choices))
+        found.append(_with_context(f"{name}-{number}", context, text_of(entry, "question"), choices, label, choices))
     return found
 
 
 def _plain(item: Mapping[str, Any]) -> ChoiceQuestion:
     """Rows of id, context, question, choices, label (an index)."""
-    choices = tuple(str(choice) for choice in item["choices"])
+    choices = _texts_of(item["choices"])
     label = item.get("label")
     index = None if label is None or label == -1 else whole_number(label, "label")
-    return _with_context(str(item["id"]), str(item["context"]), str(item["question"]), choices, index, choices)
+    return _with_context(str(item["id"]), text_of(item, "context"), text_of(item, "question"), choices, index, choices)
 
 
 def _lettered(item: Mapping[str, Any]) -> ChoiceQuestion:
@@ -173,7 +173,7 @@ def _endings(item: Mapping[str, Any], number: int) -> ChoiceQuestion:
     index = None if label in (None, "", -1, "-1") else whole_number(label, "label")
     name = str(item.get("id", item.get("", number)))
     return ChoiceQuestion(
-        name, (str(item["sent1"]),) * len(seconds), seconds, index, tuple(map(str, range(len(seconds))))
+        name, (text_of(item, "sent1"),) * len(seconds), seconds, index, tuple(map(str, range(len(seconds))))
     )
 
 
@@ -191,8 +191,18 @@ def _two_stage(item: Mapping[str, Any], contexts: Sequence[str] | None) -> Choic
     label = None if relevant is None else numbers.index(relevant)
     texts = tuple(contexts[number] for number in numbers)
     return ChoiceQuestion(
-        str(item["id"]), (str(item["question"]),) * len(texts), texts, label, tuple(map(str, numbers))
+        str(item["id"]), (text_of(item, "question"),) * len(texts), texts, label, tuple(map(str, numbers))
     )
+
+
+def _texts_of(choices: Any) -> tuple[str, ...]:
+    """A list of texts or numbers; ValueError for one text (its letters are no choices), and for null or objects."""
+    if not isinstance(choices, list):
+        raise ValueError(f"the choices are {choices!r}; a list of texts is needed")
+    for choice in choices:
+        if not isinstance(choice, (str, int, float)):
+            raise ValueError(f"the choice {choice!r} is no text")
+    return tuple(map(str, choices))
 
 
 def _with_context(

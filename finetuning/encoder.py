@@ -140,7 +140,7 @@ def _load(factory: Any, name: str, **extra: Any) -> Any:
         return factory.from_pretrained(name, local_files_only=cached_only, trust_remote_code=False, **extra)
     except OSError as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
             f"--model_name_or_path {name} is no local directory, and the hub did not give it{offline}: {reason}. "
             "Give a directory, or a hub name while the hub can be reached"

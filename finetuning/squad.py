@@ -186,21 +186,21 @@ def _questions_of(item: Mapping[str, Any], contexts: Sequence[str] | None) -> li
         return [_two_stage_question(item, contexts)]
     if "paragraphs" in item:
         return [
-            _question(entry, _text(paragraph, "context"))
+            _question(entry, text_of(paragraph, "context"))
             for paragraph in item["paragraphs"]
             for entry in paragraph["qas"]
         ]
     if "qas" in item:  # CMRC2018's own layout, one paragraph an entry
         return [
-            _question(entry, _text(item, "context_text" if "context_text" in item else "context"))
+            _question(entry, text_of(item, "context_text" if "context_text" in item else "context"))
             for entry in item["qas"]
         ]
-    return [_question(item, _text(item, "context"))]
+    return [_question(item, text_of(item, "context"))]
 
 
 def _question(entry: Mapping[str, Any], context: str) -> Question:
     name = str(entry["query_id"] if "query_id" in entry else entry["id"])
-    question = _text(entry, "query_text" if "query_text" in entry else "question")
+    question = text_of(entry, "query_text" if "query_text" in entry else "question")
     given = [] if entry.get("is_impossible") else entry.get("answers") or []
     if isinstance(given, Mapping):  # flat rows: {"text": [...], "answer_start": [...]}
         given = [
@@ -224,17 +224,18 @@ def _two_stage_question(item: Mapping[str, Any], contexts: Sequence[str] | None)
         raise ValueError(f"the relevant paragraph {relevant} is none of its paragraphs {numbers}")
     context = "" if relevant is None else contexts[relevant]
     answer = item.get("answer")
-    answers = () if answer is None else (Answer(str(answer["text"]), whole_number(answer["start"], "start")),)
-    return Question(str(item["id"]), _text(item, "question"), context, answers, stated=answer is not None)
+    answers = () if answer is None else (Answer(text_of(answer, "text"), whole_number(answer["start"], "start")),)
+    return Question(str(item["id"]), text_of(item, "question"), context, answers, stated=answer is not None)
 
 
 def _answer(answer: Any) -> Answer:
     if isinstance(answer, str):
         return Answer(answer, -1)
-    return Answer(_text(answer, "text"), whole_number(answer.get("answer_start", -1), "answer_start"))
+    return Answer(text_of(answer, "text"), whole_number(answer.get("answer_start", -1), "answer_start"))
 
 
-def _text(entry: Mapping[str, Any], name: str) -> str:
+def text_of(entry: Mapping[str, Any], name: str) -> str:
+    """The text of a field; ValueError naming the field for null, a number or anything else."""
     value = entry[name]
     if not isinstance(value, str):
         raise ValueError(f"'{name}' is {type(value).__name__} where text is expected")
