@@ -37,7 +37,9 @@ class BuildOptions:
             "nargs": "+",
         },
     )
-    output_dir: str = described("", "Directory of the shards; an interrupted build there is continued")
+    output_dir: str = described(
+        "", "Directory of the shards, also inside an --input folder; an interrupted build there is continued"
+    )
     tokenizer: str | None = described(None, "A transformers tokenizer (directory or hub name) instead of training one")
     vocab_size: int | None = described(None, f"Size of the vocabulary to train (default {DEFAULT_VOCAB_SIZE})")
     vocabulary: Literal["wordpiece", "byte_bpe"] = described("wordpiece", "Kind of vocabulary to train")

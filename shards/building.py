@@ -54,8 +54,8 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
     ValueError for unusable input, when no text is left, and for a directory that holds another build.
     """
     started = time.monotonic()
-    sources = find_sources(options.input)
     directory = Path(options.output_dir)
+    sources = find_sources(options.input, leave_out=directory)
     directory.mkdir(parents=True, exist_ok=True)
     if (directory / MANIFEST_NAME).is_file():
         return finished_build(directory, options, sources)

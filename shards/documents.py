@@ -82,7 +82,10 @@ class DocumentReader:
 
     def read_stream(self, stream: io.BufferedReader, name: str) -> Iterator[str]:
         """Documents of a decompressed stream, by the format its name and first bytes tell."""
-        kind = detect_format(name, stream.peek(HEAD_BYTES)[:HEAD_BYTES])
+        head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
+        kind = detect_format(name, head)
+        if kind in ("tar", "zip", "parquet") and not head:
+            return  # an empty file holds no text, whatever its name; `read` warns and counts
         if kind == "tar":
             yield from self.read_tar(stream, name)
         elif kind == "zip":

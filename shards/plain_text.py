@@ -105,8 +105,10 @@ def json_documents(stream: io.BufferedReader, name: str, rules: TextRules) -> It
 
 def json_text(record: object, place: str, rules: TextRules) -> str:
     """The text column of one parsed line; null is no text."""
-    if not isinstance(record, dict) or rules.text_column not in record:
-        keys = sorted(map(str, record))[:10] if isinstance(record, dict) else type(record).__name__
+    if not isinstance(record, dict):
+        raise ValueError(f"{place} is a {type(record).__name__}: give one object a line, as jq -c '.[]' does of a list")
+    if rules.text_column not in record:
+        keys = sorted(map(str, record))[:10]
         raise ValueError(f"{place} has no column {rules.text_column!r}: name one of {keys} with --text_column")
     text = record[rules.text_column]
     if text is not None and not isinstance(text, str):
@@ -145,7 +147,7 @@ def table_documents(
             header = next(rows, [rules.text_column])
             if rules.text_column not in header:
                 raise ValueError(
-                    f"{name} has no column {rules.text_column!r}: name one of {header[:20]} with --text_column, "
+                    f"{name} has no column {rules.text_column!r}: name one of {[title[:40] for title in header[:20]]} with --text_column, "
                     "or a column's number (from 0) where there is no header"
                 )
             column = header.index(rules.text_column)

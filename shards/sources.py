@@ -56,18 +56,23 @@ class Source:
     dataset: bool = False
 
 
-def find_sources(inputs: Sequence[str]) -> list[Source]:
-    """Resolve inputs to sources: in the order given, a folder or glob sorted by path.
+def find_sources(inputs: Sequence[str], leave_out: Path | None = None) -> list[Source]:
+    """Resolve inputs to sources: in the order given, a folder or glob sorted by path, without what lies in `leave_out`.
 
     Raises ValueError for an input that matches nothing.
     """
     sources: list[Source] = []
     for name in inputs:
-        found = list(resolve(name))
+        found = [source for source in resolve(name) if source.dataset or not lies_in(Path(source.path), leave_out)]
         if not found:
             raise ValueError(f"--input {name} matches no readable file: check the path and the file names")
         sources.extend(found)
     return sources
+
+
+def lies_in(path: Path, folder: Path | None) -> bool:
+    """Whether a path lies in a folder, at any depth; symbolic links are followed."""
+    return folder is not None and folder.resolve() in path.resolve().parents
 
 
 def resolve(name: str) -> Iterator[Source]:
@@ -81,6 +86,8 @@ def resolve(name: str) -> Iterator[Source]:
         yield from folder_sources(path)
     elif glob.has_magic(name):
         yield from glob_sources(name)
+    elif path.exists() or "://" in name or name.startswith("pipe:"):
+        raise ValueError(f"--input {name} is neither a file nor a folder: write what it gives to a file, and name that")
     else:
         raise ValueError(f"--input {name}: no such file or folder; for a dataset of the hub write datasets:{name}")
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -331,6 +332,20 @@ def test_an_unfinished_build_refuses_other_options_and_a_second_process(corpus, 
         build(corpus, out, tokenizer)
     held.close()
     build(corpus, out, tokenizer)
+
+
+@pytest.mark.parametrize("pattern", ["", "/*", "/**"])
+def test_shards_may_lie_in_the_folder_of_the_text(pattern, corpus, tokenizer, tmp_path, project_root):
+    folder, elsewhere = [tmp_path / "text", tmp_path / "text" / "out"], tmp_path / "elsewhere"
+    folder[0].mkdir()
+    for path in corpus:
+        shutil.copy2(path, folder[0])
+    texts = [Path(f"{folder[0]}{pattern}")]
+    build(texts, elsewhere, tokenizer)
+    killed(command(texts, folder[1], tokenizer, 1), "shard:2", project_root)
+    for _ in range(2):  # what the killed build left is no text, nor is what the finished one left
+        build(texts, folder[1], tokenizer)
+        assert contents(folder[1]) == contents(elsewhere)
 
 
 def test_a_mistake_in_the_first_attempt_can_be_corrected_in_place(corpus, tokenizer, tmp_path):

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -159,6 +160,15 @@ def test_folders_and_globs_are_read_in_the_order_of_their_paths(tmp_path):
             find_sources([str(tmp_path / missing)])
 
 
+def test_what_is_no_file_is_told_from_what_is_not_there(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    for name in (str(tmp_path / "pipe.txt"), "https://example.org/a.txt", "pipe:cat a.txt"):
+        with pytest.raises(ValueError, match="neither a file nor a folder"):
+            find_sources([name])
+    with pytest.raises(ValueError, match="write datasets:imdb"):
+        find_sources(["imdb"])
+
+
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
@@ -247,7 +257,7 @@ def test_a_lone_surrogate_in_json_is_not_text(tmp_path):
         ('{"text": "cut', "line 2 is no JSON"),
         ('{"body": "x"}', r"no column 'text': name one of \['body'\]"),
         ('{"text": 7}', "holds a int"),
-        ('["text"]', "no column 'text'"),
+        ('["text"]', r"line 2 is a list: give one object a line, as jq -c '\.\[\]' does"),
     ],
 )
 def test_unusable_json_lines_are_refused_by_file_and_line(tmp_path, line, message):
@@ -323,6 +333,15 @@ def test_a_blank_file_is_counted(tmp_path, caplog):
     assert [text.strip() for text in read(tmp_path / "blank.txt", tmp_path / "empty.txt", reader=reader)] == ["", ""]
     assert reader.changed["blank_sources"] == 2
     assert "blank.txt holds no text" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv", "parquet", "tar", "zip", "tar.gz", "parquet.zst"])
+def test_an_empty_file_is_counted_whatever_its_name(tmp_path, caplog, suffix):
+    (tmp_path / f"empty.{suffix}").write_bytes(b"")
+    reader = DocumentReader()
+    assert read(tmp_path / f"empty.{suffix}", reader=reader) == []
+    assert reader.changed["blank_sources"] == 1
+    assert f"empty.{suffix} holds no text" in caplog.text
 
 
 def test_long_plain_text_is_cut_and_nothing_is_lost(tmp_path):
