@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from finetuning.command import Prepare, Prepared, output_directory, run_recipe
+from finetuning.encoder import load_config
 from finetuning.finished import RESULTS_NAME
 from finetuning.predictions import write_csv, write_json
 from finetuning.preflight import Preflight, note_row_limit
@@ -66,6 +67,8 @@ def run_chain(options: Any, files: Mapping[str, str], first_stage: Prepare, aske
     needed = {"train", "validation"} if makes_updates(options) else {"validation"}
     if not options.context_file or not needed <= set(files):
         raise ValueError("--chain true needs two-stage data: --train_file, --validation_file and --context_file")
+    if options.qa_model_name_or_path is not None:
+        load_config(options.qa_model_name_or_path, option="--qa_model_name_or_path")  # now, not after the first stage
     directory = output_directory(options, "chain")
     first = replace(options, output_dir=str(directory / "multiple_choice"))
     choice = run_recipe(first, "multiple_choice", first_stage, asked=asked)

@@ -10,11 +10,18 @@ from finetuning.hub import hub_is_reachable, is_missing_path
 from finetuning.record_files import Record
 
 
-def read_dataset(name: str, configuration: str | None = None, *, class_names: bool = True) -> dict[str, list[Record]]:
+def read_dataset(
+    name: str,
+    configuration: str | None = None,
+    *,
+    class_names: bool = True,
+    files: str = "files with --train_file",
+) -> dict[str, list[Record]]:
     """Split -> rows. A saved directory (`save_to_disk`) is read as it is; a name comes from the cache or the hub.
 
-    With `class_names` class numbers become names, and -1, which marks a hidden label, None. Raises ValueError when
-    there is no such set, and names what to do without a network. Code that comes with a data set is never run.
+    With `class_names` class numbers become names, and -1, which marks a hidden label, None. Code that comes with a data
+    set is never run. Raises ValueError when there is no such set, and names what to do without a network: `files` is
+    how the recipe takes them.
     """
     from datasets import Dataset, DatasetDict, config, load_dataset, load_from_disk
 
@@ -32,8 +39,8 @@ def read_dataset(name: str, configuration: str | None = None, *, class_names: bo
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"--dataset_name {name}: not a saved data set, and neither cache nor hub has it ({reason}); name files "
-            "with --train_file, or save the set with save_to_disk where there is a network"
+            f"--dataset_name {name}: not a saved data set, and neither cache nor hub has it ({reason}); name {files}, "
+            "or save the set with save_to_disk where there is a network"
         ) from error
     if isinstance(found, Dataset):
         found = DatasetDict({"train": found})

@@ -67,9 +67,14 @@ def load_tokenizer(model_name_or_path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_config(model_name_or_path: str, *, dropout: float | None = None) -> PretrainedConfig:
-    """The configuration, with every dropout rate replaced by `dropout` when it is given."""
-    config = _load(AutoConfig, model_name_or_path)
+def load_config(
+    model_name_or_path: str, *, dropout: float | None = None, option: str = "--model_name_or_path"
+) -> PretrainedConfig:
+    """The configuration, with every dropout rate replaced by `dropout` when it is given.
+
+    Raises ValueError, naming the `option` that the name came from, when there is no such model.
+    """
+    config = _load(AutoConfig, model_name_or_path, option)
     if dropout is not None:
         if not 0 <= dropout < 1:
             raise ValueError(f"--dropout {dropout}: a rate lies in [0, 1)")
@@ -126,15 +131,15 @@ def _has_pooler(config: PretrainedConfig) -> bool:
     return "add_pooling_layer" in inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters
 
 
-def _load(factory: Any, name: str, **extra: Any) -> Any:
+def _load(factory: Any, name: str, option: str = "--model_name_or_path", **extra: Any) -> Any:
     """Local directories first and without the network; an unreachable hub becomes a clear message."""
     directory = Path(name).expanduser()
     if directory.is_dir():
         if not (directory / "config.json").is_file():
-            raise ValueError(f"{directory} has no config.json: name a `transformers` checkpoint directory")
+            raise ValueError(f"{option} {directory} has no config.json: name a `transformers` checkpoint directory")
         return factory.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False, **extra)
     if is_missing_path(name):
-        raise ValueError(f"--model_name_or_path {name}: no such directory")
+        raise ValueError(f"{option} {name}: no such directory; check the path")
     try:
         cached_only = not hub_is_reachable()
         return factory.from_pretrained(name, local_files_only=cached_only, trust_remote_code=False, **extra)
@@ -142,6 +147,6 @@ def _load(factory: Any, name: str, **extra: Any) -> Any:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
-            f"--model_name_or_path {name} is no local directory, and the hub did not give it{offline}: {reason}. "
+            f"{option} {name} is no local directory, and the hub did not give it{offline}: {reason}. "
             "Give a directory, or a hub name while the hub can be reached"
         ) from error

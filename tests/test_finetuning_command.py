@@ -335,6 +335,10 @@ def test_the_chain_needs_its_data_and_qa_alone_a_paragraph(tmp_path, model, caps
     files = two_stage_files(tmp_path)
     assert multiple_choice.main(arguments(model, train_file=files["train_file"], chain="true")) == 2
     assert "--chain true needs two-stage data" in capsys.readouterr().err
+    lost = arguments(model, **files, chain="true", qa_model_name_or_path="./nowhere")
+    assert multiple_choice.main(lost) == 2
+    assert "--qa_model_name_or_path ./nowhere: no such directory" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()  # refused before the first stage
     assert qa.main(arguments(model, **files)) == 2
     assert "multiple_choice.py --chain true" in capsys.readouterr().err
 

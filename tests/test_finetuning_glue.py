@@ -150,6 +150,13 @@ def test_all_is_what_a_folder_of_saved_data_sets_has(tmp_path, capsys):
     assert "| SST-2 | accuracy |" in (tmp_path / "out" / "glue.md").read_text()
 
 
+def test_a_missing_mnli_checkpoint_is_refused_before_another_task_is_trained(data, tmp_path, capsys):
+    given = ["--task_name", "sst2,rte", "--data_dir", str(data), "--output_dir", str(tmp_path / "out")]
+    assert glue.main([*given, "--mnli_checkpoint", "./nowhere"]) == 2
+    assert "--mnli_checkpoint ./nowhere: no such directory" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_mnli_is_a_start_for_three_tasks_and_only_when_asked_for(data, tmp_path):
     plain, other = write_tiny_model(tmp_path / "plain"), write_tiny_model(tmp_path / "mnli", seed=5)
     arguments = ["--task_name", "rte,sst2", "--data_dir", str(data), "--model_name_or_path", plain, *FAST]
@@ -190,6 +197,7 @@ def test_text_that_is_not_utf8_is_replaced_when_asked_for(data, tmp_path, capsys
         (["--task_name", "rte", "--data_dir", "g", "--train_file", "x"], "--task_name and --train_file"),
         (["--task_name", "stsb", "--data_dir", "g", "--label_smoothing", "0.1"], "a regression has no classes"),
         (["--task_name", "sst2", "--data_dir", "g", "--mnli_checkpoint", "m"], "--mnli_checkpoint m and --task_name"),
+        (["--task_name", "rte", "--dataset_name", "no-such/set"], "name a folder with --data_dir"),
     ],
 )
 def test_refusals(arguments, message, capsys, tmp_path, monkeypatch):
