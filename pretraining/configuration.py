@@ -11,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMaskedLM, PreTrainedConfig
 
 from pretraining.sizes import size_settings
+from shards.hub import local_files_only
 
 # Constructor arguments that ModernBERT's configuration takes but does not keep as attributes.
 _CONSTRUCTOR_ONLY = {"modernbert": {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"}}
@@ -102,10 +103,36 @@ def _check_keys(model_type: str, known: Mapping[str, Any], settings: Mapping[str
 
 
 def configuration_from(source: str) -> PreTrainedConfig:
-    """Configuration from a `config.json`, a directory that holds one, or a hub name (errors as in `reading`)."""
-    if Path(source).is_file():
-        return AutoConfig.from_pretrained(source, local_files_only=True)
-    return AutoConfig.from_pretrained(source, **reading(source))
+    """Configuration from a `config.json`, a directory that holds one, or a hub name.
+
+    Raises ValueError where there is none, and for an architecture that has no masked-language model.
+    """
+    try:
+        arguments = {"local_files_only": True} if Path(source).is_file() else reading(source)
+        config = AutoConfig.from_pretrained(source, **arguments)
+    except OSError as error:
+        raise ValueError(unreadable(source, error)) from error
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        raise ValueError(
+            f"{source} is of type {config.model_type!r}, which has no masked-language model in transformers: name an "
+            "encoder, such as BERT or ModernBERT"
+        )
+    return config
+
+
+def unreadable(source: str, error: Exception) -> str:
+    """What to say of a configuration or of weights that could not be read."""
+    if Path(source).exists():
+        reason = str(error).strip().splitlines()[0]
+        return (
+            f"{source} could not be read ({reason}): it must hold a config.json and a whole model.safetensors that "
+            "belong together, as save_pretrained writes them; without --config_overrides that change its shapes"
+        )
+    return (
+        f"{source!r} could not be read: it is no directory here, and the hub did not give it (unreachable, unknown "
+        "name, or no safetensors weights). Download it on a machine with network access (hf download "
+        f"{source}) and give the directory"
+    )
 
 
 def reading(source: str) -> dict[str, Any]:
@@ -120,7 +147,7 @@ def reading(source: str) -> dict[str, Any]:
         return {"local_files_only": True, "trust_remote_code": False}
     if path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
         raise ValueError(f"{source} does not exist: name a directory that save_pretrained wrote, or a hub name")
-    return {"trust_remote_code": False}
+    return {"local_files_only": local_files_only(source), "trust_remote_code": False}
 
 
 def fit_to_data(

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from pretraining.configuration import (
     overridden,
     parse_overrides,
     reading,
+    unreadable,
 )
 
 OBJECTIVES = ("mlm", "mlm+nsp")
@@ -183,7 +183,7 @@ def build_model(
         raise ValueError(f"{named} given: name the model once, by --model, --from_config or --model_name_or_path")
     settings = parse_overrides(config_overrides)
     data = {"vocab_size": vocab_size, "special_ids": special_ids, "max_seq_length": max_seq_length}
-    config = named_configuration(model, settings) if model else overridden(_read_configuration(named[0]), settings)
+    config = named_configuration(model, settings) if model else overridden(configuration_from(named[0]), settings)
     if model_name_or_path:
         check_fits_data(config, model_name_or_path, **data)  # type: ignore[arg-type]
     else:
@@ -247,13 +247,6 @@ def attention_for(implementation: str, config: PreTrainedConfig, *, bf16: bool) 
     return implementation
 
 
-def _read_configuration(source: str) -> PreTrainedConfig:
-    try:
-        return configuration_from(source)
-    except OSError as error:
-        raise ValueError(_unreadable(source, error)) from error
-
-
 def _load_weights(model_class: Any, source: str, config: PreTrainedConfig, loading: dict[str, Any]) -> PreTrainedModel:
     """Trained weights from safetensors only; says which of them the checkpoint does not hold."""
     try:
@@ -261,25 +254,11 @@ def _load_weights(model_class: Any, source: str, config: PreTrainedConfig, loadi
             source, config=config, use_safetensors=True, output_loading_info=True, **loading, **reading(source)
         )
     except OSError as error:
-        raise ValueError(_unreadable(source, error)) from error
+        raise ValueError(unreadable(source, error)) from error
     except (SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "mismatch" not in str(error):
             raise
-        raise ValueError(_unreadable(source, error)) from error
+        raise ValueError(unreadable(source, error)) from error
     if report["missing_keys"]:
         warnings.warn(f"{source} holds no {sorted(report['missing_keys'])}: these start at random", stacklevel=3)
     return transformer
-
-
-def _unreadable(source: str, error: Exception) -> str:
-    if Path(source).exists():
-        reason = str(error).strip().splitlines()[0]
-        return (
-            f"{source} could not be read ({reason}): it must hold a config.json and a whole model.safetensors that "
-            "belong together, as save_pretrained writes them; without --config_overrides that change its shapes"
-        )
-    return (
-        f"{source!r} could not be read: it is no directory here, and the hub did not give it (unreachable, unknown "
-        "name, or no safetensors weights). Download it on a machine with network access (hf download "
-        f"{source}) and give the directory"
-    )

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from shards.hub import local_files_only
+
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 CHARACTER_COVERAGE = 0.9999
 LARGEST_ALPHABET_SHARE = 0.75
@@ -123,7 +125,9 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, trust_remote_code=False, local_files_only=local_files_only(name)
+        )
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"--tokenizer {name} cannot be loaded ({error}): give a directory or a hub name") from error
     if not tokenizer.is_fast:

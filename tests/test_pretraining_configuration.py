@@ -82,3 +82,14 @@ def test_positions_that_begin_after_the_padding_id_are_counted_in(model_type, po
     check_fits_data(config, "there", **data, max_seq_length=32)
     with pytest.raises(ValueError, match="has 32 positions"):
         check_fits_data(config, "there", **data, max_seq_length=33)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [('{"model_type": "gpt2"}', "no masked-language model"), ("{", "could not be read")],
+)
+def test_a_file_that_is_no_encoders_configuration_is_refused_by_name(tmp_path, content, complaint):
+    (tmp_path / "config.json").write_text(content)
+    for source in (tmp_path, tmp_path / "config.json"):
+        with pytest.raises(ValueError, match=f"{source} .*{complaint}"):
+            configuration_from(str(source))
