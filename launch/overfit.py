@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pretraining.environment import Ranks, choose_device
+from pretraining.environment import Ranks, choose_device, read_ranks
 from pretraining.model import build_model
 from pretraining.options import parse_options
 from pretraining.overfitting import OverfitResult, overfit_one_batch, side_by_side
@@ -48,19 +49,24 @@ class OverfitOptions:
     def __post_init__(self) -> None:
         if min(self.max_updates, self.batch_rows) < 1:
             raise ValueError("--max_updates and --batch_rows must be at least 1")
-        if any(rate <= 0 for rate in self.learning_rate):
-            raise ValueError(f"--learning_rate {self.learning_rate}: every rate must be above 0")
+        if not all(0 < rate < math.inf for rate in self.learning_rate):
+            raise ValueError(f"--learning_rate {self.learning_rate}: every rate must be above 0 and finite")
+        for name in ("max_grad_norm", "show_sequences", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} {getattr(self, name)}: use at least 0")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, try each rate, print; 0 when one of the rates solves the batch, 1 when none does, 2 for a refusal."""
     options = parse_options(OverfitOptions, argv, description=__doc__)
     try:
+        if not read_ranks().is_main:  # under a launcher one rank is enough
+            return 0
         if options.shards is not None:
             return run(options, options.shards)
         with tempfile.TemporaryDirectory() as directory:
             return run(options, str(write_sample_shards(directory, seed=options.seed)))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -55,7 +55,20 @@ def test_refusals_are_status_2(arguments, message, sample_shards, capsys):
     assert message in printed.err
 
 
-@pytest.mark.parametrize("arguments", [("--learning_rate", "0"), ("--max_updates", "0"), ("--learning_rat", "1")])
+def test_under_a_launcher_one_rank_tries(sample_shards, capsys, monkeypatch):
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    status, printed = run(capsys, "--shards", sample_shards)
+    assert (status, printed.out) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("--learning_rate", "0"), ("--learning_rate", "1e-3", "inf"), ("--max_updates", "0")),
+        *(("--learning_rat", "1"), ("--max_grad_norm", "-1"), ("--seed", "-1")),
+    ],
+)
 def test_options_outside_their_range_are_refused(arguments):
     with pytest.raises(SystemExit) as ended:
         overfit.main(list(arguments))
