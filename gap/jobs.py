@@ -17,10 +17,14 @@ from gap.tasks import ReadingOptions
 from pretraining.files import read_json, sha256_of, write_json
 
 SCHEMA_VERSION = 1
+ROOT = Path(__file__).resolve().parents[1]
 LIST_NAME, SCORES_NAME, SEARCHES_NAME = "cells.json", "scores.jsonl", "searches.jsonl"
 MODEL_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json")
 CODE_FOLDERS = ("finetuning",)
-CODE_FILES = ("gap/cells.py", "gap/tasks.py", "gap/task_rows.py", "gap/example_scores.py")
+CODE_FILES = (
+    *("gap/cells.py", "gap/tasks.py", "gap/task_rows.py", "gap/example_scores.py"),
+    *("pretraining/optimizers.py", "pretraining/engines/engine.py", "pretraining/engines/torch_engine.py"),
+)
 PACKAGES = ("torch", "transformers", "tokenizers")
 
 
@@ -139,14 +143,17 @@ def model_digest(path: str) -> str:
     return digest.hexdigest()
 
 
+def code_files() -> list[Path]:
+    """The sources that make a score: reading, rows, recipes, the loop, its engine and its optimizer."""
+    folders = [file for folder in CODE_FOLDERS for file in sorted((ROOT / folder).glob("*.py"))]
+    return [*(ROOT / name for name in CODE_FILES), *folders]
+
+
 def code_version() -> str:
     """sha256 over the sources that make a score, and the versions of the packages under them."""
-    root = Path(__file__).resolve().parents[1]
-    files = [root / name for name in CODE_FILES]
-    files += [file for folder in CODE_FOLDERS for file in sorted((root / folder).glob("*.py"))]
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(root)}:{sha256_of(file)}\n".encode())
+    for file in code_files():
+        digest.update(f"{file.relative_to(ROOT)}:{sha256_of(file)}\n".encode())
     digest.update("".join(f"{name}=={version(name)}\n" for name in PACKAGES).encode())
     return digest.hexdigest()
 

@@ -1,5 +1,6 @@
 """Cells in one process: resumed, extended, shared by workers, and the same score wherever they are run."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -13,15 +14,18 @@ import pytest
 import torch
 from tiny_gap import tiny_jobs, write_series, write_tasks
 
+from finetuning.training import finetune
 from gap import worker
 from gap.cells import Workbench, run_cell, run_search
 from gap.executor import run_local, submit_slurm, waiting_workers, worker_command, worker_environment
-from gap.jobs import SCORES_NAME, SEARCHES_NAME, read_jobs, write_jobs
+from gap.jobs import SCORES_NAME, SEARCHES_NAME, code_files, read_jobs, write_jobs
 from gap.options import GapOptions
 from gap.plan import Controls, Grid
 from gap.scores import read_predictions, read_scores
 from gap.searches import choose, read_searches, same_arguments_notes
 from gap.worker import claim, finished, remaining, work
+from pretraining.engines.engine import EngineOptions
+from pretraining.optimizers import build_optimizer
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +73,21 @@ def test_the_fingerprint_follows_what_decides_a_cell_and_nothing_else(world):
     names = {one.fingerprint(cell) for one in others} | {jobs.fingerprint(one) for one in jobs.plan.cells}
     assert len(names) == len(others) + len(jobs.plan.cells)
     assert own in names
+
+
+def test_the_modules_that_a_cell_is_trained_with_are_part_of_the_fingerprint(world, monkeypatch):
+    jobs, used = tiny_jobs(world[0], world[1][1:2]), []
+
+    def record(recipe, model, options, *, engine):
+        used.extend([type(recipe), type(model), type(engine), type(options)])
+        raise InterruptedError
+
+    monkeypatch.setattr("gap.cells.finetune", record)
+    with pytest.raises(InterruptedError):
+        run_cell(Workbench(jobs, torch.device("cpu")), jobs.plan.cells[0], (1e-3, 1.0), Path("nowhere"))
+    files = {Path(inspect.getfile(one)) for one in (*used, finetune, build_optimizer, EngineOptions)}
+    assert len(files) > 5
+    assert files <= set(code_files())
 
 
 def test_cells_are_run_once_and_later_ones_are_added(world, tmp_path):
