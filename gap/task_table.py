@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +146,9 @@ def describe(checkpoint: Checkpoint) -> str:
     if checkpoint.epochs_factor != 1:
         words.append(f"{checkpoint.epochs_factor:g}x epochs")
     if checkpoint.label_fraction != 1:
-        words.append(f"1/{1 / checkpoint.label_fraction:g} of the labels")
+        parts = 1 / checkpoint.label_fraction
+        share = f"1/{parts:g}" if math.isclose(parts, round(parts)) else f"{checkpoint.label_fraction:g}"
+        words.append(f"{share} of the labels")
     if checkpoint.control not in (None, "scratch_longer", "fewer_labels"):
         words.append(str(checkpoint.control).replace("_", " "))
     return ", ".join(words)

@@ -14,6 +14,7 @@ from gap.analysis import analyse, analysis_json
 from gap.report import write_report
 from gap.results import Analysis, TaskResult
 from gap.series import Prices, series_costs
+from gap.task_table import Checkpoint, describe
 
 DRAWS = 600
 
@@ -229,3 +230,8 @@ def test_device_hours_count_the_devices_of_the_series(tmp_path: Path) -> None:
     analyses = [analyse(made.scores, series=given, draws=200) for given in (rows, with_devices)]
     told = [any("--devices" in note for note in one.notes) for one in analyses]
     assert told == [True, False]
+
+
+@pytest.mark.parametrize(("share", "words"), [(0.125, "1/8 of"), (1 / 3, "1/3 of"), (0.3, "0.3 of"), (0.75, "0.75 of")])
+def test_a_share_of_the_labels_is_a_fraction_where_it_is_one(share: float, words: str) -> None:
+    assert describe(Checkpoint("scratch", 0, "fewer_labels", share)) == f"scratch, {words} the labels"
