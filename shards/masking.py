@@ -42,8 +42,12 @@ class MaskOptions:
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
             raise ValueError(f"mask_rate {self.rate}: it lies between 0 and 1, as 0.15, 0.30 or 0.40")
-        if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1 + 1e-9:
-            raise ValueError(f"mask_share {self.mask_share} and random_share {self.random_share}: at most 1 together")
+        shares = (self.mask_share, self.random_share)
+        if not all(share >= 0 for share in shares) or sum(shares) > 1 + 1e-9:
+            raise ValueError(
+                f"mask_share {self.mask_share} and random_share {self.random_share}: each is 0 or more, and they are "
+                "at most 1 together, as 0.8 and 0.1"
+            )
 
 
 def read_vocabulary(tokenizer: Any) -> Vocabulary:

@@ -146,8 +146,9 @@ def table_documents(
         else:
             header = next(rows, [rules.text_column])
             if rules.text_column not in header:
+                titles = [title[:40] for title in header[:20]]  # without a header these are texts
                 raise ValueError(
-                    f"{name} has no column {rules.text_column!r}: name one of {[title[:40] for title in header[:20]]} with --text_column, "
+                    f"{name} has no column {rules.text_column!r}: name one of {titles} with --text_column, "
                     "or a column's number (from 0) where there is no header"
                 )
             column = header.index(rules.text_column)

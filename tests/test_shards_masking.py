@@ -136,9 +136,10 @@ def test_rates_outside_zero_and_one_are_refused(rate):
         MaskOptions(rate=rate)
 
 
-def test_shares_above_one_are_refused():
-    with pytest.raises(ValueError, match="at most 1 together"):
-        MaskOptions(mask_share=0.8, random_share=0.3)
+@pytest.mark.parametrize("shares", [(0.8, 0.3), (-0.1, 0.1), (0.8, -0.1), (float("nan"), 0.1)])
+def test_shares_below_zero_or_together_above_one_are_refused(shares):
+    with pytest.raises(ValueError, match="each is 0 or more, and they are at most 1 together"):
+        MaskOptions(mask_share=shares[0], random_share=shares[1])
 
 
 def byte_level(text):
