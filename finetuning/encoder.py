@@ -25,7 +25,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.transformer = transformer
         self.config: PretrainedConfig = transformer.config
-        self.takes_token_types = "token_type_ids" in inspect.signature(transformer.forward).parameters
+        takes = "token_type_ids" in inspect.signature(transformer.forward).parameters
+        # RoBERTa and DeBERTa know one type or none, whatever a tokenizer of pairs gives.
+        self.takes_token_types = takes and getattr(self.config, "type_vocab_size", 2) > 1
 
     @property
     def hidden_size(self) -> int:
@@ -89,19 +91,26 @@ def load_encoder(
 ) -> Encoder:
     """Load weights (safetensors only, fp32), or draw random ones of the same shape from `seed`.
 
-    Raises ValueError when the name is neither a directory nor to be had from the hub.
+    Raises ValueError when the name is neither a directory nor to be had from the hub, and for an encoder-decoder.
     """
     config = load_config(model_name_or_path, dropout=dropout)
-    extra: dict[str, Any] = {"add_pooling_layer": False} if _has_pooler(config) else {}
+    if config.is_encoder_decoder or type(config) not in AutoModel._model_mapping:
+        raise ValueError(
+            f"--model_name_or_path {model_name_or_path}: {config.model_type} is no encoder alone; use one, such as "
+            "BERT, RoBERTa, DeBERTa or ModernBERT"
+        )
+    family = AutoModel._model_mapping[type(config)]
+    extra: dict[str, Any] = {"attn_implementation": "sdpa" if getattr(family, "_supports_sdpa", False) else "eager"}
+    if "add_pooling_layer" in inspect.signature(family.__init__).parameters:
+        extra["add_pooling_layer"] = False
     torch.manual_seed(seed)
     if from_scratch:
-        transformer = AutoModel.from_config(config, attn_implementation="sdpa", **extra)
+        transformer = AutoModel.from_config(config, **extra)
     else:
         transformer = _load(
             AutoModel,
             model_name_or_path,
             config=config,
-            attn_implementation="sdpa",
             use_safetensors=True,
             dtype=torch.float32,
             **extra,
@@ -125,10 +134,6 @@ def default_model(run: Path = DEFAULT_RUN) -> str:
         raise ValueError(f"{series} lists no checkpoint yet: let `python launch/pretrain.py` go on, or name a model")
     newest = max(rows, key=lambda row: (row["budget_tokens"], row["kind"] == "annealed"))
     return str(run / newest["path"])
-
-
-def _has_pooler(config: PretrainedConfig) -> bool:
-    return "add_pooling_layer" in inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters
 
 
 def _load(factory: Any, name: str, option: str = "--model_name_or_path", **extra: Any) -> Any:

@@ -11,6 +11,18 @@ from transformers import PreTrainedTokenizerBase
 
 PAD_MULTIPLE = 8
 CONTENT_BATCH = 1000
+# Their positions count from the padding id, which takes two of those that the configuration names.
+OFFSET_FAMILIES = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "roberta-prelayernorm",
+    "camembert",
+    "longformer",
+    "mpnet",
+    "data2vec-text",
+    "xmod",
+)
 
 
 @dataclass(frozen=True)
@@ -110,8 +122,8 @@ def row_limit(max_seq_length: int, config: object) -> int:
     positions = getattr(config, "max_position_embeddings", None)
     if max_seq_length < 8:
         raise ValueError(f"--max_seq_length {max_seq_length}: rows need at least 8 tokens")
-    if positions is None:
+    if positions is None or positions < 0:  # XLNet says -1 for no limit
         return max_seq_length
-    if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert"):
-        positions -= 2  # their positions count from the padding id
+    if getattr(config, "model_type", "") in OFFSET_FAMILIES:
+        positions -= 2
     return min(max_seq_length, int(positions))

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file
 from tiny_encoder import FAMILIES, save_tiny_model, tiny_encoder, tiny_tokenizer
 from tiny_questions import WORDS, tiny_questions
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, DebertaV2Config, MPNetConfig, RobertaConfig, T5Config
 
 from finetuning import hub
 from finetuning.dataset_records import read_dataset
 from finetuning.encoder import default_model, load_config, load_encoder, load_tokenizer
-from finetuning.pair_template import padded_rows
+from finetuning.pair_template import padded_rows, row_limit
 from finetuning.qa_recipe import QARecipe, QASettings
 from finetuning.saved_model import load_head, save_model
 from finetuning.windows import Windows
@@ -44,6 +44,39 @@ def test_padding_changes_no_hidden_state(family):
         for i, row in enumerate(rows):
             alone = encoder(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.long))
             assert torch.allclose(together[i, : len(row)], alone[0], atol=1e-5)
+
+
+SHAPE = {
+    "vocab_size": 30,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "pad_token_id": 0,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DebertaV2Config(**SHAPE, relative_attention=True, pos_att_type=["p2c", "c2p"], type_vocab_size=0),
+        MPNetConfig(**SHAPE, max_position_embeddings=34),
+        RobertaConfig(**SHAPE, max_position_embeddings=34, type_vocab_size=1),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_families_without_fused_attention_or_without_token_types_are_read(tmp_path, config):
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    row, types = torch.full((1, row_limit(384, config)), 7), torch.ones(1, row_limit(384, config), dtype=torch.long)
+    for scratch in (False, True):
+        encoder = load_encoder(str(tmp_path), from_scratch=scratch)
+        assert encoder(row, torch.ones_like(row), types).shape == (*row.shape, 16)
+
+
+def test_an_encoder_decoder_is_refused(tmp_path):
+    T5Config(vocab_size=30, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="t5 is no encoder alone"):
+        load_encoder(str(tmp_path))
 
 
 def test_dropout_replaces_every_rate(tmp_path):
