@@ -156,6 +156,9 @@ class PretrainingOptions:
             found.append("--max_seq_length and --length_schedule both say how long sequences are: give one")
         if self.max_seq_length is not None and self.max_seq_length < 1:
             found.append(f"--max_seq_length {self.max_seq_length}: a sequence has at least 4 tokens")
+        shares = self.mask_token_rate, self.random_token_rate
+        if min(shares) < 0 or sum(shares) > 1:
+            found.append("--mask_token_rate {} and --random_token_rate {}: from 0, at most 1 together".format(*shares))
         if self.hybrid_shard_size and self.fsdp != "hybrid_shard":
             found.append(f"--hybrid_shard_size {self.hybrid_shard_size} belongs to --fsdp hybrid_shard: give both")
         if not 0 <= self.warmup_fraction <= 0.1:

@@ -49,6 +49,7 @@ def test_everything_wrong_is_said_at_once():
         {"save_total_limit": 0},
         {"hybrid_shard_size": 2},
         {"max_seq_length": 0},
+        {"mask_token_rate": 0.9, "random_token_rate": 0.5},
     ],
 )
 def test_contradictions_are_refused(given):
