@@ -78,3 +78,18 @@ def test_a_port_in_use_is_named_with_another_that_is_free(monkeypatch):
 def test_a_free_port_can_be_bound():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", free_port()))
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [("cpu", ("gloo", None)), ("cuda:1", ("cpu:gloo,cuda:nccl", torch.device("cuda", 1)))],
+)
+def test_decisions_go_over_the_cpu_and_tensors_over_the_gpu(monkeypatch, device, expected):
+    asked = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **more: asked.append((backend, more)))
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    init_process_group(Ranks(1, 1, 2, 2), torch.device(device))
+    [(backend, more)] = asked
+    assert (backend, more["device_id"]) == expected
+    assert (more["rank"], more["world_size"]) == (1, 2)
