@@ -110,7 +110,10 @@ def uses_bf16(choice: str) -> bool:
     """auto: where the GPU has it; ValueError for anything but auto, true, false."""
     if choice not in ("auto", "true", "false"):
         raise ValueError(f"--bf16 {choice}: use auto, true or false")
-    return choice == "true" or (choice == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+    if choice != "auto":
+        return choice == "true"
+    # Older GPUs (V100, T4) only emulate it, slower than fp32.
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _open_run(
