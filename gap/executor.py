@@ -120,7 +120,8 @@ def submit_slurm(directory: Path, slurm: Slurm, *, executor: Any = None) -> list
     """Submit an array job whose tasks are workers on the same list; returns the ids of its tasks.
 
     `submitit` stores what it runs; here that is a command line, so that the list, and nothing else, decides what is
-    run. `executor` replaces submitit's own (its local and debug executors have the same methods).
+    run. `executor` replaces submitit's own (its local and debug executors have the same methods). ValueError without
+    submitit or SLURM.
     """
     try:
         import submitit
@@ -131,7 +132,12 @@ def submit_slurm(directory: Path, slurm: Slurm, *, executor: Any = None) -> list
     if not left:
         return []
     if executor is None:
-        executor = submitit.AutoExecutor(folder=str(directory / "slurm"), cluster="slurm")
+        try:
+            executor = submitit.AutoExecutor(folder=str(directory / "slurm"), cluster="slurm")
+        except RuntimeError as error:
+            raise ValueError(
+                f"--executor slurm: {error} Submit from a machine that has sbatch, or use --executor local"
+            ) from error
         executor.update_parameters(
             name="gap",
             timeout_min=slurm.minutes,

@@ -209,6 +209,13 @@ REAL_SERIES: dict[str, Any] = {
 }
 
 
+OF_A_LOOK = (  # options of this command that `launch/pretrain.py --until` takes in --finetuning
+    *("learning_rates", "num_train_epochs", "max_seq_length", "doc_stride", "max_answer_length", "global_batch_rows"),
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "freeze_embeddings", "pooling", "dropout", "bf16"),
+    *("max_train_samples", "max_eval_samples", "data_dir", "on_overlap", "contamination", "draws"),
+)
+
+
 def with_defaults(options: GapOptions) -> GapOptions:
     """Fill what was not given; controls of the small world only where its own tasks are run."""
     defaults = REAL_SERIES if options.series is not None else SMALL_WORLD_FULL if options.full else SMALL_WORLD
@@ -242,11 +249,21 @@ def make_watch(
 ) -> GapWatch:
     """What `launch/pretrain.py --until` calls after each export; `more` are options of this command as text.
 
-    Raises ValueError for a condition that is none, without a reference, and for real shards without tasks.
+    Raises ValueError for a condition that is none, without a reference, for real shards without tasks, and for options
+    that a look has no use for.
     """
     if tasks is None and not on_small_world:
         raise ValueError("--until needs --tasks, such as qa:FOLDER,glue:sst2")
-    given = parse_options(GapOptions, shlex.split(more))
+    given, default = parse_options(GapOptions, shlex.split(more)), GapOptions()
+    unused = [
+        name for name in asdict(given) if name not in OF_A_LOOK and getattr(given, name) != getattr(default, name)
+    ]
+    if unused:
+        raise ValueError(
+            f"--finetuning {more!r}: --until makes no use of --{', --'.join(unused)}; it takes "
+            f"--{', --'.join(OF_A_LOOK)}, and --tasks, --reference and --finetuning_seeds beside it"
+        )
     own = replace(given, series=None if on_small_world else str(run), tasks=tasks, finetuning_seeds=finetuning_seeds)
     experiment = with_defaults(own).experiment()
-    return GapWatch(run, until, experiment, reference, budgets, ranks, shards, own.draws, hang_timeout_seconds)
+    searched = shards if own.contamination else None
+    return GapWatch(run, until, experiment, reference, budgets, ranks, searched, own.draws, hang_timeout_seconds)

@@ -6,11 +6,13 @@ import pytest
 from test_launch_gap import arguments
 from tiny_gap import tiny_experiment, tiny_jobs, write_series, write_tasks
 
+from gap.executor import Slurm, submit_slurm
 from gap.jobs import CellOptions, read_jobs, write_jobs
-from gap.options import GapOptions, numbers
+from gap.options import GapOptions, make_watch, numbers
 from gap.precision import settled_bf16
 from gap.until import GapWatch
 from launch import gap
+from pretraining.environment import Ranks
 
 
 @pytest.mark.parametrize(
@@ -97,3 +99,28 @@ def test_a_search_with_nothing_to_hold_out_is_refused_with_the_plan(tmp_path, ca
     assert gap.main(argv) == 2
     assert "one learning rate only" in capsys.readouterr().err
     assert gap.main([*argv, "--learning_rates", "1e-3"]) == 0
+
+
+def test_a_look_takes_no_option_that_it_has_no_use_for(tmp_path):
+    values = {
+        "tasks": None, "reference": "ref", "finetuning_seeds": 3, "on_small_world": True, "run": tmp_path,
+        "shards": "shards", "budgets": [1.0], "ranks": Ranks(),
+    }  # fmt: skip
+    watch = make_watch("gap_closed>=0.5", more="--num_train_epochs 2 --contamination false", **values)
+    assert (watch.experiment.grid.epochs, watch.shards) == ((2.0,), None)
+    for more in ("--reference other", "--kinds raw --pooling max", "--dry_run true"):
+        with pytest.raises(ValueError, match=f"no use of {more.split()[0]};.*--learning_rates"):
+            make_watch("gap_closed>=0.5", more=more, **values)
+
+
+def test_an_array_job_without_slurm_is_refused_with_what_to_do(tmp_path, monkeypatch):
+    submitit = pytest.importorskip("submitit")
+
+    def missing(**_):
+        raise RuntimeError("no srun.")
+
+    jobs = tiny_jobs(write_series(tmp_path / "run"), write_tasks(tmp_path / "tasks")[1:2])
+    write_jobs(tmp_path, jobs)
+    monkeypatch.setattr(submitit, "AutoExecutor", missing)
+    with pytest.raises(ValueError, match=r"no srun\..*--executor local"):
+        submit_slurm(tmp_path, Slurm())
