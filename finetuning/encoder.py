@@ -99,9 +99,8 @@ def load_encoder(
             f"--model_name_or_path {model_name_or_path}: {config.model_type} is no encoder alone; use one, such as "
             "BERT, RoBERTa, DeBERTa or ModernBERT"
         )
-    family = AutoModel._model_mapping[type(config)]
-    extra: dict[str, Any] = {"attn_implementation": "sdpa" if getattr(family, "_supports_sdpa", False) else "eager"}
-    if "add_pooling_layer" in inspect.signature(family.__init__).parameters:
+    extra: dict[str, Any] = {"attn_implementation": attention_of(config)}
+    if "add_pooling_layer" in inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters:
         extra["add_pooling_layer"] = False
     torch.manual_seed(seed)
     if from_scratch:
@@ -116,6 +115,11 @@ def load_encoder(
             **extra,
         )
     return Encoder(transformer.float())
+
+
+def attention_of(config: PretrainedConfig) -> str:
+    """torch's fused attention where the family has it, else the family's own."""
+    return "sdpa" if getattr(AutoModel._model_mapping[type(config)], "_supports_sdpa", False) else "eager"
 
 
 def default_model(run: Path = DEFAULT_RUN) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModel, PretrainedConfig
 
+from finetuning.encoder import attention_of
 from finetuning.training import uses_bf16
 from gap.jobs import CellOptions, JobList
 from gap.plan import PlannedCell, Search, Source
@@ -63,7 +64,7 @@ def work_of(data: TaskData, options: CellOptions) -> Work:
 
 def time_rows(config: PretrainedConfig, tokens: int, options: CellOptions, device: torch.device) -> Speed:
     """Time a few updates of random rows with random weights on this device."""
-    model = AutoModel.from_config(config, attn_implementation="sdpa").to(device)
+    model = AutoModel.from_config(config, attn_implementation=attention_of(config)).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
 
     def seconds(rows: int, *, train: bool) -> float:

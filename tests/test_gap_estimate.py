@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from tiny_gap import WORDS, tiny_jobs, write_series, write_tasks
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, DebertaV2Config
 
 from gap import experiment
 from gap.estimate import Speed, time_rows, work_of
@@ -108,3 +108,7 @@ def test_a_row_of_a_larger_model_takes_longer(world):
     assert large.train > 2 * small.train
     assert large.evaluate > 2 * small.evaluate
     assert large.train > large.evaluate
+    other = DebertaV2Config(
+        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    assert time_rows(other, 8, jobs.options, torch.device("cpu")).train > 0  # a family without fused attention
