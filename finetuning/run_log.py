@@ -103,8 +103,9 @@ def drop_lines_after(journal: Path, updates: int, closed: int) -> None:
 
 
 def read_journal(journal: Path) -> list[dict[str, Any]]:
-    """All lines of a journal; those of updates have "loss", those of validations "eval_..."."""
-    return [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines() if line.strip()]
+    """Whole lines of a journal, without the one that a kill tore; updates have "loss", validations "eval_..."."""
+    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
 
 
 def epoch_line(epoch: float, training: Mapping[str, float], validation: Mapping[str, float]) -> str:

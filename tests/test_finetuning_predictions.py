@@ -100,6 +100,7 @@ def test_a_resumed_journal_forgets_what_will_be_done_again(tmp_path):
     log.close()
     with (tmp_path / "journal.jsonl").open("a") as file:
         file.write('{"update": 4, "lo')  # torn by a kill
+    assert [line["update"] for line in read_journal(tmp_path / "journal.jsonl")] == [1, 2, 3]
     again = RunLog(tmp_path, is_main=True, total_updates=4, updates=2)
     again.update(3, {"loss": float("nan")})
     again.close()
