@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AutoModelForMaskedLM, BertForPreTraining, PreTrainedConfig
 
-from pretraining.configuration import overridden
+from pretraining.configuration import rederived
 from pretraining.model import PretrainingModel
 
 _TRACED_ATTENTION = "shapes_of_fused_attention"
@@ -63,7 +63,7 @@ def activations(
     layers = config.num_hidden_layers
     name = config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
     if gradient_checkpointing and layers > 1 and name in config.to_dict():  # Funnel's layers come in blocks
-        with_one_layer = _saved_bytes(overridden(config, {name: 1}), batch, dtype, next_sentence)
+        with_one_layer = _saved_bytes(rederived(config, {name: 1}), batch, dtype, next_sentence)
         per_layer = (saved - with_one_layer) // (layers - 1)
         inputs = layers * num_sequences * sequence_length * config.hidden_size * dtype.itemsize
         saved = saved - (layers - 1) * per_layer + inputs

@@ -1,5 +1,6 @@
 """The `transformers` configuration of the model to train: named size, file or checkpoint, plus overrides."""
 
+import copy
 import difflib
 import json
 from collections.abc import Callable, Mapping
@@ -64,14 +65,19 @@ def named_configuration(name: str, settings: Mapping[str, Any]) -> PreTrainedCon
 
 
 def overridden(config: PreTrainedConfig, settings: Mapping[str, Any]) -> PreTrainedConfig:
-    """The same configuration with `settings` on top, built anew so that what depends on them is derived again."""
+    """The same configuration with the user's `settings` on top; ValueError where no model can be built with them."""
     if not settings:
         return config
+    _check_keys(config.model_type, config.to_dict(), settings)
+    return _built(lambda: rederived(config, settings), settings)
+
+
+def rederived(config: PreTrainedConfig, settings: Mapping[str, Any]) -> PreTrainedConfig:
+    """The same configuration with `settings` on top, built anew so that what depends on them is derived again."""
     values = config.to_dict()
-    _check_keys(config.model_type, values, settings)
     if "num_hidden_layers" in settings and "layer_types" not in settings:
         values.pop("layer_types", None)
-    return _built(lambda: type(config).from_dict({**values, **settings}), settings)
+    return type(config).from_dict({**values, **settings})
 
 
 def _built(make: Callable[[], PreTrainedConfig], settings: Mapping[str, Any]) -> PreTrainedConfig:
@@ -79,8 +85,10 @@ def _built(make: Callable[[], PreTrainedConfig], settings: Mapping[str, Any]) ->
     try:
         config = make()
         if settings and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+            probe = copy.deepcopy(config)
+            probe.vocab_size, probe.pad_token_id = 8, 0  # the data sets them: see `fit_to_data`
             with torch.device("meta"):
-                AutoModelForMaskedLM.from_config(config)
+                AutoModelForMaskedLM.from_config(probe)
     except (StrictDataclassError, ValueError, KeyError, TypeError, RuntimeError) as error:
         if not settings:
             raise

@@ -52,6 +52,12 @@ def test_overrides_that_no_model_can_have_are_refused_in_words(settings, given):
         named_configuration("modernbert-tiny", settings) if start is None else overridden(start, settings)
 
 
+def test_what_the_data_sets_may_be_anything_before():
+    config = AutoConfig.for_model("modernbert", vocab_size=100)  # its padding id is 50283
+    assert overridden(config, {"num_hidden_layers": 4}).num_hidden_layers == 4
+    assert named_configuration("modernbert-tiny", {"vocab_size": 10}).vocab_size == 10
+
+
 def test_what_depends_on_an_override_is_derived_again():
     config = overridden(named_configuration("modernbert-tiny", {}), {"num_hidden_layers": 7})
     assert len(config.layer_types) == 7
