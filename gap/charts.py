@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gap.interval import Estimate
-from gap.results import CheckpointResult, CurveResult, Dot, MacroAverage, TaskResult
-from gap.sentence import percent_text, tokens_text
+from gap.results import CheckpointResult, CurveResult, MacroAverage, TaskResult
+from gap.sentence import cell_text, checkpoint_text, tokens_text
 from gap.series import UNITS, convert_tokens
 
 Figure = dict[str, Any]
@@ -21,6 +21,7 @@ STYLES = {  # readable without colour: every role has its own marker and dash
     "reference": {"symbol": "star", "dash": "dashdot"},
     "other": {"symbol": "cross", "dash": "longdash"},
 }
+LEFT_OF_BUDGETS = 0.8  # times the smallest budget: where budget 0, which no log axis has, shows its seeds
 PERCENT = ".2~%"  # d3-format: 78.5 % where a narrow axis needs it, 78 % elsewhere
 LABELS = {
     "tokens": "pretraining tokens",
@@ -163,11 +164,13 @@ def _band(points: Sequence[CheckpointResult], kind: str, estimates: Sequence[Est
     ]
 
 
-def _seed_dots(points: Sequence[CheckpointResult], kind: str) -> Figure:
-    """Every cell; a failed run is a cross."""
+def _seed_dots(
+    points: Sequence[CheckpointResult], kind: str, places: dict[str, list[float | None]] | None = None
+) -> Figure:
+    """Every cell, at its budget or the places given; a failed run is a cross."""
     pairs = [(one, dot) for one in points for dot in one.dots]
     return _trace(
-        _places([one for one, _ in pairs]),
+        _places([one for one, _ in pairs]) if places is None else places,
         [dot.score for _, dot in pairs],
         mode="markers",
         name=f"{kind}: each seed",
@@ -184,12 +187,15 @@ def _seed_dots(points: Sequence[CheckpointResult], kind: str) -> Figure:
 
 
 def _level(task: TaskResult, one: CheckpointResult, role: str) -> list[Figure]:
-    """A checkpoint without a budget axis as a level across the chart."""
+    """A checkpoint without a place on the budget axis: a level across the chart, its seeds left of all budgets."""
     points = budget_points(task, "annealed") or budget_points(task, "raw")
     if not points:
         return []
     ends = _places([points[0], points[-1]])
+    left = {unit: None if first is None else LEFT_OF_BUDGETS * first for unit, (first, _) in ends.items()}
+    ends = {unit: [left[unit], last] for unit, (_, last) in ends.items()}
     return [
+        _seed_dots([one], role, {unit: [place] * len(one.dots) for unit, place in left.items()}),
         _trace(
             ends,
             [one.score.value] * 2,
@@ -199,7 +205,7 @@ def _level(task: TaskResult, one: CheckpointResult, role: str) -> list[Figure]:
             hoverinfo="text",
             line={"dash": STYLES[role]["dash"], "color": f"role:{role}", "width": 2},
             marker={"symbol": STYLES[role]["symbol"], "size": 8, "color": f"role:{role}"},
-        )
+        ),
     ]
 
 
@@ -249,21 +255,6 @@ def _crossings(task: TaskResult, curve: CurveResult) -> list[Figure]:
 
 def _converted(costs: Sequence[Any], kind: str, tokens: Sequence[float | None]) -> dict[str, list[float | None]]:
     return {unit: [convert_tokens(costs, kind, token, unit) for token in tokens] for unit in UNITS}
-
-
-def checkpoint_text(one: CheckpointResult, estimate: Estimate) -> str:
-    failed = f"<br>{one.failed_runs} of {one.runs} runs failed" if one.failed_runs else ""
-    return f"<b>{one.name}</b><br>{percent_text(estimate)}<br>{one.layout} seeds{failed}"
-
-
-def cell_text(one: CheckpointResult, dot: Dot) -> str:
-    """One cell in words: what the hover shows."""
-    rate = "" if dot.learning_rate is None else f"<br>learning rate {dot.learning_rate:g}"
-    return (
-        f"<b>{one.name}</b><br>score {100 * dot.score:.2f} % ({dot.status.replace('_', ' ')})"
-        f"<br>pretraining seed {dot.pretraining_seed}, fine-tuning seed {dot.finetuning_seed}"
-        f"{rate}<br>{dot.seconds:.0f} s<br>cell {dot.fingerprint[:12]}"
-    )
 
 
 def base_layout(title: str, *, percent: bool) -> Figure:

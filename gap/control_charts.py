@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gap.charts import STYLES, Figure, base_layout, checkpoint_text
+from gap.charts import STYLES, Figure, base_layout
 from gap.interval import Estimate
 from gap.results import TaskResult
-from gap.sentence import tokens_text
+from gap.sentence import checkpoint_text, tokens_text
 
 
 def label_chart(task: TaskResult) -> Figure | None:

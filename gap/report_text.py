@@ -125,7 +125,7 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Mapping[str, str]
             "Tokens to a share of the gap", table=crossing_table(task, analysis.currency, priced=analysis.priced)
         )
     if "score" in charts:
-        yield Part("Score, every seed a dot (failed runs are crosses)", chart=charts["score"])
+        yield Part("Score, every seed a dot (failed runs are crosses; scratch and reference stand left of all budgets)", chart=charts["score"])
 
 
 def _control_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from gap.interval import Estimate
-from gap.results import CheckpointResult, Crossing, CurveResult
+from gap.results import CheckpointResult, Crossing, CurveResult, Dot
 
 
 def tokens_text(tokens: float) -> str:
@@ -56,6 +56,22 @@ def interval_text(crossing: Crossing) -> str:
     low = "at or below the smallest budget" if crossing.low_open else _end(crossing.low)
     high = "not reached" if crossing.high_open else _end(crossing.high)
     return f"[{low}, {high}]"
+
+
+def checkpoint_text(one: CheckpointResult, estimate: Estimate) -> str:
+    """A checkpoint with its mean in words: what the hover shows, lines apart by <br>."""
+    failed = f"<br>{one.failed_runs} of {one.runs} runs failed" if one.failed_runs else ""
+    return f"<b>{one.name}</b><br>{percent_text(estimate)}<br>{one.layout} seeds{failed}"
+
+
+def cell_text(one: CheckpointResult, dot: Dot) -> str:
+    """One cell in words: what the hover shows."""
+    rate = "" if dot.learning_rate is None else f"<br>learning rate {dot.learning_rate:g}"
+    return (
+        f"<b>{one.name}</b><br>score {100 * dot.score:.2f} % ({dot.status.replace('_', ' ')})"
+        f"<br>pretraining seed {dot.pretraining_seed}, fine-tuning seed {dot.finetuning_seed}"
+        f"{rate}<br>{dot.seconds:.0f} s<br>cell {dot.fingerprint[:12]}"
+    )
 
 
 def answer_text(

@@ -80,6 +80,18 @@ def test_both_scratch_baselines_are_drawn_each_with_a_dash_of_its_own(tmp_path: 
     assert [path.suffix for path in draw_chart(chart, tmp_path / "score")] == [".png", ".svg"]
 
 
+def test_the_seeds_of_scratch_and_of_an_outside_reference_are_dots_too(tmp_path: Path) -> None:
+    task = analyse(with_outside_reference(tmp_path).scores, draws=DRAWS).tasks[0]
+    chart = score_chart(task)
+    assert chart is not None
+    dots = {trace["name"]: trace for trace in chart["data"] if "each seed" in trace["name"]}
+    smallest = min(one.budget_tokens for one in task.checkpoints if one.budget_tokens)
+    for role in ("scratch", "reference", "other"):
+        assert len(dots[f"{role}: each seed"]["y"]) >= 3
+        assert max(dots[f"{role}: each seed"]["x"]) < smallest
+        assert "cell " in dots[f"{role}: each seed"]["text"][0]
+
+
 def test_five_runs_are_told_apart_on_paper_too(tmp_path: Path) -> None:
     (task,) = (one for one in analyse(write_study(tmp_path, raw=False), draws=DRAWS).tasks if one.task == "qa")
     chart = run_chart([(f"run {number}", task) for number in range(5)])
