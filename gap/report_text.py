@@ -125,7 +125,8 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Mapping[str, str]
             "Tokens to a share of the gap", table=crossing_table(task, analysis.currency, priced=analysis.priced)
         )
     if "score" in charts:
-        yield Part("Score, every seed a dot (failed runs are crosses; scratch and reference stand left of all budgets)", chart=charts["score"])
+        told = "Seeds of scratch, and of a reference from outside, stand left of the smallest budget."
+        yield Part("Score, every seed a dot (failed runs are crosses)", told, chart=charts["score"])
 
 
 def _control_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part]:
