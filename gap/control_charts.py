@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gap.charts import STYLES, Figure, base_layout
 from gap.interval import Estimate
+from gap.labels import share_text
 from gap.results import TaskResult
 from gap.sentence import checkpoint_text, tokens_text
 
@@ -48,7 +49,7 @@ def label_chart(task: TaskResult) -> Figure | None:
         **layout["xaxis"],
         "title": {"text": "share of the labelled examples"},
         "tickvals": shares,
-        "ticktext": [f"1/{1 / share:g}" if share < 1 else "all" for share in shares],
+        "ticktext": [share_text(share) if share < 1 else "all" for share in shares],
     }
     return {"data": traces, "layout": layout}
 

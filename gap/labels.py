@@ -7,6 +7,7 @@ never beyond the labels there are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from gap.curve import MonotoneCurve
@@ -20,3 +21,9 @@ def effective_labels(label_counts: Sequence[float], scratch_scores: Floats, pret
     +inf: not with all of them.
     """
     return MonotoneCurve.fit(label_counts, scratch_scores).crossing(pretrained_scores)
+
+
+def share_text(share: float) -> str:
+    """A share of the labels in words: `1/8` for 0.125, `0.3` for what is no such fraction."""
+    parts = 1 / share
+    return f"1/{parts:g}" if math.isclose(parts, round(parts)) else f"{share:g}"

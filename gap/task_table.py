@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from gap.bootstrap import Draws, Resampling, resample
 from gap.contamination import not_searched, read_contaminated
 from gap.examples import ExampleTable, tabulate_examples
+from gap.labels import share_text
 from gap.scores import Cell, read_predictions
 from gap.variance import Floats, SeedGrid
 
@@ -146,9 +146,7 @@ def describe(checkpoint: Checkpoint) -> str:
     if checkpoint.epochs_factor != 1:
         words.append(f"{checkpoint.epochs_factor:g}x epochs")
     if checkpoint.label_fraction != 1:
-        parts = 1 / checkpoint.label_fraction
-        share = f"1/{parts:g}" if math.isclose(parts, round(parts)) else f"{checkpoint.label_fraction:g}"
-        words.append(f"{share} of the labels")
+        words.append(f"{share_text(checkpoint.label_fraction)} of the labels")
     if checkpoint.control not in (None, "scratch_longer", "fewer_labels"):
         words.append(str(checkpoint.control).replace("_", " "))
     return ", ".join(words)
