@@ -40,11 +40,15 @@ class TaskStudy:
         return estimate(statistic, self.draws, confidence=self.confidence, bounds=bounds)
 
     def score(self, column: int) -> Estimate:
-        lowest = -1.0 if self.table.metric in ("matthews", "pearson", "spearman") else 0.0
-        return self.estimate(lambda scores: scores[:, column], [column], (lowest, 1.0))
+        return self.estimate(lambda scores: scores[:, column], [column], (self._lowest, 1.0))
+
+    @property
+    def _lowest(self) -> float:
+        return -1.0 if self.table.metric in ("matthews", "pearson", "spearman") else 0.0
 
     def difference(self, column: int, other: int) -> Estimate:
-        return self.estimate(lambda scores: scores[:, column] - scores[:, other], [column, other])
+        widest = 1.0 - self._lowest
+        return self.estimate(lambda scores: scores[:, column] - scores[:, other], [column, other], (-widest, widest))
 
     @property
     def resolved(self) -> bool:

@@ -13,6 +13,7 @@ from simulated_scores import BUDGETS, SimulatedStudy, expected_score, series_row
 from gap.analysis import analyse, analysis_json
 from gap.report import write_report
 from gap.results import Analysis, TaskResult
+from gap.scores import Cell, append_score
 from gap.series import Prices, series_costs
 from gap.task_table import Checkpoint, describe
 
@@ -235,3 +236,15 @@ def test_device_hours_count_the_devices_of_the_series(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("share", "words"), [(0.125, "1/8 of"), (1 / 3, "1/3 of"), (0.3, "0.3 of"), (0.75, "0.75 of")])
 def test_a_share_of_the_labels_is_a_fraction_where_it_is_one(share: float, words: str) -> None:
     assert describe(Checkpoint("scratch", 0, "fewer_labels", share)) == f"scratch, {words} the labels"
+
+
+def test_no_interval_of_a_difference_is_wider_than_differences_can_be(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    for budget, scores in ((0, (0.0, 1.0, 0.0)), (100, (0.5, 0.5, 0.5)), (200, (1.0, 0.0, 1.0))):
+        for seed, score in enumerate(scores):
+            kind = "annealed" if budget else "raw"
+            append_score(path, Cell(f"{budget}-{seed}", "qa", kind, budget, 0, seed, "exact_match", score))
+    gap = analyse(path, draws=DRAWS).tasks[0].gap
+    assert gap.low is not None
+    assert gap.high is not None
+    assert -1.0 <= gap.low < 0.0 < gap.high <= 1.0
