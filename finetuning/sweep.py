@@ -16,6 +16,7 @@ from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.sweep_metric import require_known_metric
 from finetuning.sweep_options import OWNED_BY_THE_SWEEP, RECIPES, Options, full_rows, options_class, state_of
 from pretraining.options import explain_unknown
+from pretraining.unique_keys import parse_yaml
 
 KEYS = ("recipe", "base", "grid", "list", "seeds", "baseline", "metric")
 LARGEST_FILE_BYTES = 1 << 20
@@ -78,7 +79,8 @@ class Sweep:
 def read_sweep(path: str | Path) -> Sweep:
     """Parse and check a sweep file; relative paths in it are relative to the working directory.
 
-    Raises ValueError for a malformed file, an unknown key or option (naming the nearest right one) and repeated rows.
+    Raises ValueError for a malformed file, a key that stands there twice, an unknown key or option (naming the nearest
+    right one) and repeated rows.
     """
     where = Path(path)
     if not where.is_file():
@@ -86,7 +88,7 @@ def read_sweep(path: str | Path) -> Sweep:
     if where.stat().st_size > LARGEST_FILE_BYTES:
         raise ValueError(f"{where}: {where.stat().st_size} bytes; a sweep file has at most {LARGEST_FILE_BYTES}")
     try:
-        content = yaml.safe_load(where.read_text(encoding="utf-8"))
+        content = parse_yaml(where.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{where}: not readable as YAML ({error}); mend the file") from error
     if not isinstance(content, dict):

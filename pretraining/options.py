@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import yaml
 from transformers import HfArgumentParser
 
+from pretraining.unique_keys import DuplicateKey, parse_yaml, without_duplicates
+
 Options = TypeVar("Options")
 
 LARGEST_OPTIONS_FILE_BYTES = 1 << 20
@@ -73,7 +75,7 @@ def explain_unknown(argument: str, known: Sequence[str], replaced: Mapping[str, 
 def read_options_file(path: Path, names: Sequence[str], replaced: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Read a YAML or JSON mapping of option names to values.
 
-    Raises ValueError for a missing, overlong or malformed file and for a key that is no option.
+    Raises ValueError for a missing, overlong or malformed file, for a key that stands there twice or is no option.
     """
     if not path.is_file():
         raise ValueError(f"{path} is no file: give a YAML or JSON file of options, or options that start with --")
@@ -82,8 +84,9 @@ def read_options_file(path: Path, names: Sequence[str], replaced: Mapping[str, s
         raise ValueError(f"{path} has {size} bytes: an options file has at most {LARGEST_OPTIONS_FILE_BYTES}")
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
+        is_json = path.suffix == ".json"
+        content = json.loads(text, object_pairs_hook=without_duplicates) if is_json else parse_yaml(text)
+    except (UnicodeDecodeError, json.JSONDecodeError, DuplicateKey, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as options: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}: it must map option names to values")

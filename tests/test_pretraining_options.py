@@ -4,10 +4,12 @@ import json
 from dataclasses import dataclass, field
 
 import pytest
+import yaml
 
 from pretraining.configuration import parse_overrides
 from pretraining.options import parse_options
 from pretraining.settings import PretrainingOptions
+from pretraining.unique_keys import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,26 @@ def test_a_file_that_is_no_mapping_of_options_is_refused(tmp_path, capsys, conte
     with pytest.raises(SystemExit):
         parse_options(Options, [str(file)])
     assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_an_option_that_stands_twice_in_a_file_is_refused(tmp_path, suffix, capsys):
+    file = tmp_path / f"options{suffix}"
+    file.write_text('{"learning_rate": 0.5,\n"output_dir": "x",\n"learning_rate": 0.25}')
+    with pytest.raises(SystemExit):
+        parse_options(Options, [str(file)])
+    told = capsys.readouterr().err
+    assert "key learning_rate stands" in told
+    assert "keep one" in told
+
+
+def test_a_merged_key_may_be_overridden():
+    assert parse_yaml("a: {deep: {x: &x {<<: {k: 1, l: 2}, k: 3}}}\nb: {<<: *x, l: 4}") == {
+        "a": {"deep": {"x": {"k": 3, "l": 2}}},
+        "b": {"k": 3, "l": 4},
+    }
+    with pytest.raises(yaml.YAMLError, match="key k stands in line 1 and again"):
+        parse_yaml("a: [{k: 1, 'k': 2}]")
 
 
 def test_a_missing_file_is_named(tmp_path, capsys):

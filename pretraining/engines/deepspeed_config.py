@@ -19,6 +19,7 @@ import torch
 
 from pretraining.engines.deepspeed_keys import AUTO, key_problems, value_problems
 from pretraining.optimizers import OptimizerOptions
+from pretraining.unique_keys import DuplicateKey, without_duplicates
 
 LARGEST_FILE_BYTES = 1 << 20
 DEEPEST_NESTING = 16
@@ -51,19 +52,6 @@ def load_config(path: str | Path) -> dict[str, Any]:
     if depth(config) > DEEPEST_NESTING:
         raise ValueError(f"{path} is nested too deeply: at most {DEEPEST_NESTING} levels")
     return config
-
-
-class DuplicateKey(ValueError):
-    """A JSON object names a key twice, or a number is not finite."""
-
-
-def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise DuplicateKey(f"key {', '.join(twice)} stands there twice: keep one")
-    return content
 
 
 def refuse_constant(name: str) -> None:
