@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetuning.hub import hub_is_reachable, is_missing_path
 from finetuning.record_files import Record
+from shards.hub import hub_is_reachable, is_missing_path
 
 
 def read_dataset(

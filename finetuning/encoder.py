@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from finetuning.hub import hub_is_reachable, is_missing_path
+from shards.hub import hub_is_reachable, is_missing_path
 
 DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes when told nothing
 HEAD_STD = 0.02  # of every new head, whatever the encoder and wherever its weights come from (Devlin et al. 2019)

@@ -9,12 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from finetuning.hub import hub_is_reachable, is_missing_path
 from gap.plan import CellPlan, Grid, PlannedCell, Search, Setting, Source
 from gap.scores import fingerprint
 from gap.task_rows import RowOptions
 from gap.tasks import ReadingOptions
 from pretraining.files import read_json, sha256_of, write_json
+from shards.hub import hub_is_reachable, is_missing_path
 
 SCHEMA_VERSION = 1
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMaskedLM, PreTrainedConfig
 
 from pretraining.sizes import size_settings
-from shards.hub import local_files_only
+from shards.hub import is_missing_path, local_files_only
 
 # Constructor arguments that ModernBERT's configuration takes but does not keep as attributes.
 _CONSTRUCTOR_ONLY = {"modernbert": {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"}}
@@ -153,7 +153,7 @@ def reading(source: str) -> dict[str, Any]:
         if not (path / "config.json").is_file():
             raise ValueError(f"{source} has no config.json: name a directory that save_pretrained wrote")
         return {"local_files_only": True, "trust_remote_code": False}
-    if path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+    if is_missing_path(source):
         raise ValueError(f"{source} does not exist: name a directory that save_pretrained wrote, or a hub name")
     return {"local_files_only": local_files_only(source), "trust_remote_code": False}
 

@@ -1,4 +1,4 @@
-"""Whether the hub can be reached: asked once, for its own clients retry an unreachable one for most of a minute."""
+"""Whether a name is the hub's, and whether the hub answers: asked once, its clients retry for most of a minute."""
 
 from __future__ import annotations
 
@@ -26,3 +26,11 @@ def hub_is_reachable() -> bool:
 def local_files_only(name: str) -> bool:
     """Whether `from_pretrained` is to ask nobody: for a path that is here, and where the hub cannot be reached."""
     return Path(name).exists() or not hub_is_reachable()
+
+
+def is_missing_path(name: str) -> bool:
+    """Whether a name that is no local directory was meant as one: its form says so, or its parent folder is here."""
+    path = Path(name)
+    if name.startswith((".", "/", "~")) or len(path.parts) > 2:
+        return True
+    return len(path.parts) == 2 and path.parent.is_dir()

@@ -9,8 +9,6 @@ from tiny_encoder import FAMILIES, save_tiny_model, tiny_encoder, tiny_tokenizer
 from tiny_questions import WORDS, tiny_questions
 from transformers import AutoModel, AutoTokenizer, DebertaV2Config, MPNetConfig, RobertaConfig, T5Config
 
-from finetuning import hub
-from finetuning.dataset_records import read_dataset
 from finetuning.encoder import default_model, load_config, load_encoder, load_tokenizer
 from finetuning.pair_template import padded_rows, row_limit
 from finetuning.qa_recipe import QARecipe, QASettings
@@ -100,36 +98,6 @@ def test_models_that_are_not_there(tmp_path):
         load_encoder(str(tmp_path))
     with pytest.raises(ValueError, match="the hub did not give it"):
         load_tokenizer("nobody/nothing")
-
-
-def test_an_unreachable_hub_is_asked_once_and_a_mistyped_directory_never(tmp_path, monkeypatch):
-    asked = []
-
-    class Unplugged:
-        def head(self, address, timeout):
-            asked.append(address)
-            raise ConnectionError("no route")
-
-    def refuse(name, *, local_files_only, **more):
-        assert local_files_only
-        raise OSError("not in the cache")
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "get_session", Unplugged)
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", refuse)
-    hub.hub_is_reachable.cache_clear()
-    for _ in range(2):
-        with pytest.raises(ValueError, match=r"the hub did not give it.*not in the cache"):
-            load_tokenizer("nobody/nothing")
-    assert len(asked) == 1
-    hub.hub_is_reachable.cache_clear()
-    (tmp_path / "runs").mkdir()
-    with pytest.raises(ValueError, match="runs/pretrian: no such directory"):
-        load_tokenizer("runs/pretrian")
-    with pytest.raises(ValueError, match="runs/sst: no such directory"):
-        read_dataset("runs/sst")
-    assert len(asked) == 1
 
 
 def test_the_default_is_the_largest_budget_annealed_before_raw(tmp_path):
