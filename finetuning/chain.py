@@ -12,6 +12,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from finetuning.command import Prepare, Prepared, output_directory, run_recipe
 from finetuning.encoder import load_config
 from finetuning.finished import RESULTS_NAME
+from finetuning.option_checks import check_options
 from finetuning.predictions import write_csv, write_json
 from finetuning.preflight import Preflight, note_row_limit
 from finetuning.qa import QAOptions, settings_of
@@ -70,19 +71,12 @@ def run_chain(options: Any, files: Mapping[str, str], first_stage: Prepare, aske
     if options.qa_model_name_or_path is not None:
         load_config(options.qa_model_name_or_path, option="--qa_model_name_or_path")  # now, not after the first stage
     directory = output_directory(options, "chain")
+    second = second_stage_options(options, directory / "qa")
+    check_options(second, read_ranks())
     first = replace(options, output_dir=str(directory / "multiple_choice"))
     choice = run_recipe(first, "multiple_choice", first_stage, asked=asked)
     choices = read_choices_made(directory / "multiple_choice", [name for name in files if name != "train"])
     splits = chain_splits(options, files, choices)
-    second = replace(
-        options,
-        output_dir=str(directory / "qa"),
-        model_name_or_path=options.qa_model_name_or_path or options.model_name_or_path,
-        learning_rate=options.learning_rate if options.qa_learning_rate is None else options.qa_learning_rate,
-        num_train_epochs=(
-            options.num_train_epochs if options.qa_num_train_epochs is None else options.qa_num_train_epochs
-        ),
-    )
     recipes: list[QARecipe] = []
 
     def second_stage(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Prepared:
@@ -103,6 +97,19 @@ def run_chain(options: Any, files: Mapping[str, str], first_stage: Prepare, aske
     if read_ranks().is_main:
         print(closing_table(f"chain in {directory}", results))
     return results
+
+
+def second_stage_options(options: Any, directory: Path) -> Any:
+    """The options of the second stage: the first's, but for those that are named for it."""
+    return replace(
+        options,
+        output_dir=str(directory),
+        model_name_or_path=options.qa_model_name_or_path or options.model_name_or_path,
+        learning_rate=options.learning_rate if options.qa_learning_rate is None else options.qa_learning_rate,
+        num_train_epochs=(
+            options.num_train_epochs if options.qa_num_train_epochs is None else options.qa_num_train_epochs
+        ),
+    )
 
 
 def read_choices_made(directory: Path, names: Sequence[str]) -> dict[str, Any]:

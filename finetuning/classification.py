@@ -26,6 +26,7 @@ from finetuning.labelled_text import (
     label_names,
     read_examples,
     read_splits,
+    require_fraction,
 )
 from finetuning.option_conflicts import require_beside
 from finetuning.question_sets import bad_text
@@ -52,6 +53,13 @@ class ClassificationOptions(TextOptions):
     id_column: str | None = option(None, "Column of the example's id; default: the row's number.")
     selection_metric: str = option("accuracy", f"Picks the best epoch: {', '.join(METRICS)}.")
 
+    def check_own(self) -> None:
+        """ValueError for a metric that there is not and a share outside (0, 1), too."""
+        super().check_own()
+        require_fraction(self.validation_fraction)
+        if self.selection_metric not in METRICS:
+            raise ValueError(f"--selection_metric {self.selection_metric}: use one of {', '.join(METRICS)}")
+
     @property
     def columns(self) -> Columns:
         """The four columns."""
@@ -76,8 +84,6 @@ def run(options: ClassificationOptions, asked: Asked) -> int:
 
 def read_task(options: ClassificationOptions, ranks: Ranks) -> TextTask:
     """The examples that the options name; the classes are those of a head only evaluated, else of the training set."""
-    if options.selection_metric not in METRICS:
-        raise ValueError(f"--selection_metric {options.selection_metric}: use one of {', '.join(METRICS)}")
     splits = dict(_read(options, ranks))
     head = saved_head(options, "classification")
     if "train" not in splits and (makes_updates(options) or "labels" not in head):

@@ -17,6 +17,7 @@ from finetuning.batches import batch_shape
 from finetuning.encoder import default_model, load_config, load_encoder, load_tokenizer
 from finetuning.figures import draw_curves
 from finetuning.finished import RESULTS_NAME, finished_results, weights_digest
+from finetuning.option_checks import check_options
 from finetuning.predictions import write_json
 from finetuning.preflight import Preflight
 from finetuning.recipe import FinetuningOptions, Recipe
@@ -61,8 +62,9 @@ class Outcome:
 
 
 def open_world(options: FinetuningOptions) -> Ranks:
-    """Open the process group, if there are several ranks or DeepSpeed wants one."""
+    """Check the options, then open the process group, if there are several ranks or DeepSpeed wants one."""
     ranks = read_ranks()
+    check_options(options, ranks)
     init_process_group(ranks, choose_device(ranks), always=options.deepspeed is not None)
     return ranks
 

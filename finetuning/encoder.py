@@ -69,6 +69,12 @@ def load_tokenizer(model_name_or_path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def require_dropout(rate: float | None) -> None:
+    """ValueError for a rate outside [0, 1)."""
+    if rate is not None and not 0 <= rate < 1:
+        raise ValueError(f"--dropout {rate}: a rate lies in [0, 1); use 0.1")
+
+
 def load_config(
     model_name_or_path: str, *, dropout: float | None = None, option: str = "--model_name_or_path"
 ) -> PretrainedConfig:
@@ -78,8 +84,7 @@ def load_config(
     """
     config = _load(AutoConfig, model_name_or_path, option)
     if dropout is not None:
-        if not 0 <= dropout < 1:
-            raise ValueError(f"--dropout {dropout}: a rate lies in [0, 1)")
+        require_dropout(dropout)
         for name in list(config.to_dict()):
             if "dropout" in name and isinstance(getattr(config, name), (int, float, type(None))):
                 setattr(config, name, dropout)

@@ -22,6 +22,14 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> to
     raise ValueError(f"pooling is {pooling!r}: it must be one of {', '.join(POOLINGS)}")
 
 
+def require_head(pooling: str, dropout: float | None) -> None:
+    """ValueError for a pooling that there is not, or a rate outside [0, 1)."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"--pooling {pooling}: use one of {', '.join(POOLINGS)}")
+    if dropout is not None and not 0 <= dropout < 1:
+        raise ValueError(f"--head_dropout {dropout}: a rate lies in [0, 1); use 0.1")
+
+
 class PooledClassifier(nn.Module):
     """An `Encoder`, a pooling, dropout and one linear layer; with one output it is a regression."""
 
@@ -30,11 +38,8 @@ class PooledClassifier(nn.Module):
     ) -> None:
         """`dropout` is the rate in front of the linear layer; None: that of the encoder's configuration."""
         super().__init__()
-        if pooling not in POOLINGS:
-            raise ValueError(f"--pooling {pooling}: use one of {', '.join(POOLINGS)}")
         rate = head_dropout(encoder.config) if dropout is None else dropout
-        if not 0 <= rate < 1:
-            raise ValueError(f"--head_dropout {rate}: a rate lies in [0, 1); use 0.1")
+        require_head(pooling, rate)
         self.encoder = encoder
         self.pooling = pooling
         self.dropout = nn.Dropout(rate)

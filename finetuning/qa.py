@@ -55,6 +55,10 @@ class QAOptions(FinetuningOptions):
     null_score_diff_threshold: float = option(0.0, "v2: how far no answer must be ahead of the best one to be given.")
     answer_language: str = option("auto", "Whose exact match and F1: en (SQuAD), zh (CMRC), or auto by the answers.")
 
+    def check_own(self) -> None:
+        """ValueError for settings outside their range."""
+        settings_of(self, None)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
@@ -109,8 +113,8 @@ def prepare(
     return Prepared(recipe, found)
 
 
-def settings_of(options: QAOptions, config: PretrainedConfig) -> QASettings:
-    """Settings from options, within the model's positions."""
+def settings_of(options: QAOptions, config: PretrainedConfig | None) -> QASettings:
+    """Settings from options, within the model's positions where one is given; ValueError outside their range."""
     return QASettings(
         windows=Windows(row_limit(options.max_seq_length, config), options.doc_stride),
         limits=SpanLimits(options.n_best_size, options.max_answer_length),

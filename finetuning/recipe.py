@@ -148,3 +148,6 @@ class FinetuningOptions:
     save_steps: int = option(0, "Save the state every N updates; 0: after every epoch.")
     save_model: bool = option(True, "Keep the best model as a `transformers` directory in output_dir/best.")
     report_to: str = option("tensorboard", "tensorboard, wandb, mlflow (several with commas) or none.")
+
+    def check_own(self) -> None:
+        """ValueError for a recipe's own options outside their range; `finetuning/option_checks.py` has the shared."""

@@ -52,8 +52,8 @@ def require_training_rows(options: FinetuningOptions, num_rows: int, *, num_drop
     )
 
 
-def make_schedule(options: FinetuningOptions, num_rows: int, shape: BatchShape) -> Schedule:
-    """The schedule of a run over `num_rows` training rows; ValueError for options outside their range."""
+def require_schedule(options: FinetuningOptions) -> None:
+    """ValueError for options of the schedule outside their range, whatever the rows."""
     if options.lr_scheduler_type not in SCHEDULES:
         raise ValueError(f"--lr_scheduler_type {options.lr_scheduler_type}: use one of {', '.join(SCHEDULES)}")
     if not 0 <= options.warmup_ratio < 1:
@@ -67,6 +67,11 @@ def make_schedule(options: FinetuningOptions, num_rows: int, shape: BatchShape) 
     for name in ("early_stopping_patience", "save_steps"):
         if getattr(options, name) < 0:
             raise ValueError(f"--{name} {getattr(options, name)}: must be zero or more")
+
+
+def make_schedule(options: FinetuningOptions, num_rows: int, shape: BatchShape) -> Schedule:
+    """The schedule of a run over `num_rows` training rows; ValueError for options outside their range."""
+    require_schedule(options)
     require_training_rows(options, num_rows)
     per_epoch = max(1, math.ceil(num_rows / shape.global_rows))
     total = math.ceil(options.num_train_epochs * per_epoch)

@@ -40,11 +40,9 @@ def run_seeds(
 
     Returns each seed's all_results.json. Of several seeds the main rank writes a summary under that name in `directory`
     and overlays their curves, one picture for each of `stages` (folders of a run with a journal). Seeds that were
-    finished before are read. Raises ValueError for a seed named twice, and where `directory` holds a run of its own.
+    finished before are read. Raises ValueError where `directory` holds a run of its own.
     """
     seeds = options.seeds or [options.seed]
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds {seeds}: name each once")
     options = replace(options, seeds=[], model_name_or_path=broadcast_json(model_name(options)))
     if len(seeds) == 1:
         return [dict(run(replace(options, seed=seeds[0], output_dir=str(directory))))]

@@ -49,6 +49,10 @@ class TextOptions(FinetuningOptions):
         if self.pooling is None and (makes_updates(self) or self.from_scratch):
             self.pooling = "cls"
 
+    def check_own(self) -> None:
+        """ValueError for settings outside their range."""
+        self.settings(self.max_seq_length)
+
     def settings(self, longest: int) -> TextSettings:
         """The part that turns texts into rows, with rows of at most `longest` tokens."""
         return TextSettings(

@@ -43,10 +43,8 @@ class TextRecipe:
     ) -> None:
         """`splits`: "validation", and "train" if any; `metrics` are the official ones, whose mean picks the best epoch.
 
-        Raises ValueError for settings out of range, for labels that training has not, and for half-labelled sets.
+        Raises ValueError for labels that training has not, and for half-labelled sets.
         """
-        if not 0 <= settings.label_smoothing < 1:
-            raise ValueError(f"--label_smoothing {settings.label_smoothing}: a share lies in [0, 1)")
         self.name, self.labels, self.settings, self.task = name, tuple(labels), settings, task
         self.metrics = tuple(metrics)
         self.metric = self.metrics[0] if len(self.metrics) == 1 else "combined_score"

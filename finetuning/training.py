@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,25 +91,34 @@ def finetune(
 def open_engine(model: nn.Module, options: FinetuningOptions, shape: BatchShape) -> Engine:
     """DeepSpeed with --deepspeed, otherwise PyTorch; on this process's device."""
     ranks = read_ranks()
+    prepared = replace(engine_options(options, shape), bf16=uses_bf16(options.bf16))
+    return build_engine(model, prepared, ranks=ranks, device=choose_device(ranks))
+
+
+def engine_options(options: FinetuningOptions, shape: BatchShape) -> EngineOptions:
+    """What the engine needs to know, all but the precision, which asks the hardware; ValueError outside a range."""
     optimizer = OptimizerOptions(
         learning_rate=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.999), eps=1e-8
     )
-    engine_options = EngineOptions(
+    return EngineOptions(
         deepspeed=options.deepspeed,
         fsdp=options.fsdp,
-        bf16=uses_bf16(options.bf16),
         micro_batch_size=shape.micro_rows,
         gradient_accumulation_steps=shape.accumulation,
         max_grad_norm=options.max_grad_norm,
         optimizer=optimizer,
     )
-    return build_engine(model, engine_options, ranks=ranks, device=choose_device(ranks))
+
+
+def require_bf16(choice: str) -> None:
+    """ValueError for anything but auto, true, false."""
+    if choice not in ("auto", "true", "false"):
+        raise ValueError(f"--bf16 {choice}: use auto, true or false")
 
 
 def uses_bf16(choice: str) -> bool:
     """auto: where the GPU has it; ValueError for anything but auto, true, false."""
-    if choice not in ("auto", "true", "false"):
-        raise ValueError(f"--bf16 {choice}: use auto, true or false")
+    require_bf16(choice)
     if choice != "auto":
         return choice == "true"
     # Older GPUs (V100, T4) only emulate it, slower than fp32.

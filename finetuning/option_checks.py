@@ -1,0 +1,38 @@
+"""Options outside their range are refused before any data is read: by every recipe, and by a sweep for its rows."""
+
+from __future__ import annotations
+
+from finetuning.batches import batch_shape
+from finetuning.encoder import require_dropout
+from finetuning.pair_template import row_limit
+from finetuning.question_sets import bad_text
+from finetuning.recipe import FinetuningOptions
+from finetuning.schedule import require_schedule
+from finetuning.subset import subset
+from finetuning.training import engine_options, require_bf16
+from pretraining.engines.deepspeed_config import load_config
+from pretraining.engines.engine import check_ranks
+from pretraining.environment import Ranks
+from pretraining.reporting import parse_reporters
+
+
+def check_options(options: FinetuningOptions, ranks: Ranks | None = None) -> None:
+    """ValueError, naming the option, for the first one that is wrong whatever the data and the model are.
+
+    Without `ranks` a run is one process. It asks no hardware, so that a sweep may call it, and all ranks say the same.
+    """
+    ranks = ranks or Ranks()
+    require_schedule(options)
+    require_bf16(options.bf16)
+    require_dropout(options.dropout)
+    parse_reporters(options.report_to)
+    row_limit(options.max_seq_length, None)
+    bad_text(options.on_bad_text)
+    if len(set(options.seeds)) < len(options.seeds):
+        raise ValueError(f"--seeds {options.seeds}: name each once")
+    for limit in (options.max_train_samples, options.max_eval_samples):
+        subset((), limit, str)
+    check_ranks(engine_options(options, batch_shape(options, ranks.world_size)), ranks)
+    if options.deepspeed is not None:
+        load_config(options.deepspeed)
+    options.check_own()
