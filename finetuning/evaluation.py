@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,11 +32,12 @@ def evaluate(
     *,
     batch_rows: int,
     check: Callable[[], None] | None = None,
+    watch: Callable[[list[list[int]]], Iterable[list[int]]] = iter,
 ) -> Evaluation:
     """Predict a set and score it; every rank must call this, and every rank gets the whole result.
 
     The model is in evaluation mode meanwhile, and back in its former mode afterwards. `check` is called after each
-    batch, as often on every rank, and may end the evaluation by raising.
+    batch, as often on every rank, and may end the evaluation by raising; `watch` sees the batches pass (a bar).
     """
     started = time.perf_counter()
     features = evaluation_set.features
@@ -47,9 +48,10 @@ def evaluate(
     engine.eval()
     try:
         with torch.no_grad():
-            for rows in evaluation_batches(
+            batches = evaluation_batches(
                 lengths, batch_rows=batch_rows, rank=engine.ranks.rank, world_size=engine.ranks.world_size
-            ):
+            )
+            for rows in watch(batches):
                 _predict_batch(recipe, engine, features, rows, shortest, collector, evaluation_set.labelled)
                 fault_point("finetuning.evaluation", rank=engine.ranks.rank)
                 if check is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -16,6 +16,8 @@ from pretraining.files import read_json
 from pretraining.reporting import Reporter, build_reporters
 
 JOURNAL_NAME = "journal.jsonl"
+
+Item = TypeVar("Item")
 
 
 class RunLog:
@@ -62,6 +64,11 @@ class RunLog:
         self._line({"update": update, "epoch": epoch, **{f"eval_{name}": value for name, value in scores.items()}})
         for reporter in self.reporters:
             reporter.log({f"eval/{name}": value for name, value in scores.items()}, update)
+
+    def watch(self, batches: Iterable[Item], what: str) -> Iterable[Item]:
+        """The batches of an evaluation, counted on a second bar where there is a first; it goes when they end."""
+        is_off = self.bar is None or self.bar.disable
+        return tqdm(batches, desc=what, unit="batch", leave=False, disable=is_off)
 
     def say(self, text: str) -> None:
         """A line for people, above the progress bar."""

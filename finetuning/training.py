@@ -233,10 +233,8 @@ def _validate(run: Run) -> None:
     validation = run.recipe.evaluation_sets.get("validation")
     if validation is None or not validation.labelled:
         return
-    rows = run.options.per_device_eval_batch_size
-    run.stopping.restart()
     try:
-        found = evaluate(run.recipe, run.engine, validation, batch_rows=rows, check=run.stopping.check)
+        found = _evaluate(run, "validation")
     except Interrupted:
         _save(run)  # with the epoch still open: the resumed run validates first
         raise
@@ -253,13 +251,20 @@ def _evaluate_best(run: Run) -> Mapping[str, Evaluation]:
     """Every evaluation set with the best weights; the validation set only where its best scores are not at hand."""
     if run.progress.history and run.progress.history[-1]["updates"] != run.progress.best_updates:
         run.state.restore_best(run.example)
-    found = {}
-    rows = run.options.per_device_eval_batch_size
-    for name, evaluation_set in run.recipe.evaluation_sets.items():
-        if name == "validation" and run.best is not None:
-            found[name] = run.best
-        else:
-            run.stopping.restart()
-            check = run.stopping.check
-            found[name] = evaluate(run.recipe, run.engine, evaluation_set, batch_rows=rows, check=check)
-    return found
+    return {
+        name: run.best if name == "validation" and run.best is not None else _evaluate(run, name)
+        for name in run.recipe.evaluation_sets
+    }
+
+
+def _evaluate(run: Run, name: str) -> Evaluation:
+    """One evaluation set, its batches on a bar of their own."""
+    run.stopping.restart()
+    return evaluate(
+        run.recipe,
+        run.engine,
+        run.recipe.evaluation_sets[name],
+        batch_rows=run.options.per_device_eval_batch_size,
+        check=run.stopping.check,
+        watch=lambda batches: run.log.watch(batches, name),
+    )

@@ -167,6 +167,18 @@ def test_another_run_in_the_directory_is_refused_unless_dropped(tmp_path):
     assert len(losses(tmp_path)) == found.updates
 
 
+def test_an_evaluation_counts_its_batches_where_the_training_bar_is_shown(tmp_path, monkeypatch, capsys):
+    recipe = recipe_of(test=tiny_questions(23, seed=3, prefix="e"))
+    options = replace(OPTIONS, num_train_epochs=1, per_device_eval_batch_size=4)
+    batches = math.ceil(len(recipe.evaluation_sets["test"].features) / 4)
+    for forced, shown in (("0", False), ("1", True)):
+        monkeypatch.setenv("FORCE_PROGRESS", forced)
+        finetune(recipe, model_of(recipe), options, directory=tmp_path / forced)
+        written = capsys.readouterr().err
+        assert ("validation: " in written) == shown
+        assert (f"test: {0:3}%|          | 0/{batches} " in written) == shown
+
+
 def test_predictions_are_made_in_evaluation_mode():
     recipe = recipe_of()
     model = model_of(recipe, dropout=0.5)
