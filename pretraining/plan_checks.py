@@ -39,7 +39,7 @@ def find_problems(plan: Plan, *more: Callable[[], object]) -> list[str]:
     checks: list[Callable[[], object]] = [lambda name=name: getattr(plan, name) for name in PROPERTIES]  # type: ignore[misc]
     checks += [lambda: check_deepspeed(plan), lambda: check_data(plan), lambda: check_seed(plan)]
     checks += [lambda: check_output_dir(plan), lambda: check_compiler(plan)]
-    checks += [lambda: check_ranks(plan.engine, plan.ranks), lambda: check_lanes(plan)]
+    checks += [lambda: check_ranks(plan.engine, plan.ranks), lambda: check_lanes(plan), lambda: check_spacing(plan)]
     checks += [lambda: check_same_run(Path(plan.options.output_dir), identity_of(plan))]
     checks += [lambda: parse_reporters(plan.options.report_to), lambda: check_resume(plan), *more]
     return list(dict.fromkeys(chain.from_iterable(gather_json(list(complaints(checks))))))
@@ -90,6 +90,27 @@ def check_seed(plan: Plan) -> None:
 def check_lanes(plan: Plan) -> None:
     """Rows are dealt to the ranks in lanes: every rank needs one."""
     lanes_of(0, plan.ranks.world_size, lanes_for(plan.options.global_batch_rows))
+
+
+def check_spacing(plan: Plan) -> None:
+    """Budgets are reached at the end of an update: nearer to each other than one, two can be the same checkpoint.
+
+    An update with padding has fewer tokens than a full one, so a full one apart is always enough. How many updates fill
+    a budget of hours is not known beforehand.
+    """
+    unit, text = plan.budget.unit, str(plan.options.series)
+    if unit == "hours":
+        return
+    update = plan.options.global_batch_rows * max(plan.cost_of_row(plan.stream, length) for _, length in plan.lengths)
+    close = [(low, high) for low, high in pairwise(plan.budgets) if high - low < update]
+    if close:
+        fitting, (low, high) = len(plan.budgets) - len(close), close[0]
+        remedy = "leave out the smaller of each such pair" if "," in text else f"use --series {fitting}"
+        raise ValueError(
+            f"budgets {low:.3g} and {high:.3g} lie less than one update ({update:,.4g} {unit}) apart and cannot be two "
+            f"checkpoints; of --series {text}, {fitting} of {len(plan.budgets)} budgets fit: {remedy}, or raise the "
+            "budget"
+        )
 
 
 def check_data(plan: Plan) -> None:

@@ -34,7 +34,12 @@ def series_budgets(largest: float, count: int, ratio: float) -> tuple[float, ...
         raise ValueError(
             f"--series of {count} budgets with --series_ratio {ratio} is none: use at least 1 and a ratio above 1"
         )
-    return tuple(largest / ratio ** (count - 1 - index) for index in range(count))
+    try:
+        return tuple(largest / ratio ** (count - 1 - index) for index in range(count))
+    except OverflowError as error:
+        raise ValueError(
+            f"--series of {count} budgets with --series_ratio {ratio} goes below every number: lower one of them"
+        ) from error
 
 
 def parse_series(text: str, largest: float, ratio: float) -> tuple[float, ...]:

@@ -143,6 +143,7 @@ def test_a_misspelt_key_is_answered_with_the_nearest(plan, tmp_path):
         ({"objective": "mlm+nsp"}, "next-sentence head"),
         ({"budget_tokens": 0.0}, "buys nothing"),
         ({"series": "1e9"}, "beyond the budget"),
+        ({"series": "999", "series_ratio": 3.0}, "--series of 999 budgets with --series_ratio 3.0"),
         ({"fsdp": "none"}, "--fsdp"),
         ({"bf16": "true", "deepspeed": zero(0)}, "stage 0"),
         ({"deepspeed": "gone.json"}, "is no file"),
@@ -162,6 +163,30 @@ def test_a_misspelt_key_is_answered_with_the_nearest(plan, tmp_path):
 )
 def test_each_contradiction_names_its_remedy(plan, options, complaint):
     assert complaint in "\n".join(find_problems(plan(**options)))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"series": "999"}, "of --series 999, 5 of 999 budgets fit: use --series 5"),
+        ({"series": "6900,7e3"}, "budgets 6.9e+03 and 7e+03 lie less than one update (384 tokens) apart"),
+        ({"series": "10,300,5e3,7e3"}, "3 of 4 budgets fit: leave out the smaller of each such pair"),
+        ({"budget_tokens": None, "budget_flops": 2e11, "series": "40"}, "use --series 12"),
+    ],
+)
+def test_budgets_less_than_an_update_apart_are_no_different_checkpoints(plan, options, complaint):
+    assert complaint in "\n".join(find_problems(plan(**options)))
+
+
+def test_as_many_budgets_as_are_said_to_fit_are_a_series(plan):
+    assert find_problems(plan(series="5")) == []
+    assert "use --series 5" in "\n".join(find_problems(plan(series="6")))
+    assert find_problems(plan(series="300,5e3,7e3")) == []
+
+
+def test_budgets_of_hours_and_a_single_small_one_are_no_contradiction(plan):
+    assert find_problems(plan(budget_tokens=None, budget_hours=1e-6, series="30")) == []
+    assert find_problems(plan(budget_tokens=10.0, series="0")) == []
 
 
 def test_the_table_says_what_will_be_done(plan):
