@@ -16,6 +16,8 @@ from shards.hub import hub_is_reachable, is_missing_path
 
 DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes when told nothing
 HEAD_STD = 0.02  # of every new head, whatever the encoder and wherever its weights come from (Devlin et al. 2019)
+# Their hidden states change with the padding of the batch (no mask, or landmarks, convolutions and hashes over it).
+SEES_PADDING = ("canine", "convbert", "fnet", "nystromformer", "yoso")
 
 
 class Encoder(nn.Module):
@@ -80,9 +82,11 @@ def load_config(
 ) -> PretrainedConfig:
     """The configuration, with every dropout rate replaced by `dropout` when it is given.
 
-    Raises ValueError, naming the `option` that the name came from, when there is no such model.
+    Raises ValueError, naming the `option` that the name came from, when there is no such model or it is no encoder that
+    recipes can use.
     """
     config = _load(AutoConfig, model_name_or_path, option)
+    require_encoder(config, f"{option} {model_name_or_path}")
     if dropout is not None:
         require_dropout(dropout)
         for name in list(config.to_dict()):
@@ -91,19 +95,26 @@ def load_config(
     return config
 
 
+def require_encoder(config: PretrainedConfig, source: str) -> None:
+    """ValueError, naming `source`, for an encoder-decoder, and for a family whose scores would depend on the batch."""
+    remedy = "use an encoder such as BERT, RoBERTa, DeBERTa or ModernBERT"
+    if config.is_encoder_decoder or type(config) not in AutoModel._model_mapping:
+        raise ValueError(f"{source}: {config.model_type} is no encoder alone; {remedy}")
+    if config.model_type in SEES_PADDING:
+        raise ValueError(
+            f"{source}: what {config.model_type} makes of a text depends on the padding behind it, and so would its "
+            f"score on the rows of a batch; {remedy}"
+        )
+
+
 def load_encoder(
     model_name_or_path: str, *, from_scratch: bool = False, seed: int = 42, dropout: float | None = None
 ) -> Encoder:
     """Load weights (safetensors only, fp32), or draw random ones of the same shape from `seed`.
 
-    Raises ValueError when the name is neither a directory nor to be had from the hub, and for an encoder-decoder.
+    Raises ValueError when the name is neither a directory nor to be had from the hub, and as `require_encoder`.
     """
     config = load_config(model_name_or_path, dropout=dropout)
-    if config.is_encoder_decoder or type(config) not in AutoModel._model_mapping:
-        raise ValueError(
-            f"--model_name_or_path {model_name_or_path}: {config.model_type} is no encoder alone; use one, such as "
-            "BERT, RoBERTa, DeBERTa or ModernBERT"
-        )
     extra: dict[str, Any] = {"attn_implementation": attention_of(config)}
     if "add_pooling_layer" in inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters:
         extra["add_pooling_layer"] = False

@@ -51,7 +51,7 @@ class PairTemplate:
 
 
 def pair_template(tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
-    """Read the layout off an encoded pair; ValueError for a tokenizer that puts nothing in front."""
+    """Read the layout off an encoded pair; ValueError for a tokenizer that puts nothing in front, or cannot pad."""
     encoded = tokenizer("a", "a", return_token_type_ids=True)
     places = encoded.sequence_ids(0)
     ids, types = encoded["input_ids"], encoded["token_type_ids"]
@@ -61,6 +61,11 @@ def pair_template(tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
         raise ValueError(
             "the tokenizer adds no token in front of a pair of texts, and recipes need one to stand for the whole: "
             "use an encoder's tokenizer ([CLS] A [SEP] B [SEP])"
+        )
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            "the tokenizer has no padding token, and rows of a batch are padded to one length: use an encoder's "
+            "tokenizer, or set pad_token in its tokenizer_config.json"
         )
     return PairTemplate(
         tuple(ids[: first[0]]),

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 from tiny_encoder import FAMILIES, save_tiny_model, tiny_encoder, tiny_tokenizer
 from tiny_questions import WORDS, tiny_questions
-from transformers import AutoModel, AutoTokenizer, DebertaV2Config, MPNetConfig, RobertaConfig, T5Config
+from transformers import AutoConfig, AutoModel, AutoTokenizer, DebertaV2Config, MPNetConfig, RobertaConfig, T5Config
 
-from finetuning.encoder import default_model, load_config, load_encoder, load_tokenizer
+from finetuning.encoder import SEES_PADDING, default_model, load_config, load_encoder, load_tokenizer
 from finetuning.pair_template import padded_rows, row_limit
 from finetuning.qa_recipe import QARecipe, QASettings
 from finetuning.saved_model import load_head, save_model
@@ -74,6 +74,15 @@ def test_families_without_fused_attention_or_without_token_types_are_read(tmp_pa
 def test_an_encoder_decoder_is_refused(tmp_path):
     T5Config(vocab_size=30, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="t5 is no encoder alone"):
+        load_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("family", SEES_PADDING)
+def test_a_family_whose_scores_would_depend_on_padding_is_refused_before_any_row(tmp_path, family):
+    AutoConfig.for_model(family, hidden_size=16, num_attention_heads=2).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"--reference .*: what {family} makes of a text depends on the padding"):
+        load_config(str(tmp_path), option="--reference")
+    with pytest.raises(ValueError, match="use an encoder such as BERT"):
         load_encoder(str(tmp_path))
 
 

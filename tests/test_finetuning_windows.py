@@ -131,3 +131,7 @@ def test_a_tokenizer_without_special_tokens_is_refused():
     tokenizer.backend_tokenizer.post_processor = None
     with pytest.raises(ValueError, match="adds no token in front"):
         pair_template(tokenizer)
+    tokenizer = tiny_tokenizer(WORDS)
+    tokenizer.pad_token = None  # as GPT-2's and Llama's
+    with pytest.raises(ValueError, match=r"no padding token, .*set pad_token in its tokenizer_config.json"):
+        pair_template(tokenizer)
