@@ -189,13 +189,14 @@ def coverage(
     over_runs: bool = False,
     draws: int = 2000,
     seed: int = 0,
+    first: int = 0,
 ) -> dict[str, Floats]:
     """Share of simulated studies whose interval covers the truth, per checkpoint or level.
 
-    `over_runs` judges a single pretraining run by the mean over all runs, which its interval does not claim to cover.
+    The simulations are numbered from `first`. `over_runs` judges a single pretraining run by the mean over all runs, which its interval does not claim to cover.
     """
     hits: dict[str, list[NDArray[np.bool_]]] = {"score": [], "gap": [], "crossing": []}
-    for number in range(simulations):
+    for number in range(first, first + simulations):
         experiment = simulate(world, *layout, np.random.default_rng([seed, *layout, number]))
         found = intervals(world, experiment, Resampling(draws=draws, seed=number, correction=correction))
         for name, truth in truths(world, experiment, over_runs=over_runs).items():
@@ -240,7 +241,9 @@ def mean_coverage(
     return {name: np.mean(rows, axis=0) for name, rows in hits.items()}
 
 
-def studies(simulations: int, draws: int, only: str) -> Iterator[tuple[str, tuple[int, int], str, dict[str, Floats]]]:
+def studies(
+    simulations: int, draws: int, only: str, first: int = 0
+) -> Iterator[tuple[str, tuple[int, int], str, dict[str, Floats]]]:
     """Name, layout, interval and coverage of all simulated studies whose name holds `only`."""
     small, large = World(), World(questions=20, difficulty=0.3)
     worlds = {
@@ -261,7 +264,8 @@ def studies(simulations: int, draws: int, only: str) -> Iterator[tuple[str, tupl
     size = {"simulations": simulations, "draws": draws}
     for name, world, layout, correction, over_runs in single:
         if only in name:
-            yield name, layout, correction, coverage(world, layout, correction=correction, over_runs=over_runs, **size)
+            found = coverage(world, layout, correction=correction, over_runs=over_runs, first=first, **size)
+            yield name, layout, correction, found
     for common in COMMON_SHARES:
         name = f"mean of {len(TASKS)} tasks, {common:.0%} in common"
         for layout in LAYOUTS if only in name else ():
@@ -273,10 +277,11 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=20)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--only", default="", help="only studies whose name holds this")
+    parser.add_argument("--first", type=int, default=0, help="number of the first simulation (of single tasks)")
     options = parser.parse_args()
     print("| test set | seeds | interval | scores | gap closed | tokens to 50 %, 90 %, 95 % |")
     print("|---|---|---|---|---|---|", flush=True)
-    for name, layout, correction, found in studies(options.simulations, options.draws, options.only):
+    for name, layout, correction, found in studies(options.simulations, options.draws, options.only, options.first):
         parts = [
             f"{share.mean():.1f} ({share.min():.1f} to {share.max():.1f})"
             for share in (100 * found["score"], 100 * found["gap"])

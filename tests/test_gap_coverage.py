@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from benchmarks import interval_theory
 from benchmarks.coverage import LAYOUTS, OUTSIDE, TASKS, World, coverage, mean_coverage
 from gap.variance import Floats
 
@@ -48,6 +49,15 @@ def test_the_mean_over_tasks_is_covered_too() -> None:
     found = mean_coverage(tasks, (3, 3), simulations=150, draws=300)
     for name, shares in found.items():
         assert 0.91 <= shares.mean() <= 0.985, name
+
+
+def test_theory_bounds_the_reported_interval_and_not_welchs() -> None:
+    """Normal seeds and examples: the interval never covers less than it says, nor over 98 % where it says 95."""
+    low, high = interval_theory.extremes(interval_theory.reported(2, 0.95), 2)
+    assert 0.9499 <= low <= high <= 0.98
+    low, high = interval_theory.extremes(interval_theory.students_t(2, 0.95, power=2), 2)
+    assert low < 0.925
+    assert high < 0.951
 
 
 def as_stated(shares: Floats, simulations: int) -> bool:
