@@ -193,7 +193,8 @@ def coverage(
 ) -> dict[str, Floats]:
     """Share of simulated studies whose interval covers the truth, per checkpoint or level.
 
-    The simulations are numbered from `first`. `over_runs` judges a single run by the mean over all runs, which its interval does not claim to cover.
+    The simulations are numbered from `first`. `over_runs` judges a single pretraining run by the mean over all runs,
+    which its interval does not claim to cover.
     """
     hits: dict[str, list[NDArray[np.bool_]]] = {"score": [], "gap": [], "crossing": []}
     for number in range(first, first + simulations):
