@@ -224,8 +224,8 @@ def _tell(recipe: Recipe, result: Result, directory: Path, results: Mapping[str,
     if result.selection_optimism is not None and not scored:
         print(
             f"note: the best of {len(result.history)} epochs was picked on the scored set itself; {recipe.metric} is "
-            f"about {result.selection_optimism:.3g} too high (cross-fitted: each half of the examples scored at the "
-            "epoch that the other half picks); score a test set for a figure without it"
+            f"about {max(result.selection_optimism, 0.0):.3g} too high (cross-fitted: each half of the examples scored "
+            "at the epoch that the other half picks); score a test set for a figure without it"
         )
 
 

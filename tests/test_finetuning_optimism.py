@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from finetuning.command import _tell
 from finetuning.optimism import half_scores, selection_optimism, split_in_halves
 from finetuning.recipe import EvaluationSet
 
@@ -74,3 +75,19 @@ def test_questions_on_one_paragraph_stay_in_one_half():
     assert sorted([*first, *second]) == sorted(names)
     assert not {groups[name] for name in first} & {groups[name] for name in second}
     assert 50 < len(first) < 150
+
+
+@pytest.mark.parametrize(("optimism", "told"), [(0.0123, "about 0.0123 too high"), (-0.0001, "about 0 too high")])
+def test_the_optimism_is_printed_where_the_scored_set_picked_the_epoch(capsys, tmp_path, optimism, told):
+    recipe = SimpleNamespace(
+        name="text", metric="accuracy", evaluation_sets={"validation": SimpleNamespace(labelled=True)}
+    )
+    result = SimpleNamespace(
+        status="done", predictions={"validation": {}}, history=[{}, {}], selection_optimism=optimism
+    )
+    _tell(recipe, result, tmp_path, {})
+    assert told in capsys.readouterr().out
+    recipe.evaluation_sets["test"] = SimpleNamespace(labelled=True)
+    result.predictions["test"] = {}
+    _tell(recipe, result, tmp_path, {})
+    assert "too high" not in capsys.readouterr().out
