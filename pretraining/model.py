@@ -34,8 +34,9 @@ ATTENTION_IMPLEMENTATIONS = ("sdpa", "flash_attention_2", "eager", "auto")
 class PretrainingModel(nn.Module):
     """A masked-language model (BERT also with a next-sentence head) that returns sums, never means.
 
-    `transformer` is the `transformers` model; export it, not this. Whoever trains it normalises by counts taken over
-    ranks and micro-batches. Nothing in `forward` waits for the device.
+    `transformer` is the `transformers` model; export it, not this. One that is neither BERT nor ModernBERT runs its
+    head on every position, of which the plan warns. Whoever trains it normalises by counts taken over ranks and
+    micro-batches. Nothing in `forward` waits for the device.
     """
 
     def __init__(self, transformer: PreTrainedModel, objective: str = "mlm") -> None:
@@ -43,12 +44,6 @@ class PretrainingModel(nn.Module):
         self.transformer = transformer
         self.objective = objective
         self.family = _family(transformer)
-        if self.family == "other":
-            warnings.warn(
-                f"{type(transformer).__name__} is neither BERT nor ModernBERT: its head runs on every position, "
-                "not on the masked ones only, which costs time and memory",
-                stacklevel=2,
-            )
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -128,6 +123,11 @@ class PretrainingModel(nn.Module):
         position = torch.arange(length, device=attention_mask.device)
         near = (position[:, None] - position[None, :]).abs() <= self.config.sliding_window
         return {"full_attention": full, "sliding_attention": full & near}
+
+
+def runs_head_everywhere(config: PreTrainedConfig) -> bool:
+    """Whether the MLM head runs on every position, as in all architectures that are not taken apart here."""
+    return config.model_type not in ("bert", "modernbert")
 
 
 def _family(transformer: PreTrainedModel) -> str:

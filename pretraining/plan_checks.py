@@ -13,6 +13,7 @@ from pretraining.checkpoint import MANIFEST_NAME, committed
 from pretraining.engines.deepspeed_config import has_cxx_compiler, load_config, resolve_config
 from pretraining.engines.engine import check_ranks
 from pretraining.identity import check_same_run, identity_of
+from pretraining.model import runs_head_everywhere
 from pretraining.reporting import parse_reporters
 from pretraining.resumption import check_resumption, origin_warning
 from pretraining.source_tokenizer import check_source_tokenizer
@@ -161,6 +162,12 @@ def find_warnings(plan: Plan) -> list[str]:
         found.append(
             f"the memory is unknown, {plan.config.model_type} cannot be traced as shapes: start with a small "
             "--per_device_train_batch_size"
+        )
+    if runs_head_everywhere(plan.config):
+        _, length, slots = plan.shape_at(0)
+        found.append(
+            f"{plan.config.model_type} is neither BERT nor ModernBERT: its head runs on all {length} positions of a "
+            f"sequence, not on the {slots} that are predicted, which costs time and memory"
         )
     if warning := padding_warning(plan.manifest.block_tokens, plan.stream.tokens_per_row):
         found.append(warning)

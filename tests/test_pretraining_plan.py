@@ -224,6 +224,11 @@ def test_an_optimizer_in_the_json_is_honoured(plan, tmp_path):
     assert optimizer_title(plan(deepspeed=str(config))) == "DeepSpeed AdamW"
 
 
+def test_only_other_architectures_run_their_head_on_every_position(plan):
+    for model in ("bert-tiny", "modernbert-tiny"):
+        assert not any("its head runs" in text for text in find_warnings(plan(model=model, config_overrides=None)))
+
+
 def test_warnings_name_repeated_data_and_lengths_that_are_never_reached(plan):
     assert find_warnings(plan(series="1e4", budget_tokens=2e4)) == []
     assert any("passes over the shards" in text for text in find_warnings(plan(budget_tokens=1e6)))
@@ -385,6 +390,11 @@ def test_a_model_that_is_hard_to_trace_has_a_plan(plan, tmp_path, model_type, me
     assert find_problems(made) == []
     text = "\n".join(plan_lines(made))
     assert memory in text
-    assert ("unknown" in text) == any("memory is unknown" in warning for warning in find_warnings(made))
+    warnings = find_warnings(made)
+    assert ("unknown" in text) == any("memory is unknown" in warning for warning in warnings)
+    head = (
+        f"{model_type} is neither BERT nor ModernBERT: its head runs on all 32 positions of a sequence, not on the 6 "
+    )
+    assert any(warning.startswith(head) for warning in warnings)
     assert made.flops_of_update(0) > 0
     assert "--per_device_train_batch_size 1" in advice(made)
