@@ -1,4 +1,4 @@
-"""Options of the `transformers` example scripts and of its Trainer that are none here, and what does their work."""
+"""Options that are none here, and what does their work: those of `transformers`' scripts, and of another recipe."""
 
 from __future__ import annotations
 
@@ -106,4 +106,30 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
     "--seed decides the order of the rows too": ("data_seed", "shuffle_seed", "shuffle_train_dataset"),
     "CUDA_VISIBLE_DEVICES= hides the GPUs": ("no_cuda", "use_cpu", "n_gpu"),
 }
-REPLACED_OPTIONS = {name: replacement for replacement, names in BY_REPLACEMENT.items() for name in names}
+BY_RECIPES: dict[str, tuple[str, ...]] = {
+    "qa.py and multiple_choice.py": (
+        "context_file",
+        "doc_stride",
+        "n_best_size",
+        "max_answer_length",
+        "version_2_with_negative",
+        "null_score_diff_threshold",
+        "answer_language",
+    ),
+    "multiple_choice.py": ("chain", "qa_model_name_or_path", "qa_learning_rate", "qa_num_train_epochs"),
+    "glue.py and classification.py": ("pooling", "head_dropout", "truncation", "label_smoothing", "balance_classes"),
+    "glue.py": ("task_name", "data_dir", "mnli_checkpoint"),
+    "classification.py": (
+        "data",
+        "validation_fraction",
+        "text_column",
+        "text_pair_column",
+        "label_column",
+        "id_column",
+        "selection_metric",
+    ),
+}
+# Asked only where a recipe has no option of that name.
+REPLACED_OPTIONS = {name: f"it is one of {recipes}" for recipes, names in BY_RECIPES.items() for name in names} | {
+    name: replacement for replacement, names in BY_REPLACEMENT.items() for name in names
+}

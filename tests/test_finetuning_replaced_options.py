@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from finetuning.replaced_options import REPLACED_OPTIONS
+from finetuning.replaced_options import BY_RECIPES, BY_REPLACEMENT, REPLACED_OPTIONS
 from finetuning.sweep import make_sweep
 from finetuning.sweep_options import RECIPES, options_class
 from pretraining.options import parse_options
@@ -57,9 +57,33 @@ def test_in_option_files_and_sweeps_too(tmp_path, capsys):
 
 def test_no_recipe_has_a_replaced_option_and_every_replacement_is_one_of_some_recipe():
     known = {recipe: names_of(recipe) for recipe in RECIPES}
-    assert not set(REPLACED_OPTIONS) & set().union(*known.values())
-    for name, replacement in REPLACED_OPTIONS.items():
+    replaced = {name: replacement for replacement, names in BY_REPLACEMENT.items() for name in names}
+    assert not set(replaced) & set().union(*known.values())
+    for name, replacement in replaced.items():
         told = re.findall(r"--(\w+)", replacement)
         limited = re.findall(r"(\w+)\.py", replacement) or RECIPES  # a hint for some recipes names them
         for recipe in limited:
             assert set(told) <= known[recipe], (name, recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option", "message"),
+    [
+        ("multiple_choice", "--pooling", "--pooling is no option here: it is one of glue.py and classification.py"),
+        ("qa", "--task-name", "--task-name is no option here: it is one of glue.py"),
+        ("glue", "--doc_stride", "it is one of qa.py and multiple_choice.py"),
+        ("classification", "--chain", "it is one of multiple_choice.py"),
+    ],
+)
+def test_of_an_option_of_another_recipe_it_is_said_which(recipe, option, message, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"finetuning.{recipe}").main([option, "1"])
+    assert message in capsys.readouterr().err
+
+
+def test_every_option_that_only_some_recipes_have_is_listed_with_them():
+    known = {recipe: names_of(recipe) for recipe in RECIPES}
+    some = set().union(*known.values()) - set.intersection(*known.values())
+    listed = {name: re.findall(r"(\w+)\.py", recipes) for recipes, names in BY_RECIPES.items() for name in names}
+    assert listed == {name: [recipe for recipe in RECIPES if name in known[recipe]] for name in some}
+    assert set(listed) <= set(REPLACED_OPTIONS)
