@@ -28,7 +28,7 @@ from finetuning.labelled_text import (
     read_splits,
     require_fraction,
 )
-from finetuning.option_conflicts import require_beside
+from finetuning.option_conflicts import FILE_OPTIONS, require_beside
 from finetuning.question_sets import bad_text
 from finetuning.recipe import option
 from finetuning.replaced_options import REPLACED_OPTIONS
@@ -54,11 +54,16 @@ class ClassificationOptions(TextOptions):
     selection_metric: str = option("accuracy", f"Picks the best epoch: {', '.join(METRICS)}.")
 
     def check_own(self) -> None:
-        """ValueError for a metric that there is not and a share outside (0, 1), too."""
+        """ValueError for a metric that there is not, a share outside (0, 1) and data named in two ways, too."""
         super().check_own()
         require_fraction(self.validation_fraction)
         if self.selection_metric not in METRICS:
             raise ValueError(f"--selection_metric {self.selection_metric}: use one of {', '.join(METRICS)}")
+        files = [f"--{name}" for name in FILE_OPTIONS if getattr(self, name)]
+        ways = [f"--{name}" for name in ("data", "dataset_name") if getattr(self, name)]
+        if len(ways) + bool(files) > 1:
+            raise ValueError(f"{' and '.join([*ways, *files])}: name the data one way only")
+        require_beside(self, "dataset_name", ("dataset_config_name",))
 
     @property
     def columns(self) -> Columns:
@@ -97,14 +102,6 @@ def read_task(options: ClassificationOptions, ranks: Ranks) -> TextTask:
 
 
 def _read(options: ClassificationOptions, ranks: Ranks) -> Mapping[str, list[LabelledText]]:
-    files = {"train": options.train_file, "validation": options.validation_file, "test": options.test_file}
-    named = {split: file for split, file in files.items() if file}
-    ways = [name for name, given in (("--data", options.data), ("--dataset_name", options.dataset_name)) if given]
-    if len(ways) + bool(named) > 1:
-        raise ValueError(
-            f"{' and '.join([*ways, *(f'--{split}_file' for split in named)])}: name the data one way only"
-        )
-    require_beside(options, "dataset_name", ("dataset_config_name",))
     bad = bad_text(options.on_bad_text)
     if options.data:
         return read_splits(options.data, columns=options.columns, on_bad_text=bad)

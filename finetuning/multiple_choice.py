@@ -29,7 +29,7 @@ from finetuning.command import (
     run_recipe,
 )
 from finetuning.exit_status import guarded
-from finetuning.option_conflicts import FILE_OPTIONS, refuse_beside, require_beside
+from finetuning.option_conflicts import require_beside
 from finetuning.pair_template import row_limit
 from finetuning.preflight import Preflight, note_label_balance, note_row_limit, note_shared_texts
 from finetuning.qa import QAOptions
@@ -54,6 +54,11 @@ class MultipleChoiceOptions(QAOptions):
     qa_learning_rate: float | None = option(None, "Learning rate of the second stage; default: the first's.")
     qa_num_train_epochs: float | None = option(None, "Epochs of the second stage; default: the first's.")
 
+    def check_own(self) -> None:
+        """ValueError for options of a second stage that there is not, too."""
+        super().check_own()
+        require_beside(self, "chain", ("qa_model_name_or_path", "qa_learning_rate", "qa_num_train_epochs"))
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
@@ -65,9 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: MultipleChoiceOptions, asked: Asked) -> int:
     """The command for parsed options."""
-    refuse_beside(options, "dataset_name", (*FILE_OPTIONS, "context_file"))
-    require_beside(options, "dataset_name", ("dataset_config_name",))
-    require_beside(options, "chain", ("qa_model_name_or_path", "qa_learning_rate", "qa_num_train_epochs"))
     ranks = open_world(options)
     files = {} if options.dataset_name else given_files(options, "multiple_choice", ranks)
     rows = once(lambda tokenizer, config: prepare(options, files, tokenizer, config))

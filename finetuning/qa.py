@@ -56,8 +56,10 @@ class QAOptions(FinetuningOptions):
     answer_language: str = option("auto", "Whose exact match and F1: en (SQuAD), zh (CMRC), or auto by the answers.")
 
     def check_own(self) -> None:
-        """ValueError for settings outside their range."""
+        """ValueError for settings outside their range, and for data named in two ways."""
         settings_of(self, None)
+        refuse_beside(self, "dataset_name", (*FILE_OPTIONS, "context_file"))
+        require_beside(self, "dataset_name", ("dataset_config_name",))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,8 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: QAOptions, asked: Asked) -> int:
     """The command for parsed options."""
-    refuse_beside(options, "dataset_name", (*FILE_OPTIONS, "context_file"))
-    require_beside(options, "dataset_name", ("dataset_config_name",))
     ranks = open_world(options)
     files = {} if options.dataset_name else given_files(options, "qa", ranks)
     rows = once(lambda tokenizer, config: prepare(options, files, tokenizer, config))

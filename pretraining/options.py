@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import json
 import math
@@ -50,16 +51,21 @@ def parse_options(
         known_flags = sorted(flag for action in parser._actions for flag in action.option_strings)
         explained = [explain_unknown(one, known_flags, replaced) for one in unknown if one.startswith("-")]
         parser.error("; ".join(explained) or f"unexpected argument {unknown[0]!r}: every value follows its --option")
+    try:
+        return options_from(cls, namespace)
+    except ValueError as error:
+        parser.error(str(error))
+        raise AssertionError("argparse ends the process") from error
+
+
+def options_from(cls: type[Options], namespace: argparse.Namespace) -> Options:
+    """The dataclass of what was parsed; ValueError for a number that is NaN and for what the class itself refuses."""
     values = {field.name: as_word(getattr(namespace, field.name)) for field in fields(cls) if field.init}  # type: ignore[arg-type]
     for name, value in values.items():
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(number, float) and math.isnan(number) for number in numbers):
-            parser.error(f"--{name} nan is no number: give one, or leave the option out")
-    try:
-        return cls(**values)
-    except ValueError as error:
-        parser.error(str(error))
-        raise AssertionError("argparse ends the process") from error
+            raise ValueError(f"--{name} nan is no number: give one, or leave the option out")
+    return cls(**values)
 
 
 def explain_unknown(argument: str, known: Sequence[str], replaced: Mapping[str, str] | None = None) -> str:

@@ -1,6 +1,7 @@
 """What a sweep file means: rows, seeds, fingerprints, and what is refused."""
 
 import json
+import math
 
 import pytest
 import yaml
@@ -121,6 +122,55 @@ BAD = {
 def test_bad_sweeps_are_refused(message):
     with pytest.raises(ValueError, match=message):
         make_sweep(BAD[message])
+
+
+REFUSED_BY_THE_RECIPE = [
+    ("classification", {"pooling": "clss"}, "--pooling clss: use one of cls"),
+    ("classification", {"truncation": "middle"}, "--truncation middle: use one of head"),
+    ("classification", {"learning_rate": -1}, r"--learning_rate -1\.0: must be zero or more"),
+    ("classification", {"learning_rate": math.nan}, "--learning_rate nan is no number"),
+    ("qa", {"lr_scheduler_type": "cosine"}, "--lr_scheduler_type cosine: use one of linear"),
+    ("qa", {"weight_decay": -0.1}, "weight decay -0.1"),
+    ("qa", {"bf16": "maybe"}, "--bf16 maybe: use auto"),
+    ("qa", {"report_to": "paper"}, "--report_to 'paper' is unknown"),
+    ("qa", {"learning_rate": [1, 2]}, "2 has no place: the option before it takes one value"),
+    (
+        "qa",
+        {"global_batch_rows": 9, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
+        "give only two of the three",
+    ),
+    ("qa", {"train_file": "none.json"}, "--train_file none.json: no such file or folder"),
+    ("qa", {"model_name_or_path": "./none"}, "--model_name_or_path ./none: no such file or folder"),
+    ("qa", {"dataset_name": "./none"}, "--dataset_name ./none: no such file or folder"),
+    ("qa", {"dataset_name": "squad", "test_file": "x.json"}, "the data are named one way only"),
+    ("classification", {"data": "none"}, "--data none: no such file or folder"),
+    ("classification", {"data": "none", "train_file": "x.csv"}, "--data and --train_file: name the data one way only"),
+    ("glue", {"task_name": "rte", "data_dir": "none"}, "--data_dir none: no such file or folder"),
+    ("glue", {"task_name": "rte", "data_dir": "."}, r"no train\.tsv .* RTE needs it"),
+    ("multiple_choice", {"qa_learning_rate": 1.0}, "does nothing without --chain"),
+    ("multiple_choice", {"chain": True, "qa_learning_rate": -1.0}, r"--learning_rate -1\.0"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "options", "message"), REFUSED_BY_THE_RECIPE)
+def test_what_a_cell_would_refuse_is_refused_before_the_first_starts(tmp_path, monkeypatch, recipe, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        make_sweep({"recipe": recipe, "base": {**MODEL, **options}})
+
+
+def test_a_bad_value_is_told_with_its_row(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = {"pooling": ["cls", "clss"], "weight_decay": [0.0, 0.1]}
+    told = r"s\.yaml: row 3 \(pooling=clss, weight_decay=0\.0\): --pooling clss: use one of cls, mean, max"
+    with pytest.raises(ValueError, match=told):
+        make_sweep({"recipe": "classification", "base": MODEL, "grid": grid}, source="s.yaml")
+
+
+def test_names_of_the_hub_are_left_to_the_cells_and_words_are_those_of_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = {**MODEL, "dataset_name": "owner/set", "bf16": True}
+    assert make_sweep({"recipe": "qa", "base": base}).rows[0]["bf16"] == "true"
 
 
 def test_scientific_numbers_are_numbers_however_yaml_reads_them():
