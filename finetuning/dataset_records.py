@@ -9,26 +9,29 @@ from typing import Any
 from finetuning.record_files import Record
 from shards.hub import hub_is_reachable, is_missing_path
 
+SAVE_IT = "save the set with save_to_disk where there is a network"
+
 
 def read_dataset(
     name: str,
     configuration: str | None = None,
     *,
     class_names: bool = True,
-    files: str = "files with --train_file",
+    asked: str | None = None,
+    remedy: str = f"name files with --train_file, or {SAVE_IT}",
 ) -> dict[str, list[Record]]:
     """Split -> rows. A saved directory (`save_to_disk`) is read as it is; a name comes from the cache or the hub.
 
     With `class_names` class numbers become names, and -1, which marks a hidden label, None. Code that comes with a data
-    set is never run. Raises ValueError when there is no such set, and names what to do without a network: `files` is
-    how the recipe takes them.
+    set is never run. Raises ValueError when there is no such set: `asked` is what the user wrote, and `remedy` what the
+    command takes without a network.
     """
     from datasets import Dataset, DatasetDict, config, load_dataset, load_from_disk
 
-    where = Path(name)
+    where, asked = Path(name), asked or f"--dataset_name {name}"
     if not where.exists():
         if is_missing_path(name):
-            raise ValueError(f"--dataset_name {name}: no such directory; name a saved data set or one of the hub")
+            raise ValueError(f"{asked}: no such directory; name a saved data set or one of the hub")
         if not hub_is_reachable():
             config.HF_HUB_OFFLINE = True  # the cache alone, without the client's retries
     try:
@@ -39,8 +42,7 @@ def read_dataset(
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"--dataset_name {name}: not a saved data set, and neither cache nor hub has it ({reason}); name {files}, "
-            "or save the set with save_to_disk where there is a network"
+            f"{asked}: not a saved data set, and neither cache nor hub has it ({reason}); {remedy}"
         ) from error
     if isinstance(found, Dataset):
         found = DatasetDict({"train": found})

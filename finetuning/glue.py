@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from finetuning.command import finish_world, open_world, output_directory
-from finetuning.dataset_records import is_saved, read_dataset
+from finetuning.dataset_records import SAVE_IT, is_saved, read_dataset
 from finetuning.encoder import load_config
 from finetuning.exit_status import guarded
 from finetuning.glue_table import glue_rows, write_table
@@ -131,7 +131,8 @@ def read_splits(task: GlueTask, options: GlueOptions) -> Mapping[str, list[Label
         saved = Path(name) / task.name
         if saved.is_dir():
             return from_dataset(task, read_dataset(str(saved), class_names=False))
-        return from_dataset(task, read_dataset(name, task.name, class_names=False, files="a folder with --data_dir"))
+        remedy = f"name a folder with --data_dir, or {SAVE_IT}"
+        return from_dataset(task, read_dataset(name, task.name, class_names=False, remedy=remedy))
     return read_glue(task, options.data_dir, train=makes_updates(options), on_bad_text=bad_text(options.on_bad_text))
 
 

@@ -55,12 +55,17 @@ def bad_text(choice: str) -> OnBadText:
     return "replace" if choice == "replace" else "stop"
 
 
-def load_splits(name: str, config: str | None) -> dict[str, Any]:
-    """Rows of the splits train, validation (or dev, ...) and test of a saved directory or a hub name of `datasets`."""
-    loaded = read_dataset(name, config, class_names=False)
+def load_splits(name: str, config: str | None, *, asked: str | None = None, **remedy: str) -> dict[str, Any]:
+    """Rows of the splits train, validation (or dev, ...) and test of a saved directory or a hub name of `datasets`.
+
+    `asked` and `remedy` are the words of errors, as `read_dataset` has them.
+    """
+    loaded = read_dataset(name, config, class_names=False, asked=asked, **remedy)
     found: dict[str, Any] = {SPLIT_NAMES[split]: loaded[split] for split in SPLIT_NAMES if split in loaded}
     if not found:
-        raise ValueError(f"--dataset_name {name} has none of the splits train, validation, test: {sorted(loaded)}")
+        raise ValueError(
+            f"{asked or f'--dataset_name {name}'} has none of the splits train, validation, test: {sorted(loaded)}"
+        )
     return {split: found[split] for split in ("train", "validation", "test") if split in found}
 
 

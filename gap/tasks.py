@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.choices import ChoiceQuestion, choices_from_rows, has_labels, read_choices
-from finetuning.dataset_records import read_dataset
-from finetuning.glue_tasks import GLUE_TASKS, GlueTask, from_dataset, read_glue
+from finetuning.glue_tasks import GLUE_TASKS, GlueTask, read_glue
 from finetuning.labelled_folders import is_archive
 from finetuning.labelled_text import (
     LabelledText,
@@ -22,14 +21,13 @@ from finetuning.labelled_text import (
     read_splits,
     split_of,
 )
-from finetuning.question_sets import load_splits
 from finetuning.record_files import file_format
 from finetuning.squad import Question, check_answers, place_answers, questions_from_rows, read_questions
+from gap.task_datasets import dataset_splits, glue_splits
 
 KINDS = ("qa", "multiple_choice", "glue", "classification")
 SPEC = re.compile(r"(?:(?P<name>[\w.-]+)=)?(?P<kind>\w+):(?P<place>.+?)(?:@(?P<most>\d+))?")
 GLUE_METRICS = {"cola": "matthews", "stsb": "spearman", "mrpc": "f1", "qqp": "f1"}
-GLUE_DATASET = "nyu-mll/glue"
 SCORED_SHARE = 0.2  # of a file that comes alone
 Splits = dict[str, list[Any]]
 
@@ -224,7 +222,8 @@ def _smaller(first: int | None, second: int | None) -> int | None:
 
 def _read_qa(spec: TaskSpec, options: ReadingOptions) -> TaskData:
     def load(name: str) -> Splits:
-        return {split: questions_from_rows(rows, f"{name} {split}") for split, rows in load_splits(name, None).items()}
+        rows = dataset_splits(spec.kind, name)
+        return {split: questions_from_rows(found, f"{name} {split}") for split, found in rows.items()}
 
     splits: Mapping[str, Sequence[Question]] = _splits(spec, read_questions, load)
     empty = {name: sum(not one.answers for one in questions) for name, questions in splits.items()}
@@ -243,7 +242,8 @@ def _read_qa(spec: TaskSpec, options: ReadingOptions) -> TaskData:
 
 def _read_choice(spec: TaskSpec, options: ReadingOptions) -> TaskData:
     def load(name: str) -> Splits:
-        return {split: choices_from_rows(rows, f"{name} {split}") for split, rows in load_splits(name, None).items()}
+        rows = dataset_splits(spec.kind, name)
+        return {split: choices_from_rows(found, f"{name} {split}") for split, found in rows.items()}
 
     def cluster(question: ChoiceQuestion) -> str:
         same = len(set(question.firsts)) == 1 and len(question.firsts[0]) > 0
@@ -258,10 +258,7 @@ def _read_choice(spec: TaskSpec, options: ReadingOptions) -> TaskData:
 
 def _read_glue(spec: TaskSpec, options: ReadingOptions) -> TaskData:
     task = GLUE_TASKS[spec.place]
-    if options.data_dir is not None:
-        splits = read_glue(task, options.data_dir)
-    else:
-        splits = from_dataset(task, read_dataset(GLUE_DATASET, task.name, class_names=False))
+    splits = read_glue(task, options.data_dir) if options.data_dir is not None else glue_splits(task)
     fields = _text_fields(spec, {name: splits[name] for name in ("train", "validation")}, options)
     metric = GLUE_METRICS.get(task.name, "accuracy")
     return TaskData(spec, metric, tuple(task.labels), glue=task, score_range=task.score_range, **fields)
@@ -269,7 +266,7 @@ def _read_glue(spec: TaskSpec, options: ReadingOptions) -> TaskData:
 
 def _read_classification(spec: TaskSpec, options: ReadingOptions) -> TaskData:
     def load(name: str) -> Splits:
-        rows = read_dataset(name)
+        rows = dataset_splits(spec.kind, name)
         return {split: from_records(found, source=f"{name} {split}") for split, found in rows.items()}
 
     place = Path(spec.place)

@@ -34,6 +34,28 @@ def test_wrong_specifications_are_refused(text):
         parse_tasks(text)
 
 
+@pytest.mark.parametrize(
+    ("spec", "remedy"),
+    [
+        ("glue:sst2", r"--tasks glue:sst2 \(nyu-mll/glue\): .*; name the folder of GLUE's files with --data_dir$"),
+        ("qa:nobody/nothing", "--tasks qa:nobody/nothing: .*; write qa:FOLDER or qa:TRAIN.TEST to name files, or save"),
+        ("multiple_choice:nobody/nothing", "--tasks multiple_choice:nobody/nothing: .*; write multiple_choice:FOLDER"),
+        ("classification:nobody/nothing", "--tasks classification:nobody/nothing: .*; write classification:FOLDER"),
+    ],
+)
+def test_of_a_data_set_that_cannot_be_had_the_options_that_tasks_take_are_named(tmp_path, monkeypatch, spec, remedy):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.load_dataset", unplugged)
+    with pytest.raises(ValueError, match=remedy) as refused:
+        read_task(parse_tasks(spec)[0])
+    assert "train_file" not in str(refused.value)
+    assert "dataset_name" not in str(refused.value)
+
+
+def unplugged(name, configuration):
+    raise ConnectionError("no route")
+
+
 @pytest.mark.parametrize("kind", range(3))
 def test_a_folder_gives_training_and_scored_examples(tmp_path, kind):
     data = read_task(write_tasks(tmp_path)[kind])
