@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -31,7 +31,7 @@ from finetuning.schedule import makes_updates
 from finetuning.stopping import Asked
 from finetuning.text_command import TextOptions, TextTask, run_task
 from pretraining.environment import Ranks
-from pretraining.options import parse_options
+from pretraining.options import COMMAS, parse_options
 
 DEFAULT_DATASET = "nyu-mll/glue"
 
@@ -40,7 +40,9 @@ DEFAULT_DATASET = "nyu-mll/glue"
 class GlueOptions(TextOptions):
     """Options of GLUE."""
 
-    task_name: str | None = option(None, f"{', '.join(GLUE_TASKS)}, several with commas between, or all.")
+    task_name: Annotated[str | None, COMMAS] = option(
+        None, f"{', '.join(GLUE_TASKS)}, several with commas between, or all."
+    )
     data_dir: str | None = option(None, "Folder of the official TSV files; default: the `datasets` set nyu-mll/glue.")
     mnli_checkpoint: str | None = option(None, "Start RTE, MRPC and STS-B from this model, fine-tuned on MNLI.")
 

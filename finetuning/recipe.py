@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
+
+from pretraining.options import COMMAS
 
 # One encoded row. Read by the loop: "example_id" (str), "input_ids" (for the length), and if present "window" (int,
 # tells the rows of one example apart), "length" (int, what rows are grouped by) "weight" (float, share in the loss).
@@ -147,7 +149,9 @@ class FinetuningOptions:
     resume_from_checkpoint: bool = option(True, "Continue an interrupted run of the same options in --output_dir.")
     save_steps: int = option(0, "Save the state every N updates; 0: after every epoch.")
     save_model: bool = option(True, "Keep the best model as a `transformers` directory in output_dir/best.")
-    report_to: str = option("tensorboard", "tensorboard, wandb, mlflow (several with commas) or none.")
+    report_to: Annotated[str, COMMAS] = option(
+        "tensorboard", "tensorboard, wandb, mlflow (several with commas) or none."
+    )
 
     def check_own(self) -> None:
         """ValueError for a recipe's own options outside their range; `finetuning/option_checks.py` has the shared."""

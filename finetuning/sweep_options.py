@@ -85,7 +85,7 @@ def _digest(folder: Path, files: Sequence[Path], first: str = "") -> str:
 
 def _full_row(recipe: str, parser: HfArgumentParser, row: Mapping[str, Any], named: Sequence[str]) -> Options:
     try:
-        namespace, left = parser.parse_known_args(as_arguments(dict(row)))
+        namespace, left = parser.parse_known_args(as_arguments(row, options_class(recipe)))
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
     if left:

@@ -15,6 +15,7 @@ from typing import Any
 
 from finetuning.sweep import Cell, Sweep
 from finetuning.sweep_metric import require_given_metric
+from finetuning.sweep_options import options_class
 from finetuning.sweep_table import Outcome
 from pretraining.environment import without_launcher
 from pretraining.files import read_json, write_json
@@ -48,7 +49,7 @@ def cell_directory(output_dir: Path, cell: Cell) -> Path:
 def command(recipe: str, options: Mapping[str, Any], directory: Path) -> list[str]:
     """The argument list that runs one cell; no shell reads it."""
     script = str(PROJECT_ROOT / "finetuning" / f"{recipe}.py")
-    return [sys.executable, script, *as_arguments(dict(options)), "--output_dir", str(directory)]
+    return [sys.executable, script, *as_arguments(options, options_class(recipe)), "--output_dir", str(directory)]
 
 
 def outcome(directory: Path, cell: Cell) -> Outcome:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from gap.contamination import Shards
 from gap.executor import Slurm
@@ -20,7 +20,7 @@ from gap.task_rows import RowOptions
 from gap.tasks import ReadingOptions, TaskSpec, parse_tasks, small_world_tasks
 from gap.until import GapWatch
 from pretraining.environment import Ranks
-from pretraining.options import parse_options
+from pretraining.options import COMMAS, parse_options
 from pretraining.training_data import SMALL_WORLD_DIRECTORY
 
 
@@ -33,19 +33,29 @@ def option(default: Any, text: str, **extra: Any) -> Any:
 class GapOptions:
     """Options that are None take a default that depends on the series: see SMALL_WORLD and REAL_SERIES."""
 
-    series: str | None = option(None, "series.json of one or more pretraining runs (commas between); none: small world")
-    tasks: str | None = option(None, "KIND:PLACE,...: qa:FOLDER, qa:TRAIN+TEST, glue:sst2@3000 (so many labels), ...")
-    tasks_at_ends: str | None = option(None, "tasks that are run from scratch and from the largest budget only")
+    series: Annotated[str | None, COMMAS] = option(
+        None, "series.json of one or more pretraining runs (commas between); none: small world"
+    )
+    tasks: Annotated[str | None, COMMAS] = option(
+        None, "KIND:PLACE,...: qa:FOLDER, qa:TRAIN+TEST, glue:sst2@3000 (so many labels), ..."
+    )
+    tasks_at_ends: Annotated[str | None, COMMAS] = option(
+        None, "tasks that are run from scratch and from the largest budget only"
+    )
     independent: str | None = option(None, "control: series.json of a run that was made for one middle budget alone")
     reference: str | None = option(None, "a fully pretrained checkpoint, directory or hub name; none: largest budget")
-    kinds: str | None = option(None, "checkpoints of each budget: annealed, raw, or annealed,raw")
+    kinds: Annotated[str | None, COMMAS] = option(None, "checkpoints of each budget: annealed, raw, or annealed,raw")
     finetuning_seeds: int = option(3, "fine-tuning runs of every cell; an interval needs 3")
     intervals: bool = option(True, "false: scores without intervals, for fewer than 3 seeds")
     output_dir: str = option("runs/gap", "where scores, predictions, curves and the report go")
     full: bool = option(False, "small world: raw checkpoints, more pretraining seeds and all controls")
 
-    learning_rates: str | None = option(None, "tried for every checkpoint on a held-out part of training: 2e-5,5e-5")
-    num_train_epochs: str | None = option(None, "epochs; several with commas are tried like the learning rates")
+    learning_rates: Annotated[str | None, COMMAS] = option(
+        None, "tried for every checkpoint on a held-out part of training: 2e-5,5e-5"
+    )
+    num_train_epochs: Annotated[str | None, COMMAS] = option(
+        None, "epochs; several with commas are tried like the learning rates"
+    )
     max_seq_length: int | None = option(None, "longest row in tokens")
     doc_stride: int = option(128, "overlap of the windows of a long context")
     max_answer_length: int | None = option(None, "longest answer in tokens")
@@ -61,8 +71,10 @@ class GapOptions:
     data_dir: str | None = option(None, "folder of GLUE's files; none: the data set nyu-mll/glue")
     on_overlap: str = option("stop", "texts both in training and scored: stop, or drop them from training")
 
-    scratch_longer: str | None = option(None, "control: scratch with so many times the epochs: 2,4,8")
-    label_fractions: str | None = option(None, "control: shares of the labels: 0.125,0.25,0.5")
+    scratch_longer: Annotated[str | None, COMMAS] = option(
+        None, "control: scratch with so many times the epochs: 2,4,8"
+    )
+    label_fractions: Annotated[str | None, COMMAS] = option(None, "control: shares of the labels: 0.125,0.25,0.5")
     shuffled_labels: bool | None = option(None, "control: labels that mean nothing; must close nothing")
     pretraining_seeds: int | None = option(None, "small world: pretraining runs")
     pretraining: str = option("", "small world: more options for launch/pretrain.py, as on a command line")

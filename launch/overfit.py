@@ -8,14 +8,14 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from pretraining.environment import Ranks, choose_device, read_ranks
 from pretraining.model import build_model
-from pretraining.options import parse_options
+from pretraining.options import COMMAS, parse_options
 from pretraining.overfitting import OverfitResult, overfit_one_batch, side_by_side
 from pretraining.sample_batch import first_batch, write_sample_shards
 from shards.location import open_location
@@ -33,7 +33,9 @@ class OverfitOptions:
     model: str | None = field(default=None, metadata={"help": "Named size (default bert-tiny), as bert-mini"})
     from_config: str | None = field(default=None, metadata={"help": "Any transformers configuration instead"})
     model_name_or_path: str | None = field(default=None, metadata={"help": "Trained weights to start from instead"})
-    config_overrides: str | None = field(default=None, metadata={"help": "Settings on top: num_hidden_layers=3,..."})
+    config_overrides: Annotated[str | None, COMMAS] = field(
+        default=None, metadata={"help": "Settings on top: num_hidden_layers=3,..."}
+    )
     objective: str = field(default="mlm", metadata={"help": "mlm, or mlm+nsp for BERT"})
     learning_rate: list[float] = field(
         default_factory=lambda: [1e-3], metadata={"help": "One rate, or several to compare", "nargs": "+"}

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -31,7 +31,7 @@ from pretraining.environment import (
 from pretraining.export import ExportError
 from pretraining.interruption import EXIT_CODE, MARKER_NAME, disarm_watchdog
 from pretraining.memory_advice import OutOfMemory, explained
-from pretraining.options import parse_options
+from pretraining.options import COMMAS, parse_options
 from pretraining.overfit_gate import check_overfits
 from pretraining.plan import Plan
 from pretraining.plan_checks import data_warnings, find_problems, find_warnings
@@ -56,7 +56,9 @@ class Options(PretrainingOptions):
     """The options of a run, and when to stop it early."""
 
     until: str | None = option(None, 'stop the run early: "gap_closed>=0.9", looked at with every annealed checkpoint')
-    tasks: str | None = option(None, "of --until: as for launch/gap.py; none: the small world's questions")
+    tasks: Annotated[str | None, COMMAS] = option(
+        None, "of --until: as for launch/gap.py; none: the small world's questions"
+    )
     reference: str | None = option(None, "of --until: the fully pretrained checkpoint, a directory or hub name")
     finetuning_seeds: int = option(3, "of --until: fine-tuning runs of every cell")
     finetuning: str = option("", "of --until: more options of launch/gap.py, as on a command line")

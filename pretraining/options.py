@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -18,6 +18,7 @@ from transformers import HfArgumentParser
 from pretraining.unique_keys import DuplicateKey, parse_yaml, without_duplicates
 
 Options = TypeVar("Options")
+COMMAS = "values with commas between; in a file of options also a list"  # what annotates such an option
 
 LARGEST_OPTIONS_FILE_BYTES = 1 << 20
 
@@ -43,9 +44,9 @@ def parse_options(
         file = arguments.pop(0)
         try:
             known = read_options_file(Path(file), [field.name for field in fields(cls)], replaced)  # type: ignore[arg-type]
+            arguments = [*as_arguments(known, cls), *arguments]
         except ValueError as error:
             parser.error(str(error))
-        arguments = [*as_arguments(known), *arguments]
     namespace, unknown = parser.parse_known_args(arguments)
     if unknown:
         known_flags = sorted(flag for action in parser._actions for flag in action.option_strings)
@@ -102,12 +103,20 @@ def read_options_file(path: Path, names: Sequence[str], replaced: Mapping[str, s
     return content
 
 
-def as_arguments(values: dict[str, Any]) -> list[str]:
-    """Turn a mapping into command-line arguments, so that a file and the command line are parsed alike."""
+def as_arguments(values: Mapping[str, Any], cls: type) -> list[str]:
+    """Turn a mapping into command-line arguments of `cls`, so that a file and the command line are parsed alike.
+
+    A list for an option that is annotated with `COMMAS` is joined with them; ValueError where it is empty.
+    """
+    hints = get_type_hints(cls, include_extras=True)
     arguments: list[str] = []
     for name, value in values.items():
         if value is None:
             continue
+        if isinstance(value, list) and COMMAS in getattr(hints.get(name), "__metadata__", ()):
+            if not value:
+                raise ValueError(f"{name}: an empty list; name a value, or leave the option out")
+            value = ",".join(as_argument(item) for item in value)
         arguments.append(f"--{name}")
         arguments.extend(as_argument(item) for item in value) if isinstance(value, list) else arguments.append(
             as_argument(value)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
 from pretraining.optimizers import LEARNING_RATE_RULES, OPTIMIZER_NAMES
+from pretraining.options import COMMAS
 from pretraining.schedule import DECAYS
 from shards.stream_options import OBJECTIVES
 
@@ -79,7 +80,9 @@ class PretrainingOptions:
     model: str | None = option(None, "named size: bert-tiny ... bert-large, modernbert-tiny ... modernbert-large")
     model_name_or_path: str | None = option(None, "continue from these weights (directory or hub name)")
     from_config: str | None = option(None, "any transformers configuration (config.json, directory or hub name)")
-    config_overrides: str | None = option(None, "changes to the configuration: name=value,name=value")
+    config_overrides: Annotated[str | None, COMMAS] = option(
+        None, "changes to the configuration: name=value,name=value"
+    )
     objective: str = option("mlm", "mlm, or mlm+nsp (BERT only)")
     attn_implementation: str = option("auto", "auto, sdpa, flash_attention_2 or eager")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass to save memory")
@@ -87,7 +90,7 @@ class PretrainingOptions:
     bf16: str = option("auto", "auto (where the hardware has it), true or false", nargs="?", const="true")
 
     max_seq_length: int | None = option(None, "tokens of a sequence, [CLS] and [SEP] included")
-    length_schedule: str | None = option(
+    length_schedule: Annotated[str | None, COMMAS] = option(
         None, "lengths and shares of a budget of tokens or FLOPs, e.g. 128:0.9,512:0.1"
     )
     mask_rate: float | None = option(None, "share of the tokens that are predicted")
@@ -111,7 +114,7 @@ class PretrainingOptions:
     budget_tokens: float | None = option(None, "non-padding tokens of the trunk; default: one pass over the shards")
     budget_flops: float | None = option(None, "model FLOPs of the trunk")
     budget_hours: float | None = option(None, "hours of the trunk, evaluation and saving excluded")
-    series: str | None = option(
+    series: Annotated[str | None, COMMAS] = option(
         None, "checkpoints at 6 log-spaced budgets: 6; at given ones: 1e5,4e5; only the last: 0"
     )
     series_ratio: float = option(2.0, "ratio of neighbouring budgets")
@@ -132,7 +135,7 @@ class PretrainingOptions:
     save_minutes: float = option(10.0, "minutes between checkpoints")
     save_total_limit: int = option(2, "checkpoints kept beside the series; within a branch one more")
     resume_from_checkpoint: str = option("auto", "auto (continue what the output directory holds), never, or a path")
-    report_to: str = option("tensorboard", "tensorboard, wandb, mlflow (comma-separated), or none")
+    report_to: Annotated[str, COMMAS] = option("tensorboard", "tensorboard, wandb, mlflow (comma-separated), or none")
     disable_tqdm: bool = option(False, "no progress bar")
     hang_timeout_seconds: float = option(1800.0, "an update that takes longer ends the run, with stacks; 0: never")
     max_skipped_updates: int = option(10, "updates in a row with a loss that is not finite before the run is ended")

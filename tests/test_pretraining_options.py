@@ -6,6 +6,13 @@ from dataclasses import dataclass, field
 import pytest
 import yaml
 
+from finetuning.glue import GlueOptions
+from finetuning.qa import QAOptions
+from finetuning.sweep import make_sweep
+from finetuning.sweep_run import command
+from gap.options import GapOptions
+from launch.overfit import OverfitOptions
+from launch.pretrain import Options as PretrainingCommand
 from pretraining.configuration import parse_overrides
 from pretraining.options import parse_options
 from pretraining.settings import PretrainingOptions
@@ -101,6 +108,52 @@ def test_booleans_and_mappings_of_a_file_are_what_the_options_mean(tmp_path, suf
     assert (options.bf16, options.fsdp_offload) == ("false", True)
     assert parse_overrides(options.config_overrides) == {"num_hidden_layers": 3}
     assert parse_options(PretrainingOptions, ["--bf16", "True"]).bf16 == "true"
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "values", "joined"),
+    [
+        (PretrainingOptions, "series", [1e5, 4e5], "100000.0,400000.0"),
+        (PretrainingOptions, "length_schedule", ["128:0.9", "512:0.1"], "128:0.9,512:0.1"),
+        (PretrainingOptions, "config_overrides", ["num_hidden_layers=3", "hidden_size=32"], None),
+        (PretrainingOptions, "report_to", ["tensorboard"], "tensorboard"),
+        (PretrainingCommand, "tasks", ["qa:a", "qa:b"], "qa:a,qa:b"),
+        (OverfitOptions, "config_overrides", ["num_hidden_layers=3"], "num_hidden_layers=3"),
+        (GapOptions, "learning_rates", [2e-5, 5e-5], "2e-05,5e-05"),
+        (GapOptions, "num_train_epochs", [2, 4], "2,4"),
+        (GapOptions, "kinds", ["annealed", "raw"], "annealed,raw"),
+        (GlueOptions, "task_name", ["rte", "mrpc"], "rte,mrpc"),
+        (QAOptions, "report_to", ["tensorboard", "mlflow"], "tensorboard,mlflow"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_a_list_of_a_file_is_what_commas_are_on_the_command_line(tmp_path, cls, name, values, joined, suffix):
+    file = tmp_path / f"options{suffix}"
+    file.write_text(json.dumps({name: values}))
+    assert getattr(parse_options(cls, [str(file)]), name) == (joined or ",".join(values))
+
+
+def test_a_list_of_a_sweep_s_base_is_what_commas_are(tmp_path):
+    base = {"model_name_or_path": "owner/model", "report_to": ["tensorboard", "none"]}
+    cell = make_sweep({"recipe": "qa", "base": base}).cells[0]
+    assert "tensorboard,none" in command("qa", cell.options, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({"output_dir": ["a", "b"]}, "unexpected argument 'b'"),
+        ({"series": []}, "series: an empty list; name a value, or leave the option out"),
+        ({"pretraining": ["--seed", "3"]}, "argument --pretraining"),
+    ],
+)
+def test_a_list_for_one_value_and_an_empty_one_are_refused(tmp_path, capsys, content, complaint):
+    file = tmp_path / "options.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(SystemExit) as ended:
+        parse_options(GapOptions, [str(file)])
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
