@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class ChoiceQuestion:
     seconds: tuple[str, ...]
     label: int | None
     names: tuple[str, ...]  # what the file calls the choices: numbers, letters or texts
+    numbered: bool = field(default=False, repr=False, compare=False)  # of paragraphs in a context file
 
     def __post_init__(self) -> None:
         if len(self.seconds) < 2:
@@ -190,9 +191,8 @@ def _two_stage(item: Mapping[str, Any], contexts: Sequence[str] | None) -> Choic
         raise ValueError(f"the relevant paragraph {relevant} is none of its paragraphs {numbers}")
     label = None if relevant is None else numbers.index(relevant)
     texts = tuple(contexts[number] for number in numbers)
-    return ChoiceQuestion(
-        str(item["id"]), (text_of(item, "question"),) * len(texts), texts, label, tuple(map(str, numbers))
-    )
+    firsts = (text_of(item, "question"),) * len(texts)
+    return ChoiceQuestion(str(item["id"]), firsts, texts, label, tuple(map(str, numbers)), numbered=True)
 
 
 def _texts_of(choices: Any) -> tuple[str, ...]:

@@ -22,13 +22,14 @@ from finetuning.labelled_text import (
     Columns,
     LabelledText,
     from_records,
+    has_no_columns,
     hold_out,
     label_names,
     read_examples,
     read_splits,
     require_fraction,
 )
-from finetuning.option_conflicts import FILE_OPTIONS, require_beside
+from finetuning.option_conflicts import FILE_OPTIONS, refuse_given, require_beside
 from finetuning.question_sets import bad_text
 from finetuning.recipe import option
 from finetuning.replaced_options import REPLACED_OPTIONS
@@ -54,7 +55,7 @@ class ClassificationOptions(TextOptions):
     selection_metric: str = option("accuracy", f"Picks the best epoch: {', '.join(METRICS)}.")
 
     def check_own(self) -> None:
-        """ValueError for a metric that there is not, a share outside (0, 1) and data named in two ways, too."""
+        """ValueError for a metric that there is not, a share outside (0, 1), data named twice and idle columns, too."""
         super().check_own()
         require_fraction(self.validation_fraction)
         if self.selection_metric not in METRICS:
@@ -64,6 +65,10 @@ class ClassificationOptions(TextOptions):
         if len(ways) + bool(files) > 1:
             raise ValueError(f"{' and '.join([*ways, *files])}: name the data one way only")
         require_beside(self, "dataset_name", ("dataset_config_name",))
+        places = [place for place in (self.data, *(getattr(self, name) for name in FILE_OPTIONS)) if place]
+        if places and all(map(has_no_columns, places)):
+            names = ("text_column", "text_pair_column", "label_column", "id_column")
+            refuse_given(self, names, f"{', '.join(places)}, where every text is a file")
 
     @property
     def columns(self) -> Columns:
@@ -93,7 +98,10 @@ def read_task(options: ClassificationOptions, ranks: Ranks) -> TextTask:
     head = saved_head(options, "classification")
     if "train" not in splits and (makes_updates(options) or "labels" not in head):
         raise ValueError(f"no training set among {', '.join(splits)}: name one with --train_file")
-    if "validation" not in splits and "train" in splits:
+    if "validation" in splits or "train" not in splits:
+        there = "a validation set" if "validation" in splits else "sets without a training set"
+        refuse_given(options, ("validation_fraction",), f"{there} ({', '.join(splits)})")
+    else:
         splits["train"], splits["validation"] = hold_out(splits["train"], options.validation_fraction)
     labels = head.get("labels") or label_names(splits["train"])
     if len(labels) < 2:

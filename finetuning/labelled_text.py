@@ -49,7 +49,7 @@ def read_examples(
     """
     where = Path(path)
     if where.is_dir() or is_archive(where):
-        splits = read_splits(where, on_bad_text=on_bad_text)
+        splits = read_splits(where, on_bad_text=on_bad_text, columns=columns)
         if len(splits) != 1:
             raise ValueError(f"{where}: holds the splits {', '.join(splits)}; name it as --data to use them all")
         return next(iter(splits.values()))
@@ -69,7 +69,7 @@ def read_splits(
     if not where.exists():
         raise ValueError(f"{where}: no such folder or archive; check the path")
     if where.is_dir():
-        tables = {name: file for file in sorted(where.iterdir()) if (name := split_of(file)) and file_format(file)}
+        tables = tables_in(where)
         if tables:
             return {
                 name: read_examples(file, columns=columns, on_bad_text=on_bad_text) for name, file in tables.items()
@@ -93,6 +93,17 @@ def read_splits(
             f"{where}: no SPLIT/LABEL/*.txt, LABEL/*.txt or SPLIT.csv in it; arrange the texts in one of these ways"
         )
     return splits
+
+
+def tables_in(directory: Path) -> dict[str, Path]:
+    """The tables of a folder that are called as splits are, by split."""
+    return {name: file for file in sorted(directory.iterdir()) if (name := split_of(file)) and file_format(file)}
+
+
+def has_no_columns(path: str | Path) -> bool:
+    """Whether the examples there are text files, one each: an archive, or a folder without a table."""
+    where = Path(path)
+    return is_archive(where) or (where.is_dir() and not tables_in(where))
 
 
 def split_of(file: Path) -> str | None:

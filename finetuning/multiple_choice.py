@@ -33,7 +33,7 @@ from finetuning.option_conflicts import require_beside
 from finetuning.pair_template import row_limit
 from finetuning.preflight import Preflight, note_label_balance, note_row_limit, note_shared_texts
 from finetuning.qa import QAOptions
-from finetuning.question_sets import bad_text, load_splits, sample_limit
+from finetuning.question_sets import bad_text, load_splits, refuse_idle_contexts, sample_limit
 from finetuning.recipe import option
 from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.seed_runs import once, run_seeds
@@ -123,9 +123,11 @@ def read_sets(options: MultipleChoiceOptions, files: dict[str, str]) -> dict[str
         splits = load_splits(options.dataset_name, options.dataset_config_name)
         return {name: choices_from_rows(rows, f"{options.dataset_name} {name}") for name, rows in splits.items()}
     bad = bad_text(options.on_bad_text)
-    return {
+    found = {
         name: read_choices(file, context_file=options.context_file, on_bad_text=bad) for name, file in files.items()
     }
+    refuse_idle_contexts(options, found)
+    return found
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 FILE_OPTIONS = ("train_file", "validation_file", "test_file")
@@ -24,3 +25,11 @@ def require_beside(options: Any, name: str, others: Sequence[str]) -> None:
             raise ValueError(
                 f"--{other} {getattr(options, other)} does nothing without --{name}: give that, or drop it"
             )
+
+
+def refuse_given(options: Any, names: Sequence[str], beside: str) -> None:
+    """ValueError for the first of `names` that is not its default, though `beside` leaves it nothing to do."""
+    defaults = {one.name: one.default for one in fields(options)}
+    for name in names:
+        if getattr(options, name) != defaults[name]:
+            raise ValueError(f"--{name} {getattr(options, name)} does nothing beside {beside}: drop it")

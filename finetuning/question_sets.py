@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from finetuning.dataset_records import read_dataset
 from finetuning.labelled_text import SPLIT_NAMES
+from finetuning.option_conflicts import refuse_given
 from finetuning.preflight import Preflight
 from finetuning.record_files import OnBadText
 from finetuning.squad import AnswerRepairs, Question, questions_from_rows, read_questions
@@ -38,9 +39,16 @@ def read_question_sets(options: QuestionSource, files: Mapping[str, str]) -> dic
             name: read_questions(file, context_file=options.context_file, on_bad_text=bad)
             for name, file in files.items()
         }
+        refuse_idle_contexts(options, found)
     return {
         name: subset(questions, sample_limit(options, name), lambda one: one.id) for name, questions in found.items()
     }
+
+
+def refuse_idle_contexts(options: Any, sets: Mapping[str, Sequence[Any]]) -> None:
+    """ValueError for a context file where no question of any set numbers paragraphs of it."""
+    if not any(question.numbered for questions in sets.values() for question in questions):
+        refuse_given(options, ("context_file",), "questions that have their own paragraphs or choices")
 
 
 def sample_limit(options: QuestionSource, split: str) -> int | None:

@@ -24,7 +24,8 @@ class Answer:
 class Question:
     """A question on one paragraph; no answers mean unanswerable in a labelled v2 file, unknown in a test file.
 
-    `stated` is False where the row has neither answers nor a word on whether there are any.
+    `stated` is False where the row has neither answers nor a word on whether there are any; `numbered` is True where
+    its paragraphs are numbers of a context file.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Question:
     context: str
     answers: tuple[Answer, ...] = ()
     stated: bool = field(default=True, repr=False)
+    numbered: bool = field(default=False, repr=False, compare=False)
 
     @property
     def group(self) -> str:
@@ -225,7 +227,7 @@ def _two_stage_question(item: Mapping[str, Any], contexts: Sequence[str] | None)
     context = "" if relevant is None else contexts[relevant]
     answer = item.get("answer")
     answers = () if answer is None else (Answer(text_of(answer, "text"), whole_number(answer["start"], "start")),)
-    return Question(str(item["id"]), text_of(item, "question"), context, answers, stated=answer is not None)
+    return Question(str(item["id"]), text_of(item, "question"), context, answers, answer is not None, numbered=True)
 
 
 def _answer(answer: Any) -> Answer:
