@@ -2,7 +2,6 @@
 
     python launch/report.py RUN                                    analyse again and rewrite RUN/report.html
     python launch/report.py RUN RUN ... --output_dir runs/compared
-
     python launch/report.py options.yaml RUN RUN ...               options from a YAML or JSON file
 
 A RUN is the output folder of launch/gap.py, or any folder with a scores.jsonl (and a series.json). The first run is

@@ -1,0 +1,22 @@
+"""`--help` is what most users see first."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from pretraining.options import parse_options
+
+
+@dataclass
+class Options:
+    rate: float = field(default=1e-3, metadata={"help": "Peak rate."})
+    shards: str | None = field(default=None, metadata={"help": "Shard directory."})
+
+
+def test_the_description_keeps_its_lines_and_empty_defaults_are_left_out(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(Options, ["--help"], description="Trains.\n\n    python one.py        first\n    python two.py        then")
+    shown = capsys.readouterr().out
+    assert "\n    python one.py        first\n    python two.py        then\n" in shown
+    assert "Peak rate. (default: 0.001)" in shown
+    assert "None" not in shown
