@@ -15,8 +15,8 @@ class Options:
 
 def test_the_description_keeps_its_lines_and_empty_defaults_are_left_out(capsys):
     with pytest.raises(SystemExit):
-        parse_options(Options, ["--help"], description="Trains.\n\n    python one.py        first\n    python two.py        then")
+        parse_options(Options, ["--help"], description="Trains.\n\n    one.py     first\n    two.py     then")
     shown = capsys.readouterr().out
-    assert "\n    python one.py        first\n    python two.py        then\n" in shown
+    assert "\n    one.py     first\n    two.py     then\n" in shown
     assert "Peak rate. (default: 0.001)" in shown
     assert "None" not in shown
