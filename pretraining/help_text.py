@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+USAGE = "%(prog)s [FILE.yaml] [--OPTION VALUE ...]        (--help lists the options)"  # not all of them above an error
+
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Descriptions keep their lines, so that the commands in them can be copied; "(default: None)" is left out."""

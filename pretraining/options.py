@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
-from pretraining.help_text import HelpFormatter
+from pretraining.help_text import USAGE, HelpFormatter
 from pretraining.unique_keys import DuplicateKey, parse_yaml, without_duplicates
 
 Options = TypeVar("Options")
@@ -39,7 +39,9 @@ def parse_options(
     number may be NaN, which no rule would refuse.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser(cls, description=description, allow_abbrev=False, formatter_class=HelpFormatter)
+    parser = HfArgumentParser(
+        cls, usage=USAGE, description=description, allow_abbrev=False, formatter_class=HelpFormatter
+    )
     arguments = [argument for argument in arguments if not argument.startswith(("--local_rank=", "--local-rank="))]
     if arguments and not arguments[0].startswith("-"):
         file = arguments.pop(0)

@@ -20,3 +20,11 @@ def test_the_description_keeps_its_lines_and_empty_defaults_are_left_out(capsys)
     assert "\n    one.py     first\n    two.py     then\n" in shown
     assert "Peak rate. (default: 0.001)" in shown
     assert "None" not in shown
+
+
+def test_an_error_is_not_hidden_below_all_options(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(Options, ["--rat", "1"])
+    usage, error = capsys.readouterr().err.splitlines()
+    assert "--help" in usage
+    assert "--rate" in error
