@@ -118,7 +118,7 @@ class Runner:
         directory.mkdir(parents=True, exist_ok=True)
         refuse_live_cell(directory)
         device = self.free.pop(0)
-        environment = without_launcher()
+        environment = without_launcher() | {"PYTHONUNBUFFERED": "1"}  # or a killed cell takes its last lines with it
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         if self.num_devices > 1:

@@ -54,6 +54,15 @@ def test_a_cell_is_a_world_of_its_own_under_a_launcher(tmp_path, monkeypatch):
     assert "world alone" in (tmp_path / "log.txt").read_text()
 
 
+def test_the_log_of_a_killed_cell_has_what_it_said(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    script = "import os; print('400 training rows'); os.kill(os.getpid(), 9)"
+    monkeypatch.setattr(sweep_run, "command", lambda *_: [sys.executable, "-c", script])
+    found = make_sweep({"recipe": "classification", "base": {"model_name_or_path": "hub/model"}})
+    Runner(found, [None], lambda text: None).run(found.cells, lambda cell: tmp_path)
+    assert "400 training rows" in (tmp_path / "log.txt").read_text()
+
+
 def test_the_command_is_an_argument_list(tmp_path):
     from finetuning.sweep_run import command
 
