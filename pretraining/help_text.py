@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-USAGE = "%(prog)s [FILE.yaml] [--OPTION VALUE ...]        (--help lists the options)"  # not all of them above an error
+USAGE = "%(prog)s ...        (--help shows examples and all options)"  # not all of them above an error
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
