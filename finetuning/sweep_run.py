@@ -17,7 +17,7 @@ from finetuning.sweep import Cell, Sweep
 from finetuning.sweep_metric import require_given_metric
 from finetuning.sweep_options import options_class
 from finetuning.sweep_table import Outcome
-from pretraining.environment import without_launcher
+from pretraining.environment import usable_cores, without_launcher
 from pretraining.files import read_json, write_json
 from pretraining.interruption import EXIT_CODE, is_alive, start_time
 from pretraining.options import as_arguments
@@ -122,7 +122,7 @@ class Runner:
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         if self.num_devices > 1:
-            threads = max(1, len(os.sched_getaffinity(0)) // self.num_devices)
+            threads = max(1, usable_cores() // self.num_devices)
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         _record(directory, cell, self.sweep.recipe, status="running")
         with (directory / "log.txt").open("ab") as log:

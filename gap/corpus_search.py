@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pretraining.environment import usable_cores
 from shards.location import ShardLocation
 from shards.shard_reader import ShardReader
 
@@ -67,7 +67,7 @@ def corpus_hits(shards: ShardLocation, wanted: Hashes, threads: int | None = Non
     Every thread (one a core) holds one block. Threads, since numpy and hashlib let go of the interpreter, and what does
     not, the decoding of a block, is a tenth of the work: a process would have to import torch and copy what is wanted.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or usable_cores()
     runs, readers = WantedRuns(wanted), SimpleQueue[ShardReader]()
     for _ in range(threads):
         readers.put(ShardReader(shards.directory, shards.manifest, "train", capacity=1, fetch=shards.fetch))

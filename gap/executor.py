@@ -16,7 +16,7 @@ import torch
 from gap.jobs import read_jobs
 from gap.plan import PlannedCell
 from gap.worker import print_now, remaining, work
-from pretraining.environment import Ranks, without_launcher
+from pretraining.environment import Ranks, usable_cores, without_launcher
 
 WORKER = Path(__file__).with_name("worker.py")
 GRACE_SECONDS = 10.0
@@ -43,7 +43,7 @@ def devices_of(max_parallel: int | None) -> list[str | None]:
         asked = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         names: list[str | None] = [*(asked or map(str, range(torch.cuda.device_count())))]
     else:
-        names = [None] * len(os.sched_getaffinity(0))
+        names = [None] * usable_cores()
     return names[:max_parallel]
 
 

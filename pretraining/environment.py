@@ -66,11 +66,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def usable_cores() -> int:
+    """Cores this process may run on; on a SLURM cluster that binds none, those its task was given."""
+    cores, given = len(os.sched_getaffinity(0)), os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(cores, int(given)) if given.isdecimal() and int(given) else cores
+
+
 def choose_device(ranks: Ranks) -> torch.device:
     """The GPU of this local rank, or the CPU where there is none; with either its share of the cores as threads."""
     # torchrun sets one thread for each rank and deepspeed sets nothing: both waste the machine.
     if ranks.world_size > 1 or "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size))
+        torch.set_num_threads(max(1, usable_cores() // ranks.local_world_size))
     if torch.cuda.is_available():
         if ranks.local_rank >= torch.cuda.device_count():
             raise ValueError(

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import binom
 
 from benchmarks import interval_theory
-from benchmarks.coverage import LAYOUTS, OUTSIDE, TASKS, World, coverage, mean_coverage
+from benchmarks.coverage import IN_REACH, LAYOUTS, LEVELS, OUTSIDE, TASKS, World, coverage, mean_coverage
 from gap.variance import Floats
 
 LARGE = World(questions=20, difficulty=0.3)  # 10,000 questions: seeds, not examples, decide the interval
@@ -76,13 +77,32 @@ def test_a_share_is_judged_by_itself_and_by_how_often_it_was_looked() -> None:
     assert as_stated(np.array([0.88, 1.0]), 100)
 
 
+def levels_between_budgets(world: World) -> NDArray[np.bool_]:
+    """Which of the levels the expected curve crosses before the largest budget."""
+    crossings = [world.true_crossing(level, world.scores[0], world.scores[-1]) for level in LEVELS]
+    return np.array(crossings) < np.log10(world.budgets[-1])
+
+
+def test_the_worlds_have_crossings_between_the_budgets_and_beyond_them() -> None:
+    assert levels_between_budgets(LARGE).all()
+    assert levels_between_budgets(replace(LARGE, outside=IN_REACH)).all()
+    beyond = replace(LARGE, outside=OUTSIDE)
+    assert levels_between_budgets(beyond).tolist() == [True, True, False, False]
+    assert beyond.true_crossing(0.99, *beyond.scores[[0, -1]]) == np.inf  # more than any budget gives
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("outside", [None, OUTSIDE])
+@pytest.mark.parametrize("outside", [None, OUTSIDE, IN_REACH])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_thousand_simulations_cover_every_score_gap_and_crossing_as_stated(
     layout: tuple[int, int], outside: float | None
 ) -> None:
-    found = coverage(replace(LARGE, outside=outside), layout, simulations=1000, draws=1000)
+    world = replace(LARGE, outside=outside)
+    found = coverage(world, layout, simulations=1000, draws=1000)
+    between = levels_between_budgets(world)
+    # Beyond the budgets a right interval is open above: one end can err, so there is no covering too much.
+    assert (found["crossing"][~between] >= binom.ppf(0.001, 1000, 0.92) / 1000).all()
+    found["crossing"] = found["crossing"][between]
     for name, shares in found.items():
         assert as_stated(shares, 1000), (name, shares)
         assert 0.92 <= np.mean(shares) <= 0.98, (name, shares)

@@ -85,7 +85,7 @@ def test_the_other_workers_import_while_the_list_is_made_and_none_is_left(tmp_pa
             raise ValueError("this cannot be answered")
         return prepare(options, sources, directory, paths, ranks, owner)
 
-    monkeypatch.setattr("gap.executor.os.sched_getaffinity", lambda number: {0, 1})
+    monkeypatch.setattr("os.sched_getaffinity", lambda number: {0, 1})
     monkeypatch.setattr(gap, "prepare", watched)
     assert gap.main(arguments(tmp_path, learning_rates="1e-3", max_parallel=2)) == (2 if refused else 0)
     assert waiting
