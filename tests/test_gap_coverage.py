@@ -92,20 +92,20 @@ def test_the_worlds_have_crossings_between_the_budgets_and_beyond_them() -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("outside", [None, OUTSIDE, IN_REACH])
+@pytest.mark.parametrize(("outside", "simulations"), [(None, 1000), (OUTSIDE, 1000), (IN_REACH, 300)])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_thousand_simulations_cover_every_score_gap_and_crossing_as_stated(
-    layout: tuple[int, int], outside: float | None
+def test_many_simulations_cover_every_score_gap_and_crossing_as_stated(
+    layout: tuple[int, int], outside: float | None, simulations: int
 ) -> None:
     world = replace(LARGE, outside=outside)
-    found = coverage(world, layout, simulations=1000, draws=1000)
+    found = coverage(world, layout, simulations=simulations, draws=1000)
     between = levels_between_budgets(world)
     # Beyond the budgets a right interval is open above: one end can err, so there is no covering too much.
-    assert (found["crossing"][~between] >= binom.ppf(0.001, 1000, 0.92) / 1000).all()
+    assert (found["crossing"][~between] >= binom.ppf(0.001, simulations, 0.92) / simulations).all()
     found["crossing"] = found["crossing"][between]
     for name, shares in found.items():
-        assert as_stated(shares, 1000), (name, shares)
-        assert 0.92 <= np.mean(shares) <= 0.98, (name, shares)
+        assert as_stated(shares, simulations), (name, shares)
+        assert 0.92 <= np.mean(shares) <= (0.98 if simulations >= 1000 else 0.985), (name, shares)
 
 
 @pytest.mark.slow
