@@ -2,7 +2,6 @@
 
     python benchmarks/coverage.py --simulations 1000
     python benchmarks/coverage.py --simulations 1000 --only "outside reference"
-    python benchmarks/coverage.py --simulations 1000 --only "reference in reach"
     python benchmarks/coverage.py --simulations 1000 --only "mean of 3"
 
 An example i of the test set is answered right by the checkpoint of budget b, pretraining seed p and fine-tuning seed f
@@ -286,8 +285,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only studies whose name holds this")
     parser.add_argument("--first", type=int, default=0, help="number of the first simulation (of single tasks)")
     options = parser.parse_args()
-    levels = ", ".join(f"{level:.0%}".replace("%", " %") for level in LEVELS)
-    print(f"| test set | seeds | interval | scores | gap closed | tokens to {levels} |")
+    print("| test set | seeds | interval | scores | gap closed | tokens to", *(f"{level:.0%}" for level in LEVELS), "|")
     print("|---|---|---|---|---|---|", flush=True)
     for name, layout, correction, found in studies(options.simulations, options.draws, options.only, options.first):
         parts = [

@@ -17,10 +17,11 @@ from finetuning.sweep import Cell, Sweep
 from finetuning.sweep_metric import require_given_metric
 from finetuning.sweep_options import options_class
 from finetuning.sweep_table import Outcome
-from pretraining.environment import usable_cores, without_launcher
+from pretraining.environment import without_launcher
 from pretraining.files import read_json, write_json
 from pretraining.interruption import EXIT_CODE, is_alive, start_time
 from pretraining.options import as_arguments
+from shards.cores import usable_cores
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 SCHEMA_VERSION = 1

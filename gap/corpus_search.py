@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.environment import usable_cores
+from shards.cores import usable_cores
 from shards.location import ShardLocation
 from shards.shard_reader import ShardReader
 

@@ -16,7 +16,8 @@ import torch
 from gap.jobs import read_jobs
 from gap.plan import PlannedCell
 from gap.worker import print_now, remaining, work
-from pretraining.environment import Ranks, usable_cores, without_launcher
+from pretraining.environment import Ranks, without_launcher
+from shards.cores import usable_cores
 
 WORKER = Path(__file__).with_name("worker.py")
 GRACE_SECONDS = 10.0

@@ -10,6 +10,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from shards.cores import usable_cores
+
 COLLECTIVE_TIMEOUT_SECONDS = 1800.0
 
 
@@ -64,12 +66,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def usable_cores() -> int:
-    """Cores this process may run on; on a SLURM cluster that binds none, those its task was given."""
-    cores, given = len(os.sched_getaffinity(0)), os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return min(cores, int(given)) if given.isdecimal() and int(given) else cores
 
 
 def choose_device(ranks: Ranks) -> torch.device:

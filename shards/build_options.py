@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from shards.cleaning import Cleaning
+from shards.cores import usable_cores
 from shards.plain_text import TextRules
 
 DEFAULT_VOCAB_SIZE = 16_384
 WITHOUT_EFFECT_ON_THE_RESULT = ("input", "output_dir", "tokenizer", "processes", "index_memory_mb")
-
-
-def available_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def described(default: Any, text: str) -> Any:
@@ -70,7 +65,7 @@ class BuildOptions:
     block_tokens: int = described(65_536, "Tokens of a block, the unit that is read and shuffled")
     blocks_per_shard: int = described(64, "Blocks of a tar file")
     index_memory_mb: int = described(64, "Memory for new keys and pages of the index of duplicates, in MB")
-    processes: int = described(available_cores(), "Processes that clean and tokenize")
+    processes: int = described(usable_cores(), "Processes that clean and tokenize")
 
     def __post_init__(self) -> None:
         if not self.input or not self.output_dir:

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy.stats import binom
 
 from benchmarks import interval_theory
@@ -77,18 +76,18 @@ def test_a_share_is_judged_by_itself_and_by_how_often_it_was_looked() -> None:
     assert as_stated(np.array([0.88, 1.0]), 100)
 
 
-def levels_between_budgets(world: World) -> NDArray[np.bool_]:
-    """Which of the levels the expected curve crosses before the largest budget."""
-    crossings = [world.true_crossing(level, world.scores[0], world.scores[-1]) for level in LEVELS]
-    return np.array(crossings) < np.log10(world.budgets[-1])
+def true_crossings(world: World) -> Floats:
+    """log10 tokens [levels] at which the expected curve reaches each level."""
+    return np.array([world.true_crossing(level, world.scores[0], world.scores[-1]) for level in LEVELS])
 
 
 def test_the_worlds_have_crossings_between_the_budgets_and_beyond_them() -> None:
-    assert levels_between_budgets(LARGE).all()
-    assert levels_between_budgets(replace(LARGE, outside=IN_REACH)).all()
-    beyond = replace(LARGE, outside=OUTSIDE)
-    assert levels_between_budgets(beyond).tolist() == [True, True, False, False]
-    assert beyond.true_crossing(0.99, *beyond.scores[[0, -1]]) == np.inf  # more than any budget gives
+    largest = np.log10(LARGE.budgets[-1])
+    assert (true_crossings(LARGE) < largest).all()
+    assert (true_crossings(replace(LARGE, outside=IN_REACH)) < largest).all()
+    half, ninety, ninety_five, ninety_nine = true_crossings(replace(LARGE, outside=OUTSIDE))
+    assert half < ninety < largest < ninety_five < ninety_nine
+    assert ninety_nine == np.inf  # more than any budget gives
 
 
 @pytest.mark.slow
@@ -99,10 +98,10 @@ def test_many_simulations_cover_every_score_gap_and_crossing_as_stated(
 ) -> None:
     world = replace(LARGE, outside=outside)
     found = coverage(world, layout, simulations=simulations, draws=1000)
-    between = levels_between_budgets(world)
-    # Beyond the budgets a right interval is open above: one end can err, so there is no covering too much.
-    assert (found["crossing"][~between] >= binom.ppf(0.001, simulations, 0.92) / simulations).all()
-    found["crossing"] = found["crossing"][between]
+    reached = np.isfinite(true_crossings(world))
+    # What no budget reaches has an interval that is open above, which cannot cover too much.
+    assert (found["crossing"][~reached] >= binom.ppf(0.001, simulations, 0.92) / simulations).all()
+    found["crossing"] = found["crossing"][reached]
     for name, shares in found.items():
         assert as_stated(shares, simulations), (name, shares)
         assert 0.92 <= np.mean(shares) <= (0.98 if simulations >= 1000 else 0.985), (name, shares)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pretraining.environment import Ranks, choose_device, free_port, init_process_group, read_ranks, usable_cores
+from pretraining.environment import Ranks, choose_device, free_port, init_process_group, read_ranks
 
 
 def launched(monkeypatch, **variables):
@@ -44,6 +44,7 @@ def test_variables_that_contradict_each_other_are_refused(monkeypatch, variables
 def test_threads_are_cores_divided_by_local_ranks(monkeypatch, has_gpu):
     given = []
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 16)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
@@ -55,15 +56,6 @@ def test_threads_are_cores_divided_by_local_ranks(monkeypatch, has_gpu):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the user's own number counts where no launcher set it
     choose_device(Ranks())
     assert given == [8, 2, 1, 1]
-
-
-@pytest.mark.parametrize(("given", "cores"), [(None, 8), ("3", 3), ("16", 8), ("", 8), ("0", 8), ("two", 8)])
-def test_a_slurm_task_takes_the_cores_it_was_given_also_where_the_cluster_binds_none(monkeypatch, given, cores):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
-    if given is not None:
-        monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
-    assert usable_cores() == cores
 
 
 def test_a_rank_without_a_gpu_is_refused(monkeypatch):
