@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-PAD_MULTIPLE = 8
 CONTENT_BATCH = 1000
 # Their positions count from the padding id, which takes two of those that the configuration names.
 OFFSET_FAMILIES = (
@@ -101,15 +101,21 @@ def token_ids_with_offsets(
     return found
 
 
+@cache
+def pad_multiple() -> int:
+    """8 where there is an accelerator, whose matrix units ask for it; 1 on the CPU, where padding only costs."""
+    return 8 if torch.accelerator.is_available() else 1
+
+
 def padded_length(longest: int) -> int:
-    """The next multiple of 8."""
-    return -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
+    """The next multiple of `pad_multiple`."""
+    return -(-longest // pad_multiple()) * pad_multiple()
 
 
 def padded_rows(
     input_ids: Sequence[Sequence[int]], token_type_ids: Sequence[Sequence[int]], *, pad_id: int
 ) -> dict[str, torch.Tensor]:
-    """input_ids, attention_mask, token_type_ids [R, T], T the longest row's length rounded up to a multiple of 8."""
+    """input_ids, attention_mask, token_type_ids [R, T], T the longest row's length, rounded up by `padded_length`."""
     shape = (len(input_ids), padded_length(max(len(row) for row in input_ids)))
     ids = np.full(shape, pad_id, dtype=np.int64)
     mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)

@@ -45,6 +45,8 @@ def range_problems(values: Mapping[str, Any]) -> list[str]:
         found.append(f"--confidence {given['confidence']}: a share between 0 and 1, such as 0.95")
     if "dropout" in given and not 0 <= given["dropout"] < 1:
         found.append(f"--dropout {given['dropout']}: a rate is at least 0 and below 1")
+    if "warmup_ratio" in given and not 0 <= given["warmup_ratio"] <= 1:
+        found.append(f"--warmup_ratio {given['warmup_ratio']}: a share of the updates, at least 0 and at most 1")
     if "resolve" in given and not 0 < given["resolve"] < 1:
         found.append(f"--resolve {given['resolve']}: a difference in score between 0 and 1, such as 0.02")
     return found

@@ -56,6 +56,7 @@ class GapOptions:
     num_train_epochs: Annotated[str | None, COMMAS] = option(
         None, "epochs; several with commas are tried like the learning rates"
     )
+    warmup_ratio: float | None = option(None, "share of the updates over which the learning rate rises from zero")
     max_seq_length: int | None = option(None, "longest row in tokens")
     doc_stride: int = option(128, "overlap of the windows of a long context")
     max_answer_length: int | None = option(None, "longest answer in tokens")
@@ -149,6 +150,7 @@ class GapOptions:
                 global_batch_rows=int(self.global_batch_rows or 32),
                 per_device_train_batch_size=self.per_device_train_batch_size,
                 per_device_eval_batch_size=int(self.per_device_eval_batch_size or 128),
+                warmup_ratio=0.1 if self.warmup_ratio is None else self.warmup_ratio,
                 dropout=self.dropout,
                 freeze_embeddings=bool(self.freeze_embeddings),
                 bf16=self.bf16,
@@ -192,8 +194,9 @@ class GapOptions:
 
 SMALL_WORLD: dict[str, Any] = {
     "kinds": "annealed",
-    "learning_rates": "2e-3",
-    "num_train_epochs": "6",
+    "learning_rates": "2.5e-3",
+    "num_train_epochs": "5",
+    "warmup_ratio": 0.5,
     "max_seq_length": 64,
     "global_batch_rows": 16,
     "per_device_eval_batch_size": 256,
@@ -222,7 +225,8 @@ REAL_SERIES: dict[str, Any] = {
 
 
 OF_A_LOOK = (  # options of this command that `launch/pretrain.py --until` takes in --finetuning
-    *("learning_rates", "num_train_epochs", "max_seq_length", "doc_stride", "max_answer_length", "global_batch_rows"),
+    *("learning_rates", "num_train_epochs", "warmup_ratio", "max_seq_length", "doc_stride", "max_answer_length"),
+    "global_batch_rows",
     *("per_device_train_batch_size", "per_device_eval_batch_size", "freeze_embeddings", "pooling", "dropout", "bf16"),
     *("max_train_samples", "max_eval_samples", "data_dir", "on_overlap", "contamination", "draws"),
 )

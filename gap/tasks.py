@@ -107,7 +107,7 @@ def spec_text(spec: TaskSpec) -> str:
 
 def small_world_tasks(directory: Path) -> list[TaskSpec]:
     """The three tasks of the embedded small world; extractive QA is the main one, the others are kept cheap."""
-    limits = {"qa": None, "multiple_choice": 500, "classification": None}
+    limits = {"qa": None, "multiple_choice": 400, "classification": None}
     return [TaskSpec(kind, kind, str(directory / kind), limit) for kind, limit in limits.items()]
 
 

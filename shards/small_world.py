@@ -12,7 +12,7 @@ from shards.small_world_names import Cast, Names, invent_names, seeded
 from shards.small_world_questions import Example, MakeExample, acceptability, choice_question, examples, span_question
 from shards.small_world_sentences import documents
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WORLD_FILE = "world.json"
 GROUP_OF_SPLIT = {"train": "open", "validation": "validation", "test": "test"}
 TASKS: dict[str, MakeExample] = {

@@ -18,8 +18,8 @@ from shards.small_world_templates import (
 
 NUM_CHOICES = 4
 MIN_CONTEXT_NAMES, MAX_CONTEXT_NAMES = 3, 4
-LONG_CONTEXT_NAMES = 30
-LONG_CONTEXT_SHARE = 0.04
+LONG_CONTEXT_NAMES = 20
+LONG_CONTEXT_SHARE = 0.01
 
 COMPANY = {
     entity_class: [template for template in templates if len(slots(template)) > 1]
@@ -49,7 +49,8 @@ def examples(make: MakeExample, cast: Cast, size: int, prefix: str, taken: set[s
 def span_question(cast: Cast, number: int) -> Example:
     """Which river is named? The context names exactly one, among names of other classes, and tells no class.
 
-    About one context in twenty-five is longer than 64 tokens. ``answer_start`` counts characters.
+    A context has 3 or 4 names; about one in a hundred has 20 and is longer than 64 tokens. ``answer_start`` counts
+    characters.
     """
     generator = cast.generator
     asked, *others = generator.sample(CLASSES, len(CLASSES))
@@ -108,8 +109,11 @@ def _neutral_templates(cast: Cast) -> list[str]:
     long = cast.generator.random() < LONG_CONTEXT_SHARE
     wanted = LONG_CONTEXT_NAMES if long else cast.generator.randint(MIN_CONTEXT_NAMES, MAX_CONTEXT_NAMES)
     templates: list[str] = []
-    while sum(len(slots(template)) for template in templates) < wanted:
-        templates.append(cast.generator.choice(NEUTRAL))
+    while wanted:  # whole sentences: no name too many, and none left alone, for no sentence has one name
+        left = {template: wanted - len(slots(template)) for template in NEUTRAL}
+        template = cast.generator.choice([one for one in NEUTRAL if left[one] == 0 or left[one] > 1])
+        templates.append(template)
+        wanted = left[template]
     return templates
 
 

@@ -10,7 +10,7 @@ from tiny_questions import WORDS, tiny_questions
 from transformers import AutoConfig, AutoModel, AutoTokenizer, DebertaV2Config, MPNetConfig, RobertaConfig, T5Config
 
 from finetuning.encoder import SEES_PADDING, default_model, load_config, load_encoder, load_tokenizer
-from finetuning.pair_template import padded_rows, row_limit
+from finetuning.pair_template import pad_multiple, padded_length, padded_rows, row_limit
 from finetuning.qa_recipe import QARecipe, QASettings
 from finetuning.saved_model import load_head, save_model
 from finetuning.windows import Windows
@@ -31,12 +31,22 @@ def test_weights_and_scratch_have_the_same_shape_and_scratch_depends_on_the_seed
     assert all(not torch.equal(scratch[name], each[name]) for name in matrices for each in (loaded, other))
 
 
+@pytest.mark.parametrize(("accelerator", "length"), [(True, 16), (False, 9)])
+def test_rows_are_padded_to_a_multiple_of_8_only_for_an_accelerator(accelerator, length, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator)
+    pad_multiple.cache_clear()
+    try:
+        assert padded_rows([[2] * 9, [2]], [[0] * 9, [0]], pad_id=0)["input_ids"].shape == (2, length)
+    finally:
+        pad_multiple.cache_clear()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_changes_no_hidden_state(family):
     encoder = tiny_encoder(family, 30).eval()
     rows = [[2, 7, 8, 3], [2, 9, 3]]
     batch = padded_rows(rows, [[0] * len(row) for row in rows], pad_id=0)
-    assert batch["input_ids"].shape == (2, 8)
+    assert batch["input_ids"].shape == (2, padded_length(4))
     with torch.no_grad():
         together = encoder(**batch)
         for i, row in enumerate(rows):

@@ -31,6 +31,7 @@ from pretraining.environment import Ranks
         ("devices", 0, "at least 1"),
         ("draws", 5, "at least 100"),
         ("dropout", 1.0, "below 1"),
+        ("warmup_ratio", 1.5, "at most 1"),
         ("resolve", 2.0, "between 0 and 1"),
         ("pooling", "first", "cls, mean, max"),
         ("bf16", "maybe", "auto, true, false"),
@@ -108,6 +109,9 @@ def test_a_look_takes_no_option_that_it_has_no_use_for(tmp_path):
     }  # fmt: skip
     watch = make_watch("gap_closed>=0.5", more="--num_train_epochs 2 --contamination false", **values)
     assert (watch.experiment.grid.epochs, watch.shards) == ((2.0,), None)
+    assert watch.experiment.options.warmup_ratio == 0.5  # the small world's, as in launch/gap.py
+    gentle = make_watch("gap_closed>=0.5", more="--warmup_ratio 0", **values)
+    assert gentle.experiment.options.warmup_ratio == 0.0
     for more in ("--reference other", "--kinds raw --pooling max", "--dry_run true"):
         with pytest.raises(ValueError, match=f"no use of {more.split()[0]};.*--learning_rates"):
             make_watch("gap_closed>=0.5", more=more, **values)

@@ -178,14 +178,24 @@ def test_a_question_has_one_answer_at_its_offset_and_it_is_the_only_name_of_the_
             assert of_class == answer["text"].split()
 
 
-def test_contexts_tell_no_class_and_some_are_longer_than_64_tokens(world):
+def test_contexts_tell_no_class_name_three_or_four_and_few_are_longer_than_64_tokens(world):
     known = class_of_word(world)
-    questions = read(world, "qa", "test")
+    questions = [question for split in SPLITS for question in read(world, "qa", split)]
     english = {word for question in questions for word in words(question["context"])} - set(known)
     revealing = {word for group in REVEALING.values() for sentence in group for word in words(sentence)}
     assert english & revealing <= {"the", "and"}
-    long = sum(len(re.findall(r"\w+|[^\w\s]", question["context"])) > 64 for question in questions)
-    assert 0.01 < long / len(questions) < 0.15
+    sentences = [re.findall(r"[^.]+", question["context"]) for question in questions]
+    num_names = [sum(num_names_of(sentence, known) for sentence in one) for one in sentences]
+    lengths = [len(re.findall(r"\w+|[^\w\s]", question["context"])) for question in questions]
+    assert {3, 4, 20} == set(num_names)
+    assert {number == 20 for number, length in zip(num_names, lengths, strict=True) if length > 64} == {True}
+    assert 0.003 < sum(length > 64 for length in lengths) / len(questions) < 0.03
+
+
+def num_names_of(sentence, known):
+    """Runs of made-up words: a name has one or two of them, and English or a comma stands between names."""
+    is_name = [word in known for word in re.findall(r"\w+|,", sentence)]
+    return sum(now and not before for now, before in zip(is_name, [False, *is_name], strict=False))
 
 
 def test_one_of_four_choices_fits_its_class_and_its_place_is_random(world):
