@@ -14,7 +14,7 @@ PROCESS = Path("/proc/self/stat")
 
 @dataclass
 class Clock:
-    """Wall time since it was made (or since its process began), and how much of it was pretraining."""
+    """Wall time since it was made (or since its process began), and how much of it made the series."""
 
     started: float = field(default_factory=time.perf_counter)
     pretraining_seconds: float = 0.0
@@ -37,10 +37,10 @@ class Clock:
         self.pretraining_seconds += time.perf_counter() - mark
 
     def line(self, busy_seconds: float, workers: int) -> str:
-        """Total, pretraining, cells (training and evaluating, over all workers) and the rest, which is overhead."""
+        """Total, the series, cells (training and evaluating, over all workers) and the rest, which is overhead."""
         total, cells = time.perf_counter() - self.started, busy_seconds / workers
         rest = max(0.0, total - self.pretraining_seconds - cells)
         return (
-            f"{total:.0f} s in all: {self.pretraining_seconds:.0f} s pretraining, {cells:.0f} s cells (on {workers} "
-            f"worker{'s' * (workers > 1)}), {rest:.0f} s ({rest / total:.1%}) everything else"
+            f"{total:.0f} s in all: {self.pretraining_seconds:.0f} s shards and pretraining, {cells:.0f} s cells "
+            f"(on {workers} worker{'s' * (workers > 1)}), {rest:.0f} s ({rest / total:.1%}) everything else"
         )

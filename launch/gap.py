@@ -95,8 +95,9 @@ def run(options: GapOptions, command: str, clock: Clock) -> int:
     """The command for parsed options."""
     ranks, directory = read_ranks(), Path(options.output_dir)
     options = replace(options, bf16=settled_bf16(options.bf16, directory, elsewhere=options.runs_on_other_gpus))
-    if options.series is None and ranks.is_main:
-        build_small_world(SMALL_WORLD_DIRECTORY)
+    with clock.pretraining():
+        if options.series is None and ranks.is_main:
+            build_small_world(SMALL_WORLD_DIRECTORY)
     if options.dry_run:
         return show_plan(options, directory) if ranks.is_main else 0
     if options.series is None and ranks.is_main:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ def _no_network_and_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 def project_root() -> Path:
     """The folder that holds shards/, pretraining/ and the rest."""
     return PROJECT_ROOT
+
+
+@pytest.fixture
+def tiny_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory in which the embedded default is a small world of 300 documents."""
+    from pretraining import training_data
+    from shards.small_world import WorldSizes, write_small_world
+
+    small = WorldSizes(documents=300, names_per_class=40, train=30, validation=10, test=10)
+    monkeypatch.setattr(training_data, "write_small_world", partial(write_small_world, sizes=small))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -225,7 +225,7 @@ def test_it_learns_to_match(tmp_path):
         TOKENIZER,
         max_seq_length=24,
     )
-    options = replace(OPTIONS, num_train_epochs=10, learning_rate=1e-2)
+    options = replace(OPTIONS, num_train_epochs=20, learning_rate=1e-2)
     result = finetune(recipe, model_of(recipe), options)
     assert result.status == "done"
     assert result.scores["eval_accuracy"] > recipe.majority_score(recipe.evaluation_sets["validation"].examples) + 0.2

@@ -19,9 +19,8 @@ def test_the_parts_add_up(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: next(now))
     with one.pretraining():
         pass
-    assert (
-        one.line(100.0, 2) == "100 s in all: 40 s pretraining, 50 s cells (on 2 workers), 10 s (10.0%) everything else"
-    )
+    said = "100 s in all: 40 s shards and pretraining, 50 s cells (on 2 workers), 10 s (10.0%) everything else"
+    assert one.line(100.0, 2) == said
 
 
 def test_a_clock_of_the_process_counts_from_its_start(monkeypatch, tmp_path):

@@ -38,12 +38,12 @@ def test_a_look_ends_on_all_ranks_when_one_is_told_to_stop(monkeypatch, tmp_path
         (["--reference", "nowhere/model"], "nowhere/model is no directory here"),
     ],
 )
-def test_tasks_and_reference_are_read_before_training(monkeypatch, tmp_path, capsys, more, said):
+def test_tasks_and_reference_are_read_before_training(monkeypatch, tiny_small_world, capsys, more, said):
     def unreachable(path, **_):
         raise OSError("We couldn't connect to the hub")
 
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", unreachable)
     monkeypatch.setattr(pretrain, "Run", lambda *_, **__: pytest.fail("training began"))
-    argv = ["--output_dir", str(tmp_path), "--until", "gap_closed>=0.9", "--reference", str(tmp_path), *more]
+    argv = ["--output_dir", "out", "--until", "gap_closed>=0.9", "--reference", str(tiny_small_world), *more]
     assert pretrain.main(argv) == 2
     assert said in capsys.readouterr().err

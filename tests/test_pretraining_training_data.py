@@ -5,7 +5,6 @@ from pretraining.environment import Ranks
 from pretraining.settings import PretrainingOptions
 from pretraining.training_data import build_small_world, prepare_shards
 from shards.manifest import read_manifest
-from shards.small_world import WorldSizes, write_small_world
 
 
 def test_an_address_keeps_its_slashes():
@@ -24,14 +23,10 @@ def test_without_shards_the_small_world_is_built_where_one_stands(tmp_path, monk
     assert len(built) == 1
 
 
-def test_what_was_built_is_not_built_again(tmp_path, monkeypatch):
-    small = WorldSizes(documents=300, names_per_class=40, train=30, validation=10, test=10)
-    monkeypatch.setattr(
-        training_data, "write_small_world", lambda directory, seed: write_small_world(directory, seed=seed, sizes=small)
-    )
-    shards = build_small_world(tmp_path)
+def test_what_was_built_is_not_built_again(tiny_small_world):
+    shards = build_small_world(tiny_small_world)
     before = {path: path.stat().st_mtime_ns for path in shards.iterdir() if path.suffix in (".tar", ".json")}
     assert before
-    assert build_small_world(tmp_path) == shards
+    assert build_small_world(tiny_small_world) == shards
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert read_manifest(shards).split("train").tokens > 0
