@@ -82,13 +82,15 @@ def test_it_learns_and_ends_with_the_best_weights():
 
 def test_the_best_epoch_is_restored_when_a_later_one_is_worse():
     gains = []
-    for rate in (1.0, 3.0, 10.0):  # rates that ruin what earlier epochs learnt, sooner or later
+    for rate in (1.0, 3.0, 10.0):  # at least one of these ruins what earlier epochs learnt
         recipe = recipe_of(test=tiny_questions(23, seed=2, prefix="v"))
         options = replace(OPTIONS, num_train_epochs=4, learning_rate=rate, lr_scheduler_type="constant")
         result = finetune(recipe, model_of(recipe), options)
         best = max(result.history, key=lambda entry: entry["f1"])
         assert result.selection_gain == best["f1"] - result.history[-1]["f1"]
         assert result.scores["test_loss"] == pytest.approx(best["loss"])  # which no two epochs share
+        assert result.scores["test_f1"] == result.scores["eval_f1"] == best["f1"]
+        assert result.best_epoch == best["epoch"]
         gains.append(result.selection_gain)
     assert max(gains) > 0
 
