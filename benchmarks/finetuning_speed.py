@@ -28,11 +28,11 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers import BertConfig, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from finetuning.batches import batch_shape
-from finetuning.encoder import Encoder
 from finetuning.evaluation import evaluate
+from finetuning.heads import random_headed
 from finetuning.labelled_text import LabelledText
 from finetuning.qa_recipe import QARecipe, QASettings
 from finetuning.recipe import Feature, FinetuningOptions
@@ -214,7 +214,6 @@ def finetuning_options(options: argparse.Namespace, seed: int) -> FinetuningOpti
 
 def make_model(recipe: Any, options: argparse.Namespace, seed: int) -> nn.Module:
     """A random BERT with the recipe's head: the same weights for the same seed."""
-    torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(SPECIAL) + len(PLAIN) + sum(map(len, TELLING)),
         hidden_size=options.hidden_size,
@@ -223,7 +222,7 @@ def make_model(recipe: Any, options: argparse.Namespace, seed: int) -> nn.Module
         intermediate_size=4 * options.hidden_size,
         attn_implementation="sdpa",
     )
-    return recipe.build_model(Encoder(BertModel(config, add_pooling_layer=False)))
+    return recipe.build_model(random_headed(config, recipe.head, seed=seed).draw(seed))
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

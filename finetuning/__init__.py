@@ -1,3 +1,19 @@
 """Fine-tuning recipes: question answering, multiple choice, GLUE and classification over one training loop."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import shards  # noqa: F401  (before torch is loaded: see there)
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+
+def load(directory: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """A fine-tuned model with its head, and its tokenizer: see `finetuning.saved_model.load`."""
+    from finetuning.saved_model import load as load_saved  # torch is loaded only where it is needed
+
+    return load_saved(directory)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from finetuning.choices import ChoiceQuestion
-from finetuning.encoder import Encoder, head_dropout, initialise_head
+from finetuning.heads import CHOICE, Head, TaskModel
 from finetuning.pair_template import PairTemplate, padded_rows, pair_template, token_ids
 from finetuning.predictions import write_csv, write_json
 from finetuning.recipe import Batch, EvaluationSet, Feature
@@ -32,17 +32,8 @@ class ChoiceCounts:
     cut: int = 0  # choices whose texts together were too long
 
 
-class ChoiceModel(nn.Module):
-    """An encoder and a head on its first token that gives each choice one logit, the same for every family."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        width = encoder.hidden_size
-        dropout = head_dropout(encoder.config)
-        self.head = initialise_head(
-            nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Dropout(dropout), nn.Linear(width, 1))
-        )
+class ChoiceModel(TaskModel):
+    """One logit for each choice, of `AutoModelForMultipleChoice`."""
 
     def forward(
         self,
@@ -56,8 +47,8 @@ class ChoiceModel(nn.Module):
 
         A choice that a question does not have is never run through the encoder, so that none is fully padded.
         """
-        hidden = self.encoder(input_ids, attention_mask, token_type_ids)
-        scores = self.head(hidden[:, 0]).squeeze(-1).float()
+        single = [rows.unsqueeze(1) for rows in (input_ids, attention_mask, token_type_ids)]  # one choice a row
+        scores = self.outputs(*single).logits.squeeze(-1).float()
         empty = scores.new_full((choice_mask.numel(),), NO_LOGIT)
         return {"logits": empty.index_copy(0, choice_places, scores).view(choice_mask.shape).clone()}
 
@@ -68,6 +59,7 @@ class ChoiceRecipe:
     name = "multiple_choice"
     metric = "accuracy"
     metric_maximum = 1.0
+    head = Head(CHOICE, num_outputs=1)
     model_inputs = ("input_ids", "attention_mask", "token_type_ids", "choice_places", "choice_mask")
 
     def __init__(
@@ -92,11 +84,9 @@ class ChoiceRecipe:
                 examples = {question.id: question for question in questions}
                 self.evaluation_sets[name] = EvaluationSet(rows, examples, name not in unlabelled)
 
-    def build_model(self, encoder: nn.Module) -> ChoiceModel:
-        """The encoder with a new head."""
-        if not isinstance(encoder, Encoder):
-            raise TypeError("wrap the model with finetuning.encoder.Encoder")
-        return ChoiceModel(encoder)
+    def build_model(self, transformer: nn.Module) -> ChoiceModel:
+        """The model with this recipe's outputs."""
+        return ChoiceModel(transformer)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Model inputs of the N real choices, `choice_mask` [R, C] and labels [R] (-100 where there is none)."""

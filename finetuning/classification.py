@@ -95,15 +95,15 @@ def run(options: ClassificationOptions, asked: Asked) -> int:
 def read_task(options: ClassificationOptions, ranks: Ranks) -> TextTask:
     """The examples that the options name; the classes are those of a head only evaluated, else of the training set."""
     splits = dict(_read(options, ranks))
-    head = saved_head(options, "classification")
-    if "train" not in splits and (makes_updates(options) or "labels" not in head):
+    head = saved_head(options)
+    if "train" not in splits and (makes_updates(options) or not head.get("labels")):
         raise ValueError(f"no training set among {', '.join(splits)}: name one with --train_file")
     if "validation" in splits or "train" not in splits:
         there = "a validation set" if "validation" in splits else "sets without a training set"
         refuse_given(options, ("validation_fraction",), f"{there} ({', '.join(splits)})")
     else:
         splits["train"], splits["validation"] = hold_out(splits["train"], options.validation_fraction)
-    labels = head.get("labels") or label_names(splits["train"])
+    labels = tuple(head.get("labels") or label_names(splits["train"]))
     if len(labels) < 2:
         raise ValueError(f"train has the labels {labels}: two or more are needed; check --label_column")
     return TextTask("classification", labels, splits, (options.selection_metric,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +14,11 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from finetuning.batches import batch_shape
-from finetuning.encoder import default_model, load_config, load_encoder, load_tokenizer
+from finetuning.encoder import default_model, load_config, load_tokenizer
 from finetuning.figures import draw_curves
 from finetuning.finished import RESULTS_NAME, finished_results, weights_digest
+from finetuning.heads import OwnHead, TaskModel, load_headed
+from finetuning.model_card import finetuning_card
 from finetuning.option_checks import check_options
 from finetuning.predictions import write_json
 from finetuning.preflight import Preflight
@@ -24,10 +26,10 @@ from finetuning.recipe import FinetuningOptions, Recipe
 from finetuning.result import Result, write_predictions
 from finetuning.run_log import closing_table
 from finetuning.run_state import STATE_NAME, run_fingerprint
-from finetuning.saved_model import load_head, save_model
+from finetuning.saved_model import live_proof, save_model, saved_facts
 from finetuning.schedule import makes_updates, require_training_rows
 from finetuning.stopping import Asked, Stopping, never
-from finetuning.training import finetune, open_engine
+from finetuning.training import finetune, open_engine, uses_bf16
 from pretraining.agreement import barrier, broadcast_json, fail_together
 from pretraining.engines.engine import Engine, full_weights
 from pretraining.environment import Ranks, choose_device, close_process_group, init_process_group, read_ranks
@@ -43,11 +45,10 @@ Options = TypeVar("Options", bound=FinetuningOptions)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a recipe's own code makes of the options: the recipe, what the preflight found, what head.json keeps."""
+    """What a recipe's own code makes of the options: the recipe, and what the preflight found."""
 
     recipe: Recipe
     preflight: Preflight
-    head: Mapping[str, Any] = field(default_factory=dict)
 
 
 Prepare = Callable[[PreTrainedTokenizerBase, PretrainedConfig], Prepared]
@@ -164,10 +165,7 @@ def _run_owned(
     Stopping(asked).check()
     result = finetune(recipe, model, options, engine=engine, directory=directory, asked=asked, weights=weights)
     if options.save_model and result.updates:
-        weights_by_name = full_weights(engine)
-        if ranks.is_main:
-            place, facts = directory / "best", prepared.head
-            save_model(weights_by_name, model, place, tokenizer=tokenizer, recipe_name=recipe.name, facts=facts)
+        _save_best(recipe, model, engine, options, result, tokenizer, directory / "best")
     kept = {"fingerprint": fingerprint, "metric": recipe.metric, "seed": options.seed}
     kept |= {"model": source, "from_scratch": options.from_scratch, **extra}
     results = {**result.as_json(), **prepared.preflight.figures, **kept}
@@ -195,12 +193,55 @@ def _build(
     say(f"{recipe.name}: {len(recipe.train_features)} training rows, {weights} {source}")
     for line in prepared.preflight.lines():
         say(line)
-    encoder = load_encoder(source, from_scratch=options.from_scratch, seed=options.seed, dropout=options.dropout)
-    torch.manual_seed(options.seed)
-    model = recipe.build_model(encoder)
-    if not makes_updates(options) and (options.from_scratch or not load_head(model, source, recipe.name)):
+    keeps = not makes_updates(options) and not options.from_scratch
+    facts = saved_facts(source) if keeps else None
+    head = recipe.head
+    if facts is not None and facts["task"] == head.task:
+        head = replace(head, pooling=facts["pooling"] or head.pooling, own=facts["own_head"])
+    headed = load_headed(
+        source,
+        head,
+        from_scratch=options.from_scratch,
+        seed=options.seed,
+        dropout=options.dropout,
+        keep_head=facts is not None and facts["task"] == head.task,
+    )
+    say(headed.sentence(options.seed))
+    if not makes_updates(options) and headed.drawn:
         say(f"warning: {source} has no head of this recipe: the scores are those of a random one")
+    torch.manual_seed(options.seed)
+    model = recipe.build_model(headed.draw(options.seed))
     return open_engine(model, options, batch_shape(options, ranks.world_size)), model
+
+
+def _save_best(
+    recipe: Recipe,
+    model: nn.Module,
+    engine: Engine,
+    options: FinetuningOptions,
+    result: Result,
+    tokenizer: PreTrainedTokenizerBase,
+    place: Path,
+) -> None:
+    """Write the best epoch's model, proven; every rank calls it, and the main rank's failure is everyone's."""
+    proof = live_proof(recipe, engine, bf16=uses_bf16(options.bf16))
+    weights, error = full_weights(engine), None
+    if engine.ranks.is_main and not proof.is_finite:
+        print(f"warning: {place} was not written: the model's outputs are not finite", flush=True)
+    elif engine.ranks.is_main and isinstance(model, TaskModel):
+        shape = batch_shape(options, engine.ranks.world_size)
+        card = finetuning_card(recipe, model, options, result, shape)
+        try:
+            save_model(
+                weights, model, place, recipe=recipe, tokenizer=tokenizer, proof=proof, options=options, card=card
+            )
+        except (OSError, ValueError, RuntimeError) as caught:
+            error = caught
+        if isinstance(model.transformer, OwnHead):
+            print(
+                f"{place}: plain `transformers` has no class for this head; load it with `from finetuning import load`"
+            )
+    fail_together(error, f"saving {place}")
 
 
 def on_main(work: Callable[[], Any], ranks: Ranks, doing: str) -> Any:

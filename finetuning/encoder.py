@@ -1,71 +1,24 @@
-"""The encoder under every recipe: a checkpoint, any `transformers` model, or its shape with random weights."""
+"""The checkpoint under every recipe: its tokenizer and configuration, from a directory or the hub."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from shards.hub import hub_is_reachable, is_missing_path
 
 DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes when told nothing
-HEAD_STD = 0.02  # of every new head, whatever the encoder and wherever its weights come from (Devlin et al. 2019)
 # Their hidden states change with the padding of the batch (no mask, or landmarks, convolutions and hashes over it).
 SEES_PADDING = ("canine", "convbert", "fnet", "nystromformer", "yoso")
 
 
-class Encoder(nn.Module):
-    """Token ids -> hidden states [B, T, D], for any family: what a family does not take is not passed on."""
-
-    def __init__(self, transformer: nn.Module) -> None:
-        super().__init__()
-        self.transformer = transformer
-        self.config: PretrainedConfig = transformer.config
-        takes = "token_type_ids" in inspect.signature(transformer.forward).parameters
-        # RoBERTa and DeBERTa know one type or none, whatever a tokenizer of pairs gives.
-        self.takes_token_types = takes and getattr(self.config, "type_vocab_size", 2) > 1
-
-    @property
-    def hidden_size(self) -> int:
-        """Width D of the hidden states."""
-        return int(self.config.hidden_size)
-
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """input_ids, attention_mask, token_type_ids [B, T] -> [B, T, D]."""
-        extra = {"token_type_ids": token_type_ids} if self.takes_token_types and token_type_ids is not None else {}
-        return self.transformer(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
-
-
-def initialise_head(head: nn.Module) -> nn.Module:
-    """The one rule for new layers: normal weights of deviation 0.02, biases zero."""
-    for module in head.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=HEAD_STD)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    return head
-
-
-def head_dropout(config: PretrainedConfig) -> float:
-    """The rate in front of a head: the family's classifier dropout, else its hidden dropout, else 0.1."""
-    for name in ("classifier_dropout", "hidden_dropout_prob", "hidden_dropout"):
-        rate = getattr(config, name, None)
-        if rate is not None:
-            return float(rate)
-    return 0.1
-
-
 def load_tokenizer(model_name_or_path: str) -> PreTrainedTokenizerBase:
     """The fast tokenizer of a checkpoint; recipes need offsets, which slow ones do not give."""
-    tokenizer = _load(AutoTokenizer, model_name_or_path, use_fast=True)
+    tokenizer = from_source(AutoTokenizer, model_name_or_path, use_fast=True)
     if not tokenizer.is_fast:
         raise ValueError(f"{model_name_or_path} has no fast tokenizer and offsets are needed: use a model with one")
     return tokenizer
@@ -85,7 +38,7 @@ def load_config(
     Raises ValueError, naming the `option` that the name came from, when there is no such model or it is no encoder that
     recipes can use.
     """
-    config = _load(AutoConfig, model_name_or_path, option)
+    config = from_source(AutoConfig, model_name_or_path, option)
     require_encoder(config, f"{option} {model_name_or_path}")
     if dropout is not None:
         require_dropout(dropout)
@@ -105,32 +58,6 @@ def require_encoder(config: PretrainedConfig, source: str) -> None:
             f"{source}: what {config.model_type} makes of a text depends on the padding behind it, and so would its "
             f"score on the rows of a batch; {remedy}"
         )
-
-
-def load_encoder(
-    model_name_or_path: str, *, from_scratch: bool = False, seed: int = 42, dropout: float | None = None
-) -> Encoder:
-    """Load weights (safetensors only, fp32), or draw random ones of the same shape from `seed`.
-
-    Raises ValueError when the name is neither a directory nor to be had from the hub, and as `require_encoder`.
-    """
-    config = load_config(model_name_or_path, dropout=dropout)
-    extra: dict[str, Any] = {"attn_implementation": attention_of(config)}
-    if "add_pooling_layer" in inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters:
-        extra["add_pooling_layer"] = False
-    torch.manual_seed(seed)
-    if from_scratch:
-        transformer = AutoModel.from_config(config, **extra)
-    else:
-        transformer = _load(
-            AutoModel,
-            model_name_or_path,
-            config=config,
-            use_safetensors=True,
-            dtype=torch.float32,
-            **extra,
-        )
-    return Encoder(transformer.float())
 
 
 def attention_of(config: PretrainedConfig) -> str:
@@ -156,7 +83,7 @@ def default_model(run: Path = DEFAULT_RUN) -> str:
     return str(run / newest["path"])
 
 
-def _load(factory: Any, name: str, option: str = "--model_name_or_path", **extra: Any) -> Any:
+def from_source(factory: Any, name: str, option: str = "--model_name_or_path", **extra: Any) -> Any:
     """Local directories first and without the network; an unreachable hub becomes a clear message."""
     directory = Path(name).expanduser()
     if directory.is_dir():

@@ -26,8 +26,8 @@ def finished_results(directory: Path, fingerprint: str, *, again: bool = False) 
     found = read_results(directory)
     if found.get("fingerprint") != fingerprint:
         raise ValueError(
-            f"{directory} holds the results of a run with other options, data or weights: choose another --output_dir, "
-            "remove it, or drop them with --resume_from_checkpoint false"
+            f"{directory} holds the results of a run with other options, data or weights, or of an earlier version: "
+            "choose another --output_dir, remove it, or drop them with --resume_from_checkpoint false"
         )
     return found
 

@@ -8,21 +8,11 @@ from functools import cache
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from pretraining.configuration import usable_positions
 
 CONTENT_BATCH = 1000
-# Their positions count from the padding id, which takes two of those that the configuration names.
-OFFSET_FAMILIES = (
-    "roberta",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "roberta-prelayernorm",
-    "camembert",
-    "longformer",
-    "mpnet",
-    "data2vec-text",
-    "xmod",
-)
 
 
 @dataclass(frozen=True)
@@ -128,13 +118,9 @@ def padded_rows(
     }
 
 
-def row_limit(max_seq_length: int, config: object) -> int:
+def row_limit(max_seq_length: int, config: PretrainedConfig | None) -> int:
     """The longest row that both the option and the model's positions allow."""
-    positions = getattr(config, "max_position_embeddings", None)
     if max_seq_length < 8:
         raise ValueError(f"--max_seq_length {max_seq_length}: rows need at least 8 tokens")
-    if positions is None or positions < 0:  # XLNet says -1 for no limit
-        return max_seq_length
-    if getattr(config, "model_type", "") in OFFSET_FAMILIES:
-        positions -= 2
-    return min(max_seq_length, int(positions))
+    positions = None if config is None else usable_positions(config)
+    return max_seq_length if positions is None else min(max_seq_length, positions)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from finetuning.encoder import Encoder, head_dropout, initialise_head
+from finetuning.heads import SPANS, Head, TaskModel
 from finetuning.pair_template import padded_rows
 from finetuning.predictions import write_csv, write_json
 from finetuning.recipe import Batch, EvaluationSet, Feature
@@ -49,22 +49,16 @@ class QASettings:
             raise ValueError(f"--answer_language {self.language}: use auto, en or zh")
 
 
-class QAModel(nn.Module):
-    """An encoder and one linear layer that gives each token a start and an end logit, the same for every family."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.dropout = nn.Dropout(head_dropout(encoder.config))
-        self.head = initialise_head(nn.Linear(encoder.hidden_size, 2))
+class QAModel(TaskModel):
+    """A start and an end logit for each token, of `AutoModelForQuestionAnswering`."""
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         """[B, T] each -> start_logits, end_logits [B, T], fp32; padding gets none."""
-        hidden = self.encoder(input_ids, attention_mask, token_type_ids)
-        logits = self.head(self.dropout(hidden)).float().masked_fill(attention_mask.unsqueeze(-1) == 0, NO_LOGIT)
-        return {"start_logits": logits[..., 0].contiguous(), "end_logits": logits[..., 1].contiguous()}
+        outputs, padding = self.outputs(input_ids, attention_mask, token_type_ids), attention_mask == 0
+        logits = {"start_logits": outputs.start_logits, "end_logits": outputs.end_logits}
+        return {name: tensor.float().masked_fill(padding, NO_LOGIT).contiguous() for name, tensor in logits.items()}
 
 
 class QARecipe:
@@ -72,6 +66,7 @@ class QARecipe:
 
     name = "qa"
     metric_maximum = 100.0
+    head = Head(SPANS, num_outputs=2)
     model_inputs = ("input_ids", "attention_mask", "token_type_ids")
 
     def __init__(
@@ -104,11 +99,9 @@ class QARecipe:
                 groups = {question.id: question.group for question in questions}
                 self.evaluation_sets[name] = EvaluationSet(rows, examples, name not in unlabelled, groups)
 
-    def build_model(self, encoder: nn.Module) -> QAModel:
-        """The encoder with a new head."""
-        if not isinstance(encoder, Encoder):
-            raise TypeError("wrap the model with finetuning.encoder.Encoder")
-        return QAModel(encoder)
+    def build_model(self, transformer: nn.Module) -> QAModel:
+        """The model with this recipe's outputs."""
+        return QAModel(transformer)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Model inputs [R, T], start_positions and end_positions [R], and `allowed` [R, T]: the context's tokens."""

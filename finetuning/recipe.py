@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from finetuning.heads import Head
 from pretraining.options import COMMAS
 
 # One encoded row. Read by the loop: "example_id" (str), "input_ids" (for the length), and if present "window" (int,
@@ -58,11 +59,13 @@ class Recipe(Protocol):
         """Of these "validation" is scored after each epoch and picks the best; others are predicted at the end."""
         ...
 
-    def build_model(self, encoder: nn.Module) -> nn.Module:
-        """A module with `encoder` (`finetuning/encoder.py`) and a head; its forward returns a dict of tensors.
+    @property
+    def head(self) -> Head:
+        """The head that the task needs; `finetuning/heads.py` finds or builds it."""
+        ...
 
-        Random numbers come from the global generator, which the caller seeds.
-        """
+    def build_model(self, transformer: nn.Module) -> nn.Module:
+        """A `finetuning.heads.TaskModel` around the model with its head; its forward returns a dict of tensors."""
         ...
 
     def collate(self, features: Sequence[Feature]) -> Batch:

@@ -36,6 +36,7 @@ FREE_OPTIONS = frozenset(
         "resume_from_checkpoint",
         "save_steps",
         "save_model",
+        "seeds",
         "report_to",
     }
 )
@@ -170,12 +171,13 @@ class RunState:
 def run_fingerprint(recipe: Recipe, options: FinetuningOptions, global_rows: int, weights: str = "") -> str:
     """sha256 over what decides a run: recipe, options that matter, the global batch, first weights, rows, examples."""
     deciding = {name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS}
-    # What came after a recipe's first runs stays out: the texts themselves are in the digest, and --seed is.
-    if recipe.name.startswith("glue_"):
-        deciding.pop("on_bad_text", None)
-    if recipe.name in ("qa", "multiple_choice"):
-        deciding.pop("seeds", None)
-    content = {"recipe": recipe.name, **deciding, "global_batch_rows": global_rows, "weights": weights}
+    content = {
+        "recipe": recipe.name,
+        "head": asdict(recipe.head),
+        **deciding,
+        "global_batch_rows": global_rows,
+        "weights": weights,
+    }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
     _add_rows(digest, recipe.train_features)
     for name, evaluation_set in sorted(recipe.evaluation_sets.items()):

@@ -1,80 +1,226 @@
-"""The fine-tuned model on disk: a `transformers` directory for the encoder, and the head beside it."""
+"""The fine-tuned model on disk: a directory that plain `transformers` loads, proven and written whole.
+
+`recipe.json` beside the model says which recipe made it and how its rows were made; a head that `transformers` has no
+class for lies in `head.safetensors`, with the encoder as the model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
-from transformers import PreTrainedTokenizerBase
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from finetuning.encoder import Encoder
-from finetuning.predictions import write_json
-from pretraining.files import read_json
+from finetuning.encoder import load_config
+from finetuning.evaluation import to_device
+from finetuning.heads import AUTO_CLASSES, CLASSIFICATION, HEAD_WEIGHTS, SPANS, Head, OwnHead, TaskModel, load_headed
+from finetuning.recipe import FinetuningOptions, Recipe
+from pretraining.engines.engine import Engine
+from pretraining.export import CARD_NAME, TOLERANCES, WEIGHTS_NAME, ExportError, fit_tokenizer
+from pretraining.files import read_json, whole_directory, write_json
 
-ENCODER_PREFIX = "encoder.transformer."
-HEAD_WEIGHTS, HEAD_FACTS = "head.safetensors", "head.json"
+RECIPE_NAME, OLD_RECIPE_NAME = "recipe.json", "head.json"
+# Options that decide how new data become predictions; those of the recipe are kept with its model.
+KEPT_OPTIONS = (
+    *("max_seq_length", "truncation", "text_column", "text_pair_column"),
+    *("doc_stride", "n_best_size", "max_answer_length"),
+    *("version_2_with_negative", "null_score_diff_threshold", "answer_language"),
+)
+PROOF_ROWS = 8
+PADDING_LOGIT = -1e8  # below it stands what is no logit: padding, choices that a question does not have
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the live model gives for some rows: a saved one must give the same, within the rounding of `dtype`."""
+
+    inputs: Mapping[str, torch.Tensor]
+    outputs: Mapping[str, torch.Tensor]
+    dtype: torch.dtype
+
+    @property
+    def is_finite(self) -> bool:
+        """False for a model that came apart in training."""
+        return all(bool(torch.isfinite(tensor).all()) for tensor in self.outputs.values())
+
+
+def live_proof(recipe: Recipe, engine: Engine, *, bf16: bool) -> Proof:
+    """The first rows of a set and the live model's outputs for them; every rank calls it."""
+    sets = [*(one.features for one in recipe.evaluation_sets.values()), recipe.train_features]
+    rows = next(features for features in sets if len(features))[:PROOF_ROWS]
+    batch = recipe.collate(rows)
+    inputs = {name: batch[name] for name in recipe.model_inputs if name in batch}
+    was_training = engine.module.training
+    engine.eval()
+    with torch.no_grad():
+        outputs = engine(**to_device(inputs, engine.device))
+    if was_training:
+        engine.train()
+    kept = {name: tensor.detach().float().cpu() for name, tensor in outputs.items()}
+    return Proof(inputs, kept, torch.bfloat16 if bf16 else torch.float32)
 
 
 def save_model(
     weights: Mapping[str, torch.Tensor],
-    model: nn.Module,
+    model: TaskModel,
     directory: Path,
     *,
+    recipe: Recipe,
     tokenizer: PreTrainedTokenizerBase,
-    recipe_name: str,
-    facts: Mapping[str, Any] | None = None,
+    proof: Proof,
+    options: FinetuningOptions | None = None,
+    card: str = "",
 ) -> None:
     """Write full weights (as `pretraining.engines.engine.full_weights` gives them); the main rank's work.
 
-    The directory loads with AutoModel and AutoTokenizer, and with --model_name_or_path; `head.safetensors` holds what
-    is not the encoder's, and `head.json` its recipe and what else its use needs (`facts`: pooling, labels).
+    The directory gets its name when the model read back from it gives the live model's outputs. It loads with the
+    `transformers` class of its head (an `OwnHead`: with `finetuning.load`), with AutoTokenizer, and with
+    --model_name_or_path. Raises ExportError when the outputs differ; nothing is left then but what was there before.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    encoder_module = model.get_submodule("encoder")
-    if not isinstance(encoder_module, Encoder):
-        raise TypeError("a recipe's model has its Encoder as `encoder`")
-    config = encoder_module.config
-    config.architectures = [type(encoder_module.transformer).__name__.removeprefix("FSDP")]
-    config.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    encoder = {
-        name.removeprefix(ENCODER_PREFIX): tensor.contiguous()
-        for name, tensor in weights.items()
-        if name.startswith(ENCODER_PREFIX)
+    transformer = model.transformer
+    with whole_directory(directory) as temporary:
+        config = copy.deepcopy(model.config)
+        own = isinstance(transformer, OwnHead)
+        body = transformer.encoder if own else transformer
+        config.architectures = [type(body).__name__.removeprefix("FSDP")]
+        config.dtype = "float32"
+        config.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        fit_tokenizer(temporary, config)
+        buffers = dict(transformer.named_buffers())
+        tensors = {**weights, **{name: buffers[name] for name in transformer.state_dict() if name in buffers}}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        if own:
+            head = {name: tensor for name, tensor in tensors.items() if name.startswith("head.")}
+            save_file(head, temporary / HEAD_WEIGHTS, metadata={"format": "pt"})
+            tensors = {name.removeprefix("encoder."): tensors[name] for name in tensors if name not in head}
+        save_file(tensors, temporary / WEIGHTS_NAME, metadata={"format": "pt"})
+        write_json(temporary / RECIPE_NAME, recipe_facts(recipe, config, own=own, options=options))
+        (temporary / CARD_NAME).write_text(card, encoding="utf-8")
+        prove(recipe, temporary, proof)
+
+
+def recipe_facts(
+    recipe: Recipe, config: PretrainedConfig, *, own: bool, options: FinetuningOptions | None
+) -> dict[str, Any]:
+    """The content of recipe.json."""
+    head = recipe.head
+    pooling = head.pooling or getattr(config, "classifier_pooling", "cls")
+    kept = {name: getattr(options, name) for name in KEPT_OPTIONS if hasattr(options, name)}
+    return {
+        "schema_version": 1,
+        "recipe": recipe.name,
+        "task": head.task,
+        "labels": list(head.labels),
+        "pooling": pooling if head.task == CLASSIFICATION else None,
+        "own_head": own,
+        "metric": recipe.metric,
+        "options": kept,
     }
-    head = {name: tensor.contiguous() for name, tensor in weights.items() if not name.startswith(ENCODER_PREFIX)}
-    save_file(encoder, directory / "model.safetensors", metadata={"format": "pt"})
-    save_file(head, directory / HEAD_WEIGHTS, metadata={"format": "pt"})
-    write_json(directory / HEAD_FACTS, {"recipe": recipe_name, **(facts or {})})
 
 
-def head_facts(directory: str | Path, recipe_name: str) -> dict[str, Any] | None:
-    """What head.json beside an encoder says; None when there is no head, or another recipe's."""
-    directory = Path(directory).expanduser()
-    if not (directory / HEAD_WEIGHTS).is_file():
-        return None
-    found: dict[str, Any] = read_json(directory / HEAD_FACTS)
-    return found if found["recipe"] == recipe_name else None
-
-
-def load_head(model: nn.Module, directory: str | Path, recipe_name: str) -> bool:
-    """Load the head that lies beside an encoder; False when there is none, or another recipe's.
-
-    Raises ValueError when its shapes do not fit.
-    """
-    if head_facts(directory, recipe_name) is None:
-        return False
-    directory = Path(directory).expanduser()
-    parameters = dict(model.named_parameters())
-    for name, tensor in load_file(directory / HEAD_WEIGHTS).items():
-        if name not in parameters or parameters[name].shape != tensor.shape:
-            raise ValueError(
-                f"{directory / HEAD_WEIGHTS}: {name} {tuple(tensor.shape)} does not fit this recipe's head"
+def prove(recipe: Recipe, directory: Path, proof: Proof) -> None:
+    """ExportError unless the directory, read as any user would read it, gives the live model's outputs on the CPU."""
+    transformer = read_back(directory)
+    with torch.no_grad():
+        outputs = recipe.build_model(transformer).eval()(**proof.inputs)
+    tolerance = TOLERANCES[proof.dtype]
+    for name, live in proof.outputs.items():
+        real = live > PADDING_LOGIT
+        difference = (outputs[name].float() - live)[real].abs().max().item()
+        scale = max(1.0, live[real].abs().max().item())
+        if not difference <= tolerance * scale:  # so that a NaN fails
+            raise ExportError(
+                f"{directory} does not give the live model's {name}: the largest difference is {difference:.3g}, "
+                f"allowed is {tolerance:g} of the largest ({scale:.3g})"
             )
-        with torch.no_grad():
-            parameters[name].copy_(tensor)
-    return True
+
+
+def read_back(directory: Path) -> torch.nn.Module:
+    """The model of a saved directory in fp32 on the CPU, its head included; ExportError where anything is missing."""
+    facts = read_json(directory / RECIPE_NAME)
+    if facts["own_head"]:
+        return load_headed(str(directory), head_of(facts), keep_head=True).transformer.eval()
+    model, report = AUTO_CLASSES[facts["task"]].from_pretrained(
+        str(directory), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+    )
+    lost = sorted([*report["missing_keys"], *report["unexpected_keys"]])
+    if lost:
+        raise ExportError(f"{directory} does not read back whole: {', '.join(lost[:5])}")
+    return model.eval()
+
+
+def head_of(facts: Mapping[str, Any]) -> Head:
+    """The head that recipe.json describes."""
+    labels = tuple(facts["labels"])
+    num_outputs = 2 if facts["task"] == SPANS else max(1, len(labels))
+    return Head(facts["task"], num_outputs, labels, facts["pooling"], own=facts["own_head"])
+
+
+def load(directory: str | Path) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
+    """A fine-tuned model with its head, in evaluation mode, and its tokenizer, whatever the pooling.
+
+    The model takes the tokenizer's tensors and gives `.logits` (spans: `.start_logits`, `.end_logits`), as the classes
+    of `transformers` do. Raises ValueError where the directory was not written by a recipe.
+    """
+    directory = Path(directory).expanduser()
+    if not (directory / RECIPE_NAME).is_file():
+        raise ValueError(
+            f"{directory} has no {RECIPE_NAME}: name the `best` folder of a fine-tuning run, or load another model "
+            "with the Auto classes of `transformers`"
+        )
+    return read_back(directory), AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+
+
+def saved_facts(model_name_or_path: str) -> dict[str, Any] | None:
+    """What is known of the head of a checkpoint: its recipe.json, or for a model of others its architecture.
+
+    None where it has no head of a recipe: a pretraining checkpoint, or a bare encoder.
+    """
+    directory = Path(model_name_or_path).expanduser()
+    if (directory / RECIPE_NAME).is_file():
+        return dict(read_json(directory / RECIPE_NAME))
+    if (directory / OLD_RECIPE_NAME).is_file() and (directory / HEAD_WEIGHTS).is_file():
+        return _old_facts(read_json(directory / OLD_RECIPE_NAME))
+    config = load_config(model_name_or_path)
+    named = (config.architectures or [""])[0]
+    for task, auto in AUTO_CLASSES.items():
+        mapping = auto._model_mapping
+        if type(config) in mapping and mapping[type(config)].__name__ == named:
+            regression = config.problem_type == "regression" or config.num_labels == 1
+            labels = [] if regression or task != CLASSIFICATION else list(config.id2label.values())
+            return {
+                "recipe": None,
+                "task": task,
+                "labels": labels,
+                "pooling": None,
+                "own_head": False,
+                "metric": None,
+                "options": {},
+            }
+    return None
+
+
+def has_names(labels: Sequence[str]) -> bool:
+    """False for LABEL_0, LABEL_1, ..., which `transformers` writes where nobody named the classes."""
+    return not all(re.fullmatch(r"LABEL_\d+", label) for label in labels)
+
+
+def _old_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """head.json of earlier versions, which saved every head beside a bare encoder."""
+    name = facts["recipe"]
+    return {
+        "recipe": name,
+        "task": name if name in AUTO_CLASSES else CLASSIFICATION,
+        "labels": facts.get("labels", []),
+        "pooling": facts.get("pooling"),
+        "own_head": True,
+        "metric": None,
+        "options": {},
+    }

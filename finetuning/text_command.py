@@ -14,12 +14,13 @@ from finetuning.command import Prepared, model_name, run_recipe
 from finetuning.encoder import load_config, load_tokenizer
 from finetuning.figures import draw_reliability
 from finetuning.glue_tasks import GlueTask
+from finetuning.heads import CLASSIFICATION
 from finetuning.labelled_text import LabelledText
 from finetuning.pair_template import row_limit
 from finetuning.preflight import note_row_limit
 from finetuning.recipe import FinetuningOptions, option
 from finetuning.result import Result
-from finetuning.saved_model import head_facts
+from finetuning.saved_model import has_names, saved_facts
 from finetuning.schedule import makes_updates
 from finetuning.seed_runs import run_seeds
 from finetuning.stopping import Asked
@@ -37,17 +38,12 @@ class TextOptions(FinetuningOptions):
 
     max_seq_length: int = option(128, "Longest row in tokens, special tokens included.")
     pooling: str | None = option(
-        None, "cls (first token), mean or max over the real tokens; default: that of a head only evaluated, else cls."
+        None, "cls (first token), mean or max over the real tokens; default: the saved head's, else the model family's."
     )
     head_dropout: float | None = option(None, "Dropout before the linear head; default: the model's own.")
     truncation: str = option("head", "What stays of a long text: head, tail or head+tail.")
     label_smoothing: float = option(0.0, "Share of the target spread evenly over the classes.")
     balance_classes: bool = option(False, "Weigh every class alike in the loss, however rare.")
-
-    def __post_init__(self) -> None:
-        """A new head pools by its first token; only a saved one can say otherwise."""
-        if self.pooling is None and (makes_updates(self) or self.from_scratch):
-            self.pooling = "cls"
 
     def check_own(self) -> None:
         """ValueError for settings outside their range."""
@@ -58,7 +54,7 @@ class TextOptions(FinetuningOptions):
         return TextSettings(
             max_seq_length=longest,
             truncation=self.truncation,
-            pooling=self.pooling or "cls",
+            pooling=self.pooling,
             head_dropout=self.head_dropout,
             label_smoothing=self.label_smoothing,
             balance_classes=self.balance_classes,
@@ -82,13 +78,15 @@ def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks
     Returns the content of each seed's all_results.json. Files go to `directory`, or to its seed-N with several seeds.
     """
     options = replace(options, model_name_or_path=broadcast_json(model_name(options)))
-    head = saved_head(options, task.name)
-    options = replace(options, pooling=options.pooling or head.get("pooling", "cls"))
+    head = saved_head(options)
+    options = replace(options, pooling=options.pooling or head.get("pooling"))
+    if head.get("labels"):
+        task = replace(task, labels=in_order_of(head["labels"], task.labels, model_name(options)))
     recipe = build_recipe(task, options)
     preflight = inspect_texts(recipe)
     note_row_limit(preflight, options.max_seq_length, recipe.settings.max_seq_length)
     preflight.refuse_if(strict=options.strict)
-    prepared = Prepared(recipe, preflight, {"pooling": options.pooling, "labels": list(task.labels)})
+    prepared = Prepared(recipe, preflight)
 
     def run(one: TextOptions) -> dict[str, Any]:
         finish = partial(draw, recipe, directory=Path(str(one.output_dir)))
@@ -97,11 +95,28 @@ def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks
     return run_seeds(options, directory, task.name, run, ranks)
 
 
-def saved_head(options: TextOptions, recipe_name: str) -> Mapping[str, Any]:
-    """What head.json says of the head that is going to be loaded; nothing where a new one is trained."""
+def saved_head(options: TextOptions) -> Mapping[str, Any]:
+    """What is known of the head that is going to be loaded; nothing where a new one is trained."""
     if makes_updates(options) or options.from_scratch:
         return {}
-    return head_facts(model_name(options), recipe_name) or {}
+    facts = saved_facts(model_name(options)) or {}
+    return facts if facts.get("task") == CLASSIFICATION else {}
+
+
+def in_order_of(saved: Sequence[str], labels: Sequence[str], source: str) -> Sequence[str]:
+    """The task's classes in the order of the saved head's outputs; as they are where the head names none.
+
+    Raises ValueError where the head was made for other classes.
+    """
+    if not has_names(saved) and len(saved) == len(labels):
+        return labels
+    by_name = {label.casefold(): label for label in labels}
+    if sorted(by_name) != sorted(label.casefold() for label in saved):
+        raise ValueError(
+            f"{source} was made for the classes {', '.join(saved)}, the task has {', '.join(labels) or 'numbers'}: "
+            "name a model of this task, or train (--num_train_epochs above 0)"
+        )
+    return tuple(by_name[label.casefold()] for label in saved)
 
 
 def build_recipe(task: TextTask, options: TextOptions) -> TextRecipe:

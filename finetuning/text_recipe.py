@@ -12,16 +12,26 @@ from torch import nn
 from torch.nn import functional
 
 from finetuning.glue_tasks import GlueTask, submission_lines
+from finetuning.heads import CLASSIFICATION, Head, TaskModel
 from finetuning.labelled_text import LabelledText, content
 from finetuning.metrics import classification_metrics, probabilities, regression_metrics
 from finetuning.pair_template import padded_rows
-from finetuning.pooling import PooledClassifier
 from finetuning.predictions import replace_text, write_csv
 from finetuning.recipe import Batch, EvaluationSet, Feature
 from finetuning.text_rows import TextSettings, by_id, encode_split, is_labelled
 
 MINIMUM_UNSEEN = 2  # a correlation needs two
 OFFICIAL_NAMES = {"matthews": "matthews_correlation", "spearman": "spearmanr"}  # as `transformers` reports them
+
+
+class TextModel(TaskModel):
+    """The logits of `AutoModelForSequenceClassification`; with one output it is a regression."""
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """[B, T] token ids, mask and types -> {"logits": [B, C] in fp32}."""
+        return {"logits": self.outputs(input_ids, attention_mask, token_type_ids).logits.float()}
 
 
 class TextRecipe:
@@ -71,14 +81,21 @@ class TextRecipe:
         """True when the label is a number rather than a class."""
         return not self.labels
 
-    def build_model(self, encoder: Any) -> nn.Module:
-        """Pooling, dropout and one linear layer on the encoder."""
-        return PooledClassifier(
-            encoder,
-            num_outputs=max(1, len(self.labels)),
-            pooling=self.settings.pooling,
-            dropout=self.settings.head_dropout,
+    @property
+    def head(self) -> Head:
+        """One output a class, or one value; pooling and dropout as the settings say."""
+        settings = self.settings
+        return Head(
+            CLASSIFICATION,
+            max(1, len(self.labels)),
+            self.labels,
+            pooling=settings.pooling,
+            dropout=settings.head_dropout,
         )
+
+    def build_model(self, transformer: nn.Module) -> nn.Module:
+        """The model with this recipe's outputs."""
+        return TextModel(transformer)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """[R, T] ids, mask and types padded to the longest row, and labels [R]."""

@@ -20,8 +20,8 @@ class TextSettings:
 
     max_seq_length: int = 128
     truncation: str = "head"
-    pooling: str = "cls"
-    head_dropout: float | None = None  # None: that of the encoder's configuration
+    pooling: str | None = None  # None: the family's own
+    head_dropout: float | None = None  # None: that of the configuration
     label_smoothing: float = 0.0
     balance_classes: bool = False  # weigh every class alike in the loss, however rare
 

@@ -84,7 +84,7 @@ def finetune(
     finally:
         run.log.close()
     seconds = time.perf_counter() - run.started
-    hidden_size = int(getattr(getattr(model, "encoder", None), "hidden_size", 768))
+    hidden_size = int(getattr(getattr(model, "config", None), "hidden_size", 768))
     return make_result(recipe, options, run.schedule, run.shape, run.progress, evaluations, seconds, hidden_size)
 
 

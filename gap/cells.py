@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Collection, Mapping
@@ -13,7 +12,8 @@ from typing import Any
 import torch
 
 from finetuning.batches import batch_shape
-from finetuning.encoder import Encoder, load_encoder, load_tokenizer
+from finetuning.encoder import load_config, load_tokenizer
+from finetuning.heads import Head, Headed, load_headed
 from finetuning.recipe import FinetuningOptions, Recipe
 from finetuning.result import Result
 from finetuning.training import finetune, uses_bf16
@@ -47,7 +47,7 @@ class Workbench:
     device: torch.device
     data: dict[str, TaskData] = field(default_factory=dict)
     recipes: dict[tuple[str, str], Recipe] = field(default_factory=dict)
-    encoder: tuple[Source, Encoder] | None = None
+    headed: tuple[tuple[Source, Head], Headed] | None = None
 
     def task(self, name: str) -> TaskData:
         """The examples of a task; ValueError when they are not those that were planned with."""
@@ -60,14 +60,14 @@ class Workbench:
             self.data[name] = data
         return self.data[name]
 
-    def load(self, source: Source) -> Encoder:
-        """A fresh copy of a checkpoint's encoder; read from disk once for cells in a row."""
-        if self.encoder is None or self.encoder[0] != source:
-            self.encoder = None
-            seed, scratch = source.pretraining_seed, source.from_scratch
-            encoder = load_encoder(source.path, from_scratch=scratch, seed=seed, dropout=self.jobs.options.dropout)
-            self.encoder = (source, encoder)
-        return copy.deepcopy(self.encoder[1])
+    def load(self, source: Source, head: Head) -> Headed:
+        """A checkpoint with a head to be drawn; read from disk once for cells in a row."""
+        if self.headed is None or self.headed[0] != (source, head):
+            self.headed = None
+            seed, scratch, dropout = source.pretraining_seed, source.from_scratch, self.jobs.options.dropout
+            headed = load_headed(source.path, head, from_scratch=scratch, seed=seed, dropout=dropout)
+            self.headed = ((source, head), headed)
+        return self.headed[1]
 
     def rows(self, setting: Setting) -> Recipe:
         """The task's rows under the checkpoint's tokenizer, made once a task and tokenizer."""
@@ -76,7 +76,7 @@ class Workbench:
         )
         key = (setting.task, tokenizer_of)
         if key not in self.recipes:
-            config = self.load(setting.source).config
+            config = load_config(setting.source.path)
             tokenizer = load_tokenizer(setting.source.path)
             self.recipes[key] = encode_task(self.task(setting.task), tokenizer, config, self.jobs.options.rows)
         return self.recipes[key]
@@ -157,11 +157,11 @@ def run_cell(
 
 def _train(bench: Workbench, recipe: Recipe, setting: Setting, rate: float, epochs: float, seed: int) -> Result:
     options = finetuning_options(bench.jobs, setting, rate, epochs, seed)
-    encoder = bench.load(setting.source)
+    transformer: Any = bench.load(setting.source, recipe.head).fresh(seed)
     torch.manual_seed(seed)
-    model: Any = recipe.build_model(encoder)
+    model = recipe.build_model(transformer)
     if bench.jobs.options.freeze_embeddings:
-        model.encoder.transformer.get_input_embeddings().weight.requires_grad_(False)
+        transformer.get_input_embeddings().weight.requires_grad_(False)
     shape = batch_shape(options, 1)
     engine = build_engine(
         model, engine_options(options, shape.micro_rows, shape.accumulation), ranks=Ranks(), device=bench.device

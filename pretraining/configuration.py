@@ -182,6 +182,14 @@ def fit_to_data(
         config.max_position_embeddings = needed
 
 
+def usable_positions(config: PreTrainedConfig) -> int | None:
+    """Longest row that the model has positions for; None where there is no such limit."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or positions < 0:  # XLNet says -1 for no limit
+        return None
+    return int(positions) - position_offset(config)
+
+
 def position_offset(config: PreTrainedConfig) -> int:
     """Rows of the position table before the first token's: RoBERTa and its kin count from after the padding id."""
     if config.model_type not in _COUNTED_FROM_PADDING:
@@ -206,8 +214,7 @@ def check_fits_data(
             f"{source} pads with id {pad}, the shards' tokenizer with {special_ids['pad']}: the two are not the same "
             f"tokenizer; build the shards with --tokenizer {source}"
         )
-    positions = getattr(config, "max_position_embeddings", None)
-    positions = None if positions is None else positions - position_offset(config)
+    positions = usable_positions(config)
     if positions is not None and positions < max_seq_length:
         raise ValueError(
             f"{source} has {positions} positions, fewer than --max_seq_length {max_seq_length}: lower --max_seq_length"

@@ -6,7 +6,6 @@ from it gives the same.
 
 import copy
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedModel
+from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedConfig, PreTrainedModel
 
-from pretraining.files import sync_file
+from pretraining.configuration import usable_positions
+from pretraining.files import read_json, whole_directory
 from pretraining.memory import shape_only
 
-WEIGHTS_NAME = "model.safetensors"
+WEIGHTS_NAME, CARD_NAME = "model.safetensors", "README.md"
 # Largest difference of a logit from the live model's, as a share of the largest logit (or of 1 where all are smaller).
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 PROOF_SEQUENCES, PROOF_TOKENS = 8, 4096  # at most: the proof runs on the CPU, over whole vocabularies
@@ -38,29 +38,26 @@ def export_model(
     *,
     live_logits: Tensor | None = None,
     example_batch: Mapping[str, Tensor | None] | None = None,
+    card: str | None = None,
 ) -> float | None:
     """Write `weights`, full fp32 tensors by their names in `transformer`, as `directory`; for one rank to call.
 
     `transformer` gives class, configuration and buffers; its own weights may be sharded away. With `live_logits`
     [S, K, V] at the mask positions of `example_batch` the export is proven before it gets its name (see
-    `prove_export`), and the largest difference is returned. Replaces what was there before. Raises ValueError for
-    weights that are not the model's, ExportError when the proof fails.
+    `prove_export`), and the largest difference is returned. `card` is the text of its README.md. Replaces what was
+    there before. Raises ValueError for weights that are not the model's, ExportError when the proof fails.
     """
     directory = Path(directory)
-    temporary = directory.with_name(f".tmp-{directory.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    difference = None
+    with whole_directory(directory) as temporary:
         _write_model(transformer, weights, temporary)
         if tokenizer_directory is not None:
             _copy_tokenizer(Path(tokenizer_directory), temporary)
-        difference = None
+            fit_tokenizer(temporary, transformer.config)
+        if card is not None:
+            (temporary / CARD_NAME).write_text(card, encoding="utf-8")
         if live_logits is not None and example_batch is not None:
             difference = prove_export(temporary, live_logits, example_batch)
-        _commit(temporary, directory)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return difference
 
 
@@ -94,18 +91,16 @@ def _copy_tokenizer(source: Path, directory: Path) -> None:
         shutil.copyfile(path, directory / path.name)
 
 
-def _commit(temporary: Path, directory: Path) -> None:
-    """Sync, move an earlier export aside, rename, and remove the earlier one last."""
-    for path in temporary.iterdir():
-        sync_file(path)
-    sync_file(temporary)
-    earlier = directory.with_name(f".old-{directory.name}")
-    shutil.rmtree(earlier, ignore_errors=True)
-    if directory.exists():
-        os.rename(directory, earlier)
-    os.rename(temporary, directory)
-    sync_file(directory.parent)
-    shutil.rmtree(earlier, ignore_errors=True)
+def fit_tokenizer(directory: Path, config: PreTrainedConfig) -> None:
+    """Let the saved tokenizer say what the model takes: at most its positions, token types only where it knows two."""
+    file = directory / "tokenizer_config.json"
+    settings = read_json(file) if file.is_file() else {}
+    positions, said = usable_positions(config), settings.get("model_max_length")
+    if positions is not None and not (isinstance(said, int) and 0 < said <= positions):
+        settings["model_max_length"] = positions
+    types = ["token_type_ids"] if getattr(config, "type_vocab_size", 0) > 1 else []
+    settings["model_input_names"] = ["input_ids", *types, "attention_mask"]  # transformers 5 gives no types unasked
+    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_exported(directory: Path | str) -> PreTrainedModel:

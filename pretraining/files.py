@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,32 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+
+
+@contextmanager
+def whole_directory(directory: Path) -> Iterator[Path]:
+    """A folder to write into, which gets its name when the block ends: synced, an earlier one removed last.
+
+    When the block raises, nothing is left of it and the earlier folder stays. For one process to call.
+    """
+    temporary = directory.with_name(f".tmp-{directory.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            sync_file(path)
+        sync_file(temporary)
+        earlier = directory.with_name(f".old-{directory.name}")
+        shutil.rmtree(earlier, ignore_errors=True)
+        if directory.exists():
+            os.rename(directory, earlier)
+        os.rename(temporary, directory)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_file(directory.parent)
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def read_json(path: Path) -> Any:

@@ -15,6 +15,7 @@ from pretraining.evaluation import evaluate
 from pretraining.export import export_model
 from pretraining.faults import fault_point
 from pretraining.model import PretrainingModel
+from pretraining.model_card import pretraining_card
 from pretraining.plan import Plan
 from pretraining.progress import Progress
 from pretraining.segments import Segment
@@ -55,7 +56,7 @@ class Publisher:
         error: BaseException | None = None
         if self.plan.ranks.is_main:
             try:
-                self._write(self.directory / entry["path"], weights, live, inputs)
+                self._write(entry, weights, live, inputs)
                 fault_point("export.before_series")
                 add_to_series(self.directory / "series.json", entry)
             except (OSError, ValueError, RuntimeError) as caught:
@@ -93,11 +94,12 @@ class Publisher:
 
     def _write(
         self,
-        directory: Path,
+        entry: Mapping[str, Any],
         weights: Mapping[str, torch.Tensor],
         live: torch.Tensor,
         inputs: Mapping[str, torch.Tensor],
     ) -> None:
+        directory = self.directory / entry["path"]
         directory.parent.mkdir(parents=True, exist_ok=True)
         export_model(
             self.model.transformer,
@@ -106,7 +108,14 @@ class Publisher:
             self.shards.directory / self.plan.manifest.tokenizer.path,
             live_logits=live,
             example_batch={name: value.cpu() for name, value in inputs.items()},
+            card=self._card(entry),
         )
+
+    def _card(self, entry: Mapping[str, Any]) -> str:
+        options = self.plan.options
+        names = ("objective", "mask_rate", "max_seq_length", "learning_rate")
+        told = {name: getattr(options, name, None) for name in names}
+        return pretraining_card(entry, self.plan.manifest, told, type(self.model.transformer).__name__)
 
     def _validation_batches(self) -> Iterator[Any]:
         ranks = self.plan.ranks

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_encoder import FAMILIES, tiny_encoder, tiny_tokenizer
+from tiny_encoder import FAMILIES, tiny_model, tiny_tokenizer
 from tiny_questions import WORDS, tiny_choices
 
 from finetuning.batches import batch_shape
@@ -34,9 +34,7 @@ def write(path, content):
 
 
 def model_of(recipe, family="modernbert"):
-    encoder = tiny_encoder(family, len(TOKENIZER))
-    torch.manual_seed(3)
-    return recipe.build_model(encoder)
+    return tiny_model(recipe, family, len(TOKENIZER), seed=3)
 
 
 def scored(recipe, model, name="validation", batch_rows=8):

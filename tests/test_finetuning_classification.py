@@ -86,8 +86,8 @@ def test_a_saved_model_is_evaluated_with_its_own_pooling_and_labels_without_a_tr
     """Labels that the validation set alone would put in another place; the training file is not named again."""
     train, evaluated = tmp_path / "run", tmp_path / "again"
     assert classification.main([*files, *FAST, "--pooling", "mean", "--output_dir", str(train)]) == 0
-    facts = json.loads((train / "best" / "head.json").read_text())
-    assert facts == {"recipe": "classification", "pooling": "mean", "labels": ["bad", "good"]}
+    facts = json.loads((train / "best" / "recipe.json").read_text())
+    assert (facts["recipe"], facts["pooling"], facts["labels"]) == ("classification", "mean", ["bad", "good"])
     good = write_reviews(tmp_path / "good.json", [row for row in reviews(37, seed=2) if row["label"] == "good"])
     again = ["--model_name_or_path", str(train / "best"), "--num_train_epochs", "0", "--report_to", "none"]
     named = ["--validation_file", files[5], "--test_file", good]
@@ -101,8 +101,8 @@ def test_a_saved_model_is_evaluated_with_its_own_pooling_and_labels_without_a_tr
     capsys.readouterr()
     assert classification.main([*again, "--validation_file", other, "--output_dir", str(tmp_path / "other")]) == 2
     assert "the label 'mixed', which the head or the training set has not (bad, good)" in capsys.readouterr().err
-    facts.pop("labels")
-    (train / "best" / "head.json").write_text(json.dumps(facts))
+    facts["labels"] = []
+    (train / "best" / "recipe.json").write_text(json.dumps(facts))
     assert classification.main([*again, *named, "--output_dir", str(tmp_path / "old")]) == 2
     assert "--train_file" in capsys.readouterr().err
 

@@ -1,34 +1,28 @@
-"""Where the encoder comes from, and what is left on disk of a fine-tuned one."""
+"""Where the encoder comes from."""
 
 import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tiny_encoder import FAMILIES, save_tiny_model, tiny_encoder, tiny_tokenizer
-from tiny_questions import WORDS, tiny_questions
-from transformers import AutoConfig, AutoModel, AutoTokenizer, DebertaV2Config, MPNetConfig, RobertaConfig, T5Config
+from tiny_encoder import FAMILIES, save_tiny_model
+from tiny_questions import WORDS
+from transformers import AutoConfig, AutoModel, DebertaV2Config, MPNetConfig, RobertaConfig, T5Config
 
-from finetuning.encoder import SEES_PADDING, default_model, load_config, load_encoder, load_tokenizer
-from finetuning.pair_template import pad_multiple, padded_length, padded_rows, row_limit
-from finetuning.qa_recipe import QARecipe, QASettings
-from finetuning.saved_model import load_head, save_model
-from finetuning.windows import Windows
+from finetuning.encoder import SEES_PADDING, default_model, load_config, load_tokenizer
+from finetuning.heads import CLASSIFICATION, SPANS, Head, TaskModel, load_headed
+from finetuning.pair_template import pad_multiple, padded_rows, row_limit
+
+HEAD = Head(SPANS, 2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_weights_and_scratch_have_the_same_shape_and_scratch_depends_on_the_seed_alone(tmp_path, family):
+def test_scratch_depends_on_the_seed_alone(tmp_path, family):
     source = save_tiny_model(tmp_path, family, WORDS)
-    stored = dict(tiny_encoder(family, len(tiny_tokenizer(WORDS))).transformer.named_parameters())
-    loaded = dict(load_encoder(source).transformer.named_parameters())
-    scratch = dict(load_encoder(source, from_scratch=True, seed=1).transformer.named_parameters())
-    again = dict(load_encoder(source, from_scratch=True, seed=1).transformer.named_parameters())
-    other = dict(load_encoder(source, from_scratch=True, seed=2).transformer.named_parameters())
-    assert loaded.keys() == scratch.keys() == stored.keys()
-    assert all(torch.equal(loaded[name], stored[name]) for name in stored)
-    assert all(torch.equal(scratch[name], again[name]) for name in stored)
-    matrices = [name for name in stored if stored[name].dim() == 2]
-    assert all(not torch.equal(scratch[name], each[name]) for name in matrices for each in (loaded, other))
+    drawn = [load_headed(source, HEAD, from_scratch=True, seed=seed) for seed in (1, 1, 2)]
+    first, again, other = (dict(one.transformer.named_parameters()) for one in drawn)
+    body = [name for name in first if name not in drawn[0].drawn]
+    assert all(torch.equal(first[name], again[name]) for name in body)
+    assert all(not torch.equal(first[name], other[name]) for name in body if first[name].dim() == 2)
 
 
 @pytest.mark.parametrize(("accelerator", "length"), [(True, 16), (False, 9)])
@@ -39,19 +33,6 @@ def test_rows_are_padded_to_a_multiple_of_8_only_for_an_accelerator(accelerator,
         assert padded_rows([[2] * 9, [2]], [[0] * 9, [0]], pad_id=0)["input_ids"].shape == (2, length)
     finally:
         pad_multiple.cache_clear()
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_padding_changes_no_hidden_state(family):
-    encoder = tiny_encoder(family, 30).eval()
-    rows = [[2, 7, 8, 3], [2, 9, 3]]
-    batch = padded_rows(rows, [[0] * len(row) for row in rows], pad_id=0)
-    assert batch["input_ids"].shape == (2, padded_length(4))
-    with torch.no_grad():
-        together = encoder(**batch)
-        for i, row in enumerate(rows):
-            alone = encoder(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.long))
-            assert torch.allclose(together[i, : len(row)], alone[0], atol=1e-5)
 
 
 SHAPE = {
@@ -77,14 +58,16 @@ def test_families_without_fused_attention_or_without_token_types_are_read(tmp_pa
     AutoModel.from_config(config).save_pretrained(tmp_path)
     row, types = torch.full((1, row_limit(384, config)), 7), torch.ones(1, row_limit(384, config), dtype=torch.long)
     for scratch in (False, True):
-        encoder = load_encoder(str(tmp_path), from_scratch=scratch)
-        assert encoder(row, torch.ones_like(row), types).shape == (*row.shape, 16)
+        for head in (HEAD, Head(CLASSIFICATION, 2), Head(CLASSIFICATION, 2, pooling="max")):
+            model = load_headed(str(tmp_path), head, from_scratch=scratch).draw(1)
+            outputs = TaskModel(model).outputs(row, torch.ones_like(row), types)
+            assert (outputs.start_logits.shape == row.shape) if head is HEAD else (outputs.logits.shape == (1, 2))
 
 
 def test_an_encoder_decoder_is_refused(tmp_path):
     T5Config(vocab_size=30, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="t5 is no encoder alone"):
-        load_encoder(str(tmp_path))
+        load_headed(str(tmp_path), HEAD)
 
 
 @pytest.mark.parametrize("family", SEES_PADDING)
@@ -93,7 +76,7 @@ def test_a_family_whose_scores_would_depend_on_padding_is_refused_before_any_row
     with pytest.raises(ValueError, match=rf"--reference .*: what {family} makes of a text depends on the padding"):
         load_config(str(tmp_path), option="--reference")
     with pytest.raises(ValueError, match="use an encoder such as BERT"):
-        load_encoder(str(tmp_path))
+        load_headed(str(tmp_path), HEAD)
 
 
 def test_dropout_replaces_every_rate(tmp_path):
@@ -104,8 +87,8 @@ def test_dropout_replaces_every_rate(tmp_path):
         }
         assert len(rates) >= 3
         assert set(rates.values()) == {0.25}
-        encoder = load_encoder(source, dropout=0.25)
-        assert {one.p for one in encoder.modules() if isinstance(one, torch.nn.Dropout)} <= {0.25}
+        model = load_headed(source, Head(CLASSIFICATION, 2), dropout=0.25).transformer
+        assert {one.p for one in model.modules() if isinstance(one, torch.nn.Dropout)} <= {0.25}
     with pytest.raises(ValueError, match=r"--dropout 1.0"):
         load_config(source, dropout=1.0)
 
@@ -114,7 +97,7 @@ def test_models_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match="no such directory"):
         load_tokenizer(str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match=r"has no config.json"):
-        load_encoder(str(tmp_path))
+        load_headed(str(tmp_path), HEAD)
     with pytest.raises(ValueError, match="the hub did not give it"):
         load_tokenizer("nobody/nothing")
 
@@ -133,23 +116,3 @@ def test_the_default_is_the_largest_budget_annealed_before_raw(tmp_path):
     (tmp_path / "series.json").write_text(json.dumps({"schema_version": 1, "checkpoints": []}))
     with pytest.raises(ValueError, match="lists no checkpoint yet"):
         default_model(tmp_path)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_saved_model_gives_the_same_logits_and_loads_with_transformers(tmp_path, family):
-    tokenizer = tiny_tokenizer(WORDS)
-    recipe = QARecipe({"validation": tiny_questions(5)}, tokenizer, QASettings(Windows(32, 8)))
-    model = recipe.build_model(tiny_encoder(family, len(tokenizer))).eval()
-    save_model(dict(model.named_parameters()), model, tmp_path, tokenizer=tokenizer, recipe_name="qa")
-    again = recipe.build_model(load_encoder(str(tmp_path))).eval()
-    assert not load_head(again, tmp_path, "multiple_choice")
-    assert load_head(again, tmp_path, "qa")
-    batch = recipe.collate(recipe.evaluation_sets["validation"].features)
-    inputs = {name: batch[name] for name in recipe.model_inputs}
-    with torch.no_grad():
-        first, second = model(**inputs), again(**inputs)
-    assert torch.equal(first["start_logits"], second["start_logits"])
-    reloaded = AutoModel.from_pretrained(tmp_path, local_files_only=True)
-    assert type(reloaded).__name__ == type(model.encoder.transformer).__name__
-    assert len(AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)) == len(tokenizer)
-    assert set(load_file(tmp_path / "head.safetensors")) == {"head.weight", "head.bias"}

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from tiny_encoder import FAMILIES, tiny_encoder, tiny_tokenizer
+from tiny_encoder import FAMILIES, tiny_model, tiny_tokenizer
 from tiny_questions import WORDS, tiny_questions
 
 from finetuning.batches import batch_shape
@@ -30,9 +30,7 @@ SETTINGS = QASettings(windows=Windows(32, 8), limits=SpanLimits(5, 6))
 
 
 def engine_of(recipe, family="modernbert"):
-    encoder = tiny_encoder(family, len(TOKENIZER))
-    torch.manual_seed(3)
-    return open_engine(recipe.build_model(encoder), OPTIONS, batch_shape(OPTIONS, 1))
+    return open_engine(tiny_model(recipe, family, len(TOKENIZER), seed=3), OPTIONS, batch_shape(OPTIONS, 1))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,18 +1,14 @@
 """Several seeds of one command: folders, the summary over them, nothing run twice, nothing of another run replaced."""
 
 import math
-from dataclasses import asdict, replace
 
 import pytest
 import torch
 from test_finetuning_command import arguments, forbid_training, results, squad_file, two_stage_files
-from tiny_encoder import save_tiny_model, tiny_tokenizer
-from tiny_questions import WORDS, tiny_choices, tiny_questions
+from tiny_encoder import save_tiny_model
+from tiny_questions import WORDS, tiny_questions
 
 from finetuning import multiple_choice, qa
-from finetuning.choice_recipe import ChoiceRecipe
-from finetuning.recipe import FinetuningOptions
-from finetuning.run_state import run_fingerprint
 from finetuning.seed_runs import seed_summary, seed_table
 
 
@@ -115,13 +111,3 @@ def test_collapsed_seeds_count_and_those_without_a_score_are_named():
     table = seed_table("three", [7, 8, 9], found)
     assert "FAILED (not_finite) seed 9: nan" in table
     assert "seed 9" in table.splitlines()[2]
-
-
-def test_runs_of_one_seed_keep_the_fingerprints_they_had_before_seeds(monkeypatch):
-    recipe = ChoiceRecipe({"train": tiny_choices(4)}, tiny_tokenizer(WORDS), max_seq_length=32)
-    options = FinetuningOptions()
-    found = run_fingerprint(recipe, options, 16)
-    assert run_fingerprint(recipe, replace(options, seed=1), 16) != found
-    without = {name: value for name, value in asdict(options).items() if name != "seeds"}
-    monkeypatch.setattr("finetuning.run_state.asdict", lambda some: without)
-    assert run_fingerprint(recipe, options, 16) == found

@@ -83,7 +83,7 @@ def test_the_fingerprint_follows_options_and_file_contents_only(tmp_path):
     data.write_text("text,label\na,1\n")
     content = {"recipe": "classification", "base": {"train_file": str(data), **MODEL}, "grid": {"pooling": ["cls"]}}
     first = make_sweep(content).cells[0].fingerprint
-    written_out = {"pooling": "cls", "weight_decay": 0.01, **content["base"]}
+    written_out = {"pooling": "cls", "weight_decay": 0.01, "truncation": "head", **content["base"]}
     assert make_sweep({**content, "grid": {}, "base": written_out}).cells[0].fingerprint == first
     assert make_sweep({**content, "seeds": [1]}).cells[0].fingerprint != first
     data.write_text("text,label\nb,1\n")
@@ -100,10 +100,10 @@ BAD = {
         "base": MODEL,
         "list": [{"weight_decay": 0.1}, {"weight_decay": 0.1}],
     },
-    r"rows 1 \(model_name_or_path=hub/model\) and 2 \(.*, pooling=cls\) are the same run": {
+    r"rows 1 \(model_name_or_path=hub/model\) and 2 \(.*, truncation=head\) are the same run": {
         "recipe": "classification",
         "base": MODEL,
-        "list": [{}, {"pooling": "cls"}],
+        "list": [{}, {"truncation": "head"}],
     },
     "invalid float value: 'fast'": {"recipe": "qa", "base": {"learning_rate": "fast", **MODEL}},
     r"`task_name: \[sst2, cola\]` under `grid`": {"recipe": "glue", "base": {"task_name": "sst2,cola", **MODEL}},
@@ -254,5 +254,7 @@ def test_rows_are_compared_with_the_values_that_the_recipe_takes(tmp_path):
     """On the small world QA takes a learning rate of its own where the default stands."""
     with pytest.raises(ValueError, match="the same run"):
         make_sweep({"recipe": "qa", "base": MODEL, "grid": {"learning_rate": [5e-5, 1e-3]}})
-    sweep = make_sweep({"recipe": "classification", "base": MODEL, "list": [{"weight_decay": 1}, {"pooling": "mean"}]})
-    assert [sweep.rows[0][name] for name in sweep.varied] == [1.0, "cls"]
+    sweep = make_sweep(
+        {"recipe": "classification", "base": MODEL, "list": [{"weight_decay": 1}, {"truncation": "tail"}]}
+    )
+    assert [sweep.rows[0][name] for name in sweep.varied] == [1.0, "head"]

@@ -5,8 +5,9 @@ import pytest
 import torch
 from tiny_text_model import reviews, write_tiny_model
 
-from finetuning.encoder import load_encoder, load_tokenizer
+from finetuning.encoder import load_tokenizer
 from finetuning.glue_tasks import GLUE_TASKS
+from finetuning.heads import load_headed
 from finetuning.labelled_text import LabelledText, from_records
 from finetuning.recipe import EvaluationSet
 from finetuning.text_preflight import inspect_texts
@@ -58,7 +59,7 @@ def test_rows_are_those_of_the_tokenizer(tokenizer):
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
 def test_a_row_scores_the_same_alone_and_beside_longer_ones(tokenizer, model_path, pooling):
     recipe = recipe_of(tokenizer, pooling=pooling)
-    model = recipe.build_model(load_encoder(model_path)).eval()
+    model = recipe.build_model(load_headed(model_path, recipe.head).draw(0)).eval()
 
     def logits(features):
         batch = recipe.collate(features)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_encoder import FAMILIES, tiny_encoder, tiny_tokenizer
+from tiny_encoder import FAMILIES, tiny_model, tiny_tokenizer
 from tiny_questions import WORDS, tiny_questions
 
 from finetuning.batches import batch_shape
@@ -46,9 +46,7 @@ def recipe_of(train=48, validation=23, **splits):
 
 
 def model_of(recipe, family="modernbert", dropout=0.0):
-    encoder = tiny_encoder(family, len(TOKENIZER), dropout=dropout)
-    torch.manual_seed(7)
-    return recipe.build_model(encoder)
+    return tiny_model(recipe, family, len(TOKENIZER), seed=7, dropout=dropout)
 
 
 def losses(directory):
@@ -207,7 +205,7 @@ def test_early_stopping_waits_as_long_as_it_was_told():
 def test_updates_that_are_not_finite_are_skipped_counted_and_end_the_run(tmp_path):
     recipe = recipe_of()
     model = model_of(recipe)
-    before = model.head.weight.detach().clone()
+    before = model.transformer.classifier.weight.detach().clone()
     measure = recipe.measure
     recipe.measure = lambda outputs, batch: {
         name: value * (math.nan if name == "loss" and model.training else 1.0)
@@ -217,7 +215,7 @@ def test_updates_that_are_not_finite_are_skipped_counted_and_end_the_run(tmp_pat
     assert result.status == "not_finite"
     assert "not finite in" in result.reason
     assert result.not_finite_updates == result.updates < 30
-    assert torch.equal(model.head.weight, before)
+    assert torch.equal(model.transformer.classifier.weight, before)
     assert all(line["loss"] is None for line in read_journal(tmp_path / "journal.jsonl") if "loss" in line)
 
 

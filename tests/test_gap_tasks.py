@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from tiny_encoder import tiny_encoder, tiny_tokenizer
+from tiny_encoder import tiny_config, tiny_tokenizer
 from tiny_gap import WORDS, write_choices, write_questions, write_tasks, write_texts
 
 from finetuning.recipe import EvaluationSet
@@ -15,7 +15,7 @@ from gap.tasks import ReadingOptions, TaskSpec, parse_tasks, read_task, spec_tex
 
 def encoded(data):
     tokenizer = tiny_tokenizer(WORDS)
-    config = tiny_encoder("bert", len(tokenizer)).config
+    config = tiny_config("bert", len(tokenizer))
     return encode_task(data, tokenizer, config, RowOptions(32, 8))
 
 

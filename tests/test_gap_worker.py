@@ -143,9 +143,9 @@ def test_frozen_token_embeddings_stay(world, tmp_path, monkeypatch):
     kept = {}
 
     def spy(recipe, model, options, **more):
-        kept["before"] = model.encoder.transformer.get_input_embeddings().weight.detach().clone()
+        kept["before"] = model.transformer.get_input_embeddings().weight.detach().clone()
         result = finetune(recipe, model, options, **more)
-        kept["after"] = model.encoder.transformer.get_input_embeddings().weight.detach().clone()
+        kept["after"] = model.transformer.get_input_embeddings().weight.detach().clone()
         return result
 
     from gap.cells import finetune
