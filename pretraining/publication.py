@@ -18,7 +18,7 @@ from pretraining.model import PretrainingModel
 from pretraining.plan import Plan
 from pretraining.progress import Progress
 from pretraining.segments import Segment
-from pretraining.series import add_to_series
+from pretraining.series import SERIES_NAME, add_to_series
 from pretraining.word_frequencies import unigram_entropy
 from shards.location import ShardLocation
 from shards.stream import MaskedStream, validation_batches
@@ -57,7 +57,7 @@ class Publisher:
             try:
                 self._write(self.directory / entry["path"], weights, live, inputs)
                 fault_point("export.before_series")
-                add_to_series(self.directory / "series.json", entry)
+                add_to_series(self.directory / SERIES_NAME, entry)
             except (OSError, ValueError, RuntimeError) as caught:
                 error = caught
         fail_together(error, f"exporting {entry['path']}")
