@@ -97,7 +97,10 @@ def open_engine(model: nn.Module, options: FinetuningOptions, shape: BatchShape)
 
 
 def engine_options(options: FinetuningOptions, shape: BatchShape) -> EngineOptions:
-    """What the engine needs to know, all but the precision, which asks the hardware; ValueError outside a range and for a JSON that cannot be read."""
+    """What the engine needs to know, all but the precision, which asks the hardware.
+
+    Raises ValueError for an option outside its range, and for a DeepSpeed JSON that cannot be read.
+    """
     optimizer = OptimizerOptions(
         learning_rate=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.999), eps=1e-8
     )

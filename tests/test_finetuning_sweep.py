@@ -1,6 +1,5 @@
 """What a sweep file means: rows, seeds, fingerprints, and what is refused."""
 
-import json
 import math
 
 import pytest

@@ -298,7 +298,8 @@ skip_compiled_collective()
 torch.manual_seed(0)
 ranks = read_ranks()
 model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
-engine = build_engine(model, EngineOptions(deepspeed=load_config(sys.argv[1])), ranks=ranks, device=choose_device(ranks))
+options = EngineOptions(deepspeed=load_config(sys.argv[1]))
+engine = build_engine(model, options, ranks=ranks, device=choose_device(ranks))
 rows = torch.randn(4, 8)
 losses = []
 for _ in range(5):
