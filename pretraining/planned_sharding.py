@@ -14,7 +14,7 @@ from pretraining.settings import PretrainingOptions
 def planned_sharding(
     options: PretrainingOptions, deepspeed: Mapping[str, Any] | None, ranks: Ranks, *, bf16: bool
 ) -> Sharding:
-    """From the DeepSpeed JSON's content or FSDP's options; a malformed part of it, which is refused, counts as absent."""
+    """From the DeepSpeed JSON's content or FSDP's options; a malformed part, which is refused, counts as absent."""
     if deepspeed is not None:
         return _zero_sharding(deepspeed, ranks, bf16=bf16)
     if ranks.world_size == 1:
