@@ -12,7 +12,7 @@ from pretraining.agreement import fail_together
 from pretraining.batches import as_inputs
 from pretraining.engines.engine import Engine, full_weights
 from pretraining.evaluation import evaluate
-from pretraining.export import export_model
+from pretraining.export import export_model, tokenizer_files
 from pretraining.faults import fault_point
 from pretraining.model import PretrainingModel
 from pretraining.plan import Plan
@@ -39,6 +39,8 @@ class Publisher:
     ) -> None:
         self.plan, self.shards, self.directory = plan, shards, directory
         self.model, self.engine, self.stream = model, engine, stream
+        # What the stream has just checked: all exports get it, whatever happens to the folder meanwhile.
+        self.tokenizer = tokenizer_files(shards.directory / plan.manifest.tokenizer.path)
         self._unigram_loss: float | None = None
 
     def publish(self, segment: Segment, progress: Progress) -> dict[str, Any]:
@@ -103,7 +105,7 @@ class Publisher:
             self.model.transformer,
             weights,
             directory,
-            self.shards.directory / self.plan.manifest.tokenizer.path,
+            self.tokenizer,
             live_logits=live,
             example_batch={name: value.cpu() for name, value in inputs.items()},
         )

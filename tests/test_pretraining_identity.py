@@ -1,6 +1,7 @@
 """Which run a checkpoint is of: said in its state, or by the run.json above its folder."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -40,6 +41,26 @@ def test_the_optimizer_that_a_deepspeed_json_names_is_part_of_the_run(tmp_path, 
     record["identity"]["optimizer"] = "auto"
     (tmp_path / "run" / RUN_NAME).write_text(json.dumps(record))
     in_process(shards, tmp_path / "run", again)
+
+
+@pytest.mark.parametrize("change", ["edited", "deleted"])
+def test_a_tokenizer_that_changes_during_the_run_is_not_the_exports(tmp_path, monkeypatch, change):
+    """Each budget's model goes with the tokenizer that the shards were built with, as the stream checked it."""
+    shards = write_shards(tmp_path / "data")
+    tokenizer, execute = shards / "tokenizer" / "tokenizer.json", Run.execute
+    whole = tokenizer.read_bytes()
+
+    def change_first(run):
+        if change == "deleted":
+            shutil.rmtree(tokenizer.parent)
+        else:
+            tokenizer.write_bytes(whole.replace(b'"[MASK]"', b'"[MUSK]"'))
+        execute(run)
+
+    monkeypatch.setattr(Run, "execute", change_first)
+    in_process(shards, tmp_path / "run", {"budget_tokens": 800})
+    exported = sorted((tmp_path / "run" / "series").iterdir())
+    assert [(one / "tokenizer.json").read_bytes() for one in exported] == [whole] * 2
 
 
 @pytest.mark.parametrize("change", ["edited", "deleted"])
