@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
+from pretraining.series import SERIES_NAME, read_series
 from shards.hub import hub_is_reachable, is_missing_path
 
 DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes when told nothing
@@ -68,19 +68,19 @@ def attention_of(config: PretrainedConfig) -> str:
 def default_model(run: Path = DEFAULT_RUN) -> str:
     """The checkpoint with the largest budget of the default pretraining run, annealed before raw.
 
-    Raises ValueError that names the command when there is none.
+    Raises ValueError that names the command when there is none, and as `read_series`.
     """
-    series = run / "series.json"
+    series = run / SERIES_NAME
     if not series.is_file():
         raise ValueError(
             f"no checkpoint to start from: {series} is missing. Make one with `python launch/pretrain.py`, "
             "or name one with --model_name_or_path"
         )
-    rows = json.loads(series.read_text(encoding="utf-8"))["checkpoints"]
+    rows = read_series(series)
     if not rows:
         raise ValueError(f"{series} lists no checkpoint yet: let `python launch/pretrain.py` go on, or name a model")
     newest = max(rows, key=lambda row: (row["budget_tokens"], row["kind"] == "annealed"))
-    return str(run / newest["path"])
+    return str(run / Path(newest["path"]).relative_to(run.resolve()))
 
 
 def from_source(factory: Any, name: str, option: str = "--model_name_or_path", **extra: Any) -> Any:

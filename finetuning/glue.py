@@ -16,7 +16,7 @@ from typing import Annotated, Any
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.command import finish_world, open_world, output_directory
+from finetuning.command import finish_world, model_name, open_world, output_directory
 from finetuning.dataset_records import SAVE_IT, is_saved, read_dataset
 from finetuning.encoder import load_config
 from finetuning.exit_status import guarded
@@ -30,6 +30,7 @@ from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.schedule import makes_updates
 from finetuning.stopping import Asked
 from finetuning.text_command import TextOptions, TextTask, run_task
+from pretraining.agreement import broadcast_json
 from pretraining.environment import Ranks
 from pretraining.options import COMMAS, parse_options
 
@@ -63,6 +64,9 @@ def run(options: GlueOptions, asked: Asked) -> int:
     present = require_data(options, tasks)
     if options.mnli_checkpoint is not None:
         load_config(options.mnli_checkpoint, option="--mnli_checkpoint")  # now, not after the tasks before it
+    if sum(options.mnli_checkpoint is None or task.name not in STARTED_FROM_MNLI for task in present) > 1:
+        # Once for all tasks: a default run that goes on would give the later ones another model.
+        options = replace(options, model_name_or_path=broadcast_json(model_name(options)))
     missing = [task.title for task in tasks if task not in present]
     if missing and ranks.is_main:
         print(f"no data in {options.data_dir or options.dataset_name}, skipped: {', '.join(missing)}", flush=True)

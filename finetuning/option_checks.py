@@ -10,7 +10,6 @@ from finetuning.recipe import FinetuningOptions
 from finetuning.schedule import require_schedule
 from finetuning.subset import subset
 from finetuning.training import engine_options, require_bf16
-from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import check_ranks
 from pretraining.environment import Ranks
 from pretraining.reporting import parse_reporters
@@ -33,6 +32,4 @@ def check_options(options: FinetuningOptions, ranks: Ranks | None = None) -> Non
     for limit in (options.max_train_samples, options.max_eval_samples):
         subset((), limit, str)
     check_ranks(engine_options(options, batch_shape(options, ranks.world_size)), ranks)
-    if options.deepspeed is not None:
-        load_config(options.deepspeed)
     options.check_own()

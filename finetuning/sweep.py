@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ import yaml
 
 from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.sweep_metric import require_known_metric
-from finetuning.sweep_options import OWNED_BY_THE_SWEEP, RECIPES, Options, full_rows, options_class, state_of
+from finetuning.sweep_options import (
+    OWNED_BY_THE_SWEEP,
+    RECIPES,
+    Options,
+    full_rows,
+    is_data_folder,
+    options_class,
+    state_of,
+)
 from pretraining.options import explain_unknown
 from pretraining.unique_keys import parse_yaml
 
@@ -32,6 +40,7 @@ class Cell:
     seed: int
     options: Mapping[str, Any]  # what its command line names: those of the file, the model and the seed
     fingerprint: str
+    files: Mapping[str, str] = field(default_factory=dict)  # named files and checkpoints -> `state_of` when it was made
 
 
 @dataclass(frozen=True)
@@ -114,8 +123,16 @@ def make_sweep(content: Mapping[str, Any], *, source: str = "sweep") -> Sweep:
     baseline = _baseline(content.get("baseline"), recipe, rows, source)
     named = {value for row in rows for value in row.values() if isinstance(value, str)}
     states = {value: state_of(value) for value in named}
+    # Readers may leave their caches in a folder of data: that is no reason to stop.
+    fixed = {value: state for value, state in states.items() if state is not None and not is_data_folder(value)}
     cells = tuple(
-        Cell(number, seed, _told_to_cell(row, given[number], seed), fingerprint(recipe, {**row, "seed": seed}, states))
+        Cell(
+            number,
+            seed,
+            _told_to_cell(row, given[number], seed),
+            fingerprint(recipe, {**row, "seed": seed}, states),
+            {value: fixed[value] for value in row.values() if isinstance(value, str) and value in fixed},
+        )
         for number, row in enumerate(rows)
         for seed in seeds
     )

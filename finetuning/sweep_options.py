@@ -78,6 +78,12 @@ def state_of(name: str) -> str | None:
         raise ValueError(f"{name}: cannot be read ({error}); check its permissions") from error
 
 
+def is_data_folder(name: str) -> bool:
+    """Whether a path is a folder that is no checkpoint."""
+    path = Path(name).expanduser()
+    return path.is_dir() and not (path / "config.json").is_file()
+
+
 def _digest(folder: Path, files: Sequence[Path], first: str = "") -> str:
     listed = "".join(f"{file.relative_to(folder)}:{sha256_of(file)}\n" for file in files)
     return hashlib.sha256(f"{first}\n{listed}".encode(errors="surrogateescape")).hexdigest()

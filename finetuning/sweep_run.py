@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from finetuning.sweep import Cell, Sweep
 from finetuning.sweep_metric import require_given_metric
-from finetuning.sweep_options import options_class
+from finetuning.sweep_options import options_class, state_of
 from finetuning.sweep_table import Outcome
 from pretraining.environment import without_launcher
 from pretraining.files import read_json, write_json
@@ -77,7 +77,7 @@ def smoke_cell(cell: Cell, samples: int) -> Cell:
         for name in ("max_train_samples", "max_eval_samples"):
             own = cell.options.get(name)
             shorter[name] = samples if own is None else min(own, samples)
-    return Cell(cell.row, cell.seed, {**cell.options, **shorter}, cell.fingerprint)
+    return replace(cell, options={**cell.options, **shorter})
 
 
 class Runner:
@@ -116,6 +116,13 @@ class Runner:
         return failed
 
     def _start(self, cell: Cell, directory: Path) -> Running:
+        """ValueError when a file changed since the sweep was read: the cell would be stored as what it is not."""
+        changed = [name for name, state in cell.files.items() if state_of(name) != state]
+        if changed:
+            raise ValueError(
+                f"{changed[0]} changed or went away since the sweep began: restore it, or run the same command again "
+                "(the cells that name it are new ones then, and the finished ones of others stay)"
+            )
         directory.mkdir(parents=True, exist_ok=True)
         refuse_live_cell(directory)
         device = self.free.pop(0)

@@ -23,6 +23,7 @@ from finetuning.schedule import Schedule, make_schedule
 from finetuning.stopping import Asked, FinetuningInterrupted, Stopping, never
 from finetuning.updates import micro_batches, reseed, train_update
 from pretraining.agreement import sum_over_ranks
+from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import Engine, EngineOptions, build_engine
 from pretraining.environment import choose_device, read_ranks
 from pretraining.faults import fault_point
@@ -96,12 +97,15 @@ def open_engine(model: nn.Module, options: FinetuningOptions, shape: BatchShape)
 
 
 def engine_options(options: FinetuningOptions, shape: BatchShape) -> EngineOptions:
-    """What the engine needs to know, all but the precision, which asks the hardware; ValueError outside a range."""
+    """What the engine needs to know, all but the precision, which asks the hardware.
+
+    Raises ValueError for an option outside its range, and for a DeepSpeed JSON that cannot be read.
+    """
     optimizer = OptimizerOptions(
         learning_rate=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.999), eps=1e-8
     )
     return EngineOptions(
-        deepspeed=options.deepspeed,
+        deepspeed=None if options.deepspeed is None else load_config(options.deepspeed),
         fsdp=options.fsdp,
         micro_batch_size=shape.micro_rows,
         gradient_accumulation_steps=shape.accumulation,

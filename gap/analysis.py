@@ -17,10 +17,11 @@ from gap.macro import macro_average
 from gap.provenance import made_of, precision_notes
 from gap.results import Analysis
 from gap.scores import read_scores, reported_cells
-from gap.series import CheckpointCost, Prices, read_series, series_costs
+from gap.series import CheckpointCost, Prices, series_costs
 from gap.study import TaskStudy, study_task
 from gap.task_analysis import analyse_task
 from gap.task_table import tabulate
+from pretraining.series import read_series
 
 PACKAGES = ("numpy", "scipy", "torch", "transformers", "deepspeed", "webdataset", "datasets", "tokenizers")
 
@@ -85,7 +86,7 @@ def read_studies(
     """One study a task, in the order of the task's name, and notes about the file."""
     costs: Sequence[CheckpointCost] = ()
     if isinstance(series, (str, Path)):
-        costs = read_series(Path(series), prices)
+        costs = series_costs(read_series(series), prices)
     elif series is not None:
         costs = series_costs(series, prices)
     cells, left_out = reported_cells(read_scores(path), planned)

@@ -18,7 +18,7 @@ from finetuning.recipe import FinetuningOptions, Recipe
 from finetuning.result import Result
 from finetuning.training import finetune, uses_bf16
 from gap.example_scores import cell_metrics, example_records
-from gap.jobs import JobList
+from gap.jobs import JobList, model_digest
 from gap.plan import SEARCH_SEED, PlannedCell, Search, Setting, Source
 from gap.provenance import device_text, now_text
 from gap.scores import Cell, write_predictions
@@ -61,9 +61,16 @@ class Workbench:
         return self.data[name]
 
     def load(self, source: Source, head: Head) -> Headed:
-        """A checkpoint with a head to be drawn; read from disk once for cells in a row."""
+        """A checkpoint with a head to be drawn; read from disk once for cells in a row.
+
+        ValueError when the checkpoint is not the one that was planned with.
+        """
         if self.headed is None or self.headed[0] != (source, head):
             self.headed = None
+            if Path(source.path).is_dir() and model_digest(source.path) != self.jobs.model_digests[source.path]:
+                raise ValueError(
+                    f"checkpoint {source.path}: its files changed since the cells were planned: run launch/gap.py again"
+                )
             seed, scratch, dropout = source.pretraining_seed, source.from_scratch, self.jobs.options.dropout
             headed = load_headed(source.path, head, from_scratch=scratch, seed=seed, dropout=dropout)
             self.headed = ((source, head), headed)

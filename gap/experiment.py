@@ -11,6 +11,7 @@ from typing import Any
 
 from finetuning.encoder import load_config
 from gap.analysis import analyse
+from gap.code_identity import code_version
 from gap.contamination import Shards, write_contaminated, write_not_searched
 from gap.estimate import estimated_seconds, model_of, time_rows, work_of
 from gap.jobs import (
@@ -18,7 +19,7 @@ from gap.jobs import (
     SEARCHES_NAME,
     CellOptions,
     JobList,
-    code_version,
+    cells_of_other_code,
     model_digest,
     write_jobs,
 )
@@ -160,7 +161,12 @@ def write_list(
     *,
     no_shards: str = "the shards of the series are not known: name them with --shards",
 ) -> None:
-    """Look for contamination (without shards, keep why not), then write cells.json: from here on workers can begin."""
+    """Look for contamination (without shards, keep why not), then write cells.json: from here on workers can begin.
+
+    Says first what finished cells this list leaves behind because other code trained them.
+    """
+    if warning := other_code_warning(jobs, directory):
+        say(f"warning: {warning}")
     if shards is None:
         write_not_searched(directory, list(data.values()), no_shards)
     else:
@@ -169,6 +175,20 @@ def write_list(
                 number = len(data[name].scored)
                 say(f"warning: {found} of {number} scored examples of {name} stand in the pretraining corpus")
     write_jobs(directory, jobs)
+
+
+def other_code_warning(jobs: JobList, directory: Path) -> str | None:
+    """What to say where finished cells of the list that is there were trained by other code; None: there are none."""
+    before, cells = cells_of_other_code(jobs, directory)
+    if not cells:
+        return None
+    tasks = ", ".join(dict.fromkeys(cell.task for cell in cells))
+    return (
+        f"{len(cells)} finished cells of {tasks} in {directory} were trained by other code (sources {before[:16]}, now "
+        f"{jobs.code[:16]}): they stay in {SCORES_NAME} and are run again. To report them as they are, use "
+        f"launch/report.py {directory} before this command; to keep both, give another --output_dir; to go on with "
+        "them, use the version that trained them"
+    )
 
 
 def shards_of(series: Path) -> str | None:

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gap.plan import CellPlan, Grid, PlannedCell, Search, Setting, Source
-from gap.scores import fingerprint
+from gap.scores import Cell, fingerprint, read_scores
 from gap.task_rows import RowOptions
 from gap.tasks import ReadingOptions
 from pretraining.files import read_json, sha256_of, write_json
 from shards.hub import hub_is_reachable, is_missing_path
 
 SCHEMA_VERSION = 1
-ROOT = Path(__file__).resolve().parents[1]
 LIST_NAME, SCORES_NAME, SEARCHES_NAME = "cells.json", "scores.jsonl", "searches.jsonl"
 MODEL_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json")
-CODE_FOLDERS = ("finetuning",)
-CODE_FILES = (
-    *("gap/cells.py", "gap/tasks.py", "gap/task_rows.py", "gap/example_scores.py"),
-    *("pretraining/optimizers.py", "pretraining/engines/engine.py", "pretraining/engines/torch_engine.py"),
-)
-PACKAGES = ("torch", "transformers", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,7 @@ class JobList:
     tasks: Mapping[str, str]  # name -> specification
     task_digests: Mapping[str, str]
     model_digests: Mapping[str, str]  # path -> digest
-    code: str
+    code: str  # `gap.code_identity.code_version` of the sources that trained, or are to train, the cells
 
     def fingerprint(self, job: Search | PlannedCell) -> str:
         """sha256 of all that decides the job's outcome: model, data, options, the search and the code."""
@@ -120,6 +112,22 @@ def read_jobs(directory: Path) -> JobList:
         raise ValueError(f"{path} is no list of cells ({error!r}): write it with launch/gap.py") from error
 
 
+def cells_of_other_code(jobs: JobList, directory: Path) -> tuple[str, list[Cell]]:
+    """The code of the list in `directory`, and its finished cells that differ from those of `jobs` in the code alone.
+
+    Empty where there is no list, or none that can be read: it is about to be replaced.
+    """
+    try:
+        before = read_jobs(directory).code
+    except ValueError:
+        return "", []
+    scores = directory / SCORES_NAME
+    if before == jobs.code or not scores.is_file():
+        return before, []
+    names = replace(jobs, code=before).cell_names()
+    return before, [cell for cell in read_scores(scores) if cell.fingerprint in names]
+
+
 def model_digest(path: str) -> str:
     """sha256 over a checkpoint directory's configuration, weights and tokenizer; a hub name with its commit."""
     directory = Path(path)
@@ -140,21 +148,6 @@ def model_digest(path: str) -> str:
     files = [directory / name for name in MODEL_FILES if (directory / name).is_file()]
     files += sorted(set(directory.glob("model-*.safetensors")))
     digest = hashlib.sha256("".join(f"{file.name}:{sha256_of(file)}\n" for file in files).encode())
-    return digest.hexdigest()
-
-
-def code_files() -> list[Path]:
-    """The sources that make a score: reading, rows, recipes, the loop, its engine and its optimizer."""
-    folders = [file for folder in CODE_FOLDERS for file in sorted((ROOT / folder).glob("*.py"))]
-    return [*(ROOT / name for name in CODE_FILES), *folders]
-
-
-def code_version() -> str:
-    """sha256 over the sources that make a score, and the versions of the packages under them."""
-    digest = hashlib.sha256()
-    for file in code_files():
-        digest.update(f"{file.relative_to(ROOT)}:{sha256_of(file)}\n".encode())
-    digest.update("".join(f"{name}=={version(name)}\n" for name in PACKAGES).encode())
     return digest.hexdigest()
 
 

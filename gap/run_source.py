@@ -10,6 +10,7 @@ from typing import Any
 from gap.jobs import LIST_NAME, SCORES_NAME, read_jobs
 from gap.series import Prices
 from pretraining.files import read_json, write_json
+from pretraining.series import SERIES_NAME, check_checkpoints
 
 SCHEMA_VERSION = 1
 STUDY_NAME = "study.json"
@@ -17,11 +18,11 @@ STUDY_NAME = "study.json"
 
 @dataclass(frozen=True)
 class RunSource:
-    """One run: its scores.jsonl, the file with its checkpoints where there is one, and what its first report said."""
+    """One run: its scores.jsonl, its checkpoints where they are known, and what its first report said."""
 
     name: str
     scores: Path
-    series: Path | None = None
+    series: Path | Sequence[Mapping[str, Any]] | None = None  # series.json, or the checkpoints of study.json
     commands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     prices: Prices = field(default_factory=Prices)
@@ -35,7 +36,7 @@ class RunSource:
         scores = folder if folder.is_file() else folder / SCORES_NAME
         if not scores.is_file():
             raise ValueError(f"{folder} holds no {SCORES_NAME}: name the output folders of gap runs")
-        name, study, series = scores.resolve().parent.name, scores.parent / STUDY_NAME, scores.parent / "series.json"
+        name, study, series = scores.resolve().parent.name, scores.parent / STUDY_NAME, scores.parent / SERIES_NAME
         if not study.is_file():
             return RunSource(name, scores, series if series.is_file() else None, planned=_planned(scores.parent))
         content = read_json(study)
@@ -46,7 +47,8 @@ class RunSource:
             planned = frozenset(content["cells"]) if "cells" in content else _planned(scores.parent)
             commands, notes = tuple(content["commands"]), tuple(content["notes"])
             resolve, made = content.get("resolve"), dict(content.get("made", {}))
-            return RunSource(name, scores, study, commands, notes, prices, planned, resolve, made)
+            checkpoints = check_checkpoints(content["checkpoints"])
+            return RunSource(name, scores, checkpoints, commands, notes, prices, planned, resolve, made)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{study} is no study ({error}): run launch/gap.py again, it writes the file") from error
 

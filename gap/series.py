@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,16 +49,6 @@ class CheckpointCost:
         return self.tokens_seen / self.unique_tokens if self.tokens_seen and self.unique_tokens else None
 
 
-def read_series(path: Path, prices: Prices) -> list[CheckpointCost]:
-    """The checkpoints of a series.json (or of the folder that holds it), ordered by kind and budget."""
-    file = path / "series.json" if path.is_dir() else path
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))["checkpoints"]
-        return series_costs(rows, prices)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no series.json ({error!r}): name the file that pretraining wrote") from error
-
-
 def pair_budgets(rows: Sequence[Mapping[str, Any]], like: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
     """Rows of several pretraining seeds, equal budgets of FLOPs or hours with the tokens of `like` or the lowest seed.
 
@@ -84,7 +72,7 @@ def _budget(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def series_costs(rows: Sequence[Mapping[str, Any]], prices: Prices) -> list[CheckpointCost]:
-    """Rows of series.json -> one cost a (kind, budget)."""
+    """Rows of series.json -> one cost a (kind, budget), ordered by kind and budget."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
         budget = round(float(row["budget_tokens"]))

@@ -22,6 +22,7 @@ import torch
 
 from gap.analysis import read_studies
 from gap.bootstrap import Resampling
+from gap.code_identity import code_version
 from gap.contamination import Shards
 from gap.executor import worker_command, worker_environment
 from gap.experiment import Experiment, write_list
@@ -93,6 +94,7 @@ class GapWatch:
 
     def __post_init__(self) -> None:
         self.level = parse_condition(self.condition)
+        code_version()  # of the sources that this process runs, not of those that are there at the first look
         if self.reference is None:
             raise ValueError("--until needs --reference: the share of a gap needs its other end before it is trained")
         if self.experiment.finetuning_seeds < 3:

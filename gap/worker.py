@@ -23,6 +23,7 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 
 from finetuning.command import quieten_transformers
 from gap.cells import Workbench, run_cell, run_search
+from gap.code_identity import code_version
 from gap.contamination import read_contaminated
 from gap.jobs import SCORES_NAME, SEARCHES_NAME, JobList, read_jobs
 from gap.plan import PlannedCell, Search
@@ -38,6 +39,7 @@ Say = Callable[[str], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Work through the list; 0 when nothing is left to do."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    code_version()  # of the sources that were imported, before the wait for the list
     of_workers, parent = arguments[1] if len(arguments) > 1 else "1", os.getppid()
     if of_workers == "wait":
         told = sys.stdin.readline().split()
@@ -86,9 +88,14 @@ def work(
 ) -> float:
     """Run every job that is ready and nobody else's; returns the seconds spent training and evaluating.
 
-    Ends when all jobs are done, or when `alive` says no.
+    Ends when all jobs are done, or when `alive` says no. ValueError when the list was planned with other code.
     """
     jobs = read_jobs(directory)
+    if jobs.code != code_version():
+        raise ValueError(
+            f"{directory}: the cells were planned with other code (sources {jobs.code[:16]}, here "
+            f"{code_version()[:16]}): run the command that planned them again"
+        )
     quieten_transformers()
     bench = Workbench(jobs, choose_device(ranks or Ranks()))
     busy = 0.0

@@ -23,11 +23,13 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from gap.clock import Clock
+from gap.code_identity import code_version
 from gap.executor import Workers, devices_of, run_local, submit_slurm, waiting_workers
 from gap.experiment import (
     busy_seconds,
     command_text,
     finish_experiment,
+    other_code_warning,
     outlook,
     plan_json,
     series_rows,
@@ -93,6 +95,7 @@ def signals_as_interrupts() -> Iterator[None]:
 
 def run(options: GapOptions, command: str, clock: Clock) -> int:
     """The command for parsed options."""
+    code_version()  # of the sources that this process runs, whatever happens to the files while it pretrains
     ranks, directory = read_ranks(), Path(options.output_dir)
     options = replace(options, bf16=settled_bf16(options.bf16, directory, elsewhere=options.runs_on_other_gpus))
     with clock.pretraining():
@@ -181,6 +184,8 @@ def show_plan(options: GapOptions, directory: Path) -> int:
     print(plan_json(jobs))
     devices = devices_at_once(options)
     print(outlook(jobs, data, directory, devices=devices, config=config, **options.price()).line())
+    if warning := other_code_warning(jobs, directory):
+        print(f"warning: {warning}")
     return 0
 
 

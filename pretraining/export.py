@@ -6,7 +6,6 @@ from it gives the same.
 
 import copy
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def export_model(
     transformer: PreTrainedModel,
     weights: Mapping[str, Tensor],
     directory: Path | str,
-    tokenizer_directory: Path | str | None = None,
+    tokenizer: Mapping[str, bytes] | None = None,
     *,
     live_logits: Tensor | None = None,
     example_batch: Mapping[str, Tensor | None] | None = None,
@@ -42,7 +41,8 @@ def export_model(
 ) -> float | None:
     """Write `weights`, full fp32 tensors by their names in `transformer`, as `directory`; for one rank to call.
 
-    `transformer` gives class, configuration and buffers; its own weights may be sharded away. With `live_logits`
+    `transformer` gives class, configuration and buffers; its own weights may be sharded away. `tokenizer` are the files
+    that go beside the model (`tokenizer_files`), but for names that it has itself. With `live_logits`
     [S, K, V] at the mask positions of `example_batch` the export is proven before it gets its name (see
     `prove_export`), and the largest difference is returned. `card` is the text of its README.md. Replaces what was
     there before. Raises ValueError for weights that are not the model's, ExportError when the proof fails.
@@ -51,8 +51,10 @@ def export_model(
     difference = None
     with whole_directory(directory) as temporary:
         _write_model(transformer, weights, temporary)
-        if tokenizer_directory is not None:
-            _copy_tokenizer(Path(tokenizer_directory), temporary)
+        for name, content in (tokenizer or {}).items():
+            if not (temporary / name).exists():
+                (temporary / name).write_bytes(content)
+        if tokenizer:
             fit_tokenizer(temporary, transformer.config)
         if card is not None:
             (temporary / CARD_NAME).write_text(card, encoding="utf-8")
@@ -83,12 +85,14 @@ def _write_model(transformer: PreTrainedModel, weights: Mapping[str, Tensor], di
     config.save_pretrained(directory)
 
 
-def _copy_tokenizer(source: Path, directory: Path) -> None:
-    files = [path for path in sorted(source.iterdir()) if path.is_file() and not (directory / path.name).exists()]
+def tokenizer_files(directory: Path) -> dict[str, bytes]:
+    """The files of a tokenizer's folder by name, for all exports of a run; ValueError where there are none."""
+    files = {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file()}
     if not files:
-        raise ValueError(f"{source} holds no tokenizer files: name the tokenizer/ folder beside the shards' manifest")
-    for path in files:
-        shutil.copyfile(path, directory / path.name)
+        raise ValueError(
+            f"{directory} holds no tokenizer files: name the tokenizer/ folder beside the shards' manifest"
+        )
+    return files
 
 
 def fit_tokenizer(directory: Path, config: PreTrainedConfig) -> None:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pretraining.unique_keys import without_duplicates
+
 LARGEST_JSON_BYTES = 64 << 20
 
 
@@ -67,14 +69,18 @@ def whole_directory(directory: Path) -> Iterator[Path]:
     shutil.rmtree(earlier, ignore_errors=True)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of bounded size; ValueError names the file when it is too large, too deep or malformed."""
+def read_json(path: Path, *, unique_keys: bool = False) -> Any:
+    """Read a JSON file of bounded size; ValueError names the file when it is too large, too deep or malformed.
+
+    With `unique_keys` an object that has a key twice is malformed, too.
+    """
     size = path.stat().st_size
     if size > LARGEST_JSON_BYTES:
         raise ValueError(f"{path} has {size} bytes, at most {LARGEST_JSON_BYTES} are read: this is not the file meant")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        hook = without_duplicates if unique_keys else None
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=hook)
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise ValueError(f"{path} is not readable as JSON ({error}): restore it or remove it") from error
 
 

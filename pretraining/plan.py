@@ -16,6 +16,7 @@ from pretraining.configuration import (
     overridden,
     parse_overrides,
 )
+from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import EngineOptions
 from pretraining.environment import Ranks
 from pretraining.flops import update_flops
@@ -182,10 +183,15 @@ class Plan:
         )
 
     @cached_property
+    def deepspeed_config(self) -> dict[str, Any] | None:
+        """What the DeepSpeed JSON holds, read once: the file may change while the run goes on. None: PyTorch."""
+        return load_config(self.options.deepspeed) if self.options.deepspeed else None
+
+    @cached_property
     def engine(self) -> EngineOptions:
         options = self.options
         return EngineOptions(
-            deepspeed=options.deepspeed,
+            deepspeed=self.deepspeed_config,
             fsdp=options.fsdp,
             fsdp_offload=options.fsdp_offload,
             hybrid_shard_size=options.hybrid_shard_size,
@@ -262,7 +268,7 @@ class Plan:
 
     @cached_property
     def sharding(self) -> Sharding:
-        return planned_sharding(self.options, self.ranks, bf16=self.bf16)
+        return planned_sharding(self.options, self.deepspeed_config, self.ranks, bf16=self.bf16)
 
     @cached_property
     def memory(self) -> MemoryEstimate | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pretraining.agreement import gather_json
 from pretraining.checkpoint import MANIFEST_NAME, committed
-from pretraining.engines.deepspeed_config import has_cxx_compiler, load_config, resolve_config
+from pretraining.engines.deepspeed_config import has_cxx_compiler, resolve_config
 from pretraining.engines.engine import check_ranks
 from pretraining.identity import check_same_run, identity_of
 from pretraining.model import runs_head_everywhere
@@ -56,9 +56,9 @@ def complaints(checks: Iterable[Callable[[], object]]) -> Iterable[str]:
 
 def check_deepspeed(plan: Plan) -> None:
     """Fill the JSON's "auto"s on trial."""
-    if plan.options.deepspeed:
+    if plan.deepspeed_config is not None:
         resolve_config(
-            load_config(plan.options.deepspeed),
+            plan.deepspeed_config,
             micro_batch_size=plan.micro_batch_rows,
             accumulation=plan.accumulation,
             world_size=plan.ranks.world_size,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pretraining.engines.deepspeed_config import load_config
 from pretraining.plan import Plan
 
 
@@ -29,5 +28,5 @@ def optimizer_title(plan: Plan) -> str:
 
 
 def _section_of(plan: Plan) -> Mapping[str, Any]:
-    section = load_config(plan.options.deepspeed).get("optimizer") if plan.options.deepspeed else None
+    section = (plan.deepspeed_config or {}).get("optimizer")
     return section if isinstance(section, dict) else {}

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pretraining.engines.deepspeed_config import load_config, zero_stage
+from pretraining.engines.deepspeed_config import zero_stage
 from pretraining.environment import Ranks
 from pretraining.memory import REDUCE_BUCKET_ELEMENTS, Sharding
 from pretraining.settings import PretrainingOptions
 
 
-def planned_sharding(options: PretrainingOptions, ranks: Ranks, *, bf16: bool) -> Sharding:
-    """From the DeepSpeed JSON or FSDP's options; a malformed part of the JSON, which is refused, counts as absent."""
-    if options.deepspeed:
-        return _zero_sharding(load_config(options.deepspeed), ranks, bf16=bf16)
+def planned_sharding(
+    options: PretrainingOptions, deepspeed: Mapping[str, Any] | None, ranks: Ranks, *, bf16: bool
+) -> Sharding:
+    """From the DeepSpeed JSON's content or FSDP's options; a malformed part, which is refused, counts as absent."""
+    if deepspeed is not None:
+        return _zero_sharding(deepspeed, ranks, bf16=bf16)
     if ranks.world_size == 1:
         return Sharding(bf16=bf16)
     shards = (options.hybrid_shard_size or ranks.local_world_size) if options.fsdp == "hybrid_shard" else 0

@@ -12,14 +12,14 @@ from pretraining.agreement import fail_together
 from pretraining.batches import as_inputs
 from pretraining.engines.engine import Engine, full_weights
 from pretraining.evaluation import evaluate
-from pretraining.export import export_model
+from pretraining.export import export_model, tokenizer_files
 from pretraining.faults import fault_point
 from pretraining.model import PretrainingModel
 from pretraining.model_card import pretraining_card
 from pretraining.plan import Plan
 from pretraining.progress import Progress
 from pretraining.segments import Segment
-from pretraining.series import add_to_series
+from pretraining.series import SERIES_NAME, add_to_series
 from pretraining.word_frequencies import unigram_entropy
 from shards.location import ShardLocation
 from shards.stream import MaskedStream, validation_batches
@@ -40,6 +40,8 @@ class Publisher:
     ) -> None:
         self.plan, self.shards, self.directory = plan, shards, directory
         self.model, self.engine, self.stream = model, engine, stream
+        # What the stream has just checked: all exports get it, whatever happens to the folder meanwhile.
+        self.tokenizer = tokenizer_files(shards.directory / plan.manifest.tokenizer.path)
         self._unigram_loss: float | None = None
 
     def publish(self, segment: Segment, progress: Progress) -> dict[str, Any]:
@@ -58,7 +60,7 @@ class Publisher:
             try:
                 self._write(entry, weights, live, inputs)
                 fault_point("export.before_series")
-                add_to_series(self.directory / "series.json", entry)
+                add_to_series(self.directory / SERIES_NAME, entry)
             except (OSError, ValueError, RuntimeError) as caught:
                 error = caught
         fail_together(error, f"exporting {entry['path']}")
@@ -105,7 +107,7 @@ class Publisher:
             self.model.transformer,
             weights,
             directory,
-            self.shards.directory / self.plan.manifest.tokenizer.path,
+            self.tokenizer,
             live_logits=live,
             example_batch={name: value.cpu() for name, value in inputs.items()},
             card=self._card(entry),

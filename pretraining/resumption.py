@@ -23,9 +23,8 @@ from pretraining.files import sha256_of, sync_file, write_text
 from pretraining.identity import check_same_origin
 from pretraining.position import position_from
 from pretraining.segments import Segment
-from pretraining.series import add_to_series, read_series
+from pretraining.series import SERIES_NAME, add_to_series, read_series
 
-SERIES_NAME = "series.json"
 TAKEN_NAME = "resumed_from"  # beside the checkpoints: the sha256 of the manifest of the one that was last named
 
 Say = Callable[[str], None]

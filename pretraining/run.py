@@ -42,6 +42,7 @@ class Run:
         self.plan, self.options, self.ranks, self.shards = plan, plan.options, plan.ranks, open_location(shards)
         self.directory = Path(plan.options.output_dir)
         self.checkpoints = self.directory / "checkpoints"
+        self.identity = identity_of(plan)  # once: a run stays the same one, whatever happens to the files it names
         self.ownership, self.interruption = Ownership(self.directory), Interruption()
         self.journal = Journal(self.directory / "journal.jsonl")
         self.after_export, self.stop_reason = after_export, None
@@ -57,7 +58,7 @@ class Run:
             self.options.resume_from_checkpoint,
             self.directory,
             self.ranks,
-            identity=identity_of(self.plan),
+            identity=self.identity,
             num_segments=len(self.plan.segments),
             say=self.bar.say,
         )
@@ -143,7 +144,7 @@ class Run:
             **position.as_dict(),
             "optimizer_steps": self.engine.optimizer_steps(),
             "world_size": self.ranks.world_size,
-            "identity": condensed(identity_of(self.plan)),
+            "identity": condensed(self.identity),
         }
         if self.ranks.is_main:
             self.journal.sync()
@@ -199,9 +200,8 @@ class Run:
         if self.ranks.is_main:
             try:
                 self.ownership.take()
-                identity = identity_of(self.plan)
-                check_same_run(self.directory, identity)
-                content = {"schema_version": SCHEMA_VERSION, "identity": identity, "shards": str(self.shards)}
+                check_same_run(self.directory, self.identity)
+                content = {"schema_version": SCHEMA_VERSION, "identity": self.identity, "shards": str(self.shards)}
                 write_json(self.directory / RUN_NAME, content)
             except (OSError, ValueError) as caught:
                 error = caught

@@ -16,6 +16,7 @@ from finetuning import classification, multiple_choice, qa
 from finetuning.command import for_small_world
 from finetuning.run_log import read_journal
 from finetuning.squad import Answer
+from pretraining.series import FIELDS, add_to_series
 from shards.small_world import WorldSizes, write_small_world
 
 
@@ -350,8 +351,8 @@ def test_without_any_option_the_small_world_runs_from_the_default_run(tmp_path, 
     sizes = WorldSizes(documents=30, train=30, validation=10, test=10)
     monkeypatch.setattr("finetuning.command.write_small_world", lambda place: write_small_world(place, sizes=sizes))
     save_tiny_model(tmp_path / "runs" / "pretrain" / "series" / "final", "modernbert", WORDS)
-    checkpoint = {"path": "series/final", "kind": "annealed", "budget_tokens": 9}
-    (tmp_path / "runs" / "pretrain" / "series.json").write_text(json.dumps({"checkpoints": [checkpoint]}))
+    checkpoint = {**dict.fromkeys(FIELDS, 0), "path": "series/final", "kind": "annealed", "budget_tokens": 9}
+    add_to_series(tmp_path / "runs" / "pretrain" / "series.json", checkpoint)
     assert command.main([]) == 0
     found = results(tmp_path / "runs" / "finetuning" / command.__name__.rsplit(".", 1)[-1])
     assert {score, score.replace("eval", "test")} <= found.keys()

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModel, DebertaV2Config, MPNetConfig, Ro
 from finetuning.encoder import SEES_PADDING, default_model, load_config, load_tokenizer
 from finetuning.heads import CLASSIFICATION, SPANS, Head, TaskModel, load_headed
 from finetuning.pair_template import pad_multiple, padded_rows, row_limit
+from pretraining.series import FIELDS
 
 HEAD = Head(SPANS, 2)
 
@@ -105,14 +106,30 @@ def test_models_that_are_not_there(tmp_path):
 def test_the_default_is_the_largest_budget_annealed_before_raw(tmp_path):
     with pytest.raises(ValueError, match=r"python launch/pretrain.py"):
         default_model(tmp_path)
+    places = [("series/0", "raw", 0), ("series/9-annealed", "annealed", 9), ("series/9-raw", "raw", 9)]
     rows = [
-        {"path": "series/0", "kind": "raw", "budget_tokens": 0},
-        {"path": "series/9-annealed", "kind": "annealed", "budget_tokens": 9},
-        {"path": "series/9-raw", "kind": "raw", "budget_tokens": 9},
-        {"path": "series/3", "kind": "annealed", "budget_tokens": 3},
+        {**dict.fromkeys(FIELDS, 0), "path": path, "kind": kind, "budget_tokens": budget}
+        for path, kind, budget in [*places, ("series/3", "annealed", 3)]
     ]
     (tmp_path / "series.json").write_text(json.dumps({"schema_version": 1, "checkpoints": rows}))
     assert default_model(tmp_path) == str(tmp_path / "series/9-annealed")
     (tmp_path / "series.json").write_text(json.dumps({"schema_version": 1, "checkpoints": []}))
     with pytest.raises(ValueError, match="lists no checkpoint yet"):
+        default_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({"schema_version": 2, "checkpoints": []}, "no series of schema version 1"),
+        ({"schema_version": 1, "checkpoints": [None]}, r"checkpoints\[0\] is None: it must be an object"),
+        ({"path": "../elsewhere"}, "lies outside"),
+        ({"budget_tokens": float("nan")}, "budget_tokens is nan"),
+    ],
+)
+def test_the_default_run_s_list_is_read_with_suspicion(tmp_path, content, complaint):
+    row = {**dict.fromkeys(FIELDS, 0), "path": "series/0", "kind": "raw"}
+    whole = content if "checkpoints" in content else {"schema_version": 1, "checkpoints": [{**row, **content}]}
+    (tmp_path / "series.json").write_text(json.dumps(whole))
+    with pytest.raises(ValueError, match=rf"series\.json.*{complaint}"):
         default_model(tmp_path)

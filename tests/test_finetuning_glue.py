@@ -11,7 +11,9 @@ import pytest
 from tiny_text_model import reviews, write_tiny_model
 
 from finetuning import glue
+from finetuning.encoder import DEFAULT_RUN
 from finetuning.glue_table import glue_rows, write_table
+from pretraining.series import FIELDS, add_to_series
 
 FAST = ["--num_train_epochs", "1", "--learning_rate", "0.01", "--report_to", "none"]
 
@@ -64,6 +66,26 @@ def test_all_tasks_that_are_there_a_table_and_submissions(data, tmp_path, capsys
     rte = (out / "submission" / "RTE.tsv").read_text().splitlines()
     assert {line.split("\t")[1] for line in rte[1:]} <= {"entailment", "not_entailment"}
     assert "optimistic" in capsys.readouterr().out
+
+
+def test_all_tasks_start_from_one_model_though_the_default_run_goes_on(data, tmp_path, monkeypatch):
+    """A checkpoint that appears while the first task is trained is not the later tasks' model."""
+    monkeypatch.chdir(tmp_path)
+    row = {**dict.fromkeys(FIELDS, 0), "kind": "annealed"}
+    write_tiny_model(DEFAULT_RUN / "series" / "a")
+    write_tiny_model(DEFAULT_RUN / "series" / "b")
+    add_to_series(DEFAULT_RUN / "series.json", {**row, "path": "series/a", "budget_tokens": 1})
+    run_task, started = glue.run_task, []
+
+    def record(task, options, *more):
+        started.append(options.model_name_or_path)
+        found = run_task(task, options, *more)
+        add_to_series(DEFAULT_RUN / "series.json", {**row, "path": "series/b", "budget_tokens": 2})
+        return found
+
+    monkeypatch.setattr(glue, "run_task", record)
+    assert glue.main(["--task_name", "all", "--data_dir", str(data), *FAST, "--output_dir", "out"]) == 0
+    assert started == [str(DEFAULT_RUN / "series" / "a")] * 2
 
 
 def test_the_validation_file_gets_the_same_predictions_through_the_test_path(data, tmp_path):

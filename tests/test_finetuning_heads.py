@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_encoder import save_tiny_model, tiny_config, tiny_tokenizer
-from tiny_questions import WORDS, tiny_choices, tiny_questions
+from tiny_questions import COLOURS, THINGS, WORDS, tiny_choices, tiny_questions
 from transformers import AutoModelForMaskedLM, DistilBertConfig, MPNetConfig
 
 from finetuning import classification, load, multiple_choice, qa
@@ -191,8 +192,8 @@ def rows_of(task, count, seed):
             for one in tiny_choices(count, seed=seed)
         ]
     return [
-        {"id": one.id, "text": one.context, "label": "good" if one.answers[0].text in ("red", "blue") else "bad"}
-        for one in tiny_questions(count, seed=seed, long=False)
+        {"id": f"{number}", "text": f"the {COLOURS[number % 2]} {thing}", "label": ("good", "bad")[number % 2]}
+        for number, thing in enumerate(random.Random(seed).choices(THINGS, k=count))
     ]
 
 
@@ -212,7 +213,7 @@ def test_every_recipe_leaves_a_model_that_plain_transformers_loads_with_the_same
     files, rows = {}, {}
     for task in RECIPES:
         rows[task] = rows_of(task, 12, 2)
-        for split, content in (("train", rows_of(task, 40, 1)), ("test", rows[task])):
+        for split, content in (("train", rows_of(task, 80, 1)), ("test", rows[task])):
             files[task, split] = tmp_path / f"{task}-{split}.json"
             files[task, split].write_text(json.dumps(content))
     runs, expected = {}, {}

@@ -1,6 +1,5 @@
 """What a sweep file means: rows, seeds, fingerprints, and what is refused."""
 
-import json
 import math
 
 import pytest
@@ -8,6 +7,7 @@ import yaml
 
 from finetuning.encoder import DEFAULT_RUN
 from finetuning.sweep import make_sweep, read_sweep
+from pretraining.series import FIELDS, add_to_series
 
 MODEL = {"model_name_or_path": "hub/model"}
 GRID = {
@@ -242,8 +242,7 @@ def test_the_default_model_is_named_and_counts_by_content(tmp_path, monkeypatch)
         make_sweep(content)
     run = tmp_path / DEFAULT_RUN
     write_checkpoint(run / "checkpoint")
-    row = {"path": "checkpoint", "budget_tokens": 1, "kind": "raw"}
-    (run / "series.json").write_text(json.dumps({"checkpoints": [row]}))
+    add_to_series(run / "series.json", {**dict.fromkeys(FIELDS, 1), "path": "checkpoint", "kind": "raw"})
     first = make_sweep(content)
     assert first.cells[0].options["model_name_or_path"] == str(DEFAULT_RUN / "checkpoint")
     write_checkpoint(run / "checkpoint", weights=b"new")

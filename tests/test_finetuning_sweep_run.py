@@ -293,3 +293,28 @@ def test_a_metric_that_the_first_cell_has_not_stops_the_sweep(tmp_path):
         run_sweep(file, out)
     assert [times_run(one) for one in directories] == [1] + [0] * 7
     assert run_sweep(write(tmp_path, metric="eval_accuracy"), out) == 0
+
+
+@pytest.mark.parametrize("change", ["edited", "deleted"])
+def test_a_file_that_changes_between_two_cells_stops_the_sweep(tmp_path, change):
+    """The later cells would lie under the fingerprint of the file that was there when the sweep was read."""
+    data, out = tmp_path / "train.json", tmp_path / "out"
+    data.write_text("[]")
+    base = {"model_name_or_path": "hub/model", "train_file": str(data)}
+    sweep = make_sweep({**CONTENT, "base": base, "seeds": [0]})
+    alter = data.unlink if change == "deleted" else lambda: data.write_text("[1]")
+    runner = Runner(sweep, [None], lambda text: alter())
+    with pytest.raises(ValueError, match=r"train\.json changed or went away since the sweep began: restore it"):
+        runner.run(sweep.cells, lambda cell: cell_directory(out, cell))
+    assert [outcome(cell_directory(out, cell), cell).status for cell in sweep.cells] == ["done", *["waiting"] * 3]
+    assert not runner.running
+
+
+def test_what_readers_leave_in_a_folder_of_data_does_not_stop_the_sweep(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "train.json").write_text("[]")
+    sweep = make_sweep({**CONTENT, "base": {"model_name_or_path": "hub/model", "data": str(data)}, "seeds": [0]})
+    runner = Runner(sweep, [None], lambda text: (data / "cache").write_text("new"))
+    assert runner.run(sweep.cells, lambda cell: cell_directory(out, cell)) == []
+    assert {outcome(cell_directory(out, cell), cell).status for cell in sweep.cells} == {"done"}

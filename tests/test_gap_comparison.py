@@ -33,6 +33,17 @@ def comparison(runs: list[Path]) -> Comparison:
     return compare_runs([RunSource.of(folder) for folder in runs], draws=DRAWS)
 
 
+@pytest.mark.parametrize(
+    "checkpoints", [None, {}, "series", [None], [{"path": "x"}], [{**series_rows()[0], "flops": "1"}]]
+)
+def test_checkpoints_that_no_run_wrote_are_refused_with_their_file(tmp_path: Path, checkpoints: object) -> None:
+    (tmp_path / "scores.jsonl").write_text("")
+    study = {"schema_version": 1, "checkpoints": checkpoints, "prices": {}, "commands": [], "notes": [], "cells": []}
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    with pytest.raises(ValueError, match=r"study\.json is no study \(checkpoints.*run launch/gap\.py again"):
+        RunSource.of(tmp_path)
+
+
 def test_the_faster_run_needs_a_third_of_the_tokens(comparison: Comparison) -> None:
     half = next(one for one in comparison.differences if one.quantity.startswith("tokens to 50 %"))
     assert half.change.value == pytest.approx(1 / 3, rel=0.3)

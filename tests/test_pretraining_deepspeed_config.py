@@ -290,7 +290,7 @@ def test_whatever_stands_in_the_file_the_answer_is_a_configuration_or_a_value_er
 
 TRAINING = """
 import sys, torch
-from pretraining.engines.deepspeed_config import skip_compiled_collective
+from pretraining.engines.deepspeed_config import load_config, skip_compiled_collective
 from pretraining.engines.engine import EngineOptions, build_engine
 from pretraining.environment import choose_device, close_process_group, read_ranks
 
@@ -298,7 +298,8 @@ skip_compiled_collective()
 torch.manual_seed(0)
 ranks = read_ranks()
 model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
-engine = build_engine(model, EngineOptions(deepspeed=sys.argv[1]), ranks=ranks, device=choose_device(ranks))
+options = EngineOptions(deepspeed=load_config(sys.argv[1]))
+engine = build_engine(model, options, ranks=ranks, device=choose_device(ranks))
 rows = torch.randn(4, 8)
 losses = []
 for _ in range(5):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pretraining_runs import ROOT, on_forked_ranks
 
+from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import EngineOptions, build_engine
 from pretraining.environment import Ranks
 from pretraining.memory import Sharding, count_parameters, model_states
@@ -53,8 +54,8 @@ def held(engine, mode):
 
 
 def engine_of(mode, rank, **options):
-    json_path = str(ROOT / "ds_configs" / f"{mode}.json") if mode.startswith("zero") else None
-    settings = EngineOptions(deepspeed=json_path, fsdp="full_shard" if json_path else mode, **options)
+    content = load_config(ROOT / "ds_configs" / f"{mode}.json") if mode.startswith("zero") else None
+    settings = EngineOptions(deepspeed=content, fsdp="full_shard" if content else mode, **options)
     return build_engine(model(), settings, ranks=Ranks(rank, rank, 2, 2), device=torch.device("cpu"))
 
 

@@ -5,7 +5,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from pretraining.export import ExportError, export_model, load_exported, prove_export
+from pretraining.export import ExportError, export_model, load_exported, prove_export, tokenizer_files
 from pretraining.model import build_model
 
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
@@ -66,7 +66,9 @@ def test_an_export_is_a_transformers_directory_with_the_live_models_logits(
 ):
     model, target = small_model(family, objective), tmp_path / "checkpoint"
     proof = {"live_logits": live_logits(model), "example_batch": example()}
-    assert export_model(model.transformer, weights_of(model), target, tokenizer_directory, **proof) < 1e-5
+    assert (
+        export_model(model.transformer, weights_of(model), target, tokenizer_files(tokenizer_directory), **proof) < 1e-5
+    )
     assert AutoTokenizer.from_pretrained(target)("the cat sat").input_ids == [5, 6, 7]
     inputs = {"input_ids": example()["input_ids"], "attention_mask": example()["attention_mask"]}
     public = AutoModelForMaskedLM.from_pretrained(target).eval()(**inputs).logits

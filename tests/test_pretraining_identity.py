@@ -1,11 +1,22 @@
 """Which run a checkpoint is of: said in its state, or by the run.json above its folder."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
-from pretraining_runs import checkpoints, in_process, write_shards
+import torch
+from pretraining_runs import arguments, checkpoints, in_process, write_shards
 
-from pretraining.identity import RUN_NAME, check_same_origin, condensed
+from pretraining.engines.engine import build_engine
+from pretraining.environment import Ranks
+from pretraining.identity import RUN_NAME, check_same_origin, condensed, identity_of
+from pretraining.options import parse_options
+from pretraining.plan import Plan
+from pretraining.plan_checks import find_problems
+from pretraining.run import Run
+from pretraining.settings import PretrainingOptions, with_defaults
+from shards.location import open_location
 
 MINE = {"seed": 0, "shards": {"train": ["a", "b"]}}
 
@@ -30,6 +41,68 @@ def test_the_optimizer_that_a_deepspeed_json_names_is_part_of_the_run(tmp_path, 
     record["identity"]["optimizer"] = "auto"
     (tmp_path / "run" / RUN_NAME).write_text(json.dumps(record))
     in_process(shards, tmp_path / "run", again)
+
+
+@pytest.mark.parametrize("change", ["edited", "deleted"])
+def test_a_tokenizer_that_changes_during_the_run_is_not_the_exports(tmp_path, monkeypatch, change):
+    """Each budget's model goes with the tokenizer that the shards were built with, as the stream checked it."""
+    shards = write_shards(tmp_path / "data")
+    tokenizer, execute = shards / "tokenizer" / "tokenizer.json", Run.execute
+    whole = tokenizer.read_bytes()
+
+    def change_first(run):
+        if change == "deleted":
+            shutil.rmtree(tokenizer.parent)
+        else:
+            tokenizer.write_bytes(whole.replace(b'"[MASK]"', b'"[MUSK]"'))
+        execute(run)
+
+    monkeypatch.setattr(Run, "execute", change_first)
+    in_process(shards, tmp_path / "run", {"budget_tokens": 800})
+    exported = sorted((tmp_path / "run" / "series").iterdir())
+    assert [(one / "tokenizer.json").read_bytes() for one in exported] == [whole] * 2
+
+
+@pytest.mark.parametrize("change", ["edited", "deleted"])
+def test_a_deepspeed_json_that_changes_during_the_run_changes_nothing(tmp_path, monkeypatch, change):
+    """Each checkpoint says of which run it is: with the optimizer that the JSON named when the run began.
+
+    PyTorch takes the place of DeepSpeed, which leaves a second run in this process no process group.
+    """
+    shards, config = write_shards(tmp_path / "data"), tmp_path / "zero.json"
+    config.write_text(json.dumps({"zero_optimization": {"stage": 1}}))
+    execute = Run.execute
+
+    def change_first(run):
+        if change == "deleted":
+            config.unlink()
+        else:
+            config.write_text(json.dumps({"optimizer": {"type": "Adam", "params": {"adam_w_mode": False}}}))
+        execute(run)
+
+    def on_torch(model, options, **more):
+        return build_engine(model, replace(options, deepspeed=None), **more)
+
+    monkeypatch.setattr(Run, "execute", change_first)
+    monkeypatch.setattr("pretraining.run.build_engine", on_torch)
+    in_process(shards, tmp_path / "run", {"budget_tokens": 800, "deepspeed": config, "save_steps": 1})
+    record = json.loads((tmp_path / "run" / RUN_NAME).read_text())["identity"]
+    saved = [tmp_path / "run" / "checkpoints" / name / "state.json" for name in checkpoints(tmp_path / "run")]
+    assert [json.loads(one.read_text())["identity"] for one in saved] == [condensed(record)] * len(saved)
+    assert record["optimizer"] == "adamw"
+    assert saved
+
+
+def test_the_plan_and_all_that_follows_read_the_deepspeed_json_once(tmp_path):
+    """What was announced is what runs, also when the file changes between the plan and the engine."""
+    shards, config = open_location(write_shards(tmp_path / "data")), tmp_path / "zero.json"
+    config.write_text(json.dumps({"zero_optimization": {"stage": 2}}))
+    options = parse_options(PretrainingOptions, arguments(shards.directory, tmp_path / "run", {"deepspeed": config}))
+    plan = Plan(with_defaults(options), shards.manifest, Ranks(), torch.device("cpu"))
+    assert find_problems(plan) == []
+    config.write_text(json.dumps({"zero_optimization": {"stage": 0}, "optimizer": {"type": "Lamb"}}))
+    assert plan.engine.deepspeed == {"zero_optimization": {"stage": 2}}
+    assert (plan.sharding.mode, identity_of(plan)["optimizer"]) == ("zero2", "adamw")
 
 
 def test_one_that_does_not_say_has_that_of_its_run_or_is_warned_of(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -20,7 +19,7 @@ from deepspeed.utils import (
 from torch import nn
 
 from pretraining.engines.compiled_ops import clear_abandoned_build, compiled_operators
-from pretraining.engines.deepspeed_config import load_config, names_optimizer, resolve_config, skip_compiled_collective
+from pretraining.engines.deepspeed_config import names_optimizer, resolve_config, skip_compiled_collective
 from pretraining.engines.engine import EngineOptions, Reader, state_name
 from pretraining.environment import Ranks
 from pretraining.optimizers import build_optimizer, parameter_groups
@@ -32,13 +31,19 @@ class DeepSpeedEngine:
     """See `pretraining.engines.engine.Engine`."""
 
     def __init__(
-        self, model: nn.Module, options: EngineOptions, *, ranks: Ranks, device: torch.device, config_path: Path
+        self,
+        model: nn.Module,
+        options: EngineOptions,
+        content: Mapping[str, Any],
+        *,
+        ranks: Ranks,
+        device: torch.device,
     ) -> None:
         self.ranks, self.device, self.options = ranks, device, options
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         skip_compiled_collective()
         config = resolve_config(
-            load_config(config_path),
+            content,
             micro_batch_size=options.micro_batch_size,
             accumulation=options.gradient_accumulation_steps,
             world_size=ranks.world_size,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +21,7 @@ Reader = Callable[[str], torch.Tensor]
 class EngineOptions:
     """What an engine needs to know beside the model: sharding, precision, accumulation, clipping, optimizer."""
 
-    deepspeed: str | None = None  # path of the DeepSpeed JSON; None: PyTorch
+    deepspeed: Mapping[str, Any] | None = None  # what the DeepSpeed JSON holds (`load_config`); None: PyTorch
     fsdp: str = "full_shard"  # used by PyTorch when there are several ranks
     fsdp_offload: bool = False
     hybrid_shard_size: int = 0  # ranks that share one copy of the model; 0: those of one machine
@@ -38,9 +37,9 @@ class EngineOptions:
             raise ValueError(f"--fsdp {self.fsdp!r} is unknown: use one of {', '.join(FSDP_MODES)}")
         if not self.max_grad_norm >= 0:  # a negative limit would turn every gradient around
             raise ValueError(f"--max_grad_norm {self.max_grad_norm}: zero (no clipping) or more; 1.0 is usual")
-        if self.deepspeed and self.fsdp_offload:
+        if self.deepspeed is not None and self.fsdp_offload:
             raise ValueError("--fsdp_offload belongs to FSDP2: with --deepspeed, name the offload in the JSON")
-        if self.deepspeed and self.fsdp != FSDP_MODES[0]:
+        if self.deepspeed is not None and self.fsdp != FSDP_MODES[0]:
             raise ValueError(
                 f"--fsdp {self.fsdp} belongs to FSDP2: with --deepspeed, the JSON's stage says what is spread"
             )
@@ -48,7 +47,7 @@ class EngineOptions:
 
 def check_ranks(options: EngineOptions, ranks: Ranks) -> None:
     """ValueError for a sharding by PyTorch that this number of ranks does not allow; DeepSpeed has its own rules."""
-    if options.deepspeed:
+    if options.deepspeed is not None:
         return
     if options.fsdp_offload and ranks.world_size == 1:
         raise ValueError("--fsdp_offload shards over several ranks, this is one: start with torchrun, or leave it out")
@@ -123,15 +122,15 @@ def full_weights(engine: Engine) -> dict[str, torch.Tensor]:
 
 
 def build_engine(model: nn.Module, options: EngineOptions, *, ranks: Ranks, device: torch.device) -> Engine:
-    """Shard `model` over the ranks and give it an optimizer: DeepSpeed where `options.deepspeed` names a JSON.
+    """Shard `model` over the ranks and give it an optimizer: DeepSpeed where `options.deepspeed` is given.
 
     Raises ValueError for options that contradict the JSON, the world size or each other.
     """
-    if options.deepspeed:
+    if options.deepspeed is not None:
         from pretraining.engines.deepspeed_engine import DeepSpeedEngine
 
         init_process_group(ranks, device, always=True)
-        return DeepSpeedEngine(model, options, ranks=ranks, device=device, config_path=Path(options.deepspeed))
+        return DeepSpeedEngine(model, options, options.deepspeed, ranks=ranks, device=device)
     from pretraining.engines.torch_engine import TorchEngine
 
     init_process_group(ranks, device)
