@@ -5,14 +5,19 @@ from __future__ import annotations
 import inspect
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 
+from pretraining.source_checkpoint import check_checkpoint, load_checkpoint
+from pretraining.source_config import source_config
+from pretraining.source_tokenizer import require_embeddings
 from shards.hub import hub_is_reachable, is_missing_path
+from shards.tokenizer_source import open_tokenizer
 
 DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes when told nothing
 HEAD_STD = 0.02  # of every new head, whatever the encoder and wherever its weights come from (Devlin et al. 2019)
@@ -63,12 +68,29 @@ def head_dropout(config: PretrainedConfig) -> float:
     return 0.1
 
 
-def load_tokenizer(model_name_or_path: str) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a checkpoint; recipes need offsets, which slow ones do not give."""
-    tokenizer = _load(AutoTokenizer, model_name_or_path, use_fast=True)
-    if not tokenizer.is_fast:
-        raise ValueError(f"{model_name_or_path} has no fast tokenizer and offsets are needed: use a model with one")
+def load_tokenizer(model_name_or_path: str, *, option: str = "--model_name_or_path") -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a checkpoint; recipes need offsets, which slow ones do not give.
+
+    Raises ValueError, naming the `option`, where it has none, a broken one, or one with more tokens than embeddings.
+    """
+    tokenizer = _load(lambda name, only: open_tokenizer(name, option=option), model_name_or_path, option)
+    require_embeddings(tokenizer, load_config(model_name_or_path, option=option), model_name_or_path)
     return tokenizer
+
+
+def check_encoder(name: str, *, from_scratch: bool = False, option: str = "--model_name_or_path") -> None:
+    """Refuse a checkpoint that recipes cannot start from, before any data is read: nothing is loaded.
+
+    Raises ValueError, naming the `option` or the file, as `load_config`, `load_tokenizer` and, unless only the shape
+    is taken (`from_scratch`), for weights that do not fill the encoder.
+    """
+    config = load_config(name, option=option)
+    load_tokenizer(name, option=option)
+
+    def check(place: str, only: bool) -> None:
+        check_checkpoint(place, config, AutoModel, local_files_only=only, weights=not from_scratch)
+
+    _load(check, name, option)
 
 
 def require_dropout(rate: float | None) -> None:
@@ -85,7 +107,7 @@ def load_config(
     Raises ValueError, naming the `option` that the name came from, when there is no such model or it is no encoder that
     recipes can use.
     """
-    config = _load(AutoConfig, model_name_or_path, option)
+    config = _load(lambda name, only: source_config(name, local_files_only=only), model_name_or_path, option)
     require_encoder(config, f"{option} {model_name_or_path}")
     if dropout is not None:
         require_dropout(dropout)
@@ -123,12 +145,8 @@ def load_encoder(
         transformer = AutoModel.from_config(config, **extra)
     else:
         transformer = _load(
-            AutoModel,
+            lambda name, only: load_checkpoint(name, config, AutoModel, local_files_only=only, **extra)[0],
             model_name_or_path,
-            config=config,
-            use_safetensors=True,
-            dtype=torch.float32,
-            **extra,
         )
     return Encoder(transformer.float())
 
@@ -156,18 +174,20 @@ def default_model(run: Path = DEFAULT_RUN) -> str:
     return str(run / newest["path"])
 
 
-def _load(factory: Any, name: str, option: str = "--model_name_or_path", **extra: Any) -> Any:
-    """Local directories first and without the network; an unreachable hub becomes a clear message."""
+def _load(read: Callable[[str, bool], Any], name: str, option: str = "--model_name_or_path") -> Any:
+    """What `read` makes of the name and of whether the network is left alone; local directories come first.
+
+    An unreachable hub becomes a clear message.
+    """
     directory = Path(name).expanduser()
     if directory.is_dir():
         if not (directory / "config.json").is_file():
             raise ValueError(f"{option} {directory} has no config.json: name a `transformers` checkpoint directory")
-        return factory.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False, **extra)
+        return read(str(directory), True)
     if is_missing_path(name):
         raise ValueError(f"{option} {name}: no such directory; check the path")
     try:
-        cached_only = not hub_is_reachable()
-        return factory.from_pretrained(name, local_files_only=cached_only, trust_remote_code=False, **extra)
+        return read(name, not hub_is_reachable())
     except OSError as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         reason = str(error).splitlines()[0].rstrip(".")

@@ -18,7 +18,7 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 
 from finetuning.command import finish_world, open_world, output_directory
 from finetuning.dataset_records import SAVE_IT, is_saved, read_dataset
-from finetuning.encoder import load_config
+from finetuning.encoder import check_encoder
 from finetuning.exit_status import guarded
 from finetuning.glue_table import glue_rows, write_table
 from finetuning.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue, task_files
@@ -62,7 +62,7 @@ def run(options: GlueOptions, asked: Asked) -> int:
     places = {task.name: directory if len(tasks) == 1 else directory / task.name for task in tasks}
     present = require_data(options, tasks)
     if options.mnli_checkpoint is not None:
-        load_config(options.mnli_checkpoint, option="--mnli_checkpoint")  # now, not after the tasks before it
+        check_encoder(options.mnli_checkpoint, option="--mnli_checkpoint")  # now, not after the tasks before it
     missing = [task.title for task in tasks if task not in present]
     if missing and ranks.is_main:
         print(f"no data in {options.data_dir or options.dataset_name}, skipped: {', '.join(missing)}", flush=True)

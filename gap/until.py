@@ -24,7 +24,7 @@ from gap.analysis import read_studies
 from gap.bootstrap import Resampling
 from gap.contamination import Shards
 from gap.executor import worker_command, worker_environment
-from gap.experiment import Experiment, write_list
+from gap.experiment import Experiment, check_sources, write_list
 from gap.jobs import SCORES_NAME, model_digest, read_jobs
 from gap.looks import look_confidence
 from gap.plan import Controls, reference_sources, sources_of
@@ -133,7 +133,9 @@ class GapWatch:
     def check(self) -> None:
         """Read tasks and reference before anything is trained; ValueError says what is wrong with them."""
         self.data = self.experiment.read()
-        for source in reference_sources(self.reference):
+        sources = reference_sources(self.reference)
+        check_sources(sources)
+        for source in sources:
             model_digest(source.path)
 
     def _wait(self, is_done: Callable[[], bool]) -> None:
