@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 
 from pretraining.source_checkpoint import check_checkpoint, load_checkpoint
-from pretraining.source_config import source_config
+from pretraining.source_config import require_buildable, source_config
 from pretraining.source_tokenizer import require_embeddings
 from shards.hub import hub_is_reachable, is_missing_path
 from shards.tokenizer_source import open_tokenizer
@@ -142,6 +142,7 @@ def load_encoder(
         extra["add_pooling_layer"] = False
     torch.manual_seed(seed)
     if from_scratch:
+        require_buildable(config, AutoModel, model_name_or_path)
         transformer = AutoModel.from_config(config, **extra)
     else:
         transformer = _load(

@@ -14,6 +14,7 @@ from gap.scores import fingerprint
 from gap.task_rows import RowOptions
 from gap.tasks import ReadingOptions
 from pretraining.files import read_json, sha256_of, write_json
+from pretraining.source_config import source_config
 from shards.hub import hub_is_reachable, is_missing_path
 
 SCHEMA_VERSION = 1
@@ -124,13 +125,10 @@ def model_digest(path: str) -> str:
     """sha256 over a checkpoint directory's configuration, weights and tokenizer; a hub name with its commit."""
     directory = Path(path)
     if not directory.is_dir():
-        from transformers import AutoConfig
-
         if is_missing_path(path):
             raise ValueError(f"{path} is no directory: name one, or a model of the hub (--reference, --series)")
         try:
-            cached_only = not hub_is_reachable()
-            config = AutoConfig.from_pretrained(path, local_files_only=cached_only, trust_remote_code=False)
+            config = source_config(path, local_files_only=not hub_is_reachable())
         except OSError as error:
             raise ValueError(
                 f"{path} is no directory here, and the model hub does not give it ({str(error).splitlines()[0]}): "

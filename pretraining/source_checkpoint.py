@@ -6,6 +6,7 @@ A head (pooler, masked-language or classification head) may be missing: it is dr
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from pretraining.source_config import require_buildable
 from pretraining.source_weights import hub_weight_files, stored_shapes, weight_files
 from shards.foreign import reading_foreign
 
+HEAD_PARAMETERS = 200_000_000  # more than any masked-language head: 250,000 tokens of width 768
 REMEDY = "it must hold a config.json and a whole model.safetensors that belong together, as save_pretrained writes them"
 
 
@@ -32,14 +34,20 @@ def check_checkpoint(
     `weights` only the configuration counts. Returns the names of the head's tensors that will be drawn from the seed.
     Raises ValueError with names, counts and remedy; nothing is said of a hub model that is yet to be downloaded.
     """
+    count = require_buildable(config, auto_class, source)
     if not weights:
-        require_buildable(config, auto_class, source)
         return []
     folder = Path(source).expanduser()
     files = weight_files(folder) if folder.is_dir() else hub_weight_files(source, local_files_only=local_files_only)
     if not files:
         return []
     shapes = stored_shapes(files)
+    held = sum(math.prod(shape) for shape in shapes.values())
+    if count > 2 * held + HEAD_PARAMETERS:  # what is missing takes memory below
+        raise ValueError(
+            f"{source} could not be read: config.json makes a model of {count:,} parameters, its weights are {held:,}; "
+            f"{REMEDY}"
+        )
     state = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}  # views: no memory
     with _quiet(), torch.random.fork_rng(devices=[]):
         model, report = _load(auto_class, source, None, config, state_dict=state, attn_implementation="eager")
@@ -47,19 +55,18 @@ def check_checkpoint(
 
 
 def load_checkpoint(
-    source: str, config: PreTrainedConfig, auto_class: Any, **loading: Any
+    source: str, config: PreTrainedConfig, auto_class: Any, *, local_files_only: bool, **loading: Any
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load weights from safetensors alone, in fp32, and check again what was loaded, its numbers too.
+    """Load weights from safetensors alone, in fp32: checked before as `check_checkpoint`, and after, their numbers too.
 
     `source` is a directory or hub name, `loading` goes to `from_pretrained`. Returns the model and the names of the
     head's tensors that were drawn from torch's generator. Raises ValueError as `check_checkpoint` and for numbers that
     are not finite; OSError where the hub does not give it.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        source = str(folder)
-        stored_shapes(weight_files(folder))
-    model, report = _load(auto_class, source, source, config, use_safetensors=True, **loading)
+    check_checkpoint(source, config, auto_class, local_files_only=local_files_only)
+    source = str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
+    loading |= {"local_files_only": local_files_only, "use_safetensors": True, "trust_remote_code": False}
+    model, report = _load(auto_class, source, source, config, **loading)
     drawn = require_filled(model, report, source)
     bad = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
     if bad:

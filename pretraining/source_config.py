@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def source_config(source: str, *, local_files_only: bool) -> PreTrainedConfig:
     with reading_foreign(str(file), REMEDY, from_hub=not path.exists()):
         config = AutoConfig.from_pretrained(place, local_files_only=local_files_only, trust_remote_code=False)
         config._attn_implementation = None  # "somebody/kernel" would be fetched from the hub, and run
+        config._experts_implementation = None
         for name in NOT_THEIRS:
             if hasattr(config, name):
                 delattr(config, name)
@@ -73,13 +75,19 @@ def check_content(content: dict[str, Any], file: Path) -> None:
                 raise ValueError(f"{file} has {name} {_short(value)}: use float32, bfloat16 or float16; {REMEDY}")
 
 
-def require_buildable(config: PreTrainedConfig, auto_class: Any, source: str) -> None:
-    """ValueError where no model can be built (shapes only), or one that no machine holds."""
-    with reading_foreign(f"{source}: config.json", f"no model can be built from it; {REMEDY}"), torch.device("meta"):
-        model: nn.Module = auto_class.from_config(config, attn_implementation="eager")
+def require_buildable(config: PreTrainedConfig, auto_class: Any, source: str) -> int:
+    """Parameters of the model; ValueError where none can be built (shapes only), or one that no machine holds."""
+    probe = copy.deepcopy(config)  # building writes its attention into it
+    remedy = f"no model can be built from it; {REMEDY}"
+    with reading_foreign(f"the configuration of {source}", remedy), torch.device("meta"):
+        if hasattr(auto_class, "from_config"):
+            model: nn.Module = auto_class.from_config(probe, attn_implementation="eager")
+        else:
+            model = auto_class._from_config(probe, attn_implementation="eager")
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > MOST_PARAMETERS:
-        raise ValueError(f"{source}: config.json makes a model of {count:,} parameters; {REMEDY}")
+        raise ValueError(f"the configuration of {source} makes a model of {count:,} parameters; {REMEDY}")
+    return count
 
 
 def _short(value: Any) -> str:
