@@ -142,7 +142,7 @@ def _why(model: PreTrainedModel, absent: list[str], names: Collection[str]) -> s
 
 
 def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(name[:120] for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def source_config(source: str, *, local_files_only: bool) -> PreTrainedConfig:
     path = Path(source).expanduser()
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
-        file = Path(str(cached_file(source, "config.json", local_files_only=local_files_only)))
+        file = _hub_file(source, local_files_only)
     check_content(read_foreign_object(file), file)
     place = str(path) if path.exists() else source
     with reading_foreign(str(file), REMEDY, from_hub=not path.exists()):
@@ -48,6 +48,15 @@ def source_config(source: str, *, local_files_only: bool) -> PreTrainedConfig:
             if hasattr(config, name):
                 delattr(config, name)
     return config
+
+
+def hub_commit(name: str, *, local_files_only: bool) -> str:
+    """The commit of a hub model, which its folder in the cache is named by; OSError where the hub does not give it."""
+    return _hub_file(name, local_files_only).parent.name
+
+
+def _hub_file(name: str, local_files_only: bool) -> Path:
+    return Path(str(cached_file(name, "config.json", local_files_only=local_files_only)))
 
 
 def check_content(content: dict[str, Any], file: Path) -> None:

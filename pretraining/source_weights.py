@@ -12,7 +12,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cache
 
 from shards.foreign import read_foreign_object, reading_foreign, refuse_pointer
 
-SHARD_NAME = re.compile(r"[^/\\\0]+\.safetensors")
+SHARD_NAME = re.compile(r"[^/\\\0]{1,200}\.safetensors")
 # What `transformers` writes for a distributed model, and reads first and by another way.
 DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
