@@ -69,7 +69,10 @@ def run_chain(options: Any, files: Mapping[str, str], first_stage: Prepare, aske
     if not options.context_file or not needed <= set(files):
         raise ValueError("--chain true needs two-stage data: --train_file, --validation_file and --context_file")
     if options.qa_model_name_or_path is not None:
-        check_encoder(options.qa_model_name_or_path, option="--qa_model_name_or_path")  # now, not after the first stage
+        # now, not after the first stage
+        check_encoder(
+            options.qa_model_name_or_path, from_scratch=options.from_scratch, option="--qa_model_name_or_path"
+        )
     directory = output_directory(options, "chain")
     second = second_stage_options(options, directory / "qa")
     check_options(second, read_ranks())

@@ -62,7 +62,8 @@ def run(options: GlueOptions, asked: Asked) -> int:
     places = {task.name: directory if len(tasks) == 1 else directory / task.name for task in tasks}
     present = require_data(options, tasks)
     if options.mnli_checkpoint is not None:
-        check_encoder(options.mnli_checkpoint, option="--mnli_checkpoint")  # now, not after the tasks before it
+        # now, not after the tasks before it
+        check_encoder(options.mnli_checkpoint, from_scratch=options.from_scratch, option="--mnli_checkpoint")
     missing = [task.title for task in tasks if task not in present]
     if missing and ranks.is_main:
         print(f"no data in {options.data_dir or options.dataset_name}, skipped: {', '.join(missing)}", flush=True)

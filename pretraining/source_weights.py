@@ -15,6 +15,7 @@ from shards.foreign import read_foreign_object, reading_foreign, refuse_pointer
 SHARD_NAME = re.compile(r"[^/\\\0]{1,200}\.safetensors")
 # What `transformers` writes for a distributed model, and reads first and by another way.
 DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
+TRAINABLE = ("F64", "F32", "F16", "BF16")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 
 
@@ -98,7 +99,10 @@ def _shard(folder: Path, name: str) -> Path:
 
 
 def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
-    """Tensor name -> shape from the heads of the files; ValueError names a file that is cut short or none."""
+    """Tensor name -> shape from the heads of the files.
+
+    Raises ValueError, naming the file, for one that is cut short or no safetensors file, and for weights of integers.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
         refuse_pointer(file)
@@ -106,5 +110,12 @@ def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
             reading_foreign(str(file), "it is cut short or no safetensors file: copy or download it again"),
             safe_open(file, framework="pt") as opened,
         ):
-            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            shapes |= {name: tuple(one.get_shape()) for name, one in slices.items()}
+            whole = [name for name, one in slices.items() if one.get_dtype() not in TRAINABLE]
+        if whole := [name for name in whole if name.endswith((".weight", ".bias"))]:
+            raise ValueError(
+                f"{file} holds {whole[0][:120]} in another type than {', '.join(TRAINABLE)}: quantized weights cannot "
+                "be trained here; use the model's full precision weights"
+            )
     return shapes

@@ -253,6 +253,14 @@ def test_numbers_that_are_not_finite_are_refused_when_they_are_loaded(source, nu
             load()
 
 
+def test_weights_of_integers_are_refused(source):
+    def quantized(tensors):
+        return {k: v.to(torch.int8) if k.endswith("query.weight") else v for k, v in tensors.items()}
+
+    rewrite(source, quantized)
+    refused(source, r"query.weight in another type than F64, .*full precision weights")
+
+
 def grow_tokenizer(source):
     tokenizer = load_tokenizer(str(source))
     tokenizer.add_tokens(["horse", "cow"])
