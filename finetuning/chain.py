@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from finetuning.command import Prepare, Prepared, output_directory, run_recipe
-from finetuning.encoder import load_config
+from finetuning.encoder import check_encoder
 from finetuning.finished import RESULTS_NAME
 from finetuning.option_checks import check_options
 from finetuning.predictions import write_csv, write_json
@@ -69,7 +69,10 @@ def run_chain(options: Any, files: Mapping[str, str], first_stage: Prepare, aske
     if not options.context_file or not needed <= set(files):
         raise ValueError("--chain true needs two-stage data: --train_file, --validation_file and --context_file")
     if options.qa_model_name_or_path is not None:
-        load_config(options.qa_model_name_or_path, option="--qa_model_name_or_path")  # now, not after the first stage
+        # now, not after the first stage
+        check_encoder(
+            options.qa_model_name_or_path, from_scratch=options.from_scratch, option="--qa_model_name_or_path"
+        )
     directory = output_directory(options, "chain")
     second = second_stage_options(options, directory / "qa")
     check_options(second, read_ranks())

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from finetuning.batches import batch_shape
-from finetuning.encoder import default_model, load_config, load_tokenizer
+from finetuning.encoder import check_encoder, default_model, load_config, load_tokenizer
 from finetuning.figures import draw_curves
 from finetuning.finished import RESULTS_NAME, finished_results, weights_digest
 from finetuning.heads import OwnHead, TaskModel, load_headed
@@ -147,6 +147,7 @@ def _run_owned(
     source = broadcast_json(model_name(options))
     options = replace(options, model_name_or_path=source)
     quieten_transformers()
+    check_encoder(source, from_scratch=options.from_scratch)
     tokenizer = load_tokenizer(source)
     prepared = prepare(tokenizer, load_config(source, dropout=options.dropout))
     recipe, shape = prepared.recipe, batch_shape(options, ranks.world_size)

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 
 from pretraining.series import SERIES_NAME, read_series
+from pretraining.source_checkpoint import check_checkpoint
+from pretraining.source_config import source_config
+from pretraining.source_tokenizer import require_embeddings
 from shards.hub import hub_is_reachable, is_missing_path
+from shards.tokenizer_source import open_tokenizer
 
 DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes when told nothing
 # Their hidden states change with the padding of the batch (no mask, or landmarks, convolutions and hashes over it).
 SEES_PADDING = ("canine", "convbert", "fnet", "nystromformer", "yoso")
 
 
-def load_tokenizer(model_name_or_path: str) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a checkpoint; recipes need offsets, which slow ones do not give."""
-    tokenizer = from_source(AutoTokenizer, model_name_or_path, use_fast=True)
-    if not tokenizer.is_fast:
-        raise ValueError(f"{model_name_or_path} has no fast tokenizer and offsets are needed: use a model with one")
+def load_tokenizer(model_name_or_path: str, *, option: str = "--model_name_or_path") -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a checkpoint; recipes need offsets, which slow ones do not give.
+
+    Raises ValueError, naming the `option`, where it has none, a broken one, or one with more tokens than embeddings.
+    """
+    tokenizer = from_source(lambda name, only: open_tokenizer(name, option=option), model_name_or_path, option)
+    require_embeddings(tokenizer, load_config(model_name_or_path, option=option), model_name_or_path)
     return tokenizer
+
+
+def check_encoder(name: str, *, from_scratch: bool = False, option: str = "--model_name_or_path") -> None:
+    """Refuse a checkpoint that recipes cannot start from, before any data is read: nothing is loaded.
+
+    Raises ValueError, naming the `option` or the file, as `load_config`, `load_tokenizer` and, unless only the shape
+    is taken (`from_scratch`), for weights that do not fill the encoder.
+    """
+    config = load_config(name, option=option)
+    load_tokenizer(name, option=option)
+
+    def check(place: str, only: bool) -> None:
+        check_checkpoint(place, config, AutoModel, local_files_only=only, weights=not from_scratch)
+
+    from_source(check, name, option)
 
 
 def require_dropout(rate: float | None) -> None:
@@ -38,7 +60,7 @@ def load_config(
     Raises ValueError, naming the `option` that the name came from, when there is no such model or it is no encoder that
     recipes can use.
     """
-    config = from_source(AutoConfig, model_name_or_path, option)
+    config = from_source(lambda name, only: source_config(name, local_files_only=only), model_name_or_path, option)
     require_encoder(config, f"{option} {model_name_or_path}")
     if dropout is not None:
         require_dropout(dropout)
@@ -83,18 +105,20 @@ def default_model(run: Path = DEFAULT_RUN) -> str:
     return str(run / Path(newest["path"]).relative_to(run.resolve()))
 
 
-def from_source(factory: Any, name: str, option: str = "--model_name_or_path", **extra: Any) -> Any:
-    """Local directories first and without the network; an unreachable hub becomes a clear message."""
+def from_source(read: Callable[[str, bool], Any], name: str, option: str = "--model_name_or_path") -> Any:
+    """What `read` makes of the name and of whether the network is left alone; local directories come first.
+
+    An unreachable hub becomes a clear message.
+    """
     directory = Path(name).expanduser()
     if directory.is_dir():
         if not (directory / "config.json").is_file():
             raise ValueError(f"{option} {directory} has no config.json: name a `transformers` checkpoint directory")
-        return factory.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False, **extra)
+        return read(str(directory), True)
     if is_missing_path(name):
         raise ValueError(f"{option} {name}: no such directory; check the path")
     try:
-        cached_only = not hub_is_reachable()
-        return factory.from_pretrained(name, local_files_only=cached_only, trust_remote_code=False, **extra)
+        return read(name, not hub_is_reachable())
     except OSError as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         reason = str(error).splitlines()[0].rstrip(".")

@@ -18,7 +18,7 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 
 from finetuning.command import finish_world, model_name, open_world, output_directory
 from finetuning.dataset_records import SAVE_IT, is_saved, read_dataset
-from finetuning.encoder import load_config
+from finetuning.encoder import check_encoder
 from finetuning.exit_status import guarded
 from finetuning.glue_table import glue_rows, write_table
 from finetuning.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue, task_files
@@ -63,7 +63,8 @@ def run(options: GlueOptions, asked: Asked) -> int:
     places = {task.name: directory if len(tasks) == 1 else directory / task.name for task in tasks}
     present = require_data(options, tasks)
     if options.mnli_checkpoint is not None:
-        load_config(options.mnli_checkpoint, option="--mnli_checkpoint")  # now, not after the tasks before it
+        # now, not after the tasks before it
+        check_encoder(options.mnli_checkpoint, from_scratch=options.from_scratch, option="--mnli_checkpoint")
     if sum(options.mnli_checkpoint is None or task.name not in STARTED_FROM_MNLI for task in present) > 1:
         # Once for all tasks: a default run that goes on would give the later ones another model.
         options = replace(options, model_name_or_path=broadcast_json(model_name(options)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +30,8 @@ from transformers import (
 
 from finetuning.encoder import attention_of, from_source, load_config
 from finetuning.pooling import pool
+from pretraining.source_checkpoint import load_checkpoint
+from pretraining.source_config import require_buildable
 
 CLASSIFICATION, SPANS, CHOICE = "classification", "qa", "multiple_choice"
 AUTO_CLASSES: dict[str, Any] = {
@@ -236,14 +238,12 @@ def load_headed(
     cls, arguments = head.field_class(config), {"attn_implementation": attention_of(config)}
     torch.manual_seed(seed)
     if cls is None:
-        encoder, missing = _read_weights(AutoModel, model_name_or_path, config, {**arguments, **_no_pooler(config)})
-        require_filled(missing, [name for name in missing if is_pooler(name)], model_name_or_path)
+        encoder, _ = _read_weights(AutoModel, model_name_or_path, config, {**arguments, **_no_pooler(config)})
         own = OwnHead(encoder, head)
         filled = keep_head and _fill_head(own, Path(model_name_or_path).expanduser() / HEAD_WEIGHTS)
         return Headed(own, () if filled else tuple(head_names(own)))
     model, missing = _read_weights(cls, model_name_or_path, config, arguments)
     names = head_names(model)
-    require_filled(missing, names, model_name_or_path)
     last = () if keep_head else output_layer(model, names)
     return Headed(model, tuple(name for name in names if name in missing or name.rpartition(".")[0] in last))
 
@@ -252,6 +252,7 @@ def random_headed(config: PretrainedConfig, head: Head, *, seed: int = 42) -> He
     """A model of this shape with random weights, drawn from `seed`; the caller draws the head."""
     config = head.configured(config)
     cls, arguments = head.field_class(config), {"attn_implementation": attention_of(config)}
+    require_buildable(config, AutoModel, "the configuration")
     torch.manual_seed(seed)
     if cls is None:
         encoder = AutoModel.from_config(config, **arguments, **_no_pooler(config)).float()
@@ -278,16 +279,6 @@ def output_layer(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     modules = dict(model.named_modules())
     layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
     return tuple([layer for layer in layers if isinstance(modules[layer], nn.Linear)][-1:])
-
-
-def require_filled(missing: Collection[str], head: Collection[str], source: str) -> None:
-    """ValueError where a checkpoint leaves any of the embeddings or layers at random."""
-    lost = sorted(set(missing) - set(head))
-    if lost:
-        raise ValueError(
-            f"{source} does not hold {len(lost)} tensors of the encoder ({', '.join(lost[:3])}): its weights belong to "
-            "another model, or are not whole; save it again with save_pretrained"
-        )
 
 
 def takes_token_types(transformer: nn.Module) -> bool:
@@ -327,18 +318,12 @@ def _fill_head(model: OwnHead, file: Path) -> bool:
 
 
 def _read_weights(
-    factory: Any, source: str, config: PretrainedConfig, arguments: dict[str, Any]
-) -> tuple[nn.Module, set[str]]:
-    """The model, and the names of its parameters that the checkpoint does not hold in their shape."""
-    model, report = from_source(
-        factory,
+    auto_class: Any, source: str, config: PretrainedConfig, arguments: dict[str, Any]
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model, its encoder filled, and the names of the head's tensors that the checkpoint does not hold."""
+    return from_source(
+        lambda name, only: load_checkpoint(
+            name, config, auto_class, local_files_only=only, other_heads=True, **arguments
+        ),
         source,
-        config=config,
-        use_safetensors=True,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-        **arguments,
     )
-    mismatched = {entry[0] if isinstance(entry, tuple | list) else entry for entry in report["mismatched_keys"]}
-    return model.float(), {*report["missing_keys"], *mismatched}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from finetuning.command import Prepared, model_name, run_recipe
-from finetuning.encoder import load_config, load_tokenizer
+from finetuning.encoder import check_encoder, load_config, load_tokenizer
 from finetuning.figures import draw_reliability
 from finetuning.glue_tasks import GlueTask
 from finetuning.heads import CLASSIFICATION
@@ -78,6 +78,7 @@ def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks
     Returns the content of each seed's all_results.json. Files go to `directory`, or to its seed-N with several seeds.
     """
     options = replace(options, model_name_or_path=broadcast_json(model_name(options)))
+    check_encoder(str(options.model_name_or_path), from_scratch=options.from_scratch)
     head = saved_head(options)
     options = replace(options, pooling=options.pooling or head.get("pooling"))
     if head.get("labels"):

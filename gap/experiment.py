@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetuning.encoder import load_config
+from finetuning.encoder import check_encoder, load_config
 from gap.analysis import analyse
 from gap.code_identity import code_version
 from gap.contamination import Shards, write_contaminated, write_not_searched
@@ -85,6 +85,7 @@ class Experiment:
         """
         own = dict.fromkeys(source.path for source in sources if source.budget_tokens is not None)
         check_same_architecture(path for path in own if path != UNKNOWN)
+        check_sources(sources)
         paths = dict.fromkeys(source.path for source in sources)
         plan = self.plan(sources)
         searched = dict.fromkeys((one.setting.task, one.setting.label_fraction) for one in plan.searches)
@@ -98,6 +99,15 @@ class Experiment:
             {path: path if path == UNKNOWN else model_digest(path) for path in paths},
             code_version(),
         )
+
+
+def check_sources(sources: Sequence[Source]) -> None:
+    """ValueError for a checkpoint that no cell can start from, while nothing is run yet: see `check_encoder`."""
+    trained = {source.path for source in sources if not source.from_scratch}
+    for source in {one.path: one for one in sources}.values():
+        option = "--reference" if source.budget_tokens is None else "--series"
+        if source.path != UNKNOWN:
+            check_encoder(source.path, from_scratch=source.path not in trained, option=option)
 
 
 @dataclass(frozen=True)

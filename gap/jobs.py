@@ -13,6 +13,7 @@ from gap.scores import Cell, fingerprint, read_scores
 from gap.task_rows import RowOptions
 from gap.tasks import ReadingOptions
 from pretraining.files import read_json, sha256_of, write_json
+from pretraining.source_config import hub_commit
 from shards.hub import hub_is_reachable, is_missing_path
 
 SCHEMA_VERSION = 1
@@ -132,19 +133,16 @@ def model_digest(path: str) -> str:
     """sha256 over a checkpoint directory's configuration, weights and tokenizer; a hub name with its commit."""
     directory = Path(path)
     if not directory.is_dir():
-        from transformers import AutoConfig
-
         if is_missing_path(path):
             raise ValueError(f"{path} is no directory: name one, or a model of the hub (--reference, --series)")
         try:
-            cached_only = not hub_is_reachable()
-            config = AutoConfig.from_pretrained(path, local_files_only=cached_only, trust_remote_code=False)
+            commit = hub_commit(path, local_files_only=not hub_is_reachable())
         except OSError as error:
             raise ValueError(
                 f"{path} is no directory here, and the model hub does not give it ({str(error).splitlines()[0]}): "
                 "name a directory (--reference, --series)"
             ) from error
-        return f"{path}@{getattr(config, '_commit_hash', None)}"
+        return f"{path}@{commit}"
     files = [directory / name for name in MODEL_FILES if (directory / name).is_file()]
     files += sorted(set(directory.glob("model-*.safetensors")))
     digest = hashlib.sha256("".join(f"{file.name}:{sha256_of(file)}\n" for file in files).encode())

@@ -25,7 +25,7 @@ from gap.bootstrap import Resampling
 from gap.code_identity import code_version
 from gap.contamination import Shards
 from gap.executor import worker_command, worker_environment
-from gap.experiment import Experiment, write_list
+from gap.experiment import Experiment, check_sources, write_list
 from gap.jobs import SCORES_NAME, model_digest, read_jobs
 from gap.looks import look_confidence
 from gap.plan import Controls, reference_sources, sources_of
@@ -135,7 +135,9 @@ class GapWatch:
     def check(self) -> None:
         """Read tasks and reference before anything is trained; ValueError says what is wrong with them."""
         self.data = self.experiment.read()
-        for source in reference_sources(self.reference):
+        sources = reference_sources(self.reference)
+        check_sources(sources)
+        for source in sources:
             model_digest(source.path)
 
     def _wait(self, is_done: Callable[[], bool]) -> None:

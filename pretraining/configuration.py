@@ -12,6 +12,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMaskedLM, PreTrainedConfig
 
 from pretraining.sizes import size_settings
+from pretraining.source_config import require_buildable, source_config
+from pretraining.source_tokenizer import own_vocabulary_length, too_few_rows
 from shards.hub import is_missing_path, local_files_only
 
 # Constructor arguments that ModernBERT's configuration takes but does not keep as attributes.
@@ -115,9 +117,9 @@ def configuration_from(source: str) -> PreTrainedConfig:
 
     Raises ValueError where there is none, and for an architecture that has no masked-language model.
     """
+    only = True if Path(source).is_file() else bool(reading(source)["local_files_only"])
     try:
-        arguments = {"local_files_only": True} if Path(source).is_file() else reading(source)
-        config = AutoConfig.from_pretrained(source, **arguments)
+        config = source_config(source, local_files_only=only)
     except OSError as error:
         raise ValueError(unreadable(source, error)) from error
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
@@ -125,6 +127,7 @@ def configuration_from(source: str) -> PreTrainedConfig:
             f"{source} is of type {config.model_type!r}, which has no masked-language model in transformers: name an "
             "encoder, such as BERT or ModernBERT"
         )
+    require_buildable(config, AutoModelForMaskedLM, source)
     return config
 
 
@@ -204,6 +207,8 @@ def check_fits_data(
 ) -> None:
     """Refuse trained weights that cannot read the shards: vocabulary too small, another pad id, too few positions."""
     if config.vocab_size < vocab_size:
+        if (own := own_vocabulary_length(source)) is not None and own > config.vocab_size:
+            raise ValueError(too_few_rows(source, own, config.vocab_size))
         raise ValueError(
             f"{source} knows {config.vocab_size} tokens, the shards' tokenizer has {vocab_size}: "
             f"build the shards with that model's tokenizer (--tokenizer {source})"

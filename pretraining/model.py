@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -26,6 +25,7 @@ from pretraining.configuration import (
     reading,
     unreadable,
 )
+from pretraining.source_checkpoint import check_checkpoint, load_checkpoint
 
 OBJECTIVES = ("mlm", "mlm+nsp")
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "flash_attention_2", "eager", "auto")
@@ -248,17 +248,21 @@ def attention_for(implementation: str, config: PreTrainedConfig, *, bf16: bool) 
 
 
 def _load_weights(model_class: Any, source: str, config: PreTrainedConfig, loading: dict[str, Any]) -> PreTrainedModel:
-    """Trained weights from safetensors only; says which of them the checkpoint does not hold."""
+    """Trained weights from safetensors only; says which of the head's the checkpoint does not hold."""
+    only = reading(source)["local_files_only"]
     try:
-        transformer, report = model_class.from_pretrained(
-            source, config=config, use_safetensors=True, output_loading_info=True, **loading, **reading(source)
-        )
+        transformer, drawn = load_checkpoint(source, config, model_class, local_files_only=only, **loading)
     except OSError as error:
         raise ValueError(unreadable(source, error)) from error
-    except (SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "mismatch" not in str(error):
-            raise
-        raise ValueError(unreadable(source, error)) from error
-    if report["missing_keys"]:
-        warnings.warn(f"{source} holds no {sorted(report['missing_keys'])}: these start at random", stacklevel=3)
+    if drawn:
+        warnings.warn(f"{source} holds no {drawn}: these start at random", stacklevel=3)
     return transformer
+
+
+def check_weights(config: PreTrainedConfig, source: str, objective: str) -> None:
+    """ValueError where the weights of `source` do not fill the model; see `check_checkpoint`, nothing is loaded."""
+    try:
+        only = reading(source)["local_files_only"]
+        check_checkpoint(source, config, _model_class(config, objective), local_files_only=only)
+    except OSError as error:
+        raise ValueError(unreadable(source, error)) from error

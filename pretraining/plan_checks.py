@@ -13,7 +13,7 @@ from pretraining.checkpoint import MANIFEST_NAME, committed
 from pretraining.engines.deepspeed_config import has_cxx_compiler, resolve_config
 from pretraining.engines.engine import check_ranks
 from pretraining.identity import check_same_run, identity_of
-from pretraining.model import runs_head_everywhere
+from pretraining.model import check_weights, runs_head_everywhere
 from pretraining.reporting import parse_reporters
 from pretraining.resumption import check_resumption, origin_warning
 from pretraining.source_tokenizer import check_source_tokenizer
@@ -42,7 +42,8 @@ def find_problems(plan: Plan, *more: Callable[[], object]) -> list[str]:
     checks += [lambda: check_output_dir(plan), lambda: check_compiler(plan)]
     checks += [lambda: check_ranks(plan.engine, plan.ranks), lambda: check_lanes(plan), lambda: check_spacing(plan)]
     checks += [lambda: check_same_run(Path(plan.options.output_dir), identity_of(plan))]
-    checks += [lambda: parse_reporters(plan.options.report_to), lambda: check_resume(plan), *more]
+    checks += [lambda: parse_reporters(plan.options.report_to), lambda: check_resume(plan)]
+    checks += [lambda: check_source(plan), *more]
     return list(dict.fromkeys(chain.from_iterable(gather_json(list(complaints(checks))))))
 
 
@@ -119,6 +120,12 @@ def check_data(plan: Plan) -> None:
         raise ValueError("the shards hold no training tokens: build them from more text")
     if plan.options.validation_rows and not plan.manifest.split("validation").tokens:
         raise ValueError("the shards hold no validation tokens: build them with a held-out share")
+
+
+def check_source(plan: Plan) -> None:
+    """Trained weights must fill the model; found here, they are refused by a dry run and before anything is built."""
+    if plan.options.model_name_or_path:
+        check_weights(plan.config, plan.options.model_name_or_path, plan.options.objective)
 
 
 def check_resume(plan: Plan) -> None:

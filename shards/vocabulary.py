@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from shards.hub import local_files_only
+from shards.tokenizer_source import open_tokenizer
 
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 CHARACTER_COVERAGE = 0.9999
@@ -121,18 +121,11 @@ def as_transformers(tokenizer: Tokenizer) -> Any:
 
 
 def load_tokenizer(name: str) -> Any:
-    """Load a `transformers` tokenizer from a directory or by its hub name; code that comes with it is never run."""
-    from transformers import AutoTokenizer
-
+    """Load a `transformers` tokenizer from a directory or by its hub name; ValueError as `open_tokenizer`."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            name, trust_remote_code=False, local_files_only=local_files_only(name)
-        )
-    except (OSError, ValueError, KeyError) as error:
+        return open_tokenizer(name)
+    except OSError as error:
         raise ValueError(f"--tokenizer {name} cannot be loaded ({error}): give a directory or a hub name") from error
-    if not tokenizer.is_fast:
-        raise ValueError(f"--tokenizer {name} is written in Python: use one with a fast (Rust) implementation")
-    return tokenizer
 
 
 def special_ids(tokenizer: Any) -> dict[str, int]:

@@ -143,7 +143,8 @@ logging.disable_progress_bar()
 torch.set_num_threads(1)
 
 def choose(model, tokenizer, row):
-    pairs = tokenizer([row["question"]] * len(row["choices"]), row["choices"], padding=True, return_tensors="pt")
+    seconds = [row["question"] + " " + choice for choice in row["choices"]]
+    pairs = tokenizer([row["context"]] * len(seconds), seconds, padding=True, return_tensors="pt")
     return int(model(**{name: rows[None] for name, rows in pairs.items()}).logits.argmax())
 
 def answer(model, tokenizer, row):
@@ -188,7 +189,10 @@ def rows_of(task, count, seed):
         ]
     if task == "multiple_choice":
         return [
-            {"id": one.id, "context": "", "question": one.firsts[0], "choices": list(one.seconds), "label": one.label}
+            {
+                **{"id": one.id, "context": one.firsts[0], "question": "what ?"},
+                **{"choices": list(one.seconds), "label": one.label},
+            }
             for one in tiny_choices(count, seed=seed)
         ]
     return [

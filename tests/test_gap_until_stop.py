@@ -35,14 +35,14 @@ def test_a_look_ends_on_all_ranks_when_one_is_told_to_stop(monkeypatch, tmp_path
     ("more", "said"),
     [
         (["--tasks", "qa:nowhere.json"], "nowhere.json"),
-        (["--reference", "nowhere/model"], "nowhere/model is no directory here"),
+        (["--reference", "nowhere/model"], "--reference nowhere/model is no local directory"),
     ],
 )
 def test_tasks_and_reference_are_read_before_training(monkeypatch, tiny_small_world, capsys, more, said):
-    def unreachable(path, **_):
+    def unreachable(path, *_, **__):
         raise OSError("We couldn't connect to the hub")
 
-    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", unreachable)
+    monkeypatch.setattr("pretraining.source_config.cached_file", unreachable)
     monkeypatch.setattr(pretrain, "Run", lambda *_, **__: pytest.fail("training began"))
     argv = ["--output_dir", "out", "--until", "gap_closed>=0.9", "--reference", str(tiny_small_world), *more]
     assert pretrain.main(argv) == 2

@@ -1,0 +1,79 @@
+"""Files that somebody else wrote: whatever is wrong with one becomes a ValueError that names it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+LFS_HEAD = b"version https://git-lfs"
+LARGEST_JSON_BYTES = 100_000_000
+DEEPEST = 32  # levels of lists and objects: readers recurse
+
+
+@contextmanager
+def reading_foreign(what: str, remedy: str, *, from_hub: bool = False) -> Iterator[None]:
+    """Turn whatever a library raises inside into a ValueError: `what` could not be read, the reason, the `remedy`.
+
+    A lack of memory passes, and so does an OSError `from_hub`: the hub did not give it. A reader written in Rust panics
+    with an exception that is no Exception.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, MemoryError) or (from_hub and isinstance(error, OSError)):
+            raise
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # an interrupt
+        raise ValueError(f"{what} could not be read ({reason_of(error)}): {remedy}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The error's text in one line of bounded length, and its type, without which a KeyError says little."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else f"{text[:300]} ..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def refuse_pointer(path: Path) -> None:
+    """ValueError where Git LFS left a pointer in place of the file, and for an empty file."""
+    with path.open("rb") as file:
+        head = file.read(len(LFS_HEAD))
+    if head == LFS_HEAD:
+        raise ValueError(
+            f"{path} is a Git LFS pointer, not the file itself: run `git lfs install` and `git lfs pull` in its folder"
+        )
+    if not head:
+        raise ValueError(f"{path} is empty: copy or download it again")
+
+
+def read_foreign_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, without NaN or Infinity, of bounded size and depth; ValueError names the file."""
+    refuse_pointer(path)
+    size = path.stat().st_size
+    if size > LARGEST_JSON_BYTES:
+        raise ValueError(f"{path} has {size:,} bytes, which no such file needs: copy or download it again")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        deep = _is_deep(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} could not be read as JSON ({reason_of(error)}): copy or download it again") from error
+    if deep:
+        raise ValueError(f"{path} is nested more than {DEEPEST} levels deep: copy or download it again")
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a JSON object: copy or download it again")
+    return content
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _is_deep(content: Any) -> bool:
+    level = [content] if isinstance(content, dict | list) else []
+    for _ in range(DEEPEST):
+        inside = (inner for one in level for inner in (one.values() if isinstance(one, dict) else one))
+        level = [inner for inner in inside if isinstance(inner, dict | list)]
+    return bool(level)
