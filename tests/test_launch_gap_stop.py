@@ -64,8 +64,6 @@ def test_a_folder_belongs_to_one_run_until_its_report_is_written(tmp_path, monke
         with pytest.raises(ValueError, match="belongs to a running job"):
             Ownership(out).take()
 
-    monkeypatch.setattr("pretraining.ownership.is_dead", lambda owner: False)
-    monkeypatch.setattr("pretraining.ownership.ORPHAN_SECONDS", 0.0)
     monkeypatch.setattr(gap, "run_local", cells)
     gap.main(arguments(tmp_path))
     owner = Ownership(out)

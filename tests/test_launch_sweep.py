@@ -16,7 +16,7 @@ from finetuning import sweep_run
 from finetuning.sweep import make_sweep, read_sweep
 from finetuning.sweep_run import Runner, cell_directory
 from launch import sweep
-from pretraining.interruption import is_alive, start_time
+from shards.processes import is_alive, start_time
 
 
 def test_refusals_end_with_status_2(tmp_path, capsys):
