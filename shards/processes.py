@@ -54,8 +54,11 @@ def end_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> bool:
 
 def end_or_watch(parent: int, *, started_by_thread: bool = False) -> None:
     """End this process with `parent`: by the kernel where it can, else by a thread that looks twice a second."""
-    if started_by_thread or not end_with_parent(parent):
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if not started_by_thread and end_with_parent(parent):
+        return
+    if not _runs(parent):
+        os._exit(1)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent: int) -> None:
