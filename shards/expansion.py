@@ -8,6 +8,7 @@ from typing import IO
 
 # English text unpacks to 3 to 10 times its size, the most repetitive logs and tables to 100; zeros to 1,000 and more.
 LARGEST_RATIO = 250
+READ_BYTES = 1 << 20  # at once: a request may be for gigabytes
 FREE_BYTES = 64 << 20  # a small file may hold one word over and over
 
 
@@ -40,7 +41,7 @@ class CountedStream(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill the buffer; ValueError when too much has come out of too little."""
-        data = self.stream.read(len(buffer))
+        data = self.stream.read(min(len(buffer), READ_BYTES))
         buffer[: len(data)] = data
         self.expansion.add(len(data))
         return len(data)

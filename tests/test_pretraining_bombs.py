@@ -15,7 +15,7 @@ from pretraining.unique_keys import parse_yaml
 MOST_SECONDS, MOST_MEGABYTES = 10.0, 200
 
 PROBE = """
-import json, resource, sys, time
+import json, sys, time
 from finetuning.sweep import read_sweep
 from launch.pretrain import Options
 from pretraining.engines.deepspeed_config import load_config, resolve_config
@@ -29,7 +29,10 @@ def resolve(path):
 read = {"options": lambda path: parse_options(Options, [path]), "sweep": read_sweep, "deepspeed": resolve}[sys.argv[1]]
 if sys.argv[1] == "deepspeed":
     resolve("ds_configs/zero2.json")  # imports it
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def most_kilobytes():  # since this program began: getrusage counts what was there before it as well
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+
+before = most_kilobytes()
 for path in sys.argv[2:]:
     began, said = time.monotonic(), None
     try:
@@ -38,7 +41,7 @@ for path in sys.argv[2:]:
         said = str(error)
     except SystemExit:
         said = ""  # the parser has printed it
-    megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    megabytes = (most_kilobytes() - before) / 1024
     print(json.dumps([path, time.monotonic() - began, megabytes, said]), flush=True)
 """
 
