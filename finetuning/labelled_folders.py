@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from finetuning.record_files import OnBadText, decode_text
+from shards.expansion import Expansion
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 UNLABELLED_FOLDERS = frozenset({"unsup"})
@@ -35,9 +36,10 @@ def read_archive(path: Path, *, on_bad_text: OnBadText = "stop") -> Iterator[tup
     """The same of a tar archive, read once from front to back; nothing is written to disk.
 
     Raises ValueError for a torn archive, for names that leave it, for links, devices and sparse members, and for more
-    than 16 MiB in one text or 8 GiB in all.
+    than 16 MiB in one text, 8 GiB in all or 250 times the archive's size.
     """
-    total = 0
+    packed = path.stat().st_size
+    total, expansion = 0, Expansion(str(path), lambda: packed)
     try:
         with tarfile.open(path, "r|*") as archive:
             for member in archive:
@@ -49,6 +51,7 @@ def read_archive(path: Path, *, on_bad_text: OnBadText = "stop") -> Iterator[tup
                     raise ValueError(
                         f"{path}: {member.name} makes it {total} bytes, more than a text collection may hold"
                     )
+                expansion.add(member.size)
                 stream = archive.extractfile(member)
                 content = b"" if stream is None else stream.read()
                 yield parts, decode_text(content, f"{path}:{member.name}", on_bad_text=on_bad_text)

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+from shards.expansion import CountedStream, Expansion
+
 Record = dict[str, Any]
 OnBadText = Literal["stop", "replace"]
 
@@ -85,7 +87,7 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     opener = openers.get(path.suffix.lower(), open)
     try:
         with cast(IO[bytes], opener(path, "rb")) as stream:
-            content = stream.read(max_bytes + 1)
+            content = stream.read(max_bytes + 1) if opener is open else _unpacked(stream, path, max_bytes + 1)
     except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk; bz2's and gzip's own have no number
             raise
@@ -93,6 +95,15 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     if len(content) > max_bytes:
         raise ValueError(f"{path}: unpacks to more than {max_bytes} bytes; split the file")
     return content
+
+
+def _unpacked(stream: IO[bytes], path: Path, most_bytes: int) -> bytes:
+    """At most so many bytes of a packed file; ValueError when it unpacks to more than any text does."""
+    size = path.stat().st_size
+    counted, content = CountedStream(stream, Expansion(str(path), lambda: size)), io.BytesIO()
+    while data := counted.read(min(1 << 20, most_bytes - content.tell())):
+        content.write(data)
+    return content.getvalue()
 
 
 def decode_text(content: bytes, name: str, *, on_bad_text: OnBadText = "stop") -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from finetuning.sweep_options import (
     options_class,
     state_of,
 )
-from pretraining.options import explain_unknown
+from pretraining.options import explain_all_unknown, explain_unknown
 from pretraining.unique_keys import parse_yaml
 
 KEYS = ("recipe", "base", "grid", "list", "seeds", "baseline", "metric")
 LARGEST_FILE_BYTES = 1 << 20
 MOST_CELLS = 10_000
+LARGEST_TABLE = 64_000_000  # characters of all cells' options
 TASK = "task_name"  # of GLUE: scores of several tasks are never compared
 
 
@@ -98,7 +100,7 @@ def read_sweep(path: str | Path) -> Sweep:
         raise ValueError(f"{where}: {where.stat().st_size} bytes; a sweep file has at most {LARGEST_FILE_BYTES}")
     try:
         content = parse_yaml(where.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not readable as YAML ({error}); mend the file") from error
     if not isinstance(content, dict):
         raise ValueError(f"{where}: holds a {type(content).__name__}; it must map {', '.join(KEYS)} to values")
@@ -107,16 +109,14 @@ def read_sweep(path: str | Path) -> Sweep:
 
 def make_sweep(content: Mapping[str, Any], *, source: str = "sweep") -> Sweep:
     """The same from the parsed mapping: `recipe`, `base`, and `grid` (option -> values) or `list` (of options)."""
-    unknown = [explain_unknown(str(key), KEYS) for key in content if key not in KEYS]
+    unknown = [str(key) for key in content if key not in KEYS]
     if unknown:
-        raise ValueError(f"{source}: {'; '.join(unknown)}")
+        raise ValueError(f"{source}: {explain_all_unknown(unknown, KEYS)}")
     recipe = content.get("recipe")
     if recipe not in RECIPES:
         raise ValueError(f"{source}: recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
     metric = require_known_metric(content.get("metric"), recipe, source)
     given, seeds = _rows(content, _mapping(content.get("base") or {}, f"{source}: base"), source)
-    if len(given) * len(seeds) > MOST_CELLS:
-        raise ValueError(f"{source}: {len(given) * len(seeds)} cells, more than {MOST_CELLS}; split the sweep")
     _check_names(recipe, given, source)
     rows = full_rows(recipe, given, source)
     _refuse_doubles(rows, given, source)
@@ -166,12 +166,25 @@ def _rows(content: Mapping[str, Any], base: Options, source: str) -> tuple[list[
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"{source}: seeds {seeds} repeat; each counts once")
     fixed = {name: value for name, value in base.items() if name != "seed"}
+    cells = len(listed) * math.prod(map(len, axes.values())) * len(seeds)
+    if cells > MOST_CELLS:
+        raise ValueError(f"{source}: {cells:,} cells, more than {MOST_CELLS:,}; split the sweep")
+    longest = len(str(fixed)) + sum(map(_longest, axes.values())) + _longest(listed)
+    if cells * longest > LARGEST_TABLE:
+        raise ValueError(
+            f"{source}: {cells:,} cells with options of up to {longest:,} characters; shorten the values or split it"
+        )
     rows = [
         {**fixed, **dict(zip(axes, values, strict=True)), **_mapping(one, f"{source}: list")}
         for one in listed
         for values in itertools.product(*axes.values())
     ]
     return rows, seeds
+
+
+def _longest(values: Iterable[Any]) -> int:
+    """Characters of the longest value."""
+    return max((len(str(value)) for value in values), default=0)
 
 
 def _baseline(asked: Any, recipe: str, rows: Sequence[Options], source: str) -> int:

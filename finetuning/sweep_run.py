@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from finetuning.sweep_options import options_class, state_of
 from finetuning.sweep_table import Outcome
 from pretraining.environment import without_launcher
 from pretraining.files import read_json, write_json
-from pretraining.interruption import EXIT_CODE, is_alive, start_time
+from pretraining.interruption import EXIT_CODE
 from pretraining.options import as_arguments
 from shards.cores import usable_cores
+from shards.processes import end_with_parent, is_alive, start_time
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 SCHEMA_VERSION = 1
@@ -124,7 +126,7 @@ class Runner:
                 "(the cells that name it are new ones then, and the finished ones of others stay)"
             )
         directory.mkdir(parents=True, exist_ok=True)
-        refuse_live_cell(directory)
+        wait_for_live_cell(directory, self.say)
         device = self.free.pop(0)
         environment = without_launcher() | {"PYTHONUNBUFFERED": "1"}  # or a killed cell takes its last lines with it
         if device is not None:
@@ -141,6 +143,7 @@ class Runner:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,  # a terminal that closes takes only the sweep with it, if anything
+                preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM),  # a killed sweep: it saves and ends
             )
         _record(directory, cell, self.sweep.recipe, status="running", pid=process.pid, start=start_time(process.pid))
         return Running(cell, process, device, directory)
@@ -195,15 +198,23 @@ class Runner:
         self.running.clear()
 
 
-def refuse_live_cell(directory: Path) -> None:
-    """ValueError when the process of an earlier, killed sweep still works in this cell."""
+def wait_for_live_cell(directory: Path, say: Callable[[str], None]) -> None:
+    """The process of an earlier, killed sweep saves its cell and ends: ValueError when it still works after a while."""
     try:
         record = read_json(directory / "cell.json")
     except FileNotFoundError:
         return
     pid, start = record.get("pid"), record.get("start")
-    if isinstance(pid, int) and isinstance(start, str) and is_alive(pid, start):
-        raise ValueError(f"{directory}: process {pid} of an earlier sweep still works on it; wait for it or stop it")
+    if not isinstance(pid, int) or not isinstance(start, str) or not is_alive(pid, start):
+        return
+    say(f"waiting for process {pid} of an earlier sweep, which still works on {directory}")
+    deadline = time.monotonic() + GRACE_SECONDS
+    while is_alive(pid, start):
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"{directory}: process {pid} of an earlier sweep still works on it; wait for it or stop it"
+            )
+        time.sleep(POLL_SECONDS)
 
 
 def visible_devices(max_parallel: int | None) -> list[str | None]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gap.plan import PlannedCell
 from gap.worker import print_now, remaining, work
 from pretraining.environment import Ranks, without_launcher
 from shards.cores import usable_cores
+from shards.processes import end_with_parent
 
 WORKER = Path(__file__).with_name("worker.py")
 GRACE_SECONDS = 10.0
@@ -157,7 +159,13 @@ def submit_slurm(directory: Path, slurm: Slurm, *, executor: Any = None) -> list
 
 def _start(directory: Path, device: str | None) -> subprocess.Popen[bytes]:
     environment = worker_environment(device)
-    return subprocess.Popen(worker_command(directory, None), stdin=subprocess.PIPE, bufsize=0, env=environment)
+    return subprocess.Popen(
+        worker_command(directory, None),
+        stdin=subprocess.PIPE,
+        bufsize=0,
+        env=environment,
+        preexec_fn=partial(end_with_parent, os.getpid()),
+    )
 
 
 def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from pretraining.files import read_json, write_json
 from pretraining.interruption import arm_watchdog
 from pretraining.position import Interrupted
 from pretraining.series import read_series
+from shards.processes import end_with_parent
 
 SCHEMA_VERSION = 1
 CONDITION = re.compile(r"\s*gap_closed\s*>=\s*(0?\.\d+|1(?:\.0*)?)\s*")
@@ -179,7 +181,10 @@ class GapWatch:
             names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
             device, count = names[self.ranks.local_rank] if names else str(self.ranks.local_rank), 1
         worker = subprocess.Popen(
-            worker_command(self.directory, count), stdin=subprocess.DEVNULL, env=worker_environment(device)
+            worker_command(self.directory, count),
+            stdin=subprocess.DEVNULL,
+            env=worker_environment(device),
+            preexec_fn=partial(end_with_parent, os.getpid()),
         )
         try:
             self._wait(lambda: worker.poll() is not None)

@@ -31,6 +31,7 @@ from gap.scores import append_score, read_scores
 from gap.searches import append_search, choose, read_searches, tries_of
 from pretraining.environment import Ranks, choose_device
 from pretraining.memory_advice import is_out_of_memory
+from shards.processes import end_or_watch
 
 POLL_SECONDS = 0.5
 Say = Callable[[str], None]
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not told:
             return 0
         of_workers, parent = told[0], int(told[1])
+    end_or_watch(parent)  # a killed study's command goes on at once, without a cell that is another's
     ranks = Ranks(local_world_size=int(of_workers))  # without a GPU: a share of the cores
     try:
         work(Path(arguments[0]), ranks=ranks, alive=lambda: os.getppid() == parent)

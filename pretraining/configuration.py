@@ -14,10 +14,12 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMa
 from pretraining.sizes import size_settings
 from pretraining.source_config import require_buildable, source_config
 from pretraining.source_tokenizer import own_vocabulary_length, too_few_rows
+from pretraining.unique_keys import require_bounded
 from shards.hub import is_missing_path, local_files_only
 
 # Constructor arguments that ModernBERT's configuration takes but does not keep as attributes.
 _CONSTRUCTOR_ONLY = {"modernbert": {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"}}
+LONGEST_SHOWN = 200  # characters
 _AT_LEAST_ONE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 # Families whose position ids start at pad_token_id + 1 (`create_position_ids_from_input_ids` in `transformers`).
 _COUNTED_FROM_PADDING = (
@@ -34,11 +36,11 @@ def parse_overrides(overrides: str | Mapping[str, Any] | None) -> dict[str, Any]
         return dict(overrides)
     if overrides.lstrip().startswith("{"):
         try:
-            return dict(json.loads(overrides))
-        except json.JSONDecodeError as error:
+            return dict(require_bounded(json.loads(overrides)))
+        except (ValueError, RecursionError) as error:
             raise ValueError(
-                f"--config_overrides {overrides!r} is no JSON object ({error}): write '{{\"hidden_size\": 128}}', or "
-                "hidden_size=128"
+                f"--config_overrides {overrides[:LONGEST_SHOWN]!r} is no JSON object ({error}): write "
+                "'{\"hidden_size\": 128}', or hidden_size=128"
             ) from error
     settings: dict[str, Any] = {}
     for item in overrides.split(","):
@@ -55,7 +57,7 @@ def parse_overrides(overrides: str | Mapping[str, Any] | None) -> dict[str, Any]
 def _value(text: str) -> Any:
     try:
         return json.loads(text.lower() if text in ("True", "False", "None") else text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return {"none": None}.get(text.lower(), text)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from shards.processes import is_alive, start_time
+
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
 MARKER_NAME = "INTERRUPTED.json"
 
@@ -53,19 +55,6 @@ class Interruption:
         if self.reason is None and any(not is_alive(pid, start) for pid, start in self._ancestors):
             self.reason = "the launcher is gone"
         return self.reason is not None
-
-
-def start_time(pid: int) -> str | None:
-    """The start time of a process in clock ticks, which tells a reused pid from the old one; None when it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
-    except (OSError, IndexError):
-        return None
-    return None if fields[0] in (b"Z", b"X") else fields[19].decode()
-
-
-def is_alive(pid: int, start: str) -> bool:
-    return start_time(pid) == start
 
 
 def launchers_above(pid: int) -> list[tuple[int, str]]:

@@ -16,12 +16,14 @@ import yaml
 from transformers import HfArgumentParser
 
 from pretraining.help_text import USAGE, HelpFormatter
-from pretraining.unique_keys import DuplicateKey, parse_yaml, without_duplicates
+from pretraining.unique_keys import parse_json, parse_yaml
 
 Options = TypeVar("Options")
 COMMAS = "values with commas between; in a file of options also a list"  # what annotates such an option
 
 LARGEST_OPTIONS_FILE_BYTES = 1 << 20
+MOST_EXPLAINED = 10  # unknown options of one call: looking for the nearest right one takes a while
+LONGEST_SHOWN = 100  # characters of one of them
 
 
 def parse_options(
@@ -53,8 +55,9 @@ def parse_options(
     namespace, unknown = parser.parse_known_args(arguments)
     if unknown:
         known_flags = sorted(flag for action in parser._actions for flag in action.option_strings)
-        explained = [explain_unknown(one, known_flags, replaced) for one in unknown if one.startswith("-")]
-        parser.error("; ".join(explained) or f"unexpected argument {unknown[0]!r}: every value follows its --option")
+        flags = [one for one in unknown if one.startswith("-")]
+        explained = explain_all_unknown(flags, known_flags, replaced)
+        parser.error(explained or f"unexpected argument {unknown[0]!r}: every value follows its --option")
     try:
         return options_from(cls, namespace)
     except ValueError as error:
@@ -72,9 +75,17 @@ def options_from(cls: type[Options], namespace: argparse.Namespace) -> Options:
     return cls(**values)
 
 
+def explain_all_unknown(
+    arguments: Sequence[str], known: Sequence[str], replaced: Mapping[str, str] | None = None
+) -> str:
+    """A sentence for each of the first few; "" without any."""
+    more = [f"and {len(arguments) - MOST_EXPLAINED:,} more"] if len(arguments) > MOST_EXPLAINED else []
+    return "; ".join([*(explain_unknown(one, known, replaced) for one in arguments[:MOST_EXPLAINED]), *more])
+
+
 def explain_unknown(argument: str, known: Sequence[str], replaced: Mapping[str, str] | None = None) -> str:
     """One sentence that says what replaces an option of other programs, or names the nearest right one."""
-    name = argument.split("=", 1)[0]
+    name = argument[:LONGEST_SHOWN].split("=", 1)[0]
     replacement = (replaced or {}).get(name.lstrip("-").replace("-", "_"))
     if replacement:
         return f"{name} is no option here: {replacement}"
@@ -94,15 +105,14 @@ def read_options_file(path: Path, names: Sequence[str], replaced: Mapping[str, s
         raise ValueError(f"{path} has {size} bytes: an options file has at most {LARGEST_OPTIONS_FILE_BYTES}")
     try:
         text = path.read_text(encoding="utf-8")
-        is_json = path.suffix == ".json"
-        content = json.loads(text, object_pairs_hook=without_duplicates) if is_json else parse_yaml(text)
-    except (UnicodeDecodeError, json.JSONDecodeError, DuplicateKey, yaml.YAMLError, RecursionError) as error:
+        content = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as options: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}: it must map option names to values")
     unknown = [str(key) for key in content if key not in names]
     if unknown:
-        raise ValueError(f"{path}: " + "; ".join(explain_unknown(key, names, replaced) for key in unknown))
+        raise ValueError(f"{path}: {explain_all_unknown(unknown, names, replaced)}")
     return content
 
 

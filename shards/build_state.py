@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from shards.lock_file import LockFile
 
 STATE_FOLDER = "building"
 
@@ -41,19 +41,10 @@ class BuildState:
     def __init__(self, directory: Path) -> None:
         self.folder = directory / STATE_FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock = open(self.folder / "lock", "a+")  # noqa: SIM115 (held until the build ends)
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.lock.seek(0)
-            owner = self.lock.read().strip() or "unknown"
-            self.lock.close()
-            raise ValueError(
-                f"{directory} is being built by process {owner}: wait for it, or choose another --output_dir"
-            ) from error
-        self.lock.truncate(0)
-        self.lock.write(f"{os.getpid()}\n")
-        self.lock.flush()
+        self.lock = LockFile(self.folder / "lock")
+        owner = self.lock.take()
+        if owner is not None:
+            raise ValueError(f"{directory} is being built ({owner}): wait for it, or choose another --output_dir")
         self.database = sqlite3.connect(self.folder / "state.sqlite3", isolation_level=None)
         self.database.executescript(SCHEMA)
 
@@ -101,7 +92,7 @@ class BuildState:
     def close(self) -> None:
         """Release the lock; an open transaction is undone."""
         self.database.close()
-        self.lock.close()
+        self.lock.release()
 
     def remove(self) -> None:
         """Release the lock and delete the folder: the build is done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import shutil
 import tarfile
 import tempfile
@@ -16,6 +17,7 @@ from typing import IO, Any, BinaryIO, cast
 import pyarrow
 import pyarrow.parquet
 
+from shards.expansion import CountedStream, Expansion
 from shards.plain_text import (
     TextRules,
     json_documents,
@@ -76,7 +78,7 @@ class DocumentReader:
         try:
             with Path(source.path).open("rb") as raw:
                 self.raw = raw
-                yield from self.read_stream(decompressed(raw), source.path)
+                yield from self.read_stream(decompressed(raw, Expansion(source.path, raw.tell)), source.path)
         except DECOMPRESSION_ERRORS as error:
             raise ValueError(f"{source.path} cannot be read ({error}): is the file whole and readable?") from error
 
@@ -110,7 +112,7 @@ class DocumentReader:
 
     def read_tar(self, stream: BinaryIO, name: str) -> Iterator[str]:
         """Documents of the regular files of a tar, in its order; links and devices are left out and counted."""
-        ending = EndingStream(stream)
+        ending, expansion = EndingStream(stream), Expansion(name, lambda: self.bytes_read)
         try:
             with tarfile.open(fileobj=cast(BinaryIO, ending), mode="r|") as archive:
                 for member in archive:
@@ -122,7 +124,7 @@ class DocumentReader:
                         continue
                     content = archive.extractfile(member)
                     if content is not None:
-                        yield from self.read_member(content, f"{name}:{member.name}")
+                        yield from self.read_member(content, f"{name}:{member.name}", expansion)
         except tarfile.TarError as error:
             raise ValueError(f"{name} is no whole tar ({error}): fetch or write it again") from error
         if any(ending.drained()):  # tarfile stops silently where a tar is cut at a header
@@ -131,12 +133,14 @@ class DocumentReader:
     def read_zip(self, stream: io.BufferedReader, name: str) -> Iterator[str]:
         """Documents of the files of a zip, in its order."""
         try:
+            expansion = Expansion(name, self.file_bytes)
             with seekable(stream) as file, zipfile.ZipFile(file) as archive:
                 for member in archive.infolist():
                     if member.is_dir() or not self.is_wanted(member.filename, regular=True):
                         continue
                     with archive.open(member) as content:
-                        yield from self.read_member(content, f"{name}:{member.filename}")
+                        counted = io.BufferedReader(CountedStream(content, expansion))
+                        yield from self.read_member(counted, f"{name}:{member.filename}", expansion)
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
             raise ValueError(f"{name} is no readable zip ({error}): fetch or write it again") from error
 
@@ -148,10 +152,14 @@ class DocumentReader:
         self.changed["archive_members_skipped"] += not wanted
         return wanted
 
-    def read_member(self, content: IO[bytes], name: str) -> Iterator[str]:
-        """Documents of one file in an archive, compressed or not."""
+    def file_bytes(self) -> int:
+        """The size of the current source's file on disk."""
+        return os.fstat(self.raw.fileno()).st_size if self.raw is not None else 0
+
+    def read_member(self, content: IO[bytes], name: str, expansion: Expansion) -> Iterator[str]:
+        """Documents of one file in an archive, compressed or not; `expansion` counts what all of them unpack to."""
         try:
-            stream = decompressed(io.BufferedReader(cast(io.RawIOBase, content)))
+            stream = decompressed(io.BufferedReader(cast(io.RawIOBase, content)), expansion)
             kind = detect_format(name, stream.peek(HEAD_BYTES)[:HEAD_BYTES])
             if kind in ("tar", "zip", "parquet"):
                 raise ValueError(f"{name} is a {kind} file inside an archive: unpack it")
@@ -169,8 +177,11 @@ class DocumentReader:
                     raise ValueError(
                         f"{name} has no column {column!r}: name one of {table.schema_arrow.names} with --text_column"
                     )
+                expansion = Expansion(name, self.file_bytes)
+                expansion.add(largest_column_bytes(table, column))
                 row = 1
                 for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=[column]):
+                    expansion.add(batch.nbytes)
                     yield from column_texts(self.values(batch.column(0), name, row), name, column)
                     row += len(batch)
         except pyarrow.ArrowException as error:
@@ -216,6 +227,15 @@ class EndingStream:
         while self.read(1 << 16):
             pass
         return self.ending
+
+
+def largest_column_bytes(table: pyarrow.parquet.ParquetFile, column: str) -> int:
+    """Bytes, unpacked, of a column in the row group that has most of it, as the file says."""
+    number, metadata = table.schema_arrow.names.index(column), table.metadata
+    if metadata.num_columns != len(table.schema_arrow.names):  # nested columns: no texts
+        return 0
+    groups = (metadata.row_group(group).column(number) for group in range(metadata.num_row_groups))
+    return max((group.total_uncompressed_size for group in groups), default=0)
 
 
 def column_texts(values: list[Any], name: str, column: str) -> Iterator[str]:

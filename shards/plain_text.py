@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 UTF8_MARK = b"\xef\xbb\xbf"
+ZEROS = bytes(4096)  # a block of a disk that was never written
 
 
 @dataclass
@@ -34,7 +35,15 @@ class TextRules:
         return text.replace("\r\n", "\n") if "\r" in text else text
 
     def characters(self, data: bytes, place: str, offset: int = 0) -> str:
-        """UTF-8 bytes -> text, character by character; errors and replacement as in `decode`."""
+        """UTF-8 bytes -> text, character by character; errors and replacement as in `decode`.
+
+        Raises ValueError for a long run of zero bytes, which are UTF-8 and yet no text.
+        """
+        if (zeros := data.find(ZEROS)) >= 0:
+            raise ValueError(
+                f"{place}: {len(ZEROS):,} zero bytes from byte {offset + zeros} on are no text: is the file binary, or "
+                "was it damaged? Mend it, or leave it out"
+            )
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:

@@ -16,6 +16,8 @@ from typing import BinaryIO, Literal, cast
 
 import pyarrow
 
+from shards.expansion import CountedStream, Expansion
+
 Format = Literal[
     "text", "wikiextractor", "json_lines", "csv", "tsv", "parquet", "tar", "zip", "saved_dataset", "dataset"
 ]
@@ -165,13 +167,14 @@ def detect_format(name: str, head: bytes) -> Format:
     return "text"
 
 
-def decompressed(raw: io.BufferedReader) -> io.BufferedReader:
+def decompressed(raw: io.BufferedReader, expansion: Expansion) -> io.BufferedReader:
     """The stream behind gzip, xz, bzip2 or zstandard, told by its first bytes; any other stream as it is.
 
-    Reading one that is cut off raises one of DECOMPRESSION_ERRORS, whatever the compression.
+    Reading one that is cut off raises one of DECOMPRESSION_ERRORS, whatever the compression; one that unpacks to more
+    than any text does, ValueError.
     """
     head = raw.peek(6)
-    stream: BinaryIO = raw
+    stream: BinaryIO
     if head.startswith(b"\x1f\x8b"):
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw))
     elif head.startswith(b"\xfd7zXZ\0"):
@@ -181,4 +184,6 @@ def decompressed(raw: io.BufferedReader) -> io.BufferedReader:
     elif head.startswith(b"\x28\xb5\x2f\xfd"):
         # The reader of the package zstandard takes a frame that is cut off for one that ends there.
         stream = cast(BinaryIO, pyarrow.CompressedInputStream(raw, "zstd"))
-    return io.BufferedReader(cast(io.RawIOBase, stream), READ_BUFFER_BYTES)
+    else:
+        return io.BufferedReader(cast(io.RawIOBase, raw), READ_BUFFER_BYTES)
+    return io.BufferedReader(CountedStream(stream, expansion), READ_BUFFER_BYTES)

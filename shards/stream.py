@@ -1,6 +1,9 @@
 """The stream: from one integer, the number of rows consumed, to this rank's masked micro-batches."""
 
+import os
+import threading
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from shards.manifest import Manifest, check_tokenizer
 from shards.masking import Vocabulary, read_vocabulary
 from shards.micro_batch import Assembler, MicroBatch
 from shards.order import WINDOW_ROWS, Order, lanes_for, lanes_of, rows_per_rank
+from shards.processes import end_or_watch
 from shards.shard_check import Verify
 from shards.shard_reader import ShardReader
 from shards.splitmix import key
@@ -109,7 +113,7 @@ class MaskedStream:
         """Micro-batches from global row `first_row` on (a multiple of the global batch), forever.
 
         The same for any number of workers. `start_method` is multiprocessing's ("fork", "spawn", "forkserver").
-        A worker that dies raises RuntimeError here.
+        A worker that dies raises RuntimeError here; workers end with this process, even if it is killed.
         """
         if first_row < 0 or first_row % self.options.global_batch_rows:
             raise ValueError(
@@ -126,6 +130,9 @@ class MaskedStream:
             num_workers=num_workers,
             collate_fn=_unchanged,
             multiprocessing_context=start_method,
+            worker_init_fn=partial(
+                _end_with_owner, os.getpid(), threading.current_thread() is not threading.main_thread()
+            ),
         )
         for made in loader:
             if isinstance(made, ValueError | OSError):
@@ -261,3 +268,8 @@ class _Chunks(IterableDataset[list[MicroBatch] | ValueError | OSError]):
 
 def _unchanged(chunk: Any) -> Any:
     return chunk
+
+
+def _end_with_owner(owner: int, started_by_thread: bool, worker: int) -> None:
+    """In a data worker: one that outlived its rank would hold the sockets that a fork has copied."""
+    end_or_watch(owner, started_by_thread=started_by_thread)

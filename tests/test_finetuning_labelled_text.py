@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from finetuning.labelled_folders import read_archive
 from finetuning.labelled_text import (
     Columns,
     LabelledText,
@@ -224,3 +225,23 @@ def test_imdb_has_123_texts_in_both_train_and_test(real_data):
     assert len(set(texts["train"]) | set(texts["test"])) == 49_582
     assert len(set(texts["train"]) & set(texts["test"])) == 123
     assert label_names(splits["train"]) == ["neg", "pos"]
+
+
+@pytest.mark.parametrize("name", ["train.csv.gz", "train.jsonl.gz", "train.tsv.xz", "train.json.gz"])
+def test_a_packed_file_that_unpacks_to_far_more_than_text_does_is_refused(tmp_path, name):
+    row = b'{"text": "' + b"a" * 1_000_000 + b'", "label": "b"}\n'
+    with (gzip.open if name.endswith("gz") else lzma.open)(tmp_path / name, "wb") as file:
+        for _ in range(120):
+            file.write(row)
+    with pytest.raises(ValueError, match=rf"{name} unpacks to over 250 times its size"):
+        read_records(tmp_path / name)
+
+
+def test_so_is_an_archive_of_labelled_texts(tmp_path):
+    with tarfile.open(tmp_path / "train.tar.gz", "w:gz") as archive:
+        for number in range(12):
+            member = tarfile.TarInfo(f"pos/{number}.txt")
+            member.size = 10_000_000
+            archive.addfile(member, io.BytesIO(b"a" * member.size))
+    with pytest.raises(ValueError, match=r"train\.tar\.gz unpacks to over 250 times its size"):
+        list(read_archive(tmp_path / "train.tar.gz"))

@@ -205,7 +205,7 @@ def test_two_sweeps_cannot_share_a_directory(tmp_path):
     assert run_sweep(file, out) == 0
 
 
-def test_a_cell_whose_process_outlived_its_sweep_is_not_started_twice(tmp_path):
+def test_a_cell_whose_process_outlived_its_sweep_is_not_started_twice(tmp_path, monkeypatch):
     sweep, out = make_sweep(CONTENT), tmp_path / "out"
     directory = cell_directory(out, sweep.cells[0])
     directory.mkdir(parents=True)
@@ -213,6 +213,7 @@ def test_a_cell_whose_process_outlived_its_sweep_is_not_started_twice(tmp_path):
     record = {"fingerprint": sweep.cells[0].fingerprint, "status": "running", "pid": survivor.pid}
     record["start"] = sweep_run.start_time(survivor.pid)
     (directory / "cell.json").write_text(json.dumps(record))
+    monkeypatch.setattr(sweep_run, "GRACE_SECONDS", 0.5)
     with pytest.raises(ValueError, match=f"process {survivor.pid} of an earlier sweep"):
         run_sweep(write(tmp_path), out)
     survivor.kill()

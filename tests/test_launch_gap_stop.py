@@ -12,6 +12,7 @@ from test_launch_gap import arguments
 from launch import gap, pretrain
 from pretraining.interruption import EXIT_CODE, Interruption
 from pretraining.ownership import Ownership
+from shards.processes import is_alive, start_time
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,8 +65,6 @@ def test_a_folder_belongs_to_one_run_until_its_report_is_written(tmp_path, monke
         with pytest.raises(ValueError, match="belongs to a running job"):
             Ownership(out).take()
 
-    monkeypatch.setattr("pretraining.ownership.is_dead", lambda owner: False)
-    monkeypatch.setattr("pretraining.ownership.ORPHAN_SECONDS", 0.0)
     monkeypatch.setattr(gap, "run_local", cells)
     gap.main(arguments(tmp_path))
     owner = Ownership(out)
@@ -94,9 +93,9 @@ def test_the_other_workers_import_while_the_list_is_made_and_none_is_left(tmp_pa
     assert (tmp_path / "out" / "report.html").exists() != refused
 
 
-def children():
-    """Processes that this one started, by number."""
-    tasks = Path("/proc/self/task").glob("*/children")
+def children(process="self"):
+    """Processes that this one, or another, started, by number."""
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
     return [number for task in tasks for number in task.read_text().split()]
 
 
@@ -126,4 +125,26 @@ def test_cells_that_are_told_to_stop_end_with_75_and_go_on_later(tmp_path):
     assert 0 < len(before.splitlines()) < 9
     assert gap.main(argv) == 0
     assert scores.read_bytes().startswith(before)
+    assert len(scores.read_bytes().splitlines()) == 9
+
+
+def test_a_killed_study_leaves_no_worker_and_goes_on_at_once(tmp_path):
+    argv = arguments(tmp_path, max_parallel=2)
+    command = [sys.executable, str(ROOT / "launch" / "gap.py"), *argv]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    scores = tmp_path / "out" / "scores.jsonl"
+    deadline = time.monotonic() + 240
+    while not scores.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = [(int(pid), start_time(int(pid)) or "") for pid in children(process.pid)]
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 5
+    while any(is_alive(*worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    alive = [Path(f"/proc/{pid}/cmdline").read_text() for pid, start in workers if is_alive(pid, start)]
+    assert not alive
+    before = scores.read_bytes()
+    assert gap.main(argv) == 0
+    assert scores.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
     assert len(scores.read_bytes().splitlines()) == 9

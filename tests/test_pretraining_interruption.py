@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from pretraining.interruption import Interruption, arm_watchdog, disarm_watchdog, is_alive, start_time
+from pretraining.interruption import Interruption, arm_watchdog, disarm_watchdog
+from shards.processes import is_alive, start_time
 
 WAITING = """
 import sys, time

@@ -19,10 +19,12 @@ import torch
 
 from pretraining.engines.deepspeed_keys import AUTO, key_problems, value_problems
 from pretraining.optimizers import OptimizerOptions
-from pretraining.unique_keys import DuplicateKey, without_duplicates
+from pretraining.unique_keys import DuplicateKey, OutOfBounds, require_bounded, without_duplicates
 
 LARGEST_FILE_BYTES = 1 << 20
 DEEPEST_NESTING = 16
+MOST_VALUES = 2_000  # all the keys that DeepSpeed knows are a few hundred
+MOST_TOLD = 20
 # What the series and the checkpoints can read back: two moments for each parameter.
 JSON_OPTIMIZERS = ("Adam", "AdamW", "Lamb")
 
@@ -43,33 +45,20 @@ def load_config(path: str | Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode("utf-8")
         config = json.loads(text, object_pairs_hook=without_duplicates, parse_constant=refuse_constant)
-    except (UnicodeDecodeError, json.JSONDecodeError, DuplicateKey) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is no valid JSON: {error}") from error
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply: at most {DEEPEST_NESTING} levels") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds a {type(config).__name__}: it must be a JSON object")
-    if depth(config) > DEEPEST_NESTING:
-        raise ValueError(f"{path} is nested too deeply: at most {DEEPEST_NESTING} levels")
-    return config
+    try:
+        return dict(require_bounded(config, most_values=MOST_VALUES, deepest=DEEPEST_NESTING))
+    except OutOfBounds as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def refuse_constant(name: str) -> None:
     raise DuplicateKey(f"{name} is no number: write a finite one")
-
-
-def depth(value: object) -> int:
-    """How many objects and lists are nested in each other."""
-    level, current = 0, [value]
-    while any(isinstance(item, dict | list) for item in current):
-        level += 1
-        current = [
-            inner
-            for item in current
-            if isinstance(item, dict | list)
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
-    return level
 
 
 def resolve_config(
@@ -102,7 +91,9 @@ def resolve_config(
         problems += zero_problems(zero)
         problems += value_problems(resolved)
     if problems:
-        raise ValueError("the DeepSpeed JSON cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems))
+        more = [f"and {len(problems) - MOST_TOLD} more"] if len(problems) > MOST_TOLD else []
+        told = "\n".join(f"  {problem}" for problem in [*problems[:MOST_TOLD], *more])
+        raise ValueError(f"the DeepSpeed JSON cannot be used:\n{told}")
     return resolved
 
 

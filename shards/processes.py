@@ -1,0 +1,78 @@
+"""Processes of this machine: whether one still lives, and ending with the one that started us."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+POLL_SECONDS = 0.5
+
+
+def start_time(pid: int) -> str | None:
+    """The start time of a process in clock ticks, which tells a reused pid from the old one; None when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
+    except (OSError, IndexError):
+        return None
+    return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
+def is_alive(pid: int, start: str) -> bool:
+    """Whether the process that had this pid and start time still runs."""
+    return start_time(pid) == start
+
+
+def pid_space() -> str:
+    """Names this boot and this container: where a pid means what it means here; "" where the system does not tell."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def end_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> bool:
+    """Have the kernel send this process a signal once `parent`, which started it, ends in whatever way.
+
+    At once where it has ended already. False where there is no such service (not Linux), or where another process
+    stands between. The kernel goes by threads: the signal also comes when the thread that started this process ends.
+    """
+    if not sys.platform.startswith("linux") or os.getppid() != parent:
+        return False
+    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0) != 0:
+        return False
+    if os.getppid() != parent:  # it ended before the kernel knew
+        os.kill(os.getpid(), signal_number)
+    return True
+
+
+def end_or_watch(parent: int, *, started_by_thread: bool = False) -> None:
+    """End this process with `parent`: by the kernel where it can, else by a thread that looks twice a second."""
+    if not started_by_thread and end_with_parent(parent):
+        return
+    if not _runs(parent):
+        os._exit(1)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    is_child = os.getppid() == parent
+    while _runs(parent) and (not is_child or os.getppid() == parent):
+        time.sleep(POLL_SECONDS)
+    os._exit(1)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not sys.platform.startswith("linux") or start_time(pid) is not None
