@@ -17,6 +17,7 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 from finetuning.command import finish_world, for_small_world, given_files, open_world, output_directory
 from finetuning.dataset_records import read_dataset
 from finetuning.exit_status import guarded
+from finetuning.label_cells import read_label
 from finetuning.labelled_text import (
     SPLIT_NAMES,
     Columns,
@@ -103,7 +104,7 @@ def read_task(options: ClassificationOptions, ranks: Ranks) -> TextTask:
         refuse_given(options, ("validation_fraction",), f"{there} ({', '.join(splits)})")
     else:
         splits["train"], splits["validation"] = hold_out(splits["train"], options.validation_fraction)
-    labels = head.get("labels") or label_names(splits["train"])
+    labels = [read_label(name, "head.json") or name for name in head.get("labels", ())] or label_names(splits["train"])
     if len(labels) < 2:
         raise ValueError(f"train has the labels {labels}: two or more are needed; check --label_column")
     return TextTask("classification", labels, splits, (options.selection_metric,))

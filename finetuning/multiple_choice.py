@@ -39,6 +39,7 @@ from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.seed_runs import once, run_seeds
 from finetuning.stopping import Asked
 from finetuning.subset import subset
+from finetuning.unlabelled import drop_unlabelled, note_unlabelled
 from pretraining.options import parse_options
 
 if TYPE_CHECKING:
@@ -93,7 +94,10 @@ def prepare(
     found = Preflight()
     splits: dict[str, list[ChoiceQuestion]] = {}
     unlabelled = []
-    for name, questions in read_sets(options, files).items():
+    read = read_sets(options, files)
+    labelled = read if options.chain else drop_unlabelled(read)  # the chain answers each question of its files
+    note_unlabelled(found, read, labelled)
+    for name, questions in labelled.items():
         splits[name] = subset(questions, sample_limit(options, name), lambda one: one.id)
         found.note(f"{name}_examples", len(splits[name]))
         if not has_labels(splits[name], name):

@@ -27,6 +27,7 @@ from finetuning.subset import subset
 from finetuning.text_preflight import inspect_texts
 from finetuning.text_recipe import TextRecipe
 from finetuning.text_rows import TextSettings
+from finetuning.unlabelled import drop_unlabelled, note_unlabelled
 from pretraining.agreement import broadcast_json
 from pretraining.environment import Ranks
 
@@ -84,8 +85,10 @@ def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks
     options = replace(options, model_name_or_path=broadcast_json(model_name(options)))
     head = saved_head(options, task.name)
     options = replace(options, pooling=options.pooling or head.get("pooling", "cls"))
-    recipe = build_recipe(task, options)
+    labelled = drop_unlabelled(task.splits)
+    recipe = build_recipe(replace(task, splits=labelled), options)
     preflight = inspect_texts(recipe)
+    note_unlabelled(preflight, task.splits, labelled)
     note_row_limit(preflight, options.max_seq_length, recipe.settings.max_seq_length)
     preflight.refuse_if(strict=options.strict)
     prepared = Prepared(recipe, preflight, {"pooling": options.pooling, "labels": list(task.labels)})
