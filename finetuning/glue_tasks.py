@@ -181,9 +181,7 @@ def from_dataset(
     for split, records in records_by_split.items():
         name = DATASET_SPLITS.get(split, split)
         source = f"{task.title} {split}"
-        splits[name] = from_records(
-            records, columns=columns, source=source, labels=names, minus_one_is_unknown=True
-        )
+        splits[name] = from_records(records, columns=columns, source=source, labels=names, minus_one_is_unknown=True)
         check_labels(task, splits[name], source)
     return splits
 
