@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,9 +27,13 @@ from finetuning.subset import subset
 from finetuning.text_preflight import inspect_texts
 from finetuning.text_recipe import TextRecipe
 from finetuning.text_rows import TextSettings
+from finetuning.unknown_share import note_unknown_share
 from finetuning.unlabelled import drop_unlabelled, note_unlabelled
 from pretraining.agreement import broadcast_json
 from pretraining.environment import Ranks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass
@@ -86,8 +90,10 @@ def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks
     head = saved_head(options, task.name)
     options = replace(options, pooling=options.pooling or head.get("pooling", "cls"))
     labelled = drop_unlabelled(task.splits)
-    recipe = build_recipe(replace(task, splits=labelled), options)
+    tokenizer = load_tokenizer(model_name(options))
+    recipe = build_recipe(replace(task, splits=labelled), options, tokenizer)
     preflight = inspect_texts(recipe)
+    note_unknown_share(preflight, tokenizer, texts_of(recipe))
     note_unlabelled(preflight, task.splits, labelled)
     note_row_limit(preflight, options.max_seq_length, recipe.settings.max_seq_length)
     preflight.refuse_if(strict=options.strict)
@@ -107,7 +113,16 @@ def saved_head(options: TextOptions, recipe_name: str) -> Mapping[str, Any]:
     return head_facts(model_name(options), recipe_name) or {}
 
 
-def build_recipe(task: TextTask, options: TextOptions) -> TextRecipe:
+def texts_of(recipe: TextRecipe) -> dict[str, list[str]]:
+    """The texts of each split, those of a pair as one."""
+    return {
+        split: [one.text if one.text_pair is None else f"{one.text}\n{one.text_pair}" for one in examples.values()]
+        for split, examples in recipe.examples.items()
+        if examples
+    }
+
+
+def build_recipe(task: TextTask, options: TextOptions, tokenizer: PreTrainedTokenizerBase) -> TextRecipe:
     """Tokenise the examples (at most --max_train_samples and --max_eval_samples of a split)."""
     name = model_name(options)
     limits = {"train": options.max_train_samples}
@@ -119,7 +134,7 @@ def build_recipe(task: TextTask, options: TextOptions) -> TextRecipe:
         task.name,
         labels=task.labels,
         splits=splits,
-        tokenizer=load_tokenizer(name),
+        tokenizer=tokenizer,
         settings=options.settings(row_limit(options.max_seq_length, load_config(name))),
         metrics=task.metrics,
         task=task.glue,
