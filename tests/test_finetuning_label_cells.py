@@ -203,6 +203,7 @@ def test_classification_counts_what_it_leaves_out_and_strict_refuses(tmp_path, c
     assert "warning: 1 examples have the label '-', a class of its own here; often stands for" in shown
     results = json.loads((tmp_path / "run" / "all_results.json").read_text())
     assert (results["preflight_train_unlabelled"], results["preflight_train_examples"]) == (4, 36)
+    assert results["preflight_train_unknown_share"] == 0
     header = (tmp_path / "run" / "predictions.csv").read_text().splitlines()[0]
     assert header == "id,prediction,label,probability_-,probability_bad,probability_good"
     assert classification.main([*arguments, "--strict", "true", "--output_dir", str(tmp_path / "strict")]) == 2
@@ -234,7 +235,9 @@ def test_multiple_choice_leaves_out_questions_without_an_answer(tmp_path, capsys
     files = ["--train_file", str(tmp_path / "a.json"), "--validation_file", str(tmp_path / "a.json")]
     arguments = [*files, "--model_name_or_path", model, *FAST, "--max_seq_length", "16"]
     assert multiple_choice.main([*arguments, "--output_dir", str(tmp_path / "run")]) == 0
-    assert "warning: 3 of 12 examples of train have no label" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "warning: 3 of 12 examples of train have no label" in shown
+    assert "of the characters of train become [UNK]" in shown  # the tiny vocabulary has no single letters
     assert json.loads((tmp_path / "run" / "all_results.json").read_text())["preflight_train_examples"] == 9
     assert multiple_choice.main([*arguments, "--strict", "true", "--output_dir", str(tmp_path / "strict")]) == 2
 
