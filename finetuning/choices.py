@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finetuning.label_cells import MINUS_ONE, read_label
 from finetuning.record_files import (
     OnBadText,
     decode_text,
@@ -130,10 +131,7 @@ def _dialogue_questions(
     found = []
     for number, entry in enumerate(questions, first):
         choices = _texts_of(entry["choice"])
-        answer = entry.get("answer") or None
-        if answer is not None and answer not in choices:
-            raise ValueError(f"the answer {answer!r} of question {number} is none of its choices {choices}")
-        label = None if answer is None else choices.index(answer)
+        label = _place(entry.get("answer"), choices, f"the answer {{}} of question {number} is none of its choices")
         found.append(_with_context(f"{name}-{number}", context, text_of(entry, "question"), choices, label, choices))
     return found
 
@@ -141,8 +139,7 @@ def _dialogue_questions(
 def _plain(item: Mapping[str, Any]) -> ChoiceQuestion:
     """Rows of id, context, question, choices, label (an index)."""
     choices = _texts_of(item["choices"])
-    label = item.get("label")
-    index = None if label is None or label == -1 else whole_number(label, "label")
+    index = _index(item.get("label"), "label")
     return _with_context(str(item["id"]), text_of(item, "context"), text_of(item, "question"), choices, index, choices)
 
 
@@ -156,10 +153,7 @@ def _lettered(item: Mapping[str, Any]) -> ChoiceQuestion:
         letters, texts = tuple(choices["label"]), tuple(choices["text"])
     else:
         letters, texts = tuple(one["label"] for one in choices), tuple(one["text"] for one in choices)
-    key = item.get("answerKey") or None
-    if key is not None and key not in letters:
-        raise ValueError(f"answerKey {key!r} is none of the letters {letters}")
-    label = None if key is None else letters.index(key)
+    label = _place(item.get("answerKey"), letters, "answerKey {} is none of the letters")
     return ChoiceQuestion(str(item["id"]), (str(question),) * len(texts), texts, label, letters)
 
 
@@ -170,8 +164,7 @@ def _endings(item: Mapping[str, Any], number: int) -> ChoiceQuestion:
         endings.append(str(item[f"ending{len(endings)}"]))
     starts = str(item.get("sent2") or "")
     seconds = tuple(f"{starts} {ending}".strip() for ending in endings)
-    label = item.get("label")
-    index = None if label in (None, "", -1, "-1") else whole_number(label, "label")
+    index = _index(item.get("label"), "label")
     name = str(item.get("id", item.get("", number)))
     return ChoiceQuestion(
         name, (text_of(item, "sent1"),) * len(seconds), seconds, index, tuple(map(str, range(len(seconds))))
@@ -186,13 +179,35 @@ def _two_stage(item: Mapping[str, Any], contexts: Sequence[str] | None) -> Choic
     for number in numbers:
         if not 0 <= number < len(contexts):
             raise ValueError(f"paragraph {number} is not among the {len(contexts)} of --context_file")
-    relevant = None if item.get("relevant") is None else whole_number(item["relevant"], "relevant")
+    relevant = _index(item.get("relevant"), "relevant")
     if relevant is not None and relevant not in numbers:
         raise ValueError(f"the relevant paragraph {relevant} is none of its paragraphs {numbers}")
     label = None if relevant is None else numbers.index(relevant)
     texts = tuple(contexts[number] for number in numbers)
     firsts = (text_of(item, "question"),) * len(texts)
     return ChoiceQuestion(str(item["id"]), firsts, texts, label, tuple(map(str, numbers)), numbered=True)
+
+
+def _index(value: Any, field: str) -> int | None:
+    """A whole number; None where the label is not known: null, "", NaN or -1."""
+    label = read_label(value, f"'{field}'")
+    return None if label in (None, MINUS_ONE) else whole_number(label, field)
+
+
+def _place(answer: Any, choices: Sequence[str], error: str) -> int | None:
+    """Where an answer stands among the choices, blanks around it aside; None where it is not known, as in `_index`.
+
+    Raises ValueError, `error` with the answer in it and the choices, for any other.
+    """
+    if answer in choices:
+        return choices.index(answer)
+    label = read_label(answer, "the answer")
+    bare = [read_label(choice, "a choice") for choice in choices]
+    if label is not None and label in bare:
+        return bare.index(label)
+    if label in (None, MINUS_ONE):
+        return None
+    raise ValueError(f"{error.format(repr(answer))} {tuple(choices)}")
 
 
 def _texts_of(choices: Any) -> tuple[str, ...]:

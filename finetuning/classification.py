@@ -35,7 +35,7 @@ from finetuning.recipe import option
 from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.schedule import makes_updates
 from finetuning.stopping import Asked
-from finetuning.text_command import TextOptions, TextTask, run_task, saved_head
+from finetuning.text_command import TextOptions, TextTask, run_task, saved_head, saved_labels
 from pretraining.environment import Ranks
 from pretraining.options import parse_options
 
@@ -103,7 +103,7 @@ def read_task(options: ClassificationOptions, ranks: Ranks) -> TextTask:
         refuse_given(options, ("validation_fraction",), f"{there} ({', '.join(splits)})")
     else:
         splits["train"], splits["validation"] = hold_out(splits["train"], options.validation_fraction)
-    labels = tuple(head.get("labels") or label_names(splits["train"]))
+    labels = tuple(saved_labels(head)) or tuple(label_names(splits["train"]))
     if len(labels) < 2:
         raise ValueError(f"train has the labels {labels}: two or more are needed; check --label_column")
     return TextTask("classification", labels, splits, (options.selection_metric,))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finetuning.label_cells import numbered
 from finetuning.record_files import Record
 from shards.hub import hub_is_reachable, is_missing_path
 
@@ -23,8 +24,8 @@ def read_dataset(
     """Split -> rows. A saved directory (`save_to_disk`) is read as it is; a name comes from the cache or the hub.
 
     With `class_names` class numbers become names, and -1, which marks a hidden label, None. Code that comes with a data
-    set is never run. Raises ValueError when there is no such set: `asked` is what the user wrote, and `remedy` what the
-    command takes without a network.
+    set is never run. Raises ValueError for a number that no class has, and when there is no such set: `asked` is what
+    the user wrote, and `remedy` what the command takes without a network.
     """
     from datasets import Dataset, DatasetDict, config, load_dataset, load_from_disk
 
@@ -46,7 +47,9 @@ def read_dataset(
         ) from error
     if isinstance(found, Dataset):
         found = DatasetDict({"train": found})
-    return {str(split): _named(rows) if class_names else rows.to_list() for split, rows in found.items()}
+    return {
+        str(split): _named(rows, f"{asked} {split}") if class_names else rows.to_list() for split, rows in found.items()
+    }
 
 
 def is_saved(directory: Path) -> bool:
@@ -54,13 +57,15 @@ def is_saved(directory: Path) -> bool:
     return any((directory / file).is_file() for file in ("dataset_dict.json", "state.json"))
 
 
-def _named(dataset: Any) -> list[Record]:
+def _named(dataset: Any, source: str) -> list[Record]:
     names: Mapping[str, list[str]] = {
         column: feature.names for column, feature in dataset.features.items() if hasattr(feature, "int2str")
     }
     rows: list[Record] = dataset.to_list()
     for column, labels in names.items():
-        for row in rows:
+        for place, row in enumerate(rows):
             number = row[column]
+            if number is not None and number >= len(labels):
+                raise ValueError(f"{source}, row {place}: {column} is {number}, but {numbered(labels)}; mend the set")
             row[column] = None if number is None or number < 0 else labels[number]
     return rows

@@ -145,10 +145,12 @@ def read_glue(
         columns = Columns(task.columns.text, task.columns.text_pair, None if is_test else task.columns.label)
         id_column = next((name for name in ("index", "id") if name in records[0]), None)
         splits[split] = from_records(
-            records, columns=Columns(columns.text, columns.text_pair, columns.label, id_column), source=str(file)
+            records,
+            columns=Columns(columns.text, columns.text_pair, columns.label, id_column),
+            source=str(file),
+            minus_one_is_unknown=True,
         )
-        if not is_test:
-            check_labels(task, splits[split], str(file))
+        check_labels(task, splits[split], str(file))
     return splits
 
 
@@ -179,14 +181,13 @@ def from_dataset(
     for split, records in records_by_split.items():
         name = DATASET_SPLITS.get(split, split)
         source = f"{task.title} {split}"
-        splits[name] = from_records(records, columns=columns, source=source, labels=names)
-        if not name.startswith("test"):
-            check_labels(task, splits[name], source)
+        splits[name] = from_records(records, columns=columns, source=source, labels=names, minus_one_is_unknown=True)
+        check_labels(task, splits[name], source)
     return splits
 
 
 def check_labels(task: GlueTask, examples: Sequence[LabelledText], source: str) -> None:
-    """ValueError naming the first example without one of the task's labels (or a number in its range)."""
+    """ValueError naming the first example whose label is none of the task's, nor a number in its range, nor unknown."""
     for number, example in enumerate(examples):
         if not _is_valid(task, example.label):
             wanted = " or ".join(task.labels) or f"a number from {task.score_range}"
@@ -211,7 +212,7 @@ def submission_lines(task: GlueTask, predictions: Mapping[str, str | float]) -> 
 
 def _is_valid(task: GlueTask, label: str | None) -> bool:
     if label is None:
-        return False
+        return True
     if task.score_range is None:
         return label in task.labels
     try:

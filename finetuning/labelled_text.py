@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from finetuning.label_cells import MINUS_ONE, class_of_number, is_integer, read_label
 from finetuning.labelled_folders import is_archive, read_archive, read_folder
 from finetuning.record_files import OnBadText, file_format, read_records
 
@@ -15,7 +16,6 @@ ID_COLUMNS = ("id", "idx", "index", "guid", "example_id", "qid")
 TEXT_COLUMNS = ("text", "sentence", "text_a", "sentence1", "question1", "premise", "question", "review", "content")
 PAIR_COLUMNS = ("text_pair", "text_b", "sentence2", "question2", "hypothesis")
 LABEL_COLUMNS = ("label", "labels", "gold_label", "score", "class", "category", "is_duplicate", "sentiment")
-HIDDEN_LABELS = ("-1", "-1.0")
 SPLIT_NAMES = {"train": "train", "dev": "validation", "val": "validation", "valid": "validation", "test": "test"}
 SPLIT_NAMES |= {"validation": "validation", "training": "train"}
 
@@ -86,7 +86,8 @@ def read_splits(
         if len(parts) < depth:  # a README.txt or a list of addresses beside the folders of the labels
             continue
         split = next((SPLIT_NAMES[part.lower()] for part in parts[:-2] if part.lower() in SPLIT_NAMES), "train")
-        example = LabelledText("/".join(parts).removesuffix(".txt"), text, label=parts[-2])
+        label = read_label(parts[-2], str(where)) or parts[-2]
+        example = LabelledText("/".join(parts).removesuffix(".txt"), text, label=label)
         splits.setdefault(split, []).append(example)
     if not splits:
         raise ValueError(
@@ -117,11 +118,12 @@ def from_records(
     columns: Columns = Columns(),
     source: str,
     labels: Sequence[str] | None = None,
+    minus_one_is_unknown: bool = False,
 ) -> list[LabelledText]:
-    """Rows -> examples. `labels` gives the names of integer labels; null, "", or -1 in every row: label unknown.
+    """Rows -> examples. `labels` gives the names of integer labels; null, "", NaN, or -1 in every row: label unknown.
 
-    Without an id column the row number is the id. Raises ValueError when a column is missing, a text is no text
-    or a label several.
+    With `minus_one_is_unknown` -1 beside other labels is unknown too. Without an id column the row number is the id.
+    Raises ValueError when a column is missing, a text is no text, a label several, or a number none of `labels`.
     """
     names = list(dict.fromkeys(name for record in records for name in record))  # JSON rows need not have all of them
     text = _column(names, columns.text, TEXT_COLUMNS, source, "text")
@@ -130,17 +132,23 @@ def from_records(
     key = _column(names, columns.example_id, ID_COLUMNS, source, None if columns.example_id is None else "id")
     if pair == text:
         pair = None
-    # Test sets that hide their labels write -1 everywhere; beside other labels -1 is a class like any other.
-    hidden = label is not None and all(str(record.get(label)) in HIDDEN_LABELS for record in records)
+    found = [
+        None if label is None else read_label(record.get(label), f"{source}, row {number}")
+        for number, record in enumerate(records)
+    ]
+    # Test sets that hide their labels write -1 everywhere; beside other labels -1 is a class, unless it cannot be one.
+    hidden = minus_one_is_unknown or all(one in (None, MINUS_ONE) for one in found)
     examples = []
-    for number, record in enumerate(records):
+    for number, (record, name) in enumerate(zip(records, found, strict=True)):
         where = f"{source}, row {number}"
+        if hidden and name == MINUS_ONE:
+            name = None
         examples.append(
             LabelledText(
                 example_id=str(number if key is None else record.get(key, number)),
                 text=_text(record.get(str(text)), where),
                 text_pair=None if pair is None else _text(record.get(pair), where),
-                label=None if label is None else _label(record.get(label), labels, where, hidden=hidden),
+                label=name if labels is None else class_of_number(name, labels, where),
             )
         )
     return examples
@@ -149,7 +157,7 @@ def from_records(
 def label_names(examples: Iterable[LabelledText]) -> list[str]:
     """Every label that occurs, numbers in numeric order, then names in alphabetical order: its place is its class."""
     found = {example.label for example in examples if example.label is not None}
-    return sorted(found, key=lambda name: (not _is_integer(name), int(name) if _is_integer(name) else 0, name))
+    return sorted(found, key=lambda name: (not is_integer(name), int(name) if is_integer(name) else 0, name))
 
 
 def require_fraction(fraction: float) -> None:
@@ -179,8 +187,9 @@ def content(example: LabelledText) -> str:
 
 
 def is_blank(example: LabelledText) -> bool:
-    """Whether the text, or one of a pair, is empty or white space."""
-    return not example.text.strip() or (example.text_pair is not None and not example.text_pair.strip())
+    """Whether the text, or one of a pair, is empty, white space, or NaN as pandas writes an empty cell."""
+    texts = (example.text, "-" if example.text_pair is None else example.text_pair)
+    return any(text.strip().lower() in ("", "nan") for text in texts)
 
 
 def content_key(example: LabelledText) -> str:
@@ -213,17 +222,3 @@ def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{where}: the text is {value!r}; a string is needed")
     return value
-
-
-def _label(value: Any, names: Sequence[str] | None, where: str, *, hidden: bool) -> str | None:
-    if isinstance(value, (list, dict)):
-        raise ValueError(f"{where}: the label is {value!r}; one name or number is needed, not several")
-    if value is None or value == "" or (hidden and str(value) in HIDDEN_LABELS):
-        return None
-    if names is not None and isinstance(value, int):
-        return names[value]
-    return str(int(value)) if isinstance(value, bool) else str(value)
-
-
-def _is_integer(name: str) -> bool:
-    return name.removeprefix("-").isdecimal()

@@ -39,6 +39,8 @@ from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.seed_runs import once, run_seeds
 from finetuning.stopping import Asked
 from finetuning.subset import subset
+from finetuning.unknown_share import note_unknown_share
+from finetuning.unlabelled import drop_unlabelled, note_unlabelled
 from pretraining.options import parse_options
 
 if TYPE_CHECKING:
@@ -93,7 +95,10 @@ def prepare(
     found = Preflight()
     splits: dict[str, list[ChoiceQuestion]] = {}
     unlabelled = []
-    for name, questions in read_sets(options, files).items():
+    read = read_sets(options, files)
+    labelled = read if options.chain else drop_unlabelled(read)  # the chain answers each question of its files
+    note_unlabelled(found, read, labelled)
+    for name, questions in labelled.items():
         splits[name] = subset(questions, sample_limit(options, name), lambda one: one.id)
         found.note(f"{name}_examples", len(splits[name]))
         if not has_labels(splits[name], name):
@@ -102,7 +107,9 @@ def prepare(
             unlabelled.append(name)
     labels = {name: [str(one.label) for one in split] for name, split in splits.items() if name not in unlabelled}
     note_label_balance(found, labels)
-    note_shared_texts(found, {name: [choice_text(one) for one in split] for name, split in splits.items()})
+    texts = {name: [choice_text(one) for one in split] for name, split in splits.items()}
+    note_shared_texts(found, texts)
+    note_unknown_share(found, tokenizer, texts)
     limit = row_limit(options.max_seq_length, config)
     recipe = ChoiceRecipe(splits, tokenizer, max_seq_length=limit, unlabelled=unlabelled)
     for name, counts in recipe.counts.items():

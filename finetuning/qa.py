@@ -36,6 +36,7 @@ from finetuning.seed_runs import once, run_seeds
 from finetuning.spans import SpanLimits
 from finetuning.squad import Question, check_answers, first_names, place_answers
 from finetuning.stopping import Asked
+from finetuning.unknown_share import note_unknown_share
 from finetuning.windows import Windows
 from pretraining.options import parse_options
 
@@ -106,6 +107,7 @@ def prepare(
         note_answers(found, name, splits[name], repairs)
     texts = {name: [f"{one.question}\n{one.context}" for one in split] for name, split in splits.items()}
     note_shared_texts(found, texts)
+    note_unknown_share(found, tokenizer, texts)
     recipe = QARecipe(splits, tokenizer, settings_of(options, config), unlabelled=unlabelled)
     note_windows(found, recipe.window_counts)
     note_row_limit(found, options.max_seq_length, recipe.settings.windows.max_seq_length)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from finetuning.encoder import check_encoder, load_config, load_tokenizer
 from finetuning.figures import draw_reliability
 from finetuning.glue_tasks import GlueTask
 from finetuning.heads import CLASSIFICATION
+from finetuning.label_cells import read_label
 from finetuning.labelled_text import LabelledText
 from finetuning.pair_template import row_limit
 from finetuning.preflight import note_row_limit
@@ -28,8 +29,13 @@ from finetuning.subset import subset
 from finetuning.text_preflight import inspect_texts
 from finetuning.text_recipe import TextRecipe
 from finetuning.text_rows import TextSettings
+from finetuning.unknown_share import note_unknown_share
+from finetuning.unlabelled import drop_unlabelled, note_unlabelled
 from pretraining.agreement import broadcast_json
 from pretraining.environment import Ranks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass
@@ -81,10 +87,14 @@ def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks
     check_encoder(str(options.model_name_or_path), from_scratch=options.from_scratch)
     head = saved_head(options)
     options = replace(options, pooling=options.pooling or head.get("pooling"))
-    if head.get("labels"):
-        task = replace(task, labels=in_order_of(head["labels"], task.labels, model_name(options)))
-    recipe = build_recipe(task, options)
+    if saved_labels(head):
+        task = replace(task, labels=in_order_of(saved_labels(head), task.labels, model_name(options)))
+    labelled = drop_unlabelled(task.splits)
+    tokenizer = load_tokenizer(model_name(options))
+    recipe = build_recipe(replace(task, splits=labelled), options, tokenizer)
     preflight = inspect_texts(recipe)
+    note_unknown_share(preflight, tokenizer, texts_of(recipe))
+    note_unlabelled(preflight, task.splits, labelled)
     note_row_limit(preflight, options.max_seq_length, recipe.settings.max_seq_length)
     preflight.refuse_if(strict=options.strict)
     prepared = Prepared(recipe, preflight)
@@ -104,6 +114,11 @@ def saved_head(options: TextOptions) -> Mapping[str, Any]:
     return facts if facts.get("task") == CLASSIFICATION else {}
 
 
+def saved_labels(head: Mapping[str, Any]) -> list[str]:
+    """The classes of a saved head as the readers of data name them ("1.0" is "1"), in the order of its outputs."""
+    return [read_label(name, "the saved head") or name for name in head.get("labels", ())]
+
+
 def in_order_of(saved: Sequence[str], labels: Sequence[str], source: str) -> Sequence[str]:
     """The task's classes in the order of the saved head's outputs; as they are where the head names none.
 
@@ -120,7 +135,16 @@ def in_order_of(saved: Sequence[str], labels: Sequence[str], source: str) -> Seq
     return tuple(by_name[label.casefold()] for label in saved)
 
 
-def build_recipe(task: TextTask, options: TextOptions) -> TextRecipe:
+def texts_of(recipe: TextRecipe) -> dict[str, list[str]]:
+    """The texts of each split, those of a pair as one."""
+    return {
+        split: [one.text if one.text_pair is None else f"{one.text}\n{one.text_pair}" for one in examples.values()]
+        for split, examples in recipe.examples.items()
+        if examples
+    }
+
+
+def build_recipe(task: TextTask, options: TextOptions, tokenizer: PreTrainedTokenizerBase) -> TextRecipe:
     """Tokenise the examples (at most --max_train_samples and --max_eval_samples of a split)."""
     name = model_name(options)
     limits = {"train": options.max_train_samples}
@@ -132,7 +156,7 @@ def build_recipe(task: TextTask, options: TextOptions) -> TextRecipe:
         task.name,
         labels=task.labels,
         splits=splits,
-        tokenizer=load_tokenizer(name),
+        tokenizer=tokenizer,
         settings=options.settings(row_limit(options.max_seq_length, load_config(name))),
         metrics=task.metrics,
         task=task.glue,

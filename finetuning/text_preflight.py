@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
+from finetuning.label_cells import doubtful_labels
 from finetuning.labelled_text import LabelledText, content, is_blank
 from finetuning.preflight import Preflight, note_label_balance, note_shared_texts, shared_groups
 from finetuning.text_recipe import TextRecipe
@@ -43,11 +45,18 @@ def inspect_texts(recipe: TextRecipe) -> Preflight:
             for split, examples in recipe.examples.items()
         }
         note_label_balance(found, labels)
+        _note_doubtful_labels(found, recipe)
     for split, one in recipe.evaluation_sets.items():
         majority = recipe.majority_score(one.examples) if one.labelled else None
         if majority is not None:
             found.note(f"{split}_majority_{recipe.metric}", majority)
     return found
+
+
+def _note_doubtful_labels(found: Preflight, recipe: TextRecipe) -> None:
+    counts = Counter(one.label for split in recipe.examples.values() for one in split.values() if one.label is not None)
+    for label, reason in doubtful_labels(recipe.labels).items():
+        found.warnings.append(f"{counts[label]} examples have the label {label!r}, a class of its own here; {reason}")
 
 
 def _note_contradictions(found: Preflight, examples: Mapping[str, LabelledText]) -> None:

@@ -95,7 +95,7 @@ def is_labelled(examples: Mapping[str, LabelledText], split: str) -> bool:
     if without and (len(without) < len(examples) or not split.startswith("test")):
         raise ValueError(
             f"{split}: {len(without)} of {len(examples)} examples have no label, the first: {without[0]}; "
-            "label all, or none of a test set"
+            "label all (or take those out), or none of a test set"
         )
     return not without
 

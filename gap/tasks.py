@@ -23,6 +23,7 @@ from finetuning.labelled_text import (
 )
 from finetuning.record_files import file_format
 from finetuning.squad import Question, check_answers, place_answers, questions_from_rows, read_questions
+from finetuning.unlabelled import labelled_only
 from gap.task_datasets import dataset_splits, glue_splits
 
 KINDS = ("qa", "multiple_choice", "glue", "classification")
@@ -251,7 +252,7 @@ def _read_choice(spec: TaskSpec, options: ReadingOptions) -> TaskData:
         own = texts if same else f"{texts}\n{question.id}"
         return hashlib.sha256(own.encode()).hexdigest()[:16]
 
-    splits = _splits(spec, read_choices, load)
+    splits = labelled_only(_splits(spec, read_choices, load), f"task {spec.name}")
     fields = _two_sets(spec, splits, cluster, has_labels, lambda question: question.id, options)
     return TaskData(spec, "accuracy", (), **fields)
 
@@ -292,5 +293,5 @@ def _text_fields(
     def labelled(examples: list[LabelledText], name: str) -> bool:
         return all(example.label is not None for example in examples)
 
-    own = {name: list(examples) for name, examples in splits.items()}
+    own = labelled_only(splits, f"task {spec.name}")
     return _two_sets(spec, own, cluster, labelled, lambda example: example.example_id, options)

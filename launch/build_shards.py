@@ -68,6 +68,7 @@ def progress_reporter(bar: tqdm) -> Callable[[dict[str, int]], None]:
 def closing_report(summary: Summary, directory: Path) -> str:
     """What lies in the directory now, and what was left out."""
     from shards.duplicate_index import DOCUMENTS_PER_KEY
+    from shards.unknown_text import unknown_warning
 
     manifest, data = summary.manifest, summary.manifest.data
     lines = [f"{directory}: already built" if summary.already_built else f"{directory}: built"]
@@ -89,6 +90,12 @@ def closing_report(summary: Summary, directory: Path) -> str:
             f"  duplicate search: {count:,} of the documents kept share a band with {DOCUMENTS_PER_KEY} or more "
             f"others, of which the first {DOCUMENTS_PER_KEY} are looked at: near duplicates of the rest may be left"
         )
+    if unknown := data.get("unknown_text"):  # older shards have no such count
+        lines.append(
+            f"  unknown: {unknown['share']:.2%} of {unknown['characters']:,} characters (blanks aside) become [UNK]"
+        )
+        if warning := unknown_warning(unknown):
+            lines.append(f"  warning: of the characters {warning}")
     tokenizer = manifest.tokenizer
     lines.append(f"  tokenizer: {tokenizer.vocab_size:,} tokens, fingerprint {tokenizer.fingerprint[:12]}")
     if not summary.already_built:

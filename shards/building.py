@@ -29,10 +29,11 @@ from shards.packing import SplitPacker
 from shards.source_content import edited_sources, source_list
 from shards.sources import Source, find_sources
 from shards.tokenizer_folder import TOKENIZER_FOLDER, prepare_tokenizer
+from shards.unknown_text import unknown_text, unknown_warning
 from shards.vocabulary import MOST_UINT16_TOKENS, fingerprint, load_tokenizer, special_ids, vocabulary_length
 
 SPLITS = ("train", "validation")
-STATE_VERSION = 4  # of what an unfinished build leaves on disk
+STATE_VERSION = 5  # of what an unfinished build leaves on disk
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class Build:
         self.faults = FaultPoints()
         self.token_dtype = "uint16" if vocabulary_length(tokenizer) <= MOST_UINT16_TOKENS else "uint32"
         self.progress = Progress.restored(state.get("progress"), state.documents_read())
+        self.warned_of_unknown = False
         self.unsaved_sources: set[int] = set()
         self.bytes_before = list(accumulate((source.bytes for source in sources), initial=0))
         self.index = DuplicateIndex(
@@ -127,6 +129,7 @@ class Build:
             written = self.num_shards()
             self.pack(encoded)
             self.progress.advance(chunk, encoded)
+            self.warn_of_unknown()
             self.unsaved_sources.update(chunk.documents_read)
             if self.num_shards() > written:
                 self.faults.reach("shard")
@@ -180,6 +183,13 @@ class Build:
         for split, packer in self.packers.items():
             self.state.add_shards(split, packer.num_shards, packer.take_written())
 
+    def warn_of_unknown(self) -> None:
+        """Say once, and early, that the tokenizer does not know much of the text."""
+        warning = unknown_warning(unknown_text(self.progress.characters, self.progress.unknown_characters))
+        if warning and not self.warned_of_unknown:
+            logger.warning("of the first %d characters %s", self.progress.characters, warning)
+            self.warned_of_unknown = True
+
     def tell(self, chunk: Chunk) -> None:
         """Report progress."""
         if self.report is not None:
@@ -231,6 +241,7 @@ class Build:
             "splits": splits,
             "sources": source_list(self.sources, counts, self.options.processes),
             "text_bytes": self.progress.text_bytes,
+            "unknown_text": unknown_text(self.progress.characters, self.progress.unknown_characters),
             "dropped": {name: count for name, count in sorted(self.progress.dropped.items()) if count},
             "changed": {name: count for name, count in sorted(self.progress.changed.items()) if count},
             "duplicate_search": {"kept_with_full_key": self.progress.kept_with_full_key},

@@ -46,12 +46,16 @@ class Progress:
     documents_read: Counter[int] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    characters: int = 0  # of cleaned text, but for blanks
+    unknown_characters: int = 0  # of them those that became the unknown token
     kept_with_full_key: int = 0  # documents that could have a near duplicate which a full key of the index has not
 
     def advance(self, chunk: Chunk, encoded: EncodedChunk) -> None:
         """Count a chunk as done."""
         self.source, self.documents_of_source = chunk.source, chunk.documents_of_source
         self.text_bytes += encoded.text_bytes
+        self.characters += encoded.characters
+        self.unknown_characters += encoded.unknown_characters
         self.documents_read.update(chunk.documents_read)
         self.changed.update(chunk.changed + encoded.changed)
         self.dropped.update(encoded.dropped)

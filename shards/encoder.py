@@ -19,8 +19,10 @@ from tokenizers import Tokenizer
 from shards.cleaning import Cleaning
 from shards.duplicates import band_keys, minhash_signatures, text_digest
 from shards.masking import continues_word
+from shards.unknown_text import comparable_tokens, count_characters
 
 PIECE_CHARACTERS = 2_000
+LOOKED_AT_CHARACTERS = 250  # parts of a piece in which an unknown token is looked for
 PIECES_AT_ONCE = 512  # the library's encodings take some hundred bytes a token: hold few at a time
 PROBE = "A first line here, and more; then\n\nanother one. It's 12 words long: is it not? " * 3
 
@@ -44,7 +46,8 @@ class EncodedChunk:
     """Documents of a chunk that survived cleaning, laid end to end.
 
     tokens [N] (each document ends with the separator), lengths int64 [D], digests D x 16 bytes, signatures uint32
-    [D, 128] and bands int64 [D, 16] or None, word_starts bool [N] or None.
+    [D, 128] and bands int64 [D, 16] or None, word_starts bool [N] or None; characters of the texts but for blanks, and
+    how many of them became the unknown token.
     """
 
     tokens: np.ndarray
@@ -56,6 +59,8 @@ class EncodedChunk:
     text_bytes: int
     changed: Counter[str]
     dropped: Counter[str]
+    characters: int = 0
+    unknown_characters: int = 0
 
 
 class TextEncoder:
@@ -88,34 +93,55 @@ class TextEncoder:
         text_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
         cleaned = [self.options.cleaning.clean(text, changed, dropped) for text in texts]
         kept = [text for text in cleaned if text is not None]
-        tokens, lengths, word_starts = self.tokenize(kept)
+        tokens, lengths, word_starts, unknown = self.tokenize(kept)
+        ends = np.cumsum(lengths) - 1
+        is_unknown = tokens == self.options.unknown_id
+        is_unknown[ends] = False
+        comparable = comparable_tokens(tokens, np.flatnonzero(is_unknown), unknown)
         special = self.is_special[tokens]
-        special[np.cumsum(lengths) - 1] = False
+        special[ends] = False
         if special.any():
             changed["special_tokens_in_text"] += int(special.sum())
             tokens[special] = self.options.unknown_id
         signatures = bands = None
         if self.options.signatures:
-            signatures = minhash_signatures(tokens, lengths)
+            signatures = minhash_signatures(comparable, lengths)
             bands = band_keys(signatures)
         digests = [text_digest(text) for text in kept]
-        return EncodedChunk(tokens, lengths, digests, signatures, bands, word_starts, text_bytes, changed, dropped)
+        return EncodedChunk(
+            tokens,
+            lengths,
+            digests,
+            signatures,
+            bands,
+            word_starts,
+            text_bytes,
+            changed,
+            dropped,
+            characters=sum(map(count_characters, kept)),
+            unknown_characters=sum(map(count_characters, unknown)),
+        )
 
-    def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Texts -> tokens [N] with a separator after each, lengths int64 [D], word starts bool [N] or None."""
+    def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[str]]:
+        """Texts -> tokens [N] with a separator after each, lengths int64 [D], word starts bool [N] or None, and the
+        parts of the texts that became an unknown token, in order."""
         pieces = [
             (index, piece) for index, text in enumerate(texts) for piece in split_text(text, self.piece_characters)
         ]
-        # Offsets cost time, and only words need them.
+        # Offsets cost time, and only words need them of every piece.
         encode = self.tokenizer.encode_batch if self.segmenter else self.tokenizer.encode_batch_fast
         parts: list[list[np.ndarray]] = [[] for _ in texts]
         starts: list[list[np.ndarray]] = [[] for _ in texts]
+        unknown: list[str] = []
         for first in range(0, len(pieces), PIECES_AT_ONCE):
             group = pieces[first : first + PIECES_AT_ONCE]
             for (index, piece), encoding in zip(
                 group, encode([text for _, text in group], add_special_tokens=False), strict=True
             ):
-                parts[index].append(np.array(encoding.ids, dtype=self.options.token_dtype))
+                ids = np.array(encoding.ids, dtype=self.options.token_dtype)
+                parts[index].append(ids)
+                if (ids == self.options.unknown_id).any():
+                    unknown.extend(self.unknown_parts(piece, ids))
                 if self.segmenter:
                     continues = self.continues[parts[index][-1]]
                     starts[index].append(word_starts(piece, encoding.offsets, self.segmenter, continues))
@@ -123,9 +149,32 @@ class TextEncoder:
         lengths = np.array([1 + sum(map(len, document)) for document in parts], dtype=np.int64)
         tokens = np.concatenate([separator[:0], *(part for document in parts for part in (*document, separator))])
         if not self.segmenter:
-            return tokens, lengths, None
+            return tokens, lengths, None, unknown
         one = np.ones(1, dtype=bool)
-        return tokens, lengths, np.concatenate([one[:0], *(part for words in starts for part in (*words, one))])
+        word_starts_of_all = np.concatenate([one[:0], *(part for words in starts for part in (*words, one))])
+        return tokens, lengths, word_starts_of_all, unknown
+
+    def unknown_parts(self, piece: str, ids: np.ndarray) -> list[str]:
+        """What became an unknown token in a piece with these ids, in order.
+
+        Of a piece with few the parts near them are tokenized again with offsets, else all of it.
+        """
+        places = np.flatnonzero(ids == self.options.unknown_id)
+        parts = list(split_text(piece, LOOKED_AT_CHARACTERS)) if self.piece_characters == PIECE_CHARACTERS else [piece]
+        if 2 * len(places) < len(parts):
+            expected = places[0] / len(ids) * len(parts) - 0.5
+            found: dict[int, list[str]] = {}
+            for number in sorted(range(len(parts)), key=lambda number: abs(number - expected)):
+                found[number] = self.unknown_parts_of(parts[number])
+                if sum(map(len, found.values())) == len(places):
+                    return [part for _, some in sorted(found.items()) for part in some]
+        return self.unknown_parts_of(piece)
+
+    def unknown_parts_of(self, text: str) -> list[str]:
+        """The part of a text behind each unknown token, in order."""
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        pairs = zip(encoding.ids, encoding.offsets, strict=True)
+        return [text[first:end] for number, (first, end) in pairs if number == self.options.unknown_id]
 
 
 def split_text(text: str, size: int = PIECE_CHARACTERS) -> Iterator[str]:

@@ -270,6 +270,7 @@ def test_a_row_limit_below_the_one_asked_for_is_said_once_and_refused_by_nothing
         capsys.readouterr().out.count("note: --max_seq_length 384 is lowered to 128, the positions of the model") == 1
     )
     assert results(tmp_path / "out")["preflight_max_seq_length"] == 128
+    assert results(tmp_path / "out")["preflight_train_unknown_share"] == 0
     assert qa.main([*given, "--max_seq_length", "128", "--output_dir", "fits"]) == 0
     assert "is lowered" not in capsys.readouterr().out
     assert "preflight_max_seq_length" not in results(tmp_path / "fits")

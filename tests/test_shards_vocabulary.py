@@ -202,7 +202,7 @@ def test_a_segmenter_never_cuts_a_word_of_letters(saved):
     text = "天地 tibasonu天kekelira tibasonu"
     with_words = encoder(saved)
     with_words.segmenter = OneByOne()
-    tokens, _, starts = with_words.tokenize([text])
+    tokens, _, starts, _ = with_words.tokenize([text])
     encoded = with_words.tokenizer.encode(text, add_special_tokens=False)
     assert encoded.ids == tokens[:-1].tolist()
     assert len(encoded.ids) > 6

@@ -1,0 +1,76 @@
+"""What the cell of a label says: a class's name, a number or nothing, however a person or pandas wrote it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+MINUS_ONE = "-1"  # what `datasets` writes for a label that is not known
+NOTHING = frozenset({"", "nan", "<na>"})  # pandas writes the last two
+DOUBTFUL = frozenset({"-", "?", "none", "null", "na", "n/a", "#n/a"})
+EDGES = re.compile(r"^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$")  # blanks of any kind, also those of no width
+WHOLE_NUMBER = re.compile(r"(-?[0-9]+)\.0+")
+
+
+def read_label(value: Any, where: str) -> str | None:
+    """The label without blanks around it; None for null, an empty cell and NaN.
+
+    A whole number is the same class however it is written (1, 1.0 and true): pandas writes 1.0 where a cell of the
+    column is empty. Raises ValueError, naming `where`, for several labels or an infinite one.
+    """
+    if isinstance(value, (list, dict)):
+        raise ValueError(f"{where}: the label is {value!r}; one name or number is needed, not several")
+    if isinstance(value, float) and math.isinf(value):
+        raise ValueError(f"{where}: the label is {value!r}; a name or a finite number is needed")
+    if value is None:
+        return None
+    name = EDGES.sub("", str(int(value)) if isinstance(value, bool) else str(value))
+    whole = WHOLE_NUMBER.fullmatch(name)
+    if whole:
+        return whole[1]
+    return None if name.lower() in NOTHING else name
+
+
+def class_of_number(label: str | None, names: Sequence[str], where: str) -> str | None:
+    """The name of the class whose number the label is; a name stays as it is.
+
+    Raises ValueError, naming `where` and the classes, for a number that no class has.
+    """
+    if label is None or label in names or not is_integer(label):
+        return label
+    if not 0 <= int(label) < len(names):
+        raise ValueError(f"{where}: the label is {label}, but {numbered(names)}; mend the label, or count from 0")
+    return names[int(label)]
+
+
+def numbered(names: Sequence[str]) -> str:
+    """The sentence that lists classes by number."""
+    return f"the classes are {', '.join(f'{number} ({name})' for number, name in enumerate(names))}"
+
+
+def is_integer(label: str) -> bool:
+    """Whether a label is a whole number, of either sign."""
+    return label.removeprefix("-").isdecimal()
+
+
+def doubtful_labels(labels: Iterable[str]) -> dict[str, str]:
+    """Label -> why it may be no class of its own; empty for good ones.
+
+    A word or sign that often stands for "not known", -1 beside the numbers of classes from 0, and names that differ
+    only in case.
+    """
+    known = set(labels)
+    empty = "where it means that, empty these cells or take the rows out"
+    found = {
+        label: f"often stands for a label that is not known: {empty}" for label in known if label.lower() in DOUBTFUL
+    }
+    if {MINUS_ONE, "0"} <= known:
+        found[MINUS_ONE] = f"in `datasets` it stands for a label that is not known: {empty}"
+    folded: dict[str, str] = {}
+    for label in sorted(known):
+        other = folded.setdefault(label.casefold(), label)
+        if other != label:
+            found[label] = f"differs from {other!r} only in case: where both mean one class, write them alike"
+    return dict(sorted(found.items()))
