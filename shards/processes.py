@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+LIBC = ctypes.CDLL(None)  # opened here: between fork and exec of a process with threads it could wait forever
 POLL_SECONDS = 0.5
 
 
@@ -45,7 +46,7 @@ def end_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> bool:
     """
     if not sys.platform.startswith("linux") or os.getppid() != parent:
         return False
-    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0) != 0:
+    if LIBC.prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0) != 0:
         return False
     if os.getppid() != parent:  # it ended before the kernel knew
         os.kill(os.getpid(), signal_number)
