@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+LIBC = ctypes.CDLL(None)  # opened here: between fork and exec of a process with threads it could wait forever
 POLL_SECONDS = 0.5
 
 
@@ -40,25 +41,20 @@ def pid_space() -> str:
 def end_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> bool:
     """Have the kernel send this process a signal once `parent`, which started it, ends in whatever way.
 
-    At once where it has ended already. False where there is no such service (not Linux), or where another process
-    stands between. The kernel goes by threads: the signal also comes when the thread that started this process ends.
+    Where it has ended already we end here. False where there is no such service (not Linux), or where another process
+    stands between. The kernel goes by threads: the signal also comes when the thread that started us ends.
     """
-    if not sys.platform.startswith("linux") or os.getppid() != parent:
-        return False
-    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0) != 0:
-        return False
-    if os.getppid() != parent:  # it ended before the kernel knew
-        os.kill(os.getpid(), signal_number)
-    return True
+    is_ours = sys.platform.startswith("linux") and os.getppid() == parent
+    is_ours = is_ours and LIBC.prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0) == 0
+    if not _runs(parent) or (is_ours and os.getppid() != parent):
+        os._exit(128 + signal_number)  # no signal, which a handler of the parent's could take between fork and exec
+    return is_ours
 
 
 def end_or_watch(parent: int, *, started_by_thread: bool = False) -> None:
     """End this process with `parent`: by the kernel where it can, else by a thread that looks twice a second."""
-    if not started_by_thread and end_with_parent(parent):
-        return
-    if not _runs(parent):
-        os._exit(1)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if started_by_thread or not end_with_parent(parent):
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent: int) -> None:
