@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from finetuning.command import Prepare, Prepared, output_directory, run_recipe
+from finetuning.dataset_records import subset
 from finetuning.encoder import check_encoder
 from finetuning.finished import RESULTS_NAME
 from finetuning.option_checks import check_options
@@ -23,7 +24,6 @@ from finetuning.run_log import closing_table, read_results
 from finetuning.schedule import makes_updates
 from finetuning.squad import Question, place_answers, read_contexts, read_questions
 from finetuning.stopping import Asked
-from finetuning.subset import subset
 from pretraining.environment import read_ranks
 from pretraining.files import read_json
 

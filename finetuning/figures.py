@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
-from finetuning.epoch_means import NOT_A_MEASURE
 from finetuning.metrics import expected_calibration_error, reliability
 from finetuning.run_log import JOURNAL_NAME, read_journal
+from finetuning.updates import NOT_A_MEASURE
 
 DOTS_PER_INCH = 120
 MOST_LEGEND_ENTRIES = 40  # more settings cannot be told apart by colour either

@@ -28,6 +28,7 @@ from finetuning.command import (
     output_directory,
     run_recipe,
 )
+from finetuning.dataset_records import subset
 from finetuning.exit_status import guarded
 from finetuning.option_conflicts import require_beside
 from finetuning.pair_template import row_limit
@@ -38,7 +39,6 @@ from finetuning.recipe import option
 from finetuning.replaced_options import REPLACED_OPTIONS
 from finetuning.seed_runs import once, run_seeds
 from finetuning.stopping import Asked
-from finetuning.subset import subset
 from finetuning.unknown_share import note_unknown_share
 from finetuning.unlabelled import drop_unlabelled, note_unlabelled
 from pretraining.options import parse_options

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from finetuning.batches import batch_shape
+from finetuning.dataset_records import subset
 from finetuning.encoder import require_dropout
 from finetuning.pair_template import row_limit
 from finetuning.question_sets import bad_text
 from finetuning.recipe import FinetuningOptions
 from finetuning.schedule import require_schedule
-from finetuning.subset import subset
 from finetuning.training import engine_options, require_bf16
 from pretraining.engines.engine import check_ranks
 from pretraining.environment import Ranks

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from finetuning.dataset_records import read_dataset
+from finetuning.dataset_records import read_dataset, subset
 from finetuning.labelled_text import SPLIT_NAMES
 from finetuning.option_conflicts import refuse_given
 from finetuning.preflight import Preflight
 from finetuning.record_files import OnBadText
 from finetuning.squad import AnswerRepairs, Question, questions_from_rows, read_questions
-from finetuning.subset import subset
 from finetuning.windows import WindowCounts
 
 

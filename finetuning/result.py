@@ -10,13 +10,13 @@ from typing import Any
 
 from finetuning.batches import BatchShape
 from finetuning.collapse import collapse_reason, likely_cause
-from finetuning.epoch_means import means
 from finetuning.evaluation import Evaluation
 from finetuning.optimism import selection_optimism, split_in_halves
 from finetuning.predictions import write_json
 from finetuning.recipe import FinetuningOptions, Recipe
 from finetuning.run_state import Progress
 from finetuning.schedule import Schedule
+from finetuning.updates import means
 
 SCHEMA_VERSION = 1
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetuning.epoch_means import Sums, means
 from finetuning.predictions import row_key
 from finetuning.recipe import Feature, FinetuningOptions, Recipe
 from finetuning.schedule import Schedule
+from finetuning.updates import Sums, means
 from pretraining.agreement import barrier
 from pretraining.checkpoint import newest_checkpoint, retain, save_checkpoint
 from pretraining.engines.engine import Engine

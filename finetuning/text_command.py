@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetuning.command import Prepared, model_name, run_recipe
+from finetuning.dataset_records import subset
 from finetuning.encoder import check_encoder, load_config, load_tokenizer
 from finetuning.figures import draw_reliability
 from finetuning.glue_tasks import GlueTask
@@ -25,7 +26,6 @@ from finetuning.saved_model import has_names, saved_facts
 from finetuning.schedule import makes_updates
 from finetuning.seed_runs import run_seeds
 from finetuning.stopping import Asked
-from finetuning.subset import subset
 from finetuning.text_preflight import inspect_texts
 from finetuning.text_recipe import TextRecipe
 from finetuning.text_rows import TextSettings

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from finetuning.heads import require_head
 from finetuning.labelled_text import LabelledText
 from finetuning.pair_template import token_ids
-from finetuning.pooling import require_head
 from finetuning.recipe import Feature
 from finetuning.truncation import build_row, special_tokens, truncate
 

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from finetuning.batches import BatchShape, batch_shape, row_length, training_order
-from finetuning.epoch_means import add_update, means
 from finetuning.evaluation import Evaluation, evaluate, to_device
 from finetuning.optimism import half_scores
 from finetuning.recipe import FinetuningOptions, Recipe
@@ -21,7 +20,7 @@ from finetuning.run_log import RunLog, epoch_line
 from finetuning.run_state import Progress, RunState
 from finetuning.schedule import Schedule, make_schedule
 from finetuning.stopping import Asked, FinetuningInterrupted, Stopping, never
-from finetuning.updates import micro_batches, reseed, train_update
+from finetuning.updates import add_update, means, micro_batches, reseed, train_update
 from pretraining.agreement import sum_over_ranks
 from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import Engine, EngineOptions, build_engine

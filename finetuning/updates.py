@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +12,24 @@ from finetuning.batches import BatchShape, rank_micro_batches
 from finetuning.evaluation import to_device
 from finetuning.recipe import Feature, Recipe
 from pretraining.engines.engine import Engine
+
+NOT_A_MEASURE = ("update", "epoch", "learning_rate", "gradient_norm")
+
+Sums = dict[str, list[float]]  # by measure: sum and number of the finite values; JSON, since a resume needs it
+
+
+def add_update(sums: Sums, values: Mapping[str, float]) -> None:
+    """Enter an update's measures; one that is not finite (the update was skipped) does not count."""
+    for name, value in values.items():
+        if name not in NOT_A_MEASURE and math.isfinite(value):
+            total, count = sums.get(name, (0.0, 0.0))
+            sums[name] = [total + value, count + 1]
+
+
+def means(sums: Sums) -> dict[str, float]:
+    """The mean of every measure over the updates entered."""
+    return {name: total / count for name, (total, count) in sums.items()}
+
 
 MicroBatch = tuple[list[Feature], torch.Tensor]  # rows, and the share [R] of each in the update's loss
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetuning.pooling import POOLINGS
+from finetuning.heads import POOLINGS
 
 CHOICES = {"executor": ("local", "slurm"), "bf16": ("auto", "true", "false"), "pooling": POOLINGS}
 SMALLEST = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,25 @@ import torch
 from pretraining.agreement import sum_over_ranks
 from pretraining.batches import as_inputs
 from pretraining.engines.engine import Engine
-from pretraining.loss_sums import losses, statistics_of
+
+STATISTICS = ("loss_sum", "mask_count", "correct")
+NEXT_SENTENCE_STATISTICS = ("next_sentence_loss_sum", "next_sentence_count", "next_sentence_correct")
+
+
+def statistics_of(*, next_sentence: bool) -> tuple[str, ...]:
+    """Names of the sums, in the order in which they are stacked."""
+    return STATISTICS + (NEXT_SENTENCE_STATISTICS if next_sentence else ())
+
+
+def losses(sums: Mapping[str, float]) -> dict[str, float]:
+    """Means over masked tokens (nats) and shares right, from sums over the global batch."""
+    masked = max(sums["mask_count"], 1.0)
+    result = {"loss": sums["loss_sum"] / masked, "accuracy": sums["correct"] / masked}
+    if "next_sentence_loss_sum" in sums:
+        pairs = max(sums["next_sentence_count"], 1.0)
+        result["next_sentence_loss"] = sums["next_sentence_loss_sum"] / pairs
+        result["next_sentence_accuracy"] = sums["next_sentence_correct"] / pairs
+    return result
 
 
 def evaluate(engine: Engine, batches: Iterable[Any], *, next_sentence: bool = False) -> dict[str, float]:

@@ -15,8 +15,19 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
-from pretraining.help_text import USAGE, HelpFormatter
 from pretraining.unique_keys import parse_json, parse_yaml
+
+USAGE = "%(prog)s ...        (--help shows examples and all options)"  # not all of them above an error
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Descriptions keep their lines, so that the commands in them can be copied; "(default: None)" is left out."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default in ((), []):
+            return action.help
+        return super()._get_help_string(action)
+
 
 Options = TypeVar("Options")
 COMMAS = "values with commas between; in a file of options also a list"  # what annotates such an option

@@ -15,9 +15,9 @@ import torch
 from pretraining.agreement import broadcast_json, largest, sum_over_ranks
 from pretraining.batches import as_inputs
 from pretraining.engines.engine import Engine
+from pretraining.evaluation import losses, statistics_of
 from pretraining.faults import fault_point
 from pretraining.interruption import arm_watchdog
-from pretraining.loss_sums import losses, statistics_of
 from pretraining.position import Interrupted, Position
 from pretraining.progress import Budget, Progress
 from pretraining.schedule import learning_rate

@@ -6,11 +6,11 @@ import random
 import pytest
 from tiny_questions import tiny_questions
 
+from finetuning.dataset_records import subset
 from finetuning.labelled_text import LabelledText
 from finetuning.multiple_choice import MultipleChoiceOptions
 from finetuning.qa import QAOptions
 from finetuning.question_sets import read_question_sets
-from finetuning.subset import subset
 from finetuning.text_command import TextOptions
 
 NAMES = [f"id {number}" for number in range(200)]
