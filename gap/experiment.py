@@ -12,6 +12,7 @@ from typing import Any
 from finetuning.encoder import check_encoder, load_config
 from gap.analysis import analyse
 from gap.code_identity import code_version
+from gap.consistency import check_same_architecture
 from gap.contamination import Shards, write_contaminated, write_not_searched
 from gap.estimate import estimated_seconds, model_of, time_rows, work_of
 from gap.jobs import (
@@ -28,7 +29,6 @@ from gap.provenance import made_by
 from gap.report import write_report
 from gap.results import Analysis
 from gap.run_source import earlier_commands, write_study
-from gap.same_architecture import check_same_architecture
 from gap.scores import Cell, read_scores
 from gap.searches import read_searches, same_arguments_notes
 from gap.series import Prices, pair_budgets

@@ -24,13 +24,13 @@ import torch
 from gap.analysis import read_studies
 from gap.bootstrap import Resampling
 from gap.code_identity import code_version
+from gap.consistency import settled_bf16
 from gap.contamination import Shards
 from gap.executor import worker_command, worker_environment
 from gap.experiment import Experiment, check_sources, write_list
 from gap.jobs import SCORES_NAME, model_digest, read_jobs
 from gap.looks import look_confidence
 from gap.plan import Controls, reference_sources, sources_of
-from gap.precision import settled_bf16
 from gap.series import Prices
 from gap.task_table import Checkpoint
 from gap.tasks import TaskData

@@ -24,6 +24,7 @@ if __package__ in (None, ""):
 
 from gap.clock import Clock
 from gap.code_identity import code_version
+from gap.consistency import settled_bf16
 from gap.executor import Workers, devices_of, run_local, submit_slurm, waiting_workers
 from gap.experiment import (
     busy_seconds,
@@ -39,7 +40,6 @@ from gap.experiment import (
 from gap.jobs import JobList
 from gap.options import GapOptions, with_defaults
 from gap.plan import Source, reference_sources, sources_of
-from gap.precision import settled_bf16
 from gap.series import pair_budgets
 from gap.small_world import (
     expected_config,

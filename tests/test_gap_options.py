@@ -6,10 +6,10 @@ import pytest
 from test_launch_gap import arguments
 from tiny_gap import tiny_experiment, tiny_jobs, write_series, write_tasks
 
+from gap.consistency import settled_bf16
 from gap.executor import Slurm, submit_slurm
 from gap.jobs import CellOptions, read_jobs, write_jobs
 from gap.options import GapOptions, make_watch, numbers
-from gap.precision import settled_bf16
 from gap.until import GapWatch
 from launch import gap
 from pretraining.environment import Ranks

@@ -1,4 +1,4 @@
-"""All checkpoints of a study read text alike: one tokenizer and one configuration, or a task's rows are not theirs."""
+"""What all cells of a study share: tokenizer and architecture of its checkpoints, and the precision, settled once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,40 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from finetuning.training import uses_bf16
+from gap.jobs import LIST_NAME, read_jobs
 from pretraining.files import read_json
+
+
+def settled_bf16(choice: str, directory: Path, *, elsewhere: bool = False) -> str:
+    """true or false for auto: as the list of cells in the directory says, else where this machine's hardware has it.
+
+    `elsewhere`: the cells are run on GPUs of other machines. ValueError where this one then cannot know.
+    """
+    if choice != "auto":
+        return choice
+    before = _before(directory)
+    if before != "auto":
+        return before
+    if elsewhere and not torch.cuda.is_available():
+        raise ValueError(
+            "--bf16 auto: there is no GPU here to tell what those of the array job have, and the precision is part of "
+            "every cell; give --bf16 true or false"
+        )
+    return "true" if uses_bf16("auto") else "false"
+
+
+def _before(directory: Path) -> str:
+    """What the cells in the directory were begun with; auto where there are none, or their list is to be replaced."""
+    if not (directory / LIST_NAME).is_file():
+        return "auto"
+    try:
+        return read_jobs(directory).options.bf16
+    except ValueError:
+        return "auto"
+
 
 FILES = ("tokenizer.json", "config.json")
 NO_MATTER = ("version", "transformers_version", "_name_or_path", "dtype", "torch_dtype", "truncation", "padding")
