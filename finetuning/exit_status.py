@@ -10,9 +10,8 @@ from finetuning.stopping import Asked, FinetuningInterrupted, noting_signals
 from pretraining.agreement import PeerFailed
 from pretraining.environment import close_process_group, read_ranks
 from pretraining.files import write_json
-from pretraining.interruption import EXIT_CODE, MARKER_NAME
-from pretraining.memory_advice import is_out_of_memory
-from pretraining.position import Interrupted
+from pretraining.interruption import EXIT_CODE, MARKER_NAME, Interrupted
+from shards.cores import is_out_of_memory
 
 
 def guarded(run: Callable[[Asked], int], directory: Path) -> int:

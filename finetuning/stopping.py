@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pretraining.agreement import broadcast_json, gather_json
-from pretraining.interruption import Interruption
-from pretraining.position import Interrupted
+from pretraining.interruption import Interrupted, Interruption
 
 LONGEST_INTERVAL = 50  # calls
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

@@ -26,8 +26,8 @@ from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import Engine, EngineOptions, build_engine
 from pretraining.environment import choose_device, read_ranks
 from pretraining.faults import fault_point
+from pretraining.interruption import Interrupted
 from pretraining.optimizers import OptimizerOptions
-from pretraining.position import Interrupted
 
 FLUSH_UPDATES = 10  # the host reads the device this often
 MOST_NOT_FINITE = 5  # skipped updates after which a run is given up

@@ -37,8 +37,7 @@ from gap.tasks import TaskData
 from pretraining.agreement import fail_together, gather_json
 from pretraining.environment import Ranks
 from pretraining.files import read_json, write_json
-from pretraining.interruption import arm_watchdog
-from pretraining.position import Interrupted
+from pretraining.interruption import Interrupted, arm_watchdog
 from pretraining.series import read_series
 from shards.processes import end_with_parent
 

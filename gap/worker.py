@@ -30,7 +30,7 @@ from gap.plan import PlannedCell, Search
 from gap.scores import append_score, read_scores
 from gap.searches import append_search, choose, read_searches, tries_of
 from pretraining.environment import Ranks, choose_device
-from pretraining.memory_advice import is_out_of_memory
+from shards.cores import is_out_of_memory
 from shards.processes import end_or_watch
 
 POLL_SECONDS = 0.5

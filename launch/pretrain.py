@@ -29,14 +29,13 @@ from pretraining.environment import (
     read_ranks,
 )
 from pretraining.export import ExportError
-from pretraining.interruption import EXIT_CODE, MARKER_NAME, disarm_watchdog
+from pretraining.interruption import EXIT_CODE, MARKER_NAME, Interrupted, disarm_watchdog
 from pretraining.memory_advice import OutOfMemory, explained
 from pretraining.options import COMMAS, parse_options
 from pretraining.overfit_gate import check_overfits
 from pretraining.plan import Plan
 from pretraining.plan_checks import data_warnings, find_problems, find_warnings
 from pretraining.plan_table import plan_lines
-from pretraining.position import Interrupted
 from pretraining.replaced_options import REPLACED_OPTIONS
 from pretraining.run import Run
 from pretraining.settings import PretrainingOptions, option, with_defaults

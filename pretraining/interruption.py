@@ -24,6 +24,10 @@ REPEAT_SECONDS = 1.0
 LONGEST_TIMEOUT = 1e9  # seconds: the timer takes no more than 292 years
 
 
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved."""
+
+
 class Interruption:
     """Notes SIGTERM, SIGINT, SIGUSR1 and the launcher's death; a second signal, a second later, ends at once."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,11 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from pretraining.memory import MemoryEstimate, Sharding
+from shards.cores import is_out_of_memory
 
 if TYPE_CHECKING:
     from pretraining.plan import Plan
-
-SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 class OutOfMemory(RuntimeError):
@@ -31,13 +29,6 @@ def explained(plan: Plan) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(f"{str(error).splitlines()[0] if str(error) else 'out of memory'}\n{advice(plan)}") from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in text for sign in SIGNS)
 
 
 def advice(plan: Plan) -> str:

@@ -10,10 +10,6 @@ from pretraining.checkpoint import NAME_PATTERN
 from pretraining.progress import Progress
 
 
-class Interrupted(Exception):
-    """The run was asked to stop, and has saved."""
-
-
 @dataclass(frozen=True)
 class Position:
     """Segment, number of updates really done (branches included), progress, and the trunk to return to."""

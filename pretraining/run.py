@@ -13,12 +13,12 @@ from pretraining.checkpoint import Checkpoint, open_checkpoint, retain, save_che
 from pretraining.engines.engine import Engine, build_engine
 from pretraining.files import write_json
 from pretraining.identity import RUN_NAME, check_same_run, condensed, identity_of
-from pretraining.interruption import MARKER_NAME, Interruption
+from pretraining.interruption import MARKER_NAME, Interrupted, Interruption
 from pretraining.journal import Journal
 from pretraining.ownership import Ownership
 from pretraining.plan import Plan
 from pretraining.planned_model import build_planned_model
-from pretraining.position import Interrupted, Position, position_from
+from pretraining.position import Position, position_from
 from pretraining.progress import Progress
 from pretraining.progress_bar import ProgressBar
 from pretraining.publication import Publisher

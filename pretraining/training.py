@@ -17,8 +17,8 @@ from pretraining.batches import as_inputs
 from pretraining.engines.engine import Engine
 from pretraining.evaluation import losses, statistics_of
 from pretraining.faults import fault_point
-from pretraining.interruption import arm_watchdog
-from pretraining.position import Interrupted, Position
+from pretraining.interruption import Interrupted, arm_watchdog
+from pretraining.position import Position
 from pretraining.progress import Budget, Progress
 from pretraining.schedule import learning_rate
 from pretraining.segments import Segment

@@ -1,6 +1,9 @@
-"""How many cores there are to use."""
+"""The machine: how many cores there are to use, and whether its memory was full."""
 
+import errno
 import os
+
+SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 def usable_cores() -> int:
@@ -9,3 +12,13 @@ def usable_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return min(cores, int(given)) if given.isdecimal() and int(given) else cores
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device's or the host's memory was full."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    import torch  # only where something failed: who asks for cores need not load it
+
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in text for sign in SIGNS)

@@ -10,7 +10,7 @@ from test_gap_until import entry, watch
 from gap import until
 from launch import pretrain
 from pretraining.environment import Ranks
-from pretraining.position import Interrupted
+from pretraining.interruption import Interrupted
 
 
 def test_a_look_ends_on_all_ranks_when_one_is_told_to_stop(monkeypatch, tmp_path):

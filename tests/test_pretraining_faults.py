@@ -35,9 +35,6 @@ from pretraining_runs import (
     write_shards,
 )
 
-from pretraining.checkpoint import save_checkpoint
-from pretraining.journal import Journal
-
 FULL = {"series": 2, "save_steps": 4}
 ZERO2 = {**FULL, "deepspeed": ROOT / "ds_configs" / "zero2.json"}
 DROPOUT = {
@@ -240,20 +237,6 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(shards, whole, t
     assert left == ["latest", "step-00000004-000"]
     in_process(shards, tmp_path / "run", FULL)
     assert_same_course(whole, tmp_path / "run")
-
-
-def test_the_journal_is_on_the_disk_before_a_checkpoint_is(shards, tmp_path, monkeypatch):
-    order = []
-
-    def save(*given, **named):
-        order.append("checkpoint")
-        return save_checkpoint(*given, **named)
-
-    monkeypatch.setattr(Journal, "sync", lambda journal: order.append("journal"))
-    monkeypatch.setattr("pretraining.run.save_checkpoint", save)
-    in_process(shards, tmp_path / "run")
-    assert order
-    assert order == ["journal", "checkpoint"] * (len(order) // 2)
 
 
 def test_out_of_memory_says_what_to_lower(shards, tmp_path, capsys):

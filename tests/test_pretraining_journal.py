@@ -4,6 +4,9 @@ import json
 import math
 import os
 
+from pretraining_runs import in_process, write_shards
+
+from pretraining.checkpoint import save_checkpoint
 from pretraining.journal import Journal, read_journal
 
 
@@ -86,3 +89,17 @@ def test_it_is_on_the_disk_when_it_is_cut_back_or_asked_to_be(tmp_path, monkeypa
     assert synced == [str(journal.path)]
     journal.cut_back(1)
     assert synced[1:] == [str(tmp_path / "journal.tmp"), str(tmp_path)]
+
+
+def test_the_journal_is_on_the_disk_before_a_checkpoint_is(tmp_path, monkeypatch):
+    order = []
+
+    def save(*given, **named):
+        order.append("checkpoint")
+        return save_checkpoint(*given, **named)
+
+    monkeypatch.setattr(Journal, "sync", lambda journal: order.append("journal"))
+    monkeypatch.setattr("pretraining.run.save_checkpoint", save)
+    in_process(write_shards(tmp_path / "shards"), tmp_path / "run")
+    assert order
+    assert order == ["journal", "checkpoint"] * (len(order) // 2)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pretraining.environment import Ranks
-from pretraining.position import Interrupted, Position
+from pretraining.interruption import Interrupted
+from pretraining.position import Position
 from pretraining.progress import Budget, Progress
 from pretraining.segments import plan_segments
 from pretraining.training import LoopOptions, NotFinite, TrainingLoop, exchange_interval, seed_update
