@@ -13,10 +13,10 @@ import time
 
 import numpy as np
 
-from gap.bootstrap import Resampling, resample
-from gap.curve import MonotoneCurve, gap_closed
-from gap.interval import quantiles, statistic_draws
-from gap.variance import Floats, SeedGrid
+from gap.intervals.bootstrap import Resampling, resample
+from gap.intervals.curve import MonotoneCurve, gap_closed
+from gap.intervals.interval import quantiles, statistic_draws
+from gap.intervals.variance import Floats, SeedGrid
 
 BUDGETS, SEEDS, EXAMPLES, DRAWS = 8, 5, 10_000, 10_000
 

@@ -65,7 +65,7 @@ def measure_all(options: argparse.Namespace) -> int:
 
 def write_small_world(folder: Path) -> tuple[str, str]:
     """The generated corpus (some MB) and a tokenizer trained on it: input and tokenizer."""
-    from pretraining.training_data import build_small_world
+    from pretraining.loop.training_data import build_small_world
 
     shards = build_small_world(folder)
     return str(folder / "corpus.jsonl"), str(shards / "tokenizer")
@@ -113,7 +113,7 @@ def measure(method: str, files: list[str], tokenizer: str) -> dict[str, float]:
         return measure_build(files, tokenizer)
     texts = list(documents(files))
     size = sum(len(text.encode("utf-8")) for text in texts)
-    from shards.vocabulary import load_tokenizer
+    from shards.tokenization.vocabulary import load_tokenizer
 
     loaded = load_tokenizer(tokenizer)
     if method == "encode_batch":
@@ -142,8 +142,8 @@ def measure(method: str, files: list[str], tokenizer: str) -> dict[str, float]:
 
 def measure_build(files: list[str], tokenizer: str) -> dict[str, float]:
     """The build end to end, from compressed files to the manifest, worker start-up included."""
-    from shards.build_options import BuildOptions
-    from shards.building import build_shards
+    from shards.building.builder import build_shards
+    from shards.building.options import BuildOptions
 
     with tempfile.TemporaryDirectory() as folder:
         options = BuildOptions(input=files, output_dir=f"{folder}/shards", tokenizer=tokenizer)
@@ -154,8 +154,8 @@ def measure_build(files: list[str], tokenizer: str) -> dict[str, float]:
 
 def documents(files: list[str]) -> Iterator[str]:
     """All documents of the files."""
-    from shards.documents import DocumentReader
-    from shards.sources import find_sources
+    from shards.text.readers import DocumentReader
+    from shards.text.sources import find_sources
 
     for source in find_sources(files):
         yield from filter(None, DocumentReader().read(source))

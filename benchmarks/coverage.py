@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from gap.bootstrap import Draws, Resampling, resample
-from gap.curve import MonotoneCurve, gap_closed
-from gap.interval import Statistic, quantiles, statistic_draws
-from gap.macro import mean_interval
-from gap.variance import SeedGrid
+from gap.analysis.macro import mean_interval
+from gap.intervals.bootstrap import Draws, Resampling, resample
+from gap.intervals.curve import MonotoneCurve, gap_closed
+from gap.intervals.interval import Statistic, quantiles, statistic_draws
+from gap.intervals.variance import SeedGrid
 
 Floats = NDArray[np.float64]
 LAYOUTS = ((1, 3), (3, 3), (3, 5), (5, 5))

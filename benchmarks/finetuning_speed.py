@@ -30,17 +30,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import BertConfig, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
-from finetuning.batches import batch_shape
-from finetuning.evaluation import evaluate
-from finetuning.heads import random_headed
-from finetuning.labelled_text import LabelledText
-from finetuning.qa_recipe import QARecipe, QASettings
-from finetuning.recipe import Feature, FinetuningOptions
-from finetuning.squad import Answer, Question
-from finetuning.text_recipe import TextRecipe
-from finetuning.text_rows import TextSettings
-from finetuning.training import finetune, open_engine
-from finetuning.windows import Windows
+from finetuning.examples.batches import batch_shape
+from finetuning.examples.recipe import Feature, FinetuningOptions
+from finetuning.loop.evaluation import evaluate
+from finetuning.loop.heads import random_headed
+from finetuning.loop.training import finetune, open_engine
+from finetuning.questions.recipe import QARecipe, QASettings
+from finetuning.questions.squad import Answer, Question
+from finetuning.questions.windows import Windows
+from finetuning.texts.labelled_text import LabelledText
+from finetuning.texts.recipe import TextRecipe
+from finetuning.texts.rows import TextSettings
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PLAIN = tuple(f"w{number}" for number in range(2000))

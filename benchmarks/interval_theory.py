@@ -29,7 +29,7 @@ def relative_variances(degrees: float, points: int = POINTS) -> Floats:
 
 
 def reported(degrees: float, confidence: float) -> Rule:
-    """Student's t of the seeds plus a normal of the examples, the interval of gap/bootstrap.py."""
+    """Student's t of the seeds plus a normal of the examples, the interval of gap/intervals/bootstrap.py."""
     upper = (1 + confidence) / 2
     inverse = 1 / relative_variances(degrees, 4000)
     grid = np.linspace(0.0, 1.0, 101)

@@ -22,10 +22,10 @@ import webdataset
 from tokenizers import Tokenizer, models
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
-from shards.manifest import write_manifest
-from shards.masking import Vocabulary, continues_word
-from shards.shard_file import write_shard
-from shards.stream import MaskedStream, StreamOptions
+from shards.storage.manifest import write_manifest
+from shards.storage.shard_file import write_shard
+from shards.streaming.masking import Vocabulary, continues_word
+from shards.streaming.stream import MaskedStream, StreamOptions
 
 VOCAB_SIZE = 30_000
 BLOCK_TOKENS = 1 << 16

@@ -24,12 +24,12 @@ import torch
 from transformers import AutoTokenizer, DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 
 from launch.pretrain import main as pretrain
-from pretraining.flops import peak_flops, update_flops
-from pretraining.model import build_model
-from pretraining.training_data import build_small_world
-from shards.manifest import read_manifest
-from shards.masking import mask_slots
-from shards.shard_file import read_block
+from pretraining.loop.training_data import build_small_world
+from pretraining.model.flops import peak_flops, update_flops
+from pretraining.model.masked_lm import build_model
+from shards.storage.manifest import read_manifest
+from shards.storage.shard_file import read_block
+from shards.streaming.masking import mask_slots
 
 MASK_RATE = 0.15
 

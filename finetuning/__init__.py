@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import shards  # noqa: F401  (before torch is loaded: see there)
+import runtime  # noqa: F401  (before torch is loaded: see there)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def load(directory: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """A fine-tuned model with its head, and its tokenizer: see `finetuning.saved_model.load`."""
-    from finetuning.saved_model import load as load_saved  # torch is loaded only where it is needed
+    """A fine-tuned model with its head, and its tokenizer: see `finetuning.run.saved_model.load`."""
+    from finetuning.run.saved_model import load as load_saved  # torch is loaded only where it is needed
 
     return load_saved(directory)

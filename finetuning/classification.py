@@ -14,10 +14,16 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.command import finish_world, for_small_world, given_files, open_world, output_directory
-from finetuning.dataset_records import read_dataset
-from finetuning.exit_status import guarded
-from finetuning.labelled_text import (
+from finetuning.examples.dataset_records import read_dataset
+from finetuning.examples.recipe import option
+from finetuning.loop.schedule import makes_updates
+from finetuning.loop.stopping import Asked
+from finetuning.questions.sets import bad_text
+from finetuning.run.command import finish_world, for_small_world, given_files, open_world, output_directory
+from finetuning.run.exit_status import guarded
+from finetuning.run.replaced_options import REPLACED_OPTIONS
+from finetuning.run.text_command import TextOptions, TextTask, run_task, saved_head, saved_labels
+from finetuning.texts.labelled_text import (
     SPLIT_NAMES,
     Columns,
     LabelledText,
@@ -29,15 +35,9 @@ from finetuning.labelled_text import (
     read_splits,
     require_fraction,
 )
-from finetuning.option_conflicts import FILE_OPTIONS, refuse_given, require_beside
-from finetuning.question_sets import bad_text
-from finetuning.recipe import option
-from finetuning.replaced_options import REPLACED_OPTIONS
-from finetuning.schedule import makes_updates
-from finetuning.stopping import Asked
-from finetuning.text_command import TextOptions, TextTask, run_task, saved_head, saved_labels
-from pretraining.environment import Ranks
-from pretraining.options import parse_options
+from runtime.options.command_line import parse_options
+from runtime.options.option_rules import FILE_OPTIONS, refuse_given, require_beside
+from runtime.processes.ranks import Ranks
 
 METRICS = ("accuracy", "macro_f1", "f1", "matthews_correlation")
 

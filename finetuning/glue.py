@@ -16,23 +16,23 @@ from typing import Annotated, Any
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.command import finish_world, model_name, open_world, output_directory
-from finetuning.dataset_records import SAVE_IT, is_saved, read_dataset
-from finetuning.encoder import check_encoder
-from finetuning.exit_status import guarded
-from finetuning.glue_table import glue_rows, write_table
-from finetuning.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue, task_files
-from finetuning.labelled_text import LabelledText
-from finetuning.option_conflicts import FILE_OPTIONS, refuse_beside
-from finetuning.question_sets import bad_text
-from finetuning.recipe import option
-from finetuning.replaced_options import REPLACED_OPTIONS
-from finetuning.schedule import makes_updates
-from finetuning.stopping import Asked
-from finetuning.text_command import TextOptions, TextTask, run_task
-from pretraining.agreement import broadcast_json
-from pretraining.environment import Ranks
-from pretraining.options import COMMAS, parse_options
+from finetuning.examples.dataset_records import SAVE_IT, is_saved, read_dataset
+from finetuning.examples.recipe import option
+from finetuning.loop.encoder import check_encoder
+from finetuning.loop.schedule import makes_updates
+from finetuning.loop.stopping import Asked
+from finetuning.questions.sets import bad_text
+from finetuning.run.command import finish_world, model_name, open_world, output_directory
+from finetuning.run.exit_status import guarded
+from finetuning.run.replaced_options import REPLACED_OPTIONS
+from finetuning.run.text_command import TextOptions, TextTask, run_task
+from finetuning.texts.glue_table import glue_rows, write_table
+from finetuning.texts.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue, task_files
+from finetuning.texts.labelled_text import LabelledText
+from runtime.options.command_line import COMMAS, parse_options
+from runtime.options.option_rules import FILE_OPTIONS, refuse_beside
+from runtime.processes.collectives import broadcast_json
+from runtime.processes.ranks import Ranks
 
 DEFAULT_DATASET = "nyu-mll/glue"
 

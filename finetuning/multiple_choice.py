@@ -16,10 +16,19 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.chain import run_chain
-from finetuning.choice_recipe import ChoiceRecipe
-from finetuning.choices import ChoiceQuestion, choices_from_rows, has_labels, read_choices
-from finetuning.command import (
+from finetuning.choices.chain import run_chain
+from finetuning.choices.choice_files import ChoiceQuestion, choices_from_rows, has_labels, read_choices
+from finetuning.choices.recipe import ChoiceRecipe
+from finetuning.examples.dataset_records import subset
+from finetuning.examples.pair_template import row_limit
+from finetuning.examples.preflight import Preflight, note_label_balance, note_row_limit, note_shared_texts
+from finetuning.examples.recipe import option
+from finetuning.examples.unknown_share import note_unknown_share
+from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
+from finetuning.loop.stopping import Asked
+from finetuning.qa import QAOptions
+from finetuning.questions.sets import bad_text, load_splits, refuse_idle_contexts, sample_limit
+from finetuning.run.command import (
     Prepared,
     finish_world,
     for_small_world,
@@ -28,20 +37,11 @@ from finetuning.command import (
     output_directory,
     run_recipe,
 )
-from finetuning.dataset_records import subset
-from finetuning.exit_status import guarded
-from finetuning.option_conflicts import require_beside
-from finetuning.pair_template import row_limit
-from finetuning.preflight import Preflight, note_label_balance, note_row_limit, note_shared_texts
-from finetuning.qa import QAOptions
-from finetuning.question_sets import bad_text, load_splits, refuse_idle_contexts, sample_limit
-from finetuning.recipe import option
-from finetuning.replaced_options import REPLACED_OPTIONS
-from finetuning.seed_runs import once, run_seeds
-from finetuning.stopping import Asked
-from finetuning.unknown_share import note_unknown_share
-from finetuning.unlabelled import drop_unlabelled, note_unlabelled
-from pretraining.options import parse_options
+from finetuning.run.exit_status import guarded
+from finetuning.run.replaced_options import REPLACED_OPTIONS
+from finetuning.run.seed_runs import once, run_seeds
+from runtime.options.command_line import parse_options
+from runtime.options.option_rules import require_beside
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.command import (
+from finetuning.examples.pair_template import row_limit
+from finetuning.examples.preflight import Preflight, note_row_limit, note_shared_texts
+from finetuning.examples.recipe import FinetuningOptions, option
+from finetuning.examples.unknown_share import note_unknown_share
+from finetuning.loop.stopping import Asked
+from finetuning.questions.recipe import QARecipe, QASettings
+from finetuning.questions.sets import note_answers, note_windows, read_question_sets
+from finetuning.questions.spans import SpanLimits
+from finetuning.questions.squad import Question, check_answers, first_names, place_answers
+from finetuning.questions.windows import Windows
+from finetuning.run.command import (
     Prepared,
     finish_world,
     for_small_world,
@@ -24,21 +34,11 @@ from finetuning.command import (
     output_directory,
     run_recipe,
 )
-from finetuning.exit_status import guarded
-from finetuning.option_conflicts import FILE_OPTIONS, refuse_beside, require_beside
-from finetuning.pair_template import row_limit
-from finetuning.preflight import Preflight, note_row_limit, note_shared_texts
-from finetuning.qa_recipe import QARecipe, QASettings
-from finetuning.question_sets import note_answers, note_windows, read_question_sets
-from finetuning.recipe import FinetuningOptions, option
-from finetuning.replaced_options import REPLACED_OPTIONS
-from finetuning.seed_runs import once, run_seeds
-from finetuning.spans import SpanLimits
-from finetuning.squad import Question, check_answers, first_names, place_answers
-from finetuning.stopping import Asked
-from finetuning.unknown_share import note_unknown_share
-from finetuning.windows import Windows
-from pretraining.options import parse_options
+from finetuning.run.exit_status import guarded
+from finetuning.run.replaced_options import REPLACED_OPTIONS
+from finetuning.run.seed_runs import once, run_seeds
+from runtime.options.command_line import parse_options
+from runtime.options.option_rules import FILE_OPTIONS, refuse_beside, require_beside
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase

@@ -16,7 +16,7 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from shards.building import Summary
+    from shards.building.builder import Summary
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Every worker process imports this file again: what only the first needs is imported here.
     from tqdm import tqdm
 
-    from pretraining.options import parse_options
-    from shards.build_options import BuildOptions
-    from shards.building import build_shards
+    from runtime.options.command_line import parse_options
+    from shards.building.builder import build_shards
+    from shards.building.options import BuildOptions
 
     options = parse_options(BuildOptions, argv, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -67,8 +67,8 @@ def progress_reporter(bar: tqdm) -> Callable[[dict[str, int]], None]:
 
 def closing_report(summary: Summary, directory: Path) -> str:
     """What lies in the directory now, and what was left out."""
-    from shards.duplicate_index import DOCUMENTS_PER_KEY
-    from shards.unknown_text import unknown_warning
+    from shards.building.duplicate_index import DOCUMENTS_PER_KEY
+    from shards.tokenization.unknown_text import unknown_warning
 
     manifest, data = summary.manifest, summary.manifest.data
     lines = [f"{directory}: already built" if summary.already_built else f"{directory}: built"]

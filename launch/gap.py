@@ -22,11 +22,15 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from gap.clock import Clock
-from gap.code_identity import code_version
-from gap.consistency import settled_bf16
-from gap.executor import Workers, devices_of, run_local, submit_slurm, waiting_workers
-from gap.experiment import (
+from gap.analysis.costs import pair_budgets
+from gap.cells.code_identity import code_version
+from gap.cells.consistency import settled_bf16
+from gap.cells.executor import Workers, devices_of, run_local, submit_slurm, waiting_workers
+from gap.cells.job_list import JobList
+from gap.cells.plan import Source, reference_sources, sources_of
+from gap.cells.worker import work
+from gap.study.clock import Clock
+from gap.study.experiment import (
     busy_seconds,
     command_text,
     finish_experiment,
@@ -37,26 +41,22 @@ from gap.experiment import (
     shards_of,
     write_list,
 )
-from gap.jobs import JobList
-from gap.options import GapOptions, with_defaults
-from gap.plan import Source, reference_sources, sources_of
-from gap.series import pair_budgets
-from gap.small_world import (
+from gap.study.options import GapOptions, with_defaults
+from gap.study.small_world import (
     expected_config,
     expected_own_run,
     expected_sources,
     pretraining_arguments,
     series_paths,
 )
-from gap.tasks import TaskData
-from gap.worker import work
+from gap.tasks.specification import TaskData
 from launch import pretrain
-from pretraining.agreement import barrier
-from pretraining.environment import Ranks, choose_device, close_process_group, init_process_group, read_ranks
-from pretraining.interruption import EXIT_CODE
-from pretraining.options import parse_options
-from pretraining.ownership import Ownership
-from pretraining.training_data import SMALL_WORLD_DIRECTORY, build_small_world
+from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
+from runtime.files.ownership import Ownership
+from runtime.options.command_line import parse_options
+from runtime.processes.collectives import barrier
+from runtime.processes.interruption import EXIT_CODE
+from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 
 
 def main(argv: Sequence[str] | None = None) -> int:

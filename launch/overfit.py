@@ -13,14 +13,14 @@ from typing import Annotated, Any
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pretraining.environment import Ranks, choose_device, read_ranks
-from pretraining.model import build_model
-from pretraining.options import COMMAS, parse_options
-from pretraining.overfitting import OverfitResult, overfit_one_batch, side_by_side
-from pretraining.sample_batch import first_batch, write_sample_shards
-from shards.location import open_location
-from shards.stream_options import StreamOptions
-from shards.vocabulary import load_tokenizer
+from pretraining.model.masked_lm import build_model
+from pretraining.overfit.first_batch import first_batch, write_sample_shards
+from pretraining.overfit.overfit import OverfitResult, overfit_one_batch, side_by_side
+from runtime.options.command_line import COMMAS, parse_options
+from runtime.processes.ranks import Ranks, choose_device, read_ranks
+from shards.storage.location import open_location
+from shards.streaming.options import StreamOptions
+from shards.tokenization.vocabulary import load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.exit_status import guarded
-from finetuning.prediction import PredictionOptions, predict
-from pretraining.options import parse_options
+from finetuning.run.exit_status import guarded
+from finetuning.run.prediction import PredictionOptions, predict
+from runtime.options.command_line import parse_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,32 +20,26 @@ from typing import TYPE_CHECKING, Annotated
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pretraining.agreement import PeerFailed, fail_together
-from pretraining.environment import (
-    Ranks,
-    choose_device,
-    close_process_group,
-    init_process_group,
-    read_ranks,
-)
-from pretraining.export import ExportError
-from pretraining.interruption import EXIT_CODE, MARKER_NAME, Interrupted, disarm_watchdog
-from pretraining.memory_advice import OutOfMemory, explained
-from pretraining.options import COMMAS, parse_options
-from pretraining.overfit_gate import check_overfits
-from pretraining.plan import Plan
-from pretraining.plan_checks import data_warnings, find_problems, find_warnings
-from pretraining.plan_table import plan_lines
+from pretraining.checks import data_warnings, find_problems, find_warnings
+from pretraining.loop.loop import NotFinite
+from pretraining.loop.training_data import prepare_shards
+from pretraining.overfit.gate import check_overfits
+from pretraining.plan.memory_advice import OutOfMemory, explained
+from pretraining.plan.options import PretrainingOptions, option, with_defaults
+from pretraining.plan.plan import Plan
+from pretraining.plan.table import plan_lines
+from pretraining.publishing.export import ExportError
 from pretraining.replaced_options import REPLACED_OPTIONS
 from pretraining.run import Run
-from pretraining.settings import PretrainingOptions, option, with_defaults
-from pretraining.training import NotFinite
-from pretraining.training_data import prepare_shards
-from pretraining.verbosity import quiet_libraries
-from shards.location import ShardLocation, open_location
+from runtime.options.command_line import COMMAS, parse_options
+from runtime.processes.collectives import PeerFailed, fail_together
+from runtime.processes.interruption import EXIT_CODE, MARKER_NAME, Interrupted, disarm_watchdog
+from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
+from runtime.verbosity import quiet_libraries
+from shards.storage.location import ShardLocation, open_location
 
 if TYPE_CHECKING:
-    from gap.until import GapWatch
+    from gap.study.until import GapWatch
 
 FAILED, WRONG_OPTIONS = 1, 2
 
@@ -139,7 +133,7 @@ def watch_gap(options: Options, plan: Plan, shards: ShardLocation) -> GapWatch |
     """What looks at the gap after each export; None without --until."""
     if options.until is None:
         return None
-    from gap.options import make_watch
+    from gap.study.options import make_watch
 
     return make_watch(
         options.until,

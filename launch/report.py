@@ -18,16 +18,16 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from gap.analysis import analyse
-from gap.comparison import compare_runs
-from gap.comparison_report import write_comparison
-from gap.option_ranges import range_problems
-from gap.report import write_report
-from gap.report_text import command_text
-from gap.run_source import RunSource, told_apart
-from gap.series import Prices
-from pretraining.environment import read_ranks
-from pretraining.options import parse_options
+from gap.analysis.analysis import analyse
+from gap.analysis.costs import Prices
+from gap.analysis.run_folder import RunSource, told_apart
+from gap.report.comparison import compare_runs
+from gap.report.comparison_page import write_comparison
+from gap.report.page import write_report
+from gap.report.text import command_text
+from gap.study.option_ranges import range_problems
+from runtime.options.command_line import parse_options
+from runtime.processes.ranks import read_ranks
 
 LOCAL_RANK = ("--local_rank=", "--local-rank=")  # what the deepspeed launcher puts in front
 OPTION_FILES = (".yaml", ".yml", ".json")

@@ -10,9 +10,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.sweep_report import run_sweep
-from pretraining.environment import read_ranks
-from pretraining.options import parse_options
+from finetuning.sweep.report import run_sweep
+from runtime.options.command_line import parse_options
+from runtime.processes.ranks import read_ranks
 
 
 @dataclass

@@ -7,9 +7,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pretraining.flops import peak_flops
-from pretraining.plan import Plan
-from pretraining.position import Position
+from pretraining.checkpoints.position import Position
+from pretraining.model.flops import peak_flops
+from pretraining.plan.plan import Plan
 
 # The clock of a budget in hours is no count: it has no prefixes and no rate.
 HOURS: dict[str, Any] = {"bar_format": "{l_bar}{bar}| {n:.4g}/{total:.4g} hours [{elapsed}<{remaining}{postfix}]"}

@@ -7,28 +7,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pretraining.agreement import broadcast_json, fail_together
-from pretraining.batches import as_inputs
-from pretraining.checkpoint import Checkpoint, open_checkpoint, retain, save_checkpoint
+from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint, retain, save_checkpoint
+from pretraining.checkpoints.position import Position, position_from
+from pretraining.checkpoints.resumption import find_checkpoint, settle
 from pretraining.engines.engine import Engine, build_engine
-from pretraining.files import write_json
-from pretraining.identity import RUN_NAME, check_same_run, condensed, identity_of
-from pretraining.interruption import MARKER_NAME, Interrupted, Interruption
-from pretraining.journal import Journal
-from pretraining.ownership import Ownership
-from pretraining.plan import Plan
-from pretraining.planned_model import build_planned_model
-from pretraining.position import Position, position_from
-from pretraining.progress import Progress
+from pretraining.loop.batches import as_inputs
+from pretraining.loop.journal import Journal
+from pretraining.loop.loop import LoopOptions, TrainingLoop
+from pretraining.loop.planned_model import build_planned_model
+from pretraining.plan.budget import Progress
+from pretraining.plan.identity import RUN_NAME, check_same_run, condensed, identity_of
+from pretraining.plan.plan import Plan
+from pretraining.plan.segments import Segment
 from pretraining.progress_bar import ProgressBar
-from pretraining.publication import Publisher
-from pretraining.reporting import Reporter, build_reporters
-from pretraining.resumption import find_checkpoint, settle
-from pretraining.segments import Segment
-from pretraining.training import LoopOptions, TrainingLoop
-from pretraining.word_frequencies import plateau_warning
-from shards.location import ShardLocation, open_location
-from shards.stream import MaskedStream
+from pretraining.publishing.publication import Publisher
+from pretraining.publishing.word_frequencies import plateau_warning
+from runtime.files.ownership import Ownership
+from runtime.files.whole_files import write_json
+from runtime.processes.collectives import broadcast_json, fail_together
+from runtime.processes.interruption import MARKER_NAME, Interrupted, Interruption
+from runtime.trackers import Reporter, build_reporters
+from shards.storage.location import ShardLocation, open_location
+from shards.streaming.stream import MaskedStream
 
 SCHEMA_VERSION = 1
 
@@ -36,7 +36,7 @@ StopEarly = Callable[[dict[str, Any]], str | None]
 
 
 class Run:
-    """The callbacks of `pretraining.training.TrainingLoop`: journal, checkpoints, series, signals."""
+    """The callbacks of `pretraining.loop.loop.TrainingLoop`: journal, checkpoints, series, signals."""
 
     def __init__(self, plan: Plan, shards: str | ShardLocation, *, after_export: StopEarly | None = None) -> None:
         self.plan, self.options, self.ranks, self.shards = plan, plan.options, plan.ranks, open_location(shards)

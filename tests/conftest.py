@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
 LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 # Before torch, tokenizers or datasets are imported: each reads these once.
@@ -54,8 +54,8 @@ def project_root() -> Path:
 @pytest.fixture
 def tiny_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory in which the embedded default is a small world of 300 documents."""
-    from pretraining import training_data
-    from shards.small_world import WorldSizes, write_small_world
+    from pretraining.loop import training_data
+    from shards.small_world.world import WorldSizes, write_small_world
 
     small = WorldSizes(documents=300, names_per_class=40, train=30, validation=10, test=10)
     monkeypatch.setattr(training_data, "write_small_world", partial(write_small_world, sizes=small))

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ("shards", "pretraining", "finetuning", "gap", "launch")
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch")
 # Folders that stand on sys.path when a script or a test in them is started.
-SCRIPT_FOLDERS = ("launch", "finetuning", "benchmarks", "tests")
+SCRIPT_FOLDERS = ("launch", "finetuning", "gap", "benchmarks", "tests")
 ENGINES_ONLY = ("deepspeed", "torch.distributed.fsdp", "torch.distributed._composable")
 LAUNCHER_VARIABLES = {"RANK", "LOCAL_RANK", "WORLD_SIZE"}
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "manager", "misc"}
@@ -26,6 +26,7 @@ PRIVATE_WORDS = re.compile(
     re.IGNORECASE,
 )
 LARGEST_FILE_LINES = 450
+MOST_ENTRIES = 12
 
 
 def tracked(suffixes: tuple[str, ...]) -> list[Path]:
@@ -132,8 +133,9 @@ def test_a_folder_imports_itself_and_those_to_its_left(layer):
 
 
 def test_the_layer_rule_sees_every_way_to_import():
+    assert layer_faults("runtime", "import shards.text") == ["shards"]
     assert layer_faults("shards", "import pretraining.engines") == ["pretraining"]
-    assert layer_faults("pretraining", "def f():\n    from gap.curve import fit") == ["gap"]
+    assert layer_faults("pretraining", "def f():\n    from gap.intervals.curve import fit") == ["gap"]
     assert layer_faults("gap", "import shards, finetuning.qa\nimport numpy") == []
 
 
@@ -162,7 +164,7 @@ def test_only_one_module_reads_the_launcher_s_variables():
     faults = {
         name_of(path): launcher_faults(path.read_text(encoding="utf-8"))
         for path in sources()
-        if path != ROOT / "pretraining" / "environment.py"
+        if path != ROOT / "runtime" / "processes" / "ranks.py"
     }
     assert {name: fault for name, fault in faults.items() if fault} == {}
     assert launcher_faults("import os\nrank = os.environ['RANK']") == ["RANK"]
@@ -181,7 +183,9 @@ def installed_top_level_names() -> set[str]:
 def test_no_file_or_folder_is_named_like_an_installed_module():
     taken = installed_top_level_names()
     assert {"random", "tokenizers", "datasets", "deepspeed"} <= taken
-    ours = {path.stem for path in sources(*LAYERS, *SCRIPT_FOLDERS) if path.stem != "__init__"} | set(LAYERS)
+    places = [path.relative_to(ROOT) for path in sources(*LAYERS, *SCRIPT_FOLDERS)]
+    ours = {place.stem for place in places if place.stem != "__init__"}
+    ours |= {folder for place in places for folder in place.parts[:-1]}
     shadows = {"conftest"} | {name for name in ours if name.startswith("test_")}
     assert sorted(ours & taken - shadows) == []
 
@@ -191,12 +195,35 @@ def test_no_file_is_called_by_a_vague_name():
 
 
 def test_no_source_is_longer_than_the_house_allows():
-    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in sources()}
+    paths = sources(*LAYERS, "tests", "benchmarks")
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
     assert {name: length for name, length in lengths.items() if length > LARGEST_FILE_LINES} == {}
 
 
-def test_tests_are_flat_and_named_after_a_folder():
-    assert [name_of(path) for path in sources("tests") if path.parent != ROOT / "tests"] == []
+def crowded(places: list[Path]) -> dict[str, int]:
+    """Folders with more entries than a reader takes in at once: files and folders, `__init__.py` included."""
+    entries: dict[Path, set[str]] = {}
+    for place in places:
+        for folder in place.parents:
+            entries.setdefault(folder, set()).add(place.relative_to(folder).parts[0])
+    del entries[Path(".")]
+    return {str(folder): len(names) for folder, names in entries.items() if len(names) > MOST_ENTRIES}
+
+
+def test_no_folder_of_code_is_crowded():
+    places = [path.relative_to(ROOT) for path in tracked(("",))]
+    assert crowded([place for place in places if place.parts[0] in (*LAYERS, "tests")]) == {}
+    assert crowded([Path(f"gap/cells/{number}.py") for number in range(13)]) == {"gap/cells": 13}
+
+
+def test_tests_lie_where_what_they_test_lies():
+    """`tests/` has the folders of the code, `support/` for helpers and no packages: pytest imports each by its path."""
+    code = {path.relative_to(ROOT).parent for path in sources()}
+    mirrored = {path.relative_to(ROOT / "tests").parent for path in sources("tests")} - {Path("."), Path("support")}
+    assert sorted(map(str, mirrored - code)) == []
+    assert [name_of(path) for path in sources("tests") if path.name == "__init__.py"] == []
+    helpers = [path for path in sources("tests") if not path.name.startswith("test_") and path.name != "conftest.py"]
+    assert {path.parent for path in helpers} == {ROOT / "tests" / "support"}
 
 
 def test_every_package_is_named_in_pyproject():

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from pretraining.engines.deepspeed_keys import AUTO, key_problems, value_problems
-from pretraining.optimizers import OptimizerOptions
-from pretraining.unique_keys import DuplicateKey, OutOfBounds, require_bounded, without_duplicates
+from pretraining.engines.optimizers import OptimizerOptions
+from runtime.files.unique_keys import DuplicateKey, OutOfBounds, require_bounded, without_duplicates
 
 LARGEST_FILE_BYTES = 1 << 20
 DEEPEST_NESTING = 16

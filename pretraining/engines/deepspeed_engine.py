@@ -21,8 +21,8 @@ from torch import nn
 from pretraining.engines.compiled_ops import clear_abandoned_build, compiled_operators
 from pretraining.engines.deepspeed_config import names_optimizer, resolve_config, skip_compiled_collective
 from pretraining.engines.engine import EngineOptions, Reader, state_name
-from pretraining.environment import Ranks
-from pretraining.optimizers import build_optimizer, parameter_groups
+from pretraining.engines.optimizers import build_optimizer, parameter_groups
+from runtime.processes.ranks import Ranks
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

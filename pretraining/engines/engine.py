@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from pretraining.environment import Ranks, init_process_group
-from pretraining.optimizers import OptimizerOptions
+from pretraining.engines.optimizers import OptimizerOptions
+from runtime.processes.ranks import Ranks, init_process_group
 
 FSDP_MODES = ("full_shard", "shard_grad_op", "hybrid_shard")
 

@@ -13,8 +13,8 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pretraining.engines.engine import EngineOptions, Reader, check_ranks, hybrid_size, state_name
-from pretraining.environment import Ranks
-from pretraining.optimizers import build_optimizer, parameter_groups
+from pretraining.engines.optimizers import build_optimizer, parameter_groups
+from runtime.processes.ranks import Ranks
 
 
 class TorchEngine:

@@ -1,0 +1,1 @@
+"""Multiple choice, and the chain that answers in the chosen paragraph."""

@@ -1,0 +1,89 @@
+"""Rows of a `datasets` data set, by name or from a saved directory, with label numbers turned into names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from finetuning.examples.label_cells import numbered
+from finetuning.examples.record_files import Record
+from runtime.hub import hub_is_reachable, is_missing_path
+
+Example = TypeVar("Example")
+
+
+def subset(examples: Sequence[Example], limit: int | None, id_of: Callable[[Example], str]) -> list[Example]:
+    """At most `limit` examples, in file order, chosen by a hash of their ids: files are often sorted by label or topic.
+
+    No seed enters: smaller subsets are parts of larger ones. Raises ValueError for a limit under 1.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"--max_train_samples and --max_eval_samples are {limit}: use 1 or more")
+    if limit is None or limit >= len(examples):
+        return list(examples)
+    ranked = sorted(map(id_of, examples), key=lambda name: hashlib.sha256(name.encode()).digest())
+    chosen = set(ranked[:limit])
+    return [one for one in examples if id_of(one) in chosen]
+
+
+SAVE_IT = "save the set with save_to_disk where there is a network"
+
+
+def read_dataset(
+    name: str,
+    configuration: str | None = None,
+    *,
+    class_names: bool = True,
+    asked: str | None = None,
+    remedy: str = f"name files with --train_file, or {SAVE_IT}",
+) -> dict[str, list[Record]]:
+    """Split -> rows. A saved directory (`save_to_disk`) is read as it is; a name comes from the cache or the hub.
+
+    With `class_names` class numbers become names, and -1, which marks a hidden label, None. Code that comes with a data
+    set is never run. Raises ValueError for a number that no class has, and when there is no such set: `asked` is what
+    the user wrote, and `remedy` what the command takes without a network.
+    """
+    from datasets import Dataset, DatasetDict, config, load_dataset, load_from_disk
+
+    where, asked = Path(name), asked or f"--dataset_name {name}"
+    if not where.exists():
+        if is_missing_path(name):
+            raise ValueError(f"{asked}: no such directory; name a saved data set or one of the hub")
+        if not hub_is_reachable():
+            config.HF_HUB_OFFLINE = True  # the cache alone, without the client's retries
+    try:
+        if is_saved(where):
+            found: Any = load_from_disk(name)
+        else:
+            found = load_dataset(name, configuration)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{asked}: not a saved data set, and neither cache nor hub has it ({reason}); {remedy}"
+        ) from error
+    if isinstance(found, Dataset):
+        found = DatasetDict({"train": found})
+    return {
+        str(split): _named(rows, f"{asked} {split}") if class_names else rows.to_list() for split, rows in found.items()
+    }
+
+
+def is_saved(directory: Path) -> bool:
+    """Whether `save_to_disk` wrote it."""
+    return any((directory / file).is_file() for file in ("dataset_dict.json", "state.json"))
+
+
+def _named(dataset: Any, source: str) -> list[Record]:
+    names: Mapping[str, list[str]] = {
+        column: feature.names for column, feature in dataset.features.items() if hasattr(feature, "int2str")
+    }
+    rows: list[Record] = dataset.to_list()
+    for column, labels in names.items():
+        for place, row in enumerate(rows):
+            number = row[column]
+            if number is not None and number >= len(labels):
+                raise ValueError(f"{source}, row {place}: {column} is {number}, but {numbered(labels)}; mend the set")
+            row[column] = None if number is None or number < 0 else labels[number]
+    return rows

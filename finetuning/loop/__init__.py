@@ -1,0 +1,1 @@
+"""The one fine-tuning loop: training, evaluation, what a resume needs, the outcome."""

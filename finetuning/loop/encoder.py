@@ -1,0 +1,128 @@
+"""The checkpoint under every recipe: its tokenizer and configuration, from a directory or the hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
+
+from pretraining.checkpoints.series import SERIES_NAME, read_series
+from pretraining.model.source_checkpoint import check_checkpoint
+from pretraining.model.source_config import source_config
+from pretraining.model.source_tokenizer import require_embeddings
+from runtime.hub import hub_is_reachable, is_missing_path
+from shards.tokenization.tokenizer_source import open_tokenizer
+
+DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes when told nothing
+# Their hidden states change with the padding of the batch (no mask, or landmarks, convolutions and hashes over it).
+SEES_PADDING = ("canine", "convbert", "fnet", "nystromformer", "yoso")
+
+
+def load_tokenizer(model_name_or_path: str, *, option: str = "--model_name_or_path") -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a checkpoint; recipes need offsets, which slow ones do not give.
+
+    Raises ValueError, naming the `option`, where it has none, a broken one, or one with more tokens than embeddings.
+    """
+    tokenizer = from_source(lambda name, only: open_tokenizer(name, option=option), model_name_or_path, option)
+    require_embeddings(tokenizer, load_config(model_name_or_path, option=option), model_name_or_path)
+    return tokenizer
+
+
+def check_encoder(name: str, *, from_scratch: bool = False, option: str = "--model_name_or_path") -> None:
+    """Refuse a checkpoint that recipes cannot start from, before any data is read: nothing is loaded.
+
+    Raises ValueError, naming the `option` or the file, as `load_config`, `load_tokenizer` and, unless only the shape
+    is taken (`from_scratch`), for weights that do not fill the encoder.
+    """
+    config = load_config(name, option=option)
+    load_tokenizer(name, option=option)
+
+    def check(place: str, only: bool) -> None:
+        check_checkpoint(place, config, AutoModel, local_files_only=only, weights=not from_scratch)
+
+    from_source(check, name, option)
+
+
+def require_dropout(rate: float | None) -> None:
+    """ValueError for a rate outside [0, 1)."""
+    if rate is not None and not 0 <= rate < 1:
+        raise ValueError(f"--dropout {rate}: a rate lies in [0, 1); use 0.1")
+
+
+def load_config(
+    model_name_or_path: str, *, dropout: float | None = None, option: str = "--model_name_or_path"
+) -> PretrainedConfig:
+    """The configuration, with every dropout rate replaced by `dropout` when it is given.
+
+    Raises ValueError, naming the `option` that the name came from, when there is no such model or it is no encoder that
+    recipes can use.
+    """
+    config = from_source(lambda name, only: source_config(name, local_files_only=only), model_name_or_path, option)
+    require_encoder(config, f"{option} {model_name_or_path}")
+    if dropout is not None:
+        require_dropout(dropout)
+        for name in list(config.to_dict()):
+            if "dropout" in name and isinstance(getattr(config, name), (int, float, type(None))):
+                setattr(config, name, dropout)
+    return config
+
+
+def require_encoder(config: PretrainedConfig, source: str) -> None:
+    """ValueError, naming `source`, for an encoder-decoder, and for a family whose scores would depend on the batch."""
+    remedy = "use an encoder such as BERT, RoBERTa, DeBERTa or ModernBERT"
+    if config.is_encoder_decoder or type(config) not in AutoModel._model_mapping:
+        raise ValueError(f"{source}: {config.model_type} is no encoder alone; {remedy}")
+    if config.model_type in SEES_PADDING:
+        raise ValueError(
+            f"{source}: what {config.model_type} makes of a text depends on the padding behind it, and so would its "
+            f"score on the rows of a batch; {remedy}"
+        )
+
+
+def attention_of(config: PretrainedConfig) -> str:
+    """torch's fused attention where the family has it, else the family's own."""
+    return "sdpa" if getattr(AutoModel._model_mapping[type(config)], "_supports_sdpa", False) else "eager"
+
+
+def default_model(run: Path = DEFAULT_RUN) -> str:
+    """The checkpoint with the largest budget of the default pretraining run, annealed before raw.
+
+    Raises ValueError that names the command when there is none, and as `read_series`.
+    """
+    series = run / SERIES_NAME
+    if not series.is_file():
+        raise ValueError(
+            f"no checkpoint to start from: {series} is missing. Make one with `python launch/pretrain.py`, "
+            "or name one with --model_name_or_path"
+        )
+    rows = read_series(series)
+    if not rows:
+        raise ValueError(f"{series} lists no checkpoint yet: let `python launch/pretrain.py` go on, or name a model")
+    newest = max(rows, key=lambda row: (row["budget_tokens"], row["kind"] == "annealed"))
+    return str(run / Path(newest["path"]).relative_to(run.resolve()))
+
+
+def from_source(read: Callable[[str, bool], Any], name: str, option: str = "--model_name_or_path") -> Any:
+    """What `read` makes of the name and of whether the network is left alone; local directories come first.
+
+    An unreachable hub becomes a clear message.
+    """
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise ValueError(f"{option} {directory} has no config.json: name a `transformers` checkpoint directory")
+        return read(str(directory), True)
+    if is_missing_path(name):
+        raise ValueError(f"{option} {name}: no such directory; check the path")
+    try:
+        return read(name, not hub_is_reachable())
+    except OSError as error:
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"{option} {name} is no local directory, and the hub did not give it{offline}: {reason}. "
+            "Give a directory, or a hub name while the hub can be reached"
+        ) from error

@@ -1,0 +1,147 @@
+"""What a fine-tuning run tells people and files while it runs: journal, TensorBoard and others, progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from finetuning.examples.predictions import replace_text
+from runtime.files.whole_files import read_json
+from runtime.trackers import Reporter, build_reporters
+
+JOURNAL_NAME = "journal.jsonl"
+
+Item = TypeVar("Item")
+
+
+class RunLog:
+    """Writes on the main rank; on the others, and without a directory, it does nothing."""
+
+    def __init__(
+        self,
+        directory: Path | None,
+        *,
+        is_main: bool,
+        total_updates: int,
+        updates: int = 0,
+        closed: int = 0,
+        report_to: str = "none",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.file, self.bar = None, None
+        self.reporters: list[Reporter] = []
+        if directory is None or not is_main:
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        drop_lines_after(directory / JOURNAL_NAME, updates, closed)
+        self.file = (directory / JOURNAL_NAME).open("a", encoding="utf-8")
+        self.reporters = build_reporters(report_to, directory, options or {}, first_step=updates + 1)
+        self.bar = tqdm(
+            total=total_updates, initial=updates, unit="update", disable=not sys.stderr.isatty() and not _forced()
+        )
+
+    def update(self, update: int, values: Mapping[str, float], epoch_means: Mapping[str, float] | None = None) -> None:
+        """One finished update: loss, measures, learning rate; and the measures' means since the epoch began."""
+        self._line({"update": update, **values})
+        for reporter in self.reporters:
+            reporter.log(
+                {f"train/{name}": value for name, value in values.items()}
+                | {f"train_epoch_mean/{name}": value for name, value in (epoch_means or {}).items()},
+                update,
+            )
+        if self.bar is not None:
+            self.bar.update()
+            self.bar.set_postfix(loss=f"{values.get('loss', float('nan')):.3f}", refresh=False)
+
+    def validation(self, update: int, epoch: float, scores: Mapping[str, float]) -> None:
+        """One validation, after `update` updates."""
+        self._line({"update": update, "epoch": epoch, **{f"eval_{name}": value for name, value in scores.items()}})
+        for reporter in self.reporters:
+            reporter.log({f"eval/{name}": value for name, value in scores.items()}, update)
+
+    def watch(self, batches: Iterable[Item], what: str) -> Iterable[Item]:
+        """The batches of an evaluation, counted on a second bar where there is a first; it goes when they end."""
+        is_off = self.bar is None or self.bar.disable
+        return tqdm(batches, desc=what, unit="batch", leave=False, disable=is_off)
+
+    def say(self, text: str) -> None:
+        """A line for people, above the progress bar."""
+        if self.file is not None:
+            tqdm.write(text)
+
+    def flush(self) -> None:
+        """Push what was written to the files."""
+        if self.file is not None:
+            self.file.flush()
+
+    def close(self) -> None:
+        """Close files and bar."""
+        for part in (self.file, *self.reporters, self.bar):
+            if part is not None:
+                part.close()
+
+    def _line(self, values: Mapping[str, Any]) -> None:
+        if self.file is not None:
+            finite = {
+                name: value if value == value and abs(value) != float("inf") else None for name, value in values.items()
+            }
+            self.file.write(json.dumps(finite) + "\n")
+
+
+def drop_lines_after(journal: Path, updates: int, closed: int) -> None:
+    """Remove lines of updates, and of validations after `closed`, that a resumed run makes again; and a torn line."""
+    if not journal.is_file():
+        return
+    kept = []
+    for line in journal.read_text(encoding="utf-8").splitlines():
+        try:
+            values = json.loads(line)
+            if values["update"] <= (closed if "epoch" in values else updates):
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    replace_text(journal, "".join(line + "\n" for line in kept) if updates else "")
+
+
+def read_journal(journal: Path) -> list[dict[str, Any]]:
+    """Whole lines of a journal, without the one that a kill tore; updates have "loss", validations "eval_..."."""
+    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
+
+
+def epoch_line(epoch: float, training: Mapping[str, float], validation: Mapping[str, float]) -> str:
+    """What people quote of an epoch: the means over its updates, and the scores after it."""
+    told = {"train": training, "validation": validation}
+    parts = [
+        f"{name} " + ", ".join(f"{measure} {value:.4f}" for measure, value in values.items())
+        for name, values in told.items()
+        if values
+    ]
+    return f"epoch {epoch:g}: " + "; ".join(parts)
+
+
+def closing_table(title: str, results: Mapping[str, Any]) -> str:
+    """Name and value, one a line, aligned."""
+    shown = {
+        name: f"{value:.4f}" if isinstance(value, float) else str(value)
+        for name, value in results.items()
+        if value is None or isinstance(value, (str, int, float, bool))
+    }
+    width = max((len(name) for name in shown), default=0)
+    lines = [title, "-" * max(len(title), 1), *(f"{name:<{width}}  {value}" for name, value in shown.items())]
+    return "\n".join(lines)
+
+
+def read_results(directory: Path) -> dict[str, Any]:
+    """The finished run's all_results.json."""
+    return dict(read_json(directory / "all_results.json"))
+
+
+def _forced() -> bool:
+    return os.environ.get("FORCE_PROGRESS") == "1"

@@ -1,0 +1,194 @@
+"""What a resume needs: progress, weights, optimizer, and the best epoch's weights so far."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from finetuning.examples.predictions import row_key
+from finetuning.examples.recipe import Feature, FinetuningOptions, Recipe
+from finetuning.loop.schedule import Schedule
+from finetuning.loop.updates import Sums, means
+from pretraining.checkpoints.checkpoint import newest_checkpoint, retain, save_checkpoint
+from pretraining.engines.engine import Engine
+from runtime.processes.collectives import barrier
+
+STATE_NAME = "state"
+# Options that change where and how fast a run goes, but not what it computes.
+FREE_OPTIONS = frozenset(
+    {
+        "output_dir",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "per_device_eval_batch_size",
+        "deepspeed",
+        "fsdp",
+        "resume_from_checkpoint",
+        "save_steps",
+        "save_model",
+        "seeds",
+        "report_to",
+    }
+)
+
+
+@dataclass
+class Progress:
+    """What a run has done so far."""
+
+    updates: int = 0
+    closed: int = 0  # updates up to the end of the last epoch that was validated
+    rows: int = 0
+    train_seconds: float = 0.0
+    seconds: float = 0.0  # all, evaluation included
+    not_finite: int = 0
+    stopped: str | None = None  # "early" or "not_finite"
+    best_score: float | None = None
+    best_epoch: float | None = None
+    best_updates: int | None = None
+    validations_since_best: int = 0
+    epoch_sums: Sums = field(default_factory=dict)  # of the training measures since the epoch began
+    history: list[dict[str, float]] = field(default_factory=list)  # one entry a validation
+    half_scores: list[list[float] | None] = field(default_factory=list)  # likewise, see finetuning/loop/optimism.py
+
+    def take_validation(self, scores: Mapping[str, float], metric: str, schedule: Schedule, patience: int) -> bool:
+        """Enter a validation; True when it is the best so far (the first of equals stays)."""
+        if metric not in scores:
+            raise ValueError(f"the selection metric {metric!r} is not among the scores {sorted(scores)}")
+        epoch = self.updates / schedule.updates_per_epoch
+        training = {f"train_{name}": mean for name, mean in means(self.epoch_sums).items()}
+        self.history.append({"epoch": epoch, "updates": self.updates, **training, **scores})
+        if self.best_score is None or math.isnan(self.best_score) or scores[metric] > self.best_score:
+            self.best_score, self.best_epoch, self.best_updates = scores[metric], epoch, self.updates
+            self.validations_since_best = 0
+            return True
+        self.validations_since_best += 1
+        if patience and self.validations_since_best >= patience and self.stopped is None:
+            self.stopped = "early"
+        return False
+
+
+class RunState:
+    """Saves and restores a run through the engine; without a directory it only remembers the best weights."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        recipe: Recipe,
+        options: FinetuningOptions,
+        directory: Path | None,
+        global_rows: int,
+        weights: str = "",
+    ) -> None:
+        self.engine = engine
+        self.directory = None if directory is None else directory / STATE_NAME
+        self.resuming = options.resume_from_checkpoint
+        self.fingerprint = "" if directory is None else run_fingerprint(recipe, options, global_rows, weights)
+        self.best: dict[str, torch.Tensor] = {}
+
+    def resume(self, example: Mapping[str, Any]) -> Progress:
+        """The progress of an interrupted run of the same fingerprint, its weights loaded; else a fresh one.
+
+        Raises ValueError when the directory holds the state of another run.
+        """
+        if self.directory is None:
+            return Progress()
+        if not self.resuming:
+            self.remove()
+            return Progress()
+        checkpoint = newest_checkpoint(self.directory, self.engine.ranks)
+        if checkpoint is None:
+            return Progress()
+        if checkpoint.state["fingerprint"] != self.fingerprint:
+            raise ValueError(
+                f"{self.directory} holds an interrupted run with other options or data: choose another --output_dir, "
+                "or drop that run with --resume_from_checkpoint false"
+            )
+        if checkpoint.state["optimizer_steps"]:
+            self._start_optimizer(example)
+        self.engine.load_state(
+            checkpoint.read, optimizer_steps=checkpoint.state["optimizer_steps"], example=dict(example)
+        )
+        names = (name for name in checkpoint.names if name.startswith("best:"))
+        self.best = {name.removeprefix("best:"): checkpoint.read(name) for name in names}
+        return Progress(**checkpoint.state["progress"])
+
+    def _start_optimizer(self, example: Mapping[str, Any]) -> None:
+        """One update of nothing: ZeRO makes its state in its first step, and a recipe's outputs are no single loss."""
+        outputs = self.engine(**example)
+        self.engine.backward(sum(output.float().sum() for output in outputs.values()) * 0.0, last=True)
+        self.engine.step(0.0)
+
+    def save(self, progress: Progress) -> None:
+        """Commit the state; the one before it goes."""
+        if self.directory is None:
+            return
+        best = ((f"best:{name}", tensor) for name, tensor in self.best.items())
+        is_closed = progress.closed == progress.updates
+        name = f"step-{progress.updates:08d}-{int(is_closed):03d}"
+        save_checkpoint(
+            self.directory,
+            name,
+            tensors=itertools.chain(self.engine.state_tensors(), best),
+            state={
+                "fingerprint": self.fingerprint,
+                "optimizer_steps": self.engine.optimizer_steps(),
+                "progress": asdict(progress),
+            },
+            ranks=self.engine.ranks,
+        )
+        if self.engine.ranks.is_main:
+            retain(self.directory, 1, newest=name)
+
+    def keep_best(self) -> None:
+        """Remember the weights of this moment, on the CPU."""
+        tensors = self.engine.state_tensors()
+        self.best = {name: tensor.to("cpu", copy=True) for name, tensor in tensors if name.endswith("/weight")}
+
+    def restore_best(self, example: Mapping[str, Any]) -> None:
+        """Put the best weights back; the optimizer's state is lost, so this ends a training."""
+        if self.best:
+            self.engine.load_state(self.best.__getitem__, optimizer_steps=0, example=dict(example))
+
+    def remove(self) -> None:
+        """Delete the state of a finished run."""
+        if self.directory is not None:
+            if self.engine.ranks.is_main:
+                shutil.rmtree(self.directory, ignore_errors=True)
+            barrier()
+
+
+def run_fingerprint(recipe: Recipe, options: FinetuningOptions, global_rows: int, weights: str = "") -> str:
+    """sha256 over what decides a run: recipe, options that matter, the global batch, first weights, rows, examples."""
+    deciding = {name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS}
+    content = {
+        "recipe": recipe.name,
+        "head": asdict(recipe.head),
+        **deciding,
+        "global_batch_rows": global_rows,
+        "weights": weights,
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
+    _add_rows(digest, recipe.train_features)
+    for name, evaluation_set in sorted(recipe.evaluation_sets.items()):
+        digest.update(name.encode())
+        _add_rows(digest, evaluation_set.features)
+        for example in evaluation_set.examples.items():
+            digest.update(repr(example).encode())
+    return digest.hexdigest()
+
+
+def _add_rows(digest: Any, features: Sequence[Feature]) -> None:
+    for feature in features:
+        content = [(name, value) for name, value in feature.items() if not isinstance(value, np.ndarray)]
+        digest.update(repr((row_key(feature), content)).encode())

@@ -1,0 +1,81 @@
+"""How long a fine-tuning run lasts and how fast it learns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from finetuning.examples.batches import BatchShape
+from finetuning.examples.recipe import FinetuningOptions
+
+SCHEDULES = ("linear", "constant")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Updates of an epoch and of the run, and the learning rate of each."""
+
+    updates_per_epoch: int
+    total_updates: int
+    warmup_updates: int
+    peak: float
+    kind: str
+
+    def epoch_of(self, updates: int) -> int:
+        """The epoch (from 0) in which the next update falls after `updates` of them."""
+        return updates // self.updates_per_epoch
+
+    def learning_rate(self, update: int) -> float:
+        """The rate of update 0, 1, ...: rises over the warmup, then constant or linear to zero."""
+        if update < self.warmup_updates:
+            return self.peak * (update + 1) / (self.warmup_updates + 1)
+        if self.kind == "constant":
+            return self.peak
+        return self.peak * (self.total_updates - update) / max(1, self.total_updates - self.warmup_updates)
+
+
+def makes_updates(options: FinetuningOptions) -> bool:
+    """False when a run is only asked to evaluate."""
+    return options.num_train_epochs > 0 and options.max_steps != 0
+
+
+def require_training_rows(options: FinetuningOptions, num_rows: int, *, num_dropped: int = 0) -> None:
+    """ValueError where updates are asked for and no row is left to learn from; `num_dropped` questions had no place."""
+    if num_rows or not makes_updates(options):
+        return
+    source = options.train_file or options.dataset_name
+    found = f"{source} gives none" if source else "no training set is named"
+    if num_dropped:
+        found += f" ({num_dropped} questions were dropped: no answer of theirs stands in its context)"
+    raise ValueError(
+        f"no training rows: {found}; give a --train_file to learn from, or --num_train_epochs 0 to evaluate only"
+    )
+
+
+def require_schedule(options: FinetuningOptions) -> None:
+    """ValueError for options of the schedule outside their range, whatever the rows."""
+    if options.lr_scheduler_type not in SCHEDULES:
+        raise ValueError(f"--lr_scheduler_type {options.lr_scheduler_type}: use one of {', '.join(SCHEDULES)}")
+    if not 0 <= options.warmup_ratio < 1:
+        raise ValueError(f"--warmup_ratio {options.warmup_ratio}: a share of the updates, in [0, 1)")
+    if not options.learning_rate >= 0 or not math.isfinite(options.learning_rate):
+        raise ValueError(f"--learning_rate {options.learning_rate}: must be zero or more")
+    if not 0 <= options.num_train_epochs < math.inf:
+        raise ValueError(
+            f"--num_train_epochs {options.num_train_epochs}: must be zero (evaluate only) or more, and finite"
+        )
+    for name in ("early_stopping_patience", "save_steps"):
+        if getattr(options, name) < 0:
+            raise ValueError(f"--{name} {getattr(options, name)}: must be zero or more")
+
+
+def make_schedule(options: FinetuningOptions, num_rows: int, shape: BatchShape) -> Schedule:
+    """The schedule of a run over `num_rows` training rows; ValueError for options outside their range."""
+    require_schedule(options)
+    require_training_rows(options, num_rows)
+    per_epoch = max(1, math.ceil(num_rows / shape.global_rows))
+    total = math.ceil(options.num_train_epochs * per_epoch)
+    if options.max_steps >= 0:
+        total = min(total, options.max_steps)
+    warmup = math.ceil(total * options.warmup_ratio)
+    return Schedule(per_epoch, total, warmup, options.learning_rate, options.lr_scheduler_type)

@@ -1,0 +1,75 @@
+"""Being asked to stop while fine-tuning: noted by signal, and learnt by all ranks at the same call."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from runtime.processes.collectives import broadcast_json, gather_json
+from runtime.processes.interruption import Interrupted, Interruption
+
+LONGEST_INTERVAL = 50  # calls
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+Asked = Callable[[], str | None]  # why this process was asked to stop, None if it was not
+
+
+def never() -> None:
+    """Nobody asks: for a fine-tuning that is one of many in a process which its owner ends."""
+
+
+@contextmanager
+def noting_signals() -> Iterator[Asked]:
+    """Note signals and the launcher's death instead of dying of them; the handlers from before come back afterwards."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    interruption = Interruption()
+    interruption.install()
+    try:
+        yield lambda: interruption.reason if interruption.requested() else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class FinetuningInterrupted(Interrupted):
+    """A fine-tuning was asked to stop after `updates` of `total_updates`, and has saved."""
+
+    def __init__(self, reason: str, updates: int, total_updates: int) -> None:
+        super().__init__(reason)
+        self.updates, self.total_updates = updates, total_updates
+
+
+class Stopping:
+    """Tells all ranks that any of them was asked to stop. Every rank makes the same calls.
+
+    The ranks talk about once a second by the main rank's clock, not in every call.
+    """
+
+    def __init__(self, asked: Asked = never) -> None:
+        self.asked = asked
+        self.restart()
+
+    def restart(self) -> None:
+        """Another kind of work begins, whose calls may take longer: talk in its first one."""
+        self._calls, self._interval, self._since = 0, 1, time.monotonic()
+
+    def reason(self) -> str | None:
+        """Why to stop now, the same on every rank; None to go on."""
+        self._calls += 1
+        if self._calls < self._interval:
+            return None
+        seconds = (time.monotonic() - self._since) / self._calls
+        interval = max(1, min(LONGEST_INTERVAL, round(1.0 / seconds))) if seconds > 0 else 1
+        self._calls, self._since = 0, time.monotonic()
+        self._interval = int(broadcast_json(interval))
+        reasons = gather_json(self.asked())
+        named = next(((rank, reason) for rank, reason in enumerate(reasons) if reason), None)
+        return None if named is None else named[1] + (f" at rank {named[0]}" if len(reasons) > 1 else "")
+
+    def check(self) -> None:
+        """Raise Interrupted on every rank when it is time to stop."""
+        reason = self.reason()
+        if reason is not None:
+            raise Interrupted(reason)

@@ -1,0 +1,254 @@
+"""Extractive QA files: SQuAD 1.1 and 2.0, CMRC2018, DRCD, flat rows, and the two-stage format with a context file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from finetuning.examples.record_files import OnBadText, decode_text, parse_json, read_bytes, whole_number
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A gold answer; `start` counts characters of the context, -1 where the text is not to be found there."""
+
+    text: str
+    start: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question on one paragraph; no answers mean unanswerable in a labelled v2 file, unknown in a test file.
+
+    `stated` is False where the row has neither answers nor a word on whether there are any; `numbered` is True where
+    its paragraphs are numbers of a context file.
+    """
+
+    id: str
+    question: str
+    context: str
+    answers: tuple[Answer, ...] = ()
+    stated: bool = field(default=True, repr=False)
+    numbered: bool = field(default=False, repr=False, compare=False)
+
+    @property
+    def group(self) -> str:
+        """What questions on one paragraph have in common: a short hash of the context."""
+        return hashlib.sha256(self.context.encode()).hexdigest()[:16]
+
+    def span(self) -> tuple[int, int] | None:
+        """Characters [start, end) of the first answer that stands in the context."""
+        for answer in self.answers:
+            if answer.start >= 0 and answer.text.strip():
+                return answer.start, answer.start + len(answer.text)
+        return None
+
+
+@dataclass(frozen=True)
+class AnswerRepairs:
+    """What was wrong with the answers of a file."""
+
+    answers: int = 0
+    off: int = 0  # not at their offset
+    repaired: int = 0  # found elsewhere, once
+    ambiguous: int = 0  # found elsewhere, several times
+    absent: int = 0  # not in the context
+    without_span: int = 0  # questions that have answers, none of which is in the context
+
+
+def read_questions(
+    path: str | Path, *, context_file: str | Path | None = None, on_bad_text: OnBadText = "stop"
+) -> list[Question]:
+    """All questions of a file, in file order.
+
+    Raises ValueError, naming the file and the field, for anything that is not one of the known layouts, and listing
+    duplicate ids.
+    """
+    where = Path(path)
+    content = _read_json(where, on_bad_text)
+    if isinstance(content, dict) and "data" in content:
+        content = content["data"]
+    if not isinstance(content, list) or not content:
+        raise ValueError(
+            f"{where}: no questions; a SQuAD file has a list under 'data', other formats are a list of rows"
+        )
+    contexts = None if context_file is None else read_contexts(context_file, on_bad_text)
+    return questions_from_rows(content, str(where), contexts)
+
+
+def questions_from_rows(rows: Iterable[Any], where: str, contexts: Sequence[str] | None = None) -> list[Question]:
+    """Questions from entries of any known layout; errors name `where` and the entry."""
+    questions: list[Question] = []
+    for number, item in enumerate(rows):
+        try:
+            questions.extend(_questions_of(item, contexts))
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"{where}: entry {number} is not a known layout ({reason}): SQuAD, CMRC or flat rows"
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"{where}: entry {number}: {error}") from error
+    if not questions:
+        raise ValueError(f"{where}: no questions are left: the file has paragraphs but no 'qas'")
+    require_unique_ids([question.id for question in questions], where)
+    return questions
+
+
+def read_contexts(path: str | Path, on_bad_text: OnBadText = "stop") -> list[str]:
+    """The paragraphs of a two-stage data set: a JSON list of strings."""
+    contexts = _read_json(Path(path), on_bad_text)
+    if not isinstance(contexts, list) or not all(isinstance(text, str) for text in contexts):
+        raise ValueError(f"{path}: a context file is a JSON list of paragraphs (strings)")
+    return contexts
+
+
+def require_unique_ids(ids: Sequence[str], where: str) -> None:
+    """ValueError that lists the ids which stand more than once."""
+    twice = [name for name, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"{where}: {len(twice)} ids stand more than once ({first_names(twice)}): give each example its own id"
+        )
+
+
+def first_names(ids: Sequence[str], limit: int = 10) -> str:
+    """The first ids with commas between, each once, and dots where there are more."""
+    different = list(dict.fromkeys(ids))
+    return ", ".join([*different[:limit], *(["..."] if len(different) > limit else [])])
+
+
+def place_answers(
+    questions: Sequence[Question], *, strict: bool = False, where: str = "questions"
+) -> tuple[list[Question], AnswerRepairs]:
+    """Move answers that are not at their offset to where their text stands, if that is one place; count the rest.
+
+    An answer that cannot be placed keeps its text (it still counts in the metric) with the start -1.
+    Raises ValueError in strict mode, naming the set (`where`) and the first ids.
+    """
+    placed, counts, wrong = [], Counter[str](), []
+    for question in questions:
+        answers = []
+        for answer in question.answers:
+            found, kind = _place(answer, question.context)
+            counts[kind] += 1
+            answers.append(found)
+            if kind != "right":
+                wrong.append(question.id)
+        fixed = replace(question, answers=tuple(answers))
+        counts["without_span"] += bool(answers) and fixed.span() is None
+        placed.append(fixed)
+    off = counts["repaired"] + counts["ambiguous"] + counts["absent"]
+    if strict and off:
+        raise ValueError(
+            f"{where}: {off} answers do not stand at their answer_start (ids {first_names(wrong)}): correct the file, "
+            "or leave --strict out to have those with one occurrence repaired"
+        )
+    total = off + counts["right"]
+    return placed, AnswerRepairs(
+        total, off, counts["repaired"], counts["ambiguous"], counts["absent"], counts["without_span"]
+    )
+
+
+def check_answers(questions: Sequence[Question], *, version_2: bool, where: str) -> bool:
+    """Whether the set is labelled. A v2 set is unless no row states its answers, or, of a test set, none has one.
+
+    Raises ValueError when only some have answers and `version_2` is off.
+    """
+    without = [question.id for question in questions if not question.answers]
+    if not without:
+        return True
+    if len(without) == len(questions) and (not version_2 or where.startswith("test")):
+        return False
+    if version_2:
+        return any(question.stated for question in questions)
+    raise ValueError(
+        f"{where}: {len(without)} of {len(questions)} questions have no answer ({', '.join(without[:5])}): "
+        "pass --version_2_with_negative for data with unanswerable questions"
+    )
+
+
+def _place(answer: Answer, context: str) -> tuple[Answer, str]:
+    if answer.start >= 0 and context[answer.start : answer.start + len(answer.text)] == answer.text:
+        return answer, "right"
+    first = context.find(answer.text) if answer.text else -1
+    if first < 0:
+        return Answer(answer.text, -1), "absent"
+    if context.find(answer.text, first + 1) >= 0:
+        return Answer(answer.text, -1), "ambiguous"
+    return Answer(answer.text, first), "repaired"
+
+
+def _questions_of(item: Mapping[str, Any], contexts: Sequence[str] | None) -> list[Question]:
+    if "paragraphs" in item and "question" in item:
+        return [_two_stage_question(item, contexts)]
+    if "paragraphs" in item:
+        return [
+            _question(entry, text_of(paragraph, "context"))
+            for paragraph in item["paragraphs"]
+            for entry in paragraph["qas"]
+        ]
+    if "qas" in item:  # CMRC2018's own layout, one paragraph an entry
+        return [
+            _question(entry, text_of(item, "context_text" if "context_text" in item else "context"))
+            for entry in item["qas"]
+        ]
+    return [_question(item, text_of(item, "context"))]
+
+
+def _question(entry: Mapping[str, Any], context: str) -> Question:
+    name = str(entry["query_id"] if "query_id" in entry else entry["id"])
+    question = text_of(entry, "query_text" if "query_text" in entry else "question")
+    given = [] if entry.get("is_impossible") else entry.get("answers") or []
+    if isinstance(given, Mapping):  # flat rows: {"text": [...], "answer_start": [...]}
+        given = [
+            {"text": text, "answer_start": start}
+            for text, start in zip(given["text"], given["answer_start"], strict=True)
+        ]
+    stated = "answers" in entry or "is_impossible" in entry
+    return Question(name, question, context, tuple(_answer(answer) for answer in given), stated)
+
+
+def _two_stage_question(item: Mapping[str, Any], contexts: Sequence[str] | None) -> Question:
+    """A question with paragraph numbers; without `relevant` it is one of a test file and has no paragraph yet."""
+    if contexts is None:
+        raise ValueError("its paragraphs are numbers: name the list of paragraphs with --context_file")
+    numbers = [whole_number(number, "paragraphs") for number in item["paragraphs"]]
+    for number in numbers:
+        if not 0 <= number < len(contexts):
+            raise ValueError(f"paragraph {number} is not among the {len(contexts)} of --context_file")
+    relevant = None if item.get("relevant") is None else whole_number(item["relevant"], "relevant")
+    if relevant is not None and relevant not in numbers:
+        raise ValueError(f"the relevant paragraph {relevant} is none of its paragraphs {numbers}")
+    context = "" if relevant is None else contexts[relevant]
+    answer = item.get("answer")
+    answers = () if answer is None else (Answer(text_of(answer, "text"), whole_number(answer["start"], "start")),)
+    return Question(str(item["id"]), text_of(item, "question"), context, answers, answer is not None, numbered=True)
+
+
+def _answer(answer: Any) -> Answer:
+    if isinstance(answer, str):
+        return Answer(answer, -1)
+    return Answer(text_of(answer, "text"), whole_number(answer.get("answer_start", -1), "answer_start"))
+
+
+def text_of(entry: Mapping[str, Any], name: str) -> str:
+    """The text of a field; ValueError naming the field for null, a number or anything else."""
+    value = entry[name]
+    if not isinstance(value, str):
+        raise ValueError(f"'{name}' is {type(value).__name__} where text is expected")
+    return value
+
+
+def _read_json(path: Path, on_bad_text: OnBadText) -> Any:
+    text = decode_text(read_bytes(path), str(path), on_bad_text=on_bad_text)
+    if not text.strip():
+        raise ValueError(f"{path}: the file is empty or blank; give a file with at least one question")
+    if path.name.split(".")[1:2] == ["jsonl"]:
+        lines = enumerate(text.split("\n"), start=1)
+        return [parse_json(line, str(path), line=number) for number, line in lines if line.strip()]
+    return parse_json(text, str(path))

@@ -1,0 +1,282 @@
+"""What the launchable recipes share: from options to a finished run with its files and its closing table."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import transformers
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from finetuning.examples.batches import batch_shape
+from finetuning.examples.predictions import write_json
+from finetuning.examples.preflight import Preflight
+from finetuning.examples.recipe import FinetuningOptions, Recipe
+from finetuning.loop.encoder import check_encoder, default_model, load_config, load_tokenizer
+from finetuning.loop.heads import OwnHead, TaskModel, load_headed
+from finetuning.loop.result import Result, write_predictions
+from finetuning.loop.run_log import closing_table
+from finetuning.loop.run_state import STATE_NAME, run_fingerprint
+from finetuning.loop.schedule import makes_updates, require_training_rows
+from finetuning.loop.stopping import Asked, Stopping, never
+from finetuning.loop.training import finetune, open_engine, uses_bf16
+from finetuning.run.figures import draw_curves
+from finetuning.run.finished import RESULTS_NAME, finished_results, weights_digest
+from finetuning.run.model_card import finetuning_card
+from finetuning.run.option_checks import check_options
+from finetuning.run.saved_model import live_proof, save_model, saved_facts
+from pretraining.engines.engine import Engine, full_weights
+from runtime.files.ownership import Ownership
+from runtime.processes.collectives import barrier, broadcast_json, fail_together
+from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
+from shards.small_world.world import write_small_world
+
+SMALL_WORLD = Path("runs/small_world")
+DATA_OPTIONS = ("train_file", "validation_file", "test_file", "dataset_name", "data")
+SMALL_WORLD_OPTIONS = {"learning_rate": 1e-3, "num_train_epochs": 8.0, "global_batch_rows": 16, "max_seq_length": 64}
+
+Options = TypeVar("Options", bound=FinetuningOptions)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a recipe's own code makes of the options: the recipe, and what the preflight found."""
+
+    recipe: Recipe
+    preflight: Preflight
+
+
+Prepare = Callable[[PreTrainedTokenizerBase, PretrainedConfig], Prepared]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command has of a run: its all_results.json, and the whole result unless it was finished before."""
+
+    results: dict[str, Any]
+    result: Result | None
+
+
+def open_world(options: FinetuningOptions) -> Ranks:
+    """Check the options, then open the process group, if there are several ranks or DeepSpeed wants one."""
+    ranks = read_ranks()
+    check_options(options, ranks)
+    init_process_group(ranks, choose_device(ranks), always=options.deepspeed is not None)
+    return ranks
+
+
+def small_world_files(task: str, ranks: Ranks) -> dict[str, str]:
+    """The embedded default's files of a task by split; made by the main rank when they are not there."""
+    if ranks.is_main:
+        write_small_world(SMALL_WORLD)
+    barrier()
+    return {split: str(SMALL_WORLD / task / f"{split}.json") for split in ("train", "validation", "test")}
+
+
+def given_files(options: FinetuningOptions, task: str, ranks: Ranks) -> dict[str, str]:
+    """The files by split: those named, or the small world's when none is (nor a data set)."""
+    named = {"train": options.train_file, "validation": options.validation_file, "test": options.test_file}
+    files = {split: file for split, file in named.items() if file}
+    return files or small_world_files(task, ranks)
+
+
+def for_small_world(options: Options) -> Options:
+    """The options as they are, or, for the embedded default, with what its small models need where nothing was given.
+
+    Names of two words in short sentences: rows are short, and a width of 128 wants a high learning rate.
+    """
+    if any(getattr(options, name, None) for name in DATA_OPTIONS):
+        return options
+    defaults = {one.name: one.default for one in fields(options)}
+    left: dict[str, Any] = {
+        name: value for name, value in SMALL_WORLD_OPTIONS.items() if getattr(options, name) == defaults[name]
+    }
+    if options.per_device_train_batch_size is not None or options.gradient_accumulation_steps is not None:
+        left.pop("global_batch_rows", None)  # these say what the batch is
+    return replace(options, **left)
+
+
+def model_name(options: FinetuningOptions) -> str:
+    """The model of the options, or the default run's newest checkpoint."""
+    return options.model_name_or_path or default_model()
+
+
+def output_directory(options: FinetuningOptions, name: str) -> Path:
+    """Where a recipe's files go: --output_dir, or the default of its name."""
+    return Path(options.output_dir or f"runs/finetuning/{name}")
+
+
+def run_recipe(
+    options: FinetuningOptions,
+    name: str,
+    prepare: Prepare,
+    *,
+    asked: Asked = never,
+    finish: Callable[[Result], None] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Load, prepare, train, evaluate, write; a run that was finished before is read. Every rank calls it.
+
+    The main rank writes and prints; it calls `finish` before all_results.json, whose presence says that nothing is left
+    to do. `extra` goes into that file. Raises Interrupted, all saved, once `asked` gives a reason.
+    """
+    ranks = open_world(options)
+    directory = output_directory(options, name)
+    owner = Ownership(directory)
+    on_main(owner.take, ranks, "taking the output directory")
+    try:
+        return _run_owned(options, directory, prepare, ranks, asked, finish, extra or {})
+    finally:
+        owner.release()
+
+
+def _run_owned(
+    options: FinetuningOptions,
+    directory: Path,
+    prepare: Prepare,
+    ranks: Ranks,
+    asked: Asked,
+    finish: Callable[[Result], None] | None,
+    extra: Mapping[str, Any],
+) -> Outcome:
+    source = broadcast_json(model_name(options))
+    options = replace(options, model_name_or_path=source)
+    quieten_transformers()
+    check_encoder(source, from_scratch=options.from_scratch)
+    tokenizer = load_tokenizer(source)
+    prepared = prepare(tokenizer, load_config(source, dropout=options.dropout))
+    recipe, shape = prepared.recipe, batch_shape(options, ranks.world_size)
+    num_dropped = int(prepared.preflight.figures.get("preflight_train_dropped", 0))
+    require_training_rows(options, len(recipe.train_features), num_dropped=num_dropped)
+    weights = broadcast_json(weights_digest(source) if ranks.is_main else None)
+    fingerprint = run_fingerprint(recipe, options, shape.global_rows, weights)
+    again = not options.resume_from_checkpoint
+    before = on_main(lambda: finished_results(directory, fingerprint, again=again), ranks, "looking at its results")
+    if before is not None:
+        if ranks.is_main:
+            shutil.rmtree(directory / STATE_NAME, ignore_errors=True)
+            print(closing_table(f"{recipe.name} in {directory}: finished before, not run again", before), flush=True)
+        return Outcome(before, None)
+    engine, model = _build(prepared, tokenizer, options, ranks)
+    Stopping(asked).check()
+    result = finetune(recipe, model, options, engine=engine, directory=directory, asked=asked, weights=weights)
+    if options.save_model and result.updates:
+        _save_best(recipe, model, engine, options, result, tokenizer, directory / "best")
+    kept = {"fingerprint": fingerprint, "metric": recipe.metric, "seed": options.seed}
+    kept |= {"model": source, "from_scratch": options.from_scratch, **extra}
+    results = {**result.as_json(), **prepared.preflight.figures, **kept}
+    if ranks.is_main:
+        write_predictions(recipe, result, directory)
+        if result.updates:
+            title = f"{recipe.name}: {recipe.metric}"
+            draw_curves({recipe.name: directory}, directory / "curves.png", title=title, metric=recipe.metric)
+        if finish is not None:
+            finish(result)
+        write_json(directory / RESULTS_NAME, results)
+        _tell(recipe, result, directory, {**result.as_json(), **kept})
+        shutil.rmtree(directory / STATE_NAME, ignore_errors=True)  # finished: nothing to resume
+    barrier()
+    return Outcome(results, result)
+
+
+def _build(
+    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, options: FinetuningOptions, ranks: Ranks
+) -> tuple[Engine, nn.Module]:
+    """Say what is about to be trained, and build it."""
+    recipe, source = prepared.recipe, str(options.model_name_or_path)
+    say = print if ranks.is_main else (lambda *words: None)
+    weights = "random weights in the shape of" if options.from_scratch else "weights of"
+    say(f"{recipe.name}: {len(recipe.train_features)} training rows, {weights} {source}")
+    for line in prepared.preflight.lines():
+        say(line)
+    keeps = not makes_updates(options) and not options.from_scratch
+    facts = saved_facts(source) if keeps else None
+    head = recipe.head
+    if facts is not None and facts["task"] == head.task:
+        head = replace(head, pooling=facts["pooling"] or head.pooling, own=facts["own_head"])
+    headed = load_headed(
+        source,
+        head,
+        from_scratch=options.from_scratch,
+        seed=options.seed,
+        dropout=options.dropout,
+        keep_head=facts is not None and facts["task"] == head.task,
+    )
+    say(headed.sentence(options.seed))
+    if not makes_updates(options) and headed.drawn:
+        say(f"warning: {source} has no head of this recipe: the scores are those of a random one")
+    torch.manual_seed(options.seed)
+    model = recipe.build_model(headed.draw(options.seed))
+    return open_engine(model, options, batch_shape(options, ranks.world_size)), model
+
+
+def _save_best(
+    recipe: Recipe,
+    model: nn.Module,
+    engine: Engine,
+    options: FinetuningOptions,
+    result: Result,
+    tokenizer: PreTrainedTokenizerBase,
+    place: Path,
+) -> None:
+    """Write the best epoch's model, proven; every rank calls it, and the main rank's failure is everyone's."""
+    proof = live_proof(recipe, engine, bf16=uses_bf16(options.bf16))
+    weights, error = full_weights(engine), None
+    if engine.ranks.is_main and not proof.is_finite:
+        print(f"warning: {place} was not written: the model's outputs are not finite", flush=True)
+    elif engine.ranks.is_main and isinstance(model, TaskModel):
+        shape = batch_shape(options, engine.ranks.world_size)
+        card = finetuning_card(recipe, model, options, result, shape)
+        try:
+            save_model(
+                weights, model, place, recipe=recipe, tokenizer=tokenizer, proof=proof, options=options, card=card
+            )
+        except (OSError, ValueError, RuntimeError) as caught:
+            error = caught
+        if isinstance(model.transformer, OwnHead):
+            print(
+                f"{place}: plain `transformers` has no class for this head; load it with `from finetuning import load`"
+            )
+    fail_together(error, f"saving {place}")
+
+
+def on_main(work: Callable[[], Any], ranks: Ranks, doing: str) -> Any:
+    """What `work` gives on the main rank, on every rank; its ValueError or OSError is raised on every rank."""
+    found, error = None, None
+    if ranks.is_main:
+        try:
+            found = work()
+        except (ValueError, OSError) as caught:
+            error = caught
+    fail_together(error, doing)
+    return broadcast_json(found)
+
+
+def _tell(recipe: Recipe, result: Result, directory: Path, results: Mapping[str, Any]) -> None:
+    print(closing_table(f"{recipe.name} in {directory}", results))
+    if result.status != "done":
+        print(f"FAILED ({result.status}): {result.reason}")
+    sets = recipe.evaluation_sets
+    scored = [name for name in result.predictions if name != "validation" and sets[name].labelled]
+    if result.selection_optimism is not None and not scored:
+        print(
+            f"note: the best of {len(result.history)} epochs was picked on the scored set itself; {recipe.metric} is "
+            f"about {max(result.selection_optimism, 0.0):.3g} too high (cross-fitted: each half of the examples scored "
+            "at the epoch that the other half picks); score a test set for a figure without it"
+        )
+
+
+def quieten_transformers() -> None:
+    """No report of the pretraining head's weights, which no recipe uses, and no bar for reading one file."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def finish_world() -> None:
+    """Leave the process group together."""
+    close_process_group()

@@ -1,0 +1,72 @@
+"""The README.md of a fine-tuned model: what it started from, its data, its budget, its scores, how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from finetuning.examples.batches import BatchShape
+from finetuning.examples.recipe import FinetuningOptions, Recipe
+from finetuning.loop.heads import AUTO_CLASSES, CHOICE, CLASSIFICATION, SPANS, OwnHead, TaskModel
+from finetuning.loop.result import Result
+from pretraining.publishing.model_card import front_matter, named, table
+
+PIPELINES = {CLASSIFICATION: "text-classification", SPANS: "question-answering", CHOICE: "multiple-choice"}
+
+
+def finetuning_card(
+    recipe: Recipe, model: TaskModel, options: FinetuningOptions, result: Result, shape: BatchShape
+) -> str:
+    """Markdown with the front matter that hubs read; names of files and folders without the path before them."""
+    task = recipe.head.task
+    source = named(str(options.model_name_or_path))
+    start = f"random weights in the shape of `{source}`" if options.from_scratch else f"`{source}`"
+    data = [(name, named(value)) for name, value in _data_options(options).items()]
+    examples = [("training rows", f"{len(recipe.train_features):,}")]
+    examples += [(f"{name} examples", f"{len(one.examples):,}") for name, one in recipe.evaluation_sets.items()]
+    budget = [
+        ("updates", f"{result.updates:,}"),
+        ("epochs", f"{result.epochs:g} (best: {result.best_epoch:g})" if result.best_epoch else f"{result.epochs:g}"),
+        ("rows of an update", f"{shape.global_rows:,}"),
+        ("learning rate", f"{options.learning_rate:g}"),
+        ("seed", str(options.seed)),
+        ("seconds of training", f"{result.train_seconds:,.0f}"),
+    ]
+    scores = [(name, f"{value:.4f}") for name, value in result.scores.items()]
+    status = "" if result.status == "done" else f"\n**This run failed ({result.status}):** {result.reason}\n"
+    return "\n".join(
+        [
+            front_matter(PIPELINES[task], tags=(recipe.name,)),
+            f"# {recipe.name}: {type(model.transformer).__name__} from {start}",
+            status,
+            "## Data\n",
+            table([*data, *examples]),
+            "## Budget\n",
+            table(budget),
+            "## Scores\n",
+            table(scores) if scores else "No labelled set was scored.\n",
+            "## Use\n",
+            _use(model, task),
+        ]
+    )
+
+
+def _data_options(options: FinetuningOptions) -> Mapping[str, str]:
+    names = ("data", "data_dir", "dataset_name", "dataset_config_name", "train_file", "validation_file", "test_file")
+    given = {name: getattr(options, name, None) for name in names}
+    return {name: str(value) for name, value in given.items() if value} or {"data": "the embedded small world"}
+
+
+def _use(model: TaskModel, task: str) -> str:
+    if isinstance(model.transformer, OwnHead):
+        return (
+            f"`transformers` has no class for this head ({model.transformer.pooling} pooling): with this project "
+            'installed, `from finetuning import load` and `model, tokenizer = load("this folder")`.\n'
+        )
+    name = AUTO_CLASSES[task].__name__
+    return (
+        "```python\n"
+        f"from transformers import {name}, AutoTokenizer\n\n"
+        f'model = {name}.from_pretrained("this folder")\n'
+        'tokenizer = AutoTokenizer.from_pretrained("this folder")\n'
+        "```\n"
+    )

@@ -1,0 +1,104 @@
+"""Predictions of a fine-tuned model on new data: its own recipe, its own rows, no training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetuning import multiple_choice, qa
+from finetuning.classification import ClassificationOptions
+from finetuning.examples.recipe import option
+from finetuning.loop.heads import CHOICE, CLASSIFICATION, SPANS
+from finetuning.loop.stopping import Asked
+from finetuning.multiple_choice import MultipleChoiceOptions
+from finetuning.qa import QAOptions
+from finetuning.questions.sets import bad_text
+from finetuning.run.command import finish_world, open_world, output_directory
+from finetuning.run.saved_model import RECIPE_NAME, saved_facts
+from finetuning.run.text_command import TextTask, run_task
+from finetuning.texts.glue_tasks import GLUE_TASKS
+from finetuning.texts.labelled_text import read_examples
+
+COLUMN_OPTIONS = ("text_column", "text_pair_column", "label_column", "id_column")
+
+
+@dataclass
+class PredictionOptions:
+    """A model that a recipe trained, and new data for it."""
+
+    model_name_or_path: str = option("", "The `best` folder of a fine-tuning run, or any model with a head.")
+    test_file: str | None = option(None, "New examples, with or without answers.")
+    output_dir: str = option("runs/predictions", "Where the predictions go.")
+    context_file: str | None = option(None, "Two-stage data: the JSON list of paragraphs that the rows number.")
+    text_column: str | None = option(None, "Column of the text; default: that of the training, or the usual names.")
+    text_pair_column: str | None = option(None, "Column of the second text.")
+    label_column: str | None = option(None, "Column of the label, if there is one.")
+    id_column: str | None = option(None, "Column of the example's id; default: the usual names, else the row's number.")
+    max_seq_length: int | None = option(None, "Longest row in tokens; default: that of the training.")
+    max_eval_samples: int | None = option(None, "Predict only N examples, chosen by a hash of their ids.")
+    per_device_eval_batch_size: int = option(64, "Rows of one batch of one rank.")
+    bf16: str = option("auto", "auto (where the hardware has it), true or false.", nargs="?", const="true")
+    on_bad_text: str = option("stop", "Text that is not UTF-8: stop, or replace and count.")
+
+
+def predict(options: PredictionOptions, asked: Asked) -> int:
+    """Predict with the recipe that made the model; returns the exit status.
+
+    Raises ValueError where the model has no head of a recipe, or an option that its recipe has no use for is given.
+    """
+    facts = saved_facts(required(options.model_name_or_path, "--model_name_or_path", "the `best` folder of a run"))
+    required(options.test_file, "--test_file", "the examples to predict")
+    if facts is None:
+        raise ValueError(
+            f"--model_name_or_path {options.model_name_or_path} has no {RECIPE_NAME} and no head of a task: name the "
+            "`best` folder of a fine-tuning run"
+        )
+    refuse_idle(options, str(facts["task"]))
+    given = settings_of(options, facts)
+    if facts["task"] == SPANS:
+        return qa.run(QAOptions(**given, context_file=options.context_file), asked)
+    if facts["task"] == CHOICE:
+        return multiple_choice.run(MultipleChoiceOptions(**given, context_file=options.context_file), asked)
+    return predict_texts(ClassificationOptions(**given), facts, asked)
+
+
+def predict_texts(options: ClassificationOptions, facts: Mapping[str, Any], asked: Asked) -> int:
+    """Classes, or a regression's values, of texts in a table, a folder or an archive."""
+    ranks = open_world(options)
+    columns, bad = options.columns, bad_text(options.on_bad_text)
+    examples = read_examples(str(options.test_file), columns=columns, on_bad_text=bad)
+    name = facts["recipe"] or "classification"
+    glue = GLUE_TASKS.get(str(name).removeprefix("glue_"))
+    metrics = glue.metrics if glue is not None else (("accuracy",) if facts["labels"] else ("pearson", "spearmanr"))
+    task = TextTask(name, tuple(facts["labels"]), {"test": examples}, metrics)
+    run_task(task, options, output_directory(options, name), ranks, asked)
+    finish_world()
+    return 0
+
+
+def settings_of(options: PredictionOptions, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's options: those kept with the model, then those given here."""
+    names = ("model_name_or_path", "test_file", "output_dir", "max_eval_samples", "per_device_eval_batch_size")
+    given = {name: getattr(options, name) for name in (*names, "bf16", "on_bad_text")}
+    columns = COLUMN_OPTIONS if facts["task"] == CLASSIFICATION else ()
+    own = {name: getattr(options, name) for name in (*columns, "max_seq_length") if getattr(options, name) is not None}
+    return {**facts["options"], **own, **given, "num_train_epochs": 0.0, "save_model": False, "report_to": "none"}
+
+
+def refuse_idle(options: PredictionOptions, task: str) -> None:
+    """ValueError for an option that the model's task has no use for."""
+    idle = COLUMN_OPTIONS if task != CLASSIFICATION else ("context_file",)
+    for name in idle:
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"--{name} {getattr(options, name)} does nothing: {options.model_name_or_path} is a model of {task}; "
+                "drop it"
+            )
+
+
+def required(value: str | None, name: str, what: str) -> str:
+    """The value; ValueError where the option was not given."""
+    if not value:
+        raise ValueError(f"{name} is missing: name {what}")
+    return value

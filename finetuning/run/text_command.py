@@ -1,0 +1,174 @@
+"""What `glue.py` and `classification.py` do with a task: every seed trained, scored, drawn and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finetuning.examples.dataset_records import subset
+from finetuning.examples.label_cells import read_label
+from finetuning.examples.pair_template import row_limit
+from finetuning.examples.preflight import note_row_limit
+from finetuning.examples.recipe import FinetuningOptions, option
+from finetuning.examples.unknown_share import note_unknown_share
+from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
+from finetuning.loop.encoder import check_encoder, load_config, load_tokenizer
+from finetuning.loop.heads import CLASSIFICATION
+from finetuning.loop.result import Result
+from finetuning.loop.schedule import makes_updates
+from finetuning.loop.stopping import Asked
+from finetuning.run.command import Prepared, model_name, run_recipe
+from finetuning.run.figures import draw_reliability
+from finetuning.run.saved_model import has_names, saved_facts
+from finetuning.run.seed_runs import run_seeds
+from finetuning.texts.glue_tasks import GlueTask
+from finetuning.texts.inspection import inspect_texts
+from finetuning.texts.labelled_text import LabelledText
+from finetuning.texts.recipe import TextRecipe
+from finetuning.texts.rows import TextSettings
+from runtime.processes.collectives import broadcast_json
+from runtime.processes.ranks import Ranks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass
+class TextOptions(FinetuningOptions):
+    """Options of the two text recipes beside those that all recipes share."""
+
+    max_seq_length: int = option(128, "Longest row in tokens, special tokens included.")
+    pooling: str | None = option(
+        None, "cls (first token), mean or max over the real tokens; default: the saved head's, else the model family's."
+    )
+    head_dropout: float | None = option(None, "Dropout before the linear head; default: the model's own.")
+    truncation: str = option("head", "What stays of a long text: head, tail or head+tail.")
+    label_smoothing: float = option(0.0, "Share of the target spread evenly over the classes.")
+    balance_classes: bool = option(False, "Weigh every class alike in the loss, however rare.")
+
+    def check_own(self) -> None:
+        """ValueError for settings outside their range."""
+        self.settings(self.max_seq_length)
+
+    def settings(self, longest: int) -> TextSettings:
+        """The part that turns texts into rows, with rows of at most `longest` tokens."""
+        return TextSettings(
+            max_seq_length=longest,
+            truncation=self.truncation,
+            pooling=self.pooling,
+            head_dropout=self.head_dropout,
+            label_smoothing=self.label_smoothing,
+            balance_classes=self.balance_classes,
+        )
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """Examples by split and what is asked of them."""
+
+    name: str
+    labels: Sequence[str]
+    splits: Mapping[str, Sequence[LabelledText]]
+    metrics: Sequence[str]
+    glue: GlueTask | None = None
+
+
+def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks, asked: Asked) -> list[dict[str, Any]]:
+    """Train and score every seed (a finished one is read, not run again); every rank calls it.
+
+    Returns the content of each seed's all_results.json. Files go to `directory`, or to its seed-N with several seeds.
+    """
+    options = replace(options, model_name_or_path=broadcast_json(model_name(options)))
+    check_encoder(str(options.model_name_or_path), from_scratch=options.from_scratch)
+    head = saved_head(options)
+    options = replace(options, pooling=options.pooling or head.get("pooling"))
+    if saved_labels(head):
+        task = replace(task, labels=in_order_of(saved_labels(head), task.labels, model_name(options)))
+    labelled = drop_unlabelled(task.splits)
+    tokenizer = load_tokenizer(model_name(options))
+    recipe = build_recipe(replace(task, splits=labelled), options, tokenizer)
+    preflight = inspect_texts(recipe)
+    note_unknown_share(preflight, tokenizer, texts_of(recipe))
+    note_unlabelled(preflight, task.splits, labelled)
+    note_row_limit(preflight, options.max_seq_length, recipe.settings.max_seq_length)
+    preflight.refuse_if(strict=options.strict)
+    prepared = Prepared(recipe, preflight)
+
+    def run(one: TextOptions) -> dict[str, Any]:
+        finish = partial(draw, recipe, directory=Path(str(one.output_dir)))
+        return run_recipe(one, recipe.name, lambda tokenizer, config: prepared, asked=asked, finish=finish).results
+
+    return run_seeds(options, directory, task.name, run, ranks)
+
+
+def saved_head(options: TextOptions) -> Mapping[str, Any]:
+    """What is known of the head that is going to be loaded; nothing where a new one is trained."""
+    if makes_updates(options) or options.from_scratch:
+        return {}
+    facts = saved_facts(model_name(options)) or {}
+    return facts if facts.get("task") == CLASSIFICATION else {}
+
+
+def saved_labels(head: Mapping[str, Any]) -> list[str]:
+    """The classes of a saved head as the readers of data name them ("1.0" is "1"), in the order of its outputs."""
+    return [read_label(name, "the saved head") or name for name in head.get("labels", ())]
+
+
+def in_order_of(saved: Sequence[str], labels: Sequence[str], source: str) -> Sequence[str]:
+    """The task's classes in the order of the saved head's outputs; as they are where the head names none.
+
+    Raises ValueError where the head was made for other classes.
+    """
+    if not has_names(saved) and len(saved) == len(labels):
+        return labels
+    by_name = {label.casefold(): label for label in labels}
+    if sorted(by_name) != sorted(label.casefold() for label in saved):
+        raise ValueError(
+            f"{source} was made for the classes {', '.join(saved)}, the task has {', '.join(labels) or 'numbers'}: "
+            "name a model of this task, or train (--num_train_epochs above 0)"
+        )
+    return tuple(by_name[label.casefold()] for label in saved)
+
+
+def texts_of(recipe: TextRecipe) -> dict[str, list[str]]:
+    """The texts of each split, those of a pair as one."""
+    return {
+        split: [one.text if one.text_pair is None else f"{one.text}\n{one.text_pair}" for one in examples.values()]
+        for split, examples in recipe.examples.items()
+        if examples
+    }
+
+
+def build_recipe(task: TextTask, options: TextOptions, tokenizer: PreTrainedTokenizerBase) -> TextRecipe:
+    """Tokenise the examples (at most --max_train_samples and --max_eval_samples of a split)."""
+    name = model_name(options)
+    limits = {"train": options.max_train_samples}
+    splits = {
+        split: subset(examples, limits.get(split, options.max_eval_samples), lambda one: one.example_id)
+        for split, examples in task.splits.items()
+    }
+    return TextRecipe(
+        task.name,
+        labels=task.labels,
+        splits=splits,
+        tokenizer=tokenizer,
+        settings=options.settings(row_limit(options.max_seq_length, load_config(name))),
+        metrics=task.metrics,
+        task=task.glue,
+    )
+
+
+def draw(recipe: TextRecipe, result: Result, directory: Path) -> None:
+    """A reliability diagram of every labelled set of classes."""
+    for split, one in recipe.evaluation_sets.items():
+        if recipe.is_regression or not one.labelled:
+            continue
+        logits = np.array([result.predictions[split][key]["logits"] for key in one.examples])
+        labels = [recipe.class_of[example.label] for example in one.examples.values()]
+        if np.isfinite(logits).all():
+            draw_reliability(logits, labels, directory / split / "reliability.png", title=f"{recipe.name}, {split}")

@@ -1,0 +1,66 @@
+"""What a sweep's table is sorted by: names, checked before a cell runs and on the first that ends, and direction."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+
+import numpy as np
+
+from finetuning.questions.metrics import squad_scores
+from finetuning.questions.version_2 import thresholds, version_2_scores
+from finetuning.texts.metrics import classification_metrics, regression_metrics
+from finetuning.texts.recipe import OFFICIAL_NAMES
+
+LOWER_IS_BETTER = ("loss", "error")
+REMEDY = "mend `metric`, or leave it out: the default is the recipe's own"
+
+
+def lower_is_better(metric: str) -> bool:
+    """True for losses and for errors, of calibration too."""
+    return metric.endswith(LOWER_IS_BETTER)
+
+
+def known_metrics(recipe: str) -> list[str]:
+    """Names of the scores that a recipe can give, from the functions that score; which of them, the data decides."""
+    answers = {"a": ["x"], "b": []}
+    texts, nulls = dict.fromkeys(answers, ""), dict.fromkeys(answers, 0.0)
+    classes, numbers = classification_metrics(np.eye(2), [0, 1]), regression_metrics([0.0, 1.0], [0.0, 1.0])
+    text_names = [OFFICIAL_NAMES.get(name, name) for name in (*classes, *numbers)]
+    names: dict[str, Iterable[str]] = {
+        "qa": [
+            *squad_scores(texts, {"a": ["x"]}),
+            *version_2_scores(texts, answers),
+            *thresholds(texts, answers, nulls),
+            "span_accuracy",
+        ],
+        "multiple_choice": ["accuracy"],
+        "glue": [*text_names, "absolute_error", "combined_score"],
+        "classification": [OFFICIAL_NAMES.get(name, name) for name in classes],
+    }
+    return sorted({"loss", *names[recipe]})
+
+
+def require_known_metric(metric: object, recipe: str, source: str) -> str | None:
+    """The sweep's `metric`; ValueError with the nearest name when it is no validation score of the recipe."""
+    if metric is None:
+        return None
+    known = [f"eval_{name}" for name in known_metrics(recipe)]
+    plain = str(metric).replace("eval_mismatched_", "eval_", 1).removesuffix("_unseen")
+    if plain not in known:
+        raise ValueError(
+            f"{source}: metric is {metric!r}, no validation score of {recipe}{_nearest(metric, known)}; {REMEDY}"
+        )
+    return str(metric)
+
+
+def require_given_metric(metric: str | None, results: Collection[str], where: object) -> None:
+    """ValueError when the results of a finished cell (names of all_results.json) have no such score."""
+    scores = [name for name in results if name.startswith("eval_")]
+    if metric is not None and metric not in scores:
+        raise ValueError(f"{where}: a finished cell has no {metric}{_nearest(metric, scores)}; {REMEDY}")
+
+
+def _nearest(metric: object, known: Collection[str]) -> str:
+    nearest = difflib.get_close_matches(str(metric), list(known), n=1, cutoff=0.5)
+    return f": did you mean {nearest[0]}?" if nearest else f": it has {', '.join(known)}"

@@ -1,0 +1,142 @@
+"""The options of a sweep's row as its recipe will have them: typed, every default filled in, the files behind them."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import HfArgumentParser
+
+from finetuning.choices.chain import second_stage_options
+from finetuning.examples.recipe import FinetuningOptions
+from finetuning.run.command import for_small_world, model_name
+from finetuning.run.finished import weights_digest
+from finetuning.run.option_checks import check_options
+from runtime.files.whole_files import sha256_of
+from runtime.hub import is_missing_path
+from runtime.options.command_line import as_arguments, options_from
+
+RECIPES = ("qa", "multiple_choice", "glue", "classification")
+CHANGED_FOR_SMALL_WORLD = ("qa", "multiple_choice", "classification")  # these take other defaults when no data is named
+OWNED_BY_THE_SWEEP = ("output_dir", "resume_from_checkpoint", "seeds", "seed")
+PATHS = ("train_file", "validation_file", "test_file", "context_file", "data", "data_dir")
+PATHS_OR_HUB_NAMES = ("model_name_or_path", "qa_model_name_or_path", "mnli_checkpoint", "dataset_name")
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+
+Options = dict[str, Any]
+
+
+def options_class(recipe: str) -> type[FinetuningOptions]:
+    """The dataclass of a recipe's options."""
+    module = importlib.import_module(f"finetuning.{recipe}")
+    return next(
+        found
+        for found in vars(module).values()
+        if isinstance(found, type) and issubclass(found, FinetuningOptions) and found.__module__ == module.__name__
+    )
+
+
+def full_rows(recipe: str, rows: Sequence[Mapping[str, Any]], source: str) -> list[Options]:
+    """Every row with all the options of the recipe, those that any row names first; the model is always named.
+
+    Raises ValueError, naming the row and the option, for a value that the recipe would refuse before it reads its data,
+    for a path that is not there, for a GLUE row of several tasks, and when neither a row nor a pretraining run names a
+    model.
+    """
+    parser = HfArgumentParser(options_class(recipe), exit_on_error=False, allow_abbrev=False)
+    named = list(dict.fromkeys(name for row in rows for name in row))
+    found = []
+    for row, place in zip(rows, _places(rows, source), strict=True):
+        try:
+            found.append(_full_row(recipe, parser, row, named))
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
+    return found
+
+
+def state_of(name: str) -> str | None:
+    """A hash of the content behind a path, whatever it is called; None where nothing lies.
+
+    A checkpoint is its configuration, weights and tokenizer, any other folder all of its files.
+    """
+    path = Path(name).expanduser()
+    try:
+        if path.is_file():
+            return sha256_of(path)
+        if not path.is_dir():
+            return None
+        if (path / "config.json").is_file():
+            files = {file for pattern in TOKENIZER_FILES for file in path.glob(pattern) if file.is_file()}
+            return _digest(path, sorted(files), first=weights_digest(name))
+        return _digest(path, sorted(file for file in path.rglob("*") if file.is_file()))
+    except OSError as error:
+        raise ValueError(f"{name}: cannot be read ({error}); check its permissions") from error
+
+
+def is_data_folder(name: str) -> bool:
+    """Whether a path is a folder that is no checkpoint."""
+    path = Path(name).expanduser()
+    return path.is_dir() and not (path / "config.json").is_file()
+
+
+def _digest(folder: Path, files: Sequence[Path], first: str = "") -> str:
+    listed = "".join(f"{file.relative_to(folder)}:{sha256_of(file)}\n" for file in files)
+    return hashlib.sha256(f"{first}\n{listed}".encode(errors="surrogateescape")).hexdigest()
+
+
+def _full_row(recipe: str, parser: HfArgumentParser, row: Mapping[str, Any], named: Sequence[str]) -> Options:
+    try:
+        namespace, left = parser.parse_known_args(as_arguments(row, options_class(recipe)))
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
+    if left:
+        raise ValueError(f"{' '.join(left)} has no place: the option before it takes one value, not several")
+    options = options_from(options_class(recipe), namespace)
+    if recipe in CHANGED_FOR_SMALL_WORLD:
+        options = for_small_world(options)
+    check_options(options)
+    if getattr(options, "chain", False):
+        check_options(second_stage_options(options, Path()))
+    require_paths(options)
+    if recipe == "glue":
+        _require_one_task(options)
+    values = {**asdict(options), "model_name_or_path": model_name(options)}
+    return {name: values[name] for name in dict.fromkeys([*named, *values]) if name not in OWNED_BY_THE_SWEEP}
+
+
+def require_paths(options: FinetuningOptions) -> None:
+    """ValueError for a file or folder that is not there; a name that may be one of the hub is not looked up."""
+    for name, value in asdict(options).items():
+        if not isinstance(value, str) or Path(value).exists():
+            continue
+        if name in PATHS or (name in PATHS_OR_HUB_NAMES and is_missing_path(value)):
+            raise ValueError(f"--{name} {value}: no such file or folder; relative paths start at the working directory")
+
+
+def _places(rows: Sequence[Mapping[str, Any]], source: str) -> list[str]:
+    """Each row as errors call it: of several by number, with the options that are not the same in all."""
+    if len(rows) == 1:
+        return [source]
+    first = rows[0]
+    names = dict.fromkeys(name for row in rows for name in row)
+    varied = [name for name in names if any(row.get(name) != first.get(name) for row in rows)]
+    told = [", ".join(f"{name}={row[name]}" for name in varied if name in row) for row in rows]
+    return [f"{source}: row {number} ({words})" for number, words in enumerate(told, start=1)]
+
+
+def _require_one_task(options: Any) -> None:
+    from finetuning.glue import refuse_idle, require_data, tasks_of
+
+    tasks = [task.name for task in tasks_of(options)]
+    if len(tasks) > 1:
+        raise ValueError(
+            f"task_name {options.task_name} is {len(tasks)} tasks, and a cell of a sweep is one: write "
+            f"`task_name: [{', '.join(tasks)}]` under `grid`"
+        )
+    refuse_idle(options, tasks_of(options))
+    require_data(options, tasks_of(options))

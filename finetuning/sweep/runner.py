@@ -1,0 +1,244 @@
+"""Run the cells of a sweep, as many at once as there are devices; what is finished is never run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from finetuning.sweep.metric import require_given_metric
+from finetuning.sweep.options import options_class, state_of
+from finetuning.sweep.sweep import Cell, Sweep
+from finetuning.sweep.table import Outcome
+from runtime.files.whole_files import read_json, write_json
+from runtime.machine import usable_cores
+from runtime.options.command_line import as_arguments
+from runtime.processes.interruption import EXIT_CODE
+from runtime.processes.liveness import end_with_parent, is_alive, start_time
+from runtime.processes.ranks import without_launcher
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+SCHEMA_VERSION = 1
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 30.0
+LOG_TAIL_LINES = 5
+SMOKE_EPOCHS = 1
+
+
+@dataclass
+class Running:
+    """A cell's process and the device it has."""
+
+    cell: Cell
+    process: subprocess.Popen[bytes]
+    device: str | None
+    directory: Path
+    started: float = field(default_factory=time.monotonic)
+
+
+def cell_directory(output_dir: Path, cell: Cell) -> Path:
+    """Where a cell lives: the start of its fingerprint is its name."""
+    return output_dir / "cells" / cell.fingerprint[:16]
+
+
+def command(recipe: str, options: Mapping[str, Any], directory: Path) -> list[str]:
+    """The argument list that runs one cell; no shell reads it."""
+    script = str(PROJECT_ROOT / "finetuning" / f"{recipe}.py")
+    return [sys.executable, script, *as_arguments(options, options_class(recipe)), "--output_dir", str(directory)]
+
+
+def outcome(directory: Path, cell: Cell) -> Outcome:
+    """What a cell's directory says: finished only with this cell's fingerprint and an all_results.json."""
+    try:
+        record = read_json(directory / "cell.json")
+    except FileNotFoundError:
+        return Outcome("waiting", {})
+    if record.get("fingerprint") != cell.fingerprint:
+        raise ValueError(f"{directory}: belongs to another cell; use another --output_dir, or move it away")
+    results = directory / "all_results.json"
+    if record.get("status") == "finished" and results.is_file():
+        found = read_json(results)
+        scores = {name: value for name, value in found.items() if isinstance(value, int | float)}
+        metric = f"eval_{found['metric']}" if "metric" in found else None
+        return Outcome(str(found.get("status", "done")), scores, float(found.get("seconds", 0.0)), metric)
+    return Outcome("failed" if record.get("status") == "failed" else "waiting", {})
+
+
+def smoke_cell(cell: Cell, samples: int) -> Cell:
+    """The same cell for one epoch of at most `samples` training examples (0: as many as the cell's own)."""
+    shorter: dict[str, Any] = {"num_train_epochs": SMOKE_EPOCHS, "save_model": False}
+    if samples:
+        for name in ("max_train_samples", "max_eval_samples"):
+            own = cell.options.get(name)
+            shorter[name] = samples if own is None else min(own, samples)
+    return replace(cell, options={**cell.options, **shorter})
+
+
+class Runner:
+    """Keeps every device busy until no cell is left; after a signal it lets the running ones save and stops."""
+
+    def __init__(self, sweep: Sweep, devices: Sequence[str | None], say: Callable[[str], None]) -> None:
+        self.sweep, self.say = sweep, say
+        self.free, self.num_devices = list(devices), len(devices)
+        self.running: list[Running] = []
+        self.stopping = False
+        self.has_metric = False  # a cell has ended with the score that the sweep is sorted by
+
+    def stop(self, *_: Any) -> None:
+        """Signal handler: start no more cells and pass the request on."""
+        self.stopping = True
+
+    def run(self, cells: Iterable[Cell], directory_of: Callable[[Cell], Path]) -> list[Cell]:
+        """Run what is not finished; returns the cells that failed. Failed ones of an earlier call are tried again."""
+        waiting = [cell for cell in cells if outcome(directory_of(cell), cell).status in ("waiting", "failed")]
+        failed: list[Cell] = []
+        total = len(waiting)
+        try:
+            while (waiting or self.running) and not self.stopping:
+                while waiting and self.free:
+                    self.running.append(self._start(waiting[0], directory_of(waiting[0])))
+                    waiting.pop(0)
+                time.sleep(POLL_SECONDS)
+                for one in [one for one in self.running if one.process.poll() is not None]:
+                    self.running.remove(one)
+                    self.free.append(one.device)
+                    if not self._finish(one):
+                        failed.append(one.cell)
+                    self.say(f"{total - len(waiting) - len(self.running)}/{total} {self._told(one)}")
+        finally:
+            self._end_running()
+        return failed
+
+    def _start(self, cell: Cell, directory: Path) -> Running:
+        """ValueError when a file changed since the sweep was read: the cell would be stored as what it is not."""
+        changed = [name for name, state in cell.files.items() if state_of(name) != state]
+        if changed:
+            raise ValueError(
+                f"{changed[0]} changed or went away since the sweep began: restore it, or run the same command again "
+                "(the cells that name it are new ones then, and the finished ones of others stay)"
+            )
+        directory.mkdir(parents=True, exist_ok=True)
+        wait_for_live_cell(directory, self.say)
+        device = self.free.pop(0)
+        environment = without_launcher() | {"PYTHONUNBUFFERED": "1"}  # or a killed cell takes its last lines with it
+        if device is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = device
+        if self.num_devices > 1:
+            threads = max(1, usable_cores() // self.num_devices)
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
+        _record(directory, cell, self.sweep.recipe, status="running")
+        with (directory / "log.txt").open("ab") as log:
+            process = subprocess.Popen(
+                command(self.sweep.recipe, cell.options, directory),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # a terminal that closes takes only the sweep with it, if anything
+                preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM),  # a killed sweep: it saves and ends
+            )
+        _record(directory, cell, self.sweep.recipe, status="running", pid=process.pid, start=start_time(process.pid))
+        return Running(cell, process, device, directory)
+
+    def _finish(self, one: Running) -> bool:
+        """Write down how a cell ended; False when it failed. One that was asked to stop speaks for the whole sweep.
+
+        ValueError when the first to end has no such score as the sweep is sorted by: nor will the others.
+        """
+        code = one.process.returncode
+        if code == EXIT_CODE:
+            self.stopping = True
+            _record(one.directory, one.cell, self.sweep.recipe, status="interrupted")
+            return True
+        whole = code == 0 and (one.directory / "all_results.json").is_file()
+        _record(
+            one.directory,
+            one.cell,
+            self.sweep.recipe,
+            status="finished" if whole else "failed",
+            exit_code=code,
+            seconds=time.monotonic() - one.started,
+        )
+        if whole and not self.has_metric:
+            require_given_metric(self.sweep.metric, read_json(one.directory / "all_results.json"), one.directory)
+            self.has_metric = True
+        return whole
+
+    def _told(self, one: Running) -> str:
+        told = self.sweep.told(one.cell)
+        if one.process.returncode in (0, EXIT_CODE):
+            ended = "interrupted" if one.process.returncode else outcome(one.directory, one.cell).status
+            return f"{told}: {ended}"
+        lines = (one.directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        return f"{told}: FAILED with exit code {one.process.returncode} ({one.directory}/log.txt)\n  " + "\n  ".join(
+            lines
+        )
+
+    def _end_running(self) -> None:
+        """Ask the cells to save and end; they resume when the sweep is run again."""
+        for one in self.running:
+            one.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        for one in self.running:
+            try:
+                one.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
+            _record(one.directory, one.cell, self.sweep.recipe, status="interrupted")
+            self.free.append(one.device)
+        self.running.clear()
+
+
+def wait_for_live_cell(directory: Path, say: Callable[[str], None]) -> None:
+    """The process of an earlier, killed sweep saves its cell and ends: ValueError when it still works after a while."""
+    try:
+        record = read_json(directory / "cell.json")
+    except FileNotFoundError:
+        return
+    pid, start = record.get("pid"), record.get("start")
+    if not isinstance(pid, int) or not isinstance(start, str) or not is_alive(pid, start):
+        return
+    say(f"waiting for process {pid} of an earlier sweep, which still works on {directory}")
+    deadline = time.monotonic() + GRACE_SECONDS
+    while is_alive(pid, start):
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"{directory}: process {pid} of an earlier sweep still works on it; wait for it or stop it"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def visible_devices(max_parallel: int | None) -> list[str | None]:
+    """One entry a GPU (its index or name); on the CPU `max_parallel` entries of None, by default one."""
+    if max_parallel is not None and max_parallel < 1:
+        raise ValueError(f"--max_parallel {max_parallel}: at least one cell must run at a time")
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        return [None] * (max_parallel or 1)
+    asked = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names: list[str | None] = [*(asked or [str(number) for number in range(count)])]
+    return names[: max_parallel or count]
+
+
+def _record(directory: Path, cell: Cell, recipe: str, **state: Any) -> None:
+    write_json(
+        directory / "cell.json",
+        {
+            "schema_version": SCHEMA_VERSION,
+            "fingerprint": cell.fingerprint,
+            "recipe": recipe,
+            "options": json.loads(json.dumps(dict(cell.options))),
+            **state,
+        },
+    )

@@ -1,0 +1,1 @@
+"""Labelled text: files, GLUE's tasks, pooling, metrics."""

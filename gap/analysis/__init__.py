@@ -1,0 +1,1 @@
+"""From scores to results: one task, all tasks, and in words."""

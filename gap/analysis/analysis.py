@@ -1,0 +1,131 @@
+"""From scores.jsonl to everything that is reported about it."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gap.analysis.costs import CheckpointCost, Prices, series_costs
+from gap.analysis.macro import macro_average
+from gap.analysis.results import Analysis
+from gap.analysis.task_analysis import analyse_task
+from gap.analysis.task_study import TaskStudy, study_task
+from gap.analysis.task_table import tabulate
+from gap.cells.provenance import made_of, precision_notes
+from gap.cells.store import read_scores, reported_cells
+from gap.intervals.bootstrap import Resampling
+from pretraining.checkpoints.series import read_series
+
+PACKAGES = ("numpy", "scipy", "torch", "transformers", "deepspeed", "webdataset", "datasets", "tokenizers")
+
+
+def analyse(
+    scores_path: str | Path,
+    *,
+    series: str | Path | Sequence[Mapping[str, Any]] | None = None,
+    prices: Prices | None = None,
+    draws: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    name: str | None = None,
+    commands: Sequence[str] = (),
+    made: Mapping[str, str] | None = None,
+    planned: Collection[str] | None = None,
+    resolve: float | None = None,
+) -> Analysis:
+    """Analyse all tasks of a scores.jsonl.
+
+    series: series.json, its folder or its rows (FLOPs, hours, validation loss; without it the axis is tokens only).
+    commands, made: the command lines that made the cells, and their options, for the report. planned: fingerprints of
+    the cells that belong to the study; others in the file are left out. resolve: the difference in score that seeds are
+    planned for; None: one point, or the gap where it is not resolved. Raises ValueError when a task has no scratch
+    cells or its cells were not scored on the same examples.
+    """
+    path, prices = Path(scores_path), prices or Prices()
+    cells = reported_cells(read_scores(path), planned)[0]
+    studies, notes = read_studies(
+        path,
+        series=series,
+        prices=prices,
+        resampling=Resampling(draws=draws, seed=seed),
+        confidence=confidence,
+        planned=planned,
+    )
+    return Analysis(
+        name=name or path.resolve().parent.name,
+        tasks=tuple(analyse_task(study, prices, resolve) for study in studies),
+        confidence=confidence,
+        draws=draws,
+        seed=seed,
+        currency=prices.currency,
+        priced=prices.per_device_hour > 0,
+        commands=tuple(commands),
+        made={**made_of(cells), **(made or {})},
+        versions=installed_versions(),
+        notes=(*notes, *precision_notes(cells)),
+        macro=macro_average(studies),
+    )
+
+
+def read_studies(
+    path: Path,
+    *,
+    series: str | Path | Sequence[Mapping[str, Any]] | None,
+    prices: Prices,
+    resampling: Resampling,
+    confidence: float,
+    planned: Collection[str] | None = None,
+) -> tuple[list[TaskStudy], list[str]]:
+    """One study a task, in the order of the task's name, and notes about the file."""
+    costs: Sequence[CheckpointCost] = ()
+    if isinstance(series, (str, Path)):
+        costs = series_costs(read_series(series), prices)
+    elif series is not None:
+        costs = series_costs(series, prices)
+    cells, left_out = reported_cells(read_scores(path), planned)
+    if not cells:
+        others = f" of this plan ({left_out} of other options, checkpoints or code)" if left_out else ""
+        raise ValueError(f"{path} holds no finished cell{others}: run the cells first")
+    whose = "of other options, checkpoints or code than this report's"
+    notes = [f"{left_out} older cells in {path.name}, {whose}, are left out."] if left_out else []
+    if any(cost.hours and not cost.devices_known for cost in costs):
+        notes.append("series.json does not say on how many devices it was made: device-hours are of 1; see --devices.")
+    studies = []
+    for task in sorted({cell.task for cell in cells}):
+        table = tabulate(task, [cell for cell in cells if cell.task == task], path.parent)
+        own = replace(resampling, example_stream=zlib.crc32(task.encode()))
+        studies.append(study_task(table, costs, own, confidence))
+    return studies, notes
+
+
+def installed_versions() -> dict[str, str]:
+    """Python and the packages whose version can move a number."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def analysis_json(analysis: Any) -> str:
+    """The analysis (or any of its parts) as strict JSON: what is infinite or not a number becomes null."""
+    return json.dumps(_finite(asdict(analysis)), ensure_ascii=False, allow_nan=False, indent=1)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

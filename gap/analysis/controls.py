@@ -1,0 +1,65 @@
+"""What the controls say about whether the curve can be believed, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from gap.analysis.task_study import TaskStudy
+from gap.analysis.task_table import describe
+from gap.analysis.wording import points_text
+
+
+def control_notes(study: TaskStudy) -> Iterator[str]:
+    """Notes on independent runs, shuffled labels and the gap with the same arguments for all, where they were run."""
+    yield from _independent_runs(study)
+    yield from _shuffled_labels(study)
+    yield from _same_arguments(study)
+
+
+def _independent_runs(study: TaskStudy) -> Iterator[str]:
+    """An annealed branch stands for a finished run of its size if a run made for that size scores the same."""
+    for column, checkpoint in enumerate(study.table.checkpoints):
+        branch = study.table.find(replace(checkpoint, control=None))
+        if checkpoint.control == "independent_run" and branch is not None:
+            change = study.difference(column, branch)
+            told = "" if change.low is None else ", not told apart" if change.includes_zero else ", which is resolved"
+            name = describe(study.table.checkpoints[branch])
+            yield (
+                f"A run trained for its budget alone scores {points_text(change)} points against the series' {name}"
+                f"{told}: so fair is the branch as its stand-in (the two differ in their pretraining seed as well)."
+            )
+
+
+def _shuffled_labels(study: TaskStudy) -> Iterator[str]:
+    """Labels that mean nothing must close nothing: the pretrained checkpoint may not beat scratch on them."""
+    shuffled = [
+        column for column, checkpoint in enumerate(study.table.checkpoints) if checkpoint.control == "shuffled_labels"
+    ]
+    scratch = [column for column in shuffled if study.table.checkpoints[column].kind == "scratch"]
+    for column in shuffled:
+        if column in scratch:
+            continue
+        change = study.difference(column, scratch[0] if scratch else study.scratch)
+        name = describe(study.table.checkpoints[column])
+        if change.low is None:
+            told = f"not judged, there is no interval ({change.refused})"
+        elif change.low > 0:
+            told = "more than scratch: something leaks into the scores"
+        else:
+            told = "no more than scratch, as it must be"
+        yield f"Control, {name}: {points_text(change)} points against scratch; {told}."
+
+
+def _same_arguments(study: TaskStudy) -> Iterator[str]:
+    """The gap without a search for each checkpoint, as it is often reported."""
+    ends = [
+        study.table.find(replace(study.table.checkpoints[column], control="same_arguments"))
+        for column in (study.reference, study.scratch)
+    ]
+    if ends[0] is not None and ends[1] is not None:
+        change = study.difference(ends[0], ends[1])
+        yield (
+            "With the same arguments for scratch and reference, instead of a search for each, the gap is "
+            f"{points_text(change)} points."
+        )

@@ -1,0 +1,63 @@
+"""What pretraining is worth in labelled examples, from the cells with fewer labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gap.analysis.results import LabelWorth
+from gap.analysis.task_table import TaskTable, describe
+from gap.intervals.bootstrap import Draws
+from gap.intervals.effective_labels import effective_labels
+from gap.intervals.interval import quantiles, statistic_draws
+from gap.intervals.variance import Floats
+
+
+def label_worths(table: TaskTable, draws: Draws, confidence: float) -> Iterator[LabelWorth]:
+    """For every pretrained checkpoint and share of the labels: with how many labels scratch does as well.
+
+    Labels are counted when the cells say `training_examples` (of all labels), else they are shares of all.
+    """
+    scratch = _by_fraction(table, "scratch", 0)
+    if len(scratch) < 2:
+        return
+    known = [cell.details.get("training_examples") for cell in table.cells if cell.label_fraction == 1.0]
+    total = float(next((count for count in known if isinstance(count, (int, float))), 1.0))
+    fractions = sorted(scratch)
+    columns = [scratch[fraction] for fraction in fractions]
+    counts = [fraction * total for fraction in fractions]
+    pretrained = {(one.kind, one.budget_tokens) for one in table.checkpoints if one.kind != "scratch"}
+    for kind, budget in sorted(pretrained, key=lambda one: (one[0], one[1] or 0)):
+        for fraction, column in sorted(_by_fraction(table, kind, budget).items()):
+
+            def statistic(scores: Floats, column: int = column) -> Floats:
+                return effective_labels(counts, scores[:, columns], scores[:, column])
+
+            value = float(statistic(draws.observed[None])[0])
+            refused = table.refusal([*columns, column])
+            low, high = (np.nan, np.nan) if refused else quantiles(statistic_draws(statistic, draws), confidence)
+            ends = [float(10**end) if np.isfinite(end) else None for end in (value, low, high)]
+            yield LabelWorth(
+                checkpoint=describe(table.checkpoints[column]),
+                budget_tokens=budget,
+                label_fraction=fraction,
+                labels=fraction * total,
+                worth=ends[0],
+                low=ends[1],
+                high=ends[2],
+                state="measured" if np.isfinite(value) else ("more_than_all" if value > 0 else "fewer_than_fewest"),
+                low_open=bool(low == -np.inf),
+                high_open=bool(high == np.inf),
+                refused=refused,
+            )
+
+
+def _by_fraction(table: TaskTable, kind: str, budget: int | None) -> dict[float, int]:
+    """Share of the labels -> column, of one checkpoint fine-tuned with fewer and with all labels."""
+    return {
+        one.label_fraction: column
+        for column, one in enumerate(table.checkpoints)
+        if (one.kind, one.budget_tokens, one.epochs_factor) == (kind, budget, 1.0)
+        and one.control in (None, "fewer_labels")
+    }

@@ -1,0 +1,121 @@
+"""All tasks together: the mean gap closed and the mean score over tasks.
+
+The intervals come from the tasks' joint draws: seeds that bear the same number move all tasks together (a lucky
+pretraining run is lucky on every task), examples are drawn for each task by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gap.analysis.costs import find_cost
+from gap.analysis.results import CheckpointResult, MacroAverage
+from gap.analysis.task_study import TaskStudy
+from gap.analysis.task_table import Checkpoint, describe
+from gap.intervals.bootstrap import Draws
+from gap.intervals.interval import Estimate, Statistic, quantiles, statistic_draws
+
+KINDS = ("annealed", "raw")
+
+
+def macro_average(studies: Sequence[TaskStudy]) -> MacroAverage | None:
+    """The average over the tasks that have a curve (over all, where fewer than two have one), at what they share.
+
+    None below two tasks, and where neither a common metric nor two resolved gaps leave anything to average.
+    """
+    curves = [study for study in studies if any(len(study.budgets(kind)) > 1 for kind in KINDS)]
+    members = curves if len(curves) > 1 else list(studies)
+    if len(members) < 2:
+        return None
+    metrics = {study.table.metric for study in members}
+    resolved = [study for study in members if study.resolved]
+    shared = [
+        one
+        for one in members[0].table.checkpoints
+        if one.on_the_curve and all(study.table.find(one) is not None for study in members)
+    ]
+    points = [_point(one, members if len(metrics) == 1 else [], resolved, members) for one in shared]
+    told = [one for one in points if np.isfinite(one.score.value) or (one.gap_closed and not one.gap_closed.refused)]
+    if not told:
+        return None
+    unresolved = [study.table.task for study in members if study not in resolved]
+    notes = []
+    if unresolved:
+        notes.append(f"The gap closed is averaged without {', '.join(unresolved)}: no gap is resolved there.")
+    if len(metrics) > 1:
+        notes.append(f"The tasks are scored by {', '.join(sorted(metrics))}: only the gap closed is averaged.")
+    names = tuple(study.table.task for study in members)
+    return MacroAverage(names, metrics.pop() if len(metrics) == 1 else None, tuple(points), tuple(notes))
+
+
+def _point(
+    checkpoint: Checkpoint, scored: Sequence[TaskStudy], resolved: Sequence[TaskStudy], members: Sequence[TaskStudy]
+) -> CheckpointResult:
+    """One checkpoint's averages; the score is not a number where the tasks differ in metric."""
+    score, closed = Estimate(float("nan"), refused="the tasks differ in metric"), None
+    if scored:
+        score = _mean(scored, checkpoint, lambda study, column: lambda scores: scores[:, column])
+    if len(resolved) > 1:
+        ends = [study.table.find(checkpoint) for study in resolved]
+        if all(end in (study.scratch, study.reference) for end, study in zip(ends, resolved, strict=True)):
+            closed = Estimate(float(ends[0] == resolved[0].reference), refused="by definition")
+        else:
+            closed = _mean(
+                resolved, checkpoint, lambda study, column: lambda scores: study.closed([column])(scores)[:, 0]
+            )
+    cells = [cell for study in members for cell in study.table.cells_of(_column(study, checkpoint))]
+    grids = [study.table.grids[_column(study, checkpoint)] for study in members]
+    layouts = {" x ".join(str(len(seeds)) for seeds in grid.seeds) for grid in grids}
+    return CheckpointResult(
+        name=describe(checkpoint),
+        kind=checkpoint.kind,
+        budget_tokens=checkpoint.budget_tokens,
+        control=None,
+        label_fraction=1.0,
+        epochs_factor=1.0,
+        layout=" or ".join(sorted(layouts)),
+        score=score,
+        median=float("nan"),
+        failed_runs=sum(cell.failed for cell in cells),
+        runs=len(cells),
+        gap_closed=closed,
+        metrics={},
+        cost=find_cost(members[0].costs, checkpoint.kind, checkpoint.budget_tokens),
+        score_without_contaminated=None,
+        dots=(),
+    )
+
+
+def _mean(
+    studies: Sequence[TaskStudy], checkpoint: Checkpoint, statistic_of: Callable[[TaskStudy, int], Statistic]
+) -> Estimate:
+    """The mean over tasks of one statistic each."""
+    found = [statistic_of(study, _column(study, checkpoint)) for study in studies]
+    pairs = list(zip(found, studies, strict=True))
+    value = float(np.mean([one(study.draws.observed[None])[0] for one, study in pairs]))
+    refused = [study.table.refusal([_column(study, checkpoint), study.scratch, study.reference]) for study in studies]
+    if any(refused):
+        return Estimate(value, refused=next(one for one in refused if one))
+    low, high = mean_interval([(one, study.draws) for one, study in pairs], studies[0].confidence)
+    if not np.isfinite(low) or not np.isfinite(high):
+        return Estimate(value, refused="the interval is unbounded at this size: add seeds")
+    return Estimate(value, low, high)
+
+
+def mean_interval(statistics: Sequence[tuple[Statistic, Draws]], confidence: float) -> tuple[float, float]:
+    """Ends of the interval of the mean of statistics whose draws belong together, one a task.
+
+    A draw that is infinite both ways counts as outside at either end.
+    """
+    with np.errstate(invalid="ignore"):
+        draws = np.mean([statistic_draws(statistic, own) for statistic, own in statistics], axis=0)
+    low = quantiles(np.where(np.isnan(draws), -np.inf, draws), confidence)[0]
+    return low, quantiles(np.where(np.isnan(draws), np.inf, draws), confidence)[1]
+
+
+def _column(study: TaskStudy, checkpoint: Checkpoint) -> int:
+    column = study.table.find(checkpoint)
+    assert column is not None
+    return column

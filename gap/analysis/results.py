@@ -1,0 +1,159 @@
+"""What an analysis says, as plain values: these become curve.json and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gap.analysis.costs import CheckpointCost
+from gap.intervals.forecast import Backtest
+from gap.intervals.interval import Estimate
+from gap.intervals.power import Plan
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One cell."""
+
+    pretraining_seed: int
+    finetuning_seed: int
+    score: float
+    status: str
+    seconds: float
+    learning_rate: float | None
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class CheckpointResult:
+    """All cells of one checkpoint, fine-tuned in one way."""
+
+    name: str
+    kind: str
+    budget_tokens: int | None
+    control: str | None
+    label_fraction: float
+    epochs_factor: float
+    layout: str  # pretraining x fine-tuning seeds
+    score: Estimate
+    median: float
+    failed_runs: int
+    runs: int
+    gap_closed: Estimate | None
+    metrics: Mapping[str, float]
+    cost: CheckpointCost | None
+    score_without_contaminated: float | None
+    dots: tuple[Dot, ...]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Tokens at which a share of the gap is closed. An end that lies outside the budgets is None and says so."""
+
+    level: float
+    tokens: float | None
+    low: float | None
+    high: float | None
+    state: str  # measured, not_reached, already_reached
+    low_open: bool  # the interval reaches below the smallest budget
+    high_open: bool  # the interval reaches beyond the largest
+    refused: str | None
+    other_units: Mapping[str, tuple[float | None, float | None, float | None]]  # unit -> value, low, high
+
+
+@dataclass(frozen=True)
+class ForecastPoint:
+    """The score expected at a multiple of the largest budget: no measurement."""
+
+    multiple: float
+    tokens: float
+    score: Estimate
+
+
+@dataclass(frozen=True)
+class CurveResult:
+    """The curve of one kind of checkpoint, raw or annealed."""
+
+    kind: str
+    line: tuple[tuple[float, float], ...]  # tokens, gap closed of the monotone fit
+    crossings: tuple[Crossing, ...]
+    forecast: tuple[ForecastPoint, ...]
+    backtests: tuple[Backtest, ...]
+    forecast_refused: str | None
+
+
+@dataclass(frozen=True)
+class LabelWorth:
+    """`worth` labels give scratch what a checkpoint has with `labels`; None ends are outside the labels there are."""
+
+    checkpoint: str
+    budget_tokens: int | None
+    label_fraction: float
+    labels: float
+    worth: float | None
+    low: float | None
+    high: float | None
+    state: str  # measured, more_than_all, fewer_than_fewest
+    low_open: bool
+    high_open: bool
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task."""
+
+    task: str
+    metric: str
+    num_examples: int | None
+    num_clusters: int | None
+    conditional: str | None  # "given this pretraining run"
+    reference: str
+    reference_in_series: bool
+    gap: Estimate
+    gap_resolved: bool
+    checkpoints: tuple[CheckpointResult, ...]
+    curves: tuple[CurveResult, ...]
+    labels: tuple[LabelWorth, ...]
+    plateau: Estimate | None
+    plateau_verdict: str | None
+    plan: Plan | None
+    loss_rank_correlation: float | None
+    peeking_gain: float | None
+    contaminated_examples: int
+    contamination_not_searched: str | None  # why nobody looked in the pretraining corpus; None: searched
+    answer: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MacroAverage:
+    """Several tasks as one: mean score (not a number where metrics differ) and mean gap closed of each checkpoint."""
+
+    tasks: tuple[str, ...]
+    metric: str | None
+    checkpoints: tuple[CheckpointResult, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All tasks of one run."""
+
+    name: str
+    tasks: tuple[TaskResult, ...]
+    confidence: float
+    draws: int
+    seed: int
+    currency: str
+    priced: bool
+    commands: tuple[str, ...] = ()
+    made: Mapping[str, str] = field(default_factory=dict)  # when, on what, with which options and code
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    macro: MacroAverage | None = None
+    schema_version: int = SCHEMA_VERSION
+    extra: Mapping[str, Any] = field(default_factory=dict)

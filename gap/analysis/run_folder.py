@@ -1,0 +1,107 @@
+"""A finished run in its folder: the scores, and what they were made of and with, so that it can be analysed again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gap.analysis.costs import Prices
+from gap.cells.job_list import LIST_NAME, SCORES_NAME, read_jobs
+from pretraining.checkpoints.series import SERIES_NAME, check_checkpoints
+from runtime.files.whole_files import read_json, write_json
+
+SCHEMA_VERSION = 1
+STUDY_NAME = "study.json"
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """One run: its scores.jsonl, its checkpoints where they are known, and what its first report said."""
+
+    name: str
+    scores: Path
+    series: Path | Sequence[Mapping[str, Any]] | None = None  # series.json, or the checkpoints of study.json
+    commands: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    prices: Prices = field(default_factory=Prices)
+    planned: frozenset[str] | None = None  # fingerprints of the cells that belong to the run; None: unknown, all
+    resolve: float | None = None  # the difference that the planner was asked about
+    made: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def of(folder: Path) -> RunSource:
+        """The run in a folder (or the folder of a scores.jsonl): with its study.json, else with a series.json."""
+        scores = folder if folder.is_file() else folder / SCORES_NAME
+        if not scores.is_file():
+            raise ValueError(f"{folder} holds no {SCORES_NAME}: name the output folders of gap runs")
+        name, study, series = scores.resolve().parent.name, scores.parent / STUDY_NAME, scores.parent / SERIES_NAME
+        if not study.is_file():
+            return RunSource(name, scores, series if series.is_file() else None, planned=_planned(scores.parent))
+        content = read_json(study)
+        try:
+            if content["schema_version"] != SCHEMA_VERSION:
+                raise ValueError(f"schema version {content['schema_version']}, this program reads {SCHEMA_VERSION}")
+            prices = Prices(**content["prices"])
+            planned = frozenset(content["cells"]) if "cells" in content else _planned(scores.parent)
+            commands, notes = tuple(content["commands"]), tuple(content["notes"])
+            resolve, made = content.get("resolve"), dict(content.get("made", {}))
+            checkpoints = check_checkpoints(content["checkpoints"])
+            return RunSource(name, scores, checkpoints, commands, notes, prices, planned, resolve, made)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{study} is no study ({error}): run launch/gap.py again, it writes the file") from error
+
+
+def told_apart(runs: Sequence[RunSource]) -> list[RunSource]:
+    """The runs with names that differ, by as many folders above their own as that takes (none do: as they were)."""
+    places = [run.scores.resolve().parent.parts for run in runs]
+    for depth in range(1, max(map(len, places)) + 1):
+        names = ["/".join(place[-depth:]) for place in places]
+        if len(set(names)) == len(names):
+            return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+    return list(runs)
+
+
+def _planned(folder: Path) -> frozenset[str] | None:
+    """The cells of the list in a folder, None where there is none."""
+    return read_jobs(folder).cell_names() if (folder / LIST_NAME).is_file() else None
+
+
+def write_study(
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    planned: Collection[str],
+    commands: Sequence[str],
+    notes: Sequence[str],
+    prices: Prices,
+    resolve: float | None = None,
+    made: Mapping[str, str] | None = None,
+) -> None:
+    """Keep the checkpoints (rows of series.json, of all pretraining seeds), commands, notes and prices of a run.
+
+    `planned` are the fingerprints of its cells: scores.jsonl may hold others, of an earlier run in the same folder.
+    """
+    write_json(
+        folder / STUDY_NAME,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "checkpoints": [dict(row) for row in rows],
+            "commands": list(commands),
+            "notes": list(notes),
+            "prices": asdict(prices),
+            "cells": sorted(planned),
+            "resolve": resolve,
+            "made": dict(made or {}),
+        },
+    )
+
+
+def earlier_commands(folder: Path, planned: Collection[str]) -> list[str]:
+    """The command lines that earlier made cells of this study in the folder: fewer seeds, fewer tasks."""
+    try:
+        before = RunSource.of(folder) if (folder / STUDY_NAME).is_file() else None
+    except ValueError:
+        return []  # damaged: it is written anew
+    return list(before.commands) if before is not None and set(planned) & (before.planned or set()) else []

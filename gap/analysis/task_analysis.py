@@ -1,0 +1,290 @@
+"""The statistics of one task: from its table of cells to its result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from gap.analysis.controls import control_notes
+from gap.analysis.costs import UNITS, Prices, convert_tokens, find_cost
+from gap.analysis.labels import label_worths
+from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, ForecastPoint, TaskResult
+from gap.analysis.task_study import TaskStudy
+from gap.analysis.task_table import Checkpoint, describe
+from gap.analysis.wording import answer_text
+from gap.intervals.curve import MonotoneCurve
+from gap.intervals.forecast import FEWEST_BUDGETS, MULTIPLES, Backtest, forecast
+from gap.intervals.interval import Estimate, quantiles, statistic_draws
+from gap.intervals.plateau import doubling_slope, plateau_verdict
+from gap.intervals.power import PilotVariance, Plan, plan_seeds
+from gap.intervals.variance import Floats
+
+LEVELS = (0.5, 0.9, 0.95, 0.99)
+LINE_POINTS = 100
+PLANNED_DIFFERENCE = 0.01
+
+
+def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None) -> TaskResult:
+    """Every number that is reported about one task; `resolve`: the difference (0..1) that seeds are planned for."""
+    table = study.table
+    gap = study.difference(study.reference, study.scratch)
+    resolved = not gap.includes_zero and gap.value > 0
+    name = describe(table.checkpoints[study.reference])
+    checkpoints = tuple(_checkpoint(study, column, resolved) for column in range(len(table.checkpoints)))
+    curves = tuple(_curve(study, kind, resolved) for kind in ("annealed", "raw") if study.budgets(kind))
+    own = [study.scratch, *study.budgets("annealed"), *study.budgets("raw")]
+    runs = min(len(table.grids[column].pretraining_seeds) for column in own)
+    conditional = "given this pretraining run" if runs == 1 else None
+    slope, verdict = _plateau(study)
+    peeked = [
+        float(cell.details["peeked_score"]) - cell.score
+        for cell in table.cells
+        if isinstance(cell.details.get("peeked_score"), (int, float))
+    ]
+    return TaskResult(
+        task=table.task,
+        metric=table.metric,
+        num_examples=None if table.examples is None else table.examples.num_examples,
+        num_clusters=None if table.examples is None else table.examples.num_clusters,
+        conditional=conditional,
+        reference=name,
+        reference_in_series=study.in_series,
+        gap=gap,
+        gap_resolved=resolved,
+        checkpoints=checkpoints,
+        curves=curves,
+        labels=tuple(label_worths(study.table, study.draws, study.confidence)),
+        plateau=slope,
+        plateau_verdict=verdict,
+        plan=_plan(study, gap, resolved, resolve),
+        loss_rank_correlation=_loss_correlation(checkpoints),
+        peeking_gain=float(np.mean(peeked)) if peeked else None,
+        contaminated_examples=0 if table.examples is None else int(table.examples.contaminated.sum()),
+        contamination_not_searched=table.not_searched,
+        answer=answer_text(
+            table.task,
+            gap,
+            resolved,
+            name,
+            study.in_series,
+            conditional,
+            curves,
+            checkpoints,
+            prices.currency,
+            prices.per_device_hour > 0,
+        ),
+        notes=(*table.notes, *_notes(study), *control_notes(study)),
+    )
+
+
+def _checkpoint(study: TaskStudy, column: int, resolved: bool) -> CheckpointResult:
+    table, checkpoint = study.table, study.table.checkpoints[column]
+    cells = table.cells_of(column)
+    closed = None
+    if resolved and column not in (study.scratch, study.reference):
+        involved = [column, study.scratch, study.reference]
+        closed = study.estimate(lambda scores: study.closed([column])(scores)[:, 0], involved)
+    elif resolved:
+        closed = Estimate(float(column == study.reference), refused="by definition")
+    without = None
+    if table.examples is not None and table.examples.clean_scores is not None:
+        without = float(table.examples.clean_scores[list(table.grids[column].cells)].mean())
+    names = sorted({name for cell in cells for name, value in cell.metrics.items() if isinstance(value, (int, float))})
+    scores = np.array([cell.score for cell in cells])
+    return CheckpointResult(
+        name=describe(checkpoint),
+        kind=checkpoint.kind,
+        budget_tokens=checkpoint.budget_tokens,
+        control=checkpoint.control or (None if checkpoint.on_the_curve else "variant"),
+        label_fraction=checkpoint.label_fraction,
+        epochs_factor=checkpoint.epochs_factor,
+        layout=" x ".join(str(len(seeds)) for seeds in table.grids[column].seeds),
+        score=study.score(column),
+        median=float(np.median(scores)),
+        failed_runs=sum(cell.failed for cell in cells),
+        runs=len(cells),
+        gap_closed=closed,
+        metrics={
+            name: float(np.mean([cell.metrics[name] for cell in cells if name in cell.metrics])) for name in names
+        },
+        cost=find_cost(study.costs, checkpoint.kind, checkpoint.budget_tokens),
+        score_without_contaminated=without,
+        dots=tuple(
+            Dot(
+                cell.pretraining_seed,
+                cell.finetuning_seed,
+                cell.score,
+                cell.status,
+                cell.seconds,
+                cell.details.get("learning_rate"),
+                cell.fingerprint,
+            )
+            for cell in cells
+        ),
+    )
+
+
+def _curve(study: TaskStudy, kind: str, resolved: bool) -> CurveResult:
+    columns = study.budgets(kind)
+    budgets = [float(study.table.checkpoints[column].budget_tokens or 0) for column in columns]
+    line: tuple[tuple[float, float], ...] = ()
+    crossings: tuple[Crossing, ...] = ()
+    if resolved and len(columns) > 1:
+        curve = MonotoneCurve.fit(budgets, study.closed(columns)(study.draws.observed[None]))
+        tokens = np.geomspace(budgets[0], budgets[-1], LINE_POINTS)
+        tokens[0], tokens[-1] = budgets[0], budgets[-1]
+        line = tuple(zip(tokens.tolist(), curve.at(tokens)[0].tolist(), strict=True))
+        levels = [level for level in LEVELS if not (study.in_series and level > 0.95)]
+        crossings = tuple(_crossing(study, kind, columns, budgets, level) for level in levels)
+    if resolved:
+        points, backtests, refused = _forecast(study, columns, budgets)
+    else:  # a trend fitted to noise promises anything: 98 % at ten times a budget that closed nothing
+        points, backtests, refused = (), (), "the gap is not resolved, so there is no trend to follow"
+    return CurveResult(kind, line, crossings, points, backtests, refused)
+
+
+def _crossing(study: TaskStudy, kind: str, columns: list[int], budgets: list[float], level: float) -> Crossing:
+    """Tokens to a share of the gap, from a monotone curve refitted to every draw."""
+    share = study.closed(columns)
+
+    def statistic(scores: Floats) -> Floats:
+        return MonotoneCurve.fit(budgets, share(scores)).crossing(level)
+
+    value = float(statistic(study.draws.observed[None])[0])
+    refused = study.table.refusal([*columns, study.scratch, study.reference])
+    low, high = (np.nan, np.nan) if refused else quantiles(statistic_draws(statistic, study.draws), study.confidence)
+    ends = [float(10**end) if np.isfinite(end) else None for end in (value, low, high)]
+    return Crossing(
+        level=level,
+        tokens=ends[0],
+        low=ends[1],
+        high=ends[2],
+        state="measured" if np.isfinite(value) else ("not_reached" if value > 0 else "already_reached"),
+        low_open=bool(low == -np.inf),
+        high_open=bool(high == np.inf),
+        refused=refused,
+        other_units={
+            unit: (
+                convert_tokens(study.costs, kind, ends[0], unit),
+                convert_tokens(study.costs, kind, ends[1], unit),
+                convert_tokens(study.costs, kind, ends[2], unit),
+            )
+            for unit in UNITS[1:]
+        },
+    )
+
+
+def _forecast(
+    study: TaskStudy, columns: list[int], budgets: list[float]
+) -> tuple[tuple[ForecastPoint, ...], tuple[Backtest, ...], str | None]:
+    """Scores at multiples of the largest budget, and the same forecast made without the last one or two budgets."""
+    if len(columns) < FEWEST_BUDGETS:
+        return (), (), f"{len(columns)} budgets above 0: a forecast needs {FEWEST_BUDGETS}"
+
+    def at(known: int, tokens: float) -> Estimate:
+        def statistic(scores: Floats) -> Floats:
+            return forecast(budgets[:known], [tokens], scores[:, columns[:known]], scores[:, study.scratch])[:, 0]
+
+        return study.estimate(statistic, [*columns[:known], study.scratch], (0.0, 1.0))
+
+    points = [
+        ForecastPoint(multiple, budgets[-1] * multiple, at(len(budgets), budgets[-1] * multiple))
+        for multiple in MULTIPLES
+    ]
+    backtests = []
+    for known in range(max(FEWEST_BUDGETS, len(budgets) - 2), len(budgets)):
+        for target in range(known, len(budgets)):
+            made = at(known, budgets[target])
+            measured = float(study.draws.observed[columns[target]])
+            backtests.append(Backtest(budgets[known - 1], budgets[target], made.value, made.low, made.high, measured))
+    return tuple(points), tuple(backtests), None
+
+
+def _plateau(study: TaskStudy) -> tuple[Estimate | None, str | None]:
+    """The slope of scratch over the last doublings of epochs."""
+    found = {
+        checkpoint.epochs_factor: column
+        for column, checkpoint in enumerate(study.table.checkpoints)
+        if checkpoint.kind == "scratch" and checkpoint.control == "scratch_longer" and checkpoint.label_fraction == 1.0
+    }
+    found[1.0] = study.scratch
+    factors = sorted(found)
+    if len(factors) < 2:
+        return None, None
+    columns = [found[factor] for factor in factors]
+    slope = study.estimate(lambda scores: doubling_slope(factors, scores[:, columns]), columns)
+    return slope, plateau_verdict(slope)
+
+
+def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None) -> Plan | None:
+    """Seeds that resolve a difference, from cells at hand as the pilot; None without two fine-tuning seeds of both.
+
+    Between the two largest budgets, one point unless `resolve` says otherwise; where the gap itself is not resolved, or
+    there is one budget only, between scratch and the reference: then the gap that was observed.
+    """
+    budgets = study.budgets("annealed") or study.budgets("raw")
+    difference, between, columns = PLANNED_DIFFERENCE, "the two largest budgets", budgets[-2:]
+    if not resolved or len(columns) < 2:
+        seeds = study.table.grids[study.scratch].seeds  # an outside reference has one pretraining run always
+        ends = [one for one in (study.reference, *budgets[-1:]) if study.table.grids[one].seeds == seeds]
+        columns = [study.scratch, *ends[:1]]
+        between = " and ".join(describe(study.table.checkpoints[column]) for column in columns)
+        if not resolved and gap.value > 0:
+            difference, between = gap.value, f"{between}, the gap that was observed,"
+    if len(columns) < 2 or study.table.grids[columns[0]].seeds != study.table.grids[columns[1]].seeds:
+        return None
+    first, second = (study.table.grids[column].scores(study.table.cell_scores) for column in columns)
+    if first.shape[1] < 2:
+        return None
+    shifts = study.draws.examples[:, columns[1]] - study.draws.examples[:, columns[0]]
+    pilot = PilotVariance.of(second - first, examples=float(shifts.var()))
+    if resolve is not None:
+        difference, between = resolve, between.removesuffix(", the gap that was observed,")
+    return replace(plan_seeds(pilot, difference, pretraining_seeds=len(first)), between=between)
+
+
+def _loss_correlation(checkpoints: Sequence[CheckpointResult]) -> float | None:
+    pairs = [
+        (one.cost.validation_loss, one.score.value)
+        for one in checkpoints
+        if one.control is None and one.cost is not None and one.cost.validation_loss is not None
+    ]
+    if len(pairs) < 3:
+        return None
+    losses, scores = zip(*pairs, strict=True)
+    if len(set(losses)) == 1 or len(set(scores)) == 1:
+        return None  # what is constant has no ranks
+    value = float(spearmanr(losses, scores).statistic)
+    return value if np.isfinite(value) else None
+
+
+def _notes(study: TaskStudy) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    table, notes = study.table, []
+    if study.in_series:
+        notes.append(
+            "The reference is the largest budget of this series: 100 % is reached there by definition, so this is the "
+            "share of this series' gap, and there is no 99 % row."
+        )
+    else:
+        notes.append("The reference has one pretraining run: there is no seed of it to resample.")
+        own = table.find(Checkpoint("reference_scratch", None))
+        if own is None:
+            notes.append(
+                "The reference's own architecture was not trained from scratch: if its size or tokenizer differ from "
+                "the series', the gap mixes architecture with pretraining."
+            )
+        else:
+            mixed = study.difference(own, study.scratch)
+            notes.append(
+                f"The reference's own architecture from scratch scores {100 * mixed.value:+.1f} points against this "
+                "series' scratch: so much of the gap is architecture."
+            )
+    if table.examples is not None and table.examples.units is None:
+        notes.append(f"{table.metric} is no mean: it is recomputed on every draw's examples.")
+    if any(cost.untrained_positions for cost in study.costs):
+        notes.append("Some budgets are too small for the longest sequences: their last positions were never trained.")
+    return notes

@@ -1,0 +1,94 @@
+"""One task under study: its table, its draws, its scratch and its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gap.analysis.costs import CheckpointCost
+from gap.analysis.task_table import SCRATCH, Checkpoint, TaskTable
+from gap.intervals.bootstrap import Draws, Resampling
+from gap.intervals.curve import gap_closed
+from gap.intervals.interval import Estimate, Statistic, estimate
+from gap.intervals.variance import Floats
+
+
+@dataclass(frozen=True)
+class TaskStudy:
+    """A task's table with its draws, and which columns are scratch and reference."""
+
+    table: TaskTable
+    draws: Draws
+    costs: Sequence[CheckpointCost]
+    confidence: float
+    scratch: int
+    reference: int
+
+    @property
+    def in_series(self) -> bool:
+        return self.table.checkpoints[self.reference].kind != "reference"
+
+    def estimate(
+        self, statistic: Statistic, columns: Sequence[int], bounds: tuple[float, float] = (-np.inf, np.inf)
+    ) -> Estimate:
+        """The statistic with its interval, refused when one of its checkpoints has too few seeds."""
+        refused = self.table.refusal(columns)
+        if refused:
+            return Estimate(float(statistic(self.draws.observed[None])[0]), refused=refused)
+        return estimate(statistic, self.draws, confidence=self.confidence, bounds=bounds)
+
+    def score(self, column: int) -> Estimate:
+        return self.estimate(lambda scores: scores[:, column], [column], (self._lowest, 1.0))
+
+    @property
+    def _lowest(self) -> float:
+        return -1.0 if self.table.metric in ("matthews", "pearson", "spearman") else 0.0
+
+    def difference(self, column: int, other: int) -> Estimate:
+        widest = 1.0 - self._lowest
+        return self.estimate(lambda scores: scores[:, column] - scores[:, other], [column, other], (-widest, widest))
+
+    @property
+    def resolved(self) -> bool:
+        """Whether there is a gap to close: the interval of reference minus scratch lies above 0."""
+        gap = self.difference(self.reference, self.scratch)
+        return not gap.includes_zero and gap.value > 0
+
+    def closed(self, columns: Sequence[int]) -> Callable[[Floats], Floats]:
+        """Scores [D, C] -> gap closed [D, columns]."""
+
+        def share(scores: Floats) -> Floats:
+            return gap_closed(scores[:, list(columns)], scores[:, self.scratch], scores[:, self.reference])
+
+        return share
+
+    def budgets(self, kind: str) -> list[int]:
+        """Columns of a kind's checkpoints on the curve, by budget, without scratch."""
+        return [
+            column
+            for column, checkpoint in enumerate(self.table.checkpoints)
+            if checkpoint.kind == kind and checkpoint.on_the_curve
+        ]
+
+
+def study_task(
+    table: TaskTable, costs: Sequence[CheckpointCost], resampling: Resampling, confidence: float
+) -> TaskStudy:
+    """Find scratch and the reference (from outside, else the largest budget, annealed where there is one) and resample.
+
+    Raises ValueError without scratch or without anything to compare it with.
+    """
+    scratch = table.find(SCRATCH)
+    if scratch is None:
+        raise ValueError(f"task {table.task}: no cells at budget 0; scratch is one end of the gap, run it")
+    inside = [one for one in table.checkpoints if one.on_the_curve and one.kind in ("raw", "annealed")]
+    reference = table.find(Checkpoint("reference", None))
+    if reference is None:
+        if not inside:
+            raise ValueError(f"task {table.task}: neither a budget above 0 nor a reference; run one of them")
+        annealed = [one for one in inside if one.kind == "annealed"] or inside
+        reference = table.find(max(annealed, key=lambda one: one.budget_tokens or 0))
+    assert reference is not None
+    return TaskStudy(table, table.draws(resampling), costs, confidence, scratch, reference)

@@ -1,0 +1,163 @@
+"""All cells of one task as a table: checkpoints x seeds, their scores and their examples, ready for resampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gap.cells.store import Cell, read_predictions
+from gap.intervals.bootstrap import Draws, Resampling, resample
+from gap.intervals.effective_labels import share_text
+from gap.intervals.variance import Floats, SeedGrid
+from gap.intervals.weighted_metrics import ExampleTable, tabulate_examples
+from gap.tasks.contamination import not_searched, read_contaminated
+
+FEWEST_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was fine-tuned and how: one column of the table. Scratch is budget 0, of kind `scratch` always."""
+
+    kind: str
+    budget_tokens: int | None
+    control: str | None = None
+    label_fraction: float = 1.0
+    epochs_factor: float = 1.0
+
+    @staticmethod
+    def of(cell: Cell) -> Checkpoint:
+        kind = "scratch" if cell.kind in ("raw", "annealed") and cell.budget_tokens == 0 else cell.kind
+        return Checkpoint(kind, cell.budget_tokens, cell.control, cell.label_fraction, cell.epochs_factor)
+
+    @property
+    def on_the_curve(self) -> bool:
+        return self.control is None and self.label_fraction == 1.0 and self.epochs_factor == 1.0
+
+
+SCRATCH = Checkpoint("scratch", 0)
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """One task's cells; `cells` are in the order of the grids and of the examples' rows."""
+
+    task: str
+    metric: str
+    checkpoints: tuple[Checkpoint, ...]
+    grids: tuple[SeedGrid, ...]
+    cells: tuple[Cell, ...]
+    examples: ExampleTable | None
+    notes: tuple[str, ...]
+    not_searched: str | None = None  # why nobody looked for the examples in the pretraining corpus; None: searched
+
+    @property
+    def cell_scores(self) -> Floats:
+        return np.array([cell.score for cell in self.cells], dtype=np.float64)
+
+    def find(self, checkpoint: Checkpoint) -> int | None:
+        """The checkpoint's column, None when it was not run."""
+        return self.checkpoints.index(checkpoint) if checkpoint in self.checkpoints else None
+
+    def cells_of(self, column: int) -> list[Cell]:
+        return [self.cells[number] for number in self.grids[column].cells]
+
+    def refusal(self, columns: Sequence[int]) -> str | None:
+        """Why no interval is given for a statistic of these checkpoints, if so."""
+        fewest = min(len(self.grids[column].finetuning_seeds) for column in columns)
+        if fewest < FEWEST_SEEDS:
+            return f"{fewest} fine-tuning seed{'s' * (fewest != 1)}: an interval needs {FEWEST_SEEDS}"
+        return None
+
+    def draws(self, resampling: Resampling) -> Draws:
+        """Resample the task's seeds and examples."""
+        units = None
+        if self.examples is not None and self.examples.units is not None:
+            units = [self.examples.units[list(grid.cells)].reshape(*map(len, grid.seeds), -1) for grid in self.grids]
+        return resample(
+            self.grids,
+            self.cell_scores,
+            None if self.examples is None else self.examples.evaluate,
+            num_clusters=0 if self.examples is None else self.examples.num_clusters,
+            resampling=resampling,
+            units=units,
+        )
+
+
+def tabulate(task: str, cells: Sequence[Cell], folder: Path) -> TaskTable:
+    """The table of one task; predictions are read relative to the folder of scores.jsonl.
+
+    Seeds are crossed: a fine-tuning seed that not all pretraining runs of a checkpoint have is left out, and noted.
+    """
+    metrics = sorted({cell.metric for cell in cells})
+    if len(metrics) != 1:
+        raise ValueError(f"task {task} was scored by {', '.join(metrics)}: one metric a task; keep the runs apart")
+    by_checkpoint: dict[Checkpoint, list[Cell]] = {}
+    for cell in cells:
+        by_checkpoint.setdefault(Checkpoint.of(cell), []).append(cell)
+    ordered: list[Cell] = []
+    grids, notes = [], []
+    checkpoints = sorted(by_checkpoint, key=_order)
+    for checkpoint in checkpoints:
+        members = {(cell.pretraining_seed, cell.finetuning_seed): cell for cell in by_checkpoint[checkpoint]}
+        pretraining = sorted({first for first, _ in members})
+        per_run = [{second for first, second in members if first == seed} for seed in pretraining]
+        finetuning = sorted(set.intersection(*per_run))
+        if not finetuning:  # no seed is common to all runs: keep the run with the most cells
+            best = max(range(len(pretraining)), key=lambda number: len(per_run[number]))
+            pretraining, finetuning = [pretraining[best]], sorted(per_run[best])
+        left_out = len(members) - len(pretraining) * len(finetuning)
+        if left_out:
+            notes.append(
+                f"{describe(checkpoint)}: {left_out} of {len(members)} cells left out, their seeds are not crossed"
+            )
+        start = len(ordered)
+        ordered += [members[first, second] for first in pretraining for second in finetuning]
+        grids.append(SeedGrid(tuple(pretraining), tuple(finetuning), tuple(range(start, len(ordered)))))
+    examples = None
+    if all(cell.predictions for cell in ordered):
+        records = [read_predictions(folder / str(cell.predictions)) for cell in ordered]
+        examples = tabulate_examples(metrics[0], records, read_contaminated(folder, task))
+    else:
+        notes.append("some cells have no per-example predictions: the examples are held fixed, intervals are too short")
+    return TaskTable(
+        task,
+        metrics[0],
+        tuple(checkpoints),
+        tuple(grids),
+        tuple(ordered),
+        examples,
+        tuple(notes),
+        not_searched(folder, task),
+    )
+
+
+def describe(checkpoint: Checkpoint) -> str:
+    """The checkpoint in words, such as `annealed at 1,000,000 tokens, 1/8 of the labels`."""
+    if checkpoint.kind in ("scratch", "reference"):
+        words = [checkpoint.kind]
+    elif checkpoint.kind == "reference_scratch":
+        words = ["reference architecture from scratch"]
+    else:
+        words = [f"{checkpoint.kind} at {checkpoint.budget_tokens:,} tokens"]
+    if checkpoint.epochs_factor != 1:
+        words.append(f"{checkpoint.epochs_factor:g}x epochs")
+    if checkpoint.label_fraction != 1:
+        words.append(f"{share_text(checkpoint.label_fraction)} of the labels")
+    if checkpoint.control not in (None, "scratch_longer", "fewer_labels"):
+        words.append(str(checkpoint.control).replace("_", " "))
+    return ", ".join(words)
+
+
+def _order(checkpoint: Checkpoint) -> tuple[object, ...]:
+    kinds = ("scratch", "raw", "annealed", "reference_scratch", "reference")
+    return (
+        checkpoint.control or "",
+        kinds.index(checkpoint.kind),
+        checkpoint.budget_tokens or 0,
+        checkpoint.label_fraction,
+        checkpoint.epochs_factor,
+    )

@@ -1,0 +1,176 @@
+"""Which sources decide a cell's score, and their digest: the part of a cell's identity that is code.
+
+The imports are followed from ROOTS on, inside the project and without the modules in FREE. What a module computes
+counts. Its name, its place and the order of its imports do not, nor do docstrings, comments, annotations of arguments,
+printed lines, help texts and the texts of errors. Moving a file, or rewording it, runs no finished cell again.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import gap
+
+PROJECT = ("runtime", "shards", "pretraining", "finetuning", "gap")
+# What trains and scores a cell, and what chooses its learning rate and epochs.
+ROOTS = ("gap.cells.running", "gap.cells.searches")
+# What the roots import and no score depends on. Whoever adds a module here says why.
+FREE = frozenset(
+    {
+        # Journals, notes and stored lines: they are told scores and make none.
+        *("finetuning.loop.run_log", "gap.cells.provenance", "gap.cells.store"),
+        # The list of jobs and the options: their values are in the fingerprint themselves.
+        *("gap.cells.job_list", "runtime.options.command_line"),
+        # Checkpoints, signals and addresses: a cell begins anew in one process and keeps nothing but its score.
+        *(
+            "pretraining.checkpoints.checkpoint",
+            "runtime.processes.fault_points",
+            "pretraining.checkpoints.position",
+            "pretraining.checkpoints.series",
+        ),
+        *("finetuning.loop.stopping", "runtime.hub"),
+        # A cell's engine is PyTorch's.
+        *("pretraining.engines.deepspeed_config", "pretraining.engines.deepspeed_engine"),
+        # Readers: a task's digest is that of the examples that they gave.
+        *("finetuning.texts.labelled_folders", "finetuning.examples.record_files", "gap.tasks.dataset_tasks"),
+    }
+)
+PACKAGES = ("tokenizers", "torch", "transformers")  # their versions count as well
+SPEAKING = ("print", "say")  # calls of these are statements that only tell something
+EXPLAINED = "option"  # a field with a default, then its help
+# Of a node of the syntax tree: what differs between versions of Python, or only tells the reader something.
+UNREAD_FIELDS = frozenset({"ctx", "kind", "returns", "type_comment", "type_params"})
+
+
+@dataclass(frozen=True)
+class Module:
+    """What a source computes as text, what it imports of the project as (module, name, local name), and of others."""
+
+    text: str
+    own: frozenset[tuple[str, str, str]]
+    others: frozenset[tuple[str, str, str]]
+
+    @property
+    def digest(self) -> str:
+        return _sha256(self.text)
+
+
+@cache
+def code_version() -> str:
+    """`digest_of` of the sources that are there at the first call: call it before a run's files can change."""
+    return digest_of(Path(gap.__file__).resolve().parents[1])
+
+
+def digest_of(root: Path, roots: Collection[str] = ROOTS, free: Collection[str] = FREE) -> str:
+    """sha256 over what the deciding modules of a source tree compute, and the versions of the packages under them."""
+    modules = deciding_modules(root, roots, free)
+    lines = []
+    for module in modules.values():
+        # An imported name stands for the content of its module: taken from another one, it is another function.
+        own = sorted((modules[target].digest, name, local) for target, name, local in module.own if target in modules)
+        if module.text or own:  # an __init__.py that only describes its folder is no code
+            lines.append(_sha256(repr((module.text, own, sorted(module.others)))))
+    return _sha256("\n".join([*sorted(lines), *(f"{name}=={version(name)}" for name in PACKAGES)]))
+
+
+def deciding_modules(root: Path, roots: Collection[str] = ROOTS, free: Collection[str] = FREE) -> dict[str, Module]:
+    """The modules by name that are imported from `roots` on, packages included, without those in `free`."""
+    missing = sorted(name for name in {*roots, *free} if _file_of(root, name) is None)
+    assert not missing, f"no such modules: {', '.join(missing)}: they moved, mend ROOTS and FREE"
+    found: dict[str, Module] = {}
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop()
+        file = _file_of(root, name)
+        if file is None or name in found or name in free:
+            continue
+        found[name] = parse_module(file.read_text(encoding="utf-8"), root)
+        waiting += [target for target, _, _ in found[name].own]
+        waiting += [name.rpartition(".")[0]] if "." in name else []
+    return found
+
+
+def parse_module(source: str, root: Path) -> Module:
+    """What a source computes and imports; two sources that differ in words or in layout alone are equal."""
+    tree = ast.parse(source)
+    own, others = set(), set()
+    for module, name, local in _imports(tree):
+        if module.split(".")[0] not in PROJECT:
+            others.add((module, name, local))
+        elif name and _file_of(root, f"{module}.{name}"):  # a module, not a name in one
+            own.add((f"{module}.{name}", "", local))
+        else:
+            own.add((module, name, local))
+    return Module(_text(tree.body) if _counted(tree.body) else "", frozenset(own), frozenset(others))
+
+
+def _imports(node: ast.AST) -> Iterator[tuple[str, str, str]]:
+    """(module, name or "", local name) of every import that is carried out, wherever it stands."""
+    if isinstance(node, ast.Import):
+        yield from ((alias.name, "", alias.asname or "") for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
+        assert not node.level, "the project imports by full names"
+        yield from ((str(node.module), alias.name, alias.asname or alias.name) for alias in node.names)
+    for child in ast.iter_child_nodes(node):
+        if not _is_for_types(child):
+            yield from _imports(child)
+
+
+def _counted(body: Sequence[ast.AST]) -> list[ast.AST]:
+    """The statements that compute something."""
+    idle = (ast.Import, ast.ImportFrom, ast.Pass)
+    return [one for one in body if not (isinstance(one, idle) or _is_for_types(one) or _says(one))]
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _says(node: ast.AST) -> bool:
+    """A docstring, or a call that prints."""
+    if not isinstance(node, ast.Expr):
+        return False
+    value = node.value
+    return isinstance(value, ast.Constant) or (isinstance(value, ast.Call) and _name(value) in SPEAKING)
+
+
+def _name(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def _text(node: object) -> str:
+    """A part of a syntax tree as text, the same under every version of Python."""
+    if isinstance(node, list):
+        return f"[{','.join(_text(one) for one in _counted(node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields: Mapping[str, object] = {name: value for name, value in ast.iter_fields(node) if name not in UNREAD_FIELDS}
+    if isinstance(node, ast.Raise):  # the kind of error, not what it says
+        fields = {"exc": node.exc.func if isinstance(node.exc, ast.Call) else node.exc}
+    elif isinstance(node, ast.Call) and _name(node) == EXPLAINED:
+        fields = {**fields, "args": node.args[:1]}
+    elif isinstance(node, ast.arg):
+        fields = {"arg": node.arg}
+    texts = {name: _text(value) for name, value in fields.items() if value is not None}
+    shown = ",".join(f"{name}={text}" for name, text in texts.items() if text != "[]")
+    return f"{type(node).__name__}({shown})"
+
+
+def _file_of(root: Path, module: str) -> Path | None:
+    """The source of a module or package of the project; None where it is none."""
+    parts = module.split(".")
+    if parts[0] not in PROJECT:
+        return None
+    place = root.joinpath(*parts)
+    candidates = (place / "__init__.py", place.with_name(f"{parts[-1]}.py"))
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,71 @@
+"""What all cells of a study share: tokenizer and architecture of its checkpoints, and the precision, settled once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetuning.loop.training import uses_bf16
+from gap.cells.job_list import LIST_NAME, read_jobs
+from runtime.files.whole_files import read_json
+
+
+def settled_bf16(choice: str, directory: Path, *, elsewhere: bool = False) -> str:
+    """true or false for auto: as the list of cells in the directory says, else where this machine's hardware has it.
+
+    `elsewhere`: the cells are run on GPUs of other machines. ValueError where this one then cannot know.
+    """
+    if choice != "auto":
+        return choice
+    before = _before(directory)
+    if before != "auto":
+        return before
+    if elsewhere and not torch.cuda.is_available():
+        raise ValueError(
+            "--bf16 auto: there is no GPU here to tell what those of the array job have, and the precision is part of "
+            "every cell; give --bf16 true or false"
+        )
+    return "true" if uses_bf16("auto") else "false"
+
+
+def _before(directory: Path) -> str:
+    """What the cells in the directory were begun with; auto where there are none, or their list is to be replaced."""
+    if not (directory / LIST_NAME).is_file():
+        return "auto"
+    try:
+        return read_jobs(directory).options.bf16
+    except ValueError:
+        return "auto"
+
+
+FILES = ("tokenizer.json", "config.json")
+NO_MATTER = ("version", "transformers_version", "_name_or_path", "dtype", "torch_dtype", "truncation", "padding")
+
+
+def check_same_architecture(paths: Iterable[str]) -> None:
+    """ValueError naming two checkpoint directories that differ in tokenizer or configuration.
+
+    Keys that say by which version a file was written, or what `encode_task` sets itself, may differ.
+    """
+    directories = [Path(path) for path in paths]
+    for name in FILES:
+        first: Any = None
+        for directory in directories:
+            content = _content(directory / name)
+            first = content if first is None else first
+            if content != first:
+                keys = sorted(key for key in first.keys() | content.keys() if first.get(key) != content.get(key))
+                raise ValueError(
+                    f"{name} of {directories[0]} and of {directory} differ in {', '.join(keys[:5])}: the runs of one "
+                    "study share tokenizer and architecture; pretrain them on the same shards with the same --model, "
+                    "or study them apart and compare with launch/report.py"
+                )
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What decides the rows; empty where there is no such file."""
+    content = read_json(path) if path.is_file() else {}
+    return {key: value for key, value in content.items() if key not in NO_MATTER}

@@ -1,0 +1,132 @@
+"""How long a list of cells will take: from cells of the kind that were measured, else from a few timed updates."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModel, PretrainedConfig
+
+from finetuning.loop.encoder import attention_of
+from finetuning.loop.training import uses_bf16
+from gap.cells.job_list import CellOptions, JobList
+from gap.cells.plan import PlannedCell, Search, Source
+from gap.cells.store import Cell
+from gap.tasks.rows import HELD_OUT_SHARE
+from gap.tasks.specification import TaskData
+
+TIMED_SECONDS = 2.0  # about so long for a model's timed updates; a large one on a CPU is timed with fewer rows
+TIMED_UPDATES = 2
+SAMPLED_TEXTS = 200
+TOKENS_A_WORD = 1.4  # a guess, for texts that no tokenizer has seen yet
+WORD = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a task's cell has to do: rows of so many tokens."""
+
+    train_rows: float
+    scored_rows: float
+    row_tokens: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds a row, forward and backward, and forward alone."""
+
+    train: float
+    evaluate: float
+
+
+def work_of(data: TaskData, options: CellOptions) -> Work:
+    """Rows and their length, guessed from a sample of the words."""
+    longest = options.rows.max_seq_length
+
+    def texts(example: Any) -> list[str]:
+        if data.spec.kind == "qa":
+            return [f"{example.question} {example.context}"]
+        if data.spec.kind == "multiple_choice":
+            return [f"{first} {second}" for first, second in zip(example.firsts, example.seconds, strict=True)]
+        return [f"{example.text} {example.text_pair or ''}"]
+
+    sample = list(data.train.values())[:SAMPLED_TEXTS]
+    lengths = [TOKENS_A_WORD * len(WORD.findall(text)) + 4 for example in sample for text in texts(example)]
+    windows = data.spec.kind == "qa"
+    rows = sum(max(1.0, length / longest) if windows else 1.0 for length in lengths) / len(sample)
+    mean = sum(min(longest, length) for length in lengths) / len(lengths)
+    return Work(rows * len(data.train), rows * len(data.scored), max(8, round(mean)))
+
+
+def time_rows(config: PretrainedConfig, tokens: int, options: CellOptions, device: torch.device) -> Speed:
+    """Time a few updates of random rows with random weights on this device."""
+    model = AutoModel.from_config(config, attn_implementation=attention_of(config)).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+
+    def seconds(rows: int, *, train: bool) -> float:
+        ids = torch.randint(5, int(config.vocab_size), (rows, tokens), device=device)
+        begin = _now(device)
+        with (
+            torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(options.bf16)),
+            torch.set_grad_enabled(train),
+        ):
+            out = model(input_ids=ids).last_hidden_state.float().pow(2).mean()
+        if train:
+            out.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return _now(device) - begin
+
+    seconds(1, train=True)  # the first update allocates and compiles
+    one_row = seconds(1, train=True)
+    wanted = options.per_device_train_batch_size or options.global_batch_rows
+    rows = max(1, min(wanted, int(TIMED_SECONDS / TIMED_UPDATES / one_row)))
+    train = sum(seconds(rows, train=True) for _ in range(TIMED_UPDATES)) / TIMED_UPDATES
+    return Speed(train / rows, seconds(rows, train=False) / rows)
+
+
+def model_of(source: Source) -> str:
+    """What a source is timed as: the checkpoints of a series are of one shape, a reference is one of its own."""
+    return source.path if source.budget_tokens is None else ""
+
+
+def estimated_seconds(
+    jobs: JobList,
+    left: Sequence[Search | PlannedCell],
+    finished: Sequence[Cell],
+    work: Mapping[str, Work],
+    speed: Mapping[tuple[str, str], Speed],
+) -> float:
+    """Seconds of one device for the jobs that are left; `speed` is by task and `model_of`."""
+    most = max(jobs.plan.grid.epochs)
+    total = 0.0
+    for job in left:
+        setting = job.setting
+        share = setting.label_fraction * setting.epochs_factor
+        epochs = job.epochs if isinstance(job, Search) else most
+        measured = [cell.seconds for cell in finished if cell.task == setting.task and _shape(cell) == _of(setting)]
+        if measured and isinstance(job, PlannedCell):
+            total += sum(measured) / len(measured)
+            continue
+        own, rate = work[setting.task], speed[setting.task, model_of(setting.source)]
+        kept = 1 - HELD_OUT_SHARE if isinstance(job, Search) else 1.0
+        total += own.train_rows * share * kept * epochs * rate.train + own.scored_rows * rate.evaluate
+    return total
+
+
+def _shape(cell: Cell) -> tuple[bool, float, float]:
+    return cell.kind.startswith("reference"), cell.label_fraction, cell.epochs_factor
+
+
+def _of(setting: Any) -> tuple[bool, float, float]:
+    return setting.source.kind.startswith("reference"), setting.label_fraction, setting.epochs_factor
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,153 @@
+"""The list of jobs on disk, shared by all workers: what is to be run, with every option that decides a cell."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gap.cells.plan import CellPlan, Grid, PlannedCell, Search, Setting, Source
+from gap.cells.store import Cell, fingerprint, read_scores
+from gap.tasks.rows import RowOptions
+from gap.tasks.specification import ReadingOptions
+from pretraining.model.source_config import hub_commit
+from runtime.files.whole_files import read_json, sha256_of, write_json
+from runtime.hub import hub_is_reachable, is_missing_path
+
+SCHEMA_VERSION = 1
+LIST_NAME, SCORES_NAME, SEARCHES_NAME = "cells.json", "scores.jsonl", "searches.jsonl"
+MODEL_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class CellOptions:
+    """How every cell of a study is trained, the searched options apart."""
+
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    rows: RowOptions = field(default_factory=RowOptions)
+    global_batch_rows: int = 32
+    per_device_train_batch_size: int | None = None
+    per_device_eval_batch_size: int = 128
+    warmup_ratio: float = 0.1
+    weight_decay: float = 0.01
+    dropout: float | None = None
+    freeze_embeddings: bool = False  # of the tokens: names that training lacks stay where pretraining put them
+    bf16: str = "auto"
+
+    def deciding(self) -> dict[str, Any]:
+        """What a score depends on; the micro-batch and the evaluation batch do not change it."""
+        free = ("per_device_train_batch_size", "per_device_eval_batch_size")
+        return {name: value for name, value in asdict(self).items() if name not in free}
+
+
+@dataclass(frozen=True)
+class JobList:
+    """A plan, its options, and the digests of its tasks and models."""
+
+    plan: CellPlan
+    options: CellOptions
+    tasks: Mapping[str, str]  # name -> specification
+    task_digests: Mapping[str, str]
+    model_digests: Mapping[str, str]  # path -> digest
+    code: str  # `gap.cells.code_identity.code_version` of the sources that trained, or are to train, the cells
+
+    def fingerprint(self, job: Search | PlannedCell) -> str:
+        """sha256 of all that decides the job's outcome: model, data, options, the search and the code."""
+        setting = job.setting
+        parts: dict[str, Any] = {
+            "model": self.model_digests[setting.source.path],
+            "from_scratch": setting.source.from_scratch,
+            "data": self.task_digests[setting.task],
+            "setting": [setting.task, setting.label_fraction, setting.epochs_factor],
+            "place": [setting.source.kind, setting.source.budget_tokens, setting.source.pretraining_seed],
+            "options": self.options.deciding(),
+            "code": self.code,
+        }
+        if isinstance(job, Search):
+            return fingerprint({**parts, "try": [job.learning_rate, job.epochs]})
+        return fingerprint(
+            {**parts, "grid": asdict(self.plan.grid), "seed": job.finetuning_seed, "control": job.control}
+        )
+
+    def cell_names(self) -> frozenset[str]:
+        """Fingerprints of all cells."""
+        return frozenset(self.fingerprint(cell) for cell in self.plan.cells)
+
+
+def write_jobs(directory: Path, jobs: JobList) -> None:
+    """Write cells.json, whole or not at all."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / LIST_NAME, {"schema_version": SCHEMA_VERSION, **asdict(jobs)})
+
+
+def read_jobs(directory: Path) -> JobList:
+    """Read cells.json; ValueError when it is not one that `write_jobs` wrote."""
+    path = directory / LIST_NAME
+    try:
+        content = read_json(path)
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema version {content['schema_version']}, this program reads {SCHEMA_VERSION}")
+        plan, options = content["plan"], content["options"]
+        return JobList(
+            CellPlan(
+                tuple(
+                    Search(_setting(one["setting"]), one["learning_rate"], one["epochs"]) for one in plan["searches"]
+                ),
+                tuple(
+                    PlannedCell(_setting(one["setting"]), one["finetuning_seed"], one["control"])
+                    for one in plan["cells"]
+                ),
+                Grid(tuple(plan["grid"]["learning_rates"]), tuple(plan["grid"]["epochs"])),
+            ),
+            CellOptions(
+                **{**options, "reading": ReadingOptions(**options["reading"]), "rows": RowOptions(**options["rows"])}
+            ),
+            content["tasks"],
+            content["task_digests"],
+            content["model_digests"],
+            content["code"],
+        )
+    except (OSError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no list of cells ({error!r}): write it with launch/gap.py") from error
+
+
+def cells_of_other_code(jobs: JobList, directory: Path) -> tuple[str, list[Cell]]:
+    """The code of the list in `directory`, and its finished cells that differ from those of `jobs` in the code alone.
+
+    Empty where there is no list, or none that can be read: it is about to be replaced.
+    """
+    try:
+        before = read_jobs(directory).code
+    except ValueError:
+        return "", []
+    scores = directory / SCORES_NAME
+    if before == jobs.code or not scores.is_file():
+        return before, []
+    names = replace(jobs, code=before).cell_names()
+    return before, [cell for cell in read_scores(scores) if cell.fingerprint in names]
+
+
+def model_digest(path: str) -> str:
+    """sha256 over a checkpoint directory's configuration, weights and tokenizer; a hub name with its commit."""
+    directory = Path(path)
+    if not directory.is_dir():
+        if is_missing_path(path):
+            raise ValueError(f"{path} is no directory: name one, or a model of the hub (--reference, --series)")
+        try:
+            commit = hub_commit(path, local_files_only=not hub_is_reachable())
+        except OSError as error:
+            raise ValueError(
+                f"{path} is no directory here, and the model hub does not give it ({str(error).splitlines()[0]}): "
+                "name a directory (--reference, --series)"
+            ) from error
+        return f"{path}@{commit}"
+    files = [directory / name for name in MODEL_FILES if (directory / name).is_file()]
+    files += sorted(set(directory.glob("model-*.safetensors")))
+    digest = hashlib.sha256("".join(f"{file.name}:{sha256_of(file)}\n" for file in files).encode())
+    return digest.hexdigest()
+
+
+def _setting(values: Mapping[str, Any]) -> Setting:
+    return Setting(**{**values, "source": Source(**values["source"])})

@@ -1,0 +1,215 @@
+"""One cell after another in one process: nothing imported again, tasks encoded once, nothing but scores written."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetuning.examples.batches import batch_shape
+from finetuning.examples.recipe import FinetuningOptions, Recipe
+from finetuning.loop.encoder import load_config, load_tokenizer
+from finetuning.loop.heads import Head, Headed, load_headed
+from finetuning.loop.result import Result
+from finetuning.loop.training import finetune, uses_bf16
+from gap.cells.job_list import JobList, model_digest
+from gap.cells.plan import SEARCH_SEED, PlannedCell, Search, Setting, Source
+from gap.cells.provenance import device_text, now_text
+from gap.cells.store import Cell, write_predictions
+from gap.tasks.records import cell_metrics, example_records
+from gap.tasks.rows import HELD_OUT, SCORED, cell_view, encode_task, label_subset, search_view
+from gap.tasks.specification import TaskData, parse_tasks, read_task
+from pretraining.engines.engine import EngineOptions, build_engine
+from pretraining.engines.optimizers import OptimizerOptions
+from runtime.processes.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a try of a search came to; `scored` is its score on the scored examples, which no choice may use."""
+
+    held_out: float
+    scored: float
+    status: str
+    seconds: float
+
+
+@dataclass
+class Workbench:
+    """What stays in memory between cells: tasks by name, their rows by tokenizer, the last checkpoint's weights."""
+
+    jobs: JobList
+    device: torch.device
+    data: dict[str, TaskData] = field(default_factory=dict)
+    recipes: dict[tuple[str, str], Recipe] = field(default_factory=dict)
+    headed: tuple[tuple[Source, Head], Headed] | None = None
+
+    def task(self, name: str) -> TaskData:
+        """The examples of a task; ValueError when they are not those that were planned with."""
+        if name not in self.data:
+            data = read_task(parse_tasks(self.jobs.tasks[name])[0], self.jobs.options.reading)
+            if data.digest != self.jobs.task_digests[name]:
+                raise ValueError(
+                    f"task {name}: its files changed since the cells were planned: run launch/gap.py again"
+                )
+            self.data[name] = data
+        return self.data[name]
+
+    def load(self, source: Source, head: Head) -> Headed:
+        """A checkpoint with a head to be drawn; read from disk once for cells in a row.
+
+        ValueError when the checkpoint is not the one that was planned with.
+        """
+        if self.headed is None or self.headed[0] != (source, head):
+            self.headed = None
+            if Path(source.path).is_dir() and model_digest(source.path) != self.jobs.model_digests[source.path]:
+                raise ValueError(
+                    f"checkpoint {source.path}: its files changed since the cells were planned: run launch/gap.py again"
+                )
+            seed, scratch, dropout = source.pretraining_seed, source.from_scratch, self.jobs.options.dropout
+            headed = load_headed(source.path, head, from_scratch=scratch, seed=seed, dropout=dropout)
+            self.headed = ((source, head), headed)
+        return self.headed[1]
+
+    def rows(self, setting: Setting) -> Recipe:
+        """The task's rows under the checkpoint's tokenizer, made once a task and tokenizer."""
+        tokenizer_of = (
+            self.jobs.model_digests[setting.source.path] if setting.source.budget_tokens is None else "series"
+        )
+        key = (setting.task, tokenizer_of)
+        if key not in self.recipes:
+            config = load_config(setting.source.path)
+            tokenizer = load_tokenizer(setting.source.path)
+            self.recipes[key] = encode_task(self.task(setting.task), tokenizer, config, self.jobs.options.rows)
+        return self.recipes[key]
+
+
+def run_search(bench: Workbench, search: Search) -> SearchResult:
+    """Train without the held-out part, score that part (and, for the record, the scored set)."""
+    setting = search.setting
+    data = bench.task(setting.task)
+    view = search_view(data, bench.rows(setting), set(label_subset(data, setting.label_fraction)))
+    started = time.perf_counter()
+    result = _train(bench, view, setting, search.learning_rate, search.epochs, SEARCH_SEED)
+    seconds = time.perf_counter() - started
+    held_out = result.scores[f"{HELD_OUT}_{view.metric}"] / view.metric_maximum
+    scored = result.scores[f"{SCORED}_{view.metric}"] / view.metric_maximum
+    return SearchResult(_finite(held_out), _finite(scored), result.status, seconds)
+
+
+def run_cell(
+    bench: Workbench,
+    cell: PlannedCell,
+    chosen: tuple[float, float],
+    directory: Path,
+    *,
+    contaminated: Collection[str] = (),
+    details: Mapping[str, Any] | None = None,
+) -> Cell:
+    """Fine-tune with the chosen (learning rate, epochs), score, and write the per-example predictions.
+
+    `details` go into the cell's line; `peeking_gain` among them becomes `peeked_score`.
+    """
+    setting, (rate, epochs) = cell.setting, chosen
+    data = bench.task(setting.task)
+    ids = set(label_subset(data, setting.label_fraction))
+    seed = cell.finetuning_seed if cell.shuffled else None
+    view = cell_view(bench.rows(setting), ids, shuffle_seed=seed)
+    started = time.perf_counter()
+    result = _train(bench, view, setting, rate, epochs, cell.finetuning_seed)
+    seconds = time.perf_counter() - started
+    records = example_records(data, result.predictions[SCORED], contaminated)
+    metrics = cell_metrics(data, result.scores, f"{SCORED}_", records)
+    name, more = bench.jobs.fingerprint(cell), dict(details or {})
+    gain = more.pop("peeking_gain", None)
+    score = _finite(metrics.get(data.metric, 0.0))
+    path = Path("predictions") / data.spec.name / f"{name[:24]}.json"
+    write_predictions(directory / path, records)
+    if gain is not None:
+        more["peeked_score"] = score + gain
+    return Cell(
+        fingerprint=name,
+        task=setting.task,
+        kind=setting.source.kind,
+        budget_tokens=setting.source.budget_tokens,
+        pretraining_seed=setting.source.pretraining_seed,
+        finetuning_seed=cell.finetuning_seed,
+        metric=data.metric,
+        score=score,
+        control=cell.control,
+        label_fraction=setting.label_fraction,
+        epochs_factor=setting.epochs_factor,
+        metrics=metrics,
+        status=result.status,
+        seconds=seconds,
+        predictions=str(path),
+        details={
+            "learning_rate": rate,
+            "epochs": epochs * setting.epochs_factor,
+            "training_examples": len(ids),
+            "updates": result.updates,
+            "device": device_text(bench.device),
+            "precision": "bf16" if uses_bf16(bench.jobs.options.bf16) else "fp32",
+            "finished": now_text(),
+            "reason": result.reason,
+            **more,
+        },
+    )
+
+
+def _train(bench: Workbench, recipe: Recipe, setting: Setting, rate: float, epochs: float, seed: int) -> Result:
+    options = finetuning_options(bench.jobs, setting, rate, epochs, seed)
+    transformer: Any = bench.load(setting.source, recipe.head).fresh(seed)
+    torch.manual_seed(seed)
+    model = recipe.build_model(transformer)
+    if bench.jobs.options.freeze_embeddings:
+        transformer.get_input_embeddings().weight.requires_grad_(False)
+    shape = batch_shape(options, 1)
+    engine = build_engine(
+        model, engine_options(options, shape.micro_rows, shape.accumulation), ranks=Ranks(), device=bench.device
+    )
+    return finetune(recipe, model, options, engine=engine)
+
+
+def finetuning_options(
+    jobs: JobList, setting: Setting, learning_rate: float, epochs: float, seed: int
+) -> FinetuningOptions:
+    """The recipe's options of one training."""
+    own = jobs.options
+    return FinetuningOptions(
+        num_train_epochs=epochs * setting.epochs_factor,
+        global_batch_rows=own.global_batch_rows,
+        per_device_train_batch_size=own.per_device_train_batch_size,
+        per_device_eval_batch_size=own.per_device_eval_batch_size,
+        learning_rate=learning_rate,
+        warmup_ratio=own.warmup_ratio,
+        weight_decay=own.weight_decay,
+        dropout=own.dropout,
+        seed=seed,
+        bf16=own.bf16,
+        save_model=False,
+        report_to="none",
+    )
+
+
+def engine_options(options: FinetuningOptions, micro_rows: int, accumulation: int) -> EngineOptions:
+    """One process on one device, whatever world this process is part of."""
+    optimizer = OptimizerOptions(
+        learning_rate=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.999), eps=1e-8
+    )
+    return EngineOptions(
+        bf16=uses_bf16(options.bf16),
+        micro_batch_size=micro_rows,
+        gradient_accumulation_steps=accumulation,
+        max_grad_norm=options.max_grad_norm,
+        optimizer=optimizer,
+    )
+
+
+def _finite(score: float) -> float:
+    return score if math.isfinite(score) else 0.0

@@ -1,0 +1,121 @@
+"""searches.jsonl: what every try of every search came to, and the choice that follows from it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gap.cells.job_list import JobList
+from gap.cells.plan import PlannedCell, Search, Setting
+from gap.cells.running import SearchResult
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The learning rate and epochs of a setting, and what picking them on the scored examples would have gained."""
+
+    learning_rate: float
+    epochs: float
+    held_out: float | None = None
+    peeking_gain: float | None = None
+
+
+def read_searches(path: Path) -> dict[str, dict[str, Any]]:
+    """Fingerprint -> record; a torn last line is left out. ValueError names a damaged line."""
+    if not path.is_file():
+        return {}
+    content = path.read_bytes()
+    found = {}
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            if record["schema_version"] != SCHEMA_VERSION:
+                raise ValueError(f"schema version {record['schema_version']}, this program reads {SCHEMA_VERSION}")
+            found[str(record["fingerprint"])] = record
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}, line {number}: {error}; remove the line") from error
+    return found
+
+
+def append_search(path: Path, jobs: JobList, search: Search, result: SearchResult) -> None:
+    """Add one line, durably; a line torn by a crash is cut off first."""
+    setting = search.setting
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": jobs.fingerprint(search),
+        "task": setting.task,
+        "kind": setting.source.kind,
+        "budget_tokens": setting.source.budget_tokens,
+        "pretraining_seed": setting.source.pretraining_seed,
+        "label_fraction": setting.label_fraction,
+        "epochs_factor": setting.epochs_factor,
+        "learning_rate": search.learning_rate,
+        "epochs": search.epochs,
+        "held_out_score": result.held_out,
+        "scored_score": result.scored,
+        "status": result.status,
+        "seconds": result.seconds,
+    }
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def tries_of(jobs: JobList, job: PlannedCell) -> list[Search]:
+    """The tries that decide a cell's options."""
+    return [search for search in jobs.plan.searches if search.setting == job.setting]
+
+
+def choose(tries: Sequence[Search], records: Sequence[Mapping[str, Any]], grid_first: tuple[float, float]) -> Choice:
+    """The try with the best held-out score (the first of equals); without tries the grid's only entry."""
+    if not tries:
+        return Choice(*grid_first)
+    held_out = [float(record["held_out_score"]) for record in records]
+    scored = [float(record["scored_score"]) for record in records]
+    best = max(range(len(tries)), key=lambda number: (held_out[number], -number))
+    chosen = tries[best]
+    return Choice(chosen.learning_rate, chosen.epochs, held_out[best], max(scored) - scored[best])
+
+
+def same_arguments_notes(jobs: JobList, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """For each task: the gap on the held-out part with one learning rate for all, beside the one with each its own."""
+    notes = []
+    for task in dict.fromkeys(cell.setting.task for cell in jobs.plan.cells):
+        table: dict[Setting, dict[tuple[float, float], float]] = {}
+        for search in jobs.plan.searches:
+            record = records.get(jobs.fingerprint(search))
+            setting = search.setting
+            if record and setting.task == task and setting.label_fraction == setting.epochs_factor == 1.0:
+                table.setdefault(setting, {})[search.learning_rate, search.epochs] = float(record["held_out_score"])
+        scratch = next((one for one in table if one.source.is_scratch), None)
+        upper = max(
+            (one for one in table if not one.source.is_scratch and one.source.kind != "reference_scratch"),
+            key=lambda one: (
+                one.source.budget_tokens is None,
+                one.source.kind == "annealed",
+                one.source.budget_tokens or 0,
+            ),
+            default=None,
+        )
+        if scratch is None or upper is None or table[scratch].keys() != table[upper].keys():
+            continue
+        rate, epochs = max(table[upper], key=lambda key: table[upper][key])
+        same = table[upper][rate, epochs] - table[scratch][rate, epochs]
+        own = table[upper][rate, epochs] - max(table[scratch].values())
+        notes.append(
+            f"{task}: with the same arguments for all (rate {rate:g}, {epochs:g} epochs, the reference's choice) "
+            f"the gap on the held-out part of training is {100 * same:.1f} points; with each its own choice it is "
+            f"{100 * own:.1f} points (one seed)."
+        )
+    return notes

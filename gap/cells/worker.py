@@ -1,0 +1,206 @@
+"""A worker: takes jobs from the shared list until none is left. Started by the executor, once a device.
+
+    python gap/cells/worker.py DIRECTORY [WORKERS_ON_THIS_MACHINE | wait]
+
+The directory holds cells.json. A job is claimed by a lock that the kernel frees when its owner dies, so a killed
+worker's job is taken up by another, or by the next run. With `wait` the list is yet to be written: a line on standard
+input, the number of workers and the id of the process that wrote it, says when it is; the end of the input, that
+nothing is to be done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from finetuning.run.command import quieten_transformers
+from gap.cells.code_identity import code_version
+from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME, JobList, read_jobs
+from gap.cells.plan import PlannedCell, Search
+from gap.cells.running import Workbench, run_cell, run_search
+from gap.cells.searches import append_search, choose, read_searches, tries_of
+from gap.cells.store import append_score, read_scores
+from gap.tasks.contamination import read_contaminated
+from runtime.machine import is_out_of_memory
+from runtime.processes.liveness import end_or_watch
+from runtime.processes.ranks import Ranks, choose_device
+
+POLL_SECONDS = 0.5
+Say = Callable[[str], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Work through the list; 0 when nothing is left to do."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    code_version()  # of the sources that were imported, before the wait for the list
+    of_workers, parent = arguments[1] if len(arguments) > 1 else "1", os.getppid()
+    if of_workers == "wait":
+        told = sys.stdin.readline().split()
+        if not told:
+            return 0
+        of_workers, parent = told[0], int(told[1])
+    end_or_watch(parent)  # a killed study's command goes on at once, without a cell that is another's
+    ranks = Ranks(local_world_size=int(of_workers))  # without a GPU: a share of the cores
+    try:
+        work(Path(arguments[0]), ranks=ranks, alive=lambda: os.getppid() == parent)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+def print_now(text: str) -> None:
+    """Print without waiting for a full buffer: whoever reads a pipe or a log file sees a cell when it is done."""
+    print(text, flush=True)
+
+
+def finished(directory: Path) -> set[str]:
+    """Fingerprints of the searches and cells that are done."""
+    scores = directory / SCORES_NAME
+    cells = {cell.fingerprint for cell in read_scores(scores)} if scores.is_file() else set()
+    return cells | set(read_searches(directory / SEARCHES_NAME))
+
+
+def remaining(jobs: JobList, directory: Path) -> list[Search | PlannedCell]:
+    """Jobs that have yet to be run, the longest first; a search whose cells are all done is not among them.
+
+    Cells of many epochs taken last would leave all workers but one idle at the end; those of few labels fill its gaps.
+    """
+    done = finished(directory)
+    cells = [cell for cell in jobs.plan.cells if jobs.fingerprint(cell) not in done]
+    needed = {cell.setting for cell in cells}
+    left = [job for job in jobs.plan.jobs() if job.setting in needed and jobs.fingerprint(job) not in done]
+    return sorted(left, key=lambda job: -job.setting.epochs_factor * job.setting.label_fraction)
+
+
+def work(
+    directory: Path,
+    *,
+    ranks: Ranks | None = None,
+    say: Say = print_now,
+    alive: Callable[[], bool] = lambda: True,
+) -> float:
+    """Run every job that is ready and nobody else's; returns the seconds spent training and evaluating.
+
+    Ends when all jobs are done, or when `alive` says no. ValueError when the list was planned with other code.
+    """
+    jobs = read_jobs(directory)
+    if jobs.code != code_version():
+        raise ValueError(
+            f"{directory}: the cells were planned with other code (sources {jobs.code[:16]}, here "
+            f"{code_version()[:16]}): run the command that planned them again"
+        )
+    quieten_transformers()
+    bench = Workbench(jobs, choose_device(ranks or Ranks()))
+    busy = 0.0
+    total = len(jobs.plan.cells)
+    while alive():
+        waiting = remaining(jobs, directory)
+        if not waiting:
+            break
+        started = busy
+        for job in waiting:
+            if not alive():
+                break
+            with claim(directory, jobs.fingerprint(job)) as mine:
+                if mine and jobs.fingerprint(job) not in finished(directory):
+                    with memory_explained(job):
+                        busy += _run(bench, job, directory, say, total)
+        if busy == started:
+            time.sleep(POLL_SECONDS)  # what is left is claimed by others, or waits for their searches
+    return busy
+
+
+@contextmanager
+def memory_explained(job: Search | PlannedCell) -> Iterator[None]:
+    """Turn an allocation that failed into a ValueError that names the job and what to lower; anything else passes."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"{describe(job)}: out of memory ({(str(error) or 'no more to be had').splitlines()[0]}): lower "
+            "--per_device_train_batch_size, --per_device_eval_batch_size or --max_parallel (none changes a score), and "
+            "the command goes on with this cell; --max_seq_length as well makes other cells, all to be run again"
+        ) from error
+
+
+@contextmanager
+def claim(directory: Path, fingerprint: str) -> Iterator[bool]:
+    """Whether this process may run the job; the claim ends with the block or with the process."""
+    path = directory / "claims" / fingerprint[:24]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _run(bench: Workbench, job: Search | PlannedCell, directory: Path, say: Say, total: int) -> float:
+    """Run one job and write it down; 0.0 when it waits for searches that are not done."""
+    jobs = bench.jobs
+    if isinstance(job, Search):
+        result = run_search(bench, job)
+        append_search(directory / SEARCHES_NAME, jobs, job, result)
+        say(f"search  {describe(job)}: {result.held_out:.3f} held out, {result.seconds:.1f} s")
+        return result.seconds
+    tries, records = tries_of(jobs, job), read_searches(directory / SEARCHES_NAME)
+    names = [jobs.fingerprint(one) for one in tries]
+    if any(name not in records for name in names):
+        return 0.0
+    choice = choose(tries, [records[name] for name in names], jobs.plan.grid.tries[0])
+    cell = run_cell(
+        bench,
+        job,
+        (choice.learning_rate, choice.epochs),
+        directory,
+        contaminated=read_contaminated(directory, job.setting.task),
+        details={
+            "model": jobs.model_digests[job.setting.source.path],
+            "held_out_score": choice.held_out,
+            "peeking_gain": choice.peeking_gain,
+        },
+    )
+    try:
+        append_score(directory / SCORES_NAME, cell)
+    except ValueError:
+        if cell.fingerprint not in finished(directory):  # a file system without locks: another worker was faster
+            raise
+    done = len(finished(directory) & {jobs.fingerprint(one) for one in jobs.plan.cells})
+    say(f"cell {done}/{total}  {describe(job)}: {cell.metric} {cell.score:.3f}, {cell.status}, {cell.seconds:.1f} s")
+    return cell.seconds
+
+
+def describe(job: Search | PlannedCell) -> str:
+    """The job in a few words."""
+    setting, source = job.setting, job.setting.source
+    where = source.kind if source.budget_tokens is None else f"{source.kind} {source.budget_tokens:,}"
+    words = [setting.task, "scratch" if source.is_scratch else where, f"run {source.pretraining_seed}"]
+    if setting.epochs_factor != 1:
+        words.append(f"{setting.epochs_factor:g}x epochs")
+    if setting.label_fraction != 1:
+        words.append(f"{setting.label_fraction:g} of the labels")
+    if isinstance(job, Search):
+        return ", ".join([*words, f"rate {job.learning_rate:g}, {job.epochs:g} epochs"])
+    if job.control not in (None, "scratch_longer", "fewer_labels"):
+        words.append(str(job.control).replace("_", " "))
+    return ", ".join([*words, f"seed {job.finetuning_seed}"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

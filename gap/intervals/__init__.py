@@ -1,0 +1,1 @@
+"""Statistics: variance by source, the bootstrap, curves and their crossings, power."""

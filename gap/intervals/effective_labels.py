@@ -1,0 +1,29 @@
+"""How many labelled examples pretraining is worth: effective data transferred (Hernandez et al. 2021, section 2).
+
+The labels a model from scratch would need for the score that the pretrained one has with n labels are the effective
+labels; those beyond n are what pretraining transferred. They are read off the monotone curve of scratch over labels,
+never beyond the labels there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gap.intervals.curve import MonotoneCurve
+from gap.intervals.variance import Floats
+
+
+def effective_labels(label_counts: Sequence[float], scratch_scores: Floats, pretrained_scores: Floats) -> Floats:
+    """log10 of the labels [D] at which scratch reaches the pretrained score.
+
+    label_counts [L] increasing, scratch_scores [D, L], pretrained_scores [D]. -inf: with the fewest labels or fewer;
+    +inf: not with all of them.
+    """
+    return MonotoneCurve.fit(label_counts, scratch_scores).crossing(pretrained_scores)
+
+
+def share_text(share: float) -> str:
+    """A share of the labels in words: `1/8` for 0.125, `0.3` for what is no such fraction."""
+    parts = 1 / share
+    return f"1/{parts:g}" if math.isclose(parts, round(parts)) else f"{share:g}"

@@ -1,0 +1,1 @@
+"""The report: page, tables, charts, and several runs side by side."""

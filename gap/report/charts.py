@@ -1,0 +1,289 @@
+"""The charts of the report as plotly figures (plain dicts); colours are named by role, the page's theme fills them in.
+
+A trace that has a budget axis carries its x in every unit under meta.x, so that the page can switch the axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gap.analysis.costs import UNITS, convert_tokens
+from gap.analysis.results import CheckpointResult, CurveResult, MacroAverage, TaskResult
+from gap.analysis.wording import cell_text, checkpoint_text, tokens_text
+from gap.intervals.interval import Estimate
+
+Figure = dict[str, Any]
+STYLES = {  # readable without colour: every role has its own marker and dash
+    "annealed": {"symbol": "circle", "dash": "solid"},
+    "raw": {"symbol": "square-open", "dash": "dash"},
+    "scratch": {"symbol": "triangle-down", "dash": "dot"},
+    "reference": {"symbol": "star", "dash": "dashdot"},
+    "other": {"symbol": "cross", "dash": "longdash"},
+}
+LEFT_OF_BUDGETS = 0.8  # times the smallest budget: where budget 0, which no log axis has, shows its seeds
+PERCENT = ".2~%"  # d3-format: 78.5 % where a narrow axis needs it, 78 % elsewhere
+LABELS = {
+    "tokens": "pretraining tokens",
+    "flops": "pretraining FLOPs",
+    "hours": "pretraining device-hours",
+    "money": "pretraining cost",
+}
+
+
+def available_units(task: TaskResult, *, priced: bool) -> list[str]:
+    """Units that every budget of the task has a value in, so that no point is lost when the axis is switched."""
+    points = budget_points(task, "annealed") + budget_points(task, "raw")
+    return [
+        unit
+        for unit in UNITS
+        if (unit != "money" or priced) and points and all(_place(one, unit) is not None for one in points)
+    ]
+
+
+def score_chart(task: TaskResult) -> Figure | None:
+    """Score over budget: means, bands, every seed as a dot, both ends (a reference's own scratch too) as levels.
+
+    None below two budgets.
+    """
+    if not any(len(budget_points(task, kind)) > 1 for kind in ("annealed", "raw")):
+        return None
+    traces: list[Figure] = []
+    for kind in ("annealed", "raw"):
+        points = budget_points(task, kind)
+        if points:
+            traces += _band(points, kind, [one.score for one in points])
+            traces.append(
+                _line(
+                    points,
+                    kind,
+                    [one.score.value for one in points],
+                    [checkpoint_text(one, one.score) for one in points],
+                )
+            )
+            traces.append(_seed_dots(points, kind))
+    for kind, role in (("scratch", "scratch"), ("reference", "reference"), ("reference_scratch", "other")):
+        levels = [one for one in task.checkpoints if one.kind == kind and one.control is None]
+        if levels:
+            traces += _level(task, levels[0], role)
+    return {
+        "data": traces,
+        "layout": base_layout(f"{task.metric.replace('_', ' ')}", percent=task.metric not in _RAW_METRICS),
+    }
+
+
+def macro_chart(macro: MacroAverage) -> Figure | None:
+    """Mean gap closed (the mean score, where no gap is resolved) over budget; None below two budgets."""
+    traces: list[Figure] = []
+    by_gap = any(one.gap_closed is not None for one in macro.checkpoints)
+    for kind in ("annealed", "raw"):
+        points = [one for one in macro.checkpoints if one.kind == kind]
+        found = [one.gap_closed if by_gap else one.score for one in points]
+        if len(points) > 1:
+            values = [one for one in found if one is not None]
+            traces += _band(points, kind, values)
+            hover = [checkpoint_text(one, mean) for one, mean in zip(points, values, strict=True)]
+            traces.append(_line(points, kind, [mean.value for mean in values], hover))
+    title = "mean share of the gap closed" if by_gap else "mean score"
+    return {"data": traces, "layout": base_layout(title, percent=True)} if traces else None
+
+
+def gap_chart(task: TaskResult) -> Figure | None:
+    """Gap closed over budget: means, bands, the monotone fit and the intervals of the crossings; None without a gap."""
+    if not task.gap_resolved or not any(curve.line for curve in task.curves):
+        return None
+    traces: list[Figure] = []
+    for curve in task.curves:
+        points = [one for one in budget_points(task, curve.kind) if one.gap_closed is not None]
+        closed = [one.gap_closed for one in points if one.gap_closed is not None]
+        traces += _band(points, curve.kind, closed)
+        hover = [checkpoint_text(one, estimate) for one, estimate in zip(points, closed, strict=True)]
+        traces.append(_line(points, curve.kind, [estimate.value for estimate in closed], hover, line=False))
+        if curve.line:
+            traces.append(_fit(task, curve))
+        traces += _crossings(task, curve)
+    return {"data": traces, "layout": base_layout("share of the gap closed", percent=True)}
+
+
+_RAW_METRICS = ("matthews", "pearson", "spearman")
+
+
+def budget_points(task: TaskResult, kind: str) -> list[CheckpointResult]:
+    return [one for one in task.checkpoints if one.kind == kind and one.control is None]
+
+
+def _place(one: CheckpointResult, unit: str) -> float | None:
+    value = one.budget_tokens if unit == "tokens" else (None if one.cost is None else getattr(one.cost, unit))
+    return float(value) if value else None
+
+
+def _places(points: Sequence[CheckpointResult]) -> dict[str, list[float | None]]:
+    return {unit: [_place(one, unit) for one in points] for unit in UNITS}
+
+
+def _trace(places: dict[str, Any], values: Sequence[float | None], **more: Any) -> Figure:
+    return {"type": "scatter", "x": places["tokens"], "y": list(values), "meta": {"x": places}, **more}
+
+
+def _line(
+    points: Sequence[CheckpointResult], kind: str, values: Sequence[float], hover: Sequence[str], *, line: bool = True
+) -> Figure:
+    style = STYLES[kind]
+    return _trace(
+        _places(points),
+        values,
+        mode="lines+markers" if line else "markers",
+        name=kind,
+        text=list(hover),
+        hoverinfo="text",
+        line={"dash": style["dash"], "color": f"role:{kind}", "width": 2},
+        marker={"symbol": style["symbol"], "size": 9, "color": f"role:{kind}"},
+    )
+
+
+def _band(points: Sequence[CheckpointResult], kind: str, estimates: Sequence[Estimate]) -> list[Figure]:
+    """The interval as a filled band: there along the upper ends, back along the lower."""
+    kept = [(one, est) for one, est in zip(points, estimates, strict=True) if est.low is not None]
+    if len(kept) < 2:
+        return []
+    forth = _places([one for one, _ in kept])
+    places = {unit: values + values[::-1] for unit, values in forth.items()}
+    values = [est.high for _, est in kept] + [est.low for _, est in reversed(kept)]
+    return [
+        _trace(
+            places,
+            values,
+            mode="lines",
+            fill="toself",
+            fillcolor=f"band:{kind}",
+            line={"width": 0},
+            hoverinfo="skip",
+            showlegend=False,
+            name=f"{kind} interval",
+        )
+    ]
+
+
+def _seed_dots(
+    points: Sequence[CheckpointResult], kind: str, places: dict[str, list[float | None]] | None = None
+) -> Figure:
+    """Every cell, at its budget or the places given; a failed run is a cross."""
+    pairs = [(one, dot) for one in points for dot in one.dots]
+    return _trace(
+        _places([one for one, _ in pairs]) if places is None else places,
+        [dot.score for _, dot in pairs],
+        mode="markers",
+        name=f"{kind}: each seed",
+        text=[cell_text(one, dot) for one, dot in pairs],
+        hoverinfo="text",
+        showlegend=False,
+        marker={
+            "symbol": ["x" if dot.status != "done" else "circle-open" for _, dot in pairs],
+            "size": 5,
+            "color": f"role:{kind}",
+            "opacity": 0.8,
+        },
+    )
+
+
+def _level(task: TaskResult, one: CheckpointResult, role: str) -> list[Figure]:
+    """A checkpoint without a place on the budget axis: a level across the chart, its seeds left of all budgets."""
+    points = budget_points(task, "annealed") or budget_points(task, "raw")
+    if not points:
+        return []
+    ends = _places([points[0], points[-1]])
+    left = {unit: None if first is None else LEFT_OF_BUDGETS * first for unit, (first, _) in ends.items()}
+    ends = {unit: [left[unit], last] for unit, (_, last) in ends.items()}
+    return [
+        _seed_dots([one], role, {unit: [place] * len(one.dots) for unit, place in left.items()}),
+        _trace(
+            ends,
+            [one.score.value] * 2,
+            mode="lines+markers",
+            name=one.kind.replace("_", " from "),
+            text=[checkpoint_text(one, one.score)] * 2,
+            hoverinfo="text",
+            line={"dash": STYLES[role]["dash"], "color": f"role:{role}", "width": 2},
+            marker={"symbol": STYLES[role]["symbol"], "size": 8, "color": f"role:{role}"},
+        ),
+    ]
+
+
+def _fit(task: TaskResult, curve: CurveResult) -> Figure:
+    tokens = [token for token, _ in curve.line]
+    costs = [one.cost for one in budget_points(task, curve.kind) if one.cost is not None]
+    return _trace(
+        _converted(costs, curve.kind, tokens),
+        [value for _, value in curve.line],
+        mode="lines",
+        name=f"{curve.kind}: monotone fit",
+        hoverinfo="skip",
+        showlegend=False,
+        line={"dash": STYLES[curve.kind]["dash"], "color": f"role:{curve.kind}", "width": 2},
+    )
+
+
+def _crossings(task: TaskResult, curve: CurveResult) -> list[Figure]:
+    """Each crossing with its interval as a horizontal bar at its level; open ends run to the edge of the budgets."""
+    costs = [one.cost for one in budget_points(task, curve.kind) if one.cost is not None]
+    traces = []
+    for one in curve.crossings:
+        if one.tokens is None or one.refused:
+            continue
+        low = curve.line[0][0] if one.low_open else one.low
+        high = curve.line[-1][0] if one.high_open else one.high
+        text = f"{100 * one.level:g} % after {tokens_text(one.tokens)} tokens"
+        traces.append(
+            _trace(
+                _converted(costs, curve.kind, [low, one.tokens, high]),
+                [one.level] * 3,
+                mode="lines+markers",
+                name=f"{curve.kind}: tokens to {100 * one.level:g} %",
+                text=[text] * 3,
+                hoverinfo="text",
+                showlegend=False,
+                line={"color": f"role:{curve.kind}", "width": 1},
+                marker={
+                    "symbol": ["line-ns-open", "diamond", "line-ns-open"],
+                    "size": 9,
+                    "color": f"role:{curve.kind}",
+                },
+            )
+        )
+    return traces
+
+
+def _converted(costs: Sequence[Any], kind: str, tokens: Sequence[float | None]) -> dict[str, list[float | None]]:
+    return {unit: [convert_tokens(costs, kind, token, unit) for token in tokens] for unit in UNITS}
+
+
+def base_layout(title: str, *, percent: bool) -> Figure:
+    return {
+        "xaxis": {"type": "log", "title": {"text": LABELS["tokens"]}, "exponentformat": "power"},
+        "yaxis": {"title": {"text": title}, "tickformat": PERCENT if percent else ".2f"},
+        "hovermode": "closest",
+        "margin": {"l": 60, "r": 12, "t": 12, "b": 50},
+        "legend": {"orientation": "h", "y": -0.22, "x": 0},
+    }
+
+
+def run_chart(runs: Sequence[tuple[str, TaskResult | None]]) -> Figure | None:
+    """Scores over budget of several runs, annealed where there are such; each run has its own marker and dash."""
+    traces: list[Figure] = []
+    for number, (name, task) in enumerate(runs):
+        if task is None:
+            continue
+        kind = "annealed" if budget_points(task, "annealed") else "raw"
+        points = budget_points(task, kind)
+        if len(points) < 2:
+            continue
+        role = _RUN_ROLES[number % len(_RUN_ROLES)]
+        band = _band(points, role, [one.score for one in points])
+        hover = [f"{name}<br>{checkpoint_text(one, one.score)}" for one in points]
+        line = _line(points, role, [one.score.value for one in points], hover)
+        line["name"] = f"{name} ({kind})"
+        traces += [*band, line]
+    return {"data": traces, "layout": base_layout("score", percent=True)} if traces else None
+
+
+_RUN_ROLES = ("annealed", "raw", "reference", "other", "scratch")

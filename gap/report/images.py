@@ -1,0 +1,125 @@
+"""The report's charts as PNG and SVG for papers, by matplotlib."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg", force=False)
+
+from matplotlib import pyplot
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+
+from gap.analysis.results import Analysis
+from gap.analysis.wording import tokens_text
+from gap.report.charts import PERCENT, Figure, gap_chart, macro_chart, score_chart
+from gap.report.control_charts import label_chart, loss_chart
+
+COLOURS = {"annealed": "#0b5cad", "raw": "#b3530a", "scratch": "#5f6770", "reference": "#1d7a4a"}
+OTHER = "#7b3fa0"
+DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
+MARKERS = {
+    "circle": "o",
+    "circle-open": "o",
+    "square-open": "s",
+    "triangle-down": "v",
+    "star": "*",
+    "x": "x",
+    "cross": "P",
+    "diamond": "D",
+    "line-ns-open": "|",
+}
+DOTS_PER_INCH = 200
+
+
+def draw_figures(analysis: Analysis, folder: Path) -> list[Path]:
+    """Write <task>-<chart>.png and .svg for every chart of the report; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for task in analysis.tasks:
+        charts = {
+            "gap": gap_chart(task),
+            "score": score_chart(task),
+            "labels": label_chart(task),
+            "loss": loss_chart(task),
+        }
+        for name, chart in charts.items():
+            if chart is not None:
+                stem = re.sub(r"[^\w.-]+", "-", task.task).strip("-.") or "task"
+                written += draw_chart(chart, folder / f"{stem}-{name}")
+    average = None if analysis.macro is None else macro_chart(analysis.macro)
+    if average is not None:
+        written += draw_chart(average, folder / "mean-of-tasks")
+    return written
+
+
+def draw_chart(chart: Figure, path: Path) -> list[Path]:
+    """One chart of `gap.report.charts` to path.png and path.svg."""
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
+    try:
+        for trace in chart["data"]:
+            _draw_trace(axes, trace)
+        layout = chart["layout"]
+        axes.set_xscale(layout["xaxis"].get("type", "linear"))
+        if layout["xaxis"].get("type") == "log":
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: tokens_text(tokens)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        if "tickvals" in layout["xaxis"]:
+            axes.set_xticks(layout["xaxis"]["tickvals"], layout["xaxis"]["ticktext"])
+            axes.minorticks_off()
+        if layout["xaxis"].get("autorange") == "reversed":
+            axes.invert_xaxis()
+        axes.set_xlabel(layout["xaxis"]["title"]["text"])
+        axes.set_ylabel(layout["yaxis"]["title"]["text"])
+        if layout["yaxis"].get("tickformat") == PERCENT:
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize="small")
+        files = [path.with_name(path.name + ending) for ending in (".png", ".svg")]
+        for file in files:
+            figure.savefig(file, dpi=DOTS_PER_INCH)
+        return files
+    finally:
+        pyplot.close(figure)
+
+
+def _draw_trace(axes: Any, trace: Figure) -> None:
+    x, y = trace["x"], trace["y"]
+    label = trace["name"] if trace.get("showlegend", True) else None
+    if trace.get("fill") == "toself":
+        axes.fill(x, y, color=_colour(trace["fillcolor"]), alpha=0.18, linewidth=0)
+        return
+    line, marker = trace.get("line", {}), trace.get("marker", {})
+    colour = _colour(line.get("color") or marker.get("color", ""))
+    if "lines" in trace["mode"]:
+        dash = DASHES[line.get("dash", "solid")]
+        axes.plot(x, y, linestyle=dash, color=colour, linewidth=line.get("width", 2) * 0.8, label=label)
+        label = None
+    if "markers" in trace["mode"]:
+        symbols = marker["symbol"] if isinstance(marker["symbol"], list) else [marker["symbol"]] * len(x)
+        for symbol in dict.fromkeys(symbols):
+            chosen = [number for number, one in enumerate(symbols) if one == symbol]
+            hollow = symbol.endswith("-open") and MARKERS[symbol] not in "x|"
+            axes.plot(
+                [x[number] for number in chosen],
+                [y[number] for number in chosen],
+                MARKERS[symbol],
+                color=colour,
+                markerfacecolor="none" if hollow else colour,
+                markersize=marker.get("size", 6) * 0.6,
+                linestyle="none",
+                label=label,
+            )
+            label = None
+    if "error_y" in trace:
+        bars = trace["error_y"]
+        axes.errorbar(x, y, yerr=[bars["arrayminus"], bars["array"]], color=colour, linestyle="none", capsize=3)
+
+
+def _colour(role: str) -> str:
+    return COLOURS.get(role.partition(":")[2], OTHER)

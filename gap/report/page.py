@@ -1,0 +1,119 @@
+"""report.html, one file without network; curve.json and curve.csv for machines; every figure as PNG and SVG."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from gap.analysis.analysis import analysis_json
+from gap.analysis.costs import UNITS
+from gap.analysis.results import Analysis, TaskResult
+from gap.report.charts import LABELS, Figure, available_units, gap_chart, macro_chart, score_chart
+from gap.report.control_charts import label_chart, loss_chart
+from gap.report.images import draw_figures
+from gap.report.tables import Part, curve_csv
+from gap.report.text import macro_parts, method_parts, task_parts
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading of the report and what stands under it."""
+
+    title: str
+    parts: Sequence[Part]
+
+
+def write_report(analysis: Analysis, directory: str | Path) -> Path:
+    """Write report.html, curve.json, curve.csv and figures/*.png, *.svg into a directory; returns report.html."""
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Figure] = {}
+    sections = [
+        Section(task.task, task_parts(task, analysis, charts_of(task, number, figures)))
+        for number, task in enumerate(_longest_first(analysis.tasks))
+    ]
+    if analysis.macro is not None:
+        average = macro_chart(analysis.macro)
+        if average is not None:
+            figures["macro"] = average
+        title = f"Mean of {len(analysis.macro.tasks)} tasks"
+        sections.append(Section(title, macro_parts(analysis.macro, "macro" if average is not None else "")))
+    sections.append(Section("Method, limits and versions", method_parts(analysis)))
+    units = [
+        unit for unit in UNITS if any(unit in available_units(task, priced=analysis.priced) for task in analysis.tasks)
+    ]
+    shared = [
+        unit
+        for unit in units
+        if all(unit in available_units(task, priced=analysis.priced) for task in analysis.tasks if task.curves)
+    ]
+    page = render_page(
+        f"Pretraining gap: {analysis.name}",
+        [task.answer for task in _longest_first(analysis.tasks)],
+        sections,
+        figures,
+        shared or ["tokens"],
+    )
+    replace_file(folder / "curve.json", analysis_json(analysis) + "\n")
+    replace_file(folder / "curve.csv", curve_csv(analysis))
+    draw_figures(analysis, folder / "figures")
+    replace_file(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def render_page(
+    title: str, answers: Sequence[str], sections: Sequence[Section], figures: Mapping[str, Figure], units: Sequence[str]
+) -> str:
+    """The page; all text is escaped, figures go in as JSON without a `<`."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html").render(
+        title=title,
+        answers=answers,
+        sections=sections,
+        units=units,
+        unit_names={unit: {"flops": "FLOPs", "hours": "device-hours"}.get(unit, unit) for unit in UNITS},
+        unit_titles_json=_script_json(LABELS),
+        figures_json=_script_json(figures),
+        plotly_source=get_plotlyjs(),
+    )
+
+
+def charts_of(task: TaskResult, number: int, figures: dict[str, Figure]) -> dict[str, str]:
+    """Put the task's charts among the figures; returns chart name -> id on the page."""
+    found = {
+        "gap": gap_chart(task),
+        "score": score_chart(task),
+        "labels": label_chart(task),
+        "loss": loss_chart(task),
+    }
+    ids = {}
+    for name, figure in found.items():
+        if figure is not None:
+            ids[name] = f"{name}-{number}"
+            figures[ids[name]] = figure
+    return ids
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _longest_first(tasks: Sequence[TaskResult]) -> list[TaskResult]:
+    """The task with the most checkpoints is what the run was about."""
+    return sorted(tasks, key=lambda task: -len(task.checkpoints))
+
+
+def _script_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")

@@ -1,0 +1,285 @@
+"""The tables of the report, and the same numbers as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gap.analysis.results import Analysis, CheckpointResult, Crossing, TaskResult
+from gap.analysis.wording import duration_text, interval_text, money_text, percent_text, tokens_text
+from gap.intervals.interval import Estimate
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a header; `numbers` are right-aligned columns, `wrapped` may break lines."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: frozenset[int] = frozenset()
+    wrapped: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One piece of a section: a heading with a text, a chart, a table or a block of code."""
+
+    heading: str = ""
+    text: str = ""
+    style: str = "soft"
+    chart: str = ""
+    table: Table | None = None
+    folded: str = ""
+    code: str = ""
+
+
+def crossing_table(task: TaskResult, currency: str, *, priced: bool) -> Table:
+    """Tokens to each share of the gap, by kind."""
+    rows = []
+    for curve in task.curves:
+        for one in curve.crossings:
+            rows.append(
+                (
+                    f"{100 * one.level:g} %",
+                    curve.kind,
+                    _crossing_value(one, curve.line),
+                    interval_text(one),
+                    *_other_units(one, currency, priced=priced),
+                )
+            )
+    header = ["gap closed", "checkpoints", "tokens", "interval", "FLOPs", "device time", *(["cost"] if priced else [])]
+    return Table(header, rows)
+
+
+def checkpoint_table(task: TaskResult) -> Table:
+    """One row a checkpoint: score, gap closed, failed runs, seeds, loss and calibration."""
+    rows = []
+    for one in (checkpoint for checkpoint in task.checkpoints if checkpoint.control is None):
+        rows.append(
+            (
+                one.name,
+                one.layout,
+                score_text(one.score),
+                f"{100 * one.median:.1f}",
+                "" if one.gap_closed is None else closed_text(one.gap_closed),
+                f"{one.failed_runs} of {one.runs}",
+                _metric(one, "loss", "{:.3f}"),
+                _metric(one, "expected_calibration_error", "{:.3f}"),
+                "" if one.cost is None or one.cost.epochs is None else f"{one.cost.epochs:.2f}",
+            )
+        )
+    header = (
+        "checkpoint",
+        "seeds",
+        "mean score",
+        "median",
+        "gap closed",
+        "failed runs",
+        "loss",
+        "calibration error",
+        "epochs over the corpus",
+    )
+    return Table(header, rows, frozenset({3, 6, 7, 8}))
+
+
+def cell_table(task: TaskResult) -> Table:
+    """One row a cell."""
+    rows = [
+        (
+            one.name,
+            str(dot.pretraining_seed),
+            str(dot.finetuning_seed),
+            f"{100 * dot.score:.2f}",
+            dot.status.replace("_", " "),
+            "" if dot.learning_rate is None else f"{dot.learning_rate:g}",
+            f"{dot.seconds:.1f}",
+            dot.fingerprint[:12],
+        )
+        for one in task.checkpoints
+        for dot in one.dots
+    ]
+    header = (
+        "checkpoint",
+        "pretraining seed",
+        "fine-tuning seed",
+        "score",
+        "status",
+        "learning rate",
+        "seconds",
+        "cell",
+    )
+    return Table(header, rows, frozenset({1, 2, 3, 5, 6}))
+
+
+def control_table(task: TaskResult) -> Table | None:
+    """The controls, with what each closes of the gap."""
+    controls = [one for one in task.checkpoints if one.control is not None]
+    if not controls:
+        return None
+    rows = [
+        (
+            one.name,
+            score_text(one.score),
+            "" if one.gap_closed is None else closed_text(one.gap_closed),
+            f"{one.failed_runs} of {one.runs}",
+        )
+        for one in controls
+    ]
+    return Table(("control", "score", "gap closed", "failed runs"), rows)
+
+
+def forecast_table(task: TaskResult) -> Table | None:
+    """The forecasts, and below them what earlier forecasts came to."""
+    rows = []
+    for curve in task.curves:
+        for point in curve.forecast:
+            rows.append(
+                (
+                    curve.kind,
+                    f"forecast at {point.multiple:g}x",
+                    tokens_text(point.tokens),
+                    percent_text(point.score),
+                    "not measured",
+                )
+            )
+        for test in curve.backtests:
+            made = Estimate(test.forecast, test.low, test.high)
+            verdict = {True: "inside", False: "outside", None: ""}[test.held]
+            rows.append(
+                (
+                    curve.kind,
+                    f"backtest from {tokens_text(test.made_at_tokens)}",
+                    tokens_text(test.tokens),
+                    percent_text(made),
+                    f"{100 * test.measured:.1f} % measured, {verdict}".rstrip(", "),
+                )
+            )
+    return Table(("checkpoints", "what", "tokens", "score expected", "outcome"), rows) if rows else None
+
+
+def label_table(task: TaskResult) -> Table | None:
+    """What each checkpoint is worth in labels."""
+    if not task.labels:
+        return None
+    counted = any(one.labels > 1 for one in task.labels)
+
+    def amount(value: float | None) -> str:
+        return "" if value is None else (f"{value:,.0f}" if counted else f"{100 * value:.0f} % of all")
+
+    rows = []
+    for one in task.labels:
+        most = max(label.labels for label in task.labels)
+        if one.state == "more_than_all":
+            worth = f"more than all {amount(most)}"
+        elif one.state == "fewer_than_fewest":
+            worth = "no more than the fewest tried"
+        else:
+            worth = amount(one.worth)
+        low = "fewest tried or fewer" if one.low_open else (amount(one.low) or "more than all")
+        high = "more than all" if one.high_open else (amount(one.high) or "fewest tried or fewer")
+        interval = (
+            f"(no interval: {one.refused})" if one.refused else f"[{low or 'more than all'}, {high or 'fewest tried'}]"
+        )
+        gained = one.worth - one.labels if one.worth is not None else None
+        rows.append(
+            (one.checkpoint, amount(one.labels), worth, interval, "" if gained is None else f"{amount(gained)}")
+        )
+    return Table(("checkpoint", "labels used", "scratch needs", "interval", "labels gained"), rows)
+
+
+def curve_csv(analysis: Analysis) -> str:
+    """Every checkpoint of every task as one CSV table."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(
+        (
+            "task",
+            "metric",
+            "kind",
+            "budget_tokens",
+            "control",
+            "label_fraction",
+            "epochs_factor",
+            "flops",
+            "hours",
+            "money",
+            "score",
+            "score_low",
+            "score_high",
+            "median",
+            "gap_closed",
+            "gap_closed_low",
+            "gap_closed_high",
+            "runs",
+            "failed_runs",
+        )
+    )
+    writer.writerows(_csv_rows(analysis))
+    return stream.getvalue()
+
+
+def _csv_rows(analysis: Analysis) -> Iterator[Sequence[object]]:
+    for task in analysis.tasks:
+        yield from (_csv_row(task.task, task.metric, one) for one in task.checkpoints)
+    if analysis.macro is not None:
+        name = f"mean of {', '.join(analysis.macro.tasks)}"
+        yield from (_csv_row(name, analysis.macro.metric, one) for one in analysis.macro.checkpoints)
+
+
+def _csv_row(task: str, metric: str | None, one: CheckpointResult) -> Sequence[object]:
+    cost = (None, None, None) if one.cost is None else (one.cost.flops, one.cost.hours, one.cost.money)
+    closed = one.gap_closed
+    return (
+        task,
+        metric,
+        one.kind,
+        one.budget_tokens,
+        one.control,
+        one.label_fraction,
+        one.epochs_factor,
+        *cost,
+        _number(one.score.value),
+        one.score.low,
+        one.score.high,
+        _number(one.median),
+        *((None, None, None) if closed is None else (closed.value, closed.low, closed.high)),
+        one.runs,
+        one.failed_runs,
+    )
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def score_text(score: Estimate) -> str:
+    """A score in percent with its interval, or why there is none."""
+    return percent_text(score) + (f" ({score.refused})" if score.refused else "")
+
+
+def closed_text(closed: Estimate) -> str:
+    """Gap closed in percent with its interval; the ends of the gap are so by definition."""
+    return percent_text(closed) + (f" ({closed.refused})" if closed.refused else "")
+
+
+def _crossing_value(one: Crossing, line: Sequence[tuple[float, float]]) -> str:
+    if one.state == "measured" and one.tokens is not None:
+        return tokens_text(one.tokens)
+    if one.state == "already_reached":
+        return f"already reached at the smallest budget, {tokens_text(line[0][0])}"
+    return f"not reached by {tokens_text(line[-1][0])}"
+
+
+def _other_units(one: Crossing, currency: str, *, priced: bool) -> list[str]:
+    flops, hours = one.other_units["flops"][0], one.other_units["hours"][0]
+    money = one.other_units["money"][0]
+    texts = ["" if flops is None else f"{flops:.2e}", "" if hours is None else duration_text(hours)]
+    return [*texts, *([("" if money is None else money_text(money, currency))] if priced else [])]
+
+
+def _metric(one: CheckpointResult, name: str, form: str) -> str:
+    value = one.metrics.get(name, one.metrics.get(f"eval_{name}"))
+    return "" if value is None else form.format(value)

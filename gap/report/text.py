@@ -1,0 +1,207 @@
+"""What the report says around its charts and tables."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from itertools import chain
+
+from gap.analysis.results import Analysis, MacroAverage, TaskResult
+from gap.analysis.wording import percent_text
+from gap.report.tables import (
+    Part,
+    Table,
+    cell_table,
+    checkpoint_table,
+    closed_text,
+    control_table,
+    crossing_table,
+    forecast_table,
+    label_table,
+    score_text,
+)
+
+METHOD = (
+    "Budgets count the non-padding tokens a checkpoint has seen. Gap closed is (S(b) - S(scratch)) / (S(reference) - "
+    "S(scratch)), the ratio of means over seeds. Intervals resample pretraining seeds, fine-tuning seeds and examples "
+    "together, paired across budgets (the multi-bootstrap of Sellam et al. 2022), with clusters of examples kept "
+    "whole; seeds move by Student's t, because the plain percentile interval is too short with few seeds. The curve "
+    "is isotonic and joined by monotone cubics in log-tokens; a crossing is read off a curve refitted to every draw, "
+    "and never beyond the budgets that were run."
+)
+LIMITS = (
+    "An interval covers the seeds and examples that were resampled, not another corpus, model size, tokenizer or "
+    "hyper-parameter search. With one pretraining run it is about this run. Failed runs are counted and stay in every "
+    "mean. A forecast is no measurement."
+)
+LONG_TABLE = 8
+
+
+def task_parts(task: TaskResult, analysis: Analysis, charts: Mapping[str, str]) -> list[Part]:
+    """Everything under one task's heading."""
+    return list(chain(_curve_parts(task, analysis, charts), _control_parts(task, charts), _detail_parts(task, charts)))
+
+
+def macro_parts(macro: MacroAverage, chart: str) -> list[Part]:
+    """The average over tasks, every task with the same weight."""
+    told = (
+        f"Every task counts alike: {', '.join(macro.tasks)}. The intervals come from joint draws: seeds with the same "
+        "number move all tasks together, examples are drawn for each task by itself."
+    )
+    table = Part(text=told, table=macro_table(macro))
+    return [
+        *([Part("Mean over the tasks", chart=chart)] if chart else []),
+        table,
+        *(Part(text=note) for note in macro.notes),
+    ]
+
+
+def macro_table(macro: MacroAverage) -> Table:
+    """Means over the tasks, one row a checkpoint."""
+    scored = macro.metric is not None
+    rows = [
+        (
+            one.name,
+            *([score_text(one.score)] if scored else []),
+            "" if one.gap_closed is None else closed_text(one.gap_closed),
+            f"{one.failed_runs} of {one.runs}",
+        )
+        for one in macro.checkpoints
+    ]
+    return Table(("checkpoint", *(["mean score"] if scored else []), "mean gap closed", "failed runs"), rows)
+
+
+def method_parts(analysis: Analysis) -> list[Part]:
+    """How it was done, what it does not say, and with what."""
+    parts = [
+        Part(
+            "Method",
+            f"{METHOD} {analysis.draws:,} draws, {100 * analysis.confidence:g} % intervals, seed {analysis.seed}.",
+        ),
+        Part("Limits", LIMITS),
+    ]
+    versions = Table(("package", "version"), list(analysis.versions.items()))
+    return [*parts, *note_parts(analysis), *made_parts(analysis), Part("Versions of this analysis", table=versions)]
+
+
+def note_parts(analysis: Analysis) -> list[Part]:
+    """What the study says about itself."""
+    return [Part(text=note, style="soft") for note in analysis.notes]
+
+
+def made_parts(analysis: Analysis, of: str = "") -> list[Part]:
+    """The commands and options of a study, when and on what its cells were trained; `of` names one of several."""
+    parts = [Part(f"Commands{of}", code="\n".join(analysis.commands))] if analysis.commands else []
+    if analysis.made:
+        parts.append(
+            Part(
+                f"Made with{of}",
+                table=Table(("what", "as it was"), list(analysis.made.items()), wrapped=frozenset({1})),
+            )
+        )
+    return parts
+
+
+def command_text(argv: list[str]) -> str:
+    """A command line as one can paste it."""
+    return shlex.join(argv)
+
+
+def _curve_parts(task: TaskResult, analysis: Analysis, charts: Mapping[str, str]) -> Iterator[Part]:
+    size = "examples held fixed" if task.num_examples is None else f"{task.num_examples:,} examples"
+    if task.num_clusters and task.num_clusters != task.num_examples:
+        size += f" in {task.num_clusters:,} clusters"
+    given = f" All intervals are {task.conditional}." if task.conditional else ""
+    yield Part(
+        text=f"Gap from scratch to {task.reference}: {percent_text(task.gap)} of "
+        f"{task.metric.replace('_', ' ')}; {size}.{given}"
+    )
+    if not task.gap_resolved:
+        yield Part(text="The interval of the gap includes 0: there is no gap to close at this size.", style="warn")
+    if "gap" in charts:
+        yield Part("Gap closed", chart=charts["gap"])
+    if any(curve.crossings for curve in task.curves):
+        yield Part(
+            "Tokens to a share of the gap", table=crossing_table(task, analysis.currency, priced=analysis.priced)
+        )
+    if "score" in charts:
+        told = "Seeds of scratch, and of a reference from outside, stand left of the smallest budget."
+        yield Part("Score, every seed a dot (failed runs are crosses)", told, chart=charts["score"])
+
+
+def _control_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part]:
+    forecast = forecast_table(task)
+    if forecast:
+        yield Part("Forecast (not measured) and backtest", table=forecast)
+    for curve in task.curves:
+        if curve.forecast_refused and curve.crossings:
+            yield Part(text=f"No forecast for {curve.kind} checkpoints: {curve.forecast_refused}.")
+    controls = control_table(task)
+    if controls:
+        yield Part("Controls", table=controls)
+    if task.plateau is not None:
+        yield Part(
+            "Is scratch stuck?",
+            f"Over the last doublings of its epochs the scratch score moves by {percent_text(task.plateau, digits=2)} "
+            f"a doubling: {task.plateau_verdict}.",
+        )
+    if "labels" in charts:
+        yield Part("Fewer labels", chart=charts["labels"])
+    labels = label_table(task)
+    if labels:
+        yield Part(
+            "What pretraining is worth in labelled examples",
+            "The labels with which scratch would score the same (effective data transferred, Hernandez et al. 2021).",
+            table=labels,
+            folded=f"{len(labels.rows)} checkpoints" if len(labels.rows) > LONG_TABLE else "",
+        )
+
+
+def _detail_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part]:
+    failed = sum(one.failed_runs for one in task.checkpoints)
+    runs = sum(one.runs for one in task.checkpoints)
+    yield Part(
+        "Checkpoints, failed runs and calibration",
+        f"{failed} of {runs} runs failed (score at the majority rate, no variety in the predictions, or not finite); "
+        "none is left out of a mean.",
+        table=checkpoint_table(task),
+    )
+    if "loss" in charts:
+        value = task.loss_rank_correlation
+        told = "" if value is None else f"Rank correlation of loss and score: {value:.2f}. A good predictor is near -1."
+        yield Part("Validation loss against score", told, chart=charts["loss"])
+    yield _contamination_part(task)
+    if task.peeking_gain is not None:
+        yield Part(
+            text="Picking learning rate and epochs on the scored examples would have shown "
+            f"{100 * task.peeking_gain:+.2f} points more; they were picked on held-out training data.",
+            style="warn",
+        )
+    if task.plan is not None:
+        plan = task.plan
+        needed = plan.reason or f"{plan.finetuning_seeds} fine-tuning seeds give a power of {plan.power:.0%}"
+        yield Part(
+            "Planner",
+            f"To see a difference of {100 * plan.difference:.3g} points between {plan.between} with "
+            f"{plan.pretraining_seeds} pretraining run(s): {needed}.",
+        )
+    for note in task.notes:
+        yield Part(text=note)
+    yield Part("", table=cell_table(task), folded=f"All {runs} cells")
+
+
+def _contamination_part(task: TaskResult) -> Part:
+    """How many scored texts stand in the pretraining corpus and what they do to the scores, or why nobody knows."""
+    if task.contaminated_examples:
+        rows = [
+            (one.name, f"{100 * one.score.value:.1f}", f"{100 * one.score_without_contaminated:.1f}")
+            for one in task.checkpoints
+            if one.score_without_contaminated is not None
+        ]
+        told = f"{task.contaminated_examples} examples have text that was found in the pretraining corpus."
+        table = Table(("checkpoint", "score", "without them"), rows, frozenset({1, 2})) if rows else None
+        return Part("Contamination", told, table=table)
+    if task.contamination_not_searched is None:
+        return Part("Contamination", "The pretraining corpus was searched: no scored text was found in it.")
+    told = f"The pretraining corpus was not searched for the scored texts: {task.contamination_not_searched}."
+    return Part("Contamination", told)

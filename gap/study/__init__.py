@@ -1,0 +1,1 @@
+"""A study from its options to its end, and the looks while a run is going on."""

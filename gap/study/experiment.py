@@ -1,0 +1,285 @@
+"""An experiment from its options to its report: plan, cells, analysis. What the commands call."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from finetuning.loop.encoder import check_encoder, load_config
+from gap.analysis.analysis import analyse
+from gap.analysis.costs import Prices, pair_budgets
+from gap.analysis.results import Analysis
+from gap.analysis.run_folder import earlier_commands, write_study
+from gap.cells.code_identity import code_version
+from gap.cells.consistency import check_same_architecture
+from gap.cells.estimate import estimated_seconds, model_of, time_rows, work_of
+from gap.cells.job_list import (
+    SCORES_NAME,
+    SEARCHES_NAME,
+    CellOptions,
+    JobList,
+    cells_of_other_code,
+    model_digest,
+    write_jobs,
+)
+from gap.cells.plan import CellPlan, Controls, Grid, Source, make_plan, problems_of
+from gap.cells.provenance import made_by
+from gap.cells.searches import read_searches, same_arguments_notes
+from gap.cells.store import Cell, read_scores
+from gap.cells.worker import remaining
+from gap.report.page import write_report
+from gap.tasks.contamination import Shards, write_contaminated, write_not_searched
+from gap.tasks.rows import held_out, label_subset
+from gap.tasks.specification import TaskData, TaskSpec, read_task, spec_text
+from pretraining.checkpoints.series import read_series
+from runtime.files.whole_files import read_json
+from runtime.processes.ranks import Ranks, choose_device
+
+Say = Callable[[str], None]
+UNKNOWN = "not pretrained yet"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that is asked of one run."""
+
+    tasks: tuple[TaskSpec, ...]
+    tasks_at_ends: tuple[TaskSpec, ...] = ()
+    finetuning_seeds: int = 3
+    intervals: bool = True
+    grid: Grid = field(default_factory=Grid)
+    controls: Controls = field(default_factory=Controls)
+    options: CellOptions = field(default_factory=CellOptions)
+
+    def read(self) -> dict[str, TaskData]:
+        """The examples of every task by its name; ValueError when train and test overlap, or names come twice."""
+        specs = [*self.tasks, *self.tasks_at_ends]
+        names = [spec.name for spec in specs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"tasks {', '.join(names)}: each name once; write NAME=KIND:PLACE to give another")
+        return {spec.name: read_task(spec, self.options.reading) for spec in specs}
+
+    def plan(self, sources: Sequence[Source]) -> CellPlan:
+        """The cells; ValueError with all that the plan could not answer."""
+        plan = make_plan(
+            sources,
+            [spec.name for spec in self.tasks],
+            tasks_at_ends=[spec.name for spec in self.tasks_at_ends],
+            finetuning_seeds=self.finetuning_seeds,
+            grid=self.grid,
+            controls=self.controls,
+        )
+        problems = problems_of(plan, finetuning_seeds=self.finetuning_seeds, intervals=self.intervals)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return plan
+
+    def jobs(self, sources: Sequence[Source], data: Mapping[str, TaskData]) -> JobList:
+        """The list that the workers share.
+
+        ValueError when checkpoints of the series differ in tokenizer or shape, or a search has nothing to judge by.
+        """
+        own = dict.fromkeys(source.path for source in sources if source.budget_tokens is not None)
+        check_same_architecture(path for path in own if path != UNKNOWN)
+        check_sources(sources)
+        paths = dict.fromkeys(source.path for source in sources)
+        plan = self.plan(sources)
+        searched = dict.fromkeys((one.setting.task, one.setting.label_fraction) for one in plan.searches)
+        for task, fraction in searched:
+            held_out(data[task], label_subset(data[task], fraction))
+        return JobList(
+            plan,
+            self.options,
+            {spec.name: spec_text(spec) for spec in (*self.tasks, *self.tasks_at_ends)},
+            {name: one.digest for name, one in data.items()},
+            {path: path if path == UNKNOWN else model_digest(path) for path in paths},
+            code_version(),
+        )
+
+
+def check_sources(sources: Sequence[Source]) -> None:
+    """ValueError for a checkpoint that no cell can start from, while nothing is run yet: see `check_encoder`."""
+    trained = {source.path for source in sources if not source.from_scratch}
+    for source in {one.path: one for one in sources}.values():
+        option = "--reference" if source.budget_tokens is None else "--series"
+        if source.path != UNKNOWN:
+            check_encoder(source.path, from_scratch=source.path not in trained, option=option)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is left to do and what it will take."""
+
+    cells: int
+    searches: int
+    finished: int
+    device_seconds: float
+    devices: int
+    price_per_hour: float = 0.0
+    currency: str = "$"
+
+    def line(self) -> str:
+        hours = self.device_seconds / 3600
+        price = f", {self.currency}{hours * self.price_per_hour:.2f}" if self.price_per_hour else ""
+        wall = self.device_seconds / self.devices
+        shown = f"{wall / 60:.1f} minutes" if wall < 7200 else f"{wall / 3600:.1f} hours"
+        return (
+            f"{self.cells} cells and {self.searches} searches to run, {self.finished} cells finished before: about "
+            f"{shown} on {self.devices} device{'s' * (self.devices > 1)} at a time ({hours:.2f} device-hours{price})"
+        )
+
+
+def outlook(
+    jobs: JobList,
+    data: Mapping[str, TaskData],
+    directory: Path,
+    *,
+    devices: int,
+    config: Any = None,
+    price_per_hour: float = 0.0,
+    currency: str = "$",
+) -> Outlook:
+    """Count and estimate what is left; `config` stands in for a model that is yet to be pretrained."""
+    left = remaining(jobs, directory)
+    finished = _finished_cells(jobs, directory)
+    seconds = 0.0
+    if left:
+        device = choose_device(Ranks(local_world_size=devices))
+        work = {name: work_of(one, jobs.options) for name, one in data.items()}
+        models = {(one.setting.task, model_of(one.setting.source)): one.setting.source.path for one in left}
+        speed = {
+            key: time_rows(
+                config if path == UNKNOWN else load_config(path), work[key[0]].row_tokens, jobs.options, device
+            )
+            for key, path in models.items()
+        }
+        seconds = estimated_seconds(jobs, left, finished, work, speed)
+    cells = [one for one in left if one in set(jobs.plan.cells)]
+    return Outlook(len(cells), len(left) - len(cells), len(finished), seconds, devices, price_per_hour, currency)
+
+
+def write_list(
+    jobs: JobList,
+    data: Mapping[str, TaskData],
+    directory: Path,
+    shards: Shards | None,
+    say: Say,
+    *,
+    no_shards: str = "the shards of the series are not known: name them with --shards",
+) -> None:
+    """Look for contamination (without shards, keep why not), then write cells.json: from here on workers can begin.
+
+    Says first what finished cells this list leaves behind because other code trained them.
+    """
+    if warning := other_code_warning(jobs, directory):
+        say(f"warning: {warning}")
+    if shards is None:
+        write_not_searched(directory, list(data.values()), no_shards)
+    else:
+        for name, found in write_contaminated(directory, list(data.values()), shards).items():
+            if found:
+                number = len(data[name].scored)
+                say(f"warning: {found} of {number} scored examples of {name} stand in the pretraining corpus")
+    write_jobs(directory, jobs)
+
+
+def other_code_warning(jobs: JobList, directory: Path) -> str | None:
+    """What to say where finished cells of the list that is there were trained by other code; None: there are none."""
+    before, cells = cells_of_other_code(jobs, directory)
+    if not cells:
+        return None
+    tasks = ", ".join(dict.fromkeys(cell.task for cell in cells))
+    return (
+        f"{len(cells)} finished cells of {tasks} in {directory} were trained by other code (sources {before[:16]}, now "
+        f"{jobs.code[:16]}): they stay in {SCORES_NAME} and are run again. To report them as they are, use "
+        f"launch/report.py {directory} before this command; to keep both, give another --output_dir; to go on with "
+        "them, use the version that trained them"
+    )
+
+
+def shards_of(series: Path) -> str | None:
+    """The shards that the run beside a series.json was trained on: an address, or a directory that is still there."""
+    run = (series if series.is_dir() else series.parent) / "run.json"
+    if not run.is_file():
+        return None
+    shards = read_json(run).get("shards")
+    if not isinstance(shards, str):
+        return None
+    return shards if "://" in shards or (Path(shards) / "manifest.json").is_file() else None
+
+
+def series_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The checkpoints of several series, one a pretraining seed, paired; ValueError when two have the same seed."""
+    rows: list[dict[str, Any]] = []
+    seeds: list[int] = []
+    for path in paths:
+        own = read_series(path)
+        seeds += sorted({int(row["pretraining_seed"]) for row in own})
+        rows += own
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--series: pretraining seeds {seeds}; runs of one study differ in their --seed")
+    return pair_budgets(rows)
+
+
+def finish_experiment(
+    directory: Path,
+    jobs: JobList,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    prices: Prices,
+    draws: int,
+    commands: Sequence[str],
+    notes: Sequence[str] = (),
+    resolve: float | None = None,
+    series: Sequence[Path] = (),
+) -> Analysis:
+    """Analyse the scores and write report, curves and figures into the directory; study.json lets that be repeated.
+
+    `series` are the series.json files: the report says what the pretraining runs beside them were made with.
+    """
+    own = [*same_arguments_notes(jobs, read_searches(directory / SEARCHES_NAME)), *notes]
+    planned, made = jobs.cell_names(), made_by(jobs, series)
+    commands = list(dict.fromkeys([*earlier_commands(directory, planned), *commands]))
+    write_study(
+        directory, rows, planned=planned, commands=commands, notes=own, prices=prices, resolve=resolve, made=made
+    )
+    path = directory / SCORES_NAME
+    found = analyse(
+        path, series=rows, prices=prices, draws=draws, commands=commands, made=made, planned=planned, resolve=resolve
+    )
+    found = replace(found, notes=(*found.notes, *own))
+    write_report(found, directory)
+    return found
+
+
+def busy_seconds(directory: Path, jobs: JobList) -> float:
+    """Seconds that training and evaluating the list's finished searches and cells took, over all workers."""
+    names = {jobs.fingerprint(job) for job in jobs.plan.jobs()}
+    records = read_searches(directory / SEARCHES_NAME)
+    searched = sum(float(record["seconds"]) for name, record in records.items() if name in names)
+    return searched + sum(cell.seconds for cell in _finished_cells(jobs, directory))
+
+
+def _finished_cells(jobs: JobList, directory: Path) -> list[Cell]:
+    path = directory / SCORES_NAME
+    names = jobs.cell_names()
+    return [cell for cell in read_scores(path) if cell.fingerprint in names] if path.is_file() else []
+
+
+def command_text(program: str, argv: Sequence[str]) -> str:
+    """A command line for the report, quoted where a shell would need it."""
+    return f"{program} {shlex.join(argv)}".strip()
+
+
+def plan_json(jobs: JobList) -> str:
+    """Counts by task and kind, for people and machines."""
+    counts: dict[str, int] = {}
+    for cell in jobs.plan.cells:
+        source = cell.setting.source
+        kind = cell.control or ("scratch" if source.is_scratch else source.kind)
+        counts[f"{cell.setting.task}: {kind}"] = counts.get(f"{cell.setting.task}: {kind}", 0) + 1
+    return json.dumps(counts)

@@ -1,0 +1,258 @@
+"""`--until "gap_closed>=0.9"`: look at the series as it grows, and stop pretraining when enough of the gap is closed.
+
+A look fine-tunes the newest annealed checkpoint (scratch and the reference at the first look) and asks whether the
+lower end of the interval of the gap closed has passed on every task. Looking several times would find a lucky interval
+sooner or later, so the error is spent over the planned looks (`gap/intervals/spending.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gap.analysis.analysis import read_studies
+from gap.analysis.costs import Prices
+from gap.analysis.task_table import Checkpoint
+from gap.cells.code_identity import code_version
+from gap.cells.consistency import settled_bf16
+from gap.cells.executor import worker_command, worker_environment
+from gap.cells.job_list import SCORES_NAME, model_digest, read_jobs
+from gap.cells.plan import Controls, reference_sources, sources_of
+from gap.intervals.bootstrap import Resampling
+from gap.intervals.spending import look_confidence
+from gap.study.experiment import Experiment, check_sources, write_list
+from gap.tasks.contamination import Shards
+from gap.tasks.specification import TaskData
+from pretraining.checkpoints.series import read_series
+from runtime.files.whole_files import read_json, write_json
+from runtime.processes.collectives import fail_together, gather_json
+from runtime.processes.interruption import Interrupted, arm_watchdog
+from runtime.processes.liveness import end_with_parent
+from runtime.processes.ranks import Ranks
+
+SCHEMA_VERSION = 1
+CONDITION = re.compile(r"\s*gap_closed\s*>=\s*(0?\.\d+|1(?:\.0*)?)\s*")
+FILE_NAME = "until.json"
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Look:
+    """The gap closed at one budget, by task: (value, low, high), None where it is not resolved."""
+
+    number: int
+    budget_tokens: int
+    confidence: float
+    closed: Mapping[str, tuple[float, float, float] | None]
+
+    def passes(self, level: float) -> bool:
+        """Whether every task's lower end reaches the level."""
+        return bool(self.closed) and all(one is not None and one[1] >= level for one in self.closed.values())
+
+    def words(self) -> str:
+        told = [
+            f"{task} not resolved" if one is None else f"{task} {one[0]:.1%} [{one[1]:.1%}, {one[2]:.1%}]"
+            for task, one in self.closed.items()
+        ]
+        sure = f"{100 * self.confidence:.6g} % intervals"
+        return f"look {self.number} at {self.budget_tokens:,} tokens, gap closed ({sure}): {', '.join(told)}"
+
+
+def parse_condition(text: str) -> float:
+    """`gap_closed>=0.9` -> 0.9; ValueError for anything else."""
+    match = CONDITION.fullmatch(text)
+    if match is None or not 0 < float(match[1]) <= 1:
+        raise ValueError(f'--until {text!r}: write "gap_closed>=0.9", with a share above 0 and at most 1')
+    return float(match[1])
+
+
+@dataclass
+class GapWatch:
+    """The callback that `pretraining.run.Run` calls after each export, on every rank."""
+
+    run: Path  # the output directory of the pretraining run
+    condition: str
+    experiment: Experiment
+    reference: str | None
+    budgets: Sequence[float]  # of the planned series, one look each
+    ranks: Ranks = field(default_factory=Ranks)
+    shards: Shards | None = None
+    draws: int = 10_000
+    hang_timeout_seconds: float = 0.0  # of the run's watchdog; 0: it has none
+    stop_requested: Callable[[], str | None] = lambda: None  # the run's: why it is to end now
+    data: dict[str, TaskData] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.level = parse_condition(self.condition)
+        code_version()  # of the sources that this process runs, not of those that are there at the first look
+        if self.reference is None:
+            raise ValueError("--until needs --reference: the share of a gap needs its other end before it is trained")
+        if self.experiment.finetuning_seeds < 3:
+            raise ValueError(
+                f"--finetuning_seeds {self.experiment.finetuning_seeds}: --until needs an interval, 3 or more"
+            )
+        self.directory, options = self.run / "until", self.experiment.options
+        options = replace(options, bf16=settled_bf16(options.bf16, self.directory))
+        self.experiment = replace(self.experiment, options=options, controls=Controls(), tasks_at_ends=())
+
+    @property
+    def reached(self) -> str | None:
+        """Why an earlier call of the same run stopped; None while it should go on."""
+        path = self.run / FILE_NAME
+        content = read_json(path) if path.is_file() else {}
+        return str(content["stopped"]) if self._is_of_this(content) and content.get("stopped") else None
+
+    @property
+    def _asked(self) -> Any:
+        """What the looks are about, as JSON gives it back."""
+        return json.loads(json.dumps({"reference": self.reference, **asdict(self.experiment)}))
+
+    def _is_of_this(self, content: Mapping[str, Any]) -> bool:
+        """Whether looks on record asked the same: other tasks, seeds or another reference are another question."""
+        return (content.get("condition"), content.get("asked")) == (self.condition, self._asked)
+
+    def __call__(self, entry: Mapping[str, Any]) -> str | None:
+        """Look when an annealed checkpoint was exported; the reason to stop, on the main rank, or None.
+
+        Raises Interrupted, on all ranks, when the run is asked to stop meanwhile: the same look is taken up again.
+        """
+        if entry["kind"] != "annealed":
+            return None
+        self._on_main(self._write_list, "planning the cells of --until")
+        self._run_cells()
+        return self._on_main(lambda: self._judge(entry), "analysing the cells of --until")
+
+    def check(self) -> None:
+        """Read tasks and reference before anything is trained; ValueError says what is wrong with them."""
+        self.data = self.experiment.read()
+        sources = reference_sources(self.reference)
+        check_sources(sources)
+        for source in sources:
+            model_digest(source.path)
+
+    def _wait(self, is_done: Callable[[], bool]) -> None:
+        """Until every rank is done: the waiting ranks meet in short collectives, and the run's watchdog sees them."""
+        while True:
+            states = gather_json((is_done(), self.stop_requested()))
+            if all(done for done, _ in states):
+                break
+            arm_watchdog(self.hang_timeout_seconds)
+            if reasons := [reason for _, reason in states if reason]:
+                raise Interrupted(reasons[0])
+            time.sleep(POLL_SECONDS)
+        arm_watchdog(self.hang_timeout_seconds)
+
+    def _on_main(self, work: Callable[[], str | None], doing: str) -> str | None:
+        """What `work` gives on the main rank, None on the others, which wait for it as long as it takes."""
+        if not self.ranks.is_main:
+            self._wait(lambda: True)
+            fail_together(None, doing)
+            return None
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(work)
+            self._wait(future.done)
+        error = future.exception()
+        fail_together(error if isinstance(error, OSError | ValueError) else None, doing)
+        return future.result()
+
+    def _write_list(self) -> None:
+        """The cells of all annealed checkpoints so far; those that are finished are not run again."""
+        self.data = self.data or self.experiment.read()
+        sources = sources_of(read_series(self.run), ["annealed"])
+        jobs = self.experiment.jobs([*sources, *reference_sources(self.reference)[:1]], self.data)
+        write_list(jobs, self.data, self.directory, self.shards, print)
+
+    def _run_cells(self) -> None:
+        """Each rank starts a worker on its device: random state and collectives of this process stay untouched."""
+        device, count = None, self.ranks.local_world_size
+        if torch.cuda.is_available():
+            names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+            device, count = names[self.ranks.local_rank] if names else str(self.ranks.local_rank), 1
+        worker = subprocess.Popen(
+            worker_command(self.directory, count),
+            stdin=subprocess.DEVNULL,
+            env=worker_environment(device),
+            preexec_fn=partial(end_with_parent, os.getpid()),
+        )
+        try:
+            self._wait(lambda: worker.poll() is not None)
+        finally:
+            if worker.poll() is None:
+                worker.kill()
+                worker.wait()
+        if any(gather_json(worker.returncode)):
+            raise RuntimeError(
+                f"a worker of --until failed: the reason stands above; its cells are in {self.directory}"
+            )
+
+    def _judge(self, entry: Mapping[str, Any]) -> str | None:
+        budget = round(float(entry["budget_tokens"]))
+        number = 1 + sum(one < float(entry["budget"]) * (1 - 1e-9) for one in self.budgets)
+        confidence = look_confidence(number, len(self.budgets))
+        studies, _ = read_studies(
+            self.directory / SCORES_NAME,
+            series=None,
+            prices=Prices(),
+            resampling=Resampling(draws=self.draws, seed=0),
+            confidence=confidence,
+            planned=read_jobs(self.directory).cell_names(),
+        )
+        closed: dict[str, tuple[float, float, float] | None] = {}
+        for study in studies:
+            column = study.table.find(Checkpoint("annealed", budget))
+            if column is None or study.in_series:
+                raise ValueError(f"{self.directory}: no cells of {budget:,} tokens or of the reference: remove it")
+            gap = study.difference(study.reference, study.scratch)
+            closed[study.table.task] = None
+            if gap.low is not None and gap.low > 0:
+                share, involved = study.closed([column]), [column, study.scratch, study.reference]
+                found = study.estimate(lambda scores, share=share: share(scores)[:, 0], involved)  # type: ignore[misc]
+                if found.low is not None and found.high is not None:
+                    closed[study.table.task] = found.value, found.low, found.high
+        look = Look(number, budget, confidence, closed)
+        print(look.words(), flush=True)
+        reason = self._reason(look, entry) if look.passes(self.level) else None
+        self._write(look, reason)
+        return reason
+
+    def _reason(self, look: Look, entry: Mapping[str, Any]) -> str:
+        """What was reached, and what stopping here saves."""
+        seen, planned = float(entry["budget"]), max(self.budgets)
+        hours = float(entry["seconds"]) / 3600 * (planned / seen - 1)
+        return (
+            f"{self.condition} is reached: {look.words()} (so that all looks together err in at most 5 %). "
+            f"Saved {1 - seen / planned:.0%} of the budget, about {hours:.2f} hours of training at the speed so far"
+        )
+
+    def _write(self, look: Look, reason: str | None) -> None:
+        path = self.run / FILE_NAME
+        content = read_json(path) if path.is_file() else {}
+        looks = content.get("looks", []) if self._is_of_this(content) else []
+        record = {
+            "look": look.number,
+            "budget_tokens": look.budget_tokens,
+            "confidence": look.confidence,
+            "gap_closed": {task: None if one is None else list(one) for task, one in look.closed.items()},
+        }
+        kept = [one for one in looks if one["look"] != look.number]
+        write_json(
+            path,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "condition": self.condition,
+                "asked": self._asked,
+                "looks": [*kept, record],
+                "stopped": reason,
+            },
+        )

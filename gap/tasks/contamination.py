@@ -1,0 +1,112 @@
+"""Scored examples whose text stands in the pretraining corpus: their score is partly memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetuning.examples.pair_template import token_ids
+from gap.tasks.corpus_search import corpus_hits, run_hashes
+from gap.tasks.specification import TaskData
+from runtime.files.whole_files import read_json, write_json
+from shards.storage.location import ShardLocation, open_location
+from shards.tokenization.vocabulary import load_tokenizer
+
+SCHEMA_VERSION = 1
+CONTAMINATED_SHARE = 0.5  # of an example's runs
+Shards = str | Path | ShardLocation  # a directory, an https address, or either of them opened
+
+
+def contaminated_ids(tasks: Mapping[str, Mapping[str, str]], shards: Shards) -> dict[str, list[str]]:
+    """By task the ids of its texts at least half of whose runs of 13 tokens stand in the corpus, in one pass over it.
+
+    Texts under 13 tokens never do.
+    """
+    location = open_location(shards)
+    tokenizer = load_tokenizer(str(location.directory / location.manifest.tokenizer.path))
+    runs = {
+        (task, name): run_hashes(np.array(ids, dtype=np.int64))
+        for task, texts in tasks.items()
+        for name, ids in zip(texts, token_ids(tokenizer, list(texts.values())), strict=True)
+    }
+    wanted = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *runs.values()]))
+    found: dict[str, list[str]] = {task: [] for task in tasks}
+    if not len(wanted):
+        return found
+    hits = corpus_hits(location, wanted)
+    for (task, name), own in runs.items():
+        if len(own) and hits[np.searchsorted(wanted, own)].mean() >= CONTAMINATED_SHARE:
+            found[task].append(name)
+    return found
+
+
+def passages(data: TaskData) -> dict[str, str]:
+    """The text of every scored example that could have been seen: its paragraph, or the text itself."""
+    if data.spec.kind == "qa":
+        return {name: question.context for name, question in data.scored.items()}
+    if data.spec.kind == "multiple_choice":
+        return {
+            name: question.firsts[0] if len(set(question.firsts)) == 1 else "\n".join(question.firsts)
+            for name, question in data.scored.items()
+        }
+    return {
+        name: example.text if example.text_pair is None else f"{example.text}\n{example.text_pair}"
+        for name, example in data.scored.items()
+    }
+
+
+def write_contaminated(directory: Path, tasks: Sequence[TaskData], shards: Shards) -> dict[str, int]:
+    """Look once a task and corpus, keep the ids in DIRECTORY/contamination/TASK.json; returns how many, by task.
+
+    ValueError where the shards are not to be had.
+    """
+    try:
+        location = open_location(shards)
+        corpus = [shard.sha256 for shard in location.manifest.split("train").shards]
+    except ValueError as error:
+        raise ValueError(f"{error}; --contamination false goes on without looking into the corpus") from error
+    known = {data.spec.name: _read(directory, data.spec.name) for data in tasks}
+    new = [
+        data
+        for data in tasks
+        if (known[data.spec.name].get("data"), known[data.spec.name].get("corpus")) != (data.digest, corpus)
+    ]
+    found = contaminated_ids({data.spec.name: passages(data) for data in new}, location) if new else {}
+    for data in new:
+        _write(directory, data, corpus=corpus, ids=found[data.spec.name])
+    return {name: len(found.get(name, content.get("ids", []))) for name, content in known.items()}
+
+
+def write_not_searched(directory: Path, tasks: Sequence[TaskData], reason: str) -> None:
+    """Keep why nobody looked, unless these very examples were looked for before."""
+    for data in tasks:
+        known = _read(directory, data.spec.name)
+        if known.get("data") != data.digest or known.get("corpus") is None:
+            _write(directory, data, corpus=None, ids=[], reason=reason)
+
+
+def read_contaminated(directory: Path, task: str) -> set[str]:
+    """The ids that were found in the corpus; none when nobody looked."""
+    return set(_read(directory, task).get("ids", []))
+
+
+def not_searched(directory: Path, task: str) -> str | None:
+    """Why nobody looked; None where the corpus was searched."""
+    content = _read(directory, task)
+    if not content:
+        return "no search is on record"
+    return None if content["corpus"] is not None else str(content["reason"])
+
+
+def _read(directory: Path, task: str) -> dict[str, Any]:
+    path = directory / "contamination" / f"{task}.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _write(directory: Path, data: TaskData, **content: Any) -> None:
+    path = directory / "contamination" / f"{data.spec.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"schema_version": SCHEMA_VERSION, "data": data.digest, **content})

@@ -1,0 +1,268 @@
+"""Checkpoints of a running job: committed or not there, verified when loaded, free of ranks and engines.
+
+A checkpoint is a directory: one safetensors file for each rank that wrote it (full fp32 tensors by parameter name,
+dealt to the ranks in turn), `state.json`, and `MANIFEST.json` with the size and sha256 of all of them. It is written
+under a temporary name, synced and renamed; then `latest` is moved. Nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from runtime.files.whole_files import read_json, sha256_of, sync_file, write_json, write_text
+from runtime.processes.collectives import broadcast_json, fail_together, gather_json
+from runtime.processes.fault_points import fault_point
+from runtime.processes.ranks import Ranks
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "MANIFEST.json"
+NAME_PATTERN = re.compile(r"step-\d{8}(-\d{3})?")
+FILE_PATTERN = re.compile(r"state\.json|rank-\d{5}\.safetensors")
+
+
+class Checkpoint:
+    """A verified checkpoint, open for reading."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state: dict[str, Any] = read_json(path / "state.json")
+        try:
+            self._files = [safe_open(file, framework="pt", device="cpu") for file in sorted(path.glob("*.safetensors"))]
+        except SafetensorError as error:
+            raise ValueError(f"{path} holds a file that is no safetensors ({error}): remove this checkpoint") from error
+        self._holder = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118
+
+    @property
+    def names(self) -> set[str]:
+        return set(self._holder)
+
+    def read(self, name: str) -> torch.Tensor:
+        """One full tensor on the CPU; ValueError when the checkpoint holds none of that name."""
+        if name not in self._holder:
+            raise ValueError(
+                f"{self.path} holds no tensor {name!r}: it belongs to another model or optimizer; "
+                "resume with the options it was written with"
+            )
+        return self._holder[name].get_tensor(name)
+
+
+def save_checkpoint(
+    directory: Path,
+    name: str,
+    *,
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    state: dict[str, Any],
+    ranks: Ranks,
+) -> Path:
+    """Commit checkpoint `name` under `directory`; every rank calls it and passes the same tensors.
+
+    On any rank's failure (disk full, no permission) every rank raises, the temporary directory is removed and the
+    checkpoints that were there stay as they are.
+    """
+    assert NAME_PATTERN.fullmatch(name), name
+    final = directory / name
+    temporary = directory / f".tmp-{final.name}"
+    share = dict(dealt(tensors, ranks))
+    error: BaseException | None = None
+    entry: dict[str, Any] = {}
+    try:
+        if ranks.is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+    except OSError as caught:
+        error = caught
+    fail_together(error, f"making {temporary}")
+    try:
+        entry = _write_share(temporary / f"rank-{ranks.rank:05d}.safetensors", share, ranks)
+    except OSError as caught:
+        error = caught
+    except SafetensorError as caught:
+        error = OSError(f"{temporary}: {caught}")
+    try:
+        fail_together(error, f"writing {final}")
+        entries = gather_json(entry)
+        error = None
+        if ranks.is_main:
+            try:
+                _commit(temporary, final, entries, {"schema_version": SCHEMA_VERSION, **state})
+            except OSError as caught:
+                error = caught
+        fail_together(error, f"committing {final}")
+    except BaseException:
+        if ranks.is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return final
+
+
+def dealt(tensors: Iterable[tuple[str, torch.Tensor]], ranks: Ranks) -> Iterable[tuple[str, torch.Tensor]]:
+    """This rank's share: every rank walks through all tensors (gathering is collective) and keeps each n-th."""
+    for index, (name, tensor) in enumerate(tensors):
+        if index % ranks.world_size == ranks.rank:
+            # A copy: gathering may hand out a view of what the next update overwrites.
+            yield name, tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _write_share(path: Path, share: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, Any]:
+    fault_point("checkpoint.before_write", rank=ranks.rank)
+    save_file(share, path)
+    sync_file(path)
+    fault_point("checkpoint.after_write", rank=ranks.rank)
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def _commit(temporary: Path, final: Path, entries: list[dict[str, Any]], state: dict[str, Any]) -> None:
+    write_json(temporary / "state.json", state)
+    file = temporary / "state.json"
+    fault_point("checkpoint.before_manifest")
+    entries = [*entries, {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)}]
+    write_json(temporary / MANIFEST_NAME, {"schema_version": SCHEMA_VERSION, "files": entries})
+    sync_file(temporary)
+    fault_point("checkpoint.before_rename")
+    # Only a checkpoint that was passed over when the run was resumed can hold the name.
+    earlier = final.with_name(f".tmp-{final.name}-earlier")
+    if final.exists():
+        final.rename(earlier)
+    temporary.rename(final)
+    sync_file(final.parent)
+    fault_point("checkpoint.before_latest")
+    write_text(final.parent / "latest", final.name + "\n")
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def defect(path: Path) -> str | None:
+    """What is wrong with a checkpoint directory, in a few words; None when it is whole and unchanged."""
+    try:
+        manifest = read_json(path / MANIFEST_NAME)
+        files = {str(entry["name"]): (entry["bytes"], entry["sha256"]) for entry in manifest["files"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{MANIFEST_NAME}: {error}"
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        return f"schema version {manifest.get('schema_version')}, this program reads {SCHEMA_VERSION}"
+    strange = sorted(name for name in files if not FILE_PATTERN.fullmatch(name))
+    if strange or "state.json" not in files:
+        return f"{MANIFEST_NAME} names {strange or sorted(files)}: a checkpoint is state.json and rank-*.safetensors"
+    found = {file.name for file in path.iterdir()} - {MANIFEST_NAME}
+    if found != set(files):
+        return f"files {sorted(found ^ set(files))} are missing or not in the manifest"
+    for name, (size, digest) in files.items():
+        file = path / name
+        if file.is_symlink() or not file.is_file():
+            return f"{name} is no regular file"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes, the manifest says {size}"
+        if sha256_of(file) != digest:
+            return f"{name} does not have the sha256 of the manifest"
+    return None
+
+
+def committed(directory: Path) -> list[Path]:
+    """All checkpoints under their final names, newest first, verified or not."""
+    if not directory.is_dir():
+        return []
+    return sorted((path for path in directory.iterdir() if NAME_PATTERN.fullmatch(path.name)), reverse=True)
+
+
+def newest_checkpoint(directory: Path, ranks: Ranks, *, say: Any = print) -> Checkpoint | None:
+    """Open the newest verified checkpoint, by scan (`latest` is only a hint for people); collective.
+
+    Says which are passed over and why. None only when there is none at all; ValueError when there are checkpoints but
+    none can be trusted: a run never silently starts from zero.
+    """
+    name: str | None = None
+    error: BaseException | None = None
+    if ranks.is_main:
+        try:
+            prune_partial(directory)
+            name = _choose(directory, say)
+        except (OSError, ValueError) as caught:
+            error = caught
+    fail_together(error, f"looking for checkpoints in {directory}")
+    name = broadcast_json(name)
+    return None if name is None else _open(directory / name)
+
+
+def _choose(directory: Path, say: Any) -> str | None:
+    candidates = committed(directory)
+    for path in candidates:
+        reason = defect(path) or _defect_of_fork(path)
+        if reason is None:
+            return path.name
+        say(f"checkpoint {path.name} is passed over: {reason}")
+    if candidates:
+        raise ValueError(
+            f"no checkpoint in {directory} can be trusted: repair or remove them, or start in an empty --output_dir"
+        )
+    return None
+
+
+def _defect_of_fork(path: Path) -> str | None:
+    """What is wrong with the trunk's checkpoint that the branch of a whole one returns to."""
+    fork = fork_of(path)
+    reason = defect(fork) if fork else None
+    return f"its branch returns to {fork.name}: {reason}" if fork and reason else None
+
+
+def fork_of(path: Path) -> Path | None:
+    """The checkpoint beside `path` that its branch returns to; None on the trunk or where it cannot be read."""
+    try:
+        fork = str(read_json(path / "state.json").get("fork"))
+    except (OSError, ValueError):
+        return None
+    return path.with_name(fork) if NAME_PATTERN.fullmatch(fork) else None
+
+
+def open_checkpoint(path: Path, ranks: Ranks) -> Checkpoint:
+    """Open one checkpoint that the main rank verifies; ValueError on all when it is not whole; collective."""
+    error: BaseException | None = None
+    if ranks.is_main:
+        try:
+            if reason := defect(path):
+                error = ValueError(f"{path} cannot be resumed from: {reason}")
+        except OSError as caught:
+            error = caught
+    fail_together(error, f"verifying {path}")
+    return _open(path)
+
+
+def _open(path: Path) -> Checkpoint:
+    opened: Checkpoint | None = None
+    error: BaseException | None = None
+    try:
+        opened = Checkpoint(path)
+    except (OSError, ValueError) as caught:
+        error = caught
+    fail_together(error, f"opening {path}")
+    assert opened is not None
+    return opened
+
+
+def prune_partial(directory: Path) -> None:
+    """Remove what an interrupted save left behind."""
+    for path in directory.glob(".tmp-step-*") if directory.is_dir() else ():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def retain(directory: Path, keep: int, *, newest: str) -> None:
+    """Of `newest` and those before it keep `newest`, its fork and the last `keep` without one; the main rank's work.
+
+    So within a branch a damaged fork leaves one before it, where `keep` is at least 2. Later ones than `newest` are
+    left as they are.
+    """
+    candidates = [path for path in committed(directory) if path.name <= newest]
+    trunk = [path for path in candidates if fork_of(path) is None]
+    kept = {directory / newest, fork_of(directory / newest), *trunk[: max(1, keep)]}
+    for path in candidates:
+        if path not in kept:
+            # A half-deleted directory must not pass for a checkpoint: it loses its name first.
+            doomed = path.with_name(f".tmp-{path.name}")
+            path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)

@@ -1,0 +1,210 @@
+"""Where a run goes on: at the newest checkpoint of its own, at one that was named, or at the beginning."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pretraining.checkpoints.checkpoint import (
+    MANIFEST_NAME,
+    NAME_PATTERN,
+    Checkpoint,
+    committed,
+    defect,
+    fork_of,
+    newest_checkpoint,
+    open_checkpoint,
+)
+from pretraining.checkpoints.position import position_from
+from pretraining.checkpoints.series import SERIES_NAME, add_to_series, read_series
+from pretraining.plan.identity import check_same_origin
+from pretraining.plan.segments import Segment
+from runtime.files.whole_files import sha256_of, sync_file, write_text
+from runtime.processes.collectives import broadcast_json, fail_together
+from runtime.processes.ranks import Ranks
+
+TAKEN_NAME = "resumed_from"  # beside the checkpoints: the sha256 of the manifest of the one that was last named
+
+Say = Callable[[str], None]
+
+
+def find_checkpoint(
+    wanted: str, directory: Path, ranks: Ranks, *, identity: Mapping[str, Any], num_segments: int, say: Say = print
+) -> Checkpoint | None:
+    """The checkpoint in a run's `directory` to go on from, as --resume_from_checkpoint wants; None: begin; collective.
+
+    One that lies elsewhere is first copied into the directory, with the trunk's checkpoint that its branch returns to.
+    Named by the same command again, it is not gone back to: the run goes on at its newest.
+    """
+    checkpoints = directory / "checkpoints"
+    if wanted == "auto":
+        newest = newest_checkpoint(checkpoints, ranks, say=say)
+        if newest is None:
+            check_nothing_is_lost(directory)
+        return newest
+    if wanted == "never":
+        check_none_there(checkpoints)
+        return None
+    name: str | None = None
+    error: BaseException | None = None
+    if ranks.is_main and not was_taken(Path(wanted), checkpoints):
+        try:
+            check_named(Path(wanted), identity, num_segments)
+            if warning := origin_warning(Path(wanted), identity):
+                say(f"warning: {warning}")
+            name = adopt(Path(wanted), checkpoints, num_segments, say=say)
+        except (OSError, ValueError) as caught:
+            error = caught
+    fail_together(error, f"taking {wanted}")
+    name = broadcast_json(name)
+    if name is not None:
+        return open_checkpoint(checkpoints / name, ranks)
+    if ranks.is_main:
+        say(f"{wanted} was resumed from before; to go back to it, delete {checkpoints / TAKEN_NAME}")
+    return newest_checkpoint(checkpoints, ranks, say=say)
+
+
+def was_taken(path: Path, checkpoints: Path) -> bool:
+    """Whether the run went on from this checkpoint, and has checkpoints since."""
+    record, manifest = checkpoints / TAKEN_NAME, path / MANIFEST_NAME
+    if not (record.is_file() and manifest.is_file() and committed(checkpoints)):
+        return False
+    return record.read_text(encoding="utf-8").strip() == sha256_of(manifest)
+
+
+def settle(checkpoints: Path, name: str, wanted: str, ended: Sequence[Segment], *, say: Say = print) -> None:
+    """What is past checkpoint `name`, where a run goes on, is set aside, and the one that was named is remembered.
+
+    `ended` are the segments before it: what they left of the series comes along from the named one's folder.
+    """
+    set_later_aside(checkpoints, name, say=say)
+    if wanted not in ("auto", "never") and (manifest := Path(wanted) / MANIFEST_NAME).is_file():
+        take_series(Path(wanted).resolve().parents[1], checkpoints.parent, ended, say=say)
+        write_text(checkpoints / TAKEN_NAME, sha256_of(manifest) + "\n")
+
+
+def take_series(source: Path, directory: Path, ended: Sequence[Segment], *, say: Say = print) -> None:
+    """Copy what the ended segments left of the series from the run in `source`, so that none of its budgets is lost."""
+    if source == directory.resolve() or not (source / SERIES_NAME).is_file():
+        return
+    wanted = {("raw", 0.0), *((segment.kind, segment.budget) for segment in ended)}
+    for entry in read_series(source):
+        place = Path(entry["path"]).relative_to(source)
+        if (entry["kind"], entry.get("budget")) not in wanted or (directory / place).exists():
+            continue
+        copy_whole(source / place, directory / place)
+        add_to_series(directory / SERIES_NAME, {**entry, "path": str(place)})
+        say(f"{source / place} is copied to {directory / place}")
+
+
+def check_resumption(wanted: str, directory: Path, *, identity: Mapping[str, Any], num_segments: int) -> None:
+    """ValueError where a run in `directory` could not go on as --resume_from_checkpoint wants; changes nothing."""
+    if wanted == "auto":
+        if not committed(directory / "checkpoints"):
+            check_nothing_is_lost(directory)
+    elif wanted == "never":
+        check_none_there(directory / "checkpoints")
+    else:
+        check_named(Path(wanted), identity, num_segments)
+
+
+def check_named(path: Path, identity: Mapping[str, Any], num_segments: int) -> None:
+    """Verify a checkpoint, the fork beside it if it is inside a branch, and that both are of this run."""
+    fork = fork_of(path)
+    if reason := defect(path):
+        raise ValueError(f"{path} cannot be resumed from: {reason}")
+    if fork and (reason := defect(fork)):
+        raise ValueError(
+            f"{path} is inside a branch that returns to {fork}, which cannot be used ({reason}): put that checkpoint "
+            "back beside it, or resume from an earlier one"
+        )
+    for each in (path, fork) if fork else (path,):
+        state = Checkpoint(each).state
+        position_from(state, num_segments=num_segments)
+        check_same_origin(each, state, identity)
+
+
+def origin_warning(path: Path, identity: Mapping[str, Any]) -> str | None:
+    """What to say of a checkpoint that does not tell of which run it is."""
+    return check_same_origin(path, Checkpoint(path).state, identity)
+
+
+def adopt(path: Path, checkpoints: Path, num_segments: int, *, say: Say = print) -> str:
+    """Make a verified checkpoint, and its fork, one of `checkpoints` under its own name, which is returned.
+
+    What lies elsewhere, or there under another name, is copied; a different one that holds the name is set aside.
+    """
+    path, name = path.resolve(), path.resolve().name
+    if not NAME_PATTERN.fullmatch(name):  # it was renamed
+        name = position_from(Checkpoint(path).state, num_segments=num_segments).checkpoint_name
+    targets, fork = {path: checkpoints / name}, fork_of(path)
+    if fork:
+        targets = {fork: checkpoints / fork.name, **targets}
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    for source, target in targets.items():
+        if copy_checkpoint(source, target):
+            say(f"{source} is copied to {target}")
+    return name
+
+
+def copy_checkpoint(source: Path, target: Path) -> bool:
+    """Copy a checkpoint; False where the same one is there already."""
+    if source == target.resolve() or (target.is_dir() and _is_the_same(source, target)):
+        return False
+    copy_whole(source, target)
+    return True
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a flat directory, synced and renamed when it is whole; what holds the name is set aside."""
+    temporary = target.with_name(f".tmp-{target.name}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    for file in (*temporary.iterdir(), temporary):
+        sync_file(file)
+    if target.exists():
+        set_aside(target)
+    temporary.rename(target)
+    sync_file(target.parent)
+
+
+def _is_the_same(source: Path, target: Path) -> bool:
+    """Whether a directory is a whole copy: its manifest names the sha256 of all that is in it."""
+    return defect(target) is None and (source / MANIFEST_NAME).read_bytes() == (target / MANIFEST_NAME).read_bytes()
+
+
+def set_later_aside(directory: Path, name: str, *, say: Say = print) -> None:
+    """Rename the checkpoints past `name`, where a run goes on: they are of another course, or could not be trusted."""
+    for path in committed(directory):
+        if path.name > name:
+            say(f"checkpoint {path.name} is past the one resumed from and now named {set_aside(path).name}")
+
+
+def set_aside(path: Path) -> Path:
+    """Take a checkpoint its name, so that no run finds it; returns where it lies now. Nothing is deleted."""
+    number = 1
+    while (aside := path.with_name(f"aside-{path.name}" + f"-{number}" * (number > 1))).exists():
+        number += 1
+    path.rename(aside)
+    return aside
+
+
+def check_none_there(checkpoints: Path) -> None:
+    """ValueError where a run that is to begin anew would begin among checkpoints."""
+    if committed(checkpoints):
+        raise ValueError(
+            f"--resume_from_checkpoint never, but {checkpoints} holds checkpoints: use another --output_dir"
+        )
+
+
+def check_nothing_is_lost(directory: Path) -> None:
+    """ValueError when the series shows that there were checkpoints: starting again must be asked for."""
+    series = directory / SERIES_NAME
+    if series.exists() and any(entry["tokens_seen"] for entry in read_series(series)):
+        raise ValueError(
+            f"{series} lists trained models but {directory / 'checkpoints'} holds no checkpoint: restore it, or start "
+            "from the beginning with --resume_from_checkpoint never"
+        )

@@ -1,0 +1,212 @@
+"""What contradicts itself in a plan, and what is allowed but should be known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pretraining.checkpoints.checkpoint import MANIFEST_NAME, committed
+from pretraining.checkpoints.resumption import check_resumption, origin_warning
+from pretraining.engines.deepspeed_config import has_cxx_compiler, resolve_config
+from pretraining.engines.engine import check_ranks
+from pretraining.loop.whole_words import whole_word_warning
+from pretraining.model.masked_lm import check_weights, runs_head_everywhere
+from pretraining.model.source_tokenizer import check_source_tokenizer
+from pretraining.plan.identity import check_same_run, identity_of
+from runtime.processes.collectives import gather_json
+from runtime.trackers import parse_reporters
+from shards.storage.location import ShardLocation
+from shards.streaming.order import lanes_for, lanes_of
+
+if TYPE_CHECKING:
+    from pretraining.plan.plan import Plan
+
+PROPERTIES = (
+    *("budget", "lengths", "micro_batch_rows", "accumulation", "stream", "segments", "warmup", "peak_learning_rate"),
+    *("optimizer", "engine", "config", "attention", "sharding", "memory"),
+)
+MUCH_PADDING = 0.1  # of the rows
+
+
+def find_problems(plan: Plan, *more: Callable[[], object]) -> list[str]:
+    """Every contradiction between options, JSON, data and ranks, each with its remedy; each once; collective.
+
+    `more` are further checks that raise ValueError or OSError. What one rank finds (another disk, another package) all
+    ranks know, so that they end together.
+    """
+    checks: list[Callable[[], object]] = [lambda name=name: getattr(plan, name) for name in PROPERTIES]  # type: ignore[misc]
+    checks += [lambda: check_deepspeed(plan), lambda: check_data(plan), lambda: check_seed(plan)]
+    checks += [lambda: check_output_dir(plan), lambda: check_compiler(plan)]
+    checks += [lambda: check_ranks(plan.engine, plan.ranks), lambda: check_lanes(plan), lambda: check_spacing(plan)]
+    checks += [lambda: check_same_run(Path(plan.options.output_dir), identity_of(plan))]
+    checks += [lambda: parse_reporters(plan.options.report_to), lambda: check_resume(plan)]
+    checks += [lambda: check_source(plan), *more]
+    return list(dict.fromkeys(chain.from_iterable(gather_json(list(complaints(checks))))))
+
+
+def complaints(checks: Iterable[Callable[[], object]]) -> Iterable[str]:
+    for check in checks:
+        try:
+            check()
+        except (OSError, ValueError) as error:
+            yield str(error)
+
+
+def check_deepspeed(plan: Plan) -> None:
+    """Fill the JSON's "auto"s on trial."""
+    if plan.deepspeed_config is not None:
+        resolve_config(
+            plan.deepspeed_config,
+            micro_batch_size=plan.micro_batch_rows,
+            accumulation=plan.accumulation,
+            world_size=plan.ranks.world_size,
+            clipping=plan.options.max_grad_norm,
+            bf16=plan.bf16,
+            optimizer=plan.optimizer,
+        )
+
+
+def check_output_dir(plan: Plan) -> None:
+    """The directory need not exist, but nothing that is no directory may stand in its way."""
+    wanted = Path(plan.options.output_dir).absolute()
+    nearest = next(place for place in (wanted, *wanted.parents) if place.exists())
+    if plan.ranks.is_main and not nearest.is_dir():
+        raise ValueError(f"--output_dir {plan.options.output_dir}: {nearest} is a file; name a directory")
+    if plan.ranks.is_main and not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"--output_dir {plan.options.output_dir}: {nearest} may not be written to; name another")
+
+
+def check_compiler(plan: Plan) -> None:
+    if plan.options.torch_compile and plan.device.type == "cpu" and not has_cxx_compiler():
+        raise ValueError("--torch_compile needs a C++ compiler (c++, g++) on PATH: install one, or leave it out")
+
+
+def check_seed(plan: Plan) -> None:
+    if not 0 <= plan.options.seed < 1 << 63:
+        raise ValueError(f"--seed {plan.options.seed}: use a whole number from 0 on, below 2**63")
+
+
+def check_lanes(plan: Plan) -> None:
+    """Rows are dealt to the ranks in lanes: every rank needs one."""
+    lanes_of(0, plan.ranks.world_size, lanes_for(plan.options.global_batch_rows))
+
+
+def check_spacing(plan: Plan) -> None:
+    """Budgets are reached at the end of an update: nearer to each other than one, two can be the same checkpoint.
+
+    An update with padding has fewer tokens than a full one, so a full one apart is always enough. How many updates fill
+    a budget of hours is not known beforehand.
+    """
+    unit, text = plan.budget.unit, str(plan.options.series)
+    if unit == "hours":
+        return
+    update = plan.options.global_batch_rows * max(plan.cost_of_row(plan.stream, length) for _, length in plan.lengths)
+    close = [(low, high) for low, high in pairwise(plan.budgets) if high - low < update]
+    if close:
+        fitting, (low, high) = len(plan.budgets) - len(close), close[0]
+        remedy = "leave out the smaller of each such pair" if "," in text else f"use --series {fitting}"
+        raise ValueError(
+            f"budgets {low:.3g} and {high:.3g} lie less than one update ({update:,.4g} {unit}) apart and cannot be two "
+            f"checkpoints; of --series {text}, {fitting} of {len(plan.budgets)} budgets fit: {remedy}, or raise the "
+            "budget"
+        )
+
+
+def check_data(plan: Plan) -> None:
+    if not plan.manifest.split("train").tokens:
+        raise ValueError("the shards hold no training tokens: build them from more text")
+    if plan.options.validation_rows and not plan.manifest.split("validation").tokens:
+        raise ValueError("the shards hold no validation tokens: build them with a held-out share")
+
+
+def check_source(plan: Plan) -> None:
+    """Trained weights must fill the model; found here, they are refused by a dry run and before anything is built."""
+    if plan.options.model_name_or_path:
+        check_weights(plan.config, plan.options.model_name_or_path, plan.options.objective)
+
+
+def check_resume(plan: Plan) -> None:
+    wanted = plan.options.resume_from_checkpoint
+    if wanted not in ("auto", "never"):
+        if not Path(wanted).is_dir():
+            raise ValueError(
+                f"--resume_from_checkpoint {wanted} is no directory: use auto, never, or a checkpoint's path"
+            )
+        if not (Path(wanted) / MANIFEST_NAME).exists():
+            inside = [*committed(Path(wanted) / "checkpoints"), *committed(Path(wanted))]
+            named = inside[0] if inside else "RUN/checkpoints/step-..."
+            raise ValueError(
+                f"{wanted} cannot be resumed from: it has no {MANIFEST_NAME}; name one checkpoint, such as {named}"
+            )
+    if plan.options.dry_run:  # a run itself looks for its checkpoint next
+        directory, num_segments = Path(plan.options.output_dir), len(plan.segments)
+        check_resumption(wanted, directory, identity=identity_of(plan), num_segments=num_segments)
+
+
+def data_warnings(plan: Plan, shards: ShardLocation) -> list[str]:
+    """Warnings from what lies in the shards; ValueError where it contradicts the options."""
+    found: list[str | None] = []
+    if source := plan.options.model_name_or_path:
+        found.append(check_source_tokenizer(source, shards.directory / shards.manifest.tokenizer.path))
+    if plan.options.whole_word_masking:
+        found.append(whole_word_warning(shards))
+    return [warning for warning in found if warning]
+
+
+def find_warnings(plan: Plan) -> list[str]:
+    """What is allowed but should be known."""
+    found: list[str] = []
+    wanted = plan.options.resume_from_checkpoint
+    if plan.options.dry_run and wanted not in ("auto", "never"):  # a run itself says it
+        found += [warning for warning in [origin_warning(Path(wanted), identity_of(plan))] if warning]
+    options = plan.options
+    if options.reference_batch_rows != type(options).reference_batch_rows and options.learning_rate_rule == "none":
+        found.append("--reference_batch_rows changes nothing without --learning_rate_rule sqrt or linear")
+    if plan.memory is None:
+        found.append(
+            f"the memory is unknown, {plan.config.model_type} cannot be traced as shapes: start with a small "
+            "--per_device_train_batch_size"
+        )
+    if runs_head_everywhere(plan.config):
+        _, length, slots = plan.shape_at(0)
+        found.append(
+            f"{plan.config.model_type} is neither BERT nor ModernBERT: its head runs on all {length} positions of a "
+            f"sequence, not on the {slots} that are predicted, which costs time and memory"
+        )
+    if warning := padding_warning(plan.manifest.block_tokens, plan.stream.tokens_per_row):
+        found.append(warning)
+    if len(plan.lengths) > 1:
+        parts = [(later - first, length) for (first, length), (later, _) in pairwise(plan.lengths)]
+        reached = sum(rows * plan.cost_of_row(plan.stream, length) for rows, length in parts)
+        short = [f"{budget:.3g}" for budget in plan.budgets if budget <= reached]
+        if short:
+            found.append(
+                f"budgets {', '.join(short)} end before length {plan.lengths[-1][1]} begins: their positions beyond "
+                "the shorter length are never trained"
+            )
+    if plan.budget.unit != "tokens":
+        return found
+    epochs = plan.budget.amount / max(1, plan.manifest.split("train").tokens)
+    if epochs > 4:
+        found.append(f"the budget is {epochs:.1f} passes over the shards: repeated tokens teach less and less")
+    if plan.budgets[0] < 10 * plan.tokens_per_update:
+        found.append(
+            f"the smallest budget of {plan.budgets[0]:.3g} tokens is under ten updates of {plan.tokens_per_update}"
+        )
+    return found
+
+
+def padding_warning(block_tokens: int, row_tokens: int) -> str | None:
+    """What to say where rows cut blocks badly: the last row of each block is padded."""
+    rows = -(-block_tokens // row_tokens)
+    padding = 1 - block_tokens / (rows * row_tokens)
+    if padding < MUCH_PADDING:
+        return None
+    fitting = max(1, rows - 1) * row_tokens
+    return (
+        f"{padding:.0%} of the rows is padding: a block of {block_tokens:,} tokens is {rows} rows of {row_tokens:,}; "
+        f"build the shards with --block_tokens {fitting}"
+    )

@@ -1,0 +1,40 @@
+"""Whether whole-word masking finds words: Chinese text has no spaces between them, and shards need not store them."""
+
+from __future__ import annotations
+
+import re
+
+from shards.storage.location import ShardLocation
+from shards.storage.reader import ShardReader
+from shards.tokenization.vocabulary import load_tokenizer
+
+IDEOGRAPH = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+SMALLEST_SHARE = 0.1  # of the characters: below it Chinese is a quotation here and there
+
+
+def whole_word_warning(shards: ShardLocation) -> str | None:
+    """What to say of shards with much Chinese text that do not store where words start; reads one block.
+
+    Raises ValueError for a shard that is not what was built, OSError for one that cannot be fetched.
+    """
+    manifest = shards.manifest
+    filled = [name for name, split in manifest.splits.items() if split.tokens]
+    if not filled:
+        return None
+    name = "validation" if "validation" in filled else filled[0]
+    block = ShardReader(shards.directory, manifest, name, capacity=1, fetch=shards.fetch).block(0)
+    if block.word_starts is not None:
+        return None
+    tokenizer = load_tokenizer(str(shards.directory / manifest.tokenizer.path))
+    share = ideograph_share(tokenizer.decode(block.tokens.tolist(), skip_special_tokens=True))
+    if share < SMALLEST_SHARE:
+        return None
+    return (
+        f"{share:.0%} of the text is Chinese characters and the shards do not store its words: each token is one, so "
+        "--whole_word_masking hides single characters there; build the shards with launch/build_shards.py --words jieba"
+    )
+
+
+def ideograph_share(text: str) -> float:
+    """Chinese characters among the characters of a text that are no blanks."""
+    return len(IDEOGRAPH.findall(text)) / max(1, sum(not character.isspace() for character in text))

@@ -1,0 +1,172 @@
+"""An estimate of a rank's memory before anything is built: model states exactly, activations by tracing shapes.
+
+Model states follow Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054, section 3) with the sizes that the two engines
+use: DeepSpeed keeps weights in the training precision and, from stage 1 on, an fp32 copy of this rank's share beside
+them; FSDP2 shards fp32 weights, which are the masters, and gathers a layer at a time in the training precision. What
+the allocator wastes and what libraries take for themselves (about 1 GB on a GPU) is not in it.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedConfig
+
+from pretraining.model.activations import activations
+
+# The PyTorch engine computes bf16 under autocast, which runs norms in fp32: seen 1.15 to 1.24 times the activations of
+# a model wholly in bf16 (ModernBERT and BERT, tiny, CPU); rounded up.
+AUTOCAST_FACTOR = 1.25
+
+SHARDINGS = ("none", "zero0", "zero1", "zero2", "zero3", "full_shard", "shard_grad_op", "hybrid_shard")
+REDUCE_BUCKET_ELEMENTS = 500_000_000  # DeepSpeed's default `reduce_bucket_size`
+LIVE_PARAMETERS = 1_000_000_000  # DeepSpeed's default `stage3_max_live_parameters`
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How the model states are spread: `mode`, over `shards` ranks (hybrid: those that share one copy)."""
+
+    mode: str = "none"
+    shards: int = 1
+    bf16: bool = False
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+    reduce_bucket_elements: int = REDUCE_BUCKET_ELEMENTS
+
+    def __post_init__(self) -> None:
+        if self.mode not in SHARDINGS:
+            raise ValueError(f"sharding {self.mode!r} is not known: use one of {', '.join(SHARDINGS)}")
+        if self.mode == "zero0" and self.bf16:
+            raise ValueError("ZeRO stage 0 does not train in bf16 as stages 1 to 3 do: use stage 1, or --bf16 false")
+
+
+@dataclass
+class MemoryEstimate:
+    """Bytes of one rank, by what they hold, on the device and in host memory."""
+
+    device: dict[str, int] = field(default_factory=dict)
+    host: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def device_bytes(self) -> int:
+        return sum(self.device.values())
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(self.host.values())
+
+    def table(self) -> str:
+        """A row for each thing held and a sum, in MB (10^6 bytes)."""
+        places = [("device", self.device)] + ([("host", self.host)] if self.host else [])
+        width = max(len(name) for _, rows in places for name in (*rows, "sum on the device"))
+        lines = []
+        for place, rows in places:
+            lines += [f"{name:<{width}}  {size / 1e6:>12,.1f} MB" for name, size in rows.items() if size]
+            lines.append(f"{f'sum on the {place}':<{width}}  {sum(rows.values()) / 1e6:>12,.1f} MB")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters of a model: all of them, those of its largest layer, those outside its layers."""
+
+    total: int
+    largest_layer: int
+    outside: int
+
+
+def count_parameters(model: nn.Module) -> ParameterCounts:
+    """Count each tied parameter once."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    layers = max(lists, key=_size) if lists else nn.ModuleList()
+    sizes = [_size(layer) for layer in layers]
+    total = _size(model)
+    return ParameterCounts(total, max(sizes, default=0), total - sum(sizes))
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def shape_only(config: PreTrainedConfig, *, next_sentence: bool = False) -> nn.Module:
+    """The model without any memory, to be counted."""
+    build = BertForPreTraining._from_config if next_sentence else AutoModelForMaskedLM.from_config
+    with torch.device("meta"):
+        return build(config)
+
+
+def model_states(counts: ParameterCounts, sharding: Sharding, *, num_moments: int = 2) -> MemoryEstimate:
+    """Weights, gradients, fp32 masters and the optimizer's moments of one rank.
+
+    A share is rounded up; engines pad theirs by a few elements a tensor or a group.
+    """
+    if sharding.mode.startswith("zero"):
+        return _zero_states(counts, sharding, num_moments)
+    total, share = counts.total, -(-counts.total // sharding.shards)
+    if sharding.mode == "none":
+        rows = {"weights": 4 * total, "gradients": 4 * total, "moments": 4 * num_moments * total}
+        if sharding.bf16:
+            rows["weights cast to bf16"] = 2 * total
+        return MemoryEstimate(rows)
+    states = {"weights": 4 * share, "gradients": 4 * share, "moments": 4 * num_moments * share}
+    itemsize = 2 if sharding.bf16 else 4
+    # Outside the layers weights stay gathered from forward to backward; of the layers this one and the next.
+    gathered = min(total, counts.outside + 2 * counts.largest_layer)
+    whole = total if sharding.mode == "shard_grad_op" else gathered
+    moving = {"gathered weights": itemsize * whole, "gathered gradients": itemsize * whole}
+    if sharding.offload_optimizer or sharding.offload_parameters:
+        return MemoryEstimate(moving, states)
+    return MemoryEstimate({**states, **moving})
+
+
+def _zero_states(counts: ParameterCounts, sharding: Sharding, num_moments: int) -> MemoryEstimate:
+    stage, total = int(sharding.mode[-1]), counts.total
+    share = -(-total // sharding.shards)
+    itemsize = 2 if sharding.bf16 else 4
+    if stage == 0:
+        return MemoryEstimate({"weights": 4 * total, "gradients": 4 * total, "moments": 4 * num_moments * total})
+    estimate = MemoryEstimate()
+    weights = {"weights": itemsize * (share if stage == 3 else total)}
+    (estimate.host if sharding.offload_parameters else estimate.device).update(weights)
+    estimate.device["gradients"] = itemsize * (total if stage == 1 else share)
+    if stage >= 2:
+        estimate.device["reduction bucket"] = itemsize * min(total, sharding.reduce_bucket_elements)
+    if stage == 3:
+        estimate.device["gathered weights"] = itemsize * min(total, LIVE_PARAMETERS)
+    optimizer = {
+        "fp32 masters": 4 * share,
+        "fp32 gradients of this share": 4 * share,
+        "moments": 4 * num_moments * share,
+    }
+    (estimate.host if sharding.offload_optimizer else estimate.device).update(optimizer)
+    return estimate
+
+
+def estimate_memory(
+    config: PreTrainedConfig,
+    sharding: Sharding,
+    *,
+    num_sequences: int,
+    sequence_length: int,
+    num_masked_per_sequence: int,
+    gradient_checkpointing: bool = False,
+    next_sentence: bool = False,
+    num_moments: int = 2,
+) -> MemoryEstimate:
+    """Everything a rank holds at the peak of a micro-batch of `num_sequences`; builds nothing."""
+    counts = count_parameters(shape_only(config, next_sentence=next_sentence))
+    estimate = model_states(counts, sharding, num_moments=num_moments)
+    kept = activations(
+        config,
+        num_sequences=num_sequences,
+        sequence_length=sequence_length,
+        num_masked_per_sequence=num_masked_per_sequence,
+        bf16=sharding.bf16,
+        gradient_checkpointing=gradient_checkpointing,
+        next_sentence=next_sentence,
+    )
+    autocast = sharding.bf16 and not sharding.mode.startswith("zero")
+    estimate.device["activations"] = int(kept.saved * (AUTOCAST_FACTOR if autocast else 1))
+    estimate.device["gradient of the logits"] = kept.logits
+    return estimate

@@ -1,0 +1,121 @@
+"""The weight files of a checkpoint that somebody else saved: safetensors in its folder, read as names and shapes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import transformers
+from safetensors import safe_open
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+
+from runtime.files.foreign import read_foreign_object, reading_foreign, refuse_pointer
+
+SHARD_NAME = re.compile(r"[^/\\\0]{1,200}\.safetensors")
+# What `transformers` writes for a distributed model, and reads first and by another way.
+DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
+TRAINABLE = ("F64", "F32", "F16", "BF16")
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that `transformers` would load, found without loading any.
+
+    Raises ValueError where there are none, and for an index that is broken or names anything but a plain
+    `*.safetensors` file inside the folder.
+    """
+    there = sorted(path.name for path in folder.iterdir())
+    if any(DISTRIBUTED.fullmatch(name) for name in there):
+        raise ValueError(f"{folder} holds the shards of a distributed model: gather them with save_pretrained first")
+    if (folder / SAFE_WEIGHTS_NAME).is_file():
+        return [folder / SAFE_WEIGHTS_NAME]
+    if (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
+        return [_shard(folder, name) for name in shard_names(folder / SAFE_WEIGHTS_INDEX_NAME)]
+    if pickled := [name for name in PICKLED if name in there]:
+        raise ValueError(
+            f"{folder} has {pickled[0]} and no {SAFE_WEIGHTS_NAME}: pickled weights can run code and are not read; "
+            f"convert it yourself if you trust it: {conversion(folder)}"
+        )
+    if "adapter_config.json" in there:
+        raise ValueError(f"{folder} holds an adapter, not a model: merge it (merge_and_unload) and save the model")
+    others = [name for name in there if name.endswith(".safetensors")]
+    found = f"; it has {', '.join(others[:3])}" if others else ""
+    raise ValueError(f"{folder} has no {SAFE_WEIGHTS_NAME}{found}: name a directory that save_pretrained wrote")
+
+
+def conversion(folder: Path) -> str:
+    """The command with which a user makes safetensors of pickled weights, for a shell; nothing here runs it."""
+    named = read_foreign_object(folder / "config.json").get("architectures")
+    first = named[0] if isinstance(named, list) and named else None
+    known = isinstance(first, str) and first.isidentifier() and hasattr(transformers, first)
+    name = first if known else "AutoModel"  # another class would add a random head, or drop a trained one
+    place = repr(str(folder))
+    program = (
+        f"from transformers import {name} as M; M.from_pretrained({place}).save_pretrained({place}, "
+        "safe_serialization=True)"
+    )
+    return f'python -c "{program}"' if not set(program) & set('"$`\\!') else f"python -c {shlex.quote(program)}"
+
+
+def hub_weight_files(source: str, *, local_files_only: bool) -> list[Path]:
+    """The same for a hub name, downloaded where that is allowed; empty where only the hub itself knows."""
+    found: list[Path] = []
+    for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME):
+        path = cached_file(source, name, local_files_only=local_files_only, _raise_exceptions_for_missing_entries=False)
+        if path is None:
+            continue
+        if name == SAFE_WEIGHTS_NAME:
+            return [Path(path)]
+        folder = Path(path).parent
+        found = [folder / shard for shard in shard_names(Path(path))]
+    return [_shard(path.parent, path.name) for path in found] if all(path.exists() for path in found) else []
+
+
+def shard_names(index: Path) -> list[str]:
+    """The files that an index names, each once; ValueError where one is no plain `*.safetensors` name."""
+    mapping = read_foreign_object(index).get("weight_map")
+    if not isinstance(mapping, dict) or not mapping:
+        raise ValueError(f"{index} has no weight_map from tensors to files: copy or download it again")
+    names = list(mapping.values())
+    for name in names:
+        if not isinstance(name, str) or not SHARD_NAME.fullmatch(name):
+            raise ValueError(
+                f"{index} names {str(name)[:80]!r}: only safetensors files inside its folder are read, by plain names "
+                "such as model-00001-of-00002.safetensors"
+            )
+    return sorted(set(names))
+
+
+def _shard(folder: Path, name: str) -> Path:
+    path, inside = folder / name, folder.resolve()
+    if not path.is_file():
+        raise ValueError(f"{folder / SAFE_WEIGHTS_INDEX_NAME} names {name}, which is not there: download it as well")
+    # The hub's cache links from models--X/snapshots/COMMIT to models--X/blobs.
+    allowed = [inside, inside.parent.parent / "blobs"] if inside.parent.name == "snapshots" else [inside]
+    if not any(path.resolve().is_relative_to(place) for place in allowed):
+        raise ValueError(f"{path} is a link that leads outside its folder: copy the file itself there")
+    return path
+
+
+def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape from the heads of the files.
+
+    Raises ValueError, naming the file, for one that is cut short or no safetensors file, and for weights of integers.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        refuse_pointer(file)
+        with (
+            reading_foreign(str(file), "it is cut short or no safetensors file: copy or download it again"),
+            safe_open(file, framework="pt") as opened,
+        ):
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            shapes |= {name: tuple(one.get_shape()) for name, one in slices.items()}
+            whole = [name for name, one in slices.items() if one.get_dtype() not in TRAINABLE]
+        if whole := [name for name in whole if name.endswith((".weight", ".bias"))]:
+            raise ValueError(
+                f"{file} holds {whole[0][:120]} in another type than {', '.join(TRAINABLE)}: quantized weights cannot "
+                "be trained here; use the model's full precision weights"
+            )
+    return shapes

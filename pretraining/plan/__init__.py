@@ -1,0 +1,1 @@
+"""The plan of a run: options, and all that follows from them before a model is built."""

@@ -1,0 +1,305 @@
+"""The plan of a run: all that follows from options, shards and ranks before a model is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from pretraining.engines.deepspeed_config import load_config
+from pretraining.engines.engine import EngineOptions
+from pretraining.engines.optimizers import OptimizerOptions, scaled_learning_rate
+from pretraining.model.configuration import (
+    check_fits_data,
+    configuration_from,
+    fit_to_data,
+    named_configuration,
+    overridden,
+    parse_overrides,
+)
+from pretraining.model.flops import update_flops
+from pretraining.model.masked_lm import attention_for
+from pretraining.model.memory import MemoryEstimate, Sharding, estimate_memory, shape_only
+from pretraining.plan.budget import Budget
+from pretraining.plan.lengths import parse_length_schedule, scheduled_rows
+from pretraining.plan.options import PretrainingOptions
+from pretraining.plan.planned_sharding import planned_sharding
+from pretraining.plan.segments import Segment, check_cost, parse_series, plan_segments
+from runtime.processes.ranks import Ranks
+from shards.storage.manifest import Manifest
+from shards.streaming.masking import mask_slots
+from shards.streaming.options import StreamOptions
+from shards.streaming.order import lanes_for, rows_per_rank
+
+MICRO_BATCH_TOKENS = 16_384
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do. Properties raise ValueError where the options contradict each other or the data."""
+
+    options: PretrainingOptions  # with defaults filled in
+    manifest: Manifest
+    ranks: Ranks
+    device: torch.device
+
+    @cached_property
+    def bf16(self) -> bool:
+        """Whether to compute in bfloat16: where the hardware has it, unless told otherwise."""
+        if self.options.bf16 == "auto":
+            # Older GPUs (V100, T4) only emulate it, slower than fp32.
+            return self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return self.options.bf16 == "true"
+
+    @cached_property
+    def shares(self) -> list[tuple[int, float]]:
+        """Sequence lengths in their order, and the share of the budget that each has."""
+        text = self.options.length_schedule
+        return [(int(self.options.max_seq_length), 1.0)] if text is None else parse_length_schedule(text)  # type: ignore[arg-type]
+
+    @cached_property
+    def longest(self) -> int:
+        return max(length for length, _ in self.shares)
+
+    @cached_property
+    def lengths(self) -> tuple[tuple[int, int], ...]:
+        """The length schedule as (first row, length)."""
+        if self.options.length_schedule is None:
+            return ((0, self.longest),)
+        if self.budget.unit == "hours":
+            raise ValueError(
+                "--length_schedule shares out what can be counted beforehand, tokens or FLOPs: give --budget_tokens or "
+                "--budget_flops in place of --budget_hours"
+            )
+        probe = self.stream_with(tuple((index, length) for index, (length, _) in enumerate(self.shares)))
+        return scheduled_rows(
+            self.shares,
+            budget=self.budget.amount,
+            cost_of_row=lambda length: self.cost_of_row(probe, length),
+            global_batch_rows=self.options.global_batch_rows,
+        )
+
+    def untrained_positions(self, rows: int) -> int:
+        """Positions of the longest length that no sequence of the first `rows` rows was long enough to reach."""
+        return self.longest - max((length for first, length in self.lengths if first < rows), default=self.longest)
+
+    @cached_property
+    def stream(self) -> StreamOptions:
+        return self.stream_with(self.lengths)
+
+    def stream_with(self, lengths: tuple[tuple[int, int], ...]) -> StreamOptions:
+        options = self.options
+        return StreamOptions(
+            seed=options.seed,
+            global_batch_rows=options.global_batch_rows,
+            micro_batch_rows=self.micro_batch_rows,
+            lengths=lengths,
+            objective=options.objective,
+            mask_rate=float(options.mask_rate or 0),
+            mask_share=options.mask_token_rate,
+            random_share=options.random_token_rate,
+            whole_word=options.whole_word_masking,
+        )
+
+    @cached_property
+    def rows_per_rank(self) -> int:
+        """Rows of an update on each rank, padding rows included."""
+        rows = self.options.global_batch_rows
+        return rows_per_rank(self.ranks.world_size, lanes_for(rows), rows)
+
+    @cached_property
+    def micro_batch_rows(self) -> int:
+        given = self.options.per_device_train_batch_size
+        if given == 0 and self.options.gradient_accumulation_steps > 0:
+            return -(-self.rows_per_rank // self.options.gradient_accumulation_steps)
+        fitting = max(1, MICRO_BATCH_TOKENS // self.longest)
+        return min(given or fitting, self.rows_per_rank)
+
+    @cached_property
+    def accumulation(self) -> int:
+        """Micro-batches of an update on each rank: derived from the global batch, never the other way round."""
+        derived = -(-self.rows_per_rank // self.micro_batch_rows)
+        given = self.options.gradient_accumulation_steps
+        if given and given != derived:
+            raise ValueError(
+                f"--gradient_accumulation_steps {given} contradicts --global_batch_rows "
+                f"{self.options.global_batch_rows}: with {self.ranks.world_size} ranks and micro-batches of "
+                f"{self.micro_batch_rows} rows it is {derived}; leave it out, or change the global batch"
+            )
+        return derived
+
+    @cached_property
+    def rows_per_epoch(self) -> int:
+        row_tokens = self.stream.tokens_per_row
+        return int((-(-self.manifest.split("train").block_tokens() // row_tokens)).sum())
+
+    @cached_property
+    def budget(self) -> Budget:
+        options = self.options
+        if options.budget_flops is not None:
+            return Budget(options.budget_flops, "flops")
+        if options.budget_hours is not None:
+            return Budget(options.budget_hours, "hours")
+        everything = float(self.manifest.split("train").tokens)
+        return Budget(everything if options.budget_tokens is None else options.budget_tokens, "tokens")
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        options, text = self.options, self.options.series or "0"
+        budgets = parse_series(text, self.budget.amount, options.series_ratio)
+        segments = plan_segments(budgets, decay_fraction=options.decay_fraction, raw=text.strip() != "0")
+        check_cost(segments, decay_fraction=options.decay_fraction)
+        return segments
+
+    @cached_property
+    def budgets(self) -> tuple[float, ...]:
+        return tuple(sorted({float(segment.budget) for segment in self.segments if segment.budget is not None}))
+
+    @cached_property
+    def warmup(self) -> float:
+        return self.options.warmup_fraction * self.budgets[0]
+
+    @cached_property
+    def peak_learning_rate(self) -> float:
+        options = self.options
+        return scaled_learning_rate(
+            float(options.learning_rate or 0),
+            rows=options.global_batch_rows,
+            reference_rows=options.reference_batch_rows,
+            rule=options.learning_rate_rule,
+        )
+
+    @cached_property
+    def optimizer(self) -> OptimizerOptions:
+        options = self.options
+        return OptimizerOptions(
+            name=options.optimizer,
+            learning_rate=self.peak_learning_rate,
+            weight_decay=options.weight_decay,
+            betas=(options.adam_beta1, options.adam_beta2),
+            eps=options.adam_epsilon,
+        )
+
+    @cached_property
+    def deepspeed_config(self) -> dict[str, Any] | None:
+        """What the DeepSpeed JSON holds, read once: the file may change while the run goes on. None: PyTorch."""
+        return load_config(self.options.deepspeed) if self.options.deepspeed else None
+
+    @cached_property
+    def engine(self) -> EngineOptions:
+        options = self.options
+        return EngineOptions(
+            deepspeed=self.deepspeed_config,
+            fsdp=options.fsdp,
+            fsdp_offload=options.fsdp_offload,
+            hybrid_shard_size=options.hybrid_shard_size,
+            bf16=self.bf16,
+            micro_batch_size=self.micro_batch_rows,
+            gradient_accumulation_steps=self.accumulation,
+            max_grad_norm=options.max_grad_norm,
+            torch_compile=options.torch_compile,
+            optimizer=self.optimizer,
+        )
+
+    @cached_property
+    def config(self) -> Any:
+        """The `transformers` configuration, fitted to the data; reads no weights."""
+        options, settings = self.options, parse_overrides(self.options.config_overrides)
+        if options.model:
+            config = named_configuration(options.model, settings)
+        else:
+            config = overridden(configuration_from(str(options.from_config or options.model_name_or_path)), settings)
+        if options.objective == "mlm+nsp" and config.model_type != "bert":
+            raise ValueError(
+                f"--objective mlm+nsp needs a next-sentence head, which {config.model_type} has not: use a BERT model, "
+                "or --objective mlm"
+            )
+        tokenizer = self.manifest.tokenizer
+        data = {"vocab_size": tokenizer.vocab_size, "special_ids": tokenizer.special_ids}
+        if options.model_name_or_path:
+            check_fits_data(config, options.model_name_or_path, max_seq_length=self.longest, **data)  # type: ignore[arg-type]
+        else:
+            fit_to_data(config, max_seq_length=self.longest, **data)  # type: ignore[arg-type]
+        return config
+
+    @cached_property
+    def attention(self) -> str:
+        """The attention implementation that is used."""
+        return attention_for(self.options.attn_implementation, self.config, bf16=self.bf16)
+
+    @cached_property
+    def num_parameters(self) -> int:
+        with_pairs = self.options.objective == "mlm+nsp"
+        return sum(p.numel() for p in shape_only(self.config, next_sentence=with_pairs).parameters())
+
+    def shape_at(self, row: int) -> tuple[int, int, int]:
+        """Sequences in a row, their length in tokens, and mask slots of each, for the update of a global row."""
+        return self.shape_of_row(self.stream, self.stream.length_at(row))
+
+    def shape_of_row(self, stream: StreamOptions, length: int) -> tuple[int, int, int]:
+        sequences, width = stream.sequence_shape(length)
+        return sequences, width + stream.overhead, mask_slots(width, stream.mask_rate)
+
+    def tokens_of_row(self, stream: StreamOptions, length: int) -> int:
+        """Tokens of a row of sequences of a scheduled length, special ones included."""
+        return stream.tokens_per_row + stream.sequence_shape(length)[0] * stream.overhead
+
+    def flops_of_rows(self, num_rows: int, stream: StreamOptions, length: int) -> float:
+        """Model FLOPs of rows of sequences of a scheduled length."""
+        sequences, length, slots = self.shape_of_row(stream, length)
+        return update_flops(
+            self.config,
+            num_sequences=sequences * num_rows,
+            sequence_length=length,
+            num_masked=slots * sequences * num_rows,
+            next_sentence=self.options.objective == "mlm+nsp",
+        )
+
+    def cost_of_row(self, stream: StreamOptions, length: int) -> float:
+        """What a row of sequences of a scheduled length costs, of a budget in tokens or FLOPs."""
+        in_tokens = self.budget.unit == "tokens"
+        return self.tokens_of_row(stream, length) if in_tokens else self.flops_of_rows(1, stream, length)
+
+    def flops_of_update(self, row: int) -> float:
+        """Model FLOPs of the update that starts at a global row."""
+        return self.flops_of_rows(self.options.global_batch_rows, self.stream, self.stream.length_at(row))
+
+    @cached_property
+    def sharding(self) -> Sharding:
+        return planned_sharding(self.options, self.deepspeed_config, self.ranks, bf16=self.bf16)
+
+    @cached_property
+    def memory(self) -> MemoryEstimate | None:
+        """What a rank is expected to hold at most; None: unknown, the model's code cannot be traced without values."""
+        return self.memory_with()
+
+    def memory_with(
+        self,
+        *,
+        sharding: Sharding | None = None,
+        micro_batch_rows: int | None = None,
+        gradient_checkpointing: bool | None = None,
+    ) -> MemoryEstimate | None:
+        """The same with other choices, for what does not fit."""
+        first, _ = max(self.lengths, key=lambda entry: entry[1])
+        sequences, length, slots = self.shape_at(first)
+        recompute = self.options.gradient_checkpointing if gradient_checkpointing is None else gradient_checkpointing
+        rows, sharding = micro_batch_rows or self.micro_batch_rows, sharding or self.sharding
+        try:
+            return estimate_memory(
+                self.config,
+                sharding,
+                num_sequences=rows * sequences,
+                sequence_length=length,
+                num_masked_per_sequence=slots,
+                gradient_checkpointing=recompute,
+                next_sentence=self.options.objective == "mlm+nsp",
+            )
+        except (AttributeError, RuntimeError, TypeError):  # how such code fails on shapes without values
+            return None
+
+    @cached_property
+    def tokens_per_update(self) -> int:
+        return self.tokens_of_row(self.stream, self.stream.length_at(0)) * self.options.global_batch_rows

@@ -1,0 +1,51 @@
+"""How a run's model states are spread over its ranks, for the estimate of its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pretraining.engines.deepspeed_config import zero_stage
+from pretraining.model.memory import REDUCE_BUCKET_ELEMENTS, Sharding
+from pretraining.plan.options import PretrainingOptions
+from runtime.processes.ranks import Ranks
+
+
+def planned_sharding(
+    options: PretrainingOptions, deepspeed: Mapping[str, Any] | None, ranks: Ranks, *, bf16: bool
+) -> Sharding:
+    """From the DeepSpeed JSON's content or FSDP's options; a malformed part, which is refused, counts as absent."""
+    if deepspeed is not None:
+        return _zero_sharding(deepspeed, ranks, bf16=bf16)
+    if ranks.world_size == 1:
+        return Sharding(bf16=bf16)
+    shards = (options.hybrid_shard_size or ranks.local_world_size) if options.fsdp == "hybrid_shard" else 0
+    return Sharding(
+        options.fsdp,
+        shards or ranks.world_size,
+        bf16,
+        offload_optimizer=options.fsdp_offload,
+        offload_parameters=options.fsdp_offload,
+    )
+
+
+def _zero_sharding(config: Mapping[str, Any], ranks: Ranks, *, bf16: bool) -> Sharding:
+    zero = _section(config, "zero_optimization")
+    bucket = zero.get("reduce_bucket_size")
+    return Sharding(
+        f"zero{zero_stage(config)}",
+        ranks.world_size,
+        bf16,
+        offload_optimizer=_offloads(zero, "offload_optimizer"),
+        offload_parameters=_offloads(zero, "offload_param"),
+        reduce_bucket_elements=int(bucket) if isinstance(bucket, int | float) else REDUCE_BUCKET_ELEMENTS,
+    )
+
+
+def _offloads(zero: Mapping[str, Any], key: str) -> bool:
+    return str(_section(zero, key).get("device", "none")) not in ("none", "None")
+
+
+def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    section = config.get(key)
+    return section if isinstance(section, dict) else {}

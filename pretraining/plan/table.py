@@ -1,0 +1,37 @@
+"""The plan in words, as `--dry_run` and the start of a run print it."""
+
+from __future__ import annotations
+
+from pretraining.plan.plan import Plan
+from pretraining.plan.planned_optimizer import optimizer_title
+from pretraining.plan.planned_updates import planned_updates
+from pretraining.plan.segments import relative_cost
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """One line for each thing that decides what a run does and costs."""
+    options, ranks, unit, amount = plan.options, plan.ranks, plan.budget.unit, plan.budget.amount
+    training = plan.manifest.split("train")
+    name = options.model or options.from_config or options.model_name_or_path
+    sharding = f"DeepSpeed {plan.sharding.mode}" if options.deepspeed else f"PyTorch, {plan.sharding.mode}"
+    counts = planned_updates(plan)
+    updates = "" if counts is None else f", about {counts[0]:,} updates of the trunk, {counts[1]:,} in all"
+    rows = {
+        "model": f"{name}, {plan.config.model_type}, {plan.num_parameters / 1e6:.2f} M parameters",
+        "data": f"{training.tokens:,} tokens in {training.documents:,} documents, {plan.rows_per_epoch:,} rows of "
+        f"{plan.stream.tokens_per_row} tokens, vocabulary {plan.manifest.tokenizer.vocab_size:,}",
+        "update": f"{options.global_batch_rows} rows, {plan.tokens_per_update:,} tokens: {ranks.world_size} ranks x "
+        f"{plan.accumulation} micro-batches x {plan.micro_batch_rows} rows",
+        "lengths": ", ".join(f"{length} tokens from row {first:,}" for first, length in plan.lengths),
+        "optimizer": f"{optimizer_title(plan)}, peak learning rate {plan.peak_learning_rate:g}, "
+        f"warmup {plan.warmup:.3g} {unit}, decay over {options.decay_fraction:.0%} of each budget",
+        "engine": f"{sharding}, {plan.device.type}, {'bf16' if plan.bf16 else 'fp32'}, attention {plan.attention}",
+        "budget": f"{amount:,.4g} {unit}{updates}",
+        "series": ", ".join(f"{budget:,.3g}" for budget in (0.0, *plan.budgets))
+        + f" {unit}; costs {relative_cost(plan.segments):.2f} times the largest",
+        "memory": "unknown"
+        if plan.memory is None
+        else f"{plan.memory.device_bytes / 1e9:.2f} GB a rank on the device, "
+        f"{plan.memory.host_bytes / 1e9:.2f} GB on the host (estimate)",
+    }
+    return [f"{name:>10}  {text}" for name, text in rows.items()]

@@ -1,0 +1,1 @@
+"""What a run gives away: evaluated, proven exports."""

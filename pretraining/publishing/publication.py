@@ -1,0 +1,136 @@
+"""What a run gives away at a budget: an evaluated, proven `transformers` directory, listed in `series.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretraining.checkpoints.series import SERIES_NAME, add_to_series
+from pretraining.engines.engine import Engine, full_weights
+from pretraining.loop.batches import as_inputs
+from pretraining.loop.evaluation import evaluate
+from pretraining.model.masked_lm import PretrainingModel
+from pretraining.plan.budget import Progress
+from pretraining.plan.plan import Plan
+from pretraining.plan.segments import Segment
+from pretraining.publishing.export import export_model, tokenizer_files
+from pretraining.publishing.model_card import pretraining_card
+from pretraining.publishing.word_frequencies import unigram_entropy
+from runtime.processes.collectives import fail_together
+from runtime.processes.fault_points import fault_point
+from shards.storage.location import ShardLocation
+from shards.streaming.stream import MaskedStream, validation_batches
+
+
+class Publisher:
+    """Exports the live model into `directory/series`; every rank makes the same calls."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        shards: ShardLocation,
+        directory: Path,
+        *,
+        model: PretrainingModel,
+        engine: Engine,
+        stream: MaskedStream,
+    ) -> None:
+        self.plan, self.shards, self.directory = plan, shards, directory
+        self.model, self.engine, self.stream = model, engine, stream
+        # What the stream has just checked: all exports get it, whatever happens to the folder meanwhile.
+        self.tokenizer = tokenizer_files(shards.directory / plan.manifest.tokenizer.path)
+        self._unigram_loss: float | None = None
+
+    def publish(self, segment: Segment, progress: Progress) -> dict[str, Any]:
+        """Evaluate, write, prove and list; returns the entry of `series.json`. Fails on all ranks together."""
+        with_pairs = self.plan.options.objective == "mlm+nsp"
+        figures = evaluate(self.engine, self._validation_batches(), next_sentence=with_pairs)
+        if self._unigram_loss is None:
+            self._unigram_loss = unigram_entropy(self.shards)
+        figures["validation_unigram_loss"] = self._unigram_loss
+        inputs = as_inputs(next(self._validation_batches()), self.plan.device)
+        live = self._live_logits(inputs)
+        weights = full_weights(self.engine)
+        entry = self.entry(segment, progress, figures)
+        error: BaseException | None = None
+        if self.plan.ranks.is_main:
+            try:
+                self._write(entry, weights, live, inputs)
+                fault_point("export.before_series")
+                add_to_series(self.directory / SERIES_NAME, entry)
+            except (OSError, ValueError, RuntimeError) as caught:
+                error = caught
+        fail_together(error, f"exporting {entry['path']}")
+        return entry
+
+    def entry(self, segment: Segment, progress: Progress, figures: Mapping[str, float]) -> dict[str, Any]:
+        """The line of `series.json`; `budget` is in the budget's own unit, `budget_tokens` always in tokens."""
+        budget, unit = float(segment.budget or 0.0), self.plan.budget.unit
+        epoch_rows = self.plan.rows_per_epoch
+        whole = progress.rows <= epoch_rows
+        return {
+            "path": f"series/{segment.kind}-{amount_name(budget)}",
+            "kind": segment.kind,
+            "budget_tokens": budget if unit == "tokens" else float(progress.tokens),
+            "tokens_seen": progress.tokens,
+            "unique_tokens": progress.tokens if whole else self.stream.tokens_between(0, epoch_rows),
+            "flops": progress.flops,
+            "seconds": progress.seconds,
+            "devices": self.plan.ranks.world_size,
+            "pretraining_seed": self.plan.options.seed,
+            "untrained_positions": self.plan.untrained_positions(progress.rows),
+            "budget": budget,
+            "budget_unit": unit,
+            **figures,
+        }
+
+    def _live_logits(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        self.engine.eval()
+        with torch.no_grad():
+            logits = self.engine(**inputs, with_logits=True)["logits"]
+        self.engine.train()
+        return logits
+
+    def _write(
+        self,
+        entry: Mapping[str, Any],
+        weights: Mapping[str, torch.Tensor],
+        live: torch.Tensor,
+        inputs: Mapping[str, torch.Tensor],
+    ) -> None:
+        directory = self.directory / entry["path"]
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        export_model(
+            self.model.transformer,
+            weights,
+            directory,
+            self.tokenizer,
+            live_logits=live,
+            example_batch={name: value.cpu() for name, value in inputs.items()},
+            card=self._card(entry),
+        )
+
+    def _card(self, entry: Mapping[str, Any]) -> str:
+        options = self.plan.options
+        names = ("objective", "mask_rate", "max_seq_length", "learning_rate")
+        told = {name: getattr(options, name, None) for name in names}
+        return pretraining_card(entry, self.plan.manifest, told, type(self.model.transformer).__name__)
+
+    def _validation_batches(self) -> Iterator[Any]:
+        ranks = self.plan.ranks
+        return validation_batches(
+            self.shards,
+            self.plan.stream,
+            ranks.rank,
+            ranks.world_size,
+            self.plan.options.validation_rows,
+            vocabulary=self.stream.vocabulary,
+        )
+
+
+def amount_name(amount: float) -> str:
+    """A budget as part of a file name: 100000.0 -> "100000", 1234567.8 -> "1234568", 0.05 -> "0p05"."""
+    return f"{amount:.0f}" if amount >= 100 or amount == 0 else f"{amount:g}".replace(".", "p")

@@ -1,0 +1,1 @@
+"""Files: whole or not there, one owner to a folder, and foreign ones read with suspicion."""

@@ -1,0 +1,154 @@
+"""A lock that is free once its owner has released it or is dead, whatever processes the owner has left behind."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+import stat
+import time
+import weakref
+from pathlib import Path
+
+from runtime.processes.liveness import pid_space, start_time
+
+# Processes that a dead owner has left may hold its lock: so long they have to end, then the file is replaced.
+ORPHAN_SECONDS = 2.0
+POLL_SECONDS = 0.1
+RECORD_BYTES = 4096
+
+logger = logging.getLogger(__name__)
+
+
+class LockFile:
+    """Held by one object of one process at a time; the file says by which.
+
+    The kernel frees the lock when the process ends. A process that is forked from the owner gives its copy back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def take(self) -> str | None:
+        """None: it is ours now. Else the words of whoever holds it, on this machine or another one.
+
+        Raises ValueError where the path is no plain file, or one that is not a lock.
+        """
+        seen, deadline = b"", 0.0
+        while True:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = _open(self.path)
+            try:
+                if _lock(descriptor):
+                    _write_owner(descriptor)
+                    if _is_at(self.path, descriptor):
+                        self._keep(descriptor)
+                        descriptor = -1
+                        return None
+                    continue  # replaced meanwhile by another process
+                record = os.pread(descriptor, RECORD_BYTES, 0)
+                if not is_dead(record.decode(errors="replace")):
+                    return _first_line(record) or "another process"
+                if record != seen:
+                    seen, deadline = record, time.monotonic() + ORPHAN_SECONDS
+                elif time.monotonic() > deadline:
+                    self._replace(descriptor, record)
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
+            time.sleep(POLL_SECONDS)
+
+    def release(self) -> None:
+        """Let it go; nothing when it is not held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _keep(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        me = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _release(me()))
+
+    def _replace(self, descriptor: int, record: bytes) -> None:
+        """Remove the file of a dead owner whose orphans hold it; of several processes that want to, one at a time.
+
+        Record locks, unlike those of `flock`, are not inherited, so no orphan can hold this one.
+        """
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another process is at it, or a file system where both kinds are one
+            return
+        if _is_at(self.path, descriptor) and os.pread(descriptor, RECORD_BYTES, 0) == record:
+            self.path.unlink()
+            logger.warning(
+                "%s: its owner (%s) is dead; processes that it left behind still held the lock, which is taken over",
+                self.path,
+                _first_line(record),
+            )
+
+
+def is_dead(record: str) -> bool:
+    """Whether the process that wrote a lock's record is known to be gone: one of this machine and this container."""
+    lines = record.splitlines()
+    words = lines[0].split() if lines else []
+    where = lines[1].split() if len(lines) > 1 else []
+    if len(words) < 2 or not words[1].isdigit() or len(where) != 2 or where[0] != pid_space():
+        return False
+    pid, start = int(words[1]), where[1]
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):  # another user's, which /proc may hide
+        return False
+    return start_time(pid) != start
+
+
+def _release(lock: LockFile | None) -> None:
+    if lock is not None:
+        lock.release()
+
+
+def _open(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        raise ValueError(f"{path} is no plain file, as a lock has to be: move it away") from error
+    head = b"?" if not stat.S_ISREG(os.fstat(descriptor).st_mode) else os.pread(descriptor, 4, 0)
+    if head and head != b"pid " and not head.strip().isdigit():
+        os.close(descriptor)
+        raise ValueError(f"{path} is no lock, and would be overwritten: move it away")
+    return descriptor
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write_owner(descriptor: int) -> None:
+    """Who owns it, in words, and a line by which others know whether it lives."""
+    words = f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+    space, start = pid_space(), start_time(os.getpid())
+    record = words + (f"{space} {start}\n" if space and start else "")
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, record.encode(), 0)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _first_line(record: bytes) -> str:
+    return record.decode(errors="replace").split("\n", 1)[0].strip()

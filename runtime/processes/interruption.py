@@ -1,0 +1,89 @@
+"""Being asked to stop: signals, and the death of the launcher, which `deepspeed` does not pass on."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from runtime.processes.liveness import is_alive, start_time
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
+MARKER_NAME = "INTERRUPTED.json"
+
+LAUNCHERS = (b"deepspeed", b"torchrun", b"torch.distributed", b"torch/distributed")
+
+
+# A launcher passes a signal on that the terminal or the scheduler has sent to its ranks already: that is one wish.
+REPEAT_SECONDS = 1.0
+LONGEST_TIMEOUT = 1e9  # seconds: the timer takes no more than 292 years
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved."""
+
+
+class Interruption:
+    """Notes SIGTERM, SIGINT, SIGUSR1 and the launcher's death; a second signal, a second later, ends at once."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._first_signal: float | None = None
+        self._ancestors = launchers_above(os.getpid())
+        self._handlers: dict[int, Any] = {}
+
+    def install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            self._handlers[number] = signal.signal(number, self._on_signal)
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them: nothing asks `requested` any more."""
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._first_signal is None:
+            self._first_signal = now
+        elif number != signal.SIGUSR1 and now - self._first_signal > REPEAT_SECONDS:
+            os._exit(128 + number)
+        self.reason = self.reason or signal.Signals(number).name
+
+    def requested(self) -> bool:
+        """True once a signal came or a launcher above this process is gone."""
+        if self.reason is None and any(not is_alive(pid, start) for pid, start in self._ancestors):
+            self.reason = "the launcher is gone"
+        return self.reason is not None
+
+
+def launchers_above(pid: int) -> list[tuple[int, str]]:
+    """Pids and start times of the launcher processes among the ancestors of `pid`."""
+    found = []
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[1])
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, IndexError, ValueError):
+            break
+        start = start_time(pid)
+        interpreter = command.split(b"\0", 1)[0].rsplit(b"/", 1)[-1]
+        if interpreter.startswith((b"bash", b"sh", b"make", b"timeout")) or start is None:
+            continue
+        if any(launcher in command for launcher in LAUNCHERS):
+            found.append((pid, start))
+    return found
+
+
+def arm_watchdog(seconds: float) -> None:
+    """Unless armed again within `seconds`, print every thread's stack and end the process (a hang must not last)."""
+    if seconds > 0:
+        faulthandler.dump_traceback_later(min(seconds, LONGEST_TIMEOUT), exit=True, file=sys.__stderr__ or 2)
+
+
+def disarm_watchdog() -> None:
+    faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,301 @@
+"""Build shards: read, clean, tokenize, drop duplicates, split, pack.
+
+One process reads and writes, the others clean and tokenize chunks of documents; results are taken in input order, so
+the shards do not depend on the number of processes. After every shard the position, the duplicate index and the tokens
+not yet written are committed together; a restart takes up there and writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from runtime.processes.kill_points import FaultPoints
+from shards.building.chunks import Chunk, Progress, encode_chunks, read_chunks
+from shards.building.duplicate_index import DuplicateIndex
+from shards.building.minhash import is_held_out
+from shards.building.options import BuildOptions
+from shards.building.packing import SplitPacker
+from shards.building.state import STATE_FOLDER, BuildState
+from shards.building.tokenizer_folder import TOKENIZER_FOLDER, prepare_tokenizer
+from shards.building.worker import EncodedChunk, EncoderOptions, tokenizer_file
+from shards.storage.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
+from shards.text.content import edited_sources, source_list
+from shards.text.sources import Source, find_sources
+from shards.tokenization.unknown_text import unknown_text, unknown_warning
+from shards.tokenization.vocabulary import (
+    MOST_UINT16_TOKENS,
+    fingerprint,
+    load_tokenizer,
+    special_ids,
+    vocabulary_length,
+)
+
+SPLITS = ("train", "validation")
+STATE_VERSION = 5  # of what an unfinished build leaves on disk
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Summary:
+    """What a build did: for the closing report."""
+
+    manifest: Manifest
+    seconds: float
+    text_bytes: int
+    already_built: bool = False
+
+
+def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None] | None = None) -> Summary:
+    """Build DIR/*.tar, DIR/tokenizer/ and DIR/manifest.json; continue an interrupted build, keep a finished one.
+
+    `report` is called after every chunk with {"bytes_read", "bytes_total", "text_bytes", "tokens", "documents"}. Raises
+    ValueError for unusable input, when no text is left, and for a directory that holds another build.
+    """
+    started = time.monotonic()
+    directory = Path(options.output_dir)
+    sources = find_sources(options.input, leave_out=directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    if (directory / MANIFEST_NAME).is_file():
+        return finished_build(directory, options, sources)
+    refuse_foreign_files(directory)
+    state = BuildState(directory)
+    try:
+        check_same_build(state, directory, options, sources)
+        tokenizer = prepare_tokenizer(directory / TOKENIZER_FOLDER, options, sources)
+        build = Build(options, sources, state, tokenizer, report)
+        data = build.run()
+        build.faults.reach("before_manifest")
+        manifest = write_manifest(directory, data)
+        build.faults.reach("after_manifest")
+    except BaseException:
+        state.close()
+        raise
+    state.remove()
+    return Summary(manifest, time.monotonic() - started, build.progress.text_bytes)
+
+
+class Build:
+    """One build under way."""
+
+    def __init__(
+        self,
+        options: BuildOptions,
+        sources: list[Source],
+        state: BuildState,
+        tokenizer: Any,
+        report: Callable[[dict[str, int]], None] | None,
+    ) -> None:
+        self.options, self.sources, self.state, self.tokenizer, self.report = options, sources, state, tokenizer, report
+        self.directory = Path(options.output_dir)
+        self.faults = FaultPoints()
+        self.token_dtype = "uint16" if vocabulary_length(tokenizer) <= MOST_UINT16_TOKENS else "uint32"
+        self.progress = Progress.restored(state.get("progress"), state.documents_read())
+        self.warned_of_unknown = False
+        self.unsaved_sources: set[int] = set()
+        self.bytes_before = list(accumulate((source.bytes for source in sources), initial=0))
+        self.index = DuplicateIndex(
+            state.database,
+            options.drop_duplicates,
+            options.near_duplicates,
+            options.near_duplicate_threshold,
+            options.index_memory_mb,
+        )
+        self.packers = {split: self.packer(split) for split in SPLITS}
+
+    def packer(self, split: str) -> SplitPacker:
+        """The packer of a split, where the last commit left it."""
+        packer = SplitPacker(
+            split,
+            self.directory,
+            block_tokens=self.options.block_tokens,
+            blocks_per_shard=self.options.blocks_per_shard,
+            token_dtype=self.token_dtype,
+            words=self.options.words == "jieba",
+        )
+        counts, arrays = self.state.get(f"{split}_counts"), self.state.blob(f"{split}_arrays")
+        if counts is not None and arrays is not None:
+            packer.restore(counts, arrays)
+        return packer
+
+    def run(self) -> dict[str, Any]:
+        """Build all shards and return the manifest's data; its shards are in the state's open transaction."""
+        chunks = read_chunks(self.sources, self.options, self.progress.source, self.progress.documents_of_source)
+        self.state.begin()
+        for chunk, encoded in encode_chunks(chunks, self.encoder_options(), self.options.processes):
+            self.faults.reach("chunk")
+            written = self.num_shards()
+            self.pack(encoded)
+            self.progress.advance(chunk, encoded)
+            self.warn_of_unknown()
+            self.unsaved_sources.update(chunk.documents_read)
+            if self.num_shards() > written:
+                self.faults.reach("shard")
+                self.save()
+                self.faults.reach("commit")
+            self.tell(chunk)
+        splits = {split: packer.finish() for split, packer in self.packers.items()}
+        self.store_shards()
+        self.faults.reach("finish")
+        if not any(part["documents"] for part in splits.values()):
+            raise ValueError(
+                f"no document is left of {sum(self.progress.documents_read.values())} read "
+                f"(dropped: {dict(self.progress.dropped)}): check --input, --text_column and --min_characters"
+            )
+        for split, part in splits.items():
+            if not part["documents"] and (split == "train" or self.options.validation_fraction):
+                logger.warning("the %s split is empty: change --validation_fraction", split)
+        return self.manifest({split: part | {"shards": self.state.shards(split)} for split, part in splits.items()})
+
+    def pack(self, encoded: EncodedChunk) -> None:
+        """Drop duplicates and put the other documents where they belong."""
+        start = 0
+        bands = encoded.bands.tolist() if encoded.bands is not None else None
+        for number, (length, digest) in enumerate(zip(encoded.lengths, encoded.digests, strict=True)):
+            end = start + int(length)
+            held_out = is_held_out(digest, self.options.validation_fraction)
+            signature = encoded.signatures[number] if encoded.signatures is not None else None
+            reason = self.index.admit(digest, held_out, signature, bands[number] if bands else ())
+            if reason:
+                self.progress.dropped[reason] += 1
+            else:
+                self.progress.kept_with_full_key += self.index.met_full_key
+                starts = encoded.word_starts[start:end] if encoded.word_starts is not None else None
+                self.packers["validation" if held_out else "train"].add(encoded.tokens[start:end], starts)
+            start = end
+
+    def save(self) -> None:
+        """Commit progress, duplicate index and unwritten tokens together, and open the next transaction."""
+        saved = {split: packer.saved() for split, packer in self.packers.items()}
+        values: dict[str, Any] = {f"{split}_counts": counts for split, (counts, _) in saved.items()}
+        values |= {f"{split}_arrays": arrays for split, (_, arrays) in saved.items()}
+        self.state.put(progress=self.progress.saved(), **values)
+        self.state.put_documents_read({number: self.progress.documents_read[number] for number in self.unsaved_sources})
+        self.unsaved_sources.clear()
+        self.store_shards()
+        self.state.commit()
+        self.state.begin()
+
+    def store_shards(self) -> None:
+        """Hand the entries of new shards to the state: their list grows with the corpus, and memory must not."""
+        for split, packer in self.packers.items():
+            self.state.add_shards(split, packer.num_shards, packer.take_written())
+
+    def warn_of_unknown(self) -> None:
+        """Say once, and early, that the tokenizer does not know much of the text."""
+        warning = unknown_warning(unknown_text(self.progress.characters, self.progress.unknown_characters))
+        if warning and not self.warned_of_unknown:
+            logger.warning("of the first %d characters %s", self.progress.characters, warning)
+            self.warned_of_unknown = True
+
+    def tell(self, chunk: Chunk) -> None:
+        """Report progress."""
+        if self.report is not None:
+            before, total = self.bytes_before[chunk.source], self.bytes_before[-1]
+            after = self.bytes_before[min(chunk.source + 1, len(self.sources))]
+            self.report(
+                {
+                    "bytes_read": min(before + chunk.bytes_read, after),
+                    "bytes_total": total,
+                    "text_bytes": self.progress.text_bytes,
+                    "tokens": sum(packer.tokens for packer in self.packers.values()),
+                    "documents": sum(packer.documents for packer in self.packers.values()),
+                }
+            )
+
+    def num_shards(self) -> int:
+        """Shards written so far."""
+        return sum(packer.num_shards for packer in self.packers.values())
+
+    def encoder_options(self) -> EncoderOptions:
+        """What the workers are told."""
+        options, ids = self.options, special_ids(self.tokenizer)
+        if options.words == "jieba" and find_spec("jieba") is None:
+            raise ValueError("--words jieba needs the package jieba: pip install jieba")
+        return EncoderOptions(
+            tokenizer_file=str(tokenizer_file(self.directory / TOKENIZER_FOLDER)),
+            separator_id=ids["sep"],
+            unknown_id=ids["unk"],
+            special_ids=tuple(sorted({*ids.values(), *self.tokenizer.all_special_ids})),
+            token_dtype=self.token_dtype,
+            cleaning=options.cleaning(),
+            signatures=options.near_duplicates != "ignore",
+            jieba_words=options.words == "jieba",
+        )
+
+    def manifest(self, splits: dict[str, Any]) -> dict[str, Any]:
+        """The manifest of the finished build."""
+        counts = self.progress.documents_read
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "tokenizer": {
+                "path": TOKENIZER_FOLDER,
+                "fingerprint": fingerprint(self.tokenizer),
+                "vocab_size": vocabulary_length(self.tokenizer),
+                "special_ids": special_ids(self.tokenizer),
+            },
+            "token_dtype": self.token_dtype,
+            "block_tokens": self.options.block_tokens,
+            "splits": splits,
+            "sources": source_list(self.sources, counts, self.options.processes),
+            "text_bytes": self.progress.text_bytes,
+            "unknown_text": unknown_text(self.progress.characters, self.progress.unknown_characters),
+            "dropped": {name: count for name, count in sorted(self.progress.dropped.items()) if count},
+            "changed": {name: count for name, count in sorted(self.progress.changed.items()) if count},
+            "duplicate_search": {"kept_with_full_key": self.progress.kept_with_full_key},
+            "options": self.options.deciding(),
+        }
+
+
+def finished_build(directory: Path, options: BuildOptions, sources: list[Source]) -> Summary:
+    """A build that is complete: kept when it is the one asked for.
+
+    Raises ValueError when options or sources differ.
+    """
+    manifest = read_manifest(directory)
+    data = manifest.data
+    built = [(source["name"], source["bytes"]) for source in data["sources"]]
+    if data["options"] != options.deciding() or built != [(source.name, source.bytes) for source in sources]:
+        raise ValueError(f"{directory} holds shards of other input or options: choose another --output_dir")
+    if edited := edited_sources(sources, data["sources"], (directory / MANIFEST_NAME).stat().st_mtime_ns):
+        raise ValueError(
+            f"{directory} holds shards of an earlier content of {', '.join(edited[:5])} (edited since, the size is the "
+            "same): choose another --output_dir, or delete this one to build it again"
+        )
+    if options.tokenizer and fingerprint(load_tokenizer(options.tokenizer)) != data["tokenizer"]["fingerprint"]:
+        raise ValueError(f"{directory} holds shards made with another tokenizer: choose another --output_dir")
+    if (directory / STATE_FOLDER).is_dir():
+        BuildState(directory).remove()
+    return Summary(manifest, 0.0, data.get("text_bytes", 0), already_built=True)
+
+
+def refuse_foreign_files(directory: Path) -> None:
+    """Raise ValueError for a directory that holds something else than an interrupted build."""
+    names = sorted(path.name for path in directory.iterdir())
+    if names and STATE_FOLDER not in names:
+        raise ValueError(f"--output_dir {directory} holds {', '.join(names[:5])}: give a new or empty directory")
+
+
+def check_same_build(state: BuildState, directory: Path, options: BuildOptions, sources: list[Source]) -> None:
+    """Record what this build is; raise ValueError when the directory holds an unfinished other one."""
+    identity = [STATE_VERSION, options.deciding(), options.tokenizer, [asdict(source) for source in sources]]
+    if state.get("identity") == identity:
+        return
+    if state.get("progress") is not None:
+        raise ValueError(
+            f"{directory} holds an unfinished build of other input or options: repeat the command that began it, "
+            "delete the directory, or choose another --output_dir"
+        )
+    # Nothing was committed: what a failed first attempt left behind is of no use.
+    shutil.rmtree(directory / TOKENIZER_FOLDER, ignore_errors=True)
+    for path in [*directory.glob("*.tar"), *directory.glob(".*.tar.partial")]:
+        path.unlink()
+    state.put(identity=identity)

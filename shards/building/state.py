@@ -1,0 +1,100 @@
+"""What an unfinished build remembers on disk: one database, so that index and progress advance together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.files.lock_file import LockFile
+
+STATE_FOLDER = "building"
+
+SCHEMA = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value BLOB);
+CREATE TABLE IF NOT EXISTS shards (split TEXT, number INTEGER, entry TEXT, PRIMARY KEY (split, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS documents_read (source INTEGER PRIMARY KEY, documents INTEGER);
+"""
+
+
+@dataclass(frozen=True)
+class StoredShards:
+    """Manifest entries of a split's shards, which may be walked any number of times; one is in memory at a time."""
+
+    database: sqlite3.Connection
+    split: str
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        rows = self.database.execute("SELECT entry FROM shards WHERE split = ? ORDER BY number", (self.split,))
+        return (json.loads(entry) for (entry,) in rows)
+
+
+class BuildState:
+    """DIR/building/: a lock that dies with its process, and the database of duplicates and progress."""
+
+    def __init__(self, directory: Path) -> None:
+        self.folder = directory / STATE_FOLDER
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = LockFile(self.folder / "lock")
+        owner = self.lock.take()
+        if owner is not None:
+            raise ValueError(f"{directory} is being built ({owner}): wait for it, or choose another --output_dir")
+        self.database = sqlite3.connect(self.folder / "state.sqlite3", isolation_level=None)
+        self.database.executescript(SCHEMA)
+
+    def get(self, name: str) -> Any:
+        """A stored value (JSON), or None."""
+        value = self.blob(name)
+        return None if value is None else json.loads(value)
+
+    def blob(self, name: str) -> bytes | None:
+        """Stored bytes, or None."""
+        row = self.database.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
+        return None if row is None else row[0]
+
+    def put(self, **values: Any) -> None:
+        """Store values, bytes as they are and all else as JSON, in the open transaction or at once."""
+        rows = [(name, value if isinstance(value, bytes) else json.dumps(value)) for name, value in values.items()]
+        self.database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", rows)
+
+    def add_shards(self, split: str, last: int, entries: list[dict[str, Any]]) -> None:
+        """Remember the manifest entries of a split's latest shards, of which there are `last` now."""
+        first = last - len(entries)
+        rows = [(split, first + index, json.dumps(entry)) for index, entry in enumerate(entries)]
+        self.database.executemany("INSERT OR REPLACE INTO shards VALUES (?, ?, ?)", rows)
+
+    def shards(self, split: str) -> StoredShards:
+        """The manifest entries of a split, in order, read one by one."""
+        return StoredShards(self.database, split)
+
+    def put_documents_read(self, documents: dict[int, int]) -> None:
+        """Remember how many documents of these sources have been read."""
+        self.database.executemany("INSERT OR REPLACE INTO documents_read VALUES (?, ?)", documents.items())
+
+    def documents_read(self) -> dict[int, int]:
+        """Documents read of each source, by its number."""
+        return dict(self.database.execute("SELECT source, documents FROM documents_read"))
+
+    def begin(self) -> None:
+        """Open a transaction; a process that dies in it leaves the state of the last commit."""
+        self.database.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """End the transaction."""
+        self.database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Release the lock; an open transaction is undone."""
+        self.database.close()
+        self.lock.release()
+
+    def remove(self) -> None:
+        """Release the lock and delete the folder: the build is done."""
+        self.close()
+        shutil.rmtree(self.folder)

@@ -1,0 +1,73 @@
+"""The shards' own tokenizer folder: filled by training on a sample of the corpus, or with a tokenizer that is given."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shards.building.options import BuildOptions
+from shards.text.readers import DocumentReader
+from shards.text.sources import Source
+from shards.tokenization.vocabulary import (
+    load_tokenizer,
+    save_tokenizer,
+    special_ids,
+    train_vocabulary,
+    vocabulary_length,
+)
+
+TOKENIZER_FOLDER = "tokenizer"
+MOST_SAMPLED_SOURCES = 256
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_tokenizer(directory: Path, options: BuildOptions, sources: list[Source]) -> Any:
+    """The tokenizer asked for, saved in `directory`; one that an interrupted build left there is taken."""
+    if not directory.is_dir():
+        if options.tokenizer:
+            tokenizer = load_tokenizer(options.tokenizer)
+        else:
+            logger.info(
+                "training a vocabulary of %d on up to %d MB", options.trained_vocab_size, options.vocabulary_sample_mb
+            )
+            tokenizer = train_vocabulary(
+                sample_texts(sources, options),
+                kind=options.vocabulary,
+                vocab_size=options.trained_vocab_size,
+                lowercase=options.lowercase,
+            )
+            if vocabulary_length(tokenizer) > options.trained_vocab_size:
+                logger.warning(
+                    "--vocab_size %d gave a vocabulary of %d: characters (or bytes) and special tokens are as many",
+                    options.trained_vocab_size,
+                    vocabulary_length(tokenizer),
+                )
+        special_ids(tokenizer)
+        save_tokenizer(tokenizer, directory)
+    return load_tokenizer(str(directory))
+
+
+def sample_texts(sources: list[Source], options: BuildOptions) -> Iterator[str]:
+    """Cleaned text of a bounded size: the heads of up to 256 evenly spaced sources, in input order."""
+    chosen = [
+        sources[i] for i in sorted({*np.linspace(0, len(sources) - 1, MOST_SAMPLED_SOURCES).astype(int).tolist()})
+    ]
+    left = options.vocabulary_sample_mb * 1_000_000
+    cleaning, ignored = options.cleaning(), Counter[str]()
+    for number, source in enumerate(chosen):
+        quota = left // (len(chosen) - number)
+        for text in DocumentReader(options.text_rules()).read(source):
+            cleaned = cleaning.clean(text, ignored, ignored)
+            if cleaned is None:
+                continue
+            data = cleaned[:quota].encode("utf-8")[:quota]
+            yield data.decode("utf-8", errors="ignore")  # without a character that the quota cuts
+            quota, left = quota - len(data), left - len(data)
+            if quota <= 0:
+                break

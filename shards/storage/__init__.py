@@ -1,0 +1,1 @@
+"""Shards on disk or behind https: manifest, tar files, verified reading."""

@@ -1,0 +1,102 @@
+"""Verified access to the blocks of a split: the sha256 of a shard comes before its first token."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shards.storage.manifest import REBUILD, Manifest, Shard
+from shards.storage.shard_file import hash_file, read_block
+
+
+@dataclass(frozen=True)
+class Block:
+    """One sample: `tokens` [N], `document_starts` int64 (ascending, with 0), `word_starts` bool [N] or None."""
+
+    tokens: np.ndarray
+    document_starts: np.ndarray
+    word_starts: np.ndarray | None
+
+
+class ShardReader:
+    """Blocks by number, the latest `capacity` kept; a shard is hashed once per process, and again if it changes."""
+
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        split: str,
+        *,
+        capacity: int = 8,
+        fetch: Callable[[Shard], None] | None = None,
+    ) -> None:
+        """`fetch` is called with a shard before it is first opened, and brings it into `directory`."""
+        self._directory = Path(directory)
+        self._manifest = manifest
+        self._shards = manifest.split(split).shards
+        self._first_blocks = np.cumsum([0, *(len(shard.keys) for shard in self._shards)])
+        self._capacity = capacity
+        self._fetch = fetch
+        self._blocks: OrderedDict[int, Block] = OrderedDict()
+        self._verified: dict[int, tuple[int, int, int]] = {}
+
+    def block(self, number: int) -> Block:
+        """Block `number` of the split, in manifest order; ValueError names the shard when it is not what was built."""
+        if number in self._blocks:
+            self._blocks.move_to_end(number)
+            return self._blocks[number]
+        index = int(np.searchsorted(self._first_blocks, number, side="right")) - 1
+        block = self._read(index, number - int(self._first_blocks[index]))
+        self._blocks[number] = block
+        if len(self._blocks) > self._capacity:
+            self._blocks.popitem(last=False)
+        return block
+
+    def _read(self, index: int, place: int) -> Block:
+        shard = self._shards[index]
+        path = self._directory / shard.name
+        self._verify(index, path)
+        sample = read_block(path, int(shard.offsets[place]), int(shard.sizes[place]))
+        tokens, documents = sample.get("tokens"), sample.get("documents")
+        block_key = shard.keys[place].decode("ascii")
+        if sample["__key__"] != block_key or tokens is None or documents is None:
+            raise ValueError(f"{path}: block {block_key!r} is not where the manifest says: {REBUILD}")
+        if str(tokens.dtype) != self._manifest.token_dtype or len(tokens) != shard.tokens[place]:
+            raise ValueError(f"{path}: block {block_key!r} holds {len(tokens)} {tokens.dtype} tokens: {REBUILD}")
+        if tokens.max() >= self._manifest.tokenizer.vocab_size:
+            raise ValueError(
+                f"{path}: token id {tokens.max()} in a vocabulary of {self._manifest.tokenizer.vocab_size}: {REBUILD}"
+            )
+        starts = documents.astype(np.int64)
+        if (np.diff(starts) <= 0).any() or (len(starts) and starts[-1] >= len(tokens)):
+            raise ValueError(f"{path}: document starts of block {block_key!r} are not in order: {REBUILD}")
+        if not len(starts) or starts[0] != 0:
+            starts = np.insert(starts, 0, 0)
+        return Block(tokens, starts, _word_starts(sample.get("words"), len(tokens), path))
+
+    def _verify(self, index: int, path: Path) -> None:
+        shard = self._shards[index]
+        if index not in self._verified and self._fetch is not None:
+            self._fetch(shard)
+        try:
+            status = path.stat()
+        except FileNotFoundError as error:
+            raise ValueError(f"{path} is missing: {REBUILD}") from error
+        identity = status.st_ino, status.st_mtime_ns, status.st_size
+        if self._verified.get(index) == identity:
+            return
+        if status.st_size != shard.num_bytes:
+            raise ValueError(f"{path}: {status.st_size} bytes, the manifest says {shard.num_bytes}: {REBUILD}")
+        if hash_file(path) != shard.sha256:
+            raise ValueError(f"{path}: its sha256 is not the manifest's, so its content is damaged: {REBUILD}")
+        self._verified[index] = identity
+
+
+def _word_starts(words: np.ndarray | None, num_tokens: int, path: Path) -> np.ndarray | None:
+    if words is None:
+        return None
+    if words.dtype != np.uint8 or len(words) != -(-num_tokens // 8):
+        raise ValueError(f"{path}: {len(words)} bytes of word starts for {num_tokens} tokens: {REBUILD}")
+    return np.unpackbits(words, count=num_tokens).astype(bool)

@@ -1,0 +1,1 @@
+"""The stream: from one integer to masked micro-batches."""

@@ -1,0 +1,274 @@
+"""Readers: every source becomes a sequence of documents, in bounded memory and a fixed order."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import pyarrow
+import pyarrow.parquet
+
+from shards.text.expansion import CountedStream, Expansion
+from shards.text.plain_text import TextRules, json_documents, plain_documents, table_documents, wikiextractor_documents
+from shards.text.sources import (
+    DECOMPRESSION_ERRORS,
+    HEAD_BYTES,
+    SUFFIX_FORMATS,
+    Format,
+    Source,
+    decompressed,
+    detect_format,
+    name_suffix,
+)
+
+PARQUET_ROWS = 256
+TAR_END_BYTES = 1_024
+
+logger = logging.getLogger(__name__)
+
+
+class DocumentReader:
+    """Reads sources one after the other; `changed` counts what was altered, `bytes_read` where on disk it stands."""
+
+    def __init__(self, rules: TextRules | None = None) -> None:
+        self.rules = rules or TextRules()
+        self.raw: BinaryIO | None = None
+        self.dataset_bytes = 0
+
+    @property
+    def changed(self) -> Counter[str]:
+        """Counts of documents altered while reading, and of sources and archive members left out."""
+        return self.rules.changed
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the current source's file read so far; of a saved dataset the share of its rows, 0 of others."""
+        return self.raw.tell() if self.raw is not None and not self.raw.closed else self.dataset_bytes
+
+    def read(self, source: Source) -> Iterator[str]:
+        """Documents of one source, blank ones included.
+
+        Raises ValueError naming the file, the place and the remedy for anything that cannot be read as its format says.
+        """
+        has_text, self.dataset_bytes = False, 0
+        for text in self.read_dataset(source) if source.dataset else self.read_file(source):
+            has_text = has_text or bool(text.strip())
+            yield text
+        if not has_text:
+            logger.warning("%s holds no text", source.path)
+            self.changed["blank_sources"] += 1
+
+    def read_file(self, source: Source) -> Iterator[str]:
+        """Documents of a file, compressed or not."""
+        try:
+            with Path(source.path).open("rb") as raw:
+                self.raw = raw
+                yield from self.read_stream(decompressed(raw, Expansion(source.path, raw.tell)), source.path)
+        except DECOMPRESSION_ERRORS as error:
+            raise ValueError(f"{source.path} cannot be read ({error}): is the file whole and readable?") from error
+
+    def read_stream(self, stream: io.BufferedReader, name: str) -> Iterator[str]:
+        """Documents of a decompressed stream, by the format its name and first bytes tell."""
+        head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
+        kind = detect_format(name, head)
+        if kind in ("tar", "zip", "parquet") and not head:
+            return  # an empty file holds no text, whatever its name; `read` warns and counts
+        if kind == "tar":
+            yield from self.read_tar(stream, name)
+        elif kind == "zip":
+            yield from self.read_zip(stream, name)
+        elif kind == "parquet":
+            yield from self.read_parquet(stream, name)
+        else:
+            yield from self.read_text(stream, name, kind)
+
+    def read_text(self, stream: io.BufferedReader, name: str, kind: Format) -> Iterator[str]:
+        """Documents of a stream of text."""
+        if kind == "wikiextractor":
+            yield from wikiextractor_documents(stream, name, self.rules)
+        elif kind == "json_lines":
+            yield from json_documents(stream, name, self.rules)
+        elif kind == "csv":
+            yield from table_documents(stream, name, self.rules, delimiter=",")
+        elif kind == "tsv":
+            yield from table_documents(stream, name, self.rules, delimiter="\t")
+        else:
+            yield from plain_documents(stream, name, self.rules)
+
+    def read_tar(self, stream: BinaryIO, name: str) -> Iterator[str]:
+        """Documents of the regular files of a tar, in its order; links and devices are left out and counted."""
+        ending, expansion = EndingStream(stream), Expansion(name, lambda: self.bytes_read)
+        try:
+            with tarfile.open(fileobj=cast(BinaryIO, ending), mode="r|") as archive:
+                for member in archive:
+                    if member.issparse():
+                        raise ValueError(
+                            f"{name}: member {member.name} is sparse ({member.size:,} bytes): unpack the tar"
+                        )
+                    if member.isdir() or not self.is_wanted(member.name, regular=member.isreg()):
+                        continue
+                    content = archive.extractfile(member)
+                    if content is not None:
+                        yield from self.read_member(content, f"{name}:{member.name}", expansion)
+        except tarfile.TarError as error:
+            raise ValueError(f"{name} is no whole tar ({error}): fetch or write it again") from error
+        if any(ending.drained()):  # tarfile stops silently where a tar is cut at a header
+            raise ValueError(f"{name} is no whole tar (its end mark is missing): fetch or write it again")
+
+    def read_zip(self, stream: io.BufferedReader, name: str) -> Iterator[str]:
+        """Documents of the files of a zip, in its order."""
+        try:
+            expansion = Expansion(name, self.file_bytes)
+            with seekable(stream) as file, zipfile.ZipFile(file) as archive:
+                for member in archive.infolist():
+                    if member.is_dir() or not self.is_wanted(member.filename, regular=True):
+                        continue
+                    with archive.open(member) as content:
+                        counted = io.BufferedReader(CountedStream(content, expansion))
+                        yield from self.read_member(counted, f"{name}:{member.filename}", expansion)
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            raise ValueError(f"{name} is no readable zip ({error}): fetch or write it again") from error
+
+    def is_wanted(self, member: str, *, regular: bool) -> bool:
+        """Whether an archive member is a file of text; others are counted."""
+        hidden = any(part.startswith(".") and part not in (".", "..") for part in member.split("/"))
+        text = SUFFIX_FORMATS.get(name_suffix(member)) not in (None, "tar", "zip", "parquet")
+        wanted = regular and text and not hidden
+        self.changed["archive_members_skipped"] += not wanted
+        return wanted
+
+    def file_bytes(self) -> int:
+        """The size of the current source's file on disk."""
+        return os.fstat(self.raw.fileno()).st_size if self.raw is not None else 0
+
+    def read_member(self, content: IO[bytes], name: str, expansion: Expansion) -> Iterator[str]:
+        """Documents of one file in an archive, compressed or not; `expansion` counts what all of them unpack to."""
+        try:
+            stream = decompressed(io.BufferedReader(cast(io.RawIOBase, content)), expansion)
+            kind = detect_format(name, stream.peek(HEAD_BYTES)[:HEAD_BYTES])
+            if kind in ("tar", "zip", "parquet"):
+                raise ValueError(f"{name} is a {kind} file inside an archive: unpack it")
+            yield from self.read_text(stream, name, kind)
+        except DECOMPRESSION_ERRORS as error:
+            raise ValueError(f"{name} cannot be read ({error}): is the archive whole and readable?") from error
+
+    def read_parquet(self, stream: io.BufferedReader, name: str) -> Iterator[str]:
+        """The text column of a parquet file, a few hundred rows at a time."""
+        column = self.rules.text_column
+        try:
+            with seekable(stream) as file:
+                table = pyarrow.parquet.ParquetFile(file)
+                if column not in table.schema_arrow.names:
+                    raise ValueError(
+                        f"{name} has no column {column!r}: name one of {table.schema_arrow.names} with --text_column"
+                    )
+                expansion = Expansion(name, self.file_bytes)
+                expansion.add(largest_column_bytes(table, column))
+                row = 1
+                for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=[column]):
+                    expansion.add(batch.nbytes)
+                    yield from column_texts(self.values(batch.column(0), name, row), name, column)
+                    row += len(batch)
+        except pyarrow.ArrowException as error:
+            raise ValueError(f"{name} cannot be read as parquet ({error}): is the file whole?") from error
+
+    def values(self, column: Any, name: str, first_row: int) -> list[Any]:
+        """Values of an Arrow array; parquet does not check that its text is UTF-8, so the rules decide row by row."""
+        try:
+            return column.to_pylist()
+        except UnicodeDecodeError:
+            rows = enumerate(column.cast(pyarrow.large_binary()).to_pylist(), start=first_row)
+            return [self.rules.characters(data or b"", f"{name}: row {row}") for row, data in rows]
+
+    def read_dataset(self, source: Source) -> Iterator[str]:
+        """The text column of a dataset: one that `save_to_disk` wrote, or a name to be streamed."""
+        column = self.rules.text_column
+        rows, num_rows = open_dataset(source)
+        names = getattr(rows, "column_names", None)
+        if names is not None and column not in names:
+            raise ValueError(f"{source.name} has no column {column!r}: name one of {names} with --text_column")
+        for number, row in enumerate(rows, start=1):
+            self.dataset_bytes = source.bytes * number // num_rows if num_rows else 0
+            if column not in row:
+                raise ValueError(f"{source.name} has no column {column!r}: name one of {list(row)} with --text_column")
+            yield from column_texts([row[column]], source.name, column)
+
+
+class EndingStream:
+    """A stream that remembers its last bytes: a whole tar ends with 1,024 bytes of zero."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.ending = b"\1"
+
+    def read(self, size: int) -> bytes:
+        """Read as the stream does."""
+        data = self.stream.read(size)
+        self.ending = (self.ending + data)[-TAR_END_BYTES:]
+        return data
+
+    def drained(self) -> bytes:
+        """Read to the end; the last bytes."""
+        while self.read(1 << 16):
+            pass
+        return self.ending
+
+
+def largest_column_bytes(table: pyarrow.parquet.ParquetFile, column: str) -> int:
+    """Bytes, unpacked, of a column in the row group that has most of it, as the file says."""
+    number, metadata = table.schema_arrow.names.index(column), table.metadata
+    if metadata.num_columns != len(table.schema_arrow.names):  # nested columns: no texts
+        return 0
+    groups = (metadata.row_group(group).column(number) for group in range(metadata.num_row_groups))
+    return max((group.total_uncompressed_size for group in groups), default=0)
+
+
+def column_texts(values: list[Any], name: str, column: str) -> Iterator[str]:
+    """Texts of a column; null is no text, anything but text an error."""
+    for value in values:
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{name}: column {column!r} holds {type(value).__name__}: name a column of text")
+        yield value or ""
+
+
+def open_dataset(source: Source) -> tuple[Any, int]:
+    """Open a saved dataset (its `train` split where it has several) or stream `NAME[:CONFIG[:SPLIT]]`.
+
+    Returns the rows and how many they are, 0 where unknown.
+    """
+    import datasets
+
+    if Path(source.path).is_dir() and not source.name.startswith("datasets:"):
+        saved = datasets.load_from_disk(source.path)
+        if isinstance(saved, datasets.DatasetDict):
+            if "train" not in saved:
+                raise ValueError(
+                    f"{source.path} has the splits {sorted(saved)} and no 'train': give one split's folder"
+                )
+            saved = saved["train"]
+        names = saved.column_names
+        return saved.to_iterable_dataset() if names else saved, len(saved)
+    name, config, split = [*source.path.split(":"), "", ""][:3]
+    try:
+        return datasets.load_dataset(name, config or None, split=split or "train", streaming=True), 0
+    except (OSError, ValueError) as error:
+        raise ValueError(f"dataset {name} cannot be streamed ({error}): check its name, or give local files") from error
+
+
+def seekable(stream: io.BufferedReader) -> BinaryIO:
+    """The stream itself where it can seek cheaply, else its content in a temporary file."""
+    if isinstance(stream.raw, io.BufferedReader):
+        return stream
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
+    shutil.copyfileobj(stream, file)
+    file.seek(0)
+    return file

@@ -1,0 +1,1 @@
+"""The tokenizer: trained or taken as it is, saved, loaded and fingerprinted."""

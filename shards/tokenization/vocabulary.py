@@ -1,0 +1,170 @@
+"""The tokenizer: trained on a sample of the corpus or taken as it is, saved for `AutoTokenizer`, and fingerprinted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from shards.tokenization.tokenizer_source import open_tokenizer
+
+SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+CHARACTER_COVERAGE = 0.9999
+LARGEST_ALPHABET_SHARE = 0.75
+MOST_UINT16_TOKENS = 1 << 16
+
+
+def train_vocabulary(
+    texts: Iterable[str], *, kind: Literal["wordpiece", "byte_bpe"], vocab_size: int, lowercase: bool
+) -> Any:
+    """Train a vocabulary and return it as a `transformers` tokenizer; the same texts give the same one.
+
+    WordPiece is BERT's (Devlin et al. 2019): Chinese characters stand alone, accents go when uncased. Byte-level BPE is
+    GPT-2's (Radford et al. 2019). Ids 0 to 4 are [PAD] [UNK] [CLS] [SEP] [MASK]. Raises ValueError without any text.
+    """
+    lines = [line for text in texts for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise ValueError("no text to train a vocabulary on: check --input, --text_column and --min_characters")
+    specials = list(SPECIAL_TOKENS.values())
+    if kind == "wordpiece":
+        tokenizer = train_wordpiece(lines, vocab_size, lowercase)
+        tokenizer.decoder = decoders.WordPiece()
+    else:
+        tokenizer = Tokenizer(models.BPE())
+        if lowercase:
+            tokenizer.normalizer = normalizers.Lowercase()
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=specials,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(lines, trainer)
+    tokenizer.add_special_tokens(specials)
+    cls, sep = SPECIAL_TOKENS["cls"], SPECIAL_TOKENS["sep"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(cls, tokenizer.token_to_id(cls)), (sep, tokenizer.token_to_id(sep))],
+    )
+    return as_transformers(tokenizer)
+
+
+def train_wordpiece(lines: list[str], vocab_size: int, lowercase: bool) -> Tokenizer:
+    """WordPiece as BERT has it.
+
+    The library numbers continuation characters ("##a") in the order of a randomly seeded hash map, which changes ids
+    and, through ties, the vocabulary from run to run. So they are given to the trainer as special tokens, in a fixed
+    order, and the vocabulary is then taken over into a fresh model where they are not special.
+    """
+    tokenizer = wordpiece_tokenizer({}, lowercase)
+    alphabet = common_characters(lines, tokenizer, round(vocab_size * LARGEST_ALPHABET_SHARE))
+    continuations = [f"##{character}" for character in alphabet if continues_words(character, tokenizer)]
+    specials = list(SPECIAL_TOKENS.values())
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=max(vocab_size, len(specials) + len(alphabet) + len(continuations)),
+        special_tokens=specials + continuations,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    return wordpiece_tokenizer(tokenizer.get_vocab(with_added_tokens=True), lowercase)
+
+
+def wordpiece_tokenizer(vocabulary: dict[str, int], lowercase: bool) -> Tokenizer:
+    """A WordPiece tokenizer with BERT's normalizer and pre-tokenizer."""
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL_TOKENS["unk"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lowercase
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def common_characters(lines: list[str], tokenizer: Tokenizer, most: int) -> list[str]:
+    """The most frequent characters that cover 99.99 % of the text, at most `most`, in order of code point."""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(tokenizer.normalizer.normalize_str(line))
+    for character in [character for character in counts if character.isspace()]:
+        del counts[character]
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    wanted, covered, total = 0, 0, sum(counts.values())
+    while wanted < min(most, len(ranked)) and covered < CHARACTER_COVERAGE * total:
+        covered += ranked[wanted][1]
+        wanted += 1
+    return sorted(character for character, _ in ranked[:wanted])
+
+
+def continues_words(character: str, tokenizer: Tokenizer) -> bool:
+    """Whether a character can stand inside a word: punctuation and Chinese characters stand alone."""
+    text = tokenizer.normalizer.normalize_str(f"a{character}a")
+    return len(tokenizer.pre_tokenizer.pre_tokenize_str(text)) == 1
+
+
+def as_transformers(tokenizer: Tokenizer) -> Any:
+    """Wrap a trained tokenizer for `transformers`."""
+    from transformers import PreTrainedTokenizerFast
+
+    names = {f"{name}_token": token for name, token in SPECIAL_TOKENS.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **names)
+
+
+def load_tokenizer(name: str) -> Any:
+    """Load a `transformers` tokenizer from a directory or by its hub name; ValueError as `open_tokenizer`."""
+    try:
+        return open_tokenizer(name)
+    except OSError as error:
+        raise ValueError(f"--tokenizer {name} cannot be loaded ({error}): give a directory or a hub name") from error
+
+
+def special_ids(tokenizer: Any) -> dict[str, int]:
+    """Ids of pad, unk, cls, sep and mask; bos and eos stand in for cls and sep, pad for an unk that is never needed.
+
+    Raises ValueError for a tokenizer without mask or padding.
+    """
+    stand_ins = {"cls": tokenizer.bos_token_id, "sep": tokenizer.eos_token_id, "unk": tokenizer.pad_token_id}
+    ids: dict[str, int] = {}
+    for name in SPECIAL_TOKENS:
+        own = getattr(tokenizer, f"{name}_token_id")
+        found = stand_ins.get(name) if own is None else own
+        if found is None:
+            raise ValueError(f"the tokenizer has no {name} token: use one made for masked language models")
+        ids[name] = int(found)
+    return ids
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """The sha256 of what decides a tokenizer's ids: model, normalizer, pre-tokenizer, added tokens, special ids.
+
+    Padding, truncation and file layout do not count, so saving and loading keep it.
+    """
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    parts = {name: content[name] for name in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+    parts["special_ids"] = special_ids(tokenizer)
+    canonical = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def vocabulary_length(tokenizer: Any) -> int:
+    """One more than the largest id."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
+def save_tokenizer(tokenizer: Any, directory: Path) -> None:
+    """Save so that `AutoTokenizer.from_pretrained(directory)` loads it; the directory appears whole or not at all."""
+    temporary = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    tokenizer.save_pretrained(temporary)
+    shutil.rmtree(directory, ignore_errors=True)
+    os.replace(temporary, directory)

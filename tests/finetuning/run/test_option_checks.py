@@ -1,0 +1,80 @@
+"""What is wrong whatever the data are is said before any data is looked for."""
+
+import importlib
+
+import pytest
+
+from finetuning import multiple_choice
+from finetuning.examples.recipe import FinetuningOptions
+from finetuning.run.option_checks import check_options
+from finetuning.sweep.options import RECIPES, options_class
+from runtime.processes.ranks import Ranks
+
+OF_ALL = [
+    ("--lr_scheduler_type", "cosine", "--lr_scheduler_type cosine: use one of linear"),
+    ("--warmup_ratio", "2", "--warmup_ratio 2.0: a share"),
+    ("--learning_rate", "-1", "--learning_rate -1.0"),
+    ("--bf16", "yes", "--bf16 yes: use auto, true or false"),
+    ("--report_to", "paper", "--report_to 'paper' is unknown"),
+    ("--on_bad_text", "ignore", "--on_bad_text ignore: use stop or replace"),
+    ("--max_seq_length", "4", "--max_seq_length 4: rows need at least 8"),
+    ("--max_train_samples", "0", "use 1 or more"),
+    ("--per_device_eval_batch_size", "0", "--per_device_eval_batch_size 0"),
+    ("--max_grad_norm", "-1", "--max_grad_norm -1.0"),
+    ("--weight_decay", "-1", "weight decay -1.0"),
+    ("--fsdp", "half", "--fsdp 'half' is unknown"),
+    ("--deepspeed", "none.json", "--deepspeed none.json is no file"),
+    ("--dropout", "1", "--dropout 1.0: a rate lies in [0, 1)"),
+]
+OF_TEXTS = [
+    ("--pooling", "first", "--pooling first: use one of cls, mean, max"),
+    ("--head_dropout", "1", "--head_dropout 1.0"),
+    ("--truncation", "middle", "--truncation middle: use one of head"),
+    ("--label_smoothing", "1", "--label_smoothing 1.0"),
+]
+OF_CLASSES = [
+    ("--selection_metric", "loss", "--selection_metric loss: use one of accuracy"),
+    ("--validation_fraction", "2", "--validation_fraction 2.0"),
+]
+OF_QUESTIONS = [
+    ("--doc_stride", "-1", "--doc_stride -1"),
+    ("--n_best_size", "0", "--n_best_size 0"),
+    ("--answer_language", "de", "--answer_language de: use auto, en or zh"),
+]
+CASES = [("qa", *case) for case in OF_ALL + OF_QUESTIONS]
+CASES += [("classification", *case) for case in OF_ALL[:1] + OF_TEXTS + OF_CLASSES]
+CASES += [("multiple_choice", *case) for case in OF_ALL[:1] + OF_QUESTIONS[:1]]
+CASES += [("glue", *case) for case in OF_ALL[:1] + OF_TEXTS]
+
+
+@pytest.mark.parametrize(("recipe", "option", "value", "message"), CASES)
+def test_an_option_out_of_range_is_refused_before_the_data_are_read(
+    tmp_path, monkeypatch, capsys, recipe, option, value, message
+):
+    monkeypatch.chdir(tmp_path)
+    data = ["--task_name", "rte", "--data_dir", "none"] if recipe == "glue" else ["--train_file", "none.json"]
+    given = [*data, "--model_name_or_path", "./nowhere", option, value]
+    assert importlib.import_module(f"finetuning.{recipe}").main(given) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_those_of_the_second_stage_are_refused_before_the_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    files = [f"--{name}" for name in ("train_file", "validation_file", "context_file")]
+    given = [part for option in files for part in (option, "none.json")]
+    given += ["--chain", "true", "--qa_learning_rate", "-1", "--model_name_or_path", "./nowhere"]
+    assert multiple_choice.main(given) == 2
+    assert "--learning_rate -1.0" in capsys.readouterr().err
+
+
+def test_the_batch_is_that_of_all_ranks():
+    options = FinetuningOptions(global_batch_rows=8, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    check_options(options)
+    with pytest.raises(ValueError, match="give only two of the three"):
+        check_options(options, Ranks(world_size=2, local_world_size=2))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_defaults_pass(recipe):
+    check_options(options_class(recipe)())

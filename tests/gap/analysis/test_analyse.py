@@ -1,0 +1,250 @@
+"""From a scores file to the numbers that are reported, on made-up studies with known answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulated_scores import BUDGETS, SimulatedStudy, expected_score, series_rows, write_study
+
+from gap.analysis.analysis import analyse, analysis_json
+from gap.analysis.costs import Prices, series_costs
+from gap.analysis.results import Analysis, TaskResult
+from gap.analysis.task_table import Checkpoint, describe
+from gap.cells.store import Cell, append_score
+from gap.report.page import write_report
+
+DRAWS = 600
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
+    scores = write_study(tmp_path_factory.mktemp("study"))
+    return analyse(scores, series=series_rows(kinds=("annealed", "raw")), prices=Prices(2.0), draws=DRAWS)
+
+
+def task_of(analysis: Analysis, name: str) -> TaskResult:
+    return next(task for task in analysis.tasks if task.task == name)
+
+
+def test_the_crossing_of_the_made_up_curve_is_found(study: Analysis) -> None:
+    curve = task_of(study, "qa").curves[0]
+    half = curve.crossings[0]
+    assert (curve.kind, half.level, half.state) == ("annealed", 0.5, "measured")
+    assert half.tokens == pytest.approx(7e5, rel=0.3)
+    assert half.low is not None
+    assert half.high is not None
+    assert half.low < 7e5 < half.high
+    hours = half.other_units["hours"][0]
+    assert hours == pytest.approx(half.tokens / 20_000 / 3600, rel=0.01)
+    assert half.other_units["money"][0] == pytest.approx(2.0 * hours)
+
+
+def test_without_an_outside_reference_the_answer_is_of_this_series_gap(study: Analysis) -> None:
+    task = task_of(study, "qa")
+    assert task.reference_in_series
+    assert "this series' gap" in task.answer
+    assert "given this pretraining run" in task.answer
+    assert [one.level for one in task.curves[0].crossings] == [0.5, 0.9, 0.95]
+
+
+def test_every_control_is_reported(study: Analysis) -> None:
+    task = task_of(study, "qa")
+    controls = {one.name: one for one in task.checkpoints if one.control}
+    longer = controls["scratch, 8x epochs"]
+    assert longer.gap_closed is not None
+    assert longer.gap_closed.value < 0.2
+    shuffled = next(one for name, one in controls.items() if "shuffled" in name)
+    assert shuffled.gap_closed is not None
+    assert shuffled.gap_closed.value < 0.05
+    assert task.plateau is not None
+    assert task.plan is not None
+    assert any(one.state == "more_than_all" for one in task.labels)
+    assert len(task.curves[0].forecast) == 3
+    assert [test.tokens for test in task.curves[0].backtests] == [BUDGETS[-2], BUDGETS[-1], BUDGETS[-1]]
+
+
+def test_the_controls_say_whether_the_curve_can_be_believed(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    for control, low, high in ((None, 0.1, 0.8), ("same_arguments", 0.05, 0.7)):
+        made.add("qa", "raw", 0, low, control=control)
+        made.add("qa", "annealed", 1000, high, control=control)
+    made.add("qa", "annealed", 1000, 0.8, control="independent_run")
+    made.add("qa", "annealed", 1000, 0.4, control="shuffled_labels")
+    notes = " ".join(analyse(made.scores, draws=DRAWS).tasks[0].notes)
+    assert "not told apart" in notes
+    assert "something leaks" in notes
+    assert re.search(r"same arguments .* the gap is \+6\d\.\d \[", notes)
+
+
+def test_shuffled_labels_without_an_interval_are_not_judged(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    for kind, budget, chance in (("raw", 0, 0.1), ("annealed", 1000, 0.5)):
+        for control in (None, "shuffled_labels"):
+            made.add("qa", kind, budget, chance, control=control, finetuning_seeds=2)
+    notes = " ".join(analyse(made.scores, draws=DRAWS).tasks[0].notes)
+    assert "not judged, there is no interval (2 fine-tuning seeds" in notes
+    assert "as it must be" not in notes
+
+
+def test_failed_runs_are_counted_and_stay_in_the_mean(study: Analysis) -> None:
+    scratch = next(one for one in task_of(study, "classification").checkpoints if one.kind == "scratch")
+    assert (scratch.failed_runs, scratch.runs) == (3, 3)
+    assert scratch.score.value == pytest.approx(np.mean([dot.score for dot in scratch.dots]))
+
+
+def test_the_analysis_is_strict_json(study: Analysis) -> None:
+    parsed = json.loads(analysis_json(study))
+    assert parsed["schema_version"] == 1
+    assert {task["task"] for task in parsed["tasks"]} == {"qa", "classification"}
+
+
+def test_two_seeds_give_scores_but_no_interval(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    made.add("qa", "raw", 0, 0.1, finetuning_seeds=2)
+    for budget in BUDGETS[:4]:
+        made.add("qa", "annealed", budget, expected_score(budget), finetuning_seeds=2)
+    task = analyse(made.scores, draws=DRAWS).tasks[0]
+    assert task.gap.value > 0.1
+    assert task.gap.low is None
+    assert "2 fine-tuning seeds: an interval needs 3" in task.answer
+    assert all(one.score.low is None for one in task.checkpoints)
+
+
+def test_no_gap_is_said_to_be_none(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    for kind, budget in (("raw", 0), *(("annealed", 1000 * 2**step) for step in range(6))):
+        made.add("qa", kind, budget, 0.5)
+    task = analyse(made.scores, draws=DRAWS).tasks[0]
+    assert not task.gap_resolved
+    assert (task.curves[0].forecast, task.curves[0].backtests) == ((), ())  # noise has no trend to follow
+    assert "no gap to close" in task.answer
+    assert all(one.gap_closed is None for one in task.checkpoints)
+
+
+def test_an_outside_reference_has_a_99_percent_row_and_says_what_is_mixed(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    made.add("qa", "raw", 0, 0.1, pretraining_seeds=3)
+    for budget in BUDGETS:
+        made.add("qa", "annealed", budget, 0.8 * expected_score(budget), pretraining_seeds=3)
+    made.add("qa", "reference", None, 0.97)
+    task = analyse(made.scores, draws=DRAWS).tasks[0]
+    assert not task.reference_in_series
+    assert task.conditional is None
+    levels = {one.level: one for one in task.curves[0].crossings}
+    assert levels[0.99].state == "not_reached"
+    assert levels[0.99].tokens is None
+    assert any("mixes architecture" in note for note in task.notes)
+
+
+def test_what_was_reached_before_the_first_budget_is_censored_below(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    made.add("qa", "raw", 0, 0.1)
+    for budget, chance in zip(BUDGETS, (0.8, 0.85, 0.9, 0.9, 0.9, 0.9, 0.9), strict=True):
+        made.add("qa", "annealed", budget, chance)
+    task = analyse(made.scores, draws=DRAWS).tasks[0]
+    half = task.curves[0].crossings[0]
+    assert (half.state, half.tokens, half.low_open) == ("already_reached", None, True)
+
+
+def test_what_is_found_in_the_corpus_after_the_cells_reaches_the_report(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    for kind, budget in (("raw", 0), ("annealed", 1000)):
+        made.add("qa", kind, budget, 0.5)
+    first = analyse(made.scores, draws=DRAWS)
+    assert "was not searched for the scored texts: no search is on record" in write_report(first, tmp_path).read_text()
+    (tmp_path / "contamination").mkdir()
+    path = tmp_path / "contamination" / "qa.json"
+    for ids, told in (([], "was searched: no scored text"), (["question-3", "question-4", "gone"], "2 examples have")):
+        path.write_text(json.dumps({"schema_version": 1, "data": "x", "corpus": ["y"], "ids": ids}))
+        found = analyse(made.scores, draws=DRAWS)
+        assert told in write_report(found, tmp_path).read_text()
+    assert found.tasks[0].contaminated_examples == 2
+    assert found.tasks[0].checkpoints[0].score_without_contaminated is not None
+
+
+def test_the_score_without_contaminated_examples_stands_beside_it(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    made.add("qa", "raw", 0, 0.1)
+    made.add("qa", "annealed", 1000, 0.6)
+    for file in (tmp_path / "predictions").glob("*.json"):
+        content = json.loads(file.read_text())
+        for example in content["examples"][:40]:
+            example.update(contaminated=True, score=1.0)
+        file.write_text(json.dumps(content))
+    task = analyse(made.scores, draws=DRAWS).tasks[0]
+    assert task.contaminated_examples == 40
+    scratch = task.checkpoints[0]
+    assert scratch.score_without_contaminated is not None
+    assert scratch.score_without_contaminated < 0.2
+
+
+def test_scratch_is_required(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    made.add("qa", "annealed", 1000, 0.6)
+    with pytest.raises(ValueError, match="budget 0"):
+        analyse(made.scores, draws=DRAWS)
+
+
+def test_one_run_of_any_budget_makes_the_intervals_those_of_that_run(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    for budget, runs in ((0, 3), (1000, 3), (2000, 1)):
+        made.add("qa", "annealed" if budget else "raw", budget, 0.1 + budget / 4000, pretraining_seeds=runs)
+    assert analyse(made.scores, draws=DRAWS).tasks[0].conditional == "given this pretraining run"
+    for seed_count in (1, 2):  # an outside reference has one run, always: its note says so
+        made = SimulatedStudy(tmp_path / str(seed_count))
+        for kind, budget, runs in (("raw", 0, seed_count), ("annealed", 1000, seed_count), ("reference", None, 1)):
+            made.add("qa", kind, budget, 0.1 if budget == 0 else 0.6, pretraining_seeds=runs)
+        conditional = analyse(made.scores, draws=DRAWS).tasks[0].conditional
+        assert (conditional is not None) == (seed_count == 1)
+
+
+def test_the_planner_plans_for_a_gap_that_is_not_resolved(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    for kind, budget, chance in (("raw", 0, 0.5), ("annealed", 1000, 0.52)):
+        made.add("qa", kind, budget, chance)
+    analysis = analyse(made.scores, draws=DRAWS)
+    (task,) = analysis.tasks
+    assert not task.gap_resolved
+    assert task.plan is not None
+    assert task.plan.difference == pytest.approx(task.gap.value) != 0.01
+    assert "scratch and annealed at 1,000 tokens, the gap that was observed," in task.plan.between
+    assert task.plan.between in write_report(analysis, tmp_path).read_text()
+    asked = analyse(made.scores, draws=DRAWS, resolve=0.02).tasks[0].plan
+    assert asked is not None
+    assert (asked.difference, asked.between) == (0.02, "scratch and annealed at 1,000 tokens")
+
+
+def test_device_hours_count_the_devices_of_the_series(tmp_path: Path) -> None:
+    rows = series_rows(seeds=2)
+    with_devices = [{**row, "devices": 2 + 4 * row["pretraining_seed"]} for row in rows]
+    hours = BUDGETS[-1] / 20_000 / 3600
+    for given, devices, expected in ((rows, None, 1), (with_devices, None, 4), (with_devices, 8, 8)):
+        cost = series_costs(given, Prices(2.0, devices=devices))[len(BUDGETS) - 1]
+        assert (cost.hours, cost.money) == (pytest.approx(expected * hours), pytest.approx(2.0 * expected * hours))
+    made = SimulatedStudy(tmp_path)
+    for kind, budget in (("raw", 0), ("annealed", BUDGETS[0])):
+        made.add("qa", kind, budget, 0.5)
+    analyses = [analyse(made.scores, series=given, draws=200) for given in (rows, with_devices)]
+    told = [any("--devices" in note for note in one.notes) for one in analyses]
+    assert told == [True, False]
+
+
+@pytest.mark.parametrize(("share", "words"), [(0.125, "1/8 of"), (1 / 3, "1/3 of"), (0.3, "0.3 of"), (0.75, "0.75 of")])
+def test_a_share_of_the_labels_is_a_fraction_where_it_is_one(share: float, words: str) -> None:
+    assert describe(Checkpoint("scratch", 0, "fewer_labels", share)) == f"scratch, {words} the labels"
+
+
+def test_no_interval_of_a_difference_is_wider_than_differences_can_be(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    for budget, scores in ((0, (0.0, 1.0, 0.0)), (100, (0.5, 0.5, 0.5)), (200, (1.0, 0.0, 1.0))):
+        for seed, score in enumerate(scores):
+            kind = "annealed" if budget else "raw"
+            append_score(path, Cell(f"{budget}-{seed}", "qa", kind, budget, 0, seed, "exact_match", score))
+    gap = analyse(path, draws=DRAWS).tasks[0].gap
+    assert gap.low is not None
+    assert gap.high is not None
+    assert -1.0 <= gap.low < 0.0 < gap.high <= 1.0

@@ -1,0 +1,89 @@
+"""The plan: which cells there are, which there are not, and what is refused."""
+
+from collections import Counter
+
+import pytest
+
+from gap.cells.plan import (
+    Controls,
+    Grid,
+    PlannedCell,
+    Search,
+    Source,
+    make_plan,
+    problems_of,
+    reference_sources,
+    sources_of,
+)
+
+SERIES = [
+    {"path": f"/s/{seed}/{kind}-{budget}", "kind": kind, "budget_tokens": float(budget), "pretraining_seed": seed}
+    for seed in (0, 1)
+    for kind, budget in [("raw", 0), *((kind, budget) for budget in (10, 20) for kind in ("raw", "annealed"))]
+]
+
+
+def test_cells_are_the_product_of_checkpoints_tasks_and_seeds():
+    sources = sources_of(SERIES, ["annealed", "raw"])
+    plan = make_plan(sources, ["a", "b"], finetuning_seeds=4, grid=Grid())
+    assert len(plan.cells) == 2 * 5 * 2 * 4
+    assert len(set(plan.cells)) == len(plan.cells)
+    assert not plan.searches  # one learning rate: nothing to choose
+    annealed = make_plan(sources_of(SERIES, ["annealed"]), ["a"], finetuning_seeds=1, grid=Grid())
+    assert Counter(cell.setting.source.kind for cell in annealed.cells) == {"raw": 2, "annealed": 4}
+
+
+def test_every_setting_has_the_same_search_scratch_included():
+    grid = Grid((1e-3, 2e-3), (1.0, 3.0))
+    plan = make_plan(
+        sources_of(SERIES, ["annealed"]), ["a"], finetuning_seeds=3, grid=grid,
+        controls=Controls((2.0,), (0.5,), shuffled_labels=True),
+    )  # fmt: skip
+    tries = Counter(search.setting for search in plan.searches)
+    assert set(tries) == set(plan.settings)
+    assert set(tries.values()) == {4}
+    order = list(plan.jobs())
+    assert Counter(order) == Counter([*plan.searches, *plan.cells])
+    for cell in plan.cells:
+        assert all(order.index(one) < order.index(cell) for one in plan.searches if one.setting == cell.setting)
+
+
+def test_controls_are_run_where_they_say_something():
+    controls = Controls((2.0, 4.0), (0.25, 1.0), shuffled_labels=True)
+    sources = [*sources_of(SERIES, ["annealed"]), *reference_sources("bert")]
+    plan = make_plan(sources, ["a"], tasks_at_ends=["z"], finetuning_seeds=1, grid=Grid(), controls=controls)
+    count = Counter(cell.control for cell in plan.cells)
+    assert count["scratch_longer"] == 2 * 2
+    assert count["fewer_labels"] == 2 * 2  # scratch and the largest budget of two runs; all labels are no control
+    assert count["shuffled_labels"] == 2 * 2
+    longer = [cell for cell in plan.cells if cell.control == "scratch_longer"]
+    assert all(cell.setting.source.is_scratch for cell in longer)
+    ends = [cell.setting.source for cell in plan.cells if cell.setting.task == "z"]
+    assert Counter(one.kind for one in ends) == {"raw": 2, "reference": 1, "reference_scratch": 1}
+
+
+def test_what_cannot_answer_is_refused():
+    with pytest.raises(ValueError, match="budget 0"):
+        sources_of([row for row in SERIES if row["budget_tokens"]], ["raw"])
+    with pytest.raises(ValueError, match="no annealed"):
+        sources_of([row for row in SERIES if row["kind"] == "raw"], ["annealed"])
+    with pytest.raises(ValueError, match="--kinds"):
+        sources_of(SERIES, ["final"])
+    for wrong in ({"scratch_longer": (1.0,)}, {"label_fractions": (0.0,)}, {"label_fractions": (2.0,)}):
+        with pytest.raises(ValueError, match="--"):
+            Controls(**wrong)
+    with pytest.raises(ValueError, match="above 0"):
+        Grid((0.0,), (1.0,))
+    scratch = Source("/s", "raw", 0)
+    plan = make_plan([scratch], ["a"], finetuning_seeds=2, grid=Grid())
+    problems = problems_of(plan, finetuning_seeds=2, intervals=True)
+    assert len(problems) == 2
+    assert "an interval needs 3" in problems[0]
+    assert "two ends" in problems[1]
+    assert len(problems_of(plan, finetuning_seeds=2, intervals=False)) == 1
+
+
+def test_jobs_of_different_kinds_are_told_apart():
+    plan = make_plan(sources_of(SERIES, ["annealed"]), ["a"], finetuning_seeds=1, grid=Grid((1.0, 2.0)))
+    kinds = [type(job) for job in plan.jobs()]
+    assert kinds[:3] == [Search, Search, PlannedCell]

@@ -1,0 +1,170 @@
+"""Several runs side by side: paired, and honest about what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from chromium_page import chromium
+from simulated_scores import BUDGETS, SimulatedStudy, expected_score, series_rows, write_study
+
+from gap.cells.store import read_scores
+from gap.report.comparison import SCHEMA_VERSION, Comparison, RunSource, compare_runs
+from gap.report.comparison_page import comparison_answers
+from launch.report import main
+
+DRAWS = 400
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folders = []
+    for number, (name, middle) in enumerate((("slow", 9e5), ("fast", 3e5))):
+        folder = tmp_path_factory.mktemp("runs") / name
+        write_study(folder, middle=middle, raw=False, seed=10 * number)
+        (folder / "series.json").write_text(json.dumps({"schema_version": 1, "checkpoints": series_rows()}))
+        folders.append(folder)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def comparison(runs: list[Path]) -> Comparison:
+    return compare_runs([RunSource.of(folder) for folder in runs], draws=DRAWS)
+
+
+@pytest.mark.parametrize(
+    "checkpoints", [None, {}, "series", [None], [{"path": "x"}], [{**series_rows()[0], "flops": "1"}]]
+)
+def test_checkpoints_that_no_run_wrote_are_refused_with_their_file(tmp_path: Path, checkpoints: object) -> None:
+    (tmp_path / "scores.jsonl").write_text("")
+    study = {"schema_version": 1, "checkpoints": checkpoints, "prices": {}, "commands": [], "notes": [], "cells": []}
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    with pytest.raises(ValueError, match=r"study\.json is no study \(checkpoints.*run launch/gap\.py again"):
+        RunSource.of(tmp_path)
+
+
+def test_the_faster_run_needs_a_third_of_the_tokens(comparison: Comparison) -> None:
+    half = next(one for one in comparison.differences if one.quantity.startswith("tokens to 50 %"))
+    assert half.change.value == pytest.approx(1 / 3, rel=0.3)
+    assert half.change.low is not None
+    assert half.change.high is not None
+    assert half.change.low < 1 / 3 < half.change.high < 1
+    assert half.resolved
+
+
+def test_equal_scores_are_not_told_apart(comparison: Comparison) -> None:
+    scratch = next(one for one in comparison.differences if (one.task, one.quantity) == ("qa", "score, scratch"))
+    assert not scratch.resolved
+
+
+def test_a_run_against_itself_differs_by_seeds_only(runs: list[Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.symlink_to(runs[0])
+    sources = [RunSource("first", runs[0] / "scores.jsonl"), RunSource("second", copy / "scores.jsonl")]
+    same = compare_runs(sources, draws=DRAWS)
+    assert all(one.change.value == pytest.approx(1.0 if one.unit == "ratio" else 0.0) for one in same.differences)
+    assert not any(one.resolved for one in same.differences)
+
+
+def test_cells_that_are_not_of_a_runs_plan_are_not_compared(tmp_path: Path) -> None:
+    sources = []
+    for name in ("one", "two"):
+        study = SimulatedStudy(tmp_path / name)
+        for budget, chance in ((0, 0.1), (1000, 0.8)):
+            study.add("qa", "annealed" if budget else "raw", budget, chance)
+        planned = frozenset(cell.fingerprint for cell in read_scores(study.scores))
+        study.add("qa", "annealed", 1000, 0.1, finetuning_seeds=9, status="collapsed")  # other options
+        sources.append(RunSource(name, study.scores, planned=planned))
+    scores = [one for one in compare_runs(sources, draws=DRAWS).differences if "1,000" in one.quantity]
+    assert [one.baseline_value for one in scores] == [pytest.approx(0.8, abs=0.05)]
+
+
+def ending_at(folder: Path, top: float, middle: float, reference: str | None = None) -> RunSource:
+    """A run whose curve ends at `top`; `reference` is what the cells say of the outside checkpoint's weights."""
+    study = SimulatedStudy(folder, seed=3)
+    study.add("qa", "raw", 0, 0.15)
+    for budget in BUDGETS:
+        study.add("qa", "annealed", budget, expected_score(budget, top=top, middle=middle))
+    if reference is not None:
+        study.add("qa", "reference", None, 0.97, details={"model": reference})
+    return RunSource.of(folder)
+
+
+def test_shares_of_two_different_gaps_are_no_headline(tmp_path: Path) -> None:
+    """A run that is far worse reaches 95 % of its own, smaller gap earlier: that is no advantage."""
+    strong, weak = ending_at(tmp_path / "strong", 0.95, 9e5), ending_at(tmp_path / "weak", 0.45, 3e5)
+    found = compare_runs([strong, weak], draws=DRAWS)
+    shares = [one for one in found.differences if "% of" in one.quantity]
+    assert shares
+    assert not any(one.same_goal for one in shares)
+    assert all("each run's own gap" in one.quantity for one in shares)
+    assert "no outside reference in common" in " ".join(found.notes)
+    (answer,) = comparison_answers(found)
+    assert "score, annealed at 8,000,000 tokens, -4" in answer
+    assert "of the gap" not in answer
+    assert "own gap" not in answer
+    scores = [one for one in found.differences if one.quantity.startswith("tokens to a score of")]
+    assert len(scores) == 3
+    assert all(one.same_goal for one in scores)
+    assert scores[-1].change.value > 1.5  # the weak run needs more tokens to the best score that both have
+
+
+@pytest.mark.parametrize(("other", "same"), [("a", True), ("b", False)])
+def test_the_same_outside_reference_makes_shares_of_the_gap_comparable(tmp_path: Path, other: str, same: bool) -> None:
+    runs = [ending_at(tmp_path / "one", 0.95, 9e5, "a"), ending_at(tmp_path / "two", 0.95, 3e5, other)]
+    found = compare_runs(runs, draws=DRAWS)
+    shares = [one for one in found.differences if "% of" in one.quantity]
+    assert [one.same_goal for one in shares] == [same] * 3
+    assert ("% of the gap" in comparison_answers(found)[0]) is same
+    assert (found.notes == ()) is same
+
+
+def test_other_examples_are_not_compared(runs: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    write_study(folder, raw=False)
+    for file in (folder / "predictions").glob("*.json"):
+        file.write_text(file.read_text().replace("question-1", "another-1"))
+    found = compare_runs([RunSource.of(runs[0]), RunSource.of(folder)], draws=DRAWS)
+    assert found.differences == ()
+    assert "different examples" in " ".join(found.notes)
+
+
+def test_the_command_writes_one_report_of_several_runs(runs: list[Path], tmp_path: Path) -> None:
+    arguments = [str(folder) for folder in runs]
+    assert main([*arguments, "--output_dir", str(tmp_path), "--draws", "200"]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "fast against slow" in page
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    assert content["runs"] == ["slow", "fast"]
+    assert content["schema_version"] == SCHEMA_VERSION
+
+
+@pytest.mark.slow
+def test_the_comparison_lives_in_a_browser(runs: list[Path], tmp_path: Path) -> None:
+    assert main([*map(str, runs), "--output_dir", str(tmp_path), "--draws", "200"]) == 0
+    with chromium() as driver:
+        driver.get((tmp_path / "report.html").as_uri())
+        assert driver.execute_script("return document.querySelectorAll('.chart .main-svg').length") >= 1
+        assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+        colours = set()
+        for theme in ("light", "dark"):
+            driver.execute_script(
+                "const s = document.getElementById('theme'); s.value = arguments[0];"
+                "s.dispatchEvent(new Event('change'));",
+                theme,
+            )
+            page, line = driver.execute_script(
+                "return [getComputedStyle(document.body).backgroundColor,"
+                " document.getElementById('runs-0').data.find(t => t.name.startsWith('fast')).line.color]"
+            )
+            colours |= {page, line}
+        assert len(colours) == 4  # page and curves follow the switch
+        assert driver.get_log("browser") == []
+
+
+def test_the_command_refuses_what_it_cannot_do(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(folder) for folder in runs]) == 2
+    assert "--output_dir" in capsys.readouterr().err
+    assert main([str(runs[0].parent / "nothing")]) == 2
+    assert "scores.jsonl" in capsys.readouterr().err

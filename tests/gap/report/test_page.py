@@ -1,0 +1,157 @@
+"""The report: one file without network, safe against what is in names, and alive in a browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+from chromium_page import chromium, picture
+from simulated_scores import SimulatedStudy, series_rows, write_study
+
+from gap.analysis.analysis import analyse
+from gap.analysis.costs import Prices
+from gap.report.charts import run_chart, score_chart
+from gap.report.images import draw_chart
+from gap.report.page import write_report
+
+DRAWS = 400
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    scores = write_study(folder)
+    rows = series_rows(kinds=("annealed", "raw"))
+    return write_report(analyse(scores, series=rows, prices=Prices(2.0), draws=DRAWS), folder)
+
+
+def test_the_page_holds_everything_and_fetches_nothing(report: Path) -> None:
+    page = report.read_text(encoding="utf-8")
+    head = page.split("<script>")[0]
+    assert "95 % of this series" in head or "90 % of this series" in head
+    own = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r'(?:src|href)="(?!data:)', own)
+    assert "default-src 'none'" in own
+    for heading in (
+        "Gap closed",
+        "Controls",
+        "Forecast (not measured)",
+        "Validation loss",
+        "Planner",
+        "Method",
+        "Versions",
+    ):
+        assert heading in own
+
+
+def test_machines_get_json_and_csv_and_papers_get_pictures(report: Path) -> None:
+    folder = report.parent
+    curve = json.loads((folder / "curve.json").read_text())
+    rows = list(csv.DictReader((folder / "curve.csv").open()))
+    assert len(rows) == sum(len(task["checkpoints"]) for task in [*curve["tasks"], curve["macro"]])
+    scratch = next(row for row in rows if row["kind"] == "scratch" and not row["control"] and row["task"] == "qa")
+    assert 0 < float(scratch["score_low"]) < float(scratch["score"]) < float(scratch["score_high"]) < 1
+    pictures = sorted(file.name for file in (folder / "figures").iterdir())
+    assert {"qa-gap.png", "qa-gap.svg", "qa-score.png", "qa-score.svg", "qa-labels.svg", "qa-loss.png"} <= set(pictures)
+    assert (folder / "figures" / "qa-gap.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def with_outside_reference(folder: Path) -> SimulatedStudy:
+    """A study whose reference is of another architecture: two scratch baselines."""
+    made = SimulatedStudy(folder)
+    for kind, budget, score in (("raw", 0, 0.15), ("reference_scratch", None, 0.22), ("reference", None, 0.95)):
+        made.add("qa", kind, budget, score)
+    for budget, score in ((1_000_000, 0.5), (2_000_000, 0.7)):
+        made.add("qa", "annealed", budget, score)
+    return made
+
+
+def test_both_scratch_baselines_are_drawn_each_with_a_dash_of_its_own(tmp_path: Path) -> None:
+    (task,) = analyse(with_outside_reference(tmp_path).scores, draws=DRAWS).tasks
+    chart = score_chart(task)
+    assert chart is not None
+    levels = {one["name"]: one for one in chart["data"] if len(set(one["y"])) == 1}
+    assert set(levels) == {"scratch", "reference", "reference from scratch"}
+    assert len({one["line"]["dash"] for one in levels.values()}) == 3
+    assert levels["reference from scratch"]["y"][0] > levels["scratch"]["y"][0]
+    assert [path.suffix for path in draw_chart(chart, tmp_path / "score")] == [".png", ".svg"]
+
+
+def test_the_seeds_of_scratch_and_of_an_outside_reference_are_dots_too(tmp_path: Path) -> None:
+    task = analyse(with_outside_reference(tmp_path).scores, draws=DRAWS).tasks[0]
+    chart = score_chart(task)
+    assert chart is not None
+    dots = {trace["name"]: trace for trace in chart["data"] if "each seed" in trace["name"]}
+    smallest = min(one.budget_tokens for one in task.checkpoints if one.budget_tokens)
+    for role in ("scratch", "reference", "other"):
+        assert len(dots[f"{role}: each seed"]["y"]) >= 3
+        assert max(dots[f"{role}: each seed"]["x"]) < smallest
+        assert "cell " in dots[f"{role}: each seed"]["text"][0]
+
+
+def test_five_runs_are_told_apart_on_paper_too(tmp_path: Path) -> None:
+    (task,) = (one for one in analyse(write_study(tmp_path, raw=False), draws=DRAWS).tasks if one.task == "qa")
+    chart = run_chart([(f"run {number}", task) for number in range(5)])
+    assert chart is not None
+    lines = [one for one in chart["data"] if one["name"].startswith("run")]
+    assert len({(one["line"]["dash"], one["marker"]["symbol"]) for one in lines}) == 5
+    assert all(path.stat().st_size for path in draw_chart(chart, tmp_path / "runs"))
+
+
+def test_a_task_named_like_markup_stays_text(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    name = "</script><script>alert(1)</script>"
+    made.add(name, "raw", 0, 0.1)
+    for budget in (1000, 2000, 4000):
+        made.add(name, "annealed", budget, 0.1 + budget / 5000)
+    page = write_report(analyse(made.scores, draws=DRAWS), tmp_path).read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height", "dark"), [(1280, 900, False), (390, 844, True)])
+def test_the_page_lives_in_a_browser(report: Path, tmp_path: Path, width: int, height: int, dark: bool) -> None:
+    with chromium(width=width, height=height, dark=dark) as driver:
+        driver.get(report.as_uri())
+        assert driver.execute_script("return document.querySelectorAll('.chart .main-svg').length") >= 8
+        assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+        background = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert background == ("rgb(20, 23, 26)" if dark else "rgb(253, 253, 252)")
+        titles = {}
+        for unit in ("tokens", "flops", "hours", "money"):
+            driver.execute_script(
+                "const s = document.getElementById('unit'); s.value = arguments[0];"
+                "s.dispatchEvent(new Event('change'));",
+                unit,
+            )
+            titles[unit] = driver.execute_script(
+                "const c = document.getElementById('gap-0');"
+                "return [c.layout.xaxis.title.text, Math.max(...c.data[1].x), c.querySelector('.xtitle').textContent]"
+            )
+        assert len({title[0] for title in titles.values()}) == 4
+        assert titles["flops"][1] == pytest.approx(6.0e7 * titles["tokens"][1])
+        assert titles["money"][2] == "pretraining cost"
+        driver.execute_script(
+            "const c = document.getElementById('score-0'); c.scrollIntoView({block: 'center'});"
+            "Plotly.Fx.hover(c, [{curveNumber: c.data.findIndex(t => t.name.includes('each seed')), pointNumber: 0}]);"
+        )
+        hover = driver.execute_script("return document.querySelector('#score-0 .hoverlayer').textContent")
+        assert "fine-tuning seed" in hover
+        assert "cell" in hover
+        assert picture(driver, tmp_path / "page.png").stat().st_size > 20_000
+        assert driver.get_log("browser") == []
+
+
+@pytest.mark.slow
+def test_a_legend_of_four_lines_leaves_the_axis_title_free_on_a_phone(tmp_path: Path) -> None:
+    page = write_report(analyse(with_outside_reference(tmp_path).scores, draws=DRAWS), tmp_path)
+    with chromium(width=390, height=844) as driver:
+        driver.get(page.as_uri())
+        title, legend = (
+            driver.execute_script(f"return document.querySelector('#score-0 {name}').getBoundingClientRect()")
+            for name in (".xtitle", ".legend")
+        )
+        assert title["bottom"] < legend["top"]

@@ -1,0 +1,117 @@
+"""The command line: builds, reports, continues, and answers mistakes with one line."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+from tqdm import tqdm
+
+from launch.build_shards import main, progress_reporter
+from shards.building.state import BuildState
+from shards.storage.check import check_shards
+from shards.storage.manifest import read_manifest
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefghij", k=rng.randint(2, 6))) for _ in range(300)]
+    path = tmp_path / "corpus.jsonl"
+    lines = [json.dumps({"body": " ".join(rng.choices(words, k=60))}) for _ in range(60)]
+    path.write_text("\n".join([*lines, '{"body": ""}', lines[0]]))
+    return path
+
+
+def arguments(corpus: Path, output: Path) -> list[str]:
+    return ["--input", str(corpus), "--output_dir", str(output), "--text_column", "body", "--processes", "1"]
+
+
+def test_a_corpus_becomes_shards_and_the_second_call_finds_them_built(corpus, tmp_path, capsys):
+    call = [*arguments(corpus, tmp_path / "out"), "--vocab_size", "300", "--validation_fraction", "0.2"]
+    assert main(call) == 0
+    report = capsys.readouterr().out
+    assert "62 documents of 1 sources" in report
+    assert "dropped: duplicate 1, empty 1" in report
+    assert "MB text/s" in report
+    manifest = read_manifest(tmp_path / "out")
+    check_shards(tmp_path / "out", manifest, "full")
+    assert manifest.tokenizer.vocab_size == 300
+    assert manifest.data["options"]["text_column"] == "body"
+    assert main(call) == 0
+    assert "already built" in capsys.readouterr().out
+
+
+def test_another_build_takes_the_tokenizer_of_the_first(corpus, tmp_path):
+    assert main([*arguments(corpus, tmp_path / "a"), "--vocab_size", "300"]) == 0
+    assert main([*arguments(corpus, tmp_path / "b"), "--tokenizer", str(tmp_path / "a" / "tokenizer")]) == 0
+    first, second = read_manifest(tmp_path / "a"), read_manifest(tmp_path / "b")
+    assert first.tokenizer == second.tokenizer
+    assert first.splits["train"].shards[0].sha256 == second.splits["train"].shards[0].sha256
+
+
+def test_mistakes_are_answered_with_what_to_do(corpus, tmp_path, capsys):
+    assert main(["--input", str(tmp_path / "none.txt"), "--output_dir", str(tmp_path / "out")]) == 1
+    assert "no such file" in capsys.readouterr().err
+    assert main(["--input", str(corpus), "--output_dir", str(tmp_path / "out")]) == 1
+    assert "--text_column" in capsys.readouterr().err
+    for wrong, answer in (
+        (["--vocab_sise", "9"], "--vocab_size"),
+        (["--vocab_size", "9", "--tokenizer", "x"], "one of the two"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments(corpus, tmp_path / "out"), *wrong])
+        assert stop.value.code == 2
+        assert answer in capsys.readouterr().err
+
+
+def test_an_output_directory_that_cannot_be_used_is_answered_in_one_line(corpus, tmp_path, capsys, monkeypatch):
+    assert main([*arguments(corpus, corpus), "--vocab_size", "300"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: [Errno 17] File exists")
+    assert f"--output_dir {corpus} must be a directory" in error
+    for cause in (
+        OSError(errno.ENOSPC, "No space left on device"),
+        sqlite3.OperationalError("database or disk is full"),
+    ):
+        monkeypatch.setattr(BuildState, "commit", Mock(side_effect=cause))
+        call = [*arguments(corpus, tmp_path / "out"), "--vocab_size", "300"]
+        assert main([*call, "--block_tokens", "64", "--blocks_per_shard", "1"]) == 1
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith(f"error: {cause}: --output_dir")
+        assert "room on its disk" in error
+
+
+def test_the_bar_shows_a_speed_where_no_bytes_on_disk_are_known(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr("launch.build_shards.time.monotonic", lambda: float(next(clock)))
+    bar = tqdm(disable=False, file=io.StringIO())
+    report = progress_reporter(bar)
+    for chunk in range(1, 4):
+        report({"bytes_read": 0, "bytes_total": 0, "text_bytes": chunk * 1_000_000, "tokens": chunk})
+    assert bar.total is None
+    assert bar.postfix.startswith("0.67 MB text/s")  # the first chunk starts the clock; 2 MB in 3 s since
+
+
+def test_it_runs_as_a_script_from_any_directory(corpus, tmp_path, project_root):
+    script = project_root / "launch" / "build_shards.py"
+    call = [
+        sys.executable,
+        str(script),
+        *arguments(corpus, tmp_path / "out"),
+        "--vocab_size",
+        "300",
+        "--processes",
+        "2",
+    ]
+    result = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "out: built" in result.stdout

@@ -1,0 +1,35 @@
+"""Every command of the README starts as a script, from any folder, without an installed package."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = [
+    *(f"launch/{name}.py" for name in ("build_shards", "pretrain", "overfit", "sweep", "gap", "report")),
+    *(f"finetuning/{name}.py" for name in ("qa", "multiple_choice", "glue", "classification")),
+]
+
+
+def test_the_list_is_whole():
+    launchers = {f"launch/{path.name}" for path in (ROOT / "launch").glob("*.py")} - {"launch/__init__.py"}
+    assert launchers == {command for command in COMMANDS if command.startswith("launch/")}
+    assert not [command for command in COMMANDS if command not in (ROOT / "README.md").read_text()]
+
+
+# -S leaves .pth files out, the editable install among them; the path brings the packages themselves back.
+@pytest.mark.parametrize("command", COMMANDS)
+def test_it_prints_its_help(command, tmp_path):
+    site = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    done = subprocess.run(
+        [sys.executable, "-S", str(ROOT / command), "--help"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": ":".join(site), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "usage:" in done.stdout

@@ -1,0 +1,217 @@
+"""launch/gap.py: from a series to its report, the plan before it, and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_gap
+import torch
+from tiny_gap import write_questions, write_series, write_tasks
+
+from gap.study.options import GapOptions, with_defaults
+from gap.study.small_world import expected_sources, pretraining_arguments, series_paths
+from launch import gap, report
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def arguments(tmp_path, **more):
+    series = write_series(tmp_path / "run", (100, 200))
+    tasks = write_tasks(tmp_path / "tasks")
+    values = {
+        "series": series, "tasks": f"questions=qa:{tasks[0].place}", "output_dir": tmp_path / "out",
+        "learning_rates": "1e-3,1e-2", "num_train_epochs": 1, "max_seq_length": 32, "doc_stride": 8,
+        "draws": 200, "max_parallel": 1, **more,
+    }  # fmt: skip
+    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+
+def test_a_series_becomes_scores_and_a_report(tmp_path, capsys):
+    argv = arguments(tmp_path, scratch_longer=2, price_per_hour=1.5)
+    assert gap.main(argv) == 0
+    out = tmp_path / "out"
+    lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    assert len(lines) == 4 * 3
+    assert {line["budget_tokens"] for line in lines} == {0, 100, 200}
+    assert {line["control"] for line in lines} == {None, "scratch_longer"}
+    assert len((out / "searches.jsonl").read_text().splitlines()) == 4 * 2
+    said = capsys.readouterr().out
+    assert "12 cells and 8 searches to run, 0 cells finished before" in said
+    assert "$" in said
+    assert "with the same arguments for all" in said
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "python launch/gap.py --series" in page
+    assert "curve.json" in {path.name for path in out.iterdir()}
+    before = (out / "scores.jsonl").read_bytes()
+    assert gap.main([*argv, "--finetuning_seeds", "4"]) == 0  # later calls add cells
+    after = (out / "scores.jsonl").read_bytes()
+    assert after.startswith(before)
+    assert len(after.splitlines()) == 4 * 4
+    assert "4 cells and 0 searches to run, 12 cells finished before" in capsys.readouterr().out
+    check_report_again(out, capsys)
+
+
+def test_cells_of_other_options_in_the_same_folder_are_not_averaged(tmp_path, capsys):
+    argv, out = arguments(tmp_path, learning_rates="1e-3"), tmp_path / "out"
+    other = ["--learning_rates", "1e-2", "--max_eval_samples", "8", "--scratch_longer", "2", "--finetuning_seeds", "4"]
+    assert gap.main([*argv, *other]) == 0
+    assert gap.main(argv) == 0  # other rates, other scored examples, a control less and a seed less
+    for again in (False, True):
+        assert not again or report.main([str(out), "--draws", "200"]) == 0
+        found = json.loads((out / "curve.json").read_text())
+        assert any(note.startswith("16 older cells") for note in found["notes"])
+        (task,) = found["tasks"]
+        assert task["num_examples"] == 10
+        assert [one["layout"] for one in task["checkpoints"]] == ["1 x 3"] * 3
+        assert {dot["learning_rate"] for one in task["checkpoints"] for dot in one["dots"]} == {1e-3}
+    capsys.readouterr()
+
+
+def check_report_again(out, capsys):
+    """launch/report.py knows what launch/gap.py knew: costs, prices, notes and commands."""
+    before = json.loads((out / "curve.json").read_text())
+    assert report.main([str(out), "--draws", "200"]) == 0
+    after = json.loads((out / "curve.json").read_text())
+    assert after["tasks"] == before["tasks"]
+    assert (after["notes"], after["priced"]) == (before["notes"], True)
+    assert after["commands"][:-1] == before["commands"]
+    assert after["tasks"][0]["checkpoints"][1]["cost"]["hours"] is not None
+    assert report.main([str(out), "--draws", "200", "--price_per_hour", "0"]) == 0
+    assert json.loads((out / "curve.json").read_text())["priced"] is False
+    (out / "study.json").write_text('{"schema_version": 1}')
+    assert report.main([str(out)]) == 2
+    assert "is no study" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(tmp_path, capsys):
+    assert gap.main([*arguments(tmp_path), "--dry_run", "true"]) == 0
+    assert "9 cells and 6 searches to run" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_refusals_end_with_status_2_and_a_remedy(tmp_path, capsys):
+    assert gap.main([*arguments(tmp_path), "--finetuning_seeds", "2"]) == 2
+    assert "an interval needs 3" in capsys.readouterr().err
+    shared = write_questions(tmp_path / "same.json", 10)
+    assert gap.main([*arguments(tmp_path), "--tasks", f"qa:{shared}+{shared}"]) == 2
+    assert "--on_overlap drop" in capsys.readouterr().err
+    assert gap.main([*arguments(tmp_path), "--series", str(tmp_path / "none")]) == 2
+    assert "launch/pretrain.py" in capsys.readouterr().err
+    for wrong in (
+        ["--series", "x"],
+        ["--full", "true", "--series", "x"],
+        ["--executor", "cloud"],
+        ["--learning_rat", "1"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            gap.main(wrong)
+        assert stop.value.code == 2
+    assert "did you mean --learning_rates" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["series", "independent"])
+def test_runs_of_two_tokenizers_are_not_one_study(tmp_path, capsys, monkeypatch, place):
+    argv = arguments(tmp_path, learning_rates="1e-3")
+    same = write_series(tmp_path / "same", (200,), seed=1)
+    monkeypatch.setattr(tiny_gap, "WORDS", tiny_gap.WORDS[::-1])
+    other = write_series(tmp_path / "other", (200,), seed=1)
+    named = {"series": f"{tmp_path / 'run'},%s", "independent": "%s"}[place]
+    assert gap.main([*argv, f"--{place}", named % same, "--dry_run", "true"]) == 0
+    assert gap.main([*argv, f"--{place}", named % other]) == 2
+    said = capsys.readouterr().err
+    assert "tokenizer.json of" in said
+    assert str(tmp_path / "run") in said
+    assert str(tmp_path / "other") in said
+
+
+def test_a_reference_from_outside_is_run_with_its_own_architecture_from_scratch(tmp_path):
+    reference = write_series(tmp_path / "other", (300,)).parent / "series" / "annealed-300"
+    argv = arguments(tmp_path, reference=reference, learning_rates="1e-2", finetuning_seeds=1, intervals="false")
+    assert gap.main(argv) == 0
+    lines = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
+    assert {(line["kind"], line["budget_tokens"]) for line in lines} == {
+        ("raw", 0), ("annealed", 100), ("annealed", 200), ("reference", None), ("reference_scratch", None),
+    }  # fmt: skip
+
+
+def test_the_small_worlds_runs_are_planned_before_they_are_made(tmp_path):
+    options = with_defaults(GapOptions(output_dir=str(tmp_path)))
+    assert len(series_paths(options)) == len(pretraining_arguments(options)) == 1
+    assert {one.budget_tokens for one in expected_sources(options)} >= {0}
+    assert len(expected_sources(options)) >= 7  # scratch and six budgets or more
+    full = with_defaults(GapOptions(output_dir=str(tmp_path), full=True))
+    runs = pretraining_arguments(full)
+    assert len(runs) == 4  # three seeds, and a middle budget by itself
+    assert len({run[run.index("--output_dir") + 1] for run in runs}) == 4
+    assert runs[-1][-2:] == ["--series", "0"]
+    assert sorted(run[run.index("--seed") + 1] for run in runs) == ["0", "1", "2", "3"]
+    middle = float(runs[-1][runs[-1].index("--budget_tokens") + 1])
+    assert middle in {float(one.budget_tokens) for one in expected_sources(full)}
+
+
+def test_what_was_not_searched_is_not_called_a_search():
+    one = " ".join(with_defaults(GapOptions()).notes())
+    assert "nothing was searched" in one
+    several = " ".join(with_defaults(GapOptions(learning_rates="1e-4,1e-3")).notes())
+    assert "searched alike for every checkpoint" in several
+
+
+def test_a_run_of_one_budget_is_a_control_of_a_real_series(tmp_path):
+    series, own = write_series(tmp_path / "run"), write_series(tmp_path / "alone", (200,), seed=9)
+    options = GapOptions(series=str(series), tasks="qa:FILE", independent=str(own))
+    (source,) = gap.extra_sources(options)
+    assert (source.kind, source.budget_tokens, source.control) == ("annealed", 200, "independent_run")
+    assert gap.extra_sources(GapOptions(series=str(series), tasks="qa:FILE")) == []
+    with pytest.raises(ValueError, match="--independent needs --series"):
+        GapOptions(independent=str(own))
+
+
+def test_equal_hours_are_one_budget_whatever_tokens_each_run_had_seen_by_then(tmp_path):
+    paths = []
+    for seed, tokens in ((1, 210), (0, 200), (9, 190)):
+        paths.append(write_series(tmp_path / str(seed), (tokens,), seed=seed))
+        content = json.loads(paths[-1].read_text())
+        for row in content["checkpoints"]:
+            row["budget_unit"], row["budget"] = "hours", 0.5 if row["budget_tokens"] else 0.0
+        paths[-1].write_text(json.dumps(content))
+    rows = gap.series_rows(paths[:2])
+    assert [row["budget_tokens"] for row in rows] == [0, 200, 0, 200]
+    assert [row["tokens_seen"] for row in rows] == [0, 210, 0, 200]
+    options = GapOptions(series=f"{paths[0]},{paths[1]}", tasks="qa:FILE", independent=str(paths[2]))
+    assert [source.budget_tokens for source in gap.extra_sources(options)] == [200]
+
+
+@pytest.mark.slow
+def test_all_ranks_of_a_launcher_share_the_cells(tmp_path):
+    argv = arguments(tmp_path)
+    script = str(ROOT / "launch" / "gap.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, *argv]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len((tmp_path / "out" / "scores.jsonl").read_text().splitlines()) == 9
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_small_world_from_nothing_to_a_report(tmp_path):
+    more = ["--pretraining", "--budget_tokens 30000 --series 2 --disable_tqdm true", "--max_train_samples", "40"]
+    less = ["--max_eval_samples", "30", "--num_train_epochs", "1", "--learning_rates", "1e-3", "--draws", "200"]
+    command = [sys.executable, str(ROOT / "launch" / "gap.py"), *more, *less]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=290)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "runs" / "gap" / "report.html").is_file()
+    lines = [json.loads(line) for line in (tmp_path / "runs" / "gap" / "scores.jsonl").read_text().splitlines()]
+    assert {line["task"] for line in lines} == {"qa", "multiple_choice", "classification"}
+    assert {line["budget_tokens"] for line in lines if line["task"] != "qa"} == {0, 30000}

@@ -1,0 +1,157 @@
+import pytest
+import torch
+
+from pretraining.model.activations import activations, saved_bytes
+from pretraining.model.masked_lm import build_model
+from pretraining.model.memory import (
+    ParameterCounts,
+    Sharding,
+    count_parameters,
+    estimate_memory,
+    model_states,
+    shape_only,
+)
+
+SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
+BATCH = {"num_sequences": 4, "sequence_length": 96, "num_masked_per_sequence": 12}
+OVERRIDES = {
+    "bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},  # torch's CPU kernel knows no dropout
+    "modernbert": {"local_attention": 32},
+}
+ALLOWED_FACTOR = 1.15
+
+
+def small_model(family, **options):
+    return build_model(
+        f"{family}-tiny",
+        vocab_size=500,
+        special_ids=SPECIAL_IDS,
+        max_seq_length=96,
+        config_overrides=OVERRIDES[family],
+        **options,
+    )
+
+
+def forward(model):
+    ids = torch.ones(BATCH["num_sequences"], BATCH["sequence_length"], dtype=torch.long)
+    slots = torch.ones(BATCH["num_sequences"], BATCH["num_masked_per_sequence"], dtype=torch.long)
+    return model(ids, mask_positions=slots, mask_labels=slots, mask_weights=slots.float())
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_traced_activations_are_those_of_a_real_forward_pass(family, bf16):
+    model = small_model(family)
+    config = model.config
+    model = model.to(torch.bfloat16) if bf16 else model
+    real = saved_bytes(model, lambda: forward(model))
+    traced = activations(config, **BATCH, bf16=bf16).saved
+    assert real / ALLOWED_FACTOR < traced < real * ALLOWED_FACTOR
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_activations_under_autocast(family):
+    model = small_model(family)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        real = saved_bytes(model, lambda: forward(model))
+    device = estimate_memory(model.config, Sharding("none", bf16=True), **BATCH).device
+    estimated = device["activations"] + device["weights cast to bf16"]
+    assert real <= estimated < 1.2 * real
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_activations_grow_with_the_batch_and_shrink_with_checkpointing(family):
+    config = small_model(family).config
+    one, two = activations(config, **BATCH), activations(config, **{**BATCH, "num_sequences": 8})
+    assert two.saved == pytest.approx(2 * one.saved, rel=0.05)
+    assert two.logits == 2 * one.logits == 2 * 4 * 4 * 12 * 500
+    assert activations(config, **BATCH, gradient_checkpointing=True).saved < 0.8 * one.saved
+
+
+def test_tracing_a_large_model_needs_no_memory():
+    from pretraining.model.configuration import named_configuration
+
+    config = named_configuration("bert-large", {})
+    estimate = estimate_memory(
+        config,
+        Sharding("zero2", shards=8, bf16=True),
+        num_sequences=64,
+        sequence_length=512,
+        num_masked_per_sequence=77,
+    )
+    assert estimate.device["activations"] > 10e9
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_states_of_one_process_are_exact(family):
+    model = small_model(family)
+    optimizer = torch.optim.AdamW(model.parameters())
+    forward(model)["loss_sum"].backward()
+    gradients = sum(parameter.grad.nbytes for parameter in model.parameters())
+    optimizer.step()
+    moments = sum(state[name].nbytes for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq"))
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    assert model_states(count_parameters(model), Sharding()).device == {
+        "weights": weights,
+        "gradients": gradients,
+        "moments": moments,
+    }
+
+
+def test_counting_needs_no_weights():
+    model = small_model("modernbert")
+    assert count_parameters(shape_only(model.config)) == count_parameters(model)
+
+
+def test_parameters_are_counted_by_where_they_stand():
+    model = small_model("bert").transformer
+    layer = sum(parameter.numel() for parameter in model.bert.encoder.layer[0].parameters())
+    counts = count_parameters(model)
+    assert counts.largest_layer == layer
+    assert counts.outside == counts.total - 2 * layer
+
+
+COUNTS = ParameterCounts(total=1000, largest_layer=100, outside=300)
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        # Rajbhandari et al. 2020, figure 1, with fp32 gradients of the share added: bytes for each of 1000 parameters.
+        (1, {"weights": 2000, "gradients": 2000, "fp32 masters": 1000, "moments": 2000}),
+        (2, {"weights": 2000, "gradients": 500, "fp32 masters": 1000, "moments": 2000}),
+        (3, {"weights": 500, "gradients": 500, "fp32 masters": 1000, "moments": 2000}),
+    ],
+)
+def test_zero_states_by_stage(stage, expected):
+    device = model_states(COUNTS, Sharding(f"zero{stage}", shards=4, bf16=True)).device
+    assert {name: device[name] for name in expected} == expected
+
+
+def test_offload_moves_the_optimizer_to_the_host():
+    here = model_states(COUNTS, Sharding("zero3", shards=4))
+    there = model_states(COUNTS, Sharding("zero3", shards=4, offload_optimizer=True, offload_parameters=True))
+    assert here.device_bytes == there.device_bytes + there.host_bytes
+    assert set(there.host) == {"weights", "fp32 masters", "fp32 gradients of this share", "moments"}
+    assert model_states(COUNTS, Sharding("full_shard", shards=4, offload_parameters=True)).host_bytes == 4000
+
+
+def test_more_shards_never_take_more():
+    for mode in ("zero1", "zero2", "zero3", "full_shard", "shard_grad_op"):
+        sizes = [model_states(COUNTS, Sharding(mode, shards=shards)).device_bytes for shards in (1, 2, 4, 8)]
+        assert sizes == sorted(sizes, reverse=True)
+
+
+def test_the_table_sums_up():
+    config = small_model("bert").config
+    estimate = estimate_memory(config, Sharding("zero3", shards=2, offload_optimizer=True), **BATCH)
+    table = estimate.table()
+    assert f"{estimate.device_bytes / 1e6:,.1f} MB" in table
+    assert f"{estimate.host_bytes / 1e6:,.1f} MB" in table
+    assert "activations" in table
+
+
+@pytest.mark.parametrize("options", [{"mode": "zero4"}, {"mode": "zero0", "bf16": True}])
+def test_unknown_and_unsound_shardings_are_refused(options):
+    with pytest.raises(ValueError, match="use"):
+        Sharding(**options)
