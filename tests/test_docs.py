@@ -1,4 +1,4 @@
-"""The pages: docs/files.md lists every source file, and every page names only files and headings that exist."""
+"""The pages: docs/files.md lists every source file, names and links lead somewhere, prose is wrapped."""
 
 import re
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch", "ds_configs", "benchmarks")
 NAMED_FILE = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)}|tests|docs)/[\w./-]*\.(?:py|md|json|html|png)\b")
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
 OF_EARLIER_TREES = "## Files to touch"  # from this heading of decisions.md on, names of earlier trees may stand
 
@@ -43,9 +44,13 @@ def test_every_source_file_is_listed_and_every_listed_file_exists():
     assert not listed - sources, f"gone, so remove from docs/files.md: {sorted(listed - sources)}"
 
 
+def pages() -> list[Path]:
+    return [path for folder in (".", "docs", *FOLDERS) for path in sorted((ROOT / folder).glob("*.md"))]
+
+
 def test_pages_name_only_files_and_headings_that_exist():
     faults = []
-    for path in (*ROOT.glob("*.md"), *(page for folder in (*FOLDERS, "docs") for page in (ROOT / folder).glob("*.md"))):
+    for path in pages():
         page = path.read_text(encoding="utf-8").split(OF_EARLIER_TREES)[0]
         faults += [f"{path.name}: {name}" for name in NAMED_FILE.findall(page) if not (ROOT / name).exists()]
         for name, anchor in LINK.findall(page):
@@ -53,3 +58,13 @@ def test_pages_name_only_files_and_headings_that_exist():
             if not target.exists() or (anchor and anchor not in headings(target.read_text(encoding="utf-8"))):
                 faults.append(f"{path.name}: {name}#{anchor}")
     assert not faults, f"these pages name what does not exist: {faults}"
+
+
+def test_prose_is_wrapped_at_100_columns():
+    """Tables, images and code, which is indented by four or fenced, may be wider."""
+    faults = []
+    for path in pages():
+        lines = FENCED.sub("", path.read_text(encoding="utf-8")).splitlines()
+        long = [line for line in lines if len(line) > 100 and not re.match(r"\s*\||!\[| {4}", line)]
+        faults += [f"{path.relative_to(ROOT)}: {line[:60]}..." for line in long]
+    assert not faults, f"wrap these at 100 columns: {faults}"
