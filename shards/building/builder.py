@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -58,7 +59,8 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
     """Build DIR/*.tar, DIR/tokenizer/ and DIR/manifest.json; continue an interrupted build, keep a finished one.
 
     `report` is called after every chunk with {"bytes_read", "bytes_total", "text_bytes", "tokens", "documents"}. Raises
-    ValueError for unusable input, when no text is left, and for a directory that holds another build.
+    ValueError for unusable input, when no text is left, and for a directory that holds another build; OSError for a
+    disk that fails.
     """
     started = time.monotonic()
     directory = Path(options.output_dir)
@@ -76,8 +78,13 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
         fault_point("build.before_manifest")
         manifest = write_manifest(directory, data)
         fault_point("build.after_manifest")
-    except BaseException:
+    except BaseException as error:
         state.close()
+        if isinstance(error, sqlite3.Error):
+            raise OSError(
+                f"{error}: --output_dir {directory} must be a directory that can be written to, with room on its disk; "
+                "then the same command starts or continues the build"
+            ) from error
         raise
     state.remove()
     return Summary(manifest, time.monotonic() - started, build.progress.text_bytes)
