@@ -17,8 +17,9 @@ from transformers import AutoTokenizer
 
 from finetuning.examples.preflight import Preflight
 from finetuning.examples.unknown_share import note_unknown_share, unknown_share
-from launch.build_shards import closing_report, main
+from launch.build_shards import main
 from shards.building.builder import Summary
+from shards.building.report import closing_report
 from shards.building.worker import EncoderOptions, TextEncoder
 from shards.storage.manifest import MANIFEST_NAME, read_manifest
 from shards.tokenization.unknown_text import count_characters
