@@ -49,7 +49,7 @@ def run_sweep(
     """Run every unfinished cell and write sweep.csv, sweep.md and curves; the exit status, 1 where a cell failed.
 
     Raises ValueError for a bad sweep file and when another sweep owns `output_dir`. A hang-up is ignored (by the cells
-    too); SIGTERM and SIGINT let the running cells save, and raise Interrupted: the same command continues.
+    too); SIGTERM, SIGINT and SIGUSR1 let the running cells save, and raise Interrupted: the same command continues.
     """
     if compare_with not in REFERENCES:
         raise ValueError(f"--compare_with {compare_with}: use {' or '.join(REFERENCES)}")
@@ -61,7 +61,7 @@ def run_sweep(
         log = SweepLog(output_dir)
         runner = Runner(sweep, visible_devices(max_parallel), log.say)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, runner.stop)
         log.say(f"{len(sweep.cells)} cells, {len(sweep.rows)} settings x {len(sweep.seeds)} seeds of {sweep.recipe}")
         _require_metric_of_finished(sweep, output_dir)

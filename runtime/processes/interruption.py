@@ -40,7 +40,7 @@ class Interrupted(Exception):
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the block where it is, and become Interrupted: for work that a kill does not harm.
+    """SIGTERM, SIGUSR1 and Ctrl-C end the block where it is, and become Interrupted: for work that a kill does not harm.
 
     Whatever is inside may take the signals over, to stop at a place of its own.
     """
@@ -50,7 +50,7 @@ def stopping_at_once() -> Iterator[None]:
         reasons[:] = [signal.Signals(number).name]
         raise KeyboardInterrupt  # no Exception, which a library might take for its own
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     try:
         yield
     except KeyboardInterrupt as interruption:
