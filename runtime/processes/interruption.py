@@ -40,7 +40,7 @@ class Interrupted(Exception):
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """SIGTERM, SIGUSR1 and Ctrl-C end the block where it is, and become Interrupted: for work that a kill does not harm.
+    """SIGTERM, SIGUSR1 and Ctrl-C end the block where it is, and become Interrupted: for work that survives a kill.
 
     Whatever is inside may take the signals over, to stop at a place of its own.
     """
