@@ -11,8 +11,10 @@ import tiny_gap
 import torch
 from tiny_gap import write_questions, write_series, write_tasks
 
+from gap.study.experiment import series_rows
 from gap.study.options import GapOptions, with_defaults
 from gap.study.small_world import expected_sources, pretraining_runs, series_paths
+from gap.study.sources import extra_sources
 from launch import gap, report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,9 +192,9 @@ def test_what_was_not_searched_is_not_called_a_search():
 def test_a_run_of_one_budget_is_a_control_of_a_real_series(tmp_path):
     series, own = write_series(tmp_path / "run"), write_series(tmp_path / "alone", (200,), seed=9)
     options = GapOptions(series=str(series), tasks="qa:FILE", independent=str(own))
-    (source,) = gap.extra_sources(options)
+    (source,) = extra_sources(options)
     assert (source.kind, source.budget_tokens, source.control) == ("annealed", 200, "independent_run")
-    assert gap.extra_sources(GapOptions(series=str(series), tasks="qa:FILE")) == []
+    assert extra_sources(GapOptions(series=str(series), tasks="qa:FILE")) == []
     with pytest.raises(ValueError, match="--independent needs --series"):
         GapOptions(independent=str(own))
 
@@ -205,11 +207,11 @@ def test_equal_hours_are_one_budget_whatever_tokens_each_run_had_seen_by_then(tm
         for row in content["checkpoints"]:
             row["budget_unit"], row["budget"] = "hours", 0.5 if row["budget_tokens"] else 0.0
         paths[-1].write_text(json.dumps(content))
-    rows = gap.series_rows(paths[:2])
+    rows = series_rows(paths[:2])
     assert [row["budget_tokens"] for row in rows] == [0, 200, 0, 200]
     assert [row["tokens_seen"] for row in rows] == [0, 210, 0, 200]
     options = GapOptions(series=f"{paths[0]},{paths[1]}", tasks="qa:FILE", independent=str(paths[2]))
-    assert [source.budget_tokens for source in gap.extra_sources(options)] == [200]
+    assert [source.budget_tokens for source in extra_sources(options)] == [200]
 
 
 @pytest.mark.slow
