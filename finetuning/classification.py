@@ -19,8 +19,14 @@ from finetuning.examples.recipe import option
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
 from finetuning.questions.sets import bad_text
-from finetuning.run.command import finish_world, for_small_world, given_files, open_world, output_directory
-from finetuning.run.exit_status import guarded
+from finetuning.run.command import (
+    finish_world,
+    for_small_world,
+    given_files,
+    open_world,
+    output_directory,
+    run_until_asked,
+)
 from finetuning.run.replaced_options import REPLACED_OPTIONS
 from finetuning.run.text_command import TextOptions, TextTask, run_task, saved_head, saved_labels
 from finetuning.texts.labelled_text import (
@@ -80,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
     given = parse_options(ClassificationOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
     options = for_small_world(given)
-    return guarded(lambda asked: run(options, asked), output_directory(options, "classification"))
+    return run_until_asked(lambda asked: run(options, asked), output_directory(options, "classification"))
 
 
 def run(options: ClassificationOptions, asked: Asked) -> int:

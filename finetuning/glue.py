@@ -22,8 +22,7 @@ from finetuning.loop.encoder import check_encoder
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
 from finetuning.questions.sets import bad_text
-from finetuning.run.command import finish_world, model_name, open_world, output_directory
-from finetuning.run.exit_status import guarded
+from finetuning.run.command import finish_world, model_name, open_world, output_directory, run_until_asked
 from finetuning.run.replaced_options import REPLACED_OPTIONS
 from finetuning.run.text_command import TextOptions, TextTask, run_task
 from finetuning.texts.glue_table import glue_rows, write_table
@@ -51,7 +50,7 @@ class GlueOptions(TextOptions):
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
     options = parse_options(GlueOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
-    return guarded(lambda asked: run(options, asked), output_directory(options, "glue"))
+    return run_until_asked(lambda asked: run(options, asked), output_directory(options, "glue"))
 
 
 def run(options: GlueOptions, asked: Asked) -> int:

@@ -36,8 +36,8 @@ from finetuning.run.command import (
     open_world,
     output_directory,
     run_recipe,
+    run_until_asked,
 )
-from finetuning.run.exit_status import guarded
 from finetuning.run.replaced_options import REPLACED_OPTIONS
 from finetuning.run.seed_runs import once, run_seeds
 from runtime.options.command_line import parse_options
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parse_options(MultipleChoiceOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
     options = for_small_world(given)
     name = "chain" if options.chain else "multiple_choice"
-    return guarded(lambda asked: run(options, asked), output_directory(options, name))
+    return run_until_asked(lambda asked: run(options, asked), output_directory(options, name))
 
 
 def run(options: MultipleChoiceOptions, asked: Asked) -> int:

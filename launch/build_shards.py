@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,94 +12,38 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from shards.building.options import BuildOptions
 
-    from shards.building.builder import Summary
+# Every worker process imports this file again: what only the first needs is imported in the functions.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, build, report; 0 when the shards are there, 1 with a message for unusable input or output."""
-    # Every worker process imports this file again: what only the first needs is imported here.
-    from tqdm import tqdm
-
+    """Parse and build; returns the exit status."""
     from runtime.options.command_line import parse_options
-    from shards.building.builder import build_shards
+    from runtime.options.exit_status import run_command
     from shards.building.options import BuildOptions
 
     options = parse_options(BuildOptions, argv, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    try:
-        with tqdm(unit="B", unit_scale=True, desc="shards", mininterval=0.5) as bar:
-            summary = build_shards(options, report=progress_reporter(bar))
-    except (ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (OSError, sqlite3.Error) as error:
-        print(
-            f"error: {error}: --output_dir {options.output_dir} must be a directory that can be written to, with room "
-            "on its disk, and the input readable; then the same command starts or continues the build",
-            file=sys.stderr,
-        )
-        return 1
+    remedy = "lower --processes, --max_document_mb or --index_memory_mb"
+    return run_command(lambda: run(options), memory_remedy=remedy, output_dir=options.output_dir)
+
+
+def run(options: BuildOptions) -> int:
+    """Build, with a bar, and report."""
+    from tqdm import tqdm
+
+    from runtime.processes.interruption import stopping_at_once
+    from runtime.processes.ranks import read_ranks
+    from shards.building.builder import build_shards
+    from shards.building.report import closing_report, progress_reporter
+
+    if not read_ranks().is_main:  # under a launcher one process builds
+        return 0
+    with stopping_at_once(), tqdm(unit="B", unit_scale=True, desc="shards", mininterval=0.5) as bar:
+        summary = build_shards(options, report=progress_reporter(bar))
     print(closing_report(summary, Path(options.output_dir)))
     return 0
-
-
-def progress_reporter(bar: tqdm) -> Callable[[dict[str, int]], None]:
-    """A callback that moves the bar by bytes read from disk and shows text per second and tokens."""
-    is_first, started, first_text_bytes = True, 0.0, 0
-
-    def report(counts: dict[str, int]) -> None:
-        nonlocal is_first, started, first_text_bytes
-        if is_first:
-            is_first, started, first_text_bytes = False, time.monotonic(), counts["text_bytes"]
-            bar.initial = counts["bytes_read"]
-        seconds = max(time.monotonic() - started, 1e-9)
-        rate = (counts["text_bytes"] - first_text_bytes) / 1e6 / seconds
-        bar.total = counts["bytes_total"] or None
-        bar.set_postfix_str(f"{rate:.2f} MB text/s, {counts['tokens'] / 1e6:.1f} M tokens", refresh=False)
-        bar.update(max(counts["bytes_read"] - bar.n, 0))
-
-    return report
-
-
-def closing_report(summary: Summary, directory: Path) -> str:
-    """What lies in the directory now, and what was left out."""
-    from shards.building.duplicate_index import DOCUMENTS_PER_KEY
-    from shards.tokenization.unknown_text import unknown_warning
-
-    manifest, data = summary.manifest, summary.manifest.data
-    lines = [f"{directory}: already built" if summary.already_built else f"{directory}: built"]
-    for name, split in manifest.splits.items():
-        size = sum(shard.num_bytes for shard in split.shards)
-        lines.append(
-            f"  {name}: {split.documents:,} documents, {split.tokens:,} tokens, "
-            f"{len(split.shards)} shards, {size / 1e6:.1f} MB"
-        )
-    read = sum(source["documents"] for source in data["sources"])
-    lines.append(
-        f"  read: {read:,} documents of {len(data['sources']):,} sources, {summary.text_bytes / 1e6:.1f} MB text"
-    )
-    for name in ("dropped", "changed"):
-        counts = ", ".join(f"{reason} {count:,}" for reason, count in data[name].items()) or "none"
-        lines.append(f"  {name}: {counts}")
-    if count := data.get("duplicate_search", {}).get("kept_with_full_key"):
-        lines.append(
-            f"  duplicate search: {count:,} of the documents kept share a band with {DOCUMENTS_PER_KEY} or more "
-            f"others, of which the first {DOCUMENTS_PER_KEY} are looked at: near duplicates of the rest may be left"
-        )
-    if unknown := data.get("unknown_text"):  # older shards have no such count
-        lines.append(
-            f"  unknown: {unknown['share']:.2%} of {unknown['characters']:,} characters (blanks aside) become [UNK]"
-        )
-        if warning := unknown_warning(unknown):
-            lines.append(f"  warning: of the characters {warning}")
-    tokenizer = manifest.tokenizer
-    lines.append(f"  tokenizer: {tokenizer.vocab_size:,} tokens, fingerprint {tokenizer.fingerprint[:12]}")
-    if not summary.already_built:
-        rate = summary.text_bytes / 1e6 / max(summary.seconds, 1e-9)
-        lines.append(f"  time: {summary.seconds:.1f} s, {rate:.2f} MB text/s with the tokenizer's training")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

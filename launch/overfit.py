@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pretraining.model.masked_lm import build_model
-from pretraining.overfit.first_batch import first_batch, write_sample_shards
-from pretraining.overfit.overfit import OverfitResult, overfit_one_batch, side_by_side
+from pretraining.overfit.rates import ModelChoice, Trial, try_rates
 from runtime.options.command_line import COMMAS, parse_options
-from runtime.processes.ranks import Ranks, choose_device, read_ranks
-from shards.storage.location import open_location
+from runtime.options.exit_status import run_command
+from runtime.processes.ranks import read_ranks
 from shards.streaming.options import StreamOptions
-from shards.tokenization.vocabulary import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -59,74 +55,34 @@ class OverfitOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, try each rate, print; 0 when one of the rates solves the batch, 1 when none does, 2 for a refusal."""
+    """Parse and try each rate; the exit status is 0 when one of them solves the batch, 1 when none does."""
     options = parse_options(OverfitOptions, argv, description=__doc__)
-    try:
-        if not read_ranks().is_main:  # under a launcher one rank is enough
-            return 0
-        if options.shards is not None:
-            return run(options, options.shards)
-        with tempfile.TemporaryDirectory() as directory:
-            return run(options, str(write_sample_shards(directory, seed=options.seed)))
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    remedy = "lower --batch_rows or --max_seq_length, or take a smaller --model"
+    return run_command(lambda: run(options), memory_remedy=remedy)
 
 
-def run(options: OverfitOptions, shards: str) -> int:
-    """Try every rate on the first batch of `shards` (directory or https address); print predictions and verdicts."""
-    location, device = open_location(shards), choose_device(Ranks())
-    record = location.manifest.tokenizer
-    tokenizer = load_tokenizer(str(location.directory / record.path))
-    batch = first_batch(location, stream_options(options), device)
+def run(options: OverfitOptions) -> int:
+    """The command for parsed options."""
+    if not read_ranks().is_main:  # under a launcher one rank is enough
+        return 0
     named = options.from_config or options.model_name_or_path
-    model = build_model(
+    model = ModelChoice(
         options.model or (None if named else "bert-tiny"),
-        from_config=options.from_config,
-        model_name_or_path=options.model_name_or_path,
-        config_overrides=options.config_overrides,
-        objective=options.objective,
-        vocab_size=record.vocab_size,
-        special_ids=record.special_ids,
-        max_seq_length=options.max_seq_length,
+        options.from_config,
+        options.model_name_or_path,
+        options.config_overrides,
+    )
+    stream = StreamOptions(
         seed=options.seed,
-    ).to(device)
-    results = []
-    for rate in options.learning_rate:
-        settings: dict[str, Any] = {"max_updates": options.max_updates, "max_grad_norm": options.max_grad_norm}
-        result = overfit_one_batch(model, batch, rate, seed=options.seed, **settings)
-        results.append(result)
-        shown = side_by_side(
-            batch, result.predictions, tokenizer.convert_ids_to_tokens, num_sequences=options.show_sequences
-        )
-        print(f"{shown}\n\n{result.summary()}\n", flush=True)
-    if len(results) > 1:
-        print(table(results))
-    return 0 if any(result.verdict == "solved" for result in results) else 1
-
-
-def stream_options(options: OverfitOptions) -> StreamOptions:
-    """The batch as the stream is asked for it: all rows of one update at once."""
-    return StreamOptions(
-        seed=options.seed,
-        global_batch_rows=options.batch_rows,
+        global_batch_rows=options.batch_rows,  # all rows of one update at once
         micro_batch_rows=options.batch_rows,
         lengths=((0, options.max_seq_length),),
         objective=options.objective,
         mask_rate=options.mask_rate,
     )
-
-
-def table(results: Sequence[OverfitResult]) -> str:
-    """A line for each learning rate tried."""
-    lines = ["learning rate  verdict     updates  first loss  last loss  entropy  right  predictions"]
-    lines += [
-        f"{result.learning_rate:<13g}  {result.verdict:<10}  {len(result.losses):>7}  {result.losses[0]:>10.3f}  "
-        f"{result.final_loss:>9.3f}  {result.unigram_entropy:>7.3f}  {result.accuracy:>5.0%}  "
-        f"{result.distinct_predictions:>11}"
-        for result in results
-    ]
-    return "\n".join(lines)
+    trial = Trial(options.max_updates, options.max_grad_norm, options.show_sequences)
+    results = try_rates(options.shards, model, stream, options.learning_rate, trial)
+    return 0 if any(result.verdict == "solved" for result in results) else 1
 
 
 if __name__ == "__main__":

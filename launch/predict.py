@@ -15,7 +15,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.run.exit_status import guarded
+from finetuning.run.command import run_until_asked
 from finetuning.run.prediction import PredictionOptions, predict
 from runtime.options.command_line import parse_options
 
@@ -23,7 +23,7 @@ from runtime.options.command_line import parse_options
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and predict; returns the exit status."""
     options = parse_options(PredictionOptions, argv, description=__doc__)
-    return guarded(lambda asked: predict(options, asked), Path(options.output_dir))
+    return run_until_asked(lambda asked: predict(options, asked), Path(options.output_dir))
 
 
 if __name__ == "__main__":

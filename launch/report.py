@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from gap.analysis.analysis import analyse
 from gap.analysis.costs import Prices
-from gap.analysis.run_folder import RunSource, told_apart
-from gap.report.comparison import compare_runs
-from gap.report.comparison_page import write_comparison
-from gap.report.page import write_report
+from gap.report.reports import write_reports
 from gap.report.text import command_text
 from gap.study.option_ranges import range_problems
 from runtime.options.command_line import parse_options
+from runtime.options.exit_status import run_command
 from runtime.processes.ranks import read_ranks
 
 LOCAL_RANK = ("--local_rank=", "--local-rank=")  # what the deepspeed launcher puts in front
@@ -60,15 +57,28 @@ class ReportOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, write; returns the exit status."""
     arguments = [one for one in (sys.argv[1:] if argv is None else argv) if not one.startswith(LOCAL_RANK)]
     folders, given = runs_and_options(arguments)
     options = parse_options(ReportOptions, given, description=__doc__)
-    try:
-        if read_ranks().is_main:  # under a launcher one process writes
-            print(write(folders, options, ["launch/report.py", *arguments]))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    command = command_text(["python", "launch/report.py", *arguments])
+    return run_command(lambda: run(folders, options, command), memory_remedy="lower --draws")
+
+
+def run(folders: Sequence[str], options: ReportOptions, command: str) -> int:
+    """The command for parsed options."""
+    if read_ranks().is_main:  # under a launcher one process writes
+        report = write_reports(
+            folders,
+            options.output_dir,
+            prices=options.prices,
+            draws=options.draws,
+            confidence=options.confidence,
+            seed=options.seed,
+            resolve=options.resolve,
+            command=command,
+        )
+        print(report)
     return 0
 
 
@@ -79,40 +89,5 @@ def runs_and_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(arguments[first_run:first_option]), [*arguments[:first_run], *arguments[first_option:]]
 
 
-def write(folders: Sequence[str], options: ReportOptions, command: Sequence[str]) -> Path:
-    """The report of the runs in these folders; returns its path."""
-    if not folders:
-        raise ValueError("no run named: give one or more folders that hold scores.jsonl")
-    runs = told_apart([RunSource.of(Path(folder)) for folder in folders])
-    if len(runs) > 1 and options.output_dir is None:
-        raise ValueError(f"{len(runs)} runs and no --output_dir: say where their report goes")
-    if len(runs) > 1 and Path(str(options.output_dir)).resolve() in [run.scores.resolve().parent for run in runs]:
-        raise ValueError(
-            f"--output_dir {options.output_dir} is one of the runs, whose own report it holds: name another"
-        )
-    analyses = [
-        analyse(
-            run.scores,
-            series=run.series,
-            prices=options.prices(run.prices),
-            draws=options.draws,
-            confidence=options.confidence,
-            seed=options.seed,
-            name=run.name,
-            planned=run.planned,
-            resolve=run.resolve if options.resolve is None else options.resolve,
-            commands=[*run.commands, command_text(["python", *command])],
-            made=run.made,
-        )
-        for run in runs
-    ]
-    analyses = [replace(one, notes=(*one.notes, *run.notes)) for one, run in zip(analyses, runs, strict=True)]
-    if len(runs) == 1:
-        return write_report(analyses[0], options.output_dir or runs[0].scores.parent)
-    comparison = compare_runs(runs, draws=options.draws, seed=options.seed, confidence=options.confidence)
-    assert options.output_dir is not None
-    return write_comparison(comparison, analyses, options.output_dir)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

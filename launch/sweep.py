@@ -12,6 +12,7 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 
 from finetuning.sweep.report import run_sweep
 from runtime.options.command_line import parse_options
+from runtime.options.exit_status import run_command
 from runtime.processes.ranks import read_ranks
 
 
@@ -32,25 +33,24 @@ class SweepOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, run, report; 0: every cell finished, 1: some failed, or the disk did, 2: refused, 75: run it again."""
+    """Parse, run, report; the exit status is 0 when every cell has finished, 1 when some failed."""
     options = parse_options(SweepOptions, argv, description=__doc__)
-    try:
-        if not read_ranks().is_main:  # under a launcher one process starts the cells, each a world of its own
-            return 0
-        return run_sweep(
-            Path(options.sweep_file),
-            Path(options.output_dir),
-            max_parallel=options.max_parallel,
-            smoke=options.smoke,
-            smoke_samples=options.smoke_samples,
-            compare_with=options.compare_with,
-        )
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, or a folder that cannot be written
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    remedy = "lower --max_parallel"
+    return run_command(lambda: run(options), memory_remedy=remedy, output_dir=options.output_dir)
+
+
+def run(options: SweepOptions) -> int:
+    """The command for parsed options."""
+    if not read_ranks().is_main:  # under a launcher one process starts the cells, each a world of its own
+        return 0
+    return run_sweep(
+        Path(options.sweep_file),
+        Path(options.output_dir),
+        max_parallel=options.max_parallel,
+        smoke=options.smoke,
+        smoke_samples=options.smoke_samples,
+        compare_with=options.compare_with,
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from itertools import chain, pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from pretraining.loop.whole_words import whole_word_warning
 from pretraining.model.masked_lm import check_weights, runs_head_everywhere
 from pretraining.model.source_tokenizer import check_source_tokenizer
 from pretraining.plan.identity import check_same_run, identity_of
+from pretraining.plan.table import plan_lines
 from runtime.processes.collectives import gather_json
 from runtime.trackers import parse_reporters
 from shards.storage.location import ShardLocation
@@ -29,6 +31,19 @@ PROPERTIES = (
     *("optimizer", "engine", "config", "attention", "sharding", "memory"),
 )
 MUCH_PADDING = 0.1  # of the rows
+
+
+def announce(plan: Plan, shards: ShardLocation) -> bool:
+    """Print the plan, or on stderr what contradicts itself in it; whether it can be run. Every rank calls it."""
+    warnings: list[str] = []
+    problems = find_problems(plan, lambda: warnings.extend(data_warnings(plan, shards)))
+    if plan.ranks.is_main:
+        for problem in problems:
+            print(f"contradiction: {problem}", file=sys.stderr)
+        if not problems:
+            texts = [f"   warning  {text}" for text in (*find_warnings(plan), *warnings)]
+            print("\n".join([*plan_lines(plan), *texts]), flush=True)
+    return not problems
 
 
 def find_problems(plan: Plan, *more: Callable[[], object]) -> list[str]:

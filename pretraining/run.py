@@ -1,22 +1,27 @@
-"""A pretraining run: it owns the output directory, and does what the training loop hands out."""
+"""A pretraining run, from its options on; it owns the output directory, and does what the training loop hands out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint, retain, save_checkpoint
 from pretraining.checkpoints.position import Position, position_from
 from pretraining.checkpoints.resumption import find_checkpoint, settle
+from pretraining.checks import announce
 from pretraining.engines.engine import Engine, build_engine
 from pretraining.loop.batches import as_inputs
 from pretraining.loop.journal import Journal
 from pretraining.loop.loop import LoopOptions, TrainingLoop
 from pretraining.loop.planned_model import build_planned_model
+from pretraining.loop.training_data import prepare_shards
+from pretraining.overfit.gate import check_overfits
 from pretraining.plan.budget import Progress
 from pretraining.plan.identity import RUN_NAME, check_same_run, condensed, identity_of
+from pretraining.plan.memory_advice import explained
+from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.plan import Plan
 from pretraining.plan.segments import Segment
 from pretraining.progress_bar import ProgressBar
@@ -24,15 +29,96 @@ from pretraining.publishing.publication import Publisher
 from pretraining.publishing.word_frequencies import plateau_warning
 from runtime.files.ownership import Ownership
 from runtime.files.whole_files import write_json
+from runtime.options.exit_status import DONE, REFUSED
 from runtime.processes.collectives import broadcast_json, fail_together
 from runtime.processes.interruption import MARKER_NAME, Interrupted, Interruption
+from runtime.processes.ranks import Ranks, choose_device, init_process_group
 from runtime.trackers import Reporter, build_reporters
+from runtime.verbosity import quiet_libraries
 from shards.storage.location import ShardLocation, open_location
 from shards.streaming.stream import MaskedStream
 
 SCHEMA_VERSION = 1
 
 StopEarly = Callable[[dict[str, Any]], str | None]
+
+
+class Watch(Protocol):
+    """Looks at the series as it grows and may end the run: `gap.study.until.GapWatch`. On every rank."""
+
+    @property
+    def reached(self) -> str | None:
+        """Why an earlier call of the same run stopped; None while it should go on."""
+
+    def check(self) -> None:
+        """Raise ValueError or OSError for what no look could use; on the main rank, before anything is trained."""
+
+    def obey(self, stop_requested: Callable[[], str | None]) -> None:
+        """Take what says why the run is to end now, to ask it during a look."""
+
+    def __call__(self, entry: dict[str, Any]) -> str | None:
+        """Look at a checkpoint of the series; on the main rank the reason to stop, or None."""
+
+
+def pretrain(
+    options: PretrainingOptions,
+    ranks: Ranks,
+    *,
+    watch_of: Callable[[Plan, ShardLocation], Watch] | None = None,
+) -> int:
+    """Plan, check and run what the options ask for, on this rank; the exit status. Leaves the process group open.
+
+    `watch_of` makes the watch of a plan that has no contradictions. Raises Interrupted once all is saved.
+    """
+    quiet_libraries(is_main=ranks.is_main)
+    device = choose_device(ranks)
+    init_process_group(ranks, device, always=options.deepspeed is not None and not options.dry_run)
+    shards = open_location(prepare_shards(options, ranks))
+    plan = Plan(options, shards.manifest, ranks, device)
+    if not announce(plan, shards):
+        return REFUSED
+    if options.dry_run:
+        return DONE
+    watch = None if watch_of is None else watch_of(plan, shards)
+    if watch is not None:
+        if watch.reached:
+            if ranks.is_main:
+                print(f"stopped before: {watch.reached}")
+            return DONE
+        _check_first(watch, ranks)
+    with explained(plan):
+        if options.overfit_gate:
+            check_overfits(plan, shards)
+        _execute(Run(plan, shards, after_export=watch), watch)
+    if ranks.is_main:
+        print(f"series: {options.output_dir}/series.json")
+    return DONE
+
+
+def _check_first(watch: Watch, ranks: Ranks) -> None:
+    """Tasks or a reference that cannot be read are an error now, not at the first look."""
+    error: BaseException | None = None
+    if ranks.is_main:
+        try:
+            watch.check()
+        except (OSError, ValueError) as caught:
+            error = caught
+    fail_together(error, "reading the tasks and the reference of --until")
+
+
+def _execute(run: Run, watch: Watch | None) -> None:
+    """Train; a run that its watch has ended is done, and nobody is to continue it."""
+    if watch is not None:
+        watch.obey(run.stop_requested)
+    run.start()
+    try:
+        run.execute()
+    except Interrupted:
+        if not run.stop_reason:
+            raise
+        if run.ranks.is_main:
+            (run.directory / MARKER_NAME).unlink(missing_ok=True)
+            print(f"stopped: {run.stop_reason}")
 
 
 class Run:

@@ -37,7 +37,7 @@ class FinetuningInterrupted(Interrupted):
     """A fine-tuning was asked to stop after `updates` of `total_updates`, and has saved."""
 
     def __init__(self, reason: str, updates: int, total_updates: int) -> None:
-        super().__init__(reason)
+        super().__init__(reason, {"updates": updates, "total_updates": total_updates})
         self.updates, self.total_updates = updates, total_updates
 
 

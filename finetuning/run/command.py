@@ -23,7 +23,7 @@ from finetuning.loop.result import Result, write_predictions
 from finetuning.loop.run_log import closing_table
 from finetuning.loop.run_state import STATE_NAME, run_fingerprint
 from finetuning.loop.schedule import makes_updates, require_training_rows
-from finetuning.loop.stopping import Asked, Stopping, never
+from finetuning.loop.stopping import Asked, Stopping, never, noting_signals
 from finetuning.loop.training import finetune, open_engine, uses_bf16
 from finetuning.run.figures import draw_curves
 from finetuning.run.finished import RESULTS_NAME, finished_results, weights_digest
@@ -32,6 +32,7 @@ from finetuning.run.option_checks import check_options
 from finetuning.run.saved_model import live_proof, save_model, saved_facts
 from pretraining.engines.engine import Engine, full_weights
 from runtime.files.ownership import Ownership
+from runtime.options.exit_status import run_command
 from runtime.processes.collectives import barrier, broadcast_json, fail_together
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 from shards.small_world.world import write_small_world
@@ -60,6 +61,20 @@ class Outcome:
 
     results: dict[str, Any]
     result: Result | None
+
+
+def run_until_asked(run: Callable[[Asked], int], directory: Path) -> int:
+    """The exit status of a command of this package that writes to `directory` and saves when it is asked to stop."""
+
+    def work() -> int:
+        with noting_signals() as asked:
+            return run(asked)
+
+    remedy = (
+        "lower --per_device_train_batch_size (the global batch and the result stay the same), "
+        "--per_device_eval_batch_size or --max_seq_length"
+    )
+    return run_command(work, memory_remedy=remedy, output_dir=directory)
 
 
 def open_world(options: FinetuningOptions) -> Ranks:

@@ -13,7 +13,8 @@ from finetuning.sweep.sweep import Sweep, read_sweep
 from finetuning.sweep.table import as_csv, as_markdown, metrics_of_rows, table_rows
 from runtime.files.ownership import Ownership
 from runtime.files.whole_files import read_json, write_text
-from runtime.processes.interruption import EXIT_CODE
+from runtime.options.exit_status import DONE, FAILED
+from runtime.processes.interruption import Interrupted
 
 REFERENCES = ("baseline", "best")
 
@@ -45,10 +46,10 @@ def run_sweep(
     smoke_samples: int = 256,
     compare_with: str = "baseline",
 ) -> int:
-    """Run every unfinished cell and write sweep.csv, sweep.md and curves; the exit code of `launch/sweep.py`.
+    """Run every unfinished cell and write sweep.csv, sweep.md and curves; the exit status, 1 where a cell failed.
 
     Raises ValueError for a bad sweep file and when another sweep owns `output_dir`. A hang-up is ignored (by the cells
-    too); SIGTERM and SIGINT let the running cells save, and the same command continues.
+    too); SIGTERM, SIGINT and SIGUSR1 let the running cells save, and raise Interrupted: the same command continues.
     """
     if compare_with not in REFERENCES:
         raise ValueError(f"--compare_with {compare_with}: use {' or '.join(REFERENCES)}")
@@ -60,20 +61,24 @@ def run_sweep(
         log = SweepLog(output_dir)
         runner = Runner(sweep, visible_devices(max_parallel), log.say)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, runner.stop)
         log.say(f"{len(sweep.cells)} cells, {len(sweep.rows)} settings x {len(sweep.seeds)} seeds of {sweep.recipe}")
         _require_metric_of_finished(sweep, output_dir)
         if smoke and not _smoke(sweep, runner, output_dir, smoke_samples, log):
-            return EXIT_CODE if runner.stopping else 1
+            return _failed_unless_stopped(runner)
         failed = runner.run(sweep.cells, lambda cell: cell_directory(output_dir, cell))
         report(sweep, output_dir, compare_with=compare_with, log=log)
-        if runner.stopping:
-            log.say("interrupted; the same command continues where it stopped")
-            return EXIT_CODE
-        return 1 if failed else 0
+        return _failed_unless_stopped(runner) if failed or runner.stopping else DONE
     finally:
         ownership.release()
+
+
+def _failed_unless_stopped(runner: Runner) -> int:
+    """Status 1; Interrupted where cells were not run, or have not finished, because somebody asked to stop."""
+    if runner.stopping:
+        raise Interrupted("asked to stop", together=False)
+    return FAILED
 
 
 def report(sweep: Sweep, output_dir: Path, *, compare_with: str, log: SweepLog) -> None:

@@ -33,7 +33,7 @@ FREE = frozenset(
             "runtime.processes.fault_points",
             "pretraining.checkpoints.series",
         ),
-        *("finetuning.loop.stopping", "runtime.hub"),
+        *("finetuning.loop.stopping", "runtime.hub", "runtime.processes.interruption", "runtime.processes.failures"),
         # A cell's engine is PyTorch's.
         *("pretraining.engines.deepspeed_config", "pretraining.engines.deepspeed_engine"),
         # Readers: a task's digest is that of the examples that they gave.

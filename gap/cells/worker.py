@@ -30,16 +30,29 @@ from gap.cells.searches import append_search, choose, read_searches, tries_of
 from gap.cells.store import append_score, read_scores
 from gap.tasks.contamination import read_contaminated
 from runtime.machine import is_out_of_memory
+from runtime.options.exit_status import run_command
+from runtime.processes.failures import Failed
 from runtime.processes.liveness import end_or_watch
 from runtime.processes.ranks import Ranks, choose_device
 
 POLL_SECONDS = 0.5
+MEMORY_REMEDY = (
+    "lower --per_device_train_batch_size, --per_device_eval_batch_size or --max_parallel (none changes a score), and "
+    "the command goes on with this cell; --max_seq_length as well makes other cells, all to be run again"
+)
 Say = Callable[[str], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Work through the list; 0 when nothing is left to do."""
+    """Work through the list; the exit status is 0 when nothing is left to do."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: run(arguments), memory_remedy=MEMORY_REMEDY)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The command for its arguments: a directory, and how many workers there are or `wait`."""
+    if not arguments:
+        raise ValueError("no directory: name the one that holds cells.json")
     code_version()  # of the sources that were imported, before the wait for the list
     of_workers, parent = arguments[1] if len(arguments) > 1 else "1", os.getppid()
     if of_workers == "wait":
@@ -49,11 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         of_workers, parent = told[0], int(told[1])
     end_or_watch(parent)  # a killed study's command goes on at once, without a cell that is another's
     ranks = Ranks(local_world_size=int(of_workers))  # without a GPU: a share of the cores
-    try:
-        work(Path(arguments[0]), ranks=ranks, alive=lambda: os.getppid() == parent)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
+    work(Path(arguments[0]), ranks=ranks, alive=lambda: os.getppid() == parent)
     return 0
 
 
@@ -121,17 +130,14 @@ def work(
 
 @contextmanager
 def memory_explained(job: Search | PlannedCell) -> Iterator[None]:
-    """Turn an allocation that failed into a ValueError that names the job and what to lower; anything else passes."""
+    """Turn an allocation that failed into Failed, which names the job and what to lower; anything else passes."""
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ValueError(
-            f"{describe(job)}: out of memory ({(str(error) or 'no more to be had').splitlines()[0]}): lower "
-            "--per_device_train_batch_size, --per_device_eval_batch_size or --max_parallel (none changes a score), and "
-            "the command goes on with this cell; --max_seq_length as well makes other cells, all to be run again"
-        ) from error
+        reason = (str(error) or "no more to be had").splitlines()[0]
+        raise Failed(f"{describe(job)}: out of memory ({reason}): {MEMORY_REMEDY}") from error
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from gap.tasks.contamination import Shards
 from gap.tasks.rows import RowOptions
 from gap.tasks.specification import ReadingOptions, TaskSpec, parse_tasks, small_world_tasks
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY
-from runtime.options.command_line import COMMAS, parse_options
+from runtime.options.command_line import COMMAS
 from runtime.processes.ranks import Ranks
 
 
@@ -255,7 +254,7 @@ def make_watch(
     tasks: str | None,
     reference: str | None,
     finetuning_seeds: int,
-    more: str,
+    more: GapOptions,
     on_small_world: bool,
     run: Path,
     shards: Shards,
@@ -263,23 +262,21 @@ def make_watch(
     ranks: Ranks,
     hang_timeout_seconds: float = 0.0,
 ) -> GapWatch:
-    """What `launch/pretrain.py --until` calls after each export; `more` are options of this command as text.
+    """What `launch/pretrain.py --until` calls after each export; `more` are the options in its --finetuning.
 
     Raises ValueError for a condition that is none, without a reference, for real shards without tasks, and for options
     that a look has no use for.
     """
     if tasks is None and not on_small_world:
         raise ValueError("--until needs --tasks, such as qa:FOLDER,glue:sst2")
-    given, default = parse_options(GapOptions, shlex.split(more)), GapOptions()
-    unused = [
-        name for name in asdict(given) if name not in OF_A_LOOK and getattr(given, name) != getattr(default, name)
-    ]
+    default = GapOptions()
+    unused = [name for name in asdict(more) if name not in OF_A_LOOK and getattr(more, name) != getattr(default, name)]
     if unused:
         raise ValueError(
-            f"--finetuning {more!r}: --until makes no use of --{', --'.join(unused)}; it takes "
+            f"--finetuning: --until makes no use of --{', --'.join(unused)}; it takes "
             f"--{', --'.join(OF_A_LOOK)}, and --tasks, --reference and --finetuning_seeds beside it"
         )
-    own = replace(given, series=None if on_small_world else str(run), tasks=tasks, finetuning_seeds=finetuning_seeds)
+    own = replace(more, series=None if on_small_world else str(run), tasks=tasks, finetuning_seeds=finetuning_seeds)
     experiment = with_defaults(own).experiment()
     searched = shards if own.contamination else None
     return GapWatch(run, until, experiment, reference, budgets, ranks, searched, own.draws, hang_timeout_seconds)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from pretraining.loop.training_data import SMALL_WORLD_VOCABULARY
 from pretraining.model.configuration import fit_to_data, named_configuration, parse_overrides
 from pretraining.plan.options import PretrainingOptions, with_defaults
 from pretraining.plan.segments import parse_series
-from runtime.options.command_line import parse_options
+from pretraining.replaced_options import REPLACED_OPTIONS
+from pretraining.run import pretrain
+from runtime.options.command_line import parse_text
+from runtime.processes.interruption import disarm_watchdog
+from runtime.processes.ranks import Ranks, close_process_group
 
 
 def series_paths(options: GapOptions) -> list[Path]:
@@ -25,68 +30,73 @@ def series_paths(options: GapOptions) -> list[Path]:
     return [root / f"seed-{seed}" / "series.json" for seed in range(options.pretraining_seeds or 1)]
 
 
-def pretraining_arguments(options: GapOptions) -> list[list[str]]:
-    """The command lines of launch/pretrain.py that make the series; none for a named one.
+def pretraining_runs(options: GapOptions) -> list[PretrainingOptions]:
+    """The runs that make the series, defaults filled in, one a seed from --seed on; none for a named series.
 
     With `full` the last is a run of a middle budget by itself: is its annealed branch a fair stand-in for that?
+    Raises ValueError for what --pretraining cannot set: a folder, a dry run.
     """
     if options.series is not None:
         return []
-    more = ["--report_to", "none", *shlex.split(options.pretraining)]
-    found = [
-        ["--output_dir", str(path.parent), "--seed", str(seed), *more]
-        for seed, path in enumerate(series_paths(options))
+    text = f"--output_dir '' --report_to none {options.pretraining}"  # what is given later counts
+    given = parse_text(PretrainingOptions, text, option="--pretraining", replaced=REPLACED_OPTIONS)
+    if given.output_dir or given.dry_run:
+        idle = f"--output_dir {given.output_dir}" if given.output_dir else "--dry_run"
+        raise ValueError(f"--pretraining: {idle} does nothing there: give it to launch/gap.py itself")
+    places = [path.parent for path in series_paths(options)]
+    runs = [
+        with_defaults(replace(given, output_dir=str(place), seed=given.seed + number))
+        for number, place in enumerate(places)
     ]
     if options.full and options.independent_run is not None:
-        budgets = budgets_of(options)
-        middle = budgets[len(budgets) // 2]
-        own = ["--budget_tokens", repr(middle), "--series", "0"]
-        seed = str(len(found))  # one that no run of the series has, or it would be the series' own branch once more
-        found.append(["--output_dir", str(options.independent_run.parent), "--seed", seed, *more, *own])
-    return found
+        budgets = budgets_of(runs[0])
+        own: dict[str, Any] = {"budget_tokens": budgets[len(budgets) // 2], "series": "0"}
+        place = str(options.independent_run.parent)
+        # A seed that no run of the series has, or it would be the series' own branch once more.
+        runs.append(with_defaults(replace(given, output_dir=place, seed=given.seed + len(runs), **own)))
+    return runs
 
 
-def pretraining_options(options: GapOptions) -> PretrainingOptions:
-    """The options of the first run, defaults filled in."""
-    return with_defaults(parse_options(PretrainingOptions, pretraining_arguments_of(options)))
+def pretrain_series(runs: Sequence[PretrainingOptions], ranks: Ranks) -> int:
+    """Make the series, one run after the other; a finished one is left as it is. The status of the first that fails."""
+    for run in runs:
+        status = pretrain(run, ranks)
+        disarm_watchdog()
+        close_process_group()
+        if status:
+            return status
+    return 0
 
 
-def pretraining_arguments_of(options: GapOptions) -> list[str]:
-    """Only what the user gave for pretraining."""
-    return shlex.split(options.pretraining)
+def budgets_of(run: PretrainingOptions) -> tuple[float, ...]:
+    """The budgets that a run's series will have, in tokens."""
+    return parse_series(str(run.series), float(run.budget_tokens or 0), run.series_ratio)
 
 
-def budgets_of(options: GapOptions) -> tuple[float, ...]:
-    """The budgets that the series will have, in tokens."""
-    own = pretraining_options(options)
-    return parse_series(str(own.series), float(own.budget_tokens or 0), own.series_ratio)
-
-
-def expected_sources(options: GapOptions) -> list[Source]:
+def expected_sources(options: GapOptions, runs: Sequence[PretrainingOptions]) -> list[Source]:
     """The checkpoints that the series will have, for a plan before there is one."""
     sources = []
-    for seed in range(options.pretraining_seeds or 1):
-        sources.append(Source(UNKNOWN, "raw", 0, seed))
+    for run in runs[: len(series_paths(options))]:
+        sources.append(Source(UNKNOWN, "raw", 0, run.seed))
         sources += [
-            Source(UNKNOWN, kind, round(budget), seed) for budget in budgets_of(options) for kind in options.kind_names
+            Source(UNKNOWN, kind, round(budget), run.seed) for budget in budgets_of(run) for kind in options.kind_names
         ]
-    return [*sources, *expected_own_run(options)]
+    return [*sources, *expected_own_run(options, runs)]
 
 
-def expected_own_run(options: GapOptions) -> list[Source]:
+def expected_own_run(options: GapOptions, runs: Sequence[PretrainingOptions]) -> list[Source]:
     """The control run that `full` adds: a middle budget by itself, with a seed of its own."""
-    if options.series is not None or not options.full or options.independent_run is None:
-        return []
-    budgets = budgets_of(options)
-    middle, seed = round(budgets[len(budgets) // 2]), options.pretraining_seeds or 1
-    return [Source(UNKNOWN, "annealed", middle, seed, control="independent_run")]
+    own = runs[len(series_paths(options)) :]
+    return [
+        Source(UNKNOWN, "annealed", round(float(run.budget_tokens or 0)), run.seed, control="independent_run")
+        for run in own
+    ]
 
 
-def expected_config(options: GapOptions) -> Any:
+def expected_config(run: PretrainingOptions) -> Any:
     """The shape of the model that will be pretrained, to time it."""
-    own = pretraining_options(options)
-    config = named_configuration(str(own.model), parse_overrides(own.config_overrides))
+    config = named_configuration(str(run.model), parse_overrides(run.config_overrides))
     special = {name: number for number, name in enumerate(("pad", "unk", "cls", "sep", "mask"))}
-    length = int(own.max_seq_length or 128)
+    length = int(run.max_seq_length or 128)
     fit_to_data(config, vocab_size=SMALL_WORLD_VOCABULARY, special_ids=special, max_seq_length=length)
     return config

@@ -37,6 +37,7 @@ from gap.tasks.specification import TaskData
 from pretraining.checkpoints.series import read_series
 from runtime.files.whole_files import read_json, write_json
 from runtime.processes.collectives import fail_together, gather_json
+from runtime.processes.failures import Failed
 from runtime.processes.interruption import Interrupted, arm_watchdog
 from runtime.processes.liveness import end_with_parent
 from runtime.processes.ranks import Ranks
@@ -141,6 +142,10 @@ class GapWatch:
         for source in sources:
             model_digest(source.path)
 
+    def obey(self, stop_requested: Callable[[], str | None]) -> None:
+        """Ask this during a look: why the run is to end now, None to go on."""
+        self.stop_requested = stop_requested
+
     def _wait(self, is_done: Callable[[], bool]) -> None:
         """Until every rank is done: the waiting ranks meet in short collectives, and the run's watchdog sees them."""
         while True:
@@ -192,9 +197,7 @@ class GapWatch:
                 worker.kill()
                 worker.wait()
         if any(gather_json(worker.returncode)):
-            raise RuntimeError(
-                f"a worker of --until failed: the reason stands above; its cells are in {self.directory}"
-            )
+            raise Failed(f"a worker of --until failed: the reason stands above; its cells are in {self.directory}")
 
     def _judge(self, entry: Mapping[str, Any]) -> str | None:
         budget = round(float(entry["budget_tokens"]))

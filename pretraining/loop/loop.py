@@ -21,6 +21,7 @@ from pretraining.loop.spikes import SpikeDetector
 from pretraining.plan.budget import Budget, Progress
 from pretraining.plan.segments import Segment
 from runtime.processes.collectives import broadcast_json, largest, sum_over_ranks
+from runtime.processes.failures import Failed
 from runtime.processes.fault_points import fault_point
 from runtime.processes.interruption import Interrupted, arm_watchdog
 
@@ -68,7 +69,7 @@ class LoopOptions:
     save_before_export: bool = False  # of a branch: where an export may take hours and be interrupted
 
 
-class NotFinite(RuntimeError):
+class NotFinite(Failed):
     """Too many updates in a row had a loss or gradient that is not finite."""
 
 

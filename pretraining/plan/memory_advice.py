@@ -11,12 +11,13 @@ import torch
 
 from pretraining.model.memory import MemoryEstimate, Sharding
 from runtime.machine import is_out_of_memory
+from runtime.processes.failures import Failed
 
 if TYPE_CHECKING:
     from pretraining.plan.plan import Plan
 
 
-class OutOfMemory(RuntimeError):
+class OutOfMemory(Failed):
     """The device's or the host's memory is full; the message says what to lower."""
 
 

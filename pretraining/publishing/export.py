@@ -18,6 +18,7 @@ from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedCon
 from pretraining.model.configuration import usable_positions
 from pretraining.model.memory import shape_only
 from runtime.files.whole_files import read_json, whole_directory
+from runtime.processes.failures import Failed
 
 WEIGHTS_NAME, CARD_NAME = "model.safetensors", "README.md"
 # Largest difference of a logit from the live model's, as a share of the largest logit (or of 1 where all are smaller).
@@ -25,7 +26,7 @@ TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 5e-2, to
 PROOF_SEQUENCES, PROOF_TOKENS = 8, 4096  # at most: the proof runs on the CPU, over whole vocabularies
 
 
-class ExportError(RuntimeError):
+class ExportError(Failed):
     """An export that does not give the live model's logits; nothing was left under its name."""
 
 

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import json
 import math
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -74,6 +75,18 @@ def parse_options(
     except ValueError as error:
         parser.error(str(error))
         raise AssertionError("argparse ends the process") from error
+
+
+def parse_text(cls: type[Options], text: str, *, option: str, replaced: Mapping[str, str] | None = None) -> Options:
+    """The options of another command that are the value of `option`, as on a command line; ends as `parse_options`.
+
+    Raises ValueError where a quotation is left open.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{option} {text!r} cannot be read as options ({error}): mend its quotation marks") from error
+    return parse_options(cls, words, replaced=replaced)
 
 
 def options_from(cls: type[Options], namespace: argparse.Namespace) -> Options:

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from runtime.processes.failures import Failed, is_users_to_mend
 
-class PeerFailed(RuntimeError):
+
+class PeerFailed(Failed):
     """Another rank could not do its part."""
 
 
@@ -56,9 +58,9 @@ def largest(values: list[float]) -> list[float]:
 def fail_together(error: BaseException | None, doing: str) -> None:
     """Raise on every rank when one rank failed: its own error there, and on the others one that names it.
 
-    A ValueError (the user's to mend) is one on the others too; anything else is a PeerFailed there.
+    What the user has to mend is a ValueError on the others, so that all end alike; anything else is a PeerFailed there.
     """
-    failures = gather_json(None if error is None else [isinstance(error, ValueError), f"{error}"])
+    failures = gather_json(None if error is None else [is_users_to_mend(error), f"{error}"])
     if error is not None:
         raise error
     for rank, failure in enumerate(failures):

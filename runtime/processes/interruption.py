@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,7 +27,37 @@ LONGEST_TIMEOUT = 1e9  # seconds: the timer takes no more than 292 years
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and has saved."""
+    """The run was asked to stop, and has saved.
+
+    `progress` goes into the marker file. `together`: every rank raised it at the same place; else no collective may
+    follow.
+    """
+
+    def __init__(self, reason: str, progress: Mapping[str, Any] | None = None, *, together: bool = True) -> None:
+        super().__init__(reason)
+        self.progress, self.together = dict(progress or {}), together
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """SIGTERM, SIGUSR1 and Ctrl-C end the block where it is, and become Interrupted: for work that survives a kill.
+
+    Whatever is inside may take the signals over, to stop at a place of its own.
+    """
+    reasons = ["SIGINT"]
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        reasons[:] = [signal.Signals(number).name]
+        raise KeyboardInterrupt  # no Exception, which a library might take for its own
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        raise Interrupted(reasons[0], together=False) from interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Interruption:

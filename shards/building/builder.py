@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from runtime.processes.kill_points import FaultPoints
+from runtime.processes.fault_points import fault_point
 from shards.building.chunks import Chunk, Progress, encode_chunks, read_chunks
 from shards.building.duplicate_index import DuplicateIndex
 from shards.building.minhash import is_held_out
@@ -58,7 +59,8 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
     """Build DIR/*.tar, DIR/tokenizer/ and DIR/manifest.json; continue an interrupted build, keep a finished one.
 
     `report` is called after every chunk with {"bytes_read", "bytes_total", "text_bytes", "tokens", "documents"}. Raises
-    ValueError for unusable input, when no text is left, and for a directory that holds another build.
+    ValueError for unusable input, when no text is left, and for a directory that holds another build; OSError for a
+    disk that fails.
     """
     started = time.monotonic()
     directory = Path(options.output_dir)
@@ -73,11 +75,16 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
         tokenizer = prepare_tokenizer(directory / TOKENIZER_FOLDER, options, sources)
         build = Build(options, sources, state, tokenizer, report)
         data = build.run()
-        build.faults.reach("before_manifest")
+        fault_point("build.before_manifest")
         manifest = write_manifest(directory, data)
-        build.faults.reach("after_manifest")
-    except BaseException:
+        fault_point("build.after_manifest")
+    except BaseException as error:
         state.close()
+        if isinstance(error, sqlite3.Error):
+            raise OSError(
+                f"{error}: --output_dir {directory} must be a directory that can be written to, with room on its disk; "
+                "then the same command starts or continues the build"
+            ) from error
         raise
     state.remove()
     return Summary(manifest, time.monotonic() - started, build.progress.text_bytes)
@@ -96,7 +103,6 @@ class Build:
     ) -> None:
         self.options, self.sources, self.state, self.tokenizer, self.report = options, sources, state, tokenizer, report
         self.directory = Path(options.output_dir)
-        self.faults = FaultPoints()
         self.token_dtype = "uint16" if vocabulary_length(tokenizer) <= MOST_UINT16_TOKENS else "uint32"
         self.progress = Progress.restored(state.get("progress"), state.documents_read())
         self.warned_of_unknown = False
@@ -131,20 +137,20 @@ class Build:
         chunks = read_chunks(self.sources, self.options, self.progress.source, self.progress.documents_of_source)
         self.state.begin()
         for chunk, encoded in encode_chunks(chunks, self.encoder_options(), self.options.processes):
-            self.faults.reach("chunk")
+            fault_point("build.chunk")
             written = self.num_shards()
             self.pack(encoded)
             self.progress.advance(chunk, encoded)
             self.warn_of_unknown()
             self.unsaved_sources.update(chunk.documents_read)
             if self.num_shards() > written:
-                self.faults.reach("shard")
+                fault_point("build.shard")
                 self.save()
-                self.faults.reach("commit")
+                fault_point("build.commit")
             self.tell(chunk)
         splits = {split: packer.finish() for split, packer in self.packers.items()}
         self.store_shards()
-        self.faults.reach("finish")
+        fault_point("build.finish")
         if not any(part["documents"] for part in splits.values()):
             raise ValueError(
                 f"no document is left of {sum(self.progress.documents_read.values())} read "

@@ -11,6 +11,7 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import Any
 
+from runtime.processes.failures import Failed
 from shards.building import worker
 from shards.building.options import BuildOptions
 from shards.building.worker import EncodedChunk, EncoderOptions, TextEncoder
@@ -116,7 +117,7 @@ def encode_chunks(
 ) -> Iterator[tuple[Chunk, EncodedChunk]]:
     """Encode chunks, in this process or in several, in input order and with a bounded number under way.
 
-    Raises RuntimeError when a worker process dies.
+    Raises Failed when a worker process dies.
     """
     if processes == 1:
         local = TextEncoder(options)
@@ -137,7 +138,7 @@ def encode_chunks(
                 done, future = waiting.popleft()
                 yield done, future.result()
         except BrokenProcessPool as error:
-            raise RuntimeError(
+            raise Failed(
                 "a worker process died (killed, or out of memory?): the same command continues the build; "
                 "fewer --processes or a smaller --max_document_mb need less memory"
             ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 from collections import Counter
@@ -250,6 +251,7 @@ class Worker:
 
 def start(options: EncoderOptions) -> None:
     """Prepare a worker process: one thread, an encoder, and an end when its parent dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all its processes: the parent answers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["RAYON_NUM_THREADS"] = "1"
     parent = parent_process()

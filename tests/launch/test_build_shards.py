@@ -15,7 +15,8 @@ from unittest.mock import Mock
 import pytest
 from tqdm import tqdm
 
-from launch.build_shards import main, progress_reporter
+from launch.build_shards import main
+from shards.building.report import progress_reporter
 from shards.building.state import BuildState
 from shards.storage.check import check_shards
 from shards.storage.manifest import read_manifest
@@ -59,9 +60,9 @@ def test_another_build_takes_the_tokenizer_of_the_first(corpus, tmp_path):
 
 
 def test_mistakes_are_answered_with_what_to_do(corpus, tmp_path, capsys):
-    assert main(["--input", str(tmp_path / "none.txt"), "--output_dir", str(tmp_path / "out")]) == 1
+    assert main(["--input", str(tmp_path / "none.txt"), "--output_dir", str(tmp_path / "out")]) == 2
     assert "no such file" in capsys.readouterr().err
-    assert main(["--input", str(corpus), "--output_dir", str(tmp_path / "out")]) == 1
+    assert main(["--input", str(corpus), "--output_dir", str(tmp_path / "out")]) == 2
     assert "--text_column" in capsys.readouterr().err
     for wrong, answer in (
         (["--vocab_sise", "9"], "--vocab_size"),
@@ -74,25 +75,24 @@ def test_mistakes_are_answered_with_what_to_do(corpus, tmp_path, capsys):
 
 
 def test_an_output_directory_that_cannot_be_used_is_answered_in_one_line(corpus, tmp_path, capsys, monkeypatch):
-    assert main([*arguments(corpus, corpus), "--vocab_size", "300"]) == 1
+    assert main([*arguments(corpus, corpus), "--vocab_size", "300"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: [Errno 17] File exists")
-    assert f"--output_dir {corpus} must be a directory" in error
-    for cause in (
-        OSError(errno.ENOSPC, "No space left on device"),
-        sqlite3.OperationalError("database or disk is full"),
+    assert error.startswith(f"error: [Errno 17] File exists: '{corpus}'")
+    assert "name a file or directory" in error
+    for cause, said in (
+        (OSError(errno.ENOSPC, "No space left on device"), "see to the disk (room"),
+        (sqlite3.OperationalError("database or disk is full"), f"--output_dir {tmp_path / 'out'} must be a directory"),
     ):
         monkeypatch.setattr(BuildState, "commit", Mock(side_effect=cause))
         call = [*arguments(corpus, tmp_path / "out"), "--vocab_size", "300"]
         assert main([*call, "--block_tokens", "64", "--blocks_per_shard", "1"]) == 1
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error.startswith(f"error: {cause}: --output_dir")
-        assert "room on its disk" in error
+        assert error.startswith(f"error: {cause}: {said}")
 
 
 def test_the_bar_shows_a_speed_where_no_bytes_on_disk_are_known(monkeypatch):
     clock = iter(range(100))
-    monkeypatch.setattr("launch.build_shards.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("shards.building.report.time.monotonic", lambda: float(next(clock)))
     bar = tqdm(disable=False, file=io.StringIO())
     report = progress_reporter(bar)
     for chunk in range(1, 4):

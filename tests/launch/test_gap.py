@@ -11,8 +11,10 @@ import tiny_gap
 import torch
 from tiny_gap import write_questions, write_series, write_tasks
 
+from gap.study.experiment import series_rows
 from gap.study.options import GapOptions, with_defaults
-from gap.study.small_world import expected_sources, pretraining_arguments, series_paths
+from gap.study.small_world import expected_sources, pretraining_runs, series_paths
+from gap.study.sources import extra_sources
 from launch import gap, report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,17 +148,38 @@ def test_a_reference_from_outside_is_run_with_its_own_architecture_from_scratch(
 
 def test_the_small_worlds_runs_are_planned_before_they_are_made(tmp_path):
     options = with_defaults(GapOptions(output_dir=str(tmp_path)))
-    assert len(series_paths(options)) == len(pretraining_arguments(options)) == 1
-    assert {one.budget_tokens for one in expected_sources(options)} >= {0}
-    assert len(expected_sources(options)) >= 7  # scratch and six budgets or more
+    runs = pretraining_runs(options)
+    assert len(series_paths(options)) == len(runs) == 1
+    assert {one.budget_tokens for one in expected_sources(options, runs)} >= {0}
+    assert len(expected_sources(options, runs)) >= 7  # scratch and six budgets or more
     full = with_defaults(GapOptions(output_dir=str(tmp_path), full=True))
-    runs = pretraining_arguments(full)
-    assert len(runs) == 4  # three seeds, and a middle budget by itself
-    assert len({run[run.index("--output_dir") + 1] for run in runs}) == 4
-    assert runs[-1][-2:] == ["--series", "0"]
-    assert sorted(run[run.index("--seed") + 1] for run in runs) == ["0", "1", "2", "3"]
-    middle = float(runs[-1][runs[-1].index("--budget_tokens") + 1])
-    assert middle in {float(one.budget_tokens) for one in expected_sources(full)}
+    runs = pretraining_runs(full)
+    assert len({run.output_dir for run in runs}) == 4  # three seeds, and a middle budget by itself
+    assert [(run.seed, run.series, run.report_to) for run in runs[:3]] == [
+        (n, runs[0].series, "none") for n in range(3)
+    ]
+    assert [run.series for run in runs] == [*[runs[0].series] * 3, "0"]
+    sources = expected_sources(full, runs)
+    assert runs[-1].budget_tokens in {float(one.budget_tokens) for one in sources}
+    assert {one.pretraining_seed for one in sources} == {0, 1, 2, 3}
+
+
+def test_more_options_of_the_small_worlds_runs_are_taken_as_given_or_refused(tmp_path):
+    def runs(text, **more):
+        return pretraining_runs(with_defaults(GapOptions(output_dir=str(tmp_path), pretraining=text, **more)))
+
+    text = "--seed 5 --report_to tensorboard --budget_tokens 6e5"
+    given = runs(text, pretraining_seeds=2)
+    assert [(run.seed, run.report_to, run.budget_tokens) for run in given] == [(n, "tensorboard", 6e5) for n in (5, 6)]
+    options = with_defaults(GapOptions(output_dir=str(tmp_path), pretraining=text, pretraining_seeds=2))
+    assert {one.pretraining_seed for one in expected_sources(options, given)} == {5, 6}
+    for wrong, said in (
+        ("--output_dir elsewhere", "--output_dir elsewhere does nothing there"),
+        ("--dry_run true", "--dry_run does nothing there"),
+        ("--model 'bert-tiny", "No closing quotation"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            runs(wrong)
 
 
 def test_what_was_not_searched_is_not_called_a_search():
@@ -169,9 +192,9 @@ def test_what_was_not_searched_is_not_called_a_search():
 def test_a_run_of_one_budget_is_a_control_of_a_real_series(tmp_path):
     series, own = write_series(tmp_path / "run"), write_series(tmp_path / "alone", (200,), seed=9)
     options = GapOptions(series=str(series), tasks="qa:FILE", independent=str(own))
-    (source,) = gap.extra_sources(options)
+    (source,) = extra_sources(options)
     assert (source.kind, source.budget_tokens, source.control) == ("annealed", 200, "independent_run")
-    assert gap.extra_sources(GapOptions(series=str(series), tasks="qa:FILE")) == []
+    assert extra_sources(GapOptions(series=str(series), tasks="qa:FILE")) == []
     with pytest.raises(ValueError, match="--independent needs --series"):
         GapOptions(independent=str(own))
 
@@ -184,11 +207,11 @@ def test_equal_hours_are_one_budget_whatever_tokens_each_run_had_seen_by_then(tm
         for row in content["checkpoints"]:
             row["budget_unit"], row["budget"] = "hours", 0.5 if row["budget_tokens"] else 0.0
         paths[-1].write_text(json.dumps(content))
-    rows = gap.series_rows(paths[:2])
+    rows = series_rows(paths[:2])
     assert [row["budget_tokens"] for row in rows] == [0, 200, 0, 200]
     assert [row["tokens_seen"] for row in rows] == [0, 210, 0, 200]
     options = GapOptions(series=f"{paths[0]},{paths[1]}", tasks="qa:FILE", independent=str(paths[2]))
-    assert [source.budget_tokens for source in gap.extra_sources(options)] == [200]
+    assert [source.budget_tokens for source in extra_sources(options)] == [200]
 
 
 @pytest.mark.slow

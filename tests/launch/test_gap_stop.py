@@ -1,5 +1,6 @@
 """launch/gap.py: what is refused before pretraining, one run to a folder, and being told to stop."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import gap, pretrain
+from gap.study import study
+from launch import gap
 from runtime.files.ownership import Ownership
 from runtime.processes.interruption import EXIT_CODE, Interruption
 from runtime.processes.liveness import is_alive, start_time
@@ -25,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
     ],
 )
 def test_what_cannot_be_answered_is_refused_before_pretraining(tiny_small_world, monkeypatch, capsys, options, said):
-    monkeypatch.setattr(pretrain, "main", lambda arguments: pytest.fail("pretraining began"))
+    monkeypatch.setattr("gap.study.small_world.pretrain", lambda *_: pytest.fail("pretraining began"))
     assert gap.main(["--output_dir", "out", *options]) == 2
     assert said in capsys.readouterr().err
 
@@ -65,7 +67,7 @@ def test_a_folder_belongs_to_one_run_until_its_report_is_written(tmp_path, monke
         with pytest.raises(ValueError, match="belongs to a running job"):
             Ownership(out).take()
 
-    monkeypatch.setattr(gap, "run_local", cells)
+    monkeypatch.setattr(study, "run_local", cells)
     gap.main(arguments(tmp_path))
     owner = Ownership(out)
     owner.take()  # free again afterwards
@@ -74,7 +76,7 @@ def test_a_folder_belongs_to_one_run_until_its_report_is_written(tmp_path, monke
 
 @pytest.mark.parametrize("refused", [False, True])
 def test_the_other_workers_import_while_the_list_is_made_and_none_is_left(tmp_path, monkeypatch, capsys, refused):
-    prepare, waiting = gap.prepare, []
+    prepare, waiting = study.prepare, []
     before = set(children())  # of other tests: a process that tracks resources, say
 
     def watched(options, sources, directory, paths, ranks, owner):
@@ -85,7 +87,7 @@ def test_the_other_workers_import_while_the_list_is_made_and_none_is_left(tmp_pa
         return prepare(options, sources, directory, paths, ranks, owner)
 
     monkeypatch.setattr("os.sched_getaffinity", lambda number: {0, 1})
-    monkeypatch.setattr(gap, "prepare", watched)
+    monkeypatch.setattr(study, "prepare", watched)
     assert gap.main(arguments(tmp_path, learning_rates="1e-3", max_parallel=2)) == (2 if refused else 0)
     assert waiting
     assert set(children()) <= before
@@ -119,11 +121,13 @@ def test_cells_that_are_told_to_stop_end_with_75_and_go_on_later(tmp_path):
     process.terminate()
     said = process.communicate(timeout=60)[0]
     assert process.returncode == EXIT_CODE, said
-    assert "the same command again goes on" in said
+    assert "interrupted (SIGTERM) and saved: run the same command again" in said
+    assert json.loads((tmp_path / "out" / "INTERRUPTED.json").read_text()) == {"reason": "SIGTERM", "progress": {}}
     assert "Traceback" not in said
     before = scores.read_bytes()
     assert 0 < len(before.splitlines()) < 9
     assert gap.main(argv) == 0
+    assert not (tmp_path / "out" / "INTERRUPTED.json").exists()
     assert scores.read_bytes().startswith(before)
     assert len(scores.read_bytes().splitlines()) == 9
 

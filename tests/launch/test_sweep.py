@@ -33,7 +33,7 @@ def test_a_folder_that_cannot_be_made_is_named_without_a_traceback(tmp_path, cap
     model = write_tiny_model(tmp_path / "model")
     (tmp_path / "a.yaml").write_text(f"recipe: classification\nbase: {{model_name_or_path: {model}}}\n")
     (tmp_path / "file").write_text("")
-    assert sweep.main(["--sweep_file", str(tmp_path / "a.yaml"), "--output_dir", str(tmp_path / "file" / "out")]) == 1
+    assert sweep.main(["--sweep_file", str(tmp_path / "a.yaml"), "--output_dir", str(tmp_path / "file" / "out")]) == 2
     assert str(tmp_path / "file" / "out") in capsys.readouterr().err
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from launch.pretrain import Options, pretrain
+from launch.pretrain import Options
 from pretraining.plan.options import with_defaults
+from pretraining.run import pretrain
 from runtime.options.command_line import parse_options
 from runtime.processes.interruption import disarm_watchdog
 from runtime.processes.ranks import close_process_group, init_process_group, read_ranks

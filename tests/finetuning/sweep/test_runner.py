@@ -16,6 +16,7 @@ from finetuning.sweep import runner as sweep_run
 from finetuning.sweep.report import run_sweep
 from finetuning.sweep.runner import Runner, cell_directory, outcome, smoke_cell, visible_devices
 from finetuning.sweep.sweep import make_sweep
+from runtime.processes.interruption import Interrupted
 
 CONTENT = {
     "recipe": "classification",
@@ -130,7 +131,8 @@ def test_an_interrupted_cell_runs_again_and_no_other(tmp_path, monkeypatch):
 def test_a_cell_that_was_asked_to_stop_has_not_failed_and_stops_the_sweep(tmp_path, monkeypatch):
     monkeypatch.setenv("STAND_IN_EXIT", "75")
     file, out = write(tmp_path), tmp_path / "out"
-    assert run_sweep(file, out) == 75
+    with pytest.raises(Interrupted):
+        run_sweep(file, out)
     directories = [cell_directory(out, cell) for cell in make_sweep(CONTENT).cells]
     assert [times_run(one) for one in directories] == [1] + [0] * 7
     monkeypatch.delenv("STAND_IN_EXIT")

@@ -27,6 +27,7 @@ from gap.cells.worker import claim, finished, remaining, work
 from gap.study.options import GapOptions
 from pretraining.engines.engine import EngineOptions
 from pretraining.engines.optimizers import build_optimizer
+from runtime.processes.failures import Failed
 
 
 @pytest.fixture(autouse=True)
@@ -302,7 +303,7 @@ def test_a_cell_without_memory_is_named_with_what_to_lower(world, tmp_path, monk
 
     monkeypatch.setattr(worker, "run_cell", run_cell)
     with pytest.raises(
-        ValueError,
+        Failed,
         match=r"texts, scratch, run 0, seed 0: out of memory .* --per_device_train_batch_size.*_length .*run again",
     ):
         work(tmp_path, say=silent)

@@ -82,7 +82,7 @@ def test_auto_precision_is_settled_by_the_cells_that_are_there(tmp_path, monkeyp
 def test_a_list_never_leaves_the_precision_open(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     argv = [*arguments(tmp_path, executor="slurm"), "--slurm_gpus"]
-    monkeypatch.setattr(gap, "submit_slurm", lambda directory, slurm: ["7_1"])
+    monkeypatch.setattr("gap.study.study.submit_slurm", lambda directory, slurm: ["7_1"])
     assert gap.main([*argv, "1"]) == 2
     assert "--bf16 auto" in capsys.readouterr().err
     assert gap.main([*argv, "1", "--bf16", "--slurm_workers", "3"]) == 0
@@ -107,14 +107,14 @@ def test_a_look_takes_no_option_that_it_has_no_use_for(tmp_path):
         "tasks": None, "reference": "ref", "finetuning_seeds": 3, "on_small_world": True, "run": tmp_path,
         "shards": "shards", "budgets": [1.0], "ranks": Ranks(),
     }  # fmt: skip
-    watch = make_watch("gap_closed>=0.5", more="--num_train_epochs 2 --contamination false", **values)
+    watch = make_watch("gap_closed>=0.5", more=GapOptions(num_train_epochs="2", contamination=False), **values)
     assert (watch.experiment.grid.epochs, watch.shards) == ((2.0,), None)
     assert watch.experiment.options.warmup_ratio == 0.5  # the small world's, as in launch/gap.py
-    gentle = make_watch("gap_closed>=0.5", more="--warmup_ratio 0", **values)
+    gentle = make_watch("gap_closed>=0.5", more=GapOptions(warmup_ratio=0.0), **values)
     assert gentle.experiment.options.warmup_ratio == 0.0
-    for more in ("--reference other", "--kinds raw --pooling max", "--dry_run true"):
-        with pytest.raises(ValueError, match=f"no use of {more.split()[0]};.*--learning_rates"):
-            make_watch("gap_closed>=0.5", more=more, **values)
+    for more in ({"reference": "other"}, {"kinds": "raw", "pooling": "max"}, {"dry_run": True}):
+        with pytest.raises(ValueError, match=f"no use of --{next(iter(more))};.*--learning_rates"):
+            make_watch("gap_closed>=0.5", more=GapOptions(**more), **values)
 
 
 def test_an_array_job_without_slurm_is_refused_with_what_to_do(tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ def test_tasks_and_reference_are_read_before_training(monkeypatch, tiny_small_wo
         raise OSError("We couldn't connect to the hub")
 
     monkeypatch.setattr("pretraining.model.source_config.cached_file", unreachable)
-    monkeypatch.setattr(pretrain, "Run", lambda *_, **__: pytest.fail("training began"))
+    monkeypatch.setattr("pretraining.run.Run", lambda *_, **__: pytest.fail("training began"))
     argv = ["--output_dir", "out", "--until", "gap_closed>=0.9", "--reference", str(tiny_small_world), *more]
     assert pretrain.main(argv) == 2
     assert said in capsys.readouterr().err

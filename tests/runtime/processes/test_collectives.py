@@ -48,6 +48,7 @@ def test_every_rank_learns_the_same(on_ranks):
     [
         (OSError(28, "No space left on device"), ["PeerFailed", "OSError", "PeerFailed"]),
         (ValueError("wrong --option"), ["ValueError", "ValueError", "ValueError"]),
+        (FileNotFoundError(2, "No such file", "a.json"), ["ValueError", "FileNotFoundError", "ValueError"]),
         (None, ["nothing"] * 3),
     ],
 )

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from runtime.processes.interruption import Interruption, arm_watchdog, disarm_watchdog
+from runtime.processes.interruption import Interrupted, Interruption, arm_watchdog, disarm_watchdog, stopping_at_once
 from runtime.processes.liveness import is_alive, start_time
 
 WAITING = """
@@ -111,3 +111,18 @@ def test_a_shell_whose_command_names_a_launcher_is_none(project_root):
         for word in ("nothing", "torchrun")
     ]  # fmt: skip
     assert int(printed[0]) == int(printed[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_work_that_survives_a_kill_stops_where_it_is(number):
+    before = signal.getsignal(number)
+
+    def work():
+        with stopping_at_once():
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+
+    with pytest.raises(Interrupted, match=number.name) as caught:
+        work()
+    assert not caught.value.together  # the other ranks are elsewhere
+    assert signal.getsignal(number) == before

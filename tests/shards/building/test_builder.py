@@ -129,7 +129,7 @@ def command(paths: list[Path], output: Path, tokenizer: Path, processes: int, **
 
 
 def killed(arguments: list[str], fault: str, root: Path, mark: str = "") -> None:
-    environment = os.environ | {"SHARDS_FAULT": fault, "SHARDS_TEST_MARK": mark}
+    environment = os.environ | {"FAULT_POINT": f"build.{fault}:kill", "SHARDS_TEST_MARK": mark}
     result = subprocess.run(arguments, cwd=root, env=environment, stderr=subprocess.DEVNULL)
     assert result.returncode == -signal.SIGKILL
 

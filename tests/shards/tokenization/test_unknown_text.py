@@ -17,8 +17,9 @@ from transformers import AutoTokenizer
 
 from finetuning.examples.preflight import Preflight
 from finetuning.examples.unknown_share import note_unknown_share, unknown_share
-from launch.build_shards import closing_report, main
+from launch.build_shards import main
 from shards.building.builder import Summary
+from shards.building.report import closing_report
 from shards.building.worker import EncoderOptions, TextEncoder
 from shards.storage.manifest import MANIFEST_NAME, read_manifest
 from shards.tokenization.unknown_text import count_characters
@@ -192,11 +193,11 @@ def test_processes_and_interruptions_do_not_change_the_count(tokenizer, tmp_path
             f"build_shards(BuildOptions(input=[{str(path)!r}], output_dir={str(tmp_path / name)!r}, "
             f"tokenizer={str(tokenizer)!r}, processes={processes}, block_tokens=256, blocks_per_shard=4))"
         )
-        environment = os.environ | ({"SHARDS_FAULT": fault} if fault else {})
+        environment = os.environ | ({"FAULT_POINT": fault} if fault else {})
         return subprocess.run([sys.executable, "-c", code], cwd=project_root, env=environment).returncode
 
     assert build("one", 1) == build("two", 2) == 0
-    assert build("killed", 1, "shard:5") == -signal.SIGKILL
+    assert build("killed", 1, "build.shard:5:kill") == -signal.SIGKILL
     assert build("killed", 2) == 0
     records = [read_manifest(tmp_path / name).data["unknown_text"] for name in ("one", "two", "killed")]
     assert records[0] == records[1] == records[2]

@@ -1,0 +1,61 @@
+"""The report of finished runs: of one in its own folder, of several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gap.analysis.analysis import analyse
+from gap.analysis.costs import Prices
+from gap.analysis.run_folder import RunSource, told_apart
+from gap.report.comparison import compare_runs
+from gap.report.comparison_page import write_comparison
+from gap.report.page import write_report
+
+
+def write_reports(
+    folders: Sequence[str],
+    output_dir: str | None,
+    *,
+    prices: Callable[[Prices], Prices],
+    draws: int,
+    confidence: float,
+    seed: int,
+    resolve: float | None,
+    command: str,
+) -> Path:
+    """Analyse the runs in these folders again and write their report; returns its path.
+
+    `prices` gives those to use for those that a run was made with. Raises ValueError without a run, and where the
+    report of several has no place of its own.
+    """
+    if not folders:
+        raise ValueError("no run named: give one or more folders that hold scores.jsonl")
+    runs = told_apart([RunSource.of(Path(folder)) for folder in folders])
+    if len(runs) > 1 and output_dir is None:
+        raise ValueError(f"{len(runs)} runs and no --output_dir: say where their report goes")
+    if len(runs) > 1 and Path(str(output_dir)).resolve() in [run.scores.resolve().parent for run in runs]:
+        raise ValueError(f"--output_dir {output_dir} is one of the runs, whose own report it holds: name another")
+    analyses = [
+        analyse(
+            run.scores,
+            series=run.series,
+            prices=prices(run.prices),
+            draws=draws,
+            confidence=confidence,
+            seed=seed,
+            name=run.name,
+            planned=run.planned,
+            resolve=run.resolve if resolve is None else resolve,
+            commands=[*run.commands, command],
+            made=run.made,
+        )
+        for run in runs
+    ]
+    analyses = [replace(one, notes=(*one.notes, *run.notes)) for one, run in zip(analyses, runs, strict=True)]
+    if len(runs) == 1:
+        return write_report(analyses[0], output_dir or runs[0].scores.parent)
+    comparison = compare_runs(runs, draws=draws, seed=seed, confidence=confidence)
+    assert output_dir is not None
+    return write_comparison(comparison, analyses, output_dir)

@@ -1,0 +1,68 @@
+"""Where a study's cells start from: the series, the control run of a middle budget, the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gap.analysis.costs import pair_budgets
+from gap.cells.job_list import JobList
+from gap.cells.plan import Source, reference_sources, sources_of
+from gap.study.experiment import series_rows
+from gap.study.options import GapOptions
+from gap.study.small_world import expected_config, expected_own_run, expected_sources, series_paths
+from gap.tasks.specification import TaskData
+from pretraining.plan.options import PretrainingOptions
+
+
+def jobs_before_pretraining(
+    options: GapOptions, runs: Sequence[PretrainingOptions]
+) -> tuple[JobList, dict[str, TaskData], Any]:
+    """The list as far as it is known, and the configuration of models yet to be pretrained (None: they are there).
+
+    ValueError with all that the plan cannot answer.
+    """
+    experiment, paths = options.experiment(), series_paths(options)
+    config = None
+    if options.series is not None or all(path.is_file() for path in paths):
+        found = sources_of(series_rows(paths), options.kind_names)
+        found += extra_sources(options) if own_run_exists(options) else expected_own_run(options, runs)
+    else:
+        found, config = expected_sources(options, runs), expected_config(runs[0])
+    data = experiment.read()
+    return experiment.jobs([*found, *reference_sources(options.reference)], data), data, config
+
+
+def own_run_exists(options: GapOptions) -> bool:
+    """Whether the control run of a middle budget is there (a named one has to be), or none is asked for."""
+    path = options.independent_run
+    return path is None or options.independent is not None or path.exists()
+
+
+def extra_sources(options: GapOptions) -> list[Source]:
+    """The control run of a middle budget by itself, when there is one.
+
+    ValueError when it shares its seed with the series, whose branch it would then repeat, or none of its budgets.
+    """
+    path = options.independent_run
+    if path is None:
+        return []
+    series = series_rows(series_paths(options))
+    own = pair_budgets(series_rows([path]), like=series)
+    seeds = {int(row["pretraining_seed"]) for row in series} & {int(row["pretraining_seed"]) for row in own}
+    if seeds:
+        raise ValueError(f"--independent {path}: seed {min(seeds)} is the series' own; pretrain it with another --seed")
+    rows = [row for row in own if row["kind"] == "annealed"]
+    budgets = {round(row["budget_tokens"]) for row in series if row["kind"] == "annealed"}
+    if budgets.isdisjoint(round(row["budget_tokens"]) for row in rows):
+        raise ValueError(f"--independent {path}: no annealed checkpoint of a budget of the series, {sorted(budgets)}")
+    return [
+        Source(
+            row["path"],
+            "annealed",
+            round(row["budget_tokens"]),
+            int(row["pretraining_seed"]),
+            control="independent_run",
+        )
+        for row in rows
+    ]

@@ -1,0 +1,142 @@
+"""A study from parsed options to its report: pretraining, the plan, the cells, the analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gap.cells.code_identity import code_version
+from gap.cells.consistency import settled_bf16
+from gap.cells.executor import Workers, devices_of, run_local, submit_slurm, waiting_workers
+from gap.cells.job_list import JobList
+from gap.cells.plan import Source, reference_sources, sources_of
+from gap.cells.worker import work
+from gap.study.clock import Clock
+from gap.study.experiment import (
+    busy_seconds,
+    finish_experiment,
+    other_code_warning,
+    outlook,
+    plan_json,
+    series_rows,
+    shards_of,
+    write_list,
+)
+from gap.study.options import GapOptions
+from gap.study.small_world import pretrain_series, pretraining_runs, series_paths
+from gap.study.sources import extra_sources, jobs_before_pretraining
+from gap.tasks.specification import TaskData
+from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
+from pretraining.plan.options import PretrainingOptions
+from runtime.files.ownership import Ownership
+from runtime.processes.collectives import barrier
+from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
+
+
+def run_study(options: GapOptions, command: str, clock: Clock) -> int:
+    """The whole study: pretrain what is missing, run the cells, write the report; the exit status.
+
+    `command` is the command line that the report shows. Raises Interrupted when it is told to stop; what was finished
+    stays.
+    """
+    code_version()  # of the sources that this process runs, whatever happens to the files while it pretrains
+    ranks, directory = read_ranks(), Path(options.output_dir)
+    options = replace(options, bf16=settled_bf16(options.bf16, directory, elsewhere=options.runs_on_other_gpus))
+    runs = pretraining_runs(options)
+    with clock.pretraining():
+        if options.series is None and ranks.is_main:
+            build_small_world(SMALL_WORLD_DIRECTORY)
+    if options.dry_run:
+        return show_plan(options, runs, directory) if ranks.is_main else 0
+    if options.series is None and ranks.is_main:
+        jobs_before_pretraining(options, runs)  # what the plan cannot answer is refused before hours of training
+    with clock.pretraining():
+        status = pretrain_series(runs, ranks)
+    if status:
+        return status
+    alone = ranks.world_size == 1 and options.executor == "local"
+    others = devices_of(options.max_parallel)[1:] if alone else []  # this process works on the first
+    owner = Ownership(directory)
+    with waiting_workers(directory, others) as workers:
+        try:
+            return run_cells(options, ranks, owner, workers, command=command, clock=clock)
+        finally:
+            owner.release()
+
+
+def run_cells(
+    options: GapOptions, ranks: Ranks, owner: Ownership, workers: Workers, *, command: str, clock: Clock
+) -> int:
+    """Plan, work through the list and write the report; the main rank holds the directory all the while."""
+    directory, paths = Path(options.output_dir), series_paths(options)
+    rows = series_rows(paths)
+    sources = [*sources_of(rows, options.kind_names), *extra_sources(options), *reference_sources(options.reference)]
+    jobs = prepare(options, sources, directory, paths, ranks, owner)
+    if options.executor == "slurm":
+        print("submitted: " + (", ".join(submit_slurm(directory, options.slurm())) or "nothing, all cells are done"))
+        print("run the same command with --executor local when they are done: it analyses what is there")
+        return 0
+    before = busy_seconds(directory, jobs)
+    if ranks.world_size > 1:
+        work(directory, ranks=ranks)
+    else:
+        run_local(directory, workers)
+    if not ranks.is_main:
+        return 0
+    analysis = finish_experiment(
+        directory,
+        jobs,
+        rows,
+        prices=options.prices(),
+        draws=options.draws,
+        commands=[command],
+        notes=options.notes(),
+        resolve=options.resolve,
+        series=paths,
+    )
+    for line in (*(task.answer for task in analysis.tasks), *(f"note: {note}" for note in analysis.notes)):
+        print(line)
+    number = max(ranks.world_size, len(devices_of(options.max_parallel)))
+    print(f"{clock.line(busy_seconds(directory, jobs) - before, number)}; report: {directory}/report.html")
+    return 0
+
+
+def prepare(
+    options: GapOptions, sources: list[Source], directory: Path, paths: list[Path], ranks: Ranks, owner: Ownership
+) -> JobList:
+    """The main rank plans, estimates, takes the directory and writes the list; every rank returns with it on disk."""
+    init_process_group(ranks, choose_device(ranks))
+    experiment = options.experiment()
+    data: dict[str, TaskData] = experiment.read()
+    jobs = experiment.jobs(sources, data)
+    if ranks.is_main:
+        print(plan_json(jobs), flush=True)
+        devices = devices_at_once(options, ranks.world_size)
+        print(outlook(jobs, data, directory, devices=devices, **options.price()).line(), flush=True)
+        owner.take()
+        if options.contamination:
+            write_list(jobs, data, directory, options.shards or shards_of(paths[0]), print)
+        else:
+            write_list(jobs, data, directory, None, print, no_shards="--contamination false")
+    barrier()
+    close_process_group()
+    return jobs
+
+
+def show_plan(options: GapOptions, runs: Sequence[PretrainingOptions], directory: Path) -> int:
+    """Print the plan and stop."""
+    jobs, data, config = jobs_before_pretraining(options, runs)
+    print(plan_json(jobs))
+    devices = devices_at_once(options)
+    print(outlook(jobs, data, directory, devices=devices, config=config, **options.price()).line())
+    if warning := other_code_warning(jobs, directory):
+        print(f"warning: {warning}")
+    return 0
+
+
+def devices_at_once(options: GapOptions, world_size: int = 1) -> int:
+    """How many cells are run at a time: of an array job its tasks, else the ranks or this machine's devices."""
+    if options.executor == "slurm":
+        return options.slurm_workers
+    return max(world_size, len(devices_of(options.max_parallel)))
