@@ -13,6 +13,7 @@ from typing import Annotated, Any
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from pretraining.model.configuration import build_configuration
 from pretraining.model.masked_lm import build_model
 from pretraining.overfit.first_batch import first_batch, write_sample_shards
 from pretraining.overfit.overfit import OverfitResult, overfit_one_batch, side_by_side
@@ -80,7 +81,7 @@ def run(options: OverfitOptions, shards: str) -> int:
     tokenizer = load_tokenizer(str(location.directory / record.path))
     batch = first_batch(location, stream_options(options), device)
     named = options.from_config or options.model_name_or_path
-    model = build_model(
+    config = build_configuration(
         options.model or (None if named else "bert-tiny"),
         from_config=options.from_config,
         model_name_or_path=options.model_name_or_path,
@@ -89,8 +90,10 @@ def run(options: OverfitOptions, shards: str) -> int:
         vocab_size=record.vocab_size,
         special_ids=record.special_ids,
         max_seq_length=options.max_seq_length,
-        seed=options.seed,
-    ).to(device)
+    )
+    model = build_model(config, objective=options.objective, weights=options.model_name_or_path, seed=options.seed).to(
+        device
+    )
     results = []
     for rate in options.learning_rate:
         settings: dict[str, Any] = {"max_updates": options.max_updates, "max_grad_norm": options.max_grad_norm}

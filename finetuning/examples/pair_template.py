@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from pretraining.model.configuration import usable_positions
+from pretraining.model.families import usable_positions
 
 CONTENT_BATCH = 1000
 
