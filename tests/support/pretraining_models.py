@@ -11,6 +11,7 @@ def built_model(
     *,
     objective: str = "mlm",
     attn_implementation: str = "sdpa",
+    bf16: bool = False,
     seed: int = 0,
     gradient_checkpointing: bool = False,
     **naming: Any,
@@ -20,7 +21,7 @@ def built_model(
     return build_model(
         config,
         objective=objective,
-        attention=attention_for(attn_implementation, config, bf16=False),
+        attention=attention_for(attn_implementation, config, bf16=bf16),
         seed=seed,
         weights=naming.get("model_name_or_path"),
         gradient_checkpointing=gradient_checkpointing,
