@@ -50,7 +50,17 @@ class Run:
         self._saved: Position | None = None
 
     def start(self) -> None:
-        """Take the directory, refuse another run's, build stream, model and engine, and continue where it stands."""
+        """Take the directory, refuse another run's, build stream, model and engine, and continue where it stands.
+
+        A run that is refused lets go of the directory and of the signals.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
         self.interruption.install()
         self._take_directory()
         checkpoint = find_checkpoint(

@@ -250,7 +250,7 @@ def load_headed(
     """
     config = load_config(model_name_or_path, dropout=dropout)
     if from_scratch:
-        return random_headed(config, head, seed=seed)
+        return random_headed(config, head, seed=seed, source=model_name_or_path)
     config = head.configured(config)
     cls, arguments = head.field_class(config), {"attn_implementation": attention_of(config)}
     torch.manual_seed(seed)
@@ -265,11 +265,14 @@ def load_headed(
     return Headed(model, tuple(name for name in names if name in missing or name.rpartition(".")[0] in last))
 
 
-def random_headed(config: PretrainedConfig, head: Head, *, seed: int = 42) -> Headed:
-    """A model of this shape with random weights, drawn from `seed`; the caller draws the head."""
+def random_headed(config: PretrainedConfig, head: Head, *, seed: int = 42, source: str = "the configuration") -> Headed:
+    """A model of this shape with random weights, drawn from `seed`; the caller draws the head.
+
+    Raises ValueError, naming `source`, for a configuration that makes no model.
+    """
     config = head.configured(config)
     cls, arguments = head.field_class(config), {"attn_implementation": attention_of(config)}
-    require_buildable(config, AutoModel, "the configuration")
+    require_buildable(config, AutoModel, source)
     torch.manual_seed(seed)
     if cls is None:
         encoder = AutoModel.from_config(config, **arguments, **_no_pooler(config)).float()

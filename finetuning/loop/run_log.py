@@ -127,11 +127,11 @@ def epoch_line(epoch: float, training: Mapping[str, float], validation: Mapping[
 
 
 def closing_table(title: str, results: Mapping[str, Any]) -> str:
-    """Name and value, one a line, aligned."""
+    """Name and value, one a line, aligned; what a run has no value for stands in all_results.json alone."""
     shown = {
         name: f"{value:.4f}" if isinstance(value, float) else str(value)
         for name, value in results.items()
-        if value is None or isinstance(value, (str, int, float, bool))
+        if isinstance(value, (str, int, float, bool))
     }
     width = max((len(name) for name in shown), default=0)
     lines = [title, "-" * max(len(title), 1), *(f"{name:<{width}}  {value}" for name, value in shown.items())]

@@ -16,7 +16,7 @@ from finetuning.qa import QAOptions
 from finetuning.questions.sets import bad_text
 from finetuning.run.command import finish_world, open_world, output_directory
 from finetuning.run.saved_model import RECIPE_NAME, saved_facts
-from finetuning.run.text_command import TextTask, run_task
+from finetuning.run.text_command import TextTask, run_task, saved_labels
 from finetuning.texts.glue_tasks import GLUE_TASKS
 from finetuning.texts.labelled_text import read_examples
 
@@ -71,7 +71,7 @@ def predict_texts(options: ClassificationOptions, facts: Mapping[str, Any], aske
     name = facts["recipe"] or "classification"
     glue = GLUE_TASKS.get(str(name).removeprefix("glue_"))
     metrics = glue.metrics if glue is not None else (("accuracy",) if facts["labels"] else ("pearson", "spearmanr"))
-    task = TextTask(name, tuple(facts["labels"]), {"test": examples}, metrics)
+    task = TextTask(name, tuple(saved_labels(facts)), {"test": examples}, metrics)
     run_task(task, options, output_directory(options, name), ranks, asked)
     finish_world()
     return 0

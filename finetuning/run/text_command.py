@@ -115,16 +115,22 @@ def saved_head(options: TextOptions) -> Mapping[str, Any]:
 
 
 def saved_labels(head: Mapping[str, Any]) -> list[str]:
-    """The classes of a saved head as the readers of data name them ("1.0" is "1"), in the order of its outputs."""
-    return [read_label(name, "the saved head") or name for name in head.get("labels", ())]
+    """The classes of a saved head as the readers of data name them ("1.0" is "1"), in the order of its outputs.
+
+    Where nobody named them (LABEL_0, LABEL_1, ...) they are their numbers.
+    """
+    labels = head.get("labels", ())
+    if not has_names(labels):
+        return [str(number) for number in range(len(labels))]
+    return [read_label(name, "the saved head") or name for name in labels]
 
 
 def in_order_of(saved: Sequence[str], labels: Sequence[str], source: str) -> Sequence[str]:
-    """The task's classes in the order of the saved head's outputs; as they are where the head names none.
+    """The task's classes in the order of the saved head's outputs; as they are where the head has numbers alone.
 
     Raises ValueError where the head was made for other classes.
     """
-    if not has_names(saved) and len(saved) == len(labels):
+    if list(saved) == [str(number) for number in range(len(labels))]:
         return labels
     by_name = {label.casefold(): label for label in labels}
     if sorted(by_name) != sorted(label.casefold() for label in saved):

@@ -31,7 +31,6 @@ FREE = frozenset(
         *(
             "pretraining.checkpoints.checkpoint",
             "runtime.processes.fault_points",
-            "pretraining.checkpoints.position",
             "pretraining.checkpoints.series",
         ),
         *("finetuning.loop.stopping", "runtime.hub"),

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
-    *(f"launch/{name}.py" for name in ("build_shards", "pretrain", "overfit", "sweep", "gap", "report")),
+    *(f"launch/{name}.py" for name in ("build_shards", "pretrain", "overfit", "sweep", "gap", "report", "predict")),
     *(f"finetuning/{name}.py" for name in ("qa", "multiple_choice", "glue", "classification")),
 ]
 

@@ -31,15 +31,15 @@ def test_what_cannot_be_answered_is_refused_before_pretraining(tiny_small_world,
 
 
 def test_a_reference_that_is_not_to_be_had_is_an_error_in_words(tmp_path, monkeypatch, capsys):
-    def unreachable(path, **_):
+    def unreachable(path, *_, **__):
         raise OSError("We couldn't connect to the hub\nand more")
 
-    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", unreachable)
-    monkeypatch.setattr("gap.cells.job_list.hub_is_reachable", lambda: True)
+    monkeypatch.setattr("pretraining.model.source_config.cached_file", unreachable)
+    monkeypatch.setattr("finetuning.loop.encoder.hub_is_reachable", lambda: True)
     for more in ([], ["--dry_run", "true"]):
         assert gap.main([*arguments(tmp_path), "--reference", "somebody/model", *more]) == 2
         said = capsys.readouterr().err
-        assert "somebody/model is no directory here" in said
+        assert "somebody/model is no local directory, and the hub did not give it" in said
         assert "--reference" in said
         assert "Traceback" not in said
 
@@ -47,14 +47,14 @@ def test_a_reference_that_is_not_to_be_had_is_an_error_in_words(tmp_path, monkey
 def test_an_unreachable_hub_is_not_asked_for_a_reference_again_and_again(tmp_path, monkeypatch, capsys):
     """The hub's own client retries for most of a minute; what is cached is enough, and a directory needs no hub."""
     asked = []
-    monkeypatch.setattr("gap.cells.job_list.hub_is_reachable", lambda: asked.append(1))
+    monkeypatch.setattr("finetuning.loop.encoder.hub_is_reachable", lambda: asked.append(1))
     argv = [*arguments(tmp_path), "--dry_run", "true", "--reference"]
     assert gap.main([*argv, str(tmp_path / "nowhere")]) == 2
-    assert "nowhere is no directory" in capsys.readouterr().err
+    assert "nowhere: no such directory" in capsys.readouterr().err
     assert not asked
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert gap.main([*argv, "somebody/no-such-model"]) == 2
-    assert "the model hub does not give it" in capsys.readouterr().err
+    assert "the hub did not give it" in capsys.readouterr().err
     assert asked
 
 

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, DistilBertConfig, MPN
 from finetuning import classification, load, multiple_choice, qa
 from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions
+from finetuning.loop.encoder import load_tokenizer
 from finetuning.loop.heads import CHOICE, CLASSIFICATION, SPANS, Head, OwnHead, load_headed, random_headed
 from finetuning.loop.training import open_engine
 from finetuning.questions.recipe import QARecipe, QASettings
@@ -325,3 +326,28 @@ def test_predict_says_what_it_needs(tmp_path, capsys):
     ):
         assert predict.main([*arguments, "--output_dir", str(tmp_path / "out")]) == 2
         assert told in capsys.readouterr().err
+
+
+def test_a_classifier_of_others_is_evaluated_by_its_own_classes(tmp_path, capsys):
+    """Saved with plain `transformers`: classes in another order, or without names."""
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(rows_of("classification", 20, 1)))
+    numbered = tmp_path / "numbered.json"
+    rows = [{**row, "label": str(int(row["label"] == "good"))} for row in rows_of("classification", 20, 1)]
+    numbered.write_text(json.dumps(rows))
+    source = save_tiny_model(tmp_path / "model", "bert", WORDS)
+    for labels, data in ((("good", "bad"), file), (("LABEL_0", "LABEL_1"), numbered)):
+        folder = tmp_path / labels[0]
+        shutil.copytree(source, folder)
+        model = load_headed(source, Head(CLASSIFICATION, 2, labels)).draw(3)
+        model.save_pretrained(folder)
+        arguments = ["--model_name_or_path", str(folder), "--test_file", str(data), "--bf16", "false"]
+        assert predict.main([*arguments, "--output_dir", str(tmp_path / "out" / labels[0])]) == 0
+        assert "all of it from the checkpoint" in capsys.readouterr().out
+        names = labels if labels[0] == "good" else ("0", "1")
+        found = predictions_of(tmp_path / "out" / labels[0], "classification")
+        tokenizer = load_tokenizer(source)
+        with torch.no_grad():
+            for row in rows[:5]:
+                number = int(model.eval()(**tokenizer(row["text"], return_tensors="pt")).logits.argmax())
+                assert found[row["id"]] == names[number]

@@ -25,11 +25,14 @@ from transformers import (
 )
 
 from finetuning import classification, multiple_choice, qa
-from finetuning.loop.encoder import check_encoder, load_encoder, load_tokenizer
+from finetuning.loop.encoder import check_encoder, load_tokenizer
+from finetuning.loop.heads import CLASSIFICATION, SPANS, Head, load_headed
 from gap.cells.plan import reference_sources, sources_of
 from pretraining.checkpoints.series import read_series
 from pretraining.model.configuration import check_fits_data, configuration_from
 from pretraining.model.masked_lm import check_weights
+
+HEAD = Head(SPANS, 2)
 
 WORDS = ["cat", "dog"]
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
@@ -79,7 +82,7 @@ def readers(source):
     """Every way to weights: looked at before training, and loaded."""
     return [
         lambda: check_encoder(str(source)),
-        lambda: load_encoder(str(source)),
+        lambda: load_headed(str(source), HEAD),
         lambda: check_weights(configuration_from(str(source)), str(source), "mlm"),
         lambda: built_model(
             model_name_or_path=str(source),
@@ -118,7 +121,7 @@ def test_whole_encoders_under_any_head_are_taken_and_lose_nothing(tmp_path, conf
     folder = save(tmp_path / "model", config, auto_class)
     stored = load_file(folder / "model.safetensors")
     check_encoder(str(folder))
-    loaded = load_encoder(str(folder)).transformer
+    loaded = load_headed(str(folder), Head(CLASSIFICATION, 2, own=True)).transformer.encoder
     prefix = f"{loaded.base_model_prefix}."
     for name, parameter in loaded.named_parameters():
         if "pooler" not in name:

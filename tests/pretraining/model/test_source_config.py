@@ -6,9 +6,12 @@ import time
 import pytest
 from tiny_encoder import save_tiny_model
 
-from finetuning.loop.encoder import check_encoder, load_config, load_encoder
+from finetuning.loop.encoder import check_encoder, load_config
+from finetuning.loop.heads import SPANS, Head, load_headed
 from pretraining.model.configuration import configuration_from
 from pretraining.model.families import shape_only
+
+HEAD = Head(SPANS, 2)
 
 
 @pytest.fixture
@@ -27,8 +30,8 @@ def readers(source):
     return [
         lambda: check_encoder(str(source)),
         lambda: check_encoder(str(source), from_scratch=True),
-        lambda: load_encoder(str(source)),
-        lambda: load_encoder(str(source), from_scratch=True),
+        lambda: load_headed(str(source), HEAD),
+        lambda: load_headed(str(source), HEAD, from_scratch=True),
         lambda: configuration_from(str(source)),
         lambda: configuration_from(str(source / "config.json")),
     ]
@@ -98,11 +101,11 @@ def test_the_kernel_that_a_configuration_names_is_not_loaded(source, key, monkey
     config = configuration_from(str(source))
     assert config._attn_implementation is None
     shape_only(config)
-    load_encoder(str(source))
+    load_headed(str(source), HEAD)
 
 
 def test_the_weights_that_a_configuration_names_are_not_read(source):
     change(source, transformers_weights="other.safetensors")
     (source / "other.safetensors").write_bytes(b"not looked at")
     check_encoder(str(source))
-    load_encoder(str(source))
+    load_headed(str(source), HEAD)

@@ -7,10 +7,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny_encoder import save_tiny_model
 
-from finetuning.loop.encoder import check_encoder, load_encoder
+from finetuning.loop.encoder import check_encoder
+from finetuning.loop.heads import SPANS, Head, load_headed
 from gap.cells.job_list import model_digest
 from pretraining.model.configuration import configuration_from
 from pretraining.model.masked_lm import check_weights
+
+HEAD = Head(SPANS, 2)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "somebody/model"
@@ -63,7 +66,7 @@ def test_a_whole_model_is_taken_by_name_and_by_its_snapshot(cache, damage):
     snapshot = put(cache, damage)
     for source in (NAME, str(snapshot)):
         check_encoder(source)
-        load_encoder(source)
+        load_headed(source, HEAD)
         check_weights(configuration_from(source), source, "mlm")
     assert model_digest(NAME) == f"{NAME}@{COMMIT}"
 
