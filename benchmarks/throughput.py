@@ -21,13 +21,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoTokenizer,
+    DataCollatorForLanguageModeling,
+    PreTrainedConfig,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from launch.pretrain import main as pretrain
 from pretraining.loop.training_data import build_small_world
+from pretraining.model.configuration import build_configuration
 from pretraining.model.flops import peak_flops, update_flops
 from pretraining.model.masked_lm import build_model
-from shards.storage.manifest import read_manifest
+from shards.storage.manifest import Manifest, read_manifest
 from shards.storage.shard_file import read_block
 from shards.streaming.masking import mask_slots
 
@@ -79,12 +87,7 @@ def theirs(arguments: argparse.Namespace, shards: Path, directory: Path) -> floa
     manifest = read_manifest(shards)
     tokenizer = AutoTokenizer.from_pretrained(str(shards / manifest.tokenizer.path))
     rows = token_rows(shards, arguments.length, arguments.rows * arguments.updates, tokenizer)
-    model = build_model(
-        arguments.model,
-        vocab_size=manifest.tokenizer.vocab_size,
-        special_ids=manifest.tokenizer.special_ids,
-        max_seq_length=arguments.length,
-    ).transformer
+    model = build_model(configuration(arguments, manifest)).transformer
     micro = arguments.micro_rows or arguments.rows
     training = TrainingArguments(
         output_dir=str(directory),
@@ -105,6 +108,16 @@ def theirs(arguments: argparse.Namespace, shards: Path, directory: Path) -> floa
     Trainer(model=model, args=training, train_dataset=rows, data_collator=collator, callbacks=[clock]).train()
     measured = clock.times[len(clock.times) // 3 :]
     return (len(measured) - 1) * arguments.rows * arguments.length / (measured[-1] - measured[0])
+
+
+def configuration(arguments: argparse.Namespace, manifest: Manifest) -> PreTrainedConfig:
+    """Of the model that both pipelines train."""
+    return build_configuration(
+        arguments.model,
+        vocab_size=manifest.tokenizer.vocab_size,
+        special_ids=manifest.tokenizer.special_ids,
+        max_seq_length=arguments.length,
+    )
 
 
 def token_rows(shards: Path, length: int, count: int, tokenizer: object) -> list[dict[str, list[int]]]:
@@ -140,15 +153,10 @@ def main() -> None:
             "transformers Trainer": theirs(arguments, shards, root / "theirs"),
             "launch/pretrain.py": ours(arguments, shards, root / "ours"),
         }
-        vocabulary = read_manifest(shards).tokenizer
+        manifest = read_manifest(shards)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    config = build_model(
-        arguments.model,
-        vocab_size=vocabulary.vocab_size,
-        special_ids=vocabulary.special_ids,
-        max_seq_length=arguments.length,
-    ).config
+    config = configuration(arguments, manifest)
     masked = arguments.rows * mask_slots(arguments.length - 2, MASK_RATE)
     flops = update_flops(config, num_sequences=arguments.rows, sequence_length=arguments.length, num_masked=masked) / (
         arguments.rows * arguments.length

@@ -14,7 +14,8 @@ from pretraining.checkpoints.resumption import check_resumption, origin_warning
 from pretraining.engines.deepspeed_config import has_cxx_compiler, resolve_config
 from pretraining.engines.engine import check_ranks
 from pretraining.loop.whole_words import whole_word_warning
-from pretraining.model.masked_lm import check_weights, runs_head_everywhere
+from pretraining.model.families import family_of
+from pretraining.model.masked_lm import check_weights
 from pretraining.model.source_tokenizer import check_source_tokenizer
 from pretraining.plan.identity import check_same_run, identity_of
 from pretraining.plan.table import plan_lines
@@ -185,10 +186,10 @@ def find_warnings(plan: Plan) -> list[str]:
             f"the memory is unknown, {plan.config.model_type} cannot be traced as shapes: start with a small "
             "--per_device_train_batch_size"
         )
-    if runs_head_everywhere(plan.config):
+    if family_of(plan.config).runs_head_everywhere:
         _, length, slots = plan.shape_at(0)
         found.append(
-            f"{plan.config.model_type} is neither BERT nor ModernBERT: its head runs on all {length} positions of a "
+            f"the head of {plan.config.model_type} runs on all {length} positions of a "
             f"sequence, not on the {slots} that are predicted, which costs time and memory"
         )
     if warning := padding_warning(plan.manifest.block_tokens, plan.stream.tokens_per_row):

@@ -15,7 +15,6 @@ from pretraining.engines.engine import Engine, build_engine
 from pretraining.loop.batches import as_inputs
 from pretraining.loop.journal import Journal
 from pretraining.loop.loop import LoopOptions, TrainingLoop
-from pretraining.loop.planned_model import build_planned_model
 from pretraining.loop.training_data import prepare_shards
 from pretraining.overfit.gate import check_overfits
 from pretraining.plan.budget import Progress
@@ -159,7 +158,7 @@ class Run:
             say=self.bar.say,
         )
         self.stream = self._open_stream()
-        self.model = build_planned_model(self.plan)
+        self.model = self.plan.build_model()
         self.engine: Engine = build_engine(self.model, self.plan.engine, ranks=self.ranks, device=self.plan.device)
         self.publisher = Publisher(
             self.plan, self.shards, self.directory, model=self.model, engine=self.engine, stream=self.stream

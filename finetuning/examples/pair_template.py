@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from pretraining.model.configuration import usable_positions
+from pretraining.model.families import usable_positions
 
 CONTENT_BATCH = 1000
 
@@ -119,8 +119,10 @@ def padded_rows(
 
 
 def row_limit(max_seq_length: int, config: PretrainedConfig | None) -> int:
-    """The longest row that both the option and the model's positions allow."""
+    """The longest row that both the option and the model's positions allow, its padding to `padded_length` included."""
     if max_seq_length < 8:
         raise ValueError(f"--max_seq_length {max_seq_length}: rows need at least 8 tokens")
     positions = None if config is None else usable_positions(config)
-    return max_seq_length if positions is None else min(max_seq_length, positions)
+    if positions is None or padded_length(max_seq_length) <= positions:
+        return max_seq_length
+    return positions // pad_multiple() * pad_multiple()

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 
 from pretraining.checkpoints.series import SERIES_NAME, read_series
+from pretraining.model.families import family_of
 from pretraining.model.source_checkpoint import check_checkpoint
 from pretraining.model.source_config import source_config
 from pretraining.model.source_tokenizer import require_embeddings
@@ -17,8 +18,6 @@ from runtime.hub import hub_is_reachable, is_missing_path
 from shards.tokenization.tokenizer_source import open_tokenizer
 
 DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes when told nothing
-# Their hidden states change with the padding of the batch (no mask, or landmarks, convolutions and hashes over it).
-SEES_PADDING = ("canine", "convbert", "fnet", "nystromformer", "yoso")
 
 
 def load_tokenizer(model_name_or_path: str, *, option: str = "--model_name_or_path") -> PreTrainedTokenizerBase:
@@ -75,7 +74,7 @@ def require_encoder(config: PretrainedConfig, source: str) -> None:
     remedy = "use an encoder such as BERT, RoBERTa, DeBERTa or ModernBERT"
     if config.is_encoder_decoder or type(config) not in AutoModel._model_mapping:
         raise ValueError(f"{source}: {config.model_type} is no encoder alone; {remedy}")
-    if config.model_type in SEES_PADDING:
+    if family_of(config).sees_padding:
         raise ValueError(
             f"{source}: what {config.model_type} makes of a text depends on the padding behind it, and so would its "
             f"score on the rows of a batch; {remedy}"

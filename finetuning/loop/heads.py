@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from finetuning.loop.encoder import attention_of, from_source, load_config
+from pretraining.model.families import Family, family_of, takes_token_types
 from pretraining.model.source_checkpoint import load_checkpoint
 from pretraining.model.source_config import require_buildable
 
@@ -63,12 +64,6 @@ AUTO_CLASSES: dict[str, Any] = {
 }
 HEAD_STD = 0.02  # of every new layer, whatever the encoder and wherever its weights come from (Devlin et al. 2019)
 HEAD_WEIGHTS = "head.safetensors"
-DROPOUT_NAMES = {  # of the configuration's rate in front of the last layer, where it is not classifier_dropout
-    "albert": "classifier_dropout_prob",
-    "deberta": "cls_dropout",
-    "deberta-v2": "cls_dropout",
-    "distilbert": "seq_classif_dropout",
-}
 SHOWN_NAMES = 4
 
 
@@ -106,8 +101,8 @@ class Head:
         if self.pooling in ("cls", "mean") and hasattr(config, "classifier_pooling"):
             config.classifier_pooling = self.pooling
         if self.dropout is not None and not self.is_own(config):
-            name = DROPOUT_NAMES.get(config.model_type, "classifier_dropout")
-            if config.model_type not in DROPOUT_NAMES and not hasattr(config, name):
+            name = family_of(config).head_dropout
+            if name == Family.head_dropout and not hasattr(config, name):
                 raise ValueError(
                     f"--head_dropout {self.dropout}: the head of {config.model_type} has no dropout of its own; use "
                     "--dropout, which sets every rate of the model, or leave it out"
@@ -304,12 +299,6 @@ def output_layer(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     modules = dict(model.named_modules())
     layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
     return tuple([layer for layer in layers if isinstance(modules[layer], nn.Linear)][-1:])
-
-
-def takes_token_types(transformer: nn.Module) -> bool:
-    """Whether token types change what the model gives: RoBERTa and DeBERTa know one type or none."""
-    takes = "token_type_ids" in inspect.signature(transformer.forward).parameters
-    return takes and getattr(transformer.config, "type_vocab_size", 2) > 1
 
 
 def head_dropout(config: PretrainedConfig) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -91,25 +91,25 @@ def finetune(
 def open_engine(model: nn.Module, options: FinetuningOptions, shape: BatchShape) -> Engine:
     """DeepSpeed with --deepspeed, otherwise PyTorch; on this process's device."""
     ranks = read_ranks()
-    prepared = replace(engine_options(options, shape), bf16=uses_bf16(options.bf16))
+    prepared = engine_options(options, shape, bf16=uses_bf16(options.bf16))
     return build_engine(model, prepared, ranks=ranks, device=choose_device(ranks))
 
 
-def engine_options(options: FinetuningOptions, shape: BatchShape) -> EngineOptions:
-    """What the engine needs to know, all but the precision, which asks the hardware.
+def engine_options(options: FinetuningOptions, shape: BatchShape, *, bf16: bool = False) -> EngineOptions:
+    """What the engine needs to know; `bf16` (`uses_bf16`) asks the hardware, which a check of the options may not.
 
     Raises ValueError for an option outside its range, and for a DeepSpeed JSON that cannot be read.
     """
     optimizer = OptimizerOptions(
         learning_rate=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.999), eps=1e-8
     )
-    return EngineOptions(
+    return EngineOptions.of(
+        options,
         deepspeed=None if options.deepspeed is None else load_config(options.deepspeed),
-        fsdp=options.fsdp,
+        optimizer=optimizer,
+        bf16=bf16,
         micro_batch_size=shape.micro_rows,
         gradient_accumulation_steps=shape.accumulation,
-        max_grad_norm=options.max_grad_norm,
-        optimizer=optimizer,
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from finetuning.loop.run_log import read_results
-from runtime.files.whole_files import sha256_of
+from pretraining.model.source_weights import checkpoint_digest
 
 RESULTS_NAME = "all_results.json"
 
@@ -35,8 +34,4 @@ def finished_results(directory: Path, fingerprint: str, *, again: bool = False) 
 def weights_digest(model_name_or_path: str) -> str:
     """sha256 over the weights and the configuration of a checkpoint directory; a hub name stands for itself."""
     directory = Path(model_name_or_path).expanduser()
-    if not directory.is_dir():
-        return model_name_or_path
-    files = [directory / "config.json", *sorted(directory.glob("*.safetensors"))]
-    listed = "".join(f"{file.name}:{sha256_of(file)}\n" for file in files if file.is_file())
-    return hashlib.sha256(listed.encode()).hexdigest()
+    return checkpoint_digest(directory) if directory.is_dir() else model_name_or_path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,12 +12,12 @@ from gap.cells.store import Cell, fingerprint, read_scores
 from gap.tasks.rows import RowOptions
 from gap.tasks.specification import ReadingOptions
 from pretraining.model.source_config import hub_commit
-from runtime.files.whole_files import read_json, sha256_of, write_json
+from pretraining.model.source_weights import checkpoint_digest
+from runtime.files.whole_files import read_json, write_json
 from runtime.hub import hub_is_reachable, is_missing_path
 
 SCHEMA_VERSION = 1
 LIST_NAME, SCORES_NAME, SEARCHES_NAME = "cells.json", "scores.jsonl", "searches.jsonl"
-MODEL_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -143,10 +142,7 @@ def model_digest(path: str) -> str:
                 "name a directory (--reference, --series)"
             ) from error
         return f"{path}@{commit}"
-    files = [directory / name for name in MODEL_FILES if (directory / name).is_file()]
-    files += sorted(set(directory.glob("model-*.safetensors")))
-    digest = hashlib.sha256("".join(f"{file.name}:{sha256_of(file)}\n" for file in files).encode())
-    return digest.hexdigest()
+    return checkpoint_digest(directory, tokenizer=True)
 
 
 def _setting(values: Mapping[str, Any]) -> Setting:

@@ -16,7 +16,7 @@ from finetuning.examples.recipe import FinetuningOptions, Recipe
 from finetuning.loop.encoder import load_config, load_tokenizer
 from finetuning.loop.heads import Head, Headed, load_headed
 from finetuning.loop.result import Result
-from finetuning.loop.training import finetune, uses_bf16
+from finetuning.loop.training import engine_options, finetune, uses_bf16
 from gap.cells.job_list import JobList, model_digest
 from gap.cells.plan import SEARCH_SEED, PlannedCell, Search, Setting, Source
 from gap.cells.provenance import device_text, now_text
@@ -24,8 +24,7 @@ from gap.cells.store import Cell, write_predictions
 from gap.tasks.records import cell_metrics, example_records
 from gap.tasks.rows import HELD_OUT, SCORED, cell_view, encode_task, label_subset, search_view
 from gap.tasks.specification import TaskData, parse_tasks, read_task
-from pretraining.engines.engine import EngineOptions, build_engine
-from pretraining.engines.optimizers import OptimizerOptions
+from pretraining.engines.engine import build_engine
 from runtime.processes.ranks import Ranks
 
 
@@ -170,9 +169,9 @@ def _train(bench: Workbench, recipe: Recipe, setting: Setting, rate: float, epoc
     if bench.jobs.options.freeze_embeddings:
         transformer.get_input_embeddings().weight.requires_grad_(False)
     shape = batch_shape(options, 1)
-    engine = build_engine(
-        model, engine_options(options, shape.micro_rows, shape.accumulation), ranks=Ranks(), device=bench.device
-    )
+    # One process on one device, whatever world this process is part of.
+    prepared = engine_options(options, shape, bf16=uses_bf16(options.bf16))
+    engine = build_engine(model, prepared, ranks=Ranks(), device=bench.device)
     return finetune(recipe, model, options, engine=engine)
 
 
@@ -194,20 +193,6 @@ def finetuning_options(
         bf16=own.bf16,
         save_model=False,
         report_to="none",
-    )
-
-
-def engine_options(options: FinetuningOptions, micro_rows: int, accumulation: int) -> EngineOptions:
-    """One process on one device, whatever world this process is part of."""
-    optimizer = OptimizerOptions(
-        learning_rate=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.999), eps=1e-8
-    )
-    return EngineOptions(
-        bf16=uses_bf16(options.bf16),
-        micro_batch_size=micro_rows,
-        gradient_accumulation_steps=accumulation,
-        max_grad_norm=options.max_grad_norm,
-        optimizer=optimizer,
     )
 
 

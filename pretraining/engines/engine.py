@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import torch
@@ -31,6 +31,31 @@ class EngineOptions:
     max_grad_norm: float = 1.0  # 0: no clipping
     torch_compile: bool = False
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+
+    @classmethod
+    def of(
+        cls,
+        options: object,
+        *,
+        deepspeed: Mapping[str, Any] | None,
+        optimizer: OptimizerOptions,
+        bf16: bool,
+        micro_batch_size: int,
+        gradient_accumulation_steps: int,
+    ) -> EngineOptions:
+        """From a command's options: those of the same name as a field here, and beside them what follows from several.
+
+        A field that the command has no option for keeps its default. Raises ValueError for a value outside its range.
+        """
+        derived = {
+            "deepspeed": deepspeed,
+            "optimizer": optimizer,
+            "bf16": bf16,
+            "micro_batch_size": micro_batch_size,
+            "gradient_accumulation_steps": gradient_accumulation_steps,
+        }
+        named = {one.name: getattr(options, one.name) for one in fields(cls) if hasattr(options, one.name)}
+        return cls(**{**named, **derived})
 
     def __post_init__(self) -> None:
         if self.fsdp not in FSDP_MODES:

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AutoModelForMaskedLM, BertForPreTraining, PreTrainedConfig
+from transformers import AttentionInterface, PreTrainedConfig
 
 from pretraining.model.configuration import rederived
+from pretraining.model.families import shape_only
 from pretraining.model.masked_lm import PretrainingModel
 
 _TRACED_ATTENTION = "shapes_of_fused_attention"
@@ -73,15 +74,14 @@ def activations(
 def _saved_bytes(config: PreTrainedConfig, batch: tuple[int, int, int], dtype: torch.dtype, next_sentence: bool) -> int:
     num_sequences, length, num_masked = batch
     AttentionInterface.register(_TRACED_ATTENTION, _attention)
-    model_class = BertForPreTraining._from_config if next_sentence else AutoModelForMaskedLM.from_config
+    transformer = shape_only(config, next_sentence=next_sentence, attn_implementation=_TRACED_ATTENTION, dtype=dtype)
     with torch.device("meta"):
-        transformer = model_class(config, attn_implementation=_TRACED_ATTENTION, dtype=dtype)
         token_ids = torch.ones(num_sequences, length, dtype=torch.long)
         slots = torch.ones(num_sequences, num_masked, dtype=torch.long)
         labels = torch.ones(num_sequences, dtype=torch.long)
     model = PretrainingModel(transformer.train(), "mlm+nsp" if next_sentence else "mlm")
     inputs = {"mask_positions": slots, "mask_labels": slots, "mask_weights": slots.float()}
-    if model.family == "other":  # without a mask `transformers` looks for padding, and there are no values here
+    if model.family.sdpa_masks is None:  # without a mask `transformers` looks for padding, and there are no values here
         inputs["attention_mask"] = torch.ones_like(token_ids)
     if next_sentence:
         inputs |= {"next_sentence_labels": labels, "next_sentence_weights": labels.float()}

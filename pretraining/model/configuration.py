@@ -11,21 +11,49 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMaskedLM, PreTrainedConfig
 
+from pretraining.model.families import family_of, model_class, usable_positions
 from pretraining.model.sizes import size_settings
 from pretraining.model.source_config import require_buildable, source_config
 from pretraining.model.source_tokenizer import own_vocabulary_length, too_few_rows
 from runtime.files.unique_keys import require_bounded
 from runtime.hub import is_missing_path, local_files_only
+from shards.streaming.options import OBJECTIVES
 
-# Constructor arguments that ModernBERT's configuration takes but does not keep as attributes.
-_CONSTRUCTOR_ONLY = {"modernbert": {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"}}
 LONGEST_SHOWN = 200  # characters
 _AT_LEAST_ONE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-# Families whose position ids start at pad_token_id + 1 (`create_position_ids_from_input_ids` in `transformers`).
-_COUNTED_FROM_PADDING = (
-    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
-    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
-)
+
+
+def build_configuration(
+    model: str | None = None,
+    *,
+    vocab_size: int,
+    special_ids: Mapping[str, int],
+    max_seq_length: int,
+    from_config: str | None = None,
+    model_name_or_path: str | None = None,
+    config_overrides: str | Mapping[str, Any] | None = None,
+    objective: str = "mlm",
+) -> PreTrainedConfig:
+    """The configuration of the model to train, fitted to the data; reads no weights.
+
+    Exactly one of `model` (`bert-mini`), `from_config` (a `config.json`, its directory or a hub name) and
+    `model_name_or_path`, whose weights must fit the data, is given. `special_ids` are the manifest's (pad, unk, cls,
+    sep, mask). Raises ValueError with the remedy.
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"--objective {objective!r} is not known: choose one of {', '.join(OBJECTIVES)}")
+    named = [name for name in (model, from_config, model_name_or_path) if name]
+    if len(named) != 1:
+        raise ValueError(f"{named} given: name the model once, by --model, --from_config or --model_name_or_path")
+    settings = parse_overrides(config_overrides)
+    config = named_configuration(model, settings) if model else overridden(configuration_from(named[0]), settings)
+    model_class(config, objective)  # refuses one without the heads
+    data: dict[str, Any] = {"vocab_size": vocab_size, "special_ids": special_ids, "max_seq_length": max_seq_length}
+    if model_name_or_path:
+        check_fits_data(config, model_name_or_path, **data)
+    else:
+        fit_to_data(config, **data)
+    return config
 
 
 def parse_overrides(overrides: str | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -64,7 +92,7 @@ def _value(text: str) -> Any:
 def named_configuration(name: str, settings: Mapping[str, Any]) -> PreTrainedConfig:
     """Configuration of a named size (`bert-mini`), with `settings` on top."""
     model_type, shape = size_settings(name)
-    _check_keys(model_type, AutoConfig.for_model(model_type).to_dict(), settings)
+    _check_keys(AutoConfig.for_model(model_type), settings)
     return _built(lambda: AutoConfig.for_model(model_type, **{**shape, **settings}), settings)
 
 
@@ -72,7 +100,7 @@ def overridden(config: PreTrainedConfig, settings: Mapping[str, Any]) -> PreTrai
     """The same configuration with the user's `settings` on top; ValueError where no model can be built with them."""
     if not settings:
         return config
-    _check_keys(config.model_type, config.to_dict(), settings)
+    _check_keys(config, settings)
     return _built(lambda: rederived(config, settings), settings)
 
 
@@ -102,13 +130,13 @@ def _built(make: Callable[[], PreTrainedConfig], settings: Mapping[str, Any]) ->
     return config
 
 
-def _check_keys(model_type: str, known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    names = set(known) | _CONSTRUCTOR_ONLY.get(model_type, set())
+def _check_keys(config: PreTrainedConfig, settings: Mapping[str, Any]) -> None:
+    names = set(config.to_dict()) | family_of(config).constructor_only
     for key in settings:
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)[0]
             raise ValueError(
-                f"--config_overrides sets {key!r}, which {model_type!r} does not have: the nearest is {near!r}"
+                f"--config_overrides sets {key!r}, which {config.model_type!r} does not have: the nearest is {near!r}"
             )
         if key in _AT_LEAST_ONE and isinstance(settings[key], int | float) and settings[key] < 1:
             raise ValueError(f"--config_overrides sets {key}={settings[key]}: use at least 1")
@@ -169,39 +197,21 @@ def fit_to_data(
     vocab_size: int,
     special_ids: Mapping[str, int],
     max_seq_length: int,
-    pad_vocab_to_multiple_of: int = 1,
 ) -> None:
     """Set vocabulary, special ids and positions of a configuration for new weights, in place.
 
     Published lengths (512, 8192) stay where they are long enough, so that a checkpoint can be fine-tuned on longer
     text than it was trained on.
     """
-    config.vocab_size = -(-vocab_size // pad_vocab_to_multiple_of) * pad_vocab_to_multiple_of
+    config.vocab_size = vocab_size
     names = {"pad": "pad", "cls": "cls", "sep": "sep", "bos": "cls", "eos": "sep"}
     for name, ours in names.items():
         if name == "pad" or getattr(config, f"{name}_token_id", None) is not None:
             setattr(config, f"{name}_token_id", special_ids[ours])
     positions = getattr(config, "max_position_embeddings", None)
-    needed = max_seq_length + position_offset(config)
+    needed = max_seq_length + family_of(config).position_offset(config)
     if positions is not None and positions < needed:
         config.max_position_embeddings = needed
-
-
-def usable_positions(config: PreTrainedConfig) -> int | None:
-    """Longest row that the model has positions for; None where there is no such limit."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or positions < 0:  # XLNet says -1 for no limit
-        return None
-    return int(positions) - position_offset(config)
-
-
-def position_offset(config: PreTrainedConfig) -> int:
-    """Rows of the position table before the first token's: RoBERTa and its kin count from after the padding id."""
-    if config.model_type not in _COUNTED_FROM_PADDING:
-        return 0
-    return (
-        2 if config.model_type == "mpnet" else (config.pad_token_id or 0) + 1
-    )  # MPNet's padding id is 1 whatever is said
 
 
 def check_fits_data(

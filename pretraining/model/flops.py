@@ -18,6 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig
 
+from pretraining.model.families import family_of
+
 # Dense bf16 (fp16 where there is no bf16) peak of the tensor cores, operations per second, as the makers' data sheets
 # give it (half of what they print "with sparsity"). The first that stands in the device's name as a word counts.
 # Beside each: the maker's document, and whether the figure was found again in November 2026 ("seen": a reprint of the
@@ -96,13 +98,13 @@ def forward_flops(
     next_sentence: bool = False,
     dense_attention: bool = False,
 ) -> ForwardFlops:
-    """Operations of one forward pass; architectures other than BERT and ModernBERT are traced, on no device."""
-    if config.model_type not in ("bert", "modernbert"):
+    """Operations of one forward pass; a family without a count of its own is traced, on no device."""
+    feed_forward_inputs = family_of(config).feed_forward_inputs
+    if feed_forward_inputs is None:
         return ForwardFlops(
             num_sequences * _traced_forward(config.to_json_string(use_diff=False), sequence_length), 0.0
         )
     width, length = config.hidden_size, sequence_length
-    feed_forward_inputs = 2 if config.model_type == "modernbert" else 1  # ModernBERT's is gated: value and gate
     weights = 4 * width * width + (feed_forward_inputs + 1) * width * config.intermediate_size
     encoder = 0.0
     for layer in range(config.num_hidden_layers):

@@ -1,41 +1,25 @@
 """The model that is pretrained: a `transformers` encoder whose MLM head runs on the masked positions only."""
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    MODEL_FOR_MASKED_LM_MAPPING,
-    AutoModelForMaskedLM,
-    BertForPreTraining,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
-from pretraining.model.configuration import (
-    check_fits_data,
-    configuration_from,
-    fit_to_data,
-    named_configuration,
-    overridden,
-    parse_overrides,
-    reading,
-    unreadable,
-)
+from pretraining.model.configuration import reading, unreadable
+from pretraining.model.families import family_of, from_configuration, model_class, takes_token_types
 from pretraining.model.source_checkpoint import check_checkpoint, load_checkpoint
 
-OBJECTIVES = ("mlm", "mlm+nsp")
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "flash_attention_2", "eager", "auto")
 
 
 class PretrainingModel(nn.Module):
     """A masked-language model (BERT also with a next-sentence head) that returns sums, never means.
 
-    `transformer` is the `transformers` model; export it, not this. One that is neither BERT nor ModernBERT runs its
-    head on every position, of which the plan warns. Whoever trains it normalises by counts taken over ranks and
+    `transformer` is the `transformers` model; export it, not this. Where its family has no other way the head runs on
+    every position, of which the plan warns. Whoever trains it normalises by counts taken over ranks and
     micro-batches. Nothing in `forward` waits for the device.
     """
 
@@ -43,7 +27,8 @@ class PretrainingModel(nn.Module):
         super().__init__()
         self.transformer = transformer
         self.objective = objective
-        self.family = _family(transformer)
+        self.family = family_of(transformer.config)
+        self.takes_token_types = takes_token_types(transformer)
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -93,56 +78,21 @@ class PretrainingModel(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None, positions: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Logits of the masked positions [S, K, V] and of the next sentence [S, 2] where the model has that head."""
-        transformer: Any = self.transformer
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": self._masks(attention_mask)}
-        if token_type_ids is not None and self.family != "modernbert" and _has_segments(transformer):
+        if token_type_ids is not None and self.takes_token_types:
             inputs["token_type_ids"] = token_type_ids
-        if self.family == "modernbert":
-            hidden = transformer.model(**inputs).last_hidden_state  # [S, T, D]
-            return transformer.decoder(transformer.head(_gather(hidden, positions))), None
-        if self.family == "other":
-            return _gather(transformer(**inputs).logits, positions), None
-        encoded = transformer.bert(**inputs)
-        masked = _gather(encoded.last_hidden_state, positions)  # [S, K, D]
-        if isinstance(transformer, BertForPreTraining):
-            return transformer.cls(masked, encoded.pooler_output)
-        return transformer.cls(masked), None
+        return self.family.logits(self.transformer, inputs, positions)
 
-    def _masks(self, attention_mask: Tensor | None) -> Tensor | dict[str, Tensor] | None:
+    def _masks(self, attention_mask: Tensor | None) -> Any:
         """Padding mask [S, T] -> what the encoder takes.
 
         For SDPA the boolean masks [S, 1, T, T] are made here: `transformers` would first ask the device whether
         anything is padded at all, and the host would wait for the answer in every micro-batch.
         """
-        if attention_mask is None or self.family == "other" or self.config._attn_implementation != "sdpa":
+        make = self.family.sdpa_masks
+        if attention_mask is None or make is None or self.config._attn_implementation != "sdpa":
             return attention_mask
-        length = attention_mask.shape[1]
-        full = attention_mask[:, None, None, :].bool().expand(-1, 1, length, -1)
-        if self.family == "bert":
-            return full
-        position = torch.arange(length, device=attention_mask.device)
-        near = (position[:, None] - position[None, :]).abs() <= self.config.sliding_window
-        return {"full_attention": full, "sliding_attention": full & near}
-
-
-def runs_head_everywhere(config: PreTrainedConfig) -> bool:
-    """Whether the MLM head runs on every position, as in all architectures that are not taken apart here."""
-    return config.model_type not in ("bert", "modernbert")
-
-
-def _family(transformer: PreTrainedModel) -> str:
-    if transformer.config.model_type == "bert" and hasattr(transformer, "bert"):
-        return "bert"
-    return "modernbert" if transformer.config.model_type == "modernbert" else "other"
-
-
-def _has_segments(transformer: PreTrainedModel) -> bool:
-    return getattr(transformer.config, "type_vocab_size", 0) > 1
-
-
-def _gather(hidden: Tensor, positions: Tensor) -> Tensor:
-    """hidden [S, T, D], positions [S, K] -> hidden at the positions [S, K, D]."""
-    return hidden.gather(1, positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        return make(self.config, attention_mask)
 
 
 def _weighted_sums(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,49 +105,28 @@ def _weighted_sums(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Ten
 
 
 def build_model(
-    model: str | None = None,
+    config: PreTrainedConfig,
     *,
-    vocab_size: int,
-    special_ids: Mapping[str, int],
-    max_seq_length: int,
-    config_overrides: str | Mapping[str, Any] | None = None,
-    model_name_or_path: str | None = None,
-    from_config: str | None = None,
     objective: str = "mlm",
-    attn_implementation: str = "sdpa",
-    bf16: bool = False,
+    attention: str | None = None,
     seed: int = 0,
+    weights: str | None = None,
     gradient_checkpointing: bool = False,
-    pad_vocab_to_multiple_of: int = 1,
 ) -> PretrainingModel:
-    """Build the model to train, in fp32 on the CPU, with random weights or trained ones.
+    """Build the model of a finished configuration (`build_configuration`), in fp32 on the CPU; `config` is copied.
 
-    Exactly one of `model` (`bert-mini`), `from_config` (a `config.json`, its directory or a hub name) and
-    `model_name_or_path` is given. Random weights depend on `seed` alone, so every rank has the same. `special_ids`
-    are the manifest's (pad, unk, cls, sep, mask). `bf16` says whether the model will compute in bfloat16, the only
-    precision of flash attention here. Raises ValueError with the remedy.
+    Random weights depend on `seed` alone, so every rank has the same; `weights`, a directory or hub name, gives trained
+    ones. `attention` is an implementation that the architecture has (`attention_for`); None: torch's fused one where it
+    has that, else its own. Raises ValueError for weights that do not fill the model.
     """
-    _check_choice("objective", objective, OBJECTIVES)
-    named = [name for name in (model, from_config, model_name_or_path) if name]
-    if len(named) != 1:
-        raise ValueError(f"{named} given: name the model once, by --model, --from_config or --model_name_or_path")
-    settings = parse_overrides(config_overrides)
-    data = {"vocab_size": vocab_size, "special_ids": special_ids, "max_seq_length": max_seq_length}
-    config = named_configuration(model, settings) if model else overridden(configuration_from(named[0]), settings)
-    if model_name_or_path:
-        check_fits_data(config, model_name_or_path, **data)  # type: ignore[arg-type]
-    else:
-        fit_to_data(config, **data, pad_vocab_to_multiple_of=pad_vocab_to_multiple_of)  # type: ignore[arg-type]
-    model_class = _model_class(config, objective)
-    loading = {"attn_implementation": attention_for(attn_implementation, config, bf16=bf16), "dtype": torch.float32}
+    attention = attention or attention_for("auto", config, bf16=False)
+    loading = {"attn_implementation": attention, "dtype": torch.float32}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if model_name_or_path:
-            transformer = _load_weights(model_class, model_name_or_path, config, loading)
-        elif model_class is AutoModelForMaskedLM:
-            transformer = AutoModelForMaskedLM.from_config(config, **loading)
+        if weights:
+            transformer = _load_weights(model_class(config, objective), weights, config, loading)
         else:
-            transformer = model_class._from_config(config, **loading)
+            transformer = from_configuration(config, objective, **loading)
     if gradient_checkpointing:
         # Renamed within transformers 5; both take the arguments of torch's checkpoint first.
         renamed = getattr(transformer, "activation_checkpointing_enable", None)
@@ -205,28 +134,14 @@ def build_model(
     return PretrainingModel(transformer.train(), objective)
 
 
-def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"--{option} {value!r} is not known: choose one of {', '.join(choices)}")
-
-
-def _model_class(config: PreTrainedConfig, objective: str) -> Any:
-    if objective == "mlm":
-        return AutoModelForMaskedLM
-    if config.model_type != "bert":
-        raise ValueError(
-            f"--objective mlm+nsp needs a next-sentence head, which {config.model_type!r} does not have: "
-            "use a BERT model, or --objective mlm"
-        )
-    return BertForPreTraining
-
-
 def attention_for(implementation: str, config: PreTrainedConfig, *, bf16: bool) -> str:
     """The attention that `--attn_implementation` means for this architecture: auto takes the fastest that it has.
 
     Raises ValueError for an unknown name, and for one that the architecture, the precision or the machine has not.
     """
-    _check_choice("attn_implementation", implementation, ATTENTION_IMPLEMENTATIONS)
+    if implementation not in ATTENTION_IMPLEMENTATIONS:
+        choices = ", ".join(ATTENTION_IMPLEMENTATIONS)
+        raise ValueError(f"--attn_implementation {implementation!r} is not known: choose one of {choices}")
     model_class = MODEL_FOR_MASKED_LM_MAPPING.get(type(config), PreTrainedModel)
     has_flash, has_sdpa = model_class._supports_flash_attn, model_class._supports_sdpa
     if implementation == "auto":
@@ -263,6 +178,6 @@ def check_weights(config: PreTrainedConfig, source: str, objective: str) -> None
     """ValueError where the weights of `source` do not fill the model; see `check_checkpoint`, nothing is loaded."""
     try:
         only = reading(source)["local_files_only"]
-        check_checkpoint(source, config, _model_class(config, objective), local_files_only=only)
+        check_checkpoint(source, config, model_class(config, objective), local_files_only=only)
     except OSError as error:
         raise ValueError(unreadable(source, error)) from error

@@ -8,11 +8,11 @@ the allocator wastes and what libraries take for themselves (about 1 GB on a GPU
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import nn
-from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from pretraining.model.activations import activations
+from pretraining.model.families import shape_only
 
 # The PyTorch engine computes bf16 under autocast, which runs norms in fp32: seen 1.15 to 1.24 times the activations of
 # a model wholly in bf16 (ModernBERT and BERT, tiny, CPU); rounded up.
@@ -87,13 +87,6 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
 
 def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def shape_only(config: PreTrainedConfig, *, next_sentence: bool = False) -> nn.Module:
-    """The model without any memory, to be counted."""
-    build = BertForPreTraining._from_config if next_sentence else AutoModelForMaskedLM.from_config
-    with torch.device("meta"):
-        return build(config)
 
 
 def model_states(counts: ParameterCounts, sharding: Sharding, *, num_moments: int = 2) -> MemoryEstimate:

@@ -40,12 +40,12 @@ MODERNBERT_SHAPES = {
     "base": Shape(22, 768, 12, 1152),
     "large": Shape(28, 1024, 16, 2624),
 }
-FAMILIES = {"bert": BERT_SHAPES, "modernbert": MODERNBERT_SHAPES}
+NAMED_SHAPES = {"bert": BERT_SHAPES, "modernbert": MODERNBERT_SHAPES}
 
 
 def size_names() -> tuple[str, ...]:
     """Every name that `--model` takes, smallest first within a family."""
-    return tuple(f"{family}-{size}" for family, shapes in FAMILIES.items() for size in shapes)
+    return tuple(f"{family}-{size}" for family, shapes in NAMED_SHAPES.items() for size in shapes)
 
 
 def size_settings(name: str) -> tuple[str, dict[str, Any]]:
@@ -57,7 +57,7 @@ def size_settings(name: str) -> tuple[str, dict[str, Any]]:
             "For any other model give --from_config or --model_name_or_path"
         )
     family, size = name.split("-")
-    shape = FAMILIES[family][size]
+    shape = NAMED_SHAPES[family][size]
     return family, {
         "num_hidden_layers": shape.num_layers,
         "hidden_size": shape.hidden_width,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors import safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from runtime.files.foreign import read_foreign_object, reading_foreign, refuse_pointer
+from runtime.files.whole_files import sha256_of
 
 SHARD_NAME = re.compile(r"[^/\\\0]{1,200}\.safetensors")
 # What `transformers` writes for a distributed model, and reads first and by another way.
@@ -85,6 +87,17 @@ def shard_names(index: Path) -> list[str]:
                 "such as model-00001-of-00002.safetensors"
             )
     return sorted(set(names))
+
+
+def checkpoint_digest(folder: Path, *, tokenizer: bool = False) -> str:
+    """sha256 over the configuration and the weights of a checkpoint's folder, and its tokenizer.json where asked for.
+
+    The one digest by which runs, cells and sweeps know a checkpoint again; its place and name do not count.
+    """
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    files += [folder / "tokenizer.json"] if tokenizer else []
+    listed = "".join(f"{file.name}:{sha256_of(file)}\n" for file in files if file.is_file())
+    return hashlib.sha256(listed.encode()).hexdigest()
 
 
 def _shard(folder: Path, name: str) -> Path:

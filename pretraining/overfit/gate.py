@@ -9,10 +9,9 @@ import torch
 
 from pretraining.checkpoints.checkpoint import committed
 from pretraining.loop.batches import as_inputs
-from pretraining.loop.planned_model import build_planned_model
 from pretraining.overfit.overfit import OverfitResult, overfit_one_batch
 from pretraining.plan.plan import Plan
-from pretraining.plan.planned_optimizer import optimizer_kind
+from pretraining.plan.planned_engine import optimizer_kind
 from runtime.processes.collectives import broadcast_json, fail_together
 from shards.storage.location import ShardLocation
 from shards.streaming.stream import MaskedStream
@@ -42,7 +41,7 @@ def _resumes(plan: Plan) -> bool:
 
 
 def _try(plan: Plan, shards: ShardLocation) -> OverfitResult:
-    model = build_planned_model(plan)
+    model = plan.build_model()
     batch = as_inputs(next(MaskedStream(shards, plan.stream, 0, 1).batches(0)), torch.device("cpu"))
     few = {name: value[:8].to(plan.device) for name, value in batch.items()}
     result = overfit_one_batch(

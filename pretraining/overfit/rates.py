@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from pretraining.model.configuration import build_configuration
 from pretraining.model.masked_lm import build_model
 from pretraining.overfit.first_batch import first_batch, write_sample_shards
 from pretraining.overfit.overfit import OverfitResult, overfit_one_batch, side_by_side
@@ -55,14 +56,15 @@ def _try_on(
     record = location.manifest.tokenizer
     tokenizer = load_tokenizer(str(location.directory / record.path))
     batch = first_batch(location, stream, device)
-    model = build_model(
+    config = build_configuration(
         **asdict(choice),
         objective=stream.objective,
         vocab_size=record.vocab_size,
         special_ids=record.special_ids,
         max_seq_length=stream.lengths[0][1],
-        seed=stream.seed,
-    ).to(device)
+    )
+    weights = choice.model_name_or_path
+    model = build_model(config, objective=stream.objective, weights=weights, seed=stream.seed).to(device)
     results = []
     for rate in rates:
         result = overfit_one_batch(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretraining.plan.planned_optimizer import optimizer_kind
+from pretraining.plan.planned_engine import optimizer_kind
 from runtime.files.whole_files import read_json
 
 if TYPE_CHECKING:

@@ -11,21 +11,15 @@ import torch
 from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import EngineOptions
 from pretraining.engines.optimizers import OptimizerOptions, scaled_learning_rate
-from pretraining.model.configuration import (
-    check_fits_data,
-    configuration_from,
-    fit_to_data,
-    named_configuration,
-    overridden,
-    parse_overrides,
-)
+from pretraining.model.configuration import build_configuration
+from pretraining.model.families import shape_only
 from pretraining.model.flops import update_flops
-from pretraining.model.masked_lm import attention_for
-from pretraining.model.memory import MemoryEstimate, Sharding, estimate_memory, shape_only
+from pretraining.model.masked_lm import PretrainingModel, attention_for, build_model
+from pretraining.model.memory import MemoryEstimate, Sharding, estimate_memory
 from pretraining.plan.budget import Budget
 from pretraining.plan.lengths import parse_length_schedule, scheduled_rows
 from pretraining.plan.options import PretrainingOptions
-from pretraining.plan.planned_sharding import planned_sharding
+from pretraining.plan.planned_engine import planned_sharding
 from pretraining.plan.segments import Segment, check_cost, parse_series, plan_segments
 from runtime.processes.ranks import Ranks
 from shards.storage.manifest import Manifest
@@ -189,50 +183,54 @@ class Plan:
 
     @cached_property
     def engine(self) -> EngineOptions:
-        options = self.options
-        return EngineOptions(
+        return EngineOptions.of(
+            self.options,
             deepspeed=self.deepspeed_config,
-            fsdp=options.fsdp,
-            fsdp_offload=options.fsdp_offload,
-            hybrid_shard_size=options.hybrid_shard_size,
+            optimizer=self.optimizer,
             bf16=self.bf16,
             micro_batch_size=self.micro_batch_rows,
             gradient_accumulation_steps=self.accumulation,
-            max_grad_norm=options.max_grad_norm,
-            torch_compile=options.torch_compile,
-            optimizer=self.optimizer,
         )
 
     @cached_property
     def config(self) -> Any:
-        """The `transformers` configuration, fitted to the data; reads no weights."""
-        options, settings = self.options, parse_overrides(self.options.config_overrides)
-        if options.model:
-            config = named_configuration(options.model, settings)
-        else:
-            config = overridden(configuration_from(str(options.from_config or options.model_name_or_path)), settings)
-        if options.objective == "mlm+nsp" and config.model_type != "bert":
-            raise ValueError(
-                f"--objective mlm+nsp needs a next-sentence head, which {config.model_type} has not: use a BERT model, "
-                "or --objective mlm"
-            )
-        tokenizer = self.manifest.tokenizer
-        data = {"vocab_size": tokenizer.vocab_size, "special_ids": tokenizer.special_ids}
-        if options.model_name_or_path:
-            check_fits_data(config, options.model_name_or_path, max_seq_length=self.longest, **data)  # type: ignore[arg-type]
-        else:
-            fit_to_data(config, max_seq_length=self.longest, **data)  # type: ignore[arg-type]
-        return config
+        """The `transformers` configuration, fitted to the data, of the model and of all estimates; reads no weights."""
+        options, tokenizer = self.options, self.manifest.tokenizer
+        return build_configuration(
+            options.model,
+            vocab_size=tokenizer.vocab_size,
+            special_ids=tokenizer.special_ids,
+            max_seq_length=self.longest,
+            from_config=options.from_config,
+            model_name_or_path=options.model_name_or_path,
+            config_overrides=options.config_overrides,
+            objective=options.objective,
+        )
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether sequences are pairs of sentences, and the model has a head for the next one."""
+        return self.options.objective == "mlm+nsp"
 
     @cached_property
     def attention(self) -> str:
         """The attention implementation that is used."""
         return attention_for(self.options.attn_implementation, self.config, bf16=self.bf16)
 
+    def build_model(self) -> PretrainingModel:
+        """The model on the CPU, initialised by the seed or with the weights that were named."""
+        return build_model(
+            self.config,
+            objective=self.options.objective,
+            attention=self.attention,
+            seed=self.options.seed,
+            weights=self.options.model_name_or_path,
+            gradient_checkpointing=self.options.gradient_checkpointing,
+        )
+
     @cached_property
     def num_parameters(self) -> int:
-        with_pairs = self.options.objective == "mlm+nsp"
-        return sum(p.numel() for p in shape_only(self.config, next_sentence=with_pairs).parameters())
+        return sum(p.numel() for p in shape_only(self.config, next_sentence=self.has_pairs).parameters())
 
     def shape_at(self, row: int) -> tuple[int, int, int]:
         """Sequences in a row, their length in tokens, and mask slots of each, for the update of a global row."""
@@ -254,7 +252,7 @@ class Plan:
             num_sequences=sequences * num_rows,
             sequence_length=length,
             num_masked=slots * sequences * num_rows,
-            next_sentence=self.options.objective == "mlm+nsp",
+            next_sentence=self.has_pairs,
         )
 
     def cost_of_row(self, stream: StreamOptions, length: int) -> float:
@@ -295,7 +293,7 @@ class Plan:
                 sequence_length=length,
                 num_masked_per_sequence=slots,
                 gradient_checkpointing=recompute,
-                next_sentence=self.options.objective == "mlm+nsp",
+                next_sentence=self.has_pairs,
             )
         except (AttributeError, RuntimeError, TypeError):  # how such code fails on shapes without values
             return None

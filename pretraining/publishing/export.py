@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedConfig, PreTrainedModel
 
-from pretraining.model.configuration import usable_positions
-from pretraining.model.memory import shape_only
+from pretraining.model.families import shape_only, takes_token_types, usable_positions
 from runtime.files.whole_files import read_json, whole_directory
 from runtime.processes.failures import Failed
 
@@ -66,7 +65,7 @@ def export_model(
 
 def _write_model(transformer: PreTrainedModel, weights: Mapping[str, Tensor], directory: Path) -> None:
     next_sentence = isinstance(transformer, BertForPreTraining)
-    skeleton = shape_only(copy.deepcopy(transformer.config), next_sentence=next_sentence)
+    skeleton = shape_only(transformer.config, next_sentence=next_sentence)
     shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
     wrong = sorted(set(shapes) ^ set(weights)) or [
         name for name, shape in shapes.items() if weights[name].shape != shape
@@ -134,7 +133,7 @@ def prove_export(directory: Path | str, live_logits: Tensor, example_batch: Mapp
     number = max(1, min(PROOF_SEQUENCES, PROOF_TOKENS // batch["input_ids"].shape[1]))
     batch, live_logits = {name: tensor[:number] for name, tensor in batch.items()}, live_logits[:number]
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
-    if model.config.model_type == "modernbert":
+    if not takes_token_types(model):
         inputs.pop("token_type_ids", None)
     with torch.no_grad():
         output = model(**inputs)

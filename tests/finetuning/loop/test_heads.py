@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_encoder import save_tiny_model, tiny_config, tiny_tokenizer
 from tiny_questions import COLOURS, THINGS, WORDS, tiny_choices, tiny_questions
-from transformers import AutoModelForMaskedLM, DistilBertConfig, MPNetConfig
+from transformers import AutoConfig, AutoModelForMaskedLM, DistilBertConfig, MPNetConfig
 
 from finetuning import classification, load, multiple_choice, qa
 from finetuning.examples.batches import batch_shape
@@ -87,6 +87,9 @@ def test_configuration_says_labels_problem_type_pooling_and_dropout(tmp_path):
     assert (model.config.problem_type, model.config.classifier_dropout, model.dropout.p) == ("regression", 0.25, 0.25)
     shape = {"vocab_size": 30, "dim": 16, "n_heads": 2, "n_layers": 1, "hidden_dim": 32}
     assert random_headed(DistilBertConfig(**shape), Head(CLASSIFICATION, 2, dropout=0.25)).transformer.dropout.p == 0.25
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    rem = AutoConfig.for_model("rembert", **small, vocab_size=20, input_embedding_size=8, output_embedding_size=8)
+    assert random_headed(rem, Head(CLASSIFICATION, 2, dropout=0.25)).transformer.dropout.p == 0.25
     with pytest.raises(ValueError, match=r"--head_dropout 0\.25: the head of"):
         Head(CLASSIFICATION, 2, dropout=0.25).configured(MPNetConfig())
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pretraining_models import built_model
 from pretraining_runs import ROOT, on_forked_ranks
 
 from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import EngineOptions, build_engine
 from pretraining.engines.optimizers import OptimizerOptions
-from pretraining.model.masked_lm import build_model
 from pretraining.model.memory import Sharding, count_parameters, model_states
 from runtime.processes.ranks import Ranks
 
@@ -25,7 +25,7 @@ SLACK = 1.02
 
 def model():
     overrides = "num_hidden_layers=2,hidden_size=64,num_attention_heads=2,intermediate_size=96"
-    return build_model(
+    return built_model(
         "modernbert-tiny", vocab_size=101, special_ids=SPECIAL_IDS, max_seq_length=16, config_overrides=overrides
     )
 

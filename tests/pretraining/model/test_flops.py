@@ -1,10 +1,10 @@
 import pytest
 import torch
+from pretraining_models import built_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from pretraining.model.flops import forward_flops, measured_cpu_flops, peak_flops, update_flops
-from pretraining.model.masked_lm import build_model
 
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 SHAPE = {"num_sequences": 3, "sequence_length": 40}
@@ -23,7 +23,7 @@ OVERRIDES = {
 def small_model(family, **options):
     settings = {"vocab_size": 57, "special_ids": SPECIAL_IDS, "max_seq_length": 40, **options}
     settings.setdefault("config_overrides", OVERRIDES[family])
-    return build_model(f"{family}-tiny", attn_implementation="eager", **settings)
+    return built_model(f"{family}-tiny", attn_implementation="eager", **settings)
 
 
 def counted_update(model, num_masked_per_sequence, **extra):

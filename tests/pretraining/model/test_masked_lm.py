@@ -2,10 +2,11 @@ import copy
 
 import pytest
 import torch
+from pretraining_models import built_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig
 
-from pretraining.model.masked_lm import PretrainingModel, attention_for, build_model
+from pretraining.model.masked_lm import PretrainingModel, attention_for
 
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 VOCAB_SIZE, LENGTH, SLOTS = 61, 40, 5
@@ -21,7 +22,7 @@ KINDS = [("bert", "mlm"), ("bert", "mlm+nsp"), ("modernbert", "mlm")]
 def small_model(family, objective="mlm", **options):
     settings = {"vocab_size": VOCAB_SIZE, "special_ids": SPECIAL_IDS, "max_seq_length": LENGTH, **options}
     settings.setdefault("config_overrides", OVERRIDES[family])
-    return build_model(f"{family}-tiny", objective=objective, **settings)
+    return built_model(f"{family}-tiny", objective=objective, **settings)
 
 
 def batch_of(objective, *, num_sequences=3, seed=0):
@@ -200,10 +201,10 @@ def test_training_goes_on_from_a_saved_model(family, objective, tmp_path):
     model = small_model(family, objective, seed=3).eval()
     model.transformer.save_pretrained(tmp_path)
     settings = {"vocab_size": VOCAB_SIZE, "special_ids": SPECIAL_IDS, "max_seq_length": LENGTH, "objective": objective}
-    again = build_model(model_name_or_path=str(tmp_path), seed=4, **settings).eval()
+    again = built_model(model_name_or_path=str(tmp_path), seed=4, **settings).eval()
     batch = batch_of(objective)
     torch.testing.assert_close(again(**batch)["loss_sum"], model(**batch)["loss_sum"])
-    fresh = build_model(from_config=str(tmp_path), seed=3, **settings).eval()
+    fresh = built_model(from_config=str(tmp_path), seed=3, **settings).eval()
     torch.testing.assert_close(fresh(**batch)["loss_sum"], model(**batch)["loss_sum"])
 
 
@@ -211,7 +212,7 @@ def test_a_next_sentence_head_is_added_to_a_checkpoint_without_one(tmp_path):
     small_model("bert").transformer.save_pretrained(tmp_path)
     settings = {"vocab_size": VOCAB_SIZE, "special_ids": SPECIAL_IDS, "max_seq_length": LENGTH}
     with pytest.warns(UserWarning, match="seq_relationship"):
-        model = build_model(model_name_or_path=str(tmp_path), objective="mlm+nsp", **settings)
+        model = built_model(model_name_or_path=str(tmp_path), objective="mlm+nsp", **settings)
     assert torch.isfinite(mean_loss(model(**batch_of("mlm+nsp"))))
 
 
@@ -227,8 +228,8 @@ def test_another_architecture_gathers_its_full_logits():
 
 
 def test_configuration_follows_the_data():
-    bert = small_model("bert", vocab_size=61, max_seq_length=700, pad_vocab_to_multiple_of=8).config
-    assert (bert.vocab_size, bert.pad_token_id, bert.max_position_embeddings) == (64, 0, 700)
+    bert = small_model("bert", vocab_size=61, max_seq_length=700).config
+    assert (bert.vocab_size, bert.pad_token_id, bert.max_position_embeddings) == (61, 0, 700)
     modern = small_model("modernbert").config
     ids = (modern.pad_token_id, modern.cls_token_id, modern.sep_token_id, modern.bos_token_id, modern.eos_token_id)
     assert ids == (0, 2, 3, 2, 3)
@@ -255,7 +256,7 @@ def test_configuration_follows_the_data():
 def test_refusals_say_what_to_do(options, message):
     settings = {"vocab_size": VOCAB_SIZE, "special_ids": SPECIAL_IDS, "max_seq_length": LENGTH}
     with pytest.raises(ValueError, match=message):
-        build_model(**settings, **options)
+        built_model(**settings, **options)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,7 @@ def test_weights_that_do_not_fit_the_shards_are_refused(changed, message, tmp_pa
     small_model("bert").transformer.save_pretrained(tmp_path)
     settings = {"vocab_size": VOCAB_SIZE, "special_ids": SPECIAL_IDS, "max_seq_length": LENGTH, **changed}
     with pytest.raises(ValueError, match=message):
-        build_model(model_name_or_path=str(tmp_path), **settings)
+        built_model(model_name_or_path=str(tmp_path), **settings)
 
 
 def test_pickled_weights_are_never_read(tmp_path):
@@ -296,7 +297,7 @@ def test_pickled_weights_are_never_read(tmp_path):
     torch.save(transformer.state_dict(), tmp_path / "pytorch_model.bin")
     settings = {"vocab_size": VOCAB_SIZE, "special_ids": SPECIAL_IDS, "max_seq_length": LENGTH}
     with pytest.raises(ValueError, match="safetensors"):
-        build_model(model_name_or_path=str(tmp_path), **settings)
+        built_model(model_name_or_path=str(tmp_path), **settings)
 
 
 @pytest.mark.parametrize(
@@ -319,4 +320,4 @@ def test_weights_that_cannot_be_read_are_refused_by_directory(tmp_path, damage, 
         (tmp_path / "config.json").write_text("{")
     settings = {"vocab_size": VOCAB_SIZE, "special_ids": SPECIAL_IDS, "max_seq_length": LENGTH}
     with pytest.raises(ValueError, match=rf"{tmp_path}.* ?{complaint}"):
-        build_model(model_name_or_path=str(tmp_path), config_overrides=overrides, **settings)
+        built_model(model_name_or_path=str(tmp_path), config_overrides=overrides, **settings)

@@ -1,15 +1,15 @@
 import pytest
 import torch
+from pretraining_models import built_model
 
 from pretraining.model.activations import activations, saved_bytes
-from pretraining.model.masked_lm import build_model
+from pretraining.model.families import shape_only
 from pretraining.model.memory import (
     ParameterCounts,
     Sharding,
     count_parameters,
     estimate_memory,
     model_states,
-    shape_only,
 )
 
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
@@ -22,7 +22,7 @@ ALLOWED_FACTOR = 1.15
 
 
 def small_model(family, **options):
-    return build_model(
+    return built_model(
         f"{family}-tiny",
         vocab_size=500,
         special_ids=SPECIAL_IDS,

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from pretraining_models import built_model
 from safetensors.torch import load_file, save_file
 from tiny_encoder import save_tiny_model
 from tiny_gap import tiny_experiment, write_series, write_tasks
@@ -29,7 +30,7 @@ from finetuning.loop.heads import CLASSIFICATION, SPANS, Head, load_headed
 from gap.cells.plan import reference_sources, sources_of
 from pretraining.checkpoints.series import read_series
 from pretraining.model.configuration import check_fits_data, configuration_from
-from pretraining.model.masked_lm import build_model, check_weights
+from pretraining.model.masked_lm import check_weights
 
 HEAD = Head(SPANS, 2)
 
@@ -83,7 +84,7 @@ def readers(source):
         lambda: check_encoder(str(source)),
         lambda: load_headed(str(source), HEAD),
         lambda: check_weights(configuration_from(str(source)), str(source), "mlm"),
-        lambda: build_model(
+        lambda: built_model(
             model_name_or_path=str(source),
             vocab_size=7,
             special_ids=SPECIAL_IDS,

@@ -9,7 +9,7 @@ from tiny_encoder import save_tiny_model
 from finetuning.loop.encoder import check_encoder, load_config
 from finetuning.loop.heads import SPANS, Head, load_headed
 from pretraining.model.configuration import configuration_from
-from pretraining.model.memory import shape_only
+from pretraining.model.families import shape_only
 
 HEAD = Head(SPANS, 2)
 

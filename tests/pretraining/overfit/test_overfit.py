@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
+from pretraining_models import built_model
 
-from pretraining.model.masked_lm import build_model
 from pretraining.overfit.overfit import (
     OverfitResult,
     overfit_one_batch,
@@ -34,7 +34,7 @@ def zipf_batch(seed=0):
 
 
 def small_model(name, **options):
-    return build_model(name, vocab_size=VOCAB_SIZE, special_ids=SPECIAL_IDS, max_seq_length=LENGTH, **options)
+    return built_model(name, vocab_size=VOCAB_SIZE, special_ids=SPECIAL_IDS, max_seq_length=LENGTH, **options)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from pretraining.plan.lengths import parse_length_schedule
 from pretraining.plan.memory_advice import OutOfMemory, advice, explained
 from pretraining.plan.options import PretrainingOptions, with_defaults
 from pretraining.plan.plan import Plan
-from pretraining.plan.planned_optimizer import optimizer_title
+from pretraining.plan.planned_engine import optimizer_title
 from pretraining.plan.table import plan_lines
 from runtime.processes.ranks import Ranks
 from shards.storage.manifest import read_manifest
@@ -392,9 +392,7 @@ def test_a_model_that_is_hard_to_trace_has_a_plan(plan, tmp_path, model_type, me
     assert memory in text
     warnings = find_warnings(made)
     assert ("unknown" in text) == any("memory is unknown" in warning for warning in warnings)
-    head = (
-        f"{model_type} is neither BERT nor ModernBERT: its head runs on all 32 positions of a sequence, not on the 6 "
-    )
+    head = f"the head of {model_type} runs on all 32 positions of a sequence, not on the 6 "
     assert any(warning.startswith(head) for warning in warnings)
     assert made.flops_of_update(0) > 0
     assert "--per_device_train_batch_size 1" in advice(made)

@@ -2,10 +2,10 @@ import json
 
 import pytest
 import torch
+from pretraining_models import built_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from pretraining.model.masked_lm import build_model
 from pretraining.publishing.export import ExportError, export_model, load_exported, prove_export, tokenizer_files
 
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
@@ -17,7 +17,7 @@ KINDS = [("bert", "mlm"), ("bert", "mlm+nsp"), ("modernbert", "mlm")]
 
 def small_model(family="bert", objective="mlm", **options):
     settings = {"vocab_size": len(WORDS), "special_ids": SPECIAL_IDS, "max_seq_length": 24, "config_overrides": SMALL}
-    return build_model(f"{family}-tiny", objective=objective, **{**settings, **options}).eval()
+    return built_model(f"{family}-tiny", objective=objective, **{**settings, **options}).eval()
 
 
 def weights_of(model):

@@ -1,14 +1,36 @@
-"""How a run's model states are spread over its ranks, for the estimate of its memory."""
+"""What a run ends up with where the DeepSpeed JSON has a say: its optimizer, and how its states are spread."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pretraining.engines.deepspeed_config import zero_stage
 from pretraining.model.memory import REDUCE_BUCKET_ELEMENTS, Sharding
 from pretraining.plan.options import PretrainingOptions
 from runtime.processes.ranks import Ranks
+
+if TYPE_CHECKING:
+    from pretraining.plan.plan import Plan
+
+
+def optimizer_kind(plan: Plan) -> str:
+    """adamw, adam or lamb. A JSON's rate, betas, epsilon and weight decay are the options' own, or it is refused."""
+    name, section = plan.optimizer.name, _section(plan.deepspeed_config or {}, "optimizer")
+    kind = str(section.get("type", "")).lower()
+    if kind == "adam":  # DeepSpeed's "Adam" is AdamW unless adam_w_mode is false
+        parameters = section.get("params")
+        mode = parameters.get("adam_w_mode", name != "adam") if isinstance(parameters, dict) else name != "adam"
+        return "adamw" if mode else "adam"
+    return kind or ("adamw" if name == "auto" else name)
+
+
+def optimizer_title(plan: Plan) -> str:
+    """The optimizer by its own name, with who builds it."""
+    if kind := _section(plan.deepspeed_config or {}, "optimizer").get("type"):
+        return f"DeepSpeed {kind}"
+    builder = "DeepSpeed CPU" if plan.options.deepspeed and plan.sharding.offload_optimizer else "torch"
+    return f"{builder} {optimizer_kind(plan)}"
 
 
 def planned_sharding(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from pretraining.plan.budget import Budget
-from pretraining.plan.planned_updates import planned_updates
 from pretraining.plan.segments import plan_segments, series_budgets
+from pretraining.plan.table import planned_updates
 
 
 @dataclass
