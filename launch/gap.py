@@ -49,7 +49,7 @@ from gap.study.small_world import (
     pretraining_arguments,
     series_paths,
 )
-from gap.tasks.specification import TaskData
+from gap.tasks.kinds.task_data import TaskData
 from launch import pretrain
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
 from runtime.files.ownership import Ownership

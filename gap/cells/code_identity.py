@@ -38,7 +38,7 @@ FREE = frozenset(
         # A cell's engine is PyTorch's.
         *("pretraining.engines.deepspeed_config", "pretraining.engines.deepspeed_engine"),
         # Readers: a task's digest is that of the examples that they gave.
-        *("finetuning.texts.labelled_folders", "finetuning.examples.record_files", "gap.tasks.dataset_tasks"),
+        *("finetuning.texts.labelled_folders", "finetuning.examples.record_files", "gap.tasks.kinds.dataset_tasks"),
     }
 )
 PACKAGES = ("tokenizers", "torch", "transformers")  # their versions count as well

@@ -33,7 +33,7 @@ from gap.intervals.bootstrap import Resampling
 from gap.intervals.spending import look_confidence
 from gap.study.experiment import Experiment, check_sources, write_list
 from gap.tasks.contamination import Shards
-from gap.tasks.specification import TaskData
+from gap.tasks.kinds.task_data import TaskData
 from pretraining.checkpoints.series import read_series
 from runtime.files.whole_files import read_json, write_json
 from runtime.processes.collectives import fail_together, gather_json

@@ -10,7 +10,7 @@ import numpy as np
 
 from finetuning.examples.pair_template import token_ids
 from gap.tasks.corpus_search import corpus_hits, run_hashes
-from gap.tasks.specification import TaskData
+from gap.tasks.kinds.task_data import TaskData
 from runtime.files.whole_files import read_json, write_json
 from shards.storage.location import ShardLocation, open_location
 from shards.tokenization.vocabulary import load_tokenizer
@@ -44,18 +44,8 @@ def contaminated_ids(tasks: Mapping[str, Mapping[str, str]], shards: Shards) -> 
 
 
 def passages(data: TaskData) -> dict[str, str]:
-    """The text of every scored example that could have been seen: its paragraph, or the text itself."""
-    if data.spec.kind == "qa":
-        return {name: question.context for name, question in data.scored.items()}
-    if data.spec.kind == "multiple_choice":
-        return {
-            name: question.firsts[0] if len(set(question.firsts)) == 1 else "\n".join(question.firsts)
-            for name, question in data.scored.items()
-        }
-    return {
-        name: example.text if example.text_pair is None else f"{example.text}\n{example.text_pair}"
-        for name, example in data.scored.items()
-    }
+    """The text of every scored example that could have been seen, by its id."""
+    return {name: data.passage(example) for name, example in data.scored.items()}
 
 
 def write_contaminated(directory: Path, tasks: Sequence[TaskData], shards: Shards) -> dict[str, int]:
