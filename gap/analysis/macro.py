@@ -13,7 +13,7 @@ import numpy as np
 from gap.analysis.costs import find_cost
 from gap.analysis.results import CheckpointResult, MacroAverage
 from gap.analysis.task_study import TaskStudy
-from gap.analysis.task_table import Checkpoint, describe
+from gap.analysis.task_table import CheckpointKey, describe
 from gap.intervals.bootstrap import Draws
 from gap.intervals.interval import Estimate, Statistic, quantiles, statistic_draws
 
@@ -51,7 +51,7 @@ def macro_average(studies: Sequence[TaskStudy]) -> MacroAverage | None:
 
 
 def _point(
-    checkpoint: Checkpoint, scored: Sequence[TaskStudy], resolved: Sequence[TaskStudy], members: Sequence[TaskStudy]
+    checkpoint: CheckpointKey, scored: Sequence[TaskStudy], resolved: Sequence[TaskStudy], members: Sequence[TaskStudy]
 ) -> CheckpointResult:
     """One checkpoint's averages; the score is not a number where the tasks differ in metric."""
     score, closed = Estimate(float("nan"), refused="the tasks differ in metric"), None
@@ -89,7 +89,7 @@ def _point(
 
 
 def _mean(
-    studies: Sequence[TaskStudy], checkpoint: Checkpoint, statistic_of: Callable[[TaskStudy, int], Statistic]
+    studies: Sequence[TaskStudy], checkpoint: CheckpointKey, statistic_of: Callable[[TaskStudy, int], Statistic]
 ) -> Estimate:
     """The mean over tasks of one statistic each."""
     found = [statistic_of(study, _column(study, checkpoint)) for study in studies]
@@ -115,7 +115,7 @@ def mean_interval(statistics: Sequence[tuple[Statistic, Draws]], confidence: flo
     return low, quantiles(np.where(np.isnan(draws), np.inf, draws), confidence)[1]
 
 
-def _column(study: TaskStudy, checkpoint: Checkpoint) -> int:
+def _column(study: TaskStudy, checkpoint: CheckpointKey) -> int:
     column = study.table.find(checkpoint)
     assert column is not None
     return column

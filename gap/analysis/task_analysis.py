@@ -13,13 +13,13 @@ from gap.analysis.costs import UNITS, Prices, convert_tokens, find_cost
 from gap.analysis.labels import label_worths
 from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, ForecastPoint, TaskResult
 from gap.analysis.task_study import TaskStudy
-from gap.analysis.task_table import Checkpoint, describe
+from gap.analysis.task_table import CheckpointKey, describe
 from gap.analysis.wording import answer_text
 from gap.intervals.curve import MonotoneCurve
 from gap.intervals.forecast import FEWEST_BUDGETS, MULTIPLES, Backtest, forecast
 from gap.intervals.interval import Estimate, quantiles, statistic_draws
 from gap.intervals.plateau import doubling_slope, plateau_verdict
-from gap.intervals.power import PilotVariance, Plan, plan_seeds
+from gap.intervals.power import PilotVariance, SeedPlan, plan_seeds
 from gap.intervals.variance import Floats
 
 LEVELS = (0.5, 0.9, 0.95, 0.99)
@@ -219,7 +219,7 @@ def _plateau(study: TaskStudy) -> tuple[Estimate | None, str | None]:
     return slope, plateau_verdict(slope)
 
 
-def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None) -> Plan | None:
+def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None) -> SeedPlan | None:
     """Seeds that resolve a difference, from cells at hand as the pilot; None without two fine-tuning seeds of both.
 
     Between the two largest budgets, one point unless `resolve` says otherwise; where the gap itself is not resolved, or
@@ -271,7 +271,7 @@ def _notes(study: TaskStudy) -> list[str]:
         )
     else:
         notes.append("The reference has one pretraining run: there is no seed of it to resample.")
-        own = table.find(Checkpoint("reference_scratch", None))
+        own = table.find(CheckpointKey("reference_scratch", None))
         if own is None:
             notes.append(
                 "The reference's own architecture was not trained from scratch: if its size or tokenizer differ from "

@@ -12,6 +12,7 @@ from gap.analysis.costs import UNITS, convert_tokens
 from gap.analysis.results import CheckpointResult, CurveResult, MacroAverage, TaskResult
 from gap.analysis.wording import cell_text, checkpoint_text, tokens_text
 from gap.intervals.interval import Estimate
+from gap.intervals.weighted_metrics import SIGNED_METRICS
 
 Figure = dict[str, Any]
 STYLES = {  # readable without colour: every role has its own marker and dash
@@ -68,7 +69,7 @@ def score_chart(task: TaskResult) -> Figure | None:
             traces += _level(task, levels[0], role)
     return {
         "data": traces,
-        "layout": base_layout(f"{task.metric.replace('_', ' ')}", percent=task.metric not in _RAW_METRICS),
+        "layout": base_layout(f"{task.metric.replace('_', ' ')}", percent=task.metric not in SIGNED_METRICS),
     }
 
 
@@ -103,9 +104,6 @@ def gap_chart(task: TaskResult) -> Figure | None:
             traces.append(_fit(task, curve))
         traces += _crossings(task, curve)
     return {"data": traces, "layout": base_layout("share of the gap closed", percent=True)}
-
-
-_RAW_METRICS = ("matthews", "pearson", "spearman")
 
 
 def budget_points(task: TaskResult, kind: str) -> list[CheckpointResult]:

@@ -8,37 +8,36 @@ from pathlib import Path
 
 from gap.analysis.analysis import analysis_json
 from gap.analysis.results import Analysis
-from gap.report.charts import Figure, run_chart
+from gap.report.chart_list import RUN_CHARTS, DrawnChart, draw_charts
 from gap.report.comparison import Comparison, Difference, difference_text, value_text
-from gap.report.images import draw_chart
+from gap.report.images import draw_figures
 from gap.report.page import Section, render_page, replace_file
 from gap.report.tables import Part, Table
-from gap.report.text import made_parts, method_parts, note_parts
+from gap.report.text import chart_parts, made_parts, method_parts, note_parts
 
 
 def write_comparison(comparison: Comparison, analyses: Sequence[Analysis], directory: str | Path) -> Path:
     """Write report.html, comparison.json and figures into a directory; analyses come in the order of the runs."""
     folder = Path(directory)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tasks = compared_tasks(comparison)
-    figures: dict[str, Figure] = {}
+    charts: list[DrawnChart] = []
     sections = []
     for number, task in enumerate(tasks):
-        parts = [Part("Differences", table=difference_table(comparison, task))]
-        chart = run_chart([(one.name, next((t for t in one.tasks if t.task == task), None)) for one in analyses])
-        if chart is not None:
-            figures[f"runs-{number}"] = chart
-            draw_chart(chart, folder / "figures" / f"runs-{number}")
-            parts.append(Part("Scores of all runs", chart=f"runs-{number}"))
-        sections.append(Section(task, parts))
+        runs = [(run.name, next((own for own in run.tasks if own.task == task), None)) for run in analyses]
+        drawn = draw_charts(RUN_CHARTS, runs, task=task, number=number)
+        table = Part("Differences", table=difference_table(comparison, task))
+        sections.append(Section(task, [table, *chart_parts(drawn)]))
+        charts += drawn
     answers = [Part(one.name, " ".join(task.answer for task in one.tasks)) for one in analyses]
     sections.append(Section("Each run by itself", [*answers, *(Part(text=note) for note in comparison.notes)]))
     made = [part for one in analyses for part in (*made_parts(one, f": {one.name}"), *note_parts(one))]
     general = method_parts(replace(analyses[0], commands=(), made={}, notes=()))
     sections.append(Section("Method, limits and versions", [*general, *made]))
     page = render_page(
-        f"Comparison: {', '.join(comparison.runs)}", comparison_answers(comparison), sections, figures, ["tokens"]
+        f"Comparison: {', '.join(comparison.runs)}", comparison_answers(comparison), sections, charts, ["tokens"]
     )
+    draw_figures(charts, folder / "figures")
     replace_file(folder / "comparison.json", analysis_json(comparison) + "\n")
     replace_file(folder / "report.html", page)
     return folder / "report.html"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from gap.analysis.results import Analysis, MacroAverage, TaskResult
 from gap.analysis.wording import percent_text
+from gap.report.chart_list import DrawnChart, Place
 from gap.report.tables import (
     Part,
     Table,
@@ -37,20 +38,25 @@ LIMITS = (
 LONG_TABLE = 8
 
 
-def task_parts(task: TaskResult, analysis: Analysis, charts: Mapping[str, str]) -> list[Part]:
+def task_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnChart]) -> list[Part]:
     """Everything under one task's heading."""
     return list(chain(_curve_parts(task, analysis, charts), _control_parts(task, charts), _detail_parts(task, charts)))
 
 
-def macro_parts(macro: MacroAverage, chart: str) -> list[Part]:
+def chart_parts(charts: Sequence[DrawnChart], place: Place | None = None) -> list[Part]:
+    """The charts that stand at a place; None: all."""
+    return [Part(one.title, one.note, chart=one.id) for one in charts if place in (None, one.place)]
+
+
+def macro_parts(macro: MacroAverage, charts: Sequence[DrawnChart]) -> list[Part]:
     """The average over tasks, every task with the same weight."""
-    told = (
+    explained = (
         f"Every task counts alike: {', '.join(macro.tasks)}. The intervals come from joint draws: seeds with the same "
         "number move all tasks together, examples are drawn for each task by itself."
     )
-    table = Part(text=told, table=macro_table(macro))
+    table = Part(text=explained, table=macro_table(macro))
     return [
-        *([Part("Mean over the tasks", chart=chart)] if chart else []),
+        *chart_parts(charts),
         table,
         *(Part(text=note) for note in macro.notes),
     ]
@@ -107,7 +113,7 @@ def command_text(argv: list[str]) -> str:
     return shlex.join(argv)
 
 
-def _curve_parts(task: TaskResult, analysis: Analysis, charts: Mapping[str, str]) -> Iterator[Part]:
+def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnChart]) -> Iterator[Part]:
     size = "examples held fixed" if task.num_examples is None else f"{task.num_examples:,} examples"
     if task.num_clusters and task.num_clusters != task.num_examples:
         size += f" in {task.num_clusters:,} clusters"
@@ -118,18 +124,15 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Mapping[str, str]
     )
     if not task.gap_resolved:
         yield Part(text="The interval of the gap includes 0: there is no gap to close at this size.", style="warn")
-    if "gap" in charts:
-        yield Part("Gap closed", chart=charts["gap"])
+    yield from chart_parts(charts, "gap")
     if any(curve.crossings for curve in task.curves):
         yield Part(
             "Tokens to a share of the gap", table=crossing_table(task, analysis.currency, priced=analysis.priced)
         )
-    if "score" in charts:
-        told = "Seeds of scratch, and of a reference from outside, stand left of the smallest budget."
-        yield Part("Score, every seed a dot (failed runs are crosses)", told, chart=charts["score"])
+    yield from chart_parts(charts, "crossings")
 
 
-def _control_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part]:
+def _control_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Part]:
     forecast = forecast_table(task)
     if forecast:
         yield Part("Forecast (not measured) and backtest", table=forecast)
@@ -145,8 +148,7 @@ def _control_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part
             f"Over the last doublings of its epochs the scratch score moves by {percent_text(task.plateau, digits=2)} "
             f"a doubling: {task.plateau_verdict}.",
         )
-    if "labels" in charts:
-        yield Part("Fewer labels", chart=charts["labels"])
+    yield from chart_parts(charts, "controls")
     labels = label_table(task)
     if labels:
         yield Part(
@@ -157,7 +159,7 @@ def _control_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part
         )
 
 
-def _detail_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part]:
+def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Part]:
     failed = sum(one.failed_runs for one in task.checkpoints)
     runs = sum(one.runs for one in task.checkpoints)
     yield Part(
@@ -166,10 +168,7 @@ def _detail_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part]
         "none is left out of a mean.",
         table=checkpoint_table(task),
     )
-    if "loss" in charts:
-        value = task.loss_rank_correlation
-        told = "" if value is None else f"Rank correlation of loss and score: {value:.2f}. A good predictor is near -1."
-        yield Part("Validation loss against score", told, chart=charts["loss"])
+    yield from chart_parts(charts, "checkpoints")
     yield _contamination_part(task)
     if task.peeking_gain is not None:
         yield Part(
@@ -198,10 +197,10 @@ def _contamination_part(task: TaskResult) -> Part:
             for one in task.checkpoints
             if one.score_without_contaminated is not None
         ]
-        told = f"{task.contaminated_examples} examples have text that was found in the pretraining corpus."
+        sentence = f"{task.contaminated_examples} examples have text that was found in the pretraining corpus."
         table = Table(("checkpoint", "score", "without them"), rows, frozenset({1, 2})) if rows else None
-        return Part("Contamination", told, table=table)
+        return Part("Contamination", sentence, table=table)
     if task.contamination_not_searched is None:
         return Part("Contamination", "The pretraining corpus was searched: no scored text was found in it.")
-    told = f"The pretraining corpus was not searched for the scored texts: {task.contamination_not_searched}."
-    return Part("Contamination", told)
+    sentence = f"The pretraining corpus was not searched for the scored texts: {task.contamination_not_searched}."
+    return Part("Contamination", sentence)

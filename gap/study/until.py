@@ -23,7 +23,7 @@ import torch
 
 from gap.analysis.analysis import read_studies
 from gap.analysis.costs import Prices
-from gap.analysis.task_table import Checkpoint
+from gap.analysis.task_table import CheckpointKey
 from gap.cells.code_identity import code_version
 from gap.cells.consistency import settled_bf16
 from gap.cells.executor import worker_command, worker_environment
@@ -210,7 +210,7 @@ class GapWatch:
         )
         closed: dict[str, tuple[float, float, float] | None] = {}
         for study in studies:
-            column = study.table.find(Checkpoint("annealed", budget))
+            column = study.table.find(CheckpointKey("annealed", budget))
             if column is None or study.in_series:
                 raise ValueError(f"{self.directory}: no cells of {budget:,} tokens or of the reference: remove it")
             gap = study.difference(study.reference, study.scratch)
