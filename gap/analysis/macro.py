@@ -32,13 +32,17 @@ def macro_average(studies: Sequence[TaskStudy]) -> MacroAverage | None:
     metrics = {study.table.metric for study in members}
     resolved = [study for study in members if study.resolved]
     shared = [
-        one
-        for one in members[0].table.checkpoints
-        if one.on_the_curve and all(study.table.find(one) is not None for study in members)
+        checkpoint
+        for checkpoint in members[0].table.checkpoints
+        if checkpoint.on_the_curve and all(study.table.find(checkpoint) is not None for study in members)
     ]
-    points = [_point(one, members if len(metrics) == 1 else [], resolved, members) for one in shared]
-    told = [one for one in points if np.isfinite(one.score.value) or (one.gap_closed and not one.gap_closed.refused)]
-    if not told:
+    points = [_point(checkpoint, members if len(metrics) == 1 else [], resolved, members) for checkpoint in shared]
+    shown = [
+        point
+        for point in points
+        if np.isfinite(point.score.value) or (point.gap_closed and not point.gap_closed.refused)
+    ]
+    if not shown:
         return None
     unresolved = [study.table.task for study in members if study not in resolved]
     notes = []
@@ -92,13 +96,13 @@ def _mean(
     studies: Sequence[TaskStudy], checkpoint: CheckpointKey, statistic_of: Callable[[TaskStudy, int], Statistic]
 ) -> Estimate:
     """The mean over tasks of one statistic each."""
-    found = [statistic_of(study, _column(study, checkpoint)) for study in studies]
-    pairs = list(zip(found, studies, strict=True))
-    value = float(np.mean([one(study.draws.observed[None])[0] for one, study in pairs]))
+    statistics = [statistic_of(study, _column(study, checkpoint)) for study in studies]
+    pairs = list(zip(statistics, studies, strict=True))
+    value = float(np.mean([statistic(study.draws.observed[None])[0] for statistic, study in pairs]))
     refused = [study.table.refusal([_column(study, checkpoint), study.scratch, study.reference]) for study in studies]
     if any(refused):
-        return Estimate(value, refused=next(one for one in refused if one))
-    low, high = mean_interval([(one, study.draws) for one, study in pairs], studies[0].confidence)
+        return Estimate(value, refused=next(reason for reason in refused if reason))
+    low, high = mean_interval([(statistic, study.draws) for statistic, study in pairs], studies[0].confidence)
     if not np.isfinite(low) or not np.isfinite(high):
         return Estimate(value, refused="the interval is unbounded at this size: add seeds")
     return Estimate(value, low, high)

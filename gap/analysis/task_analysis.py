@@ -205,16 +205,16 @@ def _forecast(
 
 def _plateau(study: TaskStudy) -> tuple[Estimate | None, str | None]:
     """The slope of scratch over the last doublings of epochs."""
-    found = {
+    column_of = {
         checkpoint.epochs_factor: column
         for column, checkpoint in enumerate(study.table.checkpoints)
         if checkpoint.kind == "scratch" and checkpoint.control == "scratch_longer" and checkpoint.label_fraction == 1.0
     }
-    found[1.0] = study.scratch
-    factors = sorted(found)
+    column_of[1.0] = study.scratch
+    factors = sorted(column_of)
     if len(factors) < 2:
         return None, None
-    columns = [found[factor] for factor in factors]
+    columns = [column_of[factor] for factor in factors]
     slope = study.estimate(lambda scores: doubling_slope(factors, scores[:, columns]), columns)
     return slope, plateau_verdict(slope)
 
@@ -229,7 +229,7 @@ def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None
     difference, between, columns = PLANNED_DIFFERENCE, "the two largest budgets", budgets[-2:]
     if not resolved or len(columns) < 2:
         seeds = study.table.grids[study.scratch].seeds  # an outside reference has one pretraining run always
-        ends = [one for one in (study.reference, *budgets[-1:]) if study.table.grids[one].seeds == seeds]
+        ends = [column for column in (study.reference, *budgets[-1:]) if study.table.grids[column].seeds == seeds]
         columns = [study.scratch, *ends[:1]]
         between = " and ".join(describe(study.table.checkpoints[column]) for column in columns)
         if not resolved and gap.value > 0:
@@ -248,9 +248,9 @@ def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None
 
 def _loss_correlation(checkpoints: Sequence[CheckpointResult]) -> float | None:
     pairs = [
-        (one.cost.validation_loss, one.score.value)
-        for one in checkpoints
-        if one.control is None and one.cost is not None and one.cost.validation_loss is not None
+        (checkpoint.cost.validation_loss, checkpoint.score.value)
+        for checkpoint in checkpoints
+        if checkpoint.control is None and checkpoint.cost is not None and checkpoint.cost.validation_loss is not None
     ]
     if len(pairs) < 3:
         return None

@@ -88,7 +88,7 @@ def _draw_trace(axes: Any, trace: Figure) -> None:
     if "markers" in trace["mode"]:
         symbols = marker["symbol"] if isinstance(marker["symbol"], list) else [marker["symbol"]] * len(x)
         for symbol in dict.fromkeys(symbols):
-            chosen = [number for number, one in enumerate(symbols) if one == symbol]
+            chosen = [number for number, other in enumerate(symbols) if other == symbol]
             hollow = symbol.endswith("-open") and MARKERS[symbol] not in "x|"
             axes.plot(
                 [x[number] for number in chosen],

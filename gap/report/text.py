@@ -45,7 +45,7 @@ def task_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnChart
 
 def chart_parts(charts: Sequence[DrawnChart], place: Place | None = None) -> list[Part]:
     """The charts that stand at a place; None: all."""
-    return [Part(one.title, one.note, chart=one.id) for one in charts if place in (None, one.place)]
+    return [Part(chart.title, chart.note, chart=chart.id) for chart in charts if place in (None, chart.place)]
 
 
 def macro_parts(macro: MacroAverage, charts: Sequence[DrawnChart]) -> list[Part]:
@@ -67,12 +67,12 @@ def macro_table(macro: MacroAverage) -> Table:
     scored = macro.metric is not None
     rows = [
         (
-            one.name,
-            *([score_text(one.score)] if scored else []),
-            "" if one.gap_closed is None else closed_text(one.gap_closed),
-            f"{one.failed_runs} of {one.runs}",
+            checkpoint.name,
+            *([score_text(checkpoint.score)] if scored else []),
+            "" if checkpoint.gap_closed is None else closed_text(checkpoint.gap_closed),
+            f"{checkpoint.failed_runs} of {checkpoint.runs}",
         )
-        for one in macro.checkpoints
+        for checkpoint in macro.checkpoints
     ]
     return Table(("checkpoint", *(["mean score"] if scored else []), "mean gap closed", "failed runs"), rows)
 
@@ -160,8 +160,8 @@ def _control_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[P
 
 
 def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Part]:
-    failed = sum(one.failed_runs for one in task.checkpoints)
-    runs = sum(one.runs for one in task.checkpoints)
+    failed = sum(checkpoint.failed_runs for checkpoint in task.checkpoints)
+    runs = sum(checkpoint.runs for checkpoint in task.checkpoints)
     yield Part(
         "Checkpoints, failed runs and calibration",
         f"{failed} of {runs} runs failed (score at the majority rate, no variety in the predictions, or not finite); "
@@ -193,9 +193,13 @@ def _contamination_part(task: TaskResult) -> Part:
     """How many scored texts stand in the pretraining corpus and what they do to the scores, or why nobody knows."""
     if task.contaminated_examples:
         rows = [
-            (one.name, f"{100 * one.score.value:.1f}", f"{100 * one.score_without_contaminated:.1f}")
-            for one in task.checkpoints
-            if one.score_without_contaminated is not None
+            (
+                checkpoint.name,
+                f"{100 * checkpoint.score.value:.1f}",
+                f"{100 * checkpoint.score_without_contaminated:.1f}",
+            )
+            for checkpoint in task.checkpoints
+            if checkpoint.score_without_contaminated is not None
         ]
         sentence = f"{task.contaminated_examples} examples have text that was found in the pretraining corpus."
         table = Table(("checkpoint", "score", "without them"), rows, frozenset({1, 2})) if rows else None

@@ -33,14 +33,14 @@ def contaminated_ids(tasks: Mapping[str, Mapping[str, str]], shards: Shards) -> 
         for name, ids in zip(texts, token_ids(tokenizer, list(texts.values())), strict=True)
     }
     wanted = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *runs.values()]))
-    found: dict[str, list[str]] = {task: [] for task in tasks}
+    by_task: dict[str, list[str]] = {task: [] for task in tasks}
     if not len(wanted):
-        return found
+        return by_task
     hits = corpus_hits(location, wanted)
     for (task, name), own in runs.items():
         if len(own) and hits[np.searchsorted(wanted, own)].mean() >= CONTAMINATED_SHARE:
-            found[task].append(name)
-    return found
+            by_task[task].append(name)
+    return by_task
 
 
 def passages(data: TaskData) -> dict[str, str]:
@@ -64,10 +64,10 @@ def write_contaminated(directory: Path, tasks: Sequence[TaskData], shards: Shard
         for data in tasks
         if (known[data.spec.name].get("data"), known[data.spec.name].get("corpus")) != (data.digest, corpus)
     ]
-    found = contaminated_ids({data.spec.name: passages(data) for data in new}, location) if new else {}
+    contaminated = contaminated_ids({data.spec.name: passages(data) for data in new}, location) if new else {}
     for data in new:
-        _write(directory, data, corpus=corpus, ids=found[data.spec.name])
-    return {name: len(found.get(name, content.get("ids", []))) for name, content in known.items()}
+        _write(directory, data, corpus=corpus, ids=contaminated[data.spec.name])
+    return {name: len(contaminated.get(name, content.get("ids", []))) for name, content in known.items()}
 
 
 def write_not_searched(directory: Path, tasks: Sequence[TaskData], reason: str) -> None:

@@ -45,5 +45,7 @@ def calibration_error(confidence: Sequence[float], right: Sequence[float]) -> fl
     """Mean distance between confidence and accuracy over 15 bins, weighted by count (Guo et al. 2017, equation 3)."""
     sure, hits = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
     bins = np.clip(np.ceil(sure * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    distances = [abs(sure[bins == one].mean() - hits[bins == one].mean()) * (bins == one).sum() for one in set(bins)]
+    distances = [
+        abs(sure[bins == number].mean() - hits[bins == number].mean()) * (bins == number).sum() for number in set(bins)
+    ]
     return float(sum(distances) / len(sure))

@@ -25,7 +25,7 @@ SPEC = re.compile(r"(?:(?P<name>[\w.-]+)=)?(?P<kind>\w+):(?P<place>.+?)(?:@(?P<m
 
 def parse_tasks(text: str) -> list[TaskSpec]:
     """Specifications with commas between; ValueError names the one that is wrong, and names that come twice."""
-    specs = [_parse(one.strip()) for one in text.split(",") if one.strip()]
+    specs = [_parse(part.strip()) for part in text.split(",") if part.strip()]
     names = [spec.name for spec in specs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not specs or twice:

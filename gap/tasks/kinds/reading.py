@@ -20,7 +20,7 @@ def read_place(spec: TaskSpec, read: Callable[[Path], list[Any]], load: Callable
 
     `read` takes a file, `load` reads the data set. Raises ValueError for a place that is none of these.
     """
-    places = [Path(one) for one in spec.place.split("+")]
+    places = [Path(name) for name in spec.place.split("+")]
     if len(places) > 2:
         raise ValueError(f"task {spec.name}: {spec.place} names {len(places)} files; TRAIN+TEST are two")
     if len(places) == 2:
