@@ -75,6 +75,11 @@ def chinese_f1(prediction: str, answer: str) -> float:
     return (2 * precision * recall) / (precision + recall)
 
 
+def chinese_f1_version_2(prediction: str, answer: str) -> float:
+    """CMRC 2018's F1 for sets with questions that have no answer: where either text is empty, 1 if both are."""
+    return chinese_f1(prediction, answer) if prediction and answer else float(prediction == answer)
+
+
 def mixed_segments(text: str) -> list[str]:
     """Chinese characters one by one, the rest as Treebank words; CMRC's punctuation is left out."""
     segments: list[str] = []

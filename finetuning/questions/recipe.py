@@ -19,7 +19,7 @@ from finetuning.examples.recipe import Batch, EvaluationSet, Feature
 from finetuning.loop.heads import SPANS, Head, TaskModel
 from finetuning.questions.metrics import (
     chinese_exact_match,
-    chinese_f1,
+    chinese_f1_version_2,
     chinese_scores,
     exact_match,
     f1_version_2,
@@ -185,11 +185,6 @@ class QARecipe:
         if self.settings.language != "auto":
             return self.settings.language == "zh"
         return is_chinese([text for texts in answers.values() for text in texts])
-
-
-def chinese_f1_version_2(prediction: str, answer: str) -> float:
-    """CMRC's F1; where either text is empty, 1 if both are."""
-    return chinese_f1(prediction, answer) if prediction and answer else float(prediction == answer)
 
 
 def _nbest(prediction: Mapping[str, Any], *, version_2: bool) -> list[dict[str, Any]]:

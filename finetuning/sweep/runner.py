@@ -16,7 +16,7 @@ from typing import Any
 
 from finetuning.sweep.metric import require_given_metric
 from finetuning.sweep.options import options_class, state_of
-from finetuning.sweep.sweep import Cell, Sweep
+from finetuning.sweep.sweep import Sweep, SweepCell
 from finetuning.sweep.table import Outcome
 from runtime.files.whole_files import read_json, write_json
 from runtime.machine import usable_cores
@@ -37,14 +37,14 @@ SMOKE_EPOCHS = 1
 class Running:
     """A cell's process and the device it has."""
 
-    cell: Cell
+    cell: SweepCell
     process: subprocess.Popen[bytes]
     device: str | None
     directory: Path
     started: float = field(default_factory=time.monotonic)
 
 
-def cell_directory(output_dir: Path, cell: Cell) -> Path:
+def cell_directory(output_dir: Path, cell: SweepCell) -> Path:
     """Where a cell lives: the start of its fingerprint is its name."""
     return output_dir / "cells" / cell.fingerprint[:16]
 
@@ -55,7 +55,7 @@ def command(recipe: str, options: Mapping[str, Any], directory: Path) -> list[st
     return [sys.executable, script, *as_arguments(options, options_class(recipe)), "--output_dir", str(directory)]
 
 
-def outcome(directory: Path, cell: Cell) -> Outcome:
+def outcome(directory: Path, cell: SweepCell) -> Outcome:
     """What a cell's directory says: finished only with this cell's fingerprint and an all_results.json."""
     try:
         record = read_json(directory / "cell.json")
@@ -72,7 +72,7 @@ def outcome(directory: Path, cell: Cell) -> Outcome:
     return Outcome("failed" if record.get("status") == "failed" else "waiting", {})
 
 
-def smoke_cell(cell: Cell, samples: int) -> Cell:
+def smoke_cell(cell: SweepCell, samples: int) -> SweepCell:
     """The same cell for one epoch of at most `samples` training examples (0: as many as the cell's own)."""
     shorter: dict[str, Any] = {"num_train_epochs": SMOKE_EPOCHS, "save_model": False}
     if samples:
@@ -96,10 +96,10 @@ class Runner:
         """Signal handler: start no more cells and pass the request on."""
         self.stopping = True
 
-    def run(self, cells: Iterable[Cell], directory_of: Callable[[Cell], Path]) -> list[Cell]:
+    def run(self, cells: Iterable[SweepCell], directory_of: Callable[[SweepCell], Path]) -> list[SweepCell]:
         """Run what is not finished; returns the cells that failed. Failed ones of an earlier call are tried again."""
         waiting = [cell for cell in cells if outcome(directory_of(cell), cell).status in ("waiting", "failed")]
-        failed: list[Cell] = []
+        failed: list[SweepCell] = []
         total = len(waiting)
         try:
             while (waiting or self.running) and not self.stopping:
@@ -117,7 +117,7 @@ class Runner:
             self._end_running()
         return failed
 
-    def _start(self, cell: Cell, directory: Path) -> Running:
+    def _start(self, cell: SweepCell, directory: Path) -> Running:
         """ValueError when a file changed since the sweep was read: the cell would be stored as what it is not."""
         changed = [name for name, state in cell.files.items() if state_of(name) != state]
         if changed:
@@ -231,7 +231,7 @@ def visible_devices(max_parallel: int | None) -> list[str | None]:
     return names[: max_parallel or count]
 
 
-def _record(directory: Path, cell: Cell, recipe: str, **state: Any) -> None:
+def _record(directory: Path, cell: SweepCell, recipe: str, **state: Any) -> None:
     write_json(
         directory / "cell.json",
         {

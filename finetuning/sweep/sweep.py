@@ -35,7 +35,7 @@ TASK = "task_name"  # of GLUE: scores of several tasks are never compared
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """One run: a row's options and a seed; the fingerprint of all that decides it names its directory."""
 
     row: int
@@ -54,14 +54,14 @@ class Sweep:
     seeds: tuple[int, ...]
     baseline: int  # number of the row that the others are compared with
     metric: str | None  # a validation score in all_results.json; None: the recipe's own
-    cells: tuple[Cell, ...]
+    cells: tuple[SweepCell, ...]
 
     @property
     def varied(self) -> list[str]:
         """Options that differ between rows, in the order in which the file names them."""
         return [name for name in self.rows[0] if len({json.dumps(row[name]) for row in self.rows}) > 1]
 
-    def told(self, cell: Cell) -> str:
+    def told(self, cell: SweepCell) -> str:
         """A cell in words: the options that vary and the seed."""
         return ", ".join([*self._varied_of(cell.row), f"seed={cell.seed}"])
 
@@ -126,7 +126,7 @@ def make_sweep(content: Mapping[str, Any], *, source: str = "sweep") -> Sweep:
     # Readers may leave their caches in a folder of data: that is no reason to stop.
     fixed = {value: state for value, state in states.items() if state is not None and not is_data_folder(value)}
     cells = tuple(
-        Cell(
+        SweepCell(
             number,
             seed,
             _told_to_cell(row, given[number], seed),

@@ -107,13 +107,13 @@ def read_studies(
 
 def installed_versions() -> dict[str, str]:
     """Python and the packages whose version can move a number."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def analysis_json(analysis: Any) -> str:

@@ -23,11 +23,13 @@ def _independent_runs(study: TaskStudy) -> Iterator[str]:
         branch = study.table.find(replace(checkpoint, control=None))
         if checkpoint.control == "independent_run" and branch is not None:
             change = study.difference(column, branch)
-            told = "" if change.low is None else ", not told apart" if change.includes_zero else ", which is resolved"
+            verdict = (
+                "" if change.low is None else ", not told apart" if change.includes_zero else ", which is resolved"
+            )
             name = describe(study.table.checkpoints[branch])
             yield (
                 f"A run trained for its budget alone scores {points_text(change)} points against the series' {name}"
-                f"{told}: so fair is the branch as its stand-in (the two differ in their pretraining seed as well)."
+                f"{verdict}: so fair is the branch as its stand-in (the two differ in their pretraining seed as well)."
             )
 
 
@@ -43,12 +45,12 @@ def _shuffled_labels(study: TaskStudy) -> Iterator[str]:
         change = study.difference(column, scratch[0] if scratch else study.scratch)
         name = describe(study.table.checkpoints[column])
         if change.low is None:
-            told = f"not judged, there is no interval ({change.refused})"
+            verdict = f"not judged, there is no interval ({change.refused})"
         elif change.low > 0:
-            told = "more than scratch: something leaks into the scores"
+            verdict = "more than scratch: something leaks into the scores"
         else:
-            told = "no more than scratch, as it must be"
-        yield f"Control, {name}: {points_text(change)} points against scratch; {told}."
+            verdict = "no more than scratch, as it must be"
+        yield f"Control, {name}: {points_text(change)} points against scratch; {verdict}."
 
 
 def _same_arguments(study: TaskStudy) -> Iterator[str]:

@@ -27,8 +27,8 @@ def label_worths(table: TaskTable, draws: Draws, confidence: float) -> Iterator[
     fractions = sorted(scratch)
     columns = [scratch[fraction] for fraction in fractions]
     counts = [fraction * total for fraction in fractions]
-    pretrained = {(one.kind, one.budget_tokens) for one in table.checkpoints if one.kind != "scratch"}
-    for kind, budget in sorted(pretrained, key=lambda one: (one[0], one[1] or 0)):
+    pretrained = {(place.kind, place.budget_tokens) for place in table.checkpoints if place.kind != "scratch"}
+    for kind, budget in sorted(pretrained, key=lambda place: (place[0], place[1] or 0)):
         for fraction, column in sorted(_by_fraction(table, kind, budget).items()):
 
             def statistic(scores: Floats, column: int = column) -> Floats:
@@ -56,8 +56,8 @@ def label_worths(table: TaskTable, draws: Draws, confidence: float) -> Iterator[
 def _by_fraction(table: TaskTable, kind: str, budget: int | None) -> dict[float, int]:
     """Share of the labels -> column, of one checkpoint fine-tuned with fewer and with all labels."""
     return {
-        one.label_fraction: column
-        for column, one in enumerate(table.checkpoints)
-        if (one.kind, one.budget_tokens, one.epochs_factor) == (kind, budget, 1.0)
-        and one.control in (None, "fewer_labels")
+        checkpoint.label_fraction: column
+        for column, checkpoint in enumerate(table.checkpoints)
+        if (checkpoint.kind, checkpoint.budget_tokens, checkpoint.epochs_factor) == (kind, budget, 1.0)
+        and checkpoint.control in (None, "fewer_labels")
     }

@@ -13,7 +13,7 @@ import numpy as np
 from gap.analysis.costs import find_cost
 from gap.analysis.results import CheckpointResult, MacroAverage
 from gap.analysis.task_study import TaskStudy
-from gap.analysis.task_table import Checkpoint, describe
+from gap.analysis.task_table import CheckpointKey, describe
 from gap.intervals.bootstrap import Draws
 from gap.intervals.interval import Estimate, Statistic, quantiles, statistic_draws
 
@@ -32,13 +32,17 @@ def macro_average(studies: Sequence[TaskStudy]) -> MacroAverage | None:
     metrics = {study.table.metric for study in members}
     resolved = [study for study in members if study.resolved]
     shared = [
-        one
-        for one in members[0].table.checkpoints
-        if one.on_the_curve and all(study.table.find(one) is not None for study in members)
+        checkpoint
+        for checkpoint in members[0].table.checkpoints
+        if checkpoint.on_the_curve and all(study.table.find(checkpoint) is not None for study in members)
     ]
-    points = [_point(one, members if len(metrics) == 1 else [], resolved, members) for one in shared]
-    told = [one for one in points if np.isfinite(one.score.value) or (one.gap_closed and not one.gap_closed.refused)]
-    if not told:
+    points = [_point(checkpoint, members if len(metrics) == 1 else [], resolved, members) for checkpoint in shared]
+    shown = [
+        point
+        for point in points
+        if np.isfinite(point.score.value) or (point.gap_closed and not point.gap_closed.refused)
+    ]
+    if not shown:
         return None
     unresolved = [study.table.task for study in members if study not in resolved]
     notes = []
@@ -51,7 +55,7 @@ def macro_average(studies: Sequence[TaskStudy]) -> MacroAverage | None:
 
 
 def _point(
-    checkpoint: Checkpoint, scored: Sequence[TaskStudy], resolved: Sequence[TaskStudy], members: Sequence[TaskStudy]
+    checkpoint: CheckpointKey, scored: Sequence[TaskStudy], resolved: Sequence[TaskStudy], members: Sequence[TaskStudy]
 ) -> CheckpointResult:
     """One checkpoint's averages; the score is not a number where the tasks differ in metric."""
     score, closed = Estimate(float("nan"), refused="the tasks differ in metric"), None
@@ -89,16 +93,16 @@ def _point(
 
 
 def _mean(
-    studies: Sequence[TaskStudy], checkpoint: Checkpoint, statistic_of: Callable[[TaskStudy, int], Statistic]
+    studies: Sequence[TaskStudy], checkpoint: CheckpointKey, statistic_of: Callable[[TaskStudy, int], Statistic]
 ) -> Estimate:
     """The mean over tasks of one statistic each."""
-    found = [statistic_of(study, _column(study, checkpoint)) for study in studies]
-    pairs = list(zip(found, studies, strict=True))
-    value = float(np.mean([one(study.draws.observed[None])[0] for one, study in pairs]))
+    statistics = [statistic_of(study, _column(study, checkpoint)) for study in studies]
+    pairs = list(zip(statistics, studies, strict=True))
+    value = float(np.mean([statistic(study.draws.observed[None])[0] for statistic, study in pairs]))
     refused = [study.table.refusal([_column(study, checkpoint), study.scratch, study.reference]) for study in studies]
     if any(refused):
-        return Estimate(value, refused=next(one for one in refused if one))
-    low, high = mean_interval([(one, study.draws) for one, study in pairs], studies[0].confidence)
+        return Estimate(value, refused=next(reason for reason in refused if reason))
+    low, high = mean_interval([(statistic, study.draws) for statistic, study in pairs], studies[0].confidence)
     if not np.isfinite(low) or not np.isfinite(high):
         return Estimate(value, refused="the interval is unbounded at this size: add seeds")
     return Estimate(value, low, high)
@@ -115,7 +119,7 @@ def mean_interval(statistics: Sequence[tuple[Statistic, Draws]], confidence: flo
     return low, quantiles(np.where(np.isnan(draws), np.inf, draws), confidence)[1]
 
 
-def _column(study: TaskStudy, checkpoint: Checkpoint) -> int:
+def _column(study: TaskStudy, checkpoint: CheckpointKey) -> int:
     column = study.table.find(checkpoint)
     assert column is not None
     return column

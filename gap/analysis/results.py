@@ -9,7 +9,7 @@ from typing import Any
 from gap.analysis.costs import CheckpointCost
 from gap.intervals.forecast import Backtest
 from gap.intervals.interval import Estimate
-from gap.intervals.power import Plan
+from gap.intervals.power import SeedPlan
 
 SCHEMA_VERSION = 1
 
@@ -120,7 +120,7 @@ class TaskResult:
     labels: tuple[LabelWorth, ...]
     plateau: Estimate | None
     plateau_verdict: str | None
-    plan: Plan | None
+    plan: SeedPlan | None
     loss_rank_correlation: float | None
     peeking_gain: float | None
     contaminated_examples: int

@@ -13,13 +13,13 @@ from gap.analysis.costs import UNITS, Prices, convert_tokens, find_cost
 from gap.analysis.labels import label_worths
 from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, ForecastPoint, TaskResult
 from gap.analysis.task_study import TaskStudy
-from gap.analysis.task_table import Checkpoint, describe
+from gap.analysis.task_table import CheckpointKey, describe
 from gap.analysis.wording import answer_text
 from gap.intervals.curve import MonotoneCurve
 from gap.intervals.forecast import FEWEST_BUDGETS, MULTIPLES, Backtest, forecast
 from gap.intervals.interval import Estimate, quantiles, statistic_draws
 from gap.intervals.plateau import doubling_slope, plateau_verdict
-from gap.intervals.power import PilotVariance, Plan, plan_seeds
+from gap.intervals.power import PilotVariance, SeedPlan, plan_seeds
 from gap.intervals.variance import Floats
 
 LEVELS = (0.5, 0.9, 0.95, 0.99)
@@ -205,21 +205,21 @@ def _forecast(
 
 def _plateau(study: TaskStudy) -> tuple[Estimate | None, str | None]:
     """The slope of scratch over the last doublings of epochs."""
-    found = {
+    column_of = {
         checkpoint.epochs_factor: column
         for column, checkpoint in enumerate(study.table.checkpoints)
         if checkpoint.kind == "scratch" and checkpoint.control == "scratch_longer" and checkpoint.label_fraction == 1.0
     }
-    found[1.0] = study.scratch
-    factors = sorted(found)
+    column_of[1.0] = study.scratch
+    factors = sorted(column_of)
     if len(factors) < 2:
         return None, None
-    columns = [found[factor] for factor in factors]
+    columns = [column_of[factor] for factor in factors]
     slope = study.estimate(lambda scores: doubling_slope(factors, scores[:, columns]), columns)
     return slope, plateau_verdict(slope)
 
 
-def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None) -> Plan | None:
+def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None) -> SeedPlan | None:
     """Seeds that resolve a difference, from cells at hand as the pilot; None without two fine-tuning seeds of both.
 
     Between the two largest budgets, one point unless `resolve` says otherwise; where the gap itself is not resolved, or
@@ -229,7 +229,7 @@ def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None
     difference, between, columns = PLANNED_DIFFERENCE, "the two largest budgets", budgets[-2:]
     if not resolved or len(columns) < 2:
         seeds = study.table.grids[study.scratch].seeds  # an outside reference has one pretraining run always
-        ends = [one for one in (study.reference, *budgets[-1:]) if study.table.grids[one].seeds == seeds]
+        ends = [column for column in (study.reference, *budgets[-1:]) if study.table.grids[column].seeds == seeds]
         columns = [study.scratch, *ends[:1]]
         between = " and ".join(describe(study.table.checkpoints[column]) for column in columns)
         if not resolved and gap.value > 0:
@@ -248,9 +248,9 @@ def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None
 
 def _loss_correlation(checkpoints: Sequence[CheckpointResult]) -> float | None:
     pairs = [
-        (one.cost.validation_loss, one.score.value)
-        for one in checkpoints
-        if one.control is None and one.cost is not None and one.cost.validation_loss is not None
+        (checkpoint.cost.validation_loss, checkpoint.score.value)
+        for checkpoint in checkpoints
+        if checkpoint.control is None and checkpoint.cost is not None and checkpoint.cost.validation_loss is not None
     ]
     if len(pairs) < 3:
         return None
@@ -271,7 +271,7 @@ def _notes(study: TaskStudy) -> list[str]:
         )
     else:
         notes.append("The reference has one pretraining run: there is no seed of it to resample.")
-        own = table.find(Checkpoint("reference_scratch", None))
+        own = table.find(CheckpointKey("reference_scratch", None))
         if own is None:
             notes.append(
                 "The reference's own architecture was not trained from scratch: if its size or tokenizer differ from "

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from gap.analysis.costs import CheckpointCost
-from gap.analysis.task_table import SCRATCH, Checkpoint, TaskTable
+from gap.analysis.task_table import SCRATCH, CheckpointKey, TaskTable
 from gap.intervals.bootstrap import Draws, Resampling
 from gap.intervals.curve import gap_closed
 from gap.intervals.interval import Estimate, Statistic, estimate
 from gap.intervals.variance import Floats
+from gap.intervals.weighted_metrics import SIGNED_METRICS
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class TaskStudy:
 
     @property
     def _lowest(self) -> float:
-        return -1.0 if self.table.metric in ("matthews", "pearson", "spearman") else 0.0
+        return -1.0 if self.table.metric in SIGNED_METRICS else 0.0
 
     def difference(self, column: int, other: int) -> Estimate:
         widest = 1.0 - self._lowest
@@ -83,12 +84,16 @@ def study_task(
     scratch = table.find(SCRATCH)
     if scratch is None:
         raise ValueError(f"task {table.task}: no cells at budget 0; scratch is one end of the gap, run it")
-    inside = [one for one in table.checkpoints if one.on_the_curve and one.kind in ("raw", "annealed")]
-    reference = table.find(Checkpoint("reference", None))
+    inside = [
+        checkpoint
+        for checkpoint in table.checkpoints
+        if checkpoint.on_the_curve and checkpoint.kind in ("raw", "annealed")
+    ]
+    reference = table.find(CheckpointKey("reference", None))
     if reference is None:
         if not inside:
             raise ValueError(f"task {table.task}: neither a budget above 0 nor a reference; run one of them")
-        annealed = [one for one in inside if one.kind == "annealed"] or inside
-        reference = table.find(max(annealed, key=lambda one: one.budget_tokens or 0))
+        annealed = [checkpoint for checkpoint in inside if checkpoint.kind == "annealed"] or inside
+        reference = table.find(max(annealed, key=lambda checkpoint: checkpoint.budget_tokens or 0))
     assert reference is not None
     return TaskStudy(table, table.draws(resampling), costs, confidence, scratch, reference)

@@ -19,7 +19,7 @@ FEWEST_SEEDS = 3
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class CheckpointKey:
     """What was fine-tuned and how: one column of the table. Scratch is budget 0, of kind `scratch` always."""
 
     kind: str
@@ -29,16 +29,16 @@ class Checkpoint:
     epochs_factor: float = 1.0
 
     @staticmethod
-    def of(cell: Cell) -> Checkpoint:
+    def of(cell: Cell) -> CheckpointKey:
         kind = "scratch" if cell.kind in ("raw", "annealed") and cell.budget_tokens == 0 else cell.kind
-        return Checkpoint(kind, cell.budget_tokens, cell.control, cell.label_fraction, cell.epochs_factor)
+        return CheckpointKey(kind, cell.budget_tokens, cell.control, cell.label_fraction, cell.epochs_factor)
 
     @property
     def on_the_curve(self) -> bool:
         return self.control is None and self.label_fraction == 1.0 and self.epochs_factor == 1.0
 
 
-SCRATCH = Checkpoint("scratch", 0)
+SCRATCH = CheckpointKey("scratch", 0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TaskTable:
 
     task: str
     metric: str
-    checkpoints: tuple[Checkpoint, ...]
+    checkpoints: tuple[CheckpointKey, ...]
     grids: tuple[SeedGrid, ...]
     cells: tuple[Cell, ...]
     examples: ExampleTable | None
@@ -58,7 +58,7 @@ class TaskTable:
     def cell_scores(self) -> Floats:
         return np.array([cell.score for cell in self.cells], dtype=np.float64)
 
-    def find(self, checkpoint: Checkpoint) -> int | None:
+    def find(self, checkpoint: CheckpointKey) -> int | None:
         """The checkpoint's column, None when it was not run."""
         return self.checkpoints.index(checkpoint) if checkpoint in self.checkpoints else None
 
@@ -95,9 +95,9 @@ def tabulate(task: str, cells: Sequence[Cell], folder: Path) -> TaskTable:
     metrics = sorted({cell.metric for cell in cells})
     if len(metrics) != 1:
         raise ValueError(f"task {task} was scored by {', '.join(metrics)}: one metric a task; keep the runs apart")
-    by_checkpoint: dict[Checkpoint, list[Cell]] = {}
+    by_checkpoint: dict[CheckpointKey, list[Cell]] = {}
     for cell in cells:
-        by_checkpoint.setdefault(Checkpoint.of(cell), []).append(cell)
+        by_checkpoint.setdefault(CheckpointKey.of(cell), []).append(cell)
     ordered: list[Cell] = []
     grids, notes = [], []
     checkpoints = sorted(by_checkpoint, key=_order)
@@ -135,7 +135,7 @@ def tabulate(task: str, cells: Sequence[Cell], folder: Path) -> TaskTable:
     )
 
 
-def describe(checkpoint: Checkpoint) -> str:
+def describe(checkpoint: CheckpointKey) -> str:
     """The checkpoint in words, such as `annealed at 1,000,000 tokens, 1/8 of the labels`."""
     if checkpoint.kind in ("scratch", "reference"):
         words = [checkpoint.kind]
@@ -152,7 +152,7 @@ def describe(checkpoint: Checkpoint) -> str:
     return ", ".join(words)
 
 
-def _order(checkpoint: Checkpoint) -> tuple[object, ...]:
+def _order(checkpoint: CheckpointKey) -> tuple[object, ...]:
     kinds = ("scratch", "raw", "annealed", "reference_scratch", "reference")
     return (
         checkpoint.control or "",

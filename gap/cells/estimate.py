@@ -16,8 +16,8 @@ from finetuning.loop.training import uses_bf16
 from gap.cells.job_list import CellOptions, JobList
 from gap.cells.plan import PlannedCell, Search, Source
 from gap.cells.store import Cell
+from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.rows import HELD_OUT_SHARE
-from gap.tasks.specification import TaskData
 
 TIMED_SECONDS = 2.0  # about so long for a model's timed updates; a large one on a CPU is timed with fewer rows
 TIMED_UPDATES = 2
@@ -46,18 +46,10 @@ class Speed:
 def work_of(data: TaskData, options: CellOptions) -> Work:
     """Rows and their length, guessed from a sample of the words."""
     longest = options.rows.max_seq_length
-
-    def texts(example: Any) -> list[str]:
-        if data.spec.kind == "qa":
-            return [f"{example.question} {example.context}"]
-        if data.spec.kind == "multiple_choice":
-            return [f"{first} {second}" for first, second in zip(example.firsts, example.seconds, strict=True)]
-        return [f"{example.text} {example.text_pair or ''}"]
-
     sample = list(data.train.values())[:SAMPLED_TEXTS]
-    lengths = [TOKENS_A_WORD * len(WORD.findall(text)) + 4 for example in sample for text in texts(example)]
-    windows = data.spec.kind == "qa"
-    rows = sum(max(1.0, length / longest) if windows else 1.0 for length in lengths) / len(sample)
+    texts = [text for example in sample for text in data.row_texts(example)]
+    lengths = [TOKENS_A_WORD * len(WORD.findall(text)) + 4 for text in texts]
+    rows = sum(max(1.0, length / longest) if data.windowed else 1.0 for length in lengths) / len(sample)
     mean = sum(min(longest, length) for length in lengths) / len(lengths)
     return Work(rows * len(data.train), rows * len(data.scored), max(8, round(mean)))
 

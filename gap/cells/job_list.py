@@ -9,8 +9,7 @@ from typing import Any
 
 from gap.cells.plan import CellPlan, Grid, PlannedCell, Search, Setting, Source
 from gap.cells.store import Cell, fingerprint, read_scores
-from gap.tasks.rows import RowOptions
-from gap.tasks.specification import ReadingOptions
+from gap.tasks.kinds.task_data import ReadingOptions, RowOptions
 from pretraining.model.source_config import hub_commit
 from pretraining.model.source_weights import checkpoint_digest
 from runtime.files.whole_files import read_json, write_json

@@ -21,9 +21,10 @@ from gap.cells.job_list import JobList, model_digest
 from gap.cells.plan import SEARCH_SEED, PlannedCell, Search, Setting, Source
 from gap.cells.provenance import device_text, now_text
 from gap.cells.store import Cell, write_predictions
+from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.records import cell_metrics, example_records
 from gap.tasks.rows import HELD_OUT, SCORED, cell_view, encode_task, label_subset, search_view
-from gap.tasks.specification import TaskData, parse_tasks, read_task
+from gap.tasks.specification import parse_tasks, read_task
 from pretraining.engines.engine import build_engine
 from runtime.processes.ranks import Ranks
 
@@ -118,7 +119,7 @@ def run_cell(
     data = bench.task(setting.task)
     ids = set(label_subset(data, setting.label_fraction))
     seed = cell.finetuning_seed if cell.shuffled else None
-    view = cell_view(bench.rows(setting), ids, shuffle_seed=seed)
+    view = cell_view(data, bench.rows(setting), ids, shuffle_seed=seed)
     started = time.perf_counter()
     result = _train(bench, view, setting, rate, epochs, cell.finetuning_seed)
     seconds = time.perf_counter() - started

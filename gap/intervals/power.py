@@ -36,7 +36,7 @@ class PilotVariance:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SeedPlan:
     """Seeds that resolve a difference, or `reason` why none do."""
 
     difference: float
@@ -54,7 +54,7 @@ def plan_seeds(
     pretraining_seeds: int = 1,
     power: float = 0.8,
     confidence: float = 0.95,
-) -> Plan:
+) -> SeedPlan:
     """Fewest fine-tuning seeds, 3 to 100, that see the difference (in score, 0..1) with this power."""
     if difference <= 0:
         raise ValueError(f"difference is {difference}: it is above 0, such as 0.01 for one point")
@@ -62,9 +62,9 @@ def plan_seeds(
     for seeds in range(3, MOST_SEEDS + 1):
         reached = power_of(pilot, difference, pretraining_seeds, seeds, confidence=confidence)
         if reached >= power:
-            return Plan(difference, pretraining_seeds, seeds, reached)
+            return SeedPlan(difference, pretraining_seeds, seeds, reached)
     floor = np.sqrt(pilot.pretraining / pretraining_seeds + pilot.examples)
-    return Plan(
+    return SeedPlan(
         difference,
         pretraining_seeds,
         None,

@@ -15,6 +15,7 @@ from gap.intervals.variance import Floats
 Places = NDArray[np.intp]
 Records = Mapping[str, Mapping[str, Any]]  # example id -> its record in a predictions file
 CORRELATIONS = ("pearson", "spearman")
+SIGNED_METRICS = ("matthews", *CORRELATIONS)  # from -1 to 1; all others from 0
 CORPUS_METRICS = ("f1", "macro_f1", "matthews", *CORRELATIONS)
 
 

@@ -12,6 +12,7 @@ from gap.analysis.costs import UNITS, convert_tokens
 from gap.analysis.results import CheckpointResult, CurveResult, MacroAverage, TaskResult
 from gap.analysis.wording import cell_text, checkpoint_text, tokens_text
 from gap.intervals.interval import Estimate
+from gap.intervals.weighted_metrics import SIGNED_METRICS
 
 Figure = dict[str, Any]
 STYLES = {  # readable without colour: every role has its own marker and dash
@@ -37,7 +38,7 @@ def available_units(task: TaskResult, *, priced: bool) -> list[str]:
     return [
         unit
         for unit in UNITS
-        if (unit != "money" or priced) and points and all(_place(one, unit) is not None for one in points)
+        if (unit != "money" or priced) and points and all(_place(point, unit) is not None for point in points)
     ]
 
 
@@ -52,37 +53,37 @@ def score_chart(task: TaskResult) -> Figure | None:
     for kind in ("annealed", "raw"):
         points = budget_points(task, kind)
         if points:
-            traces += _band(points, kind, [one.score for one in points])
+            traces += _band(points, kind, [point.score for point in points])
             traces.append(
                 _line(
                     points,
                     kind,
-                    [one.score.value for one in points],
-                    [checkpoint_text(one, one.score) for one in points],
+                    [point.score.value for point in points],
+                    [checkpoint_text(point, point.score) for point in points],
                 )
             )
             traces.append(_seed_dots(points, kind))
     for kind, role in (("scratch", "scratch"), ("reference", "reference"), ("reference_scratch", "other")):
-        levels = [one for one in task.checkpoints if one.kind == kind and one.control is None]
+        levels = [point for point in task.checkpoints if point.kind == kind and point.control is None]
         if levels:
             traces += _level(task, levels[0], role)
     return {
         "data": traces,
-        "layout": base_layout(f"{task.metric.replace('_', ' ')}", percent=task.metric not in _RAW_METRICS),
+        "layout": base_layout(f"{task.metric.replace('_', ' ')}", percent=task.metric not in SIGNED_METRICS),
     }
 
 
 def macro_chart(macro: MacroAverage) -> Figure | None:
     """Mean gap closed (the mean score, where no gap is resolved) over budget; None below two budgets."""
     traces: list[Figure] = []
-    by_gap = any(one.gap_closed is not None for one in macro.checkpoints)
+    by_gap = any(point.gap_closed is not None for point in macro.checkpoints)
     for kind in ("annealed", "raw"):
-        points = [one for one in macro.checkpoints if one.kind == kind]
-        found = [one.gap_closed if by_gap else one.score for one in points]
+        points = [point for point in macro.checkpoints if point.kind == kind]
+        estimates = [point.gap_closed if by_gap else point.score for point in points]
         if len(points) > 1:
-            values = [one for one in found if one is not None]
+            values = [mean for mean in estimates if mean is not None]
             traces += _band(points, kind, values)
-            hover = [checkpoint_text(one, mean) for one, mean in zip(points, values, strict=True)]
+            hover = [checkpoint_text(point, mean) for point, mean in zip(points, values, strict=True)]
             traces.append(_line(points, kind, [mean.value for mean in values], hover))
     title = "mean share of the gap closed" if by_gap else "mean score"
     return {"data": traces, "layout": base_layout(title, percent=True)} if traces else None
@@ -94,10 +95,10 @@ def gap_chart(task: TaskResult) -> Figure | None:
         return None
     traces: list[Figure] = []
     for curve in task.curves:
-        points = [one for one in budget_points(task, curve.kind) if one.gap_closed is not None]
-        closed = [one.gap_closed for one in points if one.gap_closed is not None]
+        points = [point for point in budget_points(task, curve.kind) if point.gap_closed is not None]
+        closed = [point.gap_closed for point in points if point.gap_closed is not None]
         traces += _band(points, curve.kind, closed)
-        hover = [checkpoint_text(one, estimate) for one, estimate in zip(points, closed, strict=True)]
+        hover = [checkpoint_text(point, estimate) for point, estimate in zip(points, closed, strict=True)]
         traces.append(_line(points, curve.kind, [estimate.value for estimate in closed], hover, line=False))
         if curve.line:
             traces.append(_fit(task, curve))
@@ -105,20 +106,17 @@ def gap_chart(task: TaskResult) -> Figure | None:
     return {"data": traces, "layout": base_layout("share of the gap closed", percent=True)}
 
 
-_RAW_METRICS = ("matthews", "pearson", "spearman")
-
-
 def budget_points(task: TaskResult, kind: str) -> list[CheckpointResult]:
-    return [one for one in task.checkpoints if one.kind == kind and one.control is None]
+    return [point for point in task.checkpoints if point.kind == kind and point.control is None]
 
 
-def _place(one: CheckpointResult, unit: str) -> float | None:
-    value = one.budget_tokens if unit == "tokens" else (None if one.cost is None else getattr(one.cost, unit))
+def _place(point: CheckpointResult, unit: str) -> float | None:
+    value = point.budget_tokens if unit == "tokens" else (None if point.cost is None else getattr(point.cost, unit))
     return float(value) if value else None
 
 
 def _places(points: Sequence[CheckpointResult]) -> dict[str, list[float | None]]:
-    return {unit: [_place(one, unit) for one in points] for unit in UNITS}
+    return {unit: [_place(point, unit) for point in points] for unit in UNITS}
 
 
 def _trace(places: dict[str, Any], values: Sequence[float | None], **more: Any) -> Figure:
@@ -143,10 +141,10 @@ def _line(
 
 def _band(points: Sequence[CheckpointResult], kind: str, estimates: Sequence[Estimate]) -> list[Figure]:
     """The interval as a filled band: there along the upper ends, back along the lower."""
-    kept = [(one, est) for one, est in zip(points, estimates, strict=True) if est.low is not None]
+    kept = [(point, est) for point, est in zip(points, estimates, strict=True) if est.low is not None]
     if len(kept) < 2:
         return []
-    forth = _places([one for one, _ in kept])
+    forth = _places([point for point, _ in kept])
     places = {unit: values + values[::-1] for unit, values in forth.items()}
     values = [est.high for _, est in kept] + [est.low for _, est in reversed(kept)]
     return [
@@ -168,13 +166,13 @@ def _seed_dots(
     points: Sequence[CheckpointResult], kind: str, places: dict[str, list[float | None]] | None = None
 ) -> Figure:
     """Every cell, at its budget or the places given; a failed run is a cross."""
-    pairs = [(one, dot) for one in points for dot in one.dots]
+    pairs = [(point, dot) for point in points for dot in point.dots]
     return _trace(
-        _places([one for one, _ in pairs]) if places is None else places,
+        _places([point for point, _ in pairs]) if places is None else places,
         [dot.score for _, dot in pairs],
         mode="markers",
         name=f"{kind}: each seed",
-        text=[cell_text(one, dot) for one, dot in pairs],
+        text=[cell_text(point, dot) for point, dot in pairs],
         hoverinfo="text",
         showlegend=False,
         marker={
@@ -186,7 +184,7 @@ def _seed_dots(
     )
 
 
-def _level(task: TaskResult, one: CheckpointResult, role: str) -> list[Figure]:
+def _level(task: TaskResult, checkpoint: CheckpointResult, role: str) -> list[Figure]:
     """A checkpoint without a place on the budget axis: a level across the chart, its seeds left of all budgets."""
     points = budget_points(task, "annealed") or budget_points(task, "raw")
     if not points:
@@ -195,13 +193,13 @@ def _level(task: TaskResult, one: CheckpointResult, role: str) -> list[Figure]:
     left = {unit: None if first is None else LEFT_OF_BUDGETS * first for unit, (first, _) in ends.items()}
     ends = {unit: [left[unit], last] for unit, (_, last) in ends.items()}
     return [
-        _seed_dots([one], role, {unit: [place] * len(one.dots) for unit, place in left.items()}),
+        _seed_dots([checkpoint], role, {unit: [place] * len(checkpoint.dots) for unit, place in left.items()}),
         _trace(
             ends,
-            [one.score.value] * 2,
+            [checkpoint.score.value] * 2,
             mode="lines+markers",
-            name=one.kind.replace("_", " from "),
-            text=[checkpoint_text(one, one.score)] * 2,
+            name=checkpoint.kind.replace("_", " from "),
+            text=[checkpoint_text(checkpoint, checkpoint.score)] * 2,
             hoverinfo="text",
             line={"dash": STYLES[role]["dash"], "color": f"role:{role}", "width": 2},
             marker={"symbol": STYLES[role]["symbol"], "size": 8, "color": f"role:{role}"},
@@ -211,7 +209,7 @@ def _level(task: TaskResult, one: CheckpointResult, role: str) -> list[Figure]:
 
 def _fit(task: TaskResult, curve: CurveResult) -> Figure:
     tokens = [token for token, _ in curve.line]
-    costs = [one.cost for one in budget_points(task, curve.kind) if one.cost is not None]
+    costs = [point.cost for point in budget_points(task, curve.kind) if point.cost is not None]
     return _trace(
         _converted(costs, curve.kind, tokens),
         [value for _, value in curve.line],
@@ -225,20 +223,20 @@ def _fit(task: TaskResult, curve: CurveResult) -> Figure:
 
 def _crossings(task: TaskResult, curve: CurveResult) -> list[Figure]:
     """Each crossing with its interval as a horizontal bar at its level; open ends run to the edge of the budgets."""
-    costs = [one.cost for one in budget_points(task, curve.kind) if one.cost is not None]
+    costs = [point.cost for point in budget_points(task, curve.kind) if point.cost is not None]
     traces = []
-    for one in curve.crossings:
-        if one.tokens is None or one.refused:
+    for crossing in curve.crossings:
+        if crossing.tokens is None or crossing.refused:
             continue
-        low = curve.line[0][0] if one.low_open else one.low
-        high = curve.line[-1][0] if one.high_open else one.high
-        text = f"{100 * one.level:g} % after {tokens_text(one.tokens)} tokens"
+        low = curve.line[0][0] if crossing.low_open else crossing.low
+        high = curve.line[-1][0] if crossing.high_open else crossing.high
+        text = f"{100 * crossing.level:g} % after {tokens_text(crossing.tokens)} tokens"
         traces.append(
             _trace(
-                _converted(costs, curve.kind, [low, one.tokens, high]),
-                [one.level] * 3,
+                _converted(costs, curve.kind, [low, crossing.tokens, high]),
+                [crossing.level] * 3,
                 mode="lines+markers",
-                name=f"{curve.kind}: tokens to {100 * one.level:g} %",
+                name=f"{curve.kind}: tokens to {100 * crossing.level:g} %",
                 text=[text] * 3,
                 hoverinfo="text",
                 showlegend=False,
@@ -278,9 +276,9 @@ def run_chart(runs: Sequence[tuple[str, TaskResult | None]]) -> Figure | None:
         if len(points) < 2:
             continue
         role = _RUN_ROLES[number % len(_RUN_ROLES)]
-        band = _band(points, role, [one.score for one in points])
-        hover = [f"{name}<br>{checkpoint_text(one, one.score)}" for one in points]
-        line = _line(points, role, [one.score.value for one in points], hover)
+        band = _band(points, role, [point.score for point in points])
+        hover = [f"{name}<br>{checkpoint_text(point, point.score)}" for point in points]
+        line = _line(points, role, [point.score.value for point in points], hover)
         line["name"] = f"{name} ({kind})"
         traces += [*band, line]
     return {"data": traces, "layout": base_layout("score", percent=True)} if traces else None

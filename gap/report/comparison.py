@@ -74,7 +74,7 @@ def compare_runs(
     studies = []
     for stream, run in enumerate(runs):
         resampling = Resampling(draws=draws, seed=seed, stream=stream)
-        found, _ = read_studies(
+        own, _ = read_studies(
             run.scores,
             series=run.series,
             prices=run.prices,
@@ -82,7 +82,7 @@ def compare_runs(
             confidence=confidence,
             planned=run.planned,
         )
-        studies.append({study.table.task: study for study in found})
+        studies.append({study.table.task: study for study in own})
     differences: list[Difference] = []
     notes: list[str] = []
     for run, tasks in zip(runs[1:], studies[1:], strict=True):
@@ -127,14 +127,14 @@ def _same_reference(first: TaskStudy, second: TaskStudy) -> bool:
 def _task_differences(
     first: TaskStudy, second: TaskStudy, baseline: str, other: str, confidence: float
 ) -> list[Difference]:
-    found = []
+    differences = []
     names = (first.table.task, baseline, other)
-    shared = [one for one in first.table.checkpoints if second.table.find(one) is not None]
+    shared = [checkpoint for checkpoint in first.table.checkpoints if second.table.find(checkpoint) is not None]
     for checkpoint in shared:
         columns = first.table.checkpoints.index(checkpoint), second.table.checkpoints.index(checkpoint)
         pair = _Pair(first, second, [columns[0]], [columns[1]], confidence)
         title = f"score, {describe(checkpoint)}"
-        found.append(pair.difference(names, title, *(_column(column) for column in columns)))
+        differences.append(pair.difference(names, title, *(_column(column) for column in columns)))
     ends = [first.resolved, second.resolved]
     for kind in ("annealed", "raw"):
         budgets = [study.budgets(kind) for study in (first, second)]
@@ -149,12 +149,12 @@ def _task_differences(
         for level in LEVELS[:3]:
             title = f"tokens to {100 * level:g} % of {whose}, {kind}"
             crossings = [_share_crossing(study, kind, level) for study in (first, second)]
-            found.append(replace(pair.ratio(names, title, *crossings), same_goal=same))
+            differences.append(replace(pair.ratio(names, title, *crossings), same_goal=same))
         for score in _common_scores(first, second, kind):
             title = f"tokens to a score of {100 * score:.1f} %, {kind}"
             crossings = [_score_crossing(study, kind, score) for study in (first, second)]
-            found.append(pair.ratio(names, title, *crossings))
-    return found
+            differences.append(pair.ratio(names, title, *crossings))
+    return differences
 
 
 @dataclass(frozen=True)
@@ -171,13 +171,13 @@ class _Pair:
         return self.first.table.refusal(self.first_columns) or self.second.table.refusal(self.second_columns)
 
     def difference(self, names: tuple[str, str, str], title: str, first: Statistic, second: Statistic) -> Difference:
-        values = [float(one(study.draws.observed[None])[0]) for one, study in self._both(first, second)]
+        values = [float(statistic(study.draws.observed[None])[0]) for statistic, study in self._both(first, second)]
         change = self._estimate(values[1] - values[0], lambda one, two: two - one, first, second)
         return Difference(names[0], title, "points", names[1], names[2], values[0], values[1], change)
 
     def ratio(self, names: tuple[str, str, str], title: str, first: Statistic, second: Statistic) -> Difference:
         """Tokens of the second over tokens of the first, from log10 tokens."""
-        logs = [float(one(study.draws.observed[None])[0]) for one, study in self._both(first, second)]
+        logs = [float(statistic(study.draws.observed[None])[0]) for statistic, study in self._both(first, second)]
         values = [float(10**log) if np.isfinite(log) else None for log in logs]
         if None in values:
             change = Estimate(float("nan"), refused="not between the smallest and largest budget in both runs")
@@ -197,7 +197,9 @@ class _Pair:
         if refused:
             return Estimate(value, refused=refused)
         with np.errstate(invalid="ignore"):
-            draws = combine(*(statistic_draws(one, study.draws) for one, study in self._both(first, second)))
+            draws = combine(
+                *(statistic_draws(statistic, study.draws) for statistic, study in self._both(first, second))
+            )
         finite = np.isfinite(draws)
         if (~finite).mean() > MOST_UNREACHED:
             return Estimate(value, refused="the crossing lies outside the budgets in too many draws")
@@ -233,19 +235,19 @@ def _common_scores(first: TaskStudy, second: TaskStudy, kind: str) -> list[float
     return [floor + level * (top - floor) for level in LEVELS[:3]] if top > floor else []
 
 
-def difference_text(one: Difference) -> str:
+def difference_text(difference: Difference) -> str:
     """The change with its interval: points, or how many times as many tokens."""
-    if one.unit == "ratio":
-        value = "" if not np.isfinite(one.change.value) else f"{one.change.value:.2f}x"
-        ends = "" if one.change.low is None else f" [{one.change.low:.2f}, {one.change.high:.2f}]"
+    if difference.unit == "ratio":
+        value = "" if not np.isfinite(difference.change.value) else f"{difference.change.value:.2f}x"
+        ends = "" if difference.change.low is None else f" [{difference.change.low:.2f}, {difference.change.high:.2f}]"
     else:
-        value = f"{100 * one.change.value:+.1f}"
+        value = f"{100 * difference.change.value:+.1f}"
         ends = (
             ""
-            if one.change.low is None or one.change.high is None
-            else f" [{100 * one.change.low:+.1f}, {100 * one.change.high:+.1f}]"
+            if difference.change.low is None or difference.change.high is None
+            else f" [{100 * difference.change.low:+.1f}, {100 * difference.change.high:+.1f}]"
         )
-    return f"{value}{ends}{f' ({one.change.refused})' if one.change.refused else ''}".strip()
+    return f"{value}{ends}{f' ({difference.change.refused})' if difference.change.refused else ''}".strip()
 
 
 def value_text(value: float | None, unit: str) -> str:

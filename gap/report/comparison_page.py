@@ -8,37 +8,38 @@ from pathlib import Path
 
 from gap.analysis.analysis import analysis_json
 from gap.analysis.results import Analysis
-from gap.report.charts import Figure, run_chart
+from gap.report.chart_list import RUN_CHARTS, DrawnChart, draw_charts
 from gap.report.comparison import Comparison, Difference, difference_text, value_text
-from gap.report.images import draw_chart
+from gap.report.images import draw_figures
 from gap.report.page import Section, render_page, replace_file
 from gap.report.tables import Part, Table
-from gap.report.text import made_parts, method_parts, note_parts
+from gap.report.text import chart_parts, made_parts, method_parts, note_parts
 
 
 def write_comparison(comparison: Comparison, analyses: Sequence[Analysis], directory: str | Path) -> Path:
     """Write report.html, comparison.json and figures into a directory; analyses come in the order of the runs."""
     folder = Path(directory)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tasks = compared_tasks(comparison)
-    figures: dict[str, Figure] = {}
+    charts: list[DrawnChart] = []
     sections = []
     for number, task in enumerate(tasks):
-        parts = [Part("Differences", table=difference_table(comparison, task))]
-        chart = run_chart([(one.name, next((t for t in one.tasks if t.task == task), None)) for one in analyses])
-        if chart is not None:
-            figures[f"runs-{number}"] = chart
-            draw_chart(chart, folder / "figures" / f"runs-{number}")
-            parts.append(Part("Scores of all runs", chart=f"runs-{number}"))
-        sections.append(Section(task, parts))
-    answers = [Part(one.name, " ".join(task.answer for task in one.tasks)) for one in analyses]
+        runs = [(run.name, next((own for own in run.tasks if own.task == task), None)) for run in analyses]
+        drawn = draw_charts(RUN_CHARTS, runs, task=task, number=number)
+        table = Part("Differences", table=difference_table(comparison, task))
+        sections.append(Section(task, [table, *chart_parts(drawn)]))
+        charts += drawn
+    answers = [Part(analysis.name, " ".join(task.answer for task in analysis.tasks)) for analysis in analyses]
     sections.append(Section("Each run by itself", [*answers, *(Part(text=note) for note in comparison.notes)]))
-    made = [part for one in analyses for part in (*made_parts(one, f": {one.name}"), *note_parts(one))]
+    made = [
+        part for analysis in analyses for part in (*made_parts(analysis, f": {analysis.name}"), *note_parts(analysis))
+    ]
     general = method_parts(replace(analyses[0], commands=(), made={}, notes=()))
     sections.append(Section("Method, limits and versions", [*general, *made]))
     page = render_page(
-        f"Comparison: {', '.join(comparison.runs)}", comparison_answers(comparison), sections, figures, ["tokens"]
+        f"Comparison: {', '.join(comparison.runs)}", comparison_answers(comparison), sections, charts, ["tokens"]
     )
+    draw_figures(charts, folder / "figures")
     replace_file(folder / "comparison.json", analysis_json(comparison) + "\n")
     replace_file(folder / "report.html", page)
     return folder / "report.html"
@@ -46,7 +47,7 @@ def write_comparison(comparison: Comparison, analyses: Sequence[Analysis], direc
 
 def compared_tasks(comparison: Comparison) -> list[str]:
     """Tasks by how much there is to compare."""
-    names = [one.task for one in comparison.differences]
+    names = [difference.task for difference in comparison.differences]
     return sorted(dict.fromkeys(names), key=lambda name: -names.count(name))
 
 
@@ -55,35 +56,47 @@ def comparison_answers(comparison: Comparison) -> list[str]:
     answers = []
     for task in compared_tasks(comparison):
         for run in comparison.runs[1:]:
-            members = [one for one in comparison.differences if (one.task, one.other) == (task, run)]
-            points = [one for one in members if one.unit == "points"]
-            scores = [one for one in points if one.quantity.startswith("score, annealed")] or points
-            ratios = [one for one in members if one.unit == "ratio" and one.same_goal and one.change.low is not None]
-            shares = [one for one in ratios if "of the gap" in one.quantity]
-            told = "; ".join(_told(one) for one in [*scores[-1:], *(shares or ratios)[-1:]])
-            if told:
-                answers.append(f"On {task}, {run} against {comparison.runs[0]}: {told}.")
+            members = [
+                difference
+                for difference in comparison.differences
+                if (difference.task, difference.other) == (task, run)
+            ]
+            points = [difference for difference in members if difference.unit == "points"]
+            scores = [
+                difference for difference in points if difference.quantity.startswith("score, annealed")
+            ] or points
+            ratios = [
+                difference
+                for difference in members
+                if difference.unit == "ratio" and difference.same_goal and difference.change.low is not None
+            ]
+            shares = [difference for difference in ratios if "of the gap" in difference.quantity]
+            changes = "; ".join(_change_text(difference) for difference in [*scores[-1:], *(shares or ratios)[-1:]])
+            if changes:
+                answers.append(f"On {task}, {run} against {comparison.runs[0]}: {changes}.")
     return answers or ["The runs have nothing in common that could be compared."]
 
 
-def _told(one: Difference) -> str:
-    unit = " points" if one.unit == "points" else ""
-    return f"{one.quantity}, {difference_text(one)}{unit}{'' if one.resolved else ' (not resolved)'}"
+def _change_text(difference: Difference) -> str:
+    unit = " points" if difference.unit == "points" else ""
+    return (
+        f"{difference.quantity}, {difference_text(difference)}{unit}{'' if difference.resolved else ' (not resolved)'}"
+    )
 
 
 def difference_table(comparison: Comparison, task: str) -> Table:
     """All differences of one task."""
     rows = [
         (
-            one.quantity,
-            one.other,
-            value_text(one.baseline_value, one.unit),
-            value_text(one.other_value, one.unit),
-            difference_text(one),
-            "yes" if one.resolved else "no",
+            difference.quantity,
+            difference.other,
+            value_text(difference.baseline_value, difference.unit),
+            value_text(difference.other_value, difference.unit),
+            difference_text(difference),
+            "yes" if difference.resolved else "no",
         )
-        for one in comparison.differences
-        if one.task == task
+        for difference in comparison.differences
+        if difference.task == task
     ]
     header = ("quantity", "run", comparison.runs[0], "this run", "difference or ratio", "resolved")
     return Table(header, rows)

@@ -13,21 +13,28 @@ from gap.report.charts import STYLES, Figure, base_layout
 
 def label_chart(task: TaskResult) -> Figure | None:
     """Score over the share of the labels, scratch beside pretrained; None without the control."""
-    shares = sorted({one.label_fraction for one in task.checkpoints})
+    shares = sorted({checkpoint.label_fraction for checkpoint in task.checkpoints})
     if len(shares) < 2:
         return None
     traces = []
-    names = sorted({(one.kind, one.budget_tokens) for one in task.checkpoints if one.label_fraction < 1}, key=str)
+    names = sorted(
+        {
+            (checkpoint.kind, checkpoint.budget_tokens)
+            for checkpoint in task.checkpoints
+            if checkpoint.label_fraction < 1
+        },
+        key=str,
+    )
     for kind, budget in names:
         members = sorted(
             (
-                one
-                for one in task.checkpoints
-                if (one.kind, one.budget_tokens) == (kind, budget)
-                and one.epochs_factor == 1
-                and one.control in (None, "fewer_labels", "variant")
+                checkpoint
+                for checkpoint in task.checkpoints
+                if (checkpoint.kind, checkpoint.budget_tokens) == (kind, budget)
+                and checkpoint.epochs_factor == 1
+                and checkpoint.control in (None, "fewer_labels", "variant")
             ),
-            key=lambda one: one.label_fraction,
+            key=lambda checkpoint: checkpoint.label_fraction,
         )
         style = STYLES.get(kind, STYLES["raw"])
         traces.append(
@@ -35,10 +42,10 @@ def label_chart(task: TaskResult) -> Figure | None:
                 "type": "scatter",
                 "mode": "lines+markers",
                 "name": kind if budget in (0, None) else f"{kind}, {tokens_text(budget)} tokens",
-                "x": [one.label_fraction for one in members],
-                "y": [one.score.value for one in members],
-                "error_y": error_bars([one.score for one in members]),
-                "text": [checkpoint_text(one, one.score) for one in members],
+                "x": [checkpoint.label_fraction for checkpoint in members],
+                "y": [checkpoint.score.value for checkpoint in members],
+                "error_y": error_bars([checkpoint.score for checkpoint in members]),
+                "text": [checkpoint_text(checkpoint, checkpoint.score) for checkpoint in members],
                 "hoverinfo": "text",
                 "line": {"dash": style["dash"], "color": f"role:{kind}"},
                 "marker": {"symbol": style["symbol"], "size": 9, "color": f"role:{kind}"},
@@ -59,12 +66,12 @@ def loss_chart(task: TaskResult) -> Figure | None:
     traces = []
     for kind in ("scratch", "annealed", "raw"):
         points = [
-            one
-            for one in task.checkpoints
-            if one.kind == kind
-            and one.control is None
-            and one.cost is not None
-            and one.cost.validation_loss is not None
+            point
+            for point in task.checkpoints
+            if point.kind == kind
+            and point.control is None
+            and point.cost is not None
+            and point.cost.validation_loss is not None
         ]
         if points:
             traces.append(
@@ -72,9 +79,9 @@ def loss_chart(task: TaskResult) -> Figure | None:
                     "type": "scatter",
                     "mode": "markers",
                     "name": kind,
-                    "x": [one.cost.validation_loss for one in points if one.cost is not None],
-                    "y": [one.score.value for one in points],
-                    "text": [checkpoint_text(one, one.score) for one in points],
+                    "x": [point.cost.validation_loss for point in points if point.cost is not None],
+                    "y": [point.score.value for point in points],
+                    "text": [checkpoint_text(point, point.score) for point in points],
                     "hoverinfo": "text",
                     "marker": {"symbol": STYLES[kind]["symbol"], "size": 10, "color": f"role:{kind}"},
                 }
@@ -90,6 +97,6 @@ def error_bars(estimates: Sequence[Estimate]) -> Figure:
     return {
         "type": "data",
         "symmetric": False,
-        "array": [0 if one.high is None else one.high - one.value for one in estimates],
-        "arrayminus": [0 if one.low is None else one.value - one.low for one in estimates],
+        "array": [0 if estimate.high is None else estimate.high - estimate.value for estimate in estimates],
+        "arrayminus": [0 if estimate.low is None else estimate.value - estimate.low for estimate in estimates],
     }

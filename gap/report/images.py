@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ matplotlib.use("Agg", force=False)
 from matplotlib import pyplot
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from gap.analysis.results import Analysis
 from gap.analysis.wording import tokens_text
-from gap.report.charts import PERCENT, Figure, gap_chart, macro_chart, score_chart
-from gap.report.control_charts import label_chart, loss_chart
+from gap.report.chart_list import DrawnChart
+from gap.report.charts import PERCENT, Figure
 
 COLOURS = {"annealed": "#0b5cad", "raw": "#b3530a", "scratch": "#5f6770", "reference": "#1d7a4a"}
 OTHER = "#7b3fa0"
@@ -35,25 +34,11 @@ MARKERS = {
 DOTS_PER_INCH = 200
 
 
-def draw_figures(analysis: Analysis, folder: Path) -> list[Path]:
-    """Write <task>-<chart>.png and .svg for every chart of the report; returns the files."""
+def draw_figures(charts: Sequence[DrawnChart], folder: Path) -> None:
+    """Write every chart into the folder as PNG and SVG."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for task in analysis.tasks:
-        charts = {
-            "gap": gap_chart(task),
-            "score": score_chart(task),
-            "labels": label_chart(task),
-            "loss": loss_chart(task),
-        }
-        for name, chart in charts.items():
-            if chart is not None:
-                stem = re.sub(r"[^\w.-]+", "-", task.task).strip("-.") or "task"
-                written += draw_chart(chart, folder / f"{stem}-{name}")
-    average = None if analysis.macro is None else macro_chart(analysis.macro)
-    if average is not None:
-        written += draw_chart(average, folder / "mean-of-tasks")
-    return written
+    for chart in charts:
+        draw_chart(chart.figure, folder / chart.file)
 
 
 def draw_chart(chart: Figure, path: Path) -> list[Path]:
@@ -103,7 +88,7 @@ def _draw_trace(axes: Any, trace: Figure) -> None:
     if "markers" in trace["mode"]:
         symbols = marker["symbol"] if isinstance(marker["symbol"], list) else [marker["symbol"]] * len(x)
         for symbol in dict.fromkeys(symbols):
-            chosen = [number for number, one in enumerate(symbols) if one == symbol]
+            chosen = [number for number, other in enumerate(symbols) if other == symbol]
             hollow = symbol.endswith("-open") and MARKERS[symbol] not in "x|"
             axes.plot(
                 [x[number] for number in chosen],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from plotly.offline import get_plotlyjs
 from gap.analysis.analysis import analysis_json
 from gap.analysis.costs import UNITS
 from gap.analysis.results import Analysis, TaskResult
-from gap.report.charts import LABELS, Figure, available_units, gap_chart, macro_chart, score_chart
-from gap.report.control_charts import label_chart, loss_chart
+from gap.report.chart_list import MACRO_CHARTS, TASK_CHARTS, DrawnChart, draw_charts
+from gap.report.charts import LABELS, available_units
 from gap.report.images import draw_figures
 from gap.report.tables import Part, curve_csv
 from gap.report.text import macro_parts, method_parts, task_parts
@@ -34,17 +34,16 @@ def write_report(analysis: Analysis, directory: str | Path) -> Path:
     """Write report.html, curve.json, curve.csv and figures/*.png, *.svg into a directory; returns report.html."""
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, Figure] = {}
-    sections = [
-        Section(task.task, task_parts(task, analysis, charts_of(task, number, figures)))
-        for number, task in enumerate(_longest_first(analysis.tasks))
-    ]
+    charts: list[DrawnChart] = []
+    sections = []
+    for number, task in enumerate(_longest_first(analysis.tasks)):
+        own = draw_charts(TASK_CHARTS, task, task=task.task, number=number)
+        sections.append(Section(task.task, task_parts(task, analysis, own)))
+        charts += own
     if analysis.macro is not None:
-        average = macro_chart(analysis.macro)
-        if average is not None:
-            figures["macro"] = average
-        title = f"Mean of {len(analysis.macro.tasks)} tasks"
-        sections.append(Section(title, macro_parts(analysis.macro, "macro" if average is not None else "")))
+        own = draw_charts(MACRO_CHARTS, analysis.macro)
+        sections.append(Section(f"Mean of {len(analysis.macro.tasks)} tasks", macro_parts(analysis.macro, own)))
+        charts += own
     sections.append(Section("Method, limits and versions", method_parts(analysis)))
     units = [
         unit for unit in UNITS if any(unit in available_units(task, priced=analysis.priced) for task in analysis.tasks)
@@ -58,18 +57,18 @@ def write_report(analysis: Analysis, directory: str | Path) -> Path:
         f"Pretraining gap: {analysis.name}",
         [task.answer for task in _longest_first(analysis.tasks)],
         sections,
-        figures,
+        charts,
         shared or ["tokens"],
     )
     replace_file(folder / "curve.json", analysis_json(analysis) + "\n")
     replace_file(folder / "curve.csv", curve_csv(analysis))
-    draw_figures(analysis, folder / "figures")
+    draw_figures(charts, folder / "figures")
     replace_file(folder / "report.html", page)
     return folder / "report.html"
 
 
 def render_page(
-    title: str, answers: Sequence[str], sections: Sequence[Section], figures: Mapping[str, Figure], units: Sequence[str]
+    title: str, answers: Sequence[str], sections: Sequence[Section], charts: Sequence[DrawnChart], units: Sequence[str]
 ) -> str:
     """The page; all text is escaped, figures go in as JSON without a `<`."""
     environment = Environment(
@@ -82,25 +81,9 @@ def render_page(
         units=units,
         unit_names={unit: {"flops": "FLOPs", "hours": "device-hours"}.get(unit, unit) for unit in UNITS},
         unit_titles_json=_script_json(LABELS),
-        figures_json=_script_json(figures),
+        figures_json=_script_json({chart.id: chart.figure for chart in charts}),
         plotly_source=get_plotlyjs(),
     )
-
-
-def charts_of(task: TaskResult, number: int, figures: dict[str, Figure]) -> dict[str, str]:
-    """Put the task's charts among the figures; returns chart name -> id on the page."""
-    found = {
-        "gap": gap_chart(task),
-        "score": score_chart(task),
-        "labels": label_chart(task),
-        "loss": loss_chart(task),
-    }
-    ids = {}
-    for name, figure in found.items():
-        if figure is not None:
-            ids[name] = f"{name}-{number}"
-            figures[ids[name]] = figure
-    return ids
 
 
 def replace_file(path: Path, text: str) -> None:

@@ -40,14 +40,14 @@ def crossing_table(task: TaskResult, currency: str, *, priced: bool) -> Table:
     """Tokens to each share of the gap, by kind."""
     rows = []
     for curve in task.curves:
-        for one in curve.crossings:
+        for crossing in curve.crossings:
             rows.append(
                 (
-                    f"{100 * one.level:g} %",
+                    f"{100 * crossing.level:g} %",
                     curve.kind,
-                    _crossing_value(one, curve.line),
-                    interval_text(one),
-                    *_other_units(one, currency, priced=priced),
+                    _crossing_value(crossing, curve.line),
+                    interval_text(crossing),
+                    *_other_units(crossing, currency, priced=priced),
                 )
             )
     header = ["gap closed", "checkpoints", "tokens", "interval", "FLOPs", "device time", *(["cost"] if priced else [])]
@@ -57,18 +57,20 @@ def crossing_table(task: TaskResult, currency: str, *, priced: bool) -> Table:
 def checkpoint_table(task: TaskResult) -> Table:
     """One row a checkpoint: score, gap closed, failed runs, seeds, loss and calibration."""
     rows = []
-    for one in (checkpoint for checkpoint in task.checkpoints if checkpoint.control is None):
+    for checkpoint in task.checkpoints:
+        if checkpoint.control is not None:
+            continue
         rows.append(
             (
-                one.name,
-                one.layout,
-                score_text(one.score),
-                f"{100 * one.median:.1f}",
-                "" if one.gap_closed is None else closed_text(one.gap_closed),
-                f"{one.failed_runs} of {one.runs}",
-                _metric(one, "loss", "{:.3f}"),
-                _metric(one, "expected_calibration_error", "{:.3f}"),
-                "" if one.cost is None or one.cost.epochs is None else f"{one.cost.epochs:.2f}",
+                checkpoint.name,
+                checkpoint.layout,
+                score_text(checkpoint.score),
+                f"{100 * checkpoint.median:.1f}",
+                "" if checkpoint.gap_closed is None else closed_text(checkpoint.gap_closed),
+                f"{checkpoint.failed_runs} of {checkpoint.runs}",
+                _metric(checkpoint, "loss", "{:.3f}"),
+                _metric(checkpoint, "expected_calibration_error", "{:.3f}"),
+                "" if checkpoint.cost is None or checkpoint.cost.epochs is None else f"{checkpoint.cost.epochs:.2f}",
             )
         )
     header = (
@@ -89,7 +91,7 @@ def cell_table(task: TaskResult) -> Table:
     """One row a cell."""
     rows = [
         (
-            one.name,
+            checkpoint.name,
             str(dot.pretraining_seed),
             str(dot.finetuning_seed),
             f"{100 * dot.score:.2f}",
@@ -98,8 +100,8 @@ def cell_table(task: TaskResult) -> Table:
             f"{dot.seconds:.1f}",
             dot.fingerprint[:12],
         )
-        for one in task.checkpoints
-        for dot in one.dots
+        for checkpoint in task.checkpoints
+        for dot in checkpoint.dots
     ]
     header = (
         "checkpoint",
@@ -116,17 +118,17 @@ def cell_table(task: TaskResult) -> Table:
 
 def control_table(task: TaskResult) -> Table | None:
     """The controls, with what each closes of the gap."""
-    controls = [one for one in task.checkpoints if one.control is not None]
+    controls = [checkpoint for checkpoint in task.checkpoints if checkpoint.control is not None]
     if not controls:
         return None
     rows = [
         (
-            one.name,
-            score_text(one.score),
-            "" if one.gap_closed is None else closed_text(one.gap_closed),
-            f"{one.failed_runs} of {one.runs}",
+            checkpoint.name,
+            score_text(checkpoint.score),
+            "" if checkpoint.gap_closed is None else closed_text(checkpoint.gap_closed),
+            f"{checkpoint.failed_runs} of {checkpoint.runs}",
         )
-        for one in controls
+        for checkpoint in controls
     ]
     return Table(("control", "score", "gap closed", "failed runs"), rows)
 
@@ -164,28 +166,36 @@ def label_table(task: TaskResult) -> Table | None:
     """What each checkpoint is worth in labels."""
     if not task.labels:
         return None
-    counted = any(one.labels > 1 for one in task.labels)
+    counted = any(equivalent.labels > 1 for equivalent in task.labels)
 
     def amount(value: float | None) -> str:
         return "" if value is None else (f"{value:,.0f}" if counted else f"{100 * value:.0f} % of all")
 
     rows = []
-    for one in task.labels:
+    for equivalent in task.labels:
         most = max(label.labels for label in task.labels)
-        if one.state == "more_than_all":
+        if equivalent.state == "more_than_all":
             worth = f"more than all {amount(most)}"
-        elif one.state == "fewer_than_fewest":
+        elif equivalent.state == "fewer_than_fewest":
             worth = "no more than the fewest tried"
         else:
-            worth = amount(one.worth)
-        low = "fewest tried or fewer" if one.low_open else (amount(one.low) or "more than all")
-        high = "more than all" if one.high_open else (amount(one.high) or "fewest tried or fewer")
+            worth = amount(equivalent.worth)
+        low = "fewest tried or fewer" if equivalent.low_open else (amount(equivalent.low) or "more than all")
+        high = "more than all" if equivalent.high_open else (amount(equivalent.high) or "fewest tried or fewer")
         interval = (
-            f"(no interval: {one.refused})" if one.refused else f"[{low or 'more than all'}, {high or 'fewest tried'}]"
+            f"(no interval: {equivalent.refused})"
+            if equivalent.refused
+            else f"[{low or 'more than all'}, {high or 'fewest tried'}]"
         )
-        gained = one.worth - one.labels if one.worth is not None else None
+        gained = equivalent.worth - equivalent.labels if equivalent.worth is not None else None
         rows.append(
-            (one.checkpoint, amount(one.labels), worth, interval, "" if gained is None else f"{amount(gained)}")
+            (
+                equivalent.checkpoint,
+                amount(equivalent.labels),
+                worth,
+                interval,
+                "" if gained is None else f"{amount(gained)}",
+            )
         )
     return Table(("checkpoint", "labels used", "scratch needs", "interval", "labels gained"), rows)
 
@@ -223,31 +233,35 @@ def curve_csv(analysis: Analysis) -> str:
 
 def _csv_rows(analysis: Analysis) -> Iterator[Sequence[object]]:
     for task in analysis.tasks:
-        yield from (_csv_row(task.task, task.metric, one) for one in task.checkpoints)
+        yield from (_csv_row(task.task, task.metric, checkpoint) for checkpoint in task.checkpoints)
     if analysis.macro is not None:
         name = f"mean of {', '.join(analysis.macro.tasks)}"
-        yield from (_csv_row(name, analysis.macro.metric, one) for one in analysis.macro.checkpoints)
+        yield from (_csv_row(name, analysis.macro.metric, checkpoint) for checkpoint in analysis.macro.checkpoints)
 
 
-def _csv_row(task: str, metric: str | None, one: CheckpointResult) -> Sequence[object]:
-    cost = (None, None, None) if one.cost is None else (one.cost.flops, one.cost.hours, one.cost.money)
-    closed = one.gap_closed
+def _csv_row(task: str, metric: str | None, checkpoint: CheckpointResult) -> Sequence[object]:
+    cost = (
+        (None, None, None)
+        if checkpoint.cost is None
+        else (checkpoint.cost.flops, checkpoint.cost.hours, checkpoint.cost.money)
+    )
+    closed = checkpoint.gap_closed
     return (
         task,
         metric,
-        one.kind,
-        one.budget_tokens,
-        one.control,
-        one.label_fraction,
-        one.epochs_factor,
+        checkpoint.kind,
+        checkpoint.budget_tokens,
+        checkpoint.control,
+        checkpoint.label_fraction,
+        checkpoint.epochs_factor,
         *cost,
-        _number(one.score.value),
-        one.score.low,
-        one.score.high,
-        _number(one.median),
+        _number(checkpoint.score.value),
+        checkpoint.score.low,
+        checkpoint.score.high,
+        _number(checkpoint.median),
         *((None, None, None) if closed is None else (closed.value, closed.low, closed.high)),
-        one.runs,
-        one.failed_runs,
+        checkpoint.runs,
+        checkpoint.failed_runs,
     )
 
 
@@ -265,21 +279,21 @@ def closed_text(closed: Estimate) -> str:
     return percent_text(closed) + (f" ({closed.refused})" if closed.refused else "")
 
 
-def _crossing_value(one: Crossing, line: Sequence[tuple[float, float]]) -> str:
-    if one.state == "measured" and one.tokens is not None:
-        return tokens_text(one.tokens)
-    if one.state == "already_reached":
+def _crossing_value(crossing: Crossing, line: Sequence[tuple[float, float]]) -> str:
+    if crossing.state == "measured" and crossing.tokens is not None:
+        return tokens_text(crossing.tokens)
+    if crossing.state == "already_reached":
         return f"already reached at the smallest budget, {tokens_text(line[0][0])}"
     return f"not reached by {tokens_text(line[-1][0])}"
 
 
-def _other_units(one: Crossing, currency: str, *, priced: bool) -> list[str]:
-    flops, hours = one.other_units["flops"][0], one.other_units["hours"][0]
-    money = one.other_units["money"][0]
+def _other_units(crossing: Crossing, currency: str, *, priced: bool) -> list[str]:
+    flops, hours = crossing.other_units["flops"][0], crossing.other_units["hours"][0]
+    money = crossing.other_units["money"][0]
     texts = ["" if flops is None else f"{flops:.2e}", "" if hours is None else duration_text(hours)]
     return [*texts, *([("" if money is None else money_text(money, currency))] if priced else [])]
 
 
-def _metric(one: CheckpointResult, name: str, form: str) -> str:
-    value = one.metrics.get(name, one.metrics.get(f"eval_{name}"))
+def _metric(checkpoint: CheckpointResult, name: str, form: str) -> str:
+    value = checkpoint.metrics.get(name, checkpoint.metrics.get(f"eval_{name}"))
     return "" if value is None else form.format(value)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from gap.analysis.results import Analysis, MacroAverage, TaskResult
 from gap.analysis.wording import percent_text
+from gap.report.chart_list import DrawnChart, Place
 from gap.report.tables import (
     Part,
     Table,
@@ -37,20 +38,25 @@ LIMITS = (
 LONG_TABLE = 8
 
 
-def task_parts(task: TaskResult, analysis: Analysis, charts: Mapping[str, str]) -> list[Part]:
+def task_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnChart]) -> list[Part]:
     """Everything under one task's heading."""
     return list(chain(_curve_parts(task, analysis, charts), _control_parts(task, charts), _detail_parts(task, charts)))
 
 
-def macro_parts(macro: MacroAverage, chart: str) -> list[Part]:
+def chart_parts(charts: Sequence[DrawnChart], place: Place | None = None) -> list[Part]:
+    """The charts that stand at a place; None: all."""
+    return [Part(chart.title, chart.note, chart=chart.id) for chart in charts if place in (None, chart.place)]
+
+
+def macro_parts(macro: MacroAverage, charts: Sequence[DrawnChart]) -> list[Part]:
     """The average over tasks, every task with the same weight."""
-    told = (
+    explained = (
         f"Every task counts alike: {', '.join(macro.tasks)}. The intervals come from joint draws: seeds with the same "
         "number move all tasks together, examples are drawn for each task by itself."
     )
-    table = Part(text=told, table=macro_table(macro))
+    table = Part(text=explained, table=macro_table(macro))
     return [
-        *([Part("Mean over the tasks", chart=chart)] if chart else []),
+        *chart_parts(charts),
         table,
         *(Part(text=note) for note in macro.notes),
     ]
@@ -61,12 +67,12 @@ def macro_table(macro: MacroAverage) -> Table:
     scored = macro.metric is not None
     rows = [
         (
-            one.name,
-            *([score_text(one.score)] if scored else []),
-            "" if one.gap_closed is None else closed_text(one.gap_closed),
-            f"{one.failed_runs} of {one.runs}",
+            checkpoint.name,
+            *([score_text(checkpoint.score)] if scored else []),
+            "" if checkpoint.gap_closed is None else closed_text(checkpoint.gap_closed),
+            f"{checkpoint.failed_runs} of {checkpoint.runs}",
         )
-        for one in macro.checkpoints
+        for checkpoint in macro.checkpoints
     ]
     return Table(("checkpoint", *(["mean score"] if scored else []), "mean gap closed", "failed runs"), rows)
 
@@ -107,7 +113,7 @@ def command_text(argv: list[str]) -> str:
     return shlex.join(argv)
 
 
-def _curve_parts(task: TaskResult, analysis: Analysis, charts: Mapping[str, str]) -> Iterator[Part]:
+def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnChart]) -> Iterator[Part]:
     size = "examples held fixed" if task.num_examples is None else f"{task.num_examples:,} examples"
     if task.num_clusters and task.num_clusters != task.num_examples:
         size += f" in {task.num_clusters:,} clusters"
@@ -118,18 +124,15 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Mapping[str, str]
     )
     if not task.gap_resolved:
         yield Part(text="The interval of the gap includes 0: there is no gap to close at this size.", style="warn")
-    if "gap" in charts:
-        yield Part("Gap closed", chart=charts["gap"])
+    yield from chart_parts(charts, "gap")
     if any(curve.crossings for curve in task.curves):
         yield Part(
             "Tokens to a share of the gap", table=crossing_table(task, analysis.currency, priced=analysis.priced)
         )
-    if "score" in charts:
-        told = "Seeds of scratch, and of a reference from outside, stand left of the smallest budget."
-        yield Part("Score, every seed a dot (failed runs are crosses)", told, chart=charts["score"])
+    yield from chart_parts(charts, "crossings")
 
 
-def _control_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part]:
+def _control_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Part]:
     forecast = forecast_table(task)
     if forecast:
         yield Part("Forecast (not measured) and backtest", table=forecast)
@@ -145,8 +148,7 @@ def _control_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part
             f"Over the last doublings of its epochs the scratch score moves by {percent_text(task.plateau, digits=2)} "
             f"a doubling: {task.plateau_verdict}.",
         )
-    if "labels" in charts:
-        yield Part("Fewer labels", chart=charts["labels"])
+    yield from chart_parts(charts, "controls")
     labels = label_table(task)
     if labels:
         yield Part(
@@ -157,19 +159,16 @@ def _control_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part
         )
 
 
-def _detail_parts(task: TaskResult, charts: Mapping[str, str]) -> Iterator[Part]:
-    failed = sum(one.failed_runs for one in task.checkpoints)
-    runs = sum(one.runs for one in task.checkpoints)
+def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Part]:
+    failed = sum(checkpoint.failed_runs for checkpoint in task.checkpoints)
+    runs = sum(checkpoint.runs for checkpoint in task.checkpoints)
     yield Part(
         "Checkpoints, failed runs and calibration",
         f"{failed} of {runs} runs failed (score at the majority rate, no variety in the predictions, or not finite); "
         "none is left out of a mean.",
         table=checkpoint_table(task),
     )
-    if "loss" in charts:
-        value = task.loss_rank_correlation
-        told = "" if value is None else f"Rank correlation of loss and score: {value:.2f}. A good predictor is near -1."
-        yield Part("Validation loss against score", told, chart=charts["loss"])
+    yield from chart_parts(charts, "checkpoints")
     yield _contamination_part(task)
     if task.peeking_gain is not None:
         yield Part(
@@ -194,14 +193,18 @@ def _contamination_part(task: TaskResult) -> Part:
     """How many scored texts stand in the pretraining corpus and what they do to the scores, or why nobody knows."""
     if task.contaminated_examples:
         rows = [
-            (one.name, f"{100 * one.score.value:.1f}", f"{100 * one.score_without_contaminated:.1f}")
-            for one in task.checkpoints
-            if one.score_without_contaminated is not None
+            (
+                checkpoint.name,
+                f"{100 * checkpoint.score.value:.1f}",
+                f"{100 * checkpoint.score_without_contaminated:.1f}",
+            )
+            for checkpoint in task.checkpoints
+            if checkpoint.score_without_contaminated is not None
         ]
-        told = f"{task.contaminated_examples} examples have text that was found in the pretraining corpus."
+        sentence = f"{task.contaminated_examples} examples have text that was found in the pretraining corpus."
         table = Table(("checkpoint", "score", "without them"), rows, frozenset({1, 2})) if rows else None
-        return Part("Contamination", told, table=table)
+        return Part("Contamination", sentence, table=table)
     if task.contamination_not_searched is None:
         return Part("Contamination", "The pretraining corpus was searched: no scored text was found in it.")
-    told = f"The pretraining corpus was not searched for the scored texts: {task.contamination_not_searched}."
-    return Part("Contamination", told)
+    sentence = f"The pretraining corpus was not searched for the scored texts: {task.contamination_not_searched}."
+    return Part("Contamination", sentence)

@@ -33,8 +33,9 @@ from gap.cells.store import Cell, read_scores
 from gap.cells.worker import remaining
 from gap.report.page import write_report
 from gap.tasks.contamination import Shards, write_contaminated, write_not_searched
+from gap.tasks.kinds.task_data import TaskData, TaskSpec
 from gap.tasks.rows import held_out, label_subset
-from gap.tasks.specification import TaskData, TaskSpec, read_task, spec_text
+from gap.tasks.specification import read_task, spec_text
 from pretraining.checkpoints.series import read_series
 from runtime.files.whole_files import read_json
 from runtime.processes.ranks import Ranks, choose_device

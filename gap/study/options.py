@@ -16,8 +16,8 @@ from gap.study.experiment import Experiment
 from gap.study.option_ranges import range_problems
 from gap.study.until import GapWatch
 from gap.tasks.contamination import Shards
-from gap.tasks.rows import RowOptions
-from gap.tasks.specification import ReadingOptions, TaskSpec, parse_tasks, small_world_tasks
+from gap.tasks.kinds.task_data import ReadingOptions, RowOptions, TaskSpec
+from gap.tasks.specification import parse_tasks, small_world_tasks
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY
 from runtime.options.command_line import COMMAS
 from runtime.processes.ranks import Ranks

@@ -11,7 +11,7 @@ from gap.cells.plan import Source, reference_sources, sources_of
 from gap.study.experiment import series_rows
 from gap.study.options import GapOptions
 from gap.study.small_world import expected_config, expected_own_run, expected_sources, series_paths
-from gap.tasks.specification import TaskData
+from gap.tasks.kinds.task_data import TaskData
 from pretraining.plan.options import PretrainingOptions
 
 

@@ -26,7 +26,7 @@ from gap.study.experiment import (
 from gap.study.options import GapOptions
 from gap.study.small_world import pretrain_series, pretraining_runs, series_paths
 from gap.study.sources import extra_sources, jobs_before_pretraining
-from gap.tasks.specification import TaskData
+from gap.tasks.kinds.task_data import TaskData
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
 from pretraining.plan.options import PretrainingOptions
 from runtime.files.ownership import Ownership

@@ -23,7 +23,7 @@ import torch
 
 from gap.analysis.analysis import read_studies
 from gap.analysis.costs import Prices
-from gap.analysis.task_table import Checkpoint
+from gap.analysis.task_table import CheckpointKey
 from gap.cells.code_identity import code_version
 from gap.cells.consistency import settled_bf16
 from gap.cells.executor import worker_command, worker_environment
@@ -33,7 +33,7 @@ from gap.intervals.bootstrap import Resampling
 from gap.intervals.spending import look_confidence
 from gap.study.experiment import Experiment, check_sources, write_list
 from gap.tasks.contamination import Shards
-from gap.tasks.specification import TaskData
+from gap.tasks.kinds.task_data import TaskData
 from pretraining.checkpoints.series import read_series
 from runtime.files.whole_files import read_json, write_json
 from runtime.processes.collectives import fail_together, gather_json
@@ -213,7 +213,7 @@ class GapWatch:
         )
         closed: dict[str, tuple[float, float, float] | None] = {}
         for study in studies:
-            column = study.table.find(Checkpoint("annealed", budget))
+            column = study.table.find(CheckpointKey("annealed", budget))
             if column is None or study.in_series:
                 raise ValueError(f"{self.directory}: no cells of {budget:,} tokens or of the reference: remove it")
             gap = study.difference(study.reference, study.scratch)

@@ -10,7 +10,7 @@ import numpy as np
 
 from finetuning.examples.pair_template import token_ids
 from gap.tasks.corpus_search import corpus_hits, run_hashes
-from gap.tasks.specification import TaskData
+from gap.tasks.kinds.task_data import TaskData
 from runtime.files.whole_files import read_json, write_json
 from shards.storage.location import ShardLocation, open_location
 from shards.tokenization.vocabulary import load_tokenizer
@@ -33,29 +33,19 @@ def contaminated_ids(tasks: Mapping[str, Mapping[str, str]], shards: Shards) -> 
         for name, ids in zip(texts, token_ids(tokenizer, list(texts.values())), strict=True)
     }
     wanted = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *runs.values()]))
-    found: dict[str, list[str]] = {task: [] for task in tasks}
+    by_task: dict[str, list[str]] = {task: [] for task in tasks}
     if not len(wanted):
-        return found
+        return by_task
     hits = corpus_hits(location, wanted)
     for (task, name), own in runs.items():
         if len(own) and hits[np.searchsorted(wanted, own)].mean() >= CONTAMINATED_SHARE:
-            found[task].append(name)
-    return found
+            by_task[task].append(name)
+    return by_task
 
 
 def passages(data: TaskData) -> dict[str, str]:
-    """The text of every scored example that could have been seen: its paragraph, or the text itself."""
-    if data.spec.kind == "qa":
-        return {name: question.context for name, question in data.scored.items()}
-    if data.spec.kind == "multiple_choice":
-        return {
-            name: question.firsts[0] if len(set(question.firsts)) == 1 else "\n".join(question.firsts)
-            for name, question in data.scored.items()
-        }
-    return {
-        name: example.text if example.text_pair is None else f"{example.text}\n{example.text_pair}"
-        for name, example in data.scored.items()
-    }
+    """The text of every scored example that could have been seen, by its id."""
+    return {name: data.passage(example) for name, example in data.scored.items()}
 
 
 def write_contaminated(directory: Path, tasks: Sequence[TaskData], shards: Shards) -> dict[str, int]:
@@ -74,10 +64,10 @@ def write_contaminated(directory: Path, tasks: Sequence[TaskData], shards: Shard
         for data in tasks
         if (known[data.spec.name].get("data"), known[data.spec.name].get("corpus")) != (data.digest, corpus)
     ]
-    found = contaminated_ids({data.spec.name: passages(data) for data in new}, location) if new else {}
+    contaminated = contaminated_ids({data.spec.name: passages(data) for data in new}, location) if new else {}
     for data in new:
-        _write(directory, data, corpus=corpus, ids=found[data.spec.name])
-    return {name: len(found.get(name, content.get("ids", []))) for name, content in known.items()}
+        _write(directory, data, corpus=corpus, ids=contaminated[data.spec.name])
+    return {name: len(contaminated.get(name, content.get("ids", []))) for name, content in known.items()}
 
 
 def write_not_searched(directory: Path, tasks: Sequence[TaskData], reason: str) -> None:

@@ -31,8 +31,8 @@ def run_hashes(tokens: NDArray[Any]) -> Hashes:
     two = _joined(one, 1, one, 1)
     four = _joined(two, 2, two, 2)
     eight = _joined(four, 4, four, 4)
-    found = _joined(_joined(eight, 8, four, 4), 12, one, 1)
-    return found ^ (found >> np.uint64(29))
+    hashes = _joined(_joined(eight, 8, four, 4), 12, one, 1)
+    return hashes ^ (hashes >> np.uint64(29))
 
 
 def _joined(first: Hashes, first_length: int, second: Hashes, second_length: int) -> Hashes:
@@ -54,11 +54,11 @@ class WantedRuns:
 
     def look(self, tokens: NDArray[Any]) -> None:
         """Mark the hashes of the runs in a stretch of the corpus; threads may do so at once."""
-        found = run_hashes(tokens)
-        found = found[self._table[found >> self._shift]]
-        places = np.searchsorted(self.hashes, found)
+        hashes = run_hashes(tokens)
+        hashes = hashes[self._table[hashes >> self._shift]]
+        places = np.searchsorted(self.hashes, hashes)
         places[places == len(self.hashes)] = 0
-        self.hits[places[self.hashes[places] == found]] = True
+        self.hits[places[self.hashes[places] == hashes]] = True
 
 
 def corpus_hits(shards: ShardLocation, wanted: Hashes, threads: int | None = None) -> NDArray[np.bool_]:

@@ -14,8 +14,7 @@ from transformers import BertConfig, BertModel
 from gap.cells.job_list import CellOptions, JobList
 from gap.cells.plan import Grid, Source, sources_of
 from gap.study.experiment import Experiment
-from gap.tasks.rows import RowOptions
-from gap.tasks.specification import ReadingOptions, TaskSpec
+from gap.tasks.kinds.task_data import ReadingOptions, RowOptions, TaskSpec
 from pretraining.checkpoints.series import read_series
 
 COLOURS = ("red", "blue", "green", "grey")

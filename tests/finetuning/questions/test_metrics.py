@@ -8,6 +8,7 @@ from finetuning.questions.metrics import (
     best_of,
     chinese_exact_match,
     chinese_f1,
+    chinese_f1_version_2,
     chinese_scores,
     exact_match,
     f1,
@@ -130,6 +131,9 @@ def test_longest_common_run_is_contiguous(first, second, length):
 def test_chinese_scores_compare_characters_in_order():
     assert chinese_exact_match("“北京”。", "北京") == 1.0
     assert chinese_f1("北京市", "北京") == 2 * (2 / 3) * 1.0 / (2 / 3 + 1.0)
+    assert chinese_f1("", "") == 0.0
+    assert [chinese_f1_version_2(*pair) for pair in (("", ""), ("", "北京"), ("北京", ""))] == [1.0, 0.0, 0.0]
+    assert chinese_f1_version_2("北京市", "北京") == chinese_f1("北京市", "北京")
     assert chinese_f1("京北", "北京") == 2 * 0.5 * 0.5 / 1.0  # a bag would give 1
     assert chinese_scores({"a": "上海"}, {"a": ["北京", "上海"]}) == {"exact_match": 100.0, "f1": 100.0}
 

@@ -13,7 +13,7 @@ from simulated_scores import BUDGETS, SimulatedStudy, expected_score, series_row
 from gap.analysis.analysis import analyse, analysis_json
 from gap.analysis.costs import Prices, series_costs
 from gap.analysis.results import Analysis, TaskResult
-from gap.analysis.task_table import Checkpoint, describe
+from gap.analysis.task_table import CheckpointKey, describe
 from gap.cells.store import Cell, append_score
 from gap.report.page import write_report
 
@@ -235,7 +235,7 @@ def test_device_hours_count_the_devices_of_the_series(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("share", "words"), [(0.125, "1/8 of"), (1 / 3, "1/3 of"), (0.3, "0.3 of"), (0.75, "0.75 of")])
 def test_a_share_of_the_labels_is_a_fraction_where_it_is_one(share: float, words: str) -> None:
-    assert describe(Checkpoint("scratch", 0, "fewer_labels", share)) == f"scratch, {words} the labels"
+    assert describe(CheckpointKey("scratch", 0, "fewer_labels", share)) == f"scratch, {words} the labels"
 
 
 def test_no_interval_of_a_difference_is_wider_than_differences_can_be(tmp_path: Path) -> None:

@@ -62,6 +62,11 @@ def test_layout_and_comments_count_nothing(tree):
         ("finetuning/texts/glue_table.py", "$", "\nNEW = 1\n"),
         ("finetuning/sweep/runner.py", "$", "\nNEW = 1\n"),
         ("gap/report/charts.py", "$", "\nNEW = 1\n"),
+        (
+            "gap/tasks/kinds/questions.py",
+            r"(def row_texts[^\n]*\n)",
+            r"\1        print(1 + 1)\n        example = example\n",
+        ),
         ("gap/report/page.py", "$", "\nNEW = 1\n"),
         ("gap/__init__.py", "$", '\n"""More."""\n'),
         ("runtime/trackers.py", "$", "\nNEW = 1\n"),

@@ -9,7 +9,7 @@ import pytest
 from pretraining_runs import on_forked_ranks
 from tiny_gap import tiny_experiment, write_series, write_tasks
 
-from gap.analysis.task_table import Checkpoint
+from gap.analysis.task_table import CheckpointKey
 from gap.cells.plan import Controls
 from gap.intervals.interval import Estimate
 from gap.intervals.spending import look_confidence
@@ -38,7 +38,7 @@ def fake_study(task, closed, gap_low=0.1):
         return Estimate(closed[0], closed[1], closed[2])
 
     return SimpleNamespace(
-        table=SimpleNamespace(task=task, find=lambda checkpoint: 1 if isinstance(checkpoint, Checkpoint) else None),
+        table=SimpleNamespace(task=task, find=lambda checkpoint: 1 if isinstance(checkpoint, CheckpointKey) else None),
         in_series=False,
         reference=2,
         scratch=0,

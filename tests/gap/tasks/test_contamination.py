@@ -19,7 +19,8 @@ from gap.tasks.contamination import (
     write_not_searched,
 )
 from gap.tasks.corpus_search import RUN_TOKENS, corpus_hits, run_hashes
-from gap.tasks.specification import TaskSpec, read_task
+from gap.tasks.kinds.task_data import TaskSpec
+from gap.tasks.specification import read_task
 from shards.building.builder import build_shards
 from shards.building.options import BuildOptions
 from shards.storage.location import open_location

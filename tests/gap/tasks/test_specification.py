@@ -8,9 +8,10 @@ from tiny_encoder import tiny_config, tiny_tokenizer
 from tiny_gap import WORDS, write_choices, write_questions, write_tasks, write_texts
 
 from finetuning.examples.recipe import EvaluationSet
+from gap.tasks.kinds.task_data import ReadingOptions, RowOptions, TaskSpec
 from gap.tasks.records import calibration_error, cell_metrics, example_records
-from gap.tasks.rows import SCORED, RowOptions, cell_view, encode_task, held_out, label_subset, search_view, shuffled
-from gap.tasks.specification import ReadingOptions, TaskSpec, parse_tasks, read_task, spec_text
+from gap.tasks.rows import SCORED, cell_view, encode_task, held_out, label_subset, search_view
+from gap.tasks.specification import parse_tasks, read_task, spec_text
 
 
 def encoded(data):
@@ -114,7 +115,7 @@ def test_the_search_never_trains_on_what_it_judges_by_and_cells_train_on_all(tmp
     data = read_task(write_tasks(tmp_path)[kind])
     recipe = encoded(data)
     ids = set(label_subset(data, 0.5))
-    search, cell = search_view(data, recipe, ids), cell_view(recipe, ids)
+    search, cell = search_view(data, recipe, ids), cell_view(data, recipe, ids)
     trained = {row["example_id"] for row in search.train_features}
     judged = set(search.evaluation_sets["heldout"].examples)
     assert not trained & judged
@@ -128,11 +129,11 @@ def test_the_search_never_trains_on_what_it_judges_by_and_cells_train_on_all(tmp
 def test_shuffled_labels_keep_the_rows_and_lose_the_labels(tmp_path, kind):
     data = read_task(write_tasks(tmp_path)[kind])
     rows = encoded(data).train_features
-    mixed = shuffled(rows, seed=0)
+    mixed = data.shuffled(rows, np.random.default_rng(0))
     assert [row["input_ids"] for row in mixed] == [row["input_ids"] for row in rows]
     label = "start_position" if kind == 0 else "label"
     assert [row[label] for row in mixed] != [row[label] for row in rows]
-    assert mixed == shuffled(rows, seed=0) or kind == 0  # arrays of offsets do not compare
+    assert mixed == data.shuffled(rows, np.random.default_rng(0)) or kind == 0  # arrays of offsets do not compare
     if kind == 1:
         assert sorted(row["label"] for row in mixed) == sorted(row["label"] for row in rows)
     if kind == 0:

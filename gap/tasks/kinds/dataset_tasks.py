@@ -8,6 +8,7 @@ from finetuning.examples.dataset_records import SAVE_IT, read_dataset
 from finetuning.questions.sets import load_splits
 from finetuning.texts.glue_tasks import GlueTask, from_dataset
 from finetuning.texts.labelled_text import LabelledText
+from gap.tasks.kinds.task_data import TaskSpec
 
 GLUE_DATASET = "nyu-mll/glue"
 
@@ -18,10 +19,19 @@ def glue_splits(task: GlueTask) -> dict[str, list[LabelledText]]:
     return from_dataset(task, read_dataset(GLUE_DATASET, task.name, class_names=False, asked=asked, remedy=remedy))
 
 
-def dataset_splits(kind: str, name: str) -> dict[str, Any]:
-    """Rows by split: of a classification those of any name with class names, else train, validation and test."""
-    asked = f"--tasks {kind}:{name}"
-    remedy = f"write {kind}:FOLDER or {kind}:TRAIN+TEST to name files, or {SAVE_IT}"
-    if kind == "classification":
-        return dict(read_dataset(name, asked=asked, remedy=remedy))
-    return load_splits(name, None, asked=asked, remedy=remedy)
+def known_splits(spec: TaskSpec) -> dict[str, Any]:
+    """The rows of a data set's train, validation and test splits, whatever they are called there."""
+    return load_splits(spec.place, None, asked=_asked(spec), remedy=_remedy(spec))
+
+
+def all_splits(spec: TaskSpec) -> dict[str, Any]:
+    """The rows of every split of a data set, with its classes by name."""
+    return dict(read_dataset(spec.place, asked=_asked(spec), remedy=_remedy(spec)))
+
+
+def _asked(spec: TaskSpec) -> str:
+    return f"--tasks {spec.kind}:{spec.place}"
+
+
+def _remedy(spec: TaskSpec) -> str:
+    return f"write {spec.kind}:FOLDER or {spec.kind}:TRAIN+TEST to name files, or {SAVE_IT}"

@@ -1,0 +1,87 @@
+"""The charts that a report has: the page, the PNG and SVG files and the comparison draw what is declared here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from gap.analysis.results import MacroAverage, TaskResult
+from gap.report.charts import Figure, gap_chart, macro_chart, run_chart, score_chart
+from gap.report.control_charts import label_chart, loss_chart
+
+Results = TypeVar("Results")
+# Where a task's chart stands: below its gap, the crossings, the controls or the table of checkpoints.
+Place = Literal["gap", "crossings", "controls", "checkpoints"]
+
+
+@dataclass(frozen=True)
+class Chart(Generic[Results]):
+    """A chart of some results.
+
+    `draw` gives its plotly figure, or None where the results lack what it shows, and `note` the text above it.
+    `id` (on the page) and `file` (without an ending) are made with {task}, its name for files, and {number}, its place.
+    """
+
+    title: str
+    draw: Callable[[Results], Figure | None]
+    id: str
+    file: str
+    place: Place = "checkpoints"
+    note: Callable[[Results], str] = lambda results: ""
+
+
+@dataclass(frozen=True)
+class DrawnChart:
+    """A chart that the results have something for."""
+
+    title: str
+    note: str
+    place: Place
+    id: str
+    file: str
+    figure: Figure
+
+
+def draw_charts(
+    charts: Sequence[Chart[Results]], results: Results, *, task: str = "", number: int = 0
+) -> list[DrawnChart]:
+    """Draw those charts that can be; `task` and `number` tell the sections of a page apart."""
+    names = {"task": re.sub(r"[^\w.-]+", "-", task).strip("-.") or "task", "number": number}
+    drawn = []
+    for chart in charts:
+        figure = chart.draw(results)
+        if figure is not None:
+            own = chart.id.format(**names), chart.file.format(**names)
+            drawn.append(DrawnChart(chart.title, chart.note(results), chart.place, *own, figure))
+    return drawn
+
+
+def _seeds_note(task: TaskResult) -> str:
+    return "Seeds of scratch, and of a reference from outside, stand left of the smallest budget."
+
+
+def _loss_note(task: TaskResult) -> str:
+    value = task.loss_rank_correlation
+    return "" if value is None else f"Rank correlation of loss and score: {value:.2f}. A good predictor is near -1."
+
+
+TASK_CHARTS: tuple[Chart[TaskResult], ...] = (
+    Chart("Gap closed", gap_chart, "gap-{number}", "{task}-gap", "gap"),
+    Chart(
+        "Score, every seed a dot (failed runs are crosses)",
+        score_chart,
+        "score-{number}",
+        "{task}-score",
+        "crossings",
+        _seeds_note,
+    ),
+    Chart("Fewer labels", label_chart, "labels-{number}", "{task}-labels", "controls"),
+    Chart("Validation loss against score", loss_chart, "loss-{number}", "{task}-loss", "checkpoints", _loss_note),
+)
+MACRO_CHARTS: tuple[Chart[MacroAverage], ...] = (Chart("Mean over the tasks", macro_chart, "macro", "mean-of-tasks"),)
+# Of several runs on one task, each with its name.
+RUN_CHARTS: tuple[Chart[Sequence[tuple[str, TaskResult | None]]], ...] = (
+    Chart("Scores of all runs", run_chart, "runs-{number}", "runs-{number}"),
+)

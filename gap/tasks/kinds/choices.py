@@ -1,0 +1,86 @@
+"""Questions with choices to pick from: the recipe of `finetuning/multiple_choice.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from finetuning.choices.choice_files import ChoiceQuestion, choices_from_rows, has_labels, read_choices
+from finetuning.choices.recipe import ChoiceRecipe
+from finetuning.examples.recipe import Feature
+from finetuning.examples.unlabelled import labelled_only
+from finetuning.texts.metrics import probabilities
+from gap.tasks.kinds.dataset_tasks import known_splits
+from gap.tasks.kinds.reading import Splits, read_place, text_digest, training_and_scored
+from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskData, TaskSpec
+
+
+@dataclass(frozen=True)
+class ChoiceData(TaskData):
+    """A `multiple_choice` task; its examples are `finetuning.choices.choice_files.ChoiceQuestion`."""
+
+    small_world_examples: ClassVar[int | None] = 400  # extractive QA is the main task of the small world
+
+    @classmethod
+    def read(cls, spec: TaskSpec, options: ReadingOptions) -> Self:
+        """Files of any of the forms that the recipe knows."""
+
+        def load() -> Splits:
+            rows = known_splits(spec)
+            return {split: choices_from_rows(rows[split], f"{spec.place} {split}") for split in rows}
+
+        fields = training_and_scored(
+            spec,
+            labelled_only(read_place(spec, read_choices, load), f"task {spec.name}"),
+            options,
+            key=lambda question: question.id,
+            cluster=_cluster,
+            labelled=has_labels,
+        )
+        return cls(spec, "accuracy", **fields)
+
+    def encode(
+        self,
+        splits: Mapping[str, Sequence[Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        longest: int,
+        options: RowOptions,
+    ) -> ChoiceRecipe:
+        """A row of texts a choice."""
+        return ChoiceRecipe(splits, tokenizer, max_seq_length=longest)
+
+    def record(self, example: Any, prediction: Mapping[str, Any]) -> Record:
+        """Right or wrong, with the chance that the model gives its choice."""
+        chances = probabilities([prediction["logits"]])[0]
+        return {
+            "score": float(prediction["choice"] == example.label),
+            "confidence": round(float(chances.max()), 6),
+            "label": example.names[example.label],
+            "prediction": prediction["name"],
+        }
+
+    def passage(self, example: Any) -> str:
+        """The paragraph that all choices share, else what stands before each."""
+        return example.firsts[0] if len(set(example.firsts)) == 1 else "\n".join(example.firsts)
+
+    def row_texts(self, example: Any) -> list[str]:
+        """Each choice with what stands before it."""
+        return [f"{first} {second}" for first, second in zip(example.firsts, example.seconds, strict=True)]
+
+    def shuffled(self, rows: Sequence[Feature], random: np.random.Generator) -> list[Feature]:
+        """Labels permuted; that of another question is folded into the choices that this one has."""
+        return [
+            row if row["label"] is None else {**row, "label": row["label"] % len(row["input_ids"])}
+            for row in super().shuffled(rows, random)
+        ]
+
+
+def _cluster(question: ChoiceQuestion) -> str:
+    """Questions on one paragraph belong together; a question without one stands alone."""
+    same = len(set(question.firsts)) == 1 and len(question.firsts[0]) > 0
+    texts = "\n".join(question.firsts if same else (*question.firsts, *question.seconds))
+    return text_digest(texts if same else f"{texts}\n{question.id}")

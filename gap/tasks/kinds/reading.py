@@ -1,0 +1,92 @@
+"""From the PLACE of a task to its training and its scored examples: what all kinds of task have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from finetuning.examples.record_files import file_format
+from finetuning.texts.labelled_text import split_of
+from gap.tasks.kinds.task_data import ReadingOptions, TaskSpec
+
+SCORED_SHARE = 0.2  # of a file that comes alone
+Splits = dict[str, list[Any]]
+
+
+def read_place(spec: TaskSpec, read: Callable[[Path], list[Any]], load: Callable[[], Splits]) -> Splits:
+    """Examples by split from a folder of files, TRAIN+TEST, one file ("all" is its split), or a data set's name.
+
+    `read` takes a file, `load` reads the data set. Raises ValueError for a place that is none of these.
+    """
+    places = [Path(name) for name in spec.place.split("+")]
+    if len(places) > 2:
+        raise ValueError(f"task {spec.name}: {spec.place} names {len(places)} files; TRAIN+TEST are two")
+    if len(places) == 2:
+        return {"train": read(places[0]), "test": read(places[1])}
+    place = places[0]
+    if place.is_dir() and not (place / "dataset_dict.json").is_file():
+        files = {name: file for file in sorted(place.iterdir()) if file_format(file) and (name := split_of(file))}
+        if "train" not in files or len(files) < 2:
+            raise ValueError(f"task {spec.name}: {place} holds {sorted(files)}; train and test (or dev) are needed")
+        return {name: read(file) for name, file in files.items()}
+    if place.is_file():
+        return {"all": read(place)}
+    if spec.place.startswith((".", "/", "~")):
+        raise ValueError(f"task {spec.name}: {spec.place} does not exist")
+    return load()
+
+
+def training_and_scored(
+    spec: TaskSpec,
+    splits: Mapping[str, list[Any]],
+    options: ReadingOptions,
+    *,
+    key: Callable[[Any], str],
+    cluster: Callable[[Any], str],
+    labelled: Callable[[list[Any], str], bool],
+) -> dict[str, Any]:
+    """The fields of TaskData that splits decide: training and scored examples, cut, with their clusters.
+
+    `key` gives an example's id, `cluster` what it shares with others, `labelled` whether a split's answers are known.
+    Raises ValueError without a training set and a labelled one beside it, and for ids that come twice.
+    """
+    if "all" in splits:
+        chosen = ranked({cluster(example) for example in splits["all"]}, "scored")
+        scored_clusters = set(chosen[: max(1, round(SCORED_SHARE * len(chosen)))])
+        splits = {
+            "train": [example for example in splits["all"] if cluster(example) not in scored_clusters],
+            "test": [example for example in splits["all"] if cluster(example) in scored_clusters],
+        }
+    named = next((name for name in ("test", "validation") if splits.get(name) and labelled(splits[name], name)), None)
+    if named is None or not splits.get("train"):
+        raise ValueError(f"task {spec.name}: {sorted(splits)}; a training set and a set with answers are needed")
+    fields: dict[str, Any] = {}
+    for field, examples, most in (
+        ("train", splits["train"], _smaller(options.max_train_samples, spec.max_train_samples)),
+        ("scored", splits[named], options.max_eval_samples),
+    ):
+        by_id = {key(example): example for example in examples}
+        if len(by_id) < len(examples):
+            raise ValueError(f"task {spec.name}: {len(examples) - len(by_id)} ids come twice; give each its own")
+        if most is not None and most < 1:
+            raise ValueError(f"--max_train_samples and --max_eval_samples are {most}: use 1 or more")
+        kept = set(ranked(by_id, "sample")[:most])
+        fields[field] = {name: example for name, example in by_id.items() if name in kept}
+        fields[f"{field}_clusters"] = {name: cluster(example) for name, example in fields[field].items()}
+    return fields
+
+
+def ranked(keys: Iterable[str], salt: str) -> list[str]:
+    """Keys in an order that their hash decides: subsets of it are nested and the same for every run."""
+    return sorted(keys, key=lambda key: hashlib.sha256(f"{salt}\0{key}".encode()).digest())
+
+
+def text_digest(text: str) -> str:
+    """The name of a cluster of examples that share this text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _smaller(first: int | None, second: int | None) -> int | None:
+    return min((limit for limit in (first, second) if limit is not None), default=None)

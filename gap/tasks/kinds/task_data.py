@@ -1,0 +1,125 @@
+"""A task's examples, and what each kind of task has to say about them."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from finetuning.examples.recipe import Feature, Recipe
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """`[NAME=]KIND:PLACE[@N]`: N training examples at most; see `gap.tasks.specification.parse_tasks`.
+
+    PLACE is a folder with train and test files, TRAIN+TEST, one file, or the name of a data set.
+    """
+
+    name: str
+    kind: str
+    place: str
+    max_train_samples: int | None = None
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How examples are read."""
+
+    data_dir: str | None = None  # of GLUE's files
+    max_train_samples: int | None = None
+    max_eval_samples: int | None = None
+    on_overlap: str = "stop"
+
+    def __post_init__(self) -> None:
+        if self.on_overlap not in ("stop", "drop"):
+            raise ValueError(f"--on_overlap {self.on_overlap}: use stop, or drop to leave shared texts out of training")
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    """How examples become rows."""
+
+    max_seq_length: int = 384
+    doc_stride: int = 128
+    pooling: str = "cls"
+    max_answer_length: int = 30  # tokens
+
+
+@dataclass(frozen=True)
+class TaskData(ABC):
+    """What a task trains on and what it is scored on; `clusters` say which examples share a paragraph or a text.
+
+    A kind of task is a subclass: `gap.tasks.specification.KINDS` lists them by the KIND of a specification.
+    """
+
+    spec: TaskSpec
+    metric: str  # of scores.jsonl
+    train: Mapping[str, Any]  # example id -> example
+    scored: Mapping[str, Any]
+    train_clusters: Mapping[str, str]
+    scored_clusters: Mapping[str, str]
+
+    places: ClassVar[Collection[str] | None] = None  # all that PLACE can be; None: see `TaskSpec`
+    windowed: ClassVar[bool] = False  # a long example becomes several rows, none is cut
+    in_small_world: ClassVar[bool] = True  # the embedded small world has such a task
+    small_world_examples: ClassVar[int | None] = None  # at most so many of its training examples; None: all
+
+    @classmethod
+    @abstractmethod
+    def read(cls, spec: TaskSpec, options: ReadingOptions) -> Self:
+        """Read the examples. Raises ValueError for files that cannot be read."""
+
+    @abstractmethod
+    def encode(
+        self,
+        splits: Mapping[str, Sequence[Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        longest: int,
+        options: RowOptions,
+    ) -> Recipe:
+        """The recipe with the rows, of at most `longest` tokens, of the examples in `splits`."""
+
+    @abstractmethod
+    def record(self, example: Any, prediction: Mapping[str, Any]) -> Record:
+        """What a cell leaves of one example: "score" in 0..1, and any of "confidence", "label", "prediction", ...
+
+        `gap/cells/store.py` says what they are; id and cluster are added to them.
+        """
+
+    @abstractmethod
+    def passage(self, example: Any) -> str:
+        """The text of an example that a pretraining corpus could have shown."""
+
+    @abstractmethod
+    def row_texts(self, example: Any) -> list[str]:
+        """The text of each row that an example becomes when it is not too long, to guess what training costs."""
+
+    def metrics(self, scores: Mapping[str, float], records: Sequence[Record]) -> dict[str, float]:
+        """A cell's metrics, `self.metric` among them, from the recipe's scores under their plain names."""
+        return dict(scores)
+
+    def shuffled(self, rows: Sequence[Feature], random: np.random.Generator) -> list[Feature]:
+        """The same rows with labels that mean nothing: permuted."""
+        order = random.permutation(len(rows))
+        return [{**row, "label": rows[j]["label"]} for row, j in zip(rows, order, strict=True)]
+
+    @property
+    def digest(self) -> str:
+        """sha256 of every example, in order."""
+        digest = hashlib.sha256()
+        for example in (*self.train.values(), "scored", *self.scored.values()):
+            digest.update(repr(example).encode())
+        return digest.hexdigest()
+
+    @property
+    def shared_clusters(self) -> set[str]:
+        """Texts (paragraphs of questions) that stand in training and among the scored examples."""
+        return set(self.train_clusters.values()) & set(self.scored_clusters.values())
