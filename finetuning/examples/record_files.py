@@ -28,6 +28,13 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 logger = logging.getLogger(__name__)
 
 
+def bad_text(choice: str) -> OnBadText:
+    """--on_bad_text as the readers know it."""
+    if choice not in ("stop", "replace"):
+        raise ValueError(f"--on_bad_text {choice}: use stop or replace")
+    return "replace" if choice == "replace" else "stop"
+
+
 def read_records(
     path: str | Path,
     *,
