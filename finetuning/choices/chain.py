@@ -51,16 +51,19 @@ class Decomposition:
         )
 
 
-def open_second_stage(options: Any, files: Mapping[str, str], start: StartingPoint, ranks: Ranks) -> StartingPoint:
-    """What the second stage starts from, opened before the first stage is run; `start` is the first's.
+def check_chain(options: Any, files: Mapping[str, str], ranks: Ranks) -> None:
+    """ValueError, before the first stage is run, for what the second cannot work with.
 
-    Raises ValueError without a context file, a validation set and, where the first stage learns, a training set, for
-    options that the second stage cannot have, and as `open_start`.
+    It needs a context file, a validation set and, where the first stage learns, a training set, and its own options.
     """
     needed = {"train", "validation"} if makes_updates(options) else {"validation"}
     if not options.context_file or not needed <= set(files):
         raise ValueError("--chain true needs two-stage data: --train_file, --validation_file and --context_file")
     check_options(second_stage_options(options, Path()), ranks)
+
+
+def second_start(options: Any, start: StartingPoint) -> StartingPoint:
+    """What the second stage starts from: --qa_model_name_or_path, or the first's. ValueError as `open_start`."""
     if options.qa_model_name_or_path is None:
         return start
     return open_start(

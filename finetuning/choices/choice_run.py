@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from finetuning.choices.chain import open_second_stage, run_chain
+from finetuning.choices.chain import check_chain, run_chain, second_start
 from finetuning.choices.choice_files import ChoiceQuestion, choices_from_rows, has_labels, read_choices
 from finetuning.choices.recipe import ChoiceRecipe
 from finetuning.examples.dataset_records import subset
@@ -44,9 +44,11 @@ class MultipleChoiceOptions(QAOptions):
 def run(options: MultipleChoiceOptions, asked: Asked, start: StartingPoint | None = None) -> int:
     """The command for parsed options, from their model, or from `start` where it was opened before."""
     ranks = open_world(options)
-    opened = start or starting_point(options)
     files = {} if options.dataset_name else given_files(options, "multiple_choice", ranks)
-    second = open_second_stage(options, files, opened, ranks) if options.chain else opened
+    if options.chain:
+        check_chain(options, files, ranks)
+    opened = start or starting_point(options)
+    second = second_start(options, opened) if options.chain else opened
     rows = cache(lambda: prepare(options, files, opened))
     name = "chain" if options.chain else "multiple_choice"
     stages = ("multiple_choice", "qa") if options.chain else ("",)

@@ -46,8 +46,8 @@ class QAOptions(FinetuningOptions):
 def run(options: QAOptions, asked: Asked, start: StartingPoint | None = None) -> int:
     """The command for parsed options, from their model, or from `start` where it was opened before."""
     ranks = open_world(options)
-    opened = start or starting_point(options)
     files = {} if options.dataset_name else given_files(options, "qa", ranks)
+    opened = start or starting_point(options)
     rows = cache(lambda: prepare(options, files, opened))
     directory = output_directory(options, "qa")
     run_seeds(options, directory, "qa", lambda one: run_recipe(one, rows, ranks, asked=asked).results, ranks)
