@@ -24,6 +24,8 @@ def json_text(record: object, place: str, rules: TextRules) -> str:
     if not isinstance(record, dict):
         raise ValueError(f"{place} is a {type(record).__name__}: give one object a line, as jq -c '.[]' does of a list")
     if rules.text_column not in record:
+        if isinstance(record.get("data"), list):
+            raise ValueError(f"{place} is one object around a list: give one object a line, as jq -c '.data[]' does")
         keys = sorted(map(str, record))[:10]
         raise ValueError(f"{place} has no column {rules.text_column!r}: name one of {keys} with --text_column")
     text = record[rules.text_column]
