@@ -20,6 +20,7 @@ Example = TypeVar("Example")
 
 LINE_FORMATS = (".jsonl", ".ndjson")
 FORMATS = (".csv", ".tsv", ".json", *LINE_FORMATS, ".parquet")
+PACKED_SUFFIXES = ("", *COMPRESSION_SUFFIXES)  # of a file as it is, and packed
 MAX_FILE_BYTES = 4 * 1024**3
 MAX_ROW_BYTES = 64 * 1024**2
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetuning.examples.record_files import OnBadText, read_records
+from finetuning.examples.record_files import PACKED_SUFFIXES, OnBadText, read_records
 from finetuning.texts.labelled_text import Columns, LabelledText, from_records
-from shards.text.sources import COMPRESSION_SUFFIXES
 
 ENTAILMENT = ("entailment", "not_entailment")
 BINARY = ("0", "1")
@@ -223,5 +222,5 @@ def _is_valid(task: GlueTask, label: str | None) -> bool:
 
 
 def _find(folder: Path, stem: str) -> Path | None:
-    files = (folder / f"{stem}.tsv{suffix}" for suffix in ("", *COMPRESSION_SUFFIXES))
+    files = (folder / f"{stem}.tsv{suffix}" for suffix in PACKED_SUFFIXES)
     return next((file for file in files if file.is_file()), None)
