@@ -6,172 +6,23 @@ epochs, and test predictions in the submission format. RTE, MRPC and STS-B start
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
 
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.examples.dataset_records import SAVE_IT, is_saved, read_dataset
-from finetuning.examples.recipe import option
-from finetuning.loop.encoder import check_encoder
-from finetuning.loop.schedule import makes_updates
-from finetuning.loop.stopping import Asked
-from finetuning.questions.sets import bad_text
-from finetuning.run.command import finish_world, model_name, open_world, output_directory, run_until_asked
+from finetuning.run.command import output_directory, run_until_asked
 from finetuning.run.replaced_options import REPLACED_OPTIONS
-from finetuning.run.text_command import TextOptions, TextTask, run_task
-from finetuning.texts.glue_table import glue_rows, write_table
-from finetuning.texts.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue, task_files
-from finetuning.texts.labelled_text import LabelledText
-from runtime.options.command_line import COMMAS, parse_options
-from runtime.options.option_rules import FILE_OPTIONS, refuse_beside
-from runtime.processes.collectives import broadcast_json
-from runtime.processes.ranks import Ranks
-
-DEFAULT_DATASET = "nyu-mll/glue"
-
-
-@dataclass
-class GlueOptions(TextOptions):
-    """Options of GLUE."""
-
-    task_name: Annotated[str | None, COMMAS] = option(
-        None, f"{', '.join(GLUE_TASKS)}, several with commas between, or all."
-    )
-    data_dir: str | None = option(None, "Folder of the official TSV files; default: the `datasets` set nyu-mll/glue.")
-    mnli_checkpoint: str | None = option(None, "Start RTE, MRPC and STS-B from this model, fine-tuned on MNLI.")
+from finetuning.texts.glue_run import GlueOptions, run
+from runtime.options.command_line import parse_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
     options = parse_options(GlueOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
     return run_until_asked(lambda asked: run(options, asked), output_directory(options, "glue"))
-
-
-def run(options: GlueOptions, asked: Asked) -> int:
-    """The command for parsed options: every task asked for, then the table."""
-    tasks = tasks_of(options)
-    refuse_idle(options, tasks)
-    ranks = open_world(options)
-    directory = output_directory(options, "glue")
-    places = {task.name: directory if len(tasks) == 1 else directory / task.name for task in tasks}
-    present = require_data(options, tasks)
-    if options.mnli_checkpoint is not None:
-        # now, not after the tasks before it
-        check_encoder(options.mnli_checkpoint, from_scratch=options.from_scratch, option="--mnli_checkpoint")
-    if sum(options.mnli_checkpoint is None or task.name not in STARTED_FROM_MNLI for task in present) > 1:
-        # Once for all tasks: a default run that goes on would give the later ones another model.
-        options = replace(options, model_name_or_path=broadcast_json(model_name(options)))
-    missing = [task.title for task in tasks if task not in present]
-    if missing and ranks.is_main:
-        print(f"no data in {options.data_dir or options.dataset_name}, skipped: {', '.join(missing)}", flush=True)
-    found = {
-        task.name: run_glue_task(task, read_splits(task, options), options, places[task.name], ranks, asked)
-        for task in present
-    }
-    if ranks.is_main:
-        collect_submissions(found, places, directory, several_seeds=len(options.seeds) > 1)
-        if options.max_eval_samples is not None and (directory / "submission").is_dir():
-            print(f"note: --max_eval_samples {options.max_eval_samples}: submission files may lack rows", flush=True)
-        print(write_table(glue_rows(found), directory, missing=missing), flush=True)
-    finish_world()
-    return 0
-
-
-def tasks_of(options: GlueOptions) -> list[GlueTask]:
-    """The tasks that --task_name names; ValueError with the list for any other name."""
-    named = [name.strip().lower() for name in (options.task_name or "").split(",") if name.strip()]
-    if named == ["all"]:
-        return list(GLUE_TASKS.values())
-    unknown = [name for name in named if name not in GLUE_TASKS]
-    if unknown or not named or len(set(named)) < len(named):
-        raise ValueError(f"--task_name {options.task_name}: use each of {', '.join(GLUE_TASKS)} once, or all")
-    return [GLUE_TASKS[name] for name in named]
-
-
-def refuse_idle(options: GlueOptions, tasks: Sequence[GlueTask]) -> None:
-    """ValueError for options that would change nothing here."""
-    refuse_beside(options, "data_dir", ("dataset_name",))
-    refuse_beside(options, "task_name", (*FILE_OPTIONS, "dataset_config_name"))
-    if options.mnli_checkpoint is not None and not any(task.name in STARTED_FROM_MNLI for task in tasks):
-        raise ValueError(
-            f"--mnli_checkpoint {options.mnli_checkpoint} and --task_name {options.task_name}: only "
-            f"{', '.join(STARTED_FROM_MNLI)} start from it; drop one of the two"
-        )
-    for name in ("label_smoothing", "balance_classes"):
-        if getattr(options, name) and not any(task.labels for task in tasks):
-            raise ValueError(
-                f"--{name} and --task_name {options.task_name}: a regression has no classes; drop --{name}"
-            )
-
-
-def require_data(options: GlueOptions, tasks: Sequence[GlueTask]) -> list[GlueTask]:
-    """The tasks to run: of `all`, those whose folder the named one has.
-
-    Raises ValueError, before the first of them is trained, where one lacks a file, and where there is none at all.
-    """
-    named = Path(options.data_dir or options.dataset_name or DEFAULT_DATASET)
-    folders = {task.name: task.folder if options.data_dir else task.name for task in tasks}
-    is_collection = options.data_dir is not None or (named.is_dir() and not is_saved(named))
-    present = list(tasks)
-    if is_collection and (options.task_name or "").strip().lower() == "all":
-        present = [task for task in tasks if (named / folders[task.name]).is_dir()]
-    if not present:
-        given = "--data_dir" if options.data_dir else "--dataset_name"
-        raise ValueError(f"{given} {named} holds none of {', '.join(folders.values())}")
-    if options.data_dir is not None:
-        for task in present:
-            task_files(task, options.data_dir, train=makes_updates(options))
-    return present
-
-
-def read_splits(task: GlueTask, options: GlueOptions) -> Mapping[str, list[LabelledText]]:
-    """The task's examples."""
-    if options.data_dir is None:
-        name = options.dataset_name or DEFAULT_DATASET
-        saved = Path(name) / task.name
-        if saved.is_dir():
-            return from_dataset(task, read_dataset(str(saved), class_names=False))
-        remedy = f"name a folder with --data_dir, or {SAVE_IT}"
-        return from_dataset(task, read_dataset(name, task.name, class_names=False, remedy=remedy))
-    return read_glue(task, options.data_dir, train=makes_updates(options), on_bad_text=bad_text(options.on_bad_text))
-
-
-def run_glue_task(
-    task: GlueTask,
-    splits: Mapping[str, list[LabelledText]],
-    options: GlueOptions,
-    directory: Path,
-    ranks: Ranks,
-    asked: Asked,
-) -> list[dict[str, Any]]:
-    """Every seed of one task; the results say whether it was started from MNLI."""
-    started = options.mnli_checkpoint is not None and task.name in STARTED_FROM_MNLI
-    if started:
-        options = replace(options, model_name_or_path=options.mnli_checkpoint)
-        if ranks.is_main:
-            print(f"{task.title}: started from {options.mnli_checkpoint}, which has seen MNLI", flush=True)
-    whole = TextTask(f"glue_{task.name}", task.labels, splits, task.metrics, task)
-    return [{**result, "started_from_mnli": started} for result in run_task(whole, options, directory, ranks, asked)]
-
-
-def collect_submissions(
-    found: Mapping[str, list[dict[str, Any]]], places: Mapping[str, Path], directory: Path, *, several_seeds: bool
-) -> None:
-    """Copy every task's submission files into one folder: those of the seed with the best validation score."""
-    for name, results in found.items():
-        best = max(results, key=lambda result: float(result.get(f"eval_{result['metric']}") or 0.0))
-        place = places[name] / f"seed-{best['seed']}" if several_seeds else places[name]
-        for split, file in GLUE_TASKS[name].submissions.items():
-            written = next((one for one in (place / file, place / split / file) if one.is_file()), None)
-            if written is not None:
-                (directory / "submission").mkdir(exist_ok=True)
-                shutil.copyfile(written, directory / "submission" / file)
 
 
 if __name__ == "__main__":

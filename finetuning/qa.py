@@ -8,59 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.examples.pair_template import row_limit
-from finetuning.examples.preflight import Preflight, note_row_limit, note_shared_texts
-from finetuning.examples.recipe import FinetuningOptions, option
-from finetuning.examples.unknown_share import note_unknown_share
-from finetuning.loop.stopping import Asked
-from finetuning.questions.recipe import QARecipe, QASettings
-from finetuning.questions.sets import note_answers, note_windows, read_question_sets
-from finetuning.questions.spans import SpanLimits
-from finetuning.questions.squad import Question, check_answers, first_names, place_answers
-from finetuning.questions.windows import Windows
-from finetuning.run.command import (
-    Prepared,
-    finish_world,
-    for_small_world,
-    given_files,
-    open_world,
-    output_directory,
-    run_recipe,
-    run_until_asked,
-)
+from finetuning.questions.qa_run import QAOptions, run
+from finetuning.run.command import for_small_world, output_directory, run_until_asked
 from finetuning.run.replaced_options import REPLACED_OPTIONS
-from finetuning.run.seed_runs import once, run_seeds
 from runtime.options.command_line import parse_options
-from runtime.options.option_rules import FILE_OPTIONS, refuse_beside, require_beside
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
-
-
-@dataclass
-class QAOptions(FinetuningOptions):
-    """Options of extractive question answering."""
-
-    context_file: str | None = option(None, "Two-stage data: the JSON list of paragraphs that the rows number.")
-    doc_stride: int = option(128, "Overlap of neighbouring windows in tokens (in the original BERT: the step).")
-    n_best_size: int = option(20, "Candidates kept for each question.")
-    max_answer_length: int = option(30, "Longest answer in tokens.")
-    version_2_with_negative: bool = option(False, "Some questions have no answer, and none may be given.")
-    null_score_diff_threshold: float = option(0.0, "v2: how far no answer must be ahead of the best one to be given.")
-    answer_language: str = option("auto", "Whose exact match and F1: en (SQuAD), zh (CMRC), or auto by the answers.")
-
-    def check_own(self) -> None:
-        """ValueError for settings outside their range, and for data named in two ways."""
-        settings_of(self, None)
-        refuse_beside(self, "dataset_name", (*FILE_OPTIONS, "context_file"))
-        require_beside(self, "dataset_name", ("dataset_config_name",))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,62 +24,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parse_options(QAOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
     options = for_small_world(given)
     return run_until_asked(lambda asked: run(options, asked), output_directory(options, "qa"))
-
-
-def run(options: QAOptions, asked: Asked) -> int:
-    """The command for parsed options."""
-    ranks = open_world(options)
-    files = {} if options.dataset_name else given_files(options, "qa", ranks)
-    rows = once(lambda tokenizer, config: prepare(options, files, tokenizer, config))
-    directory = output_directory(options, "qa")
-    run_seeds(options, directory, "qa", lambda one: run_recipe(one, "qa", rows, asked=asked).results, ranks)
-    finish_world()
-    return 0
-
-
-def prepare(
-    options: QAOptions, files: dict[str, str], tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
-) -> Prepared:
-    """Read, check and encode the question sets."""
-    found = Preflight()
-    splits: dict[str, list[Question]] = {}
-    unlabelled = []
-    for name, questions in read_question_sets(options, files).items():
-        blank = [question.id for question in questions if not question.context.strip()]
-        if blank:
-            remedy = (
-                "two-stage data whose `relevant` is unknown needs the chain, finetuning/multiple_choice.py --chain true"
-                if options.context_file
-                else "give each its context, or take them out"
-            )
-            raise ValueError(
-                f"the {name} set has {len(blank)} questions without a paragraph ({first_names(blank)}): {remedy}"
-            )
-        if not check_answers(questions, version_2=options.version_2_with_negative, where=name):
-            if name != "test":
-                raise ValueError(f"the {name} set has no answers: only a test set can do without")
-            unlabelled.append(name)
-        splits[name], repairs = place_answers(questions, strict=options.strict, where=f"the {name} set")
-        note_answers(found, name, splits[name], repairs)
-    texts = {name: [f"{one.question}\n{one.context}" for one in split] for name, split in splits.items()}
-    note_shared_texts(found, texts)
-    note_unknown_share(found, tokenizer, texts)
-    recipe = QARecipe(splits, tokenizer, settings_of(options, config), unlabelled=unlabelled)
-    note_windows(found, recipe.window_counts)
-    note_row_limit(found, options.max_seq_length, recipe.settings.windows.max_seq_length)
-    found.refuse_if(strict=options.strict)
-    return Prepared(recipe, found)
-
-
-def settings_of(options: QAOptions, config: PretrainedConfig | None) -> QASettings:
-    """Settings from options, within the model's positions where one is given; ValueError outside their range."""
-    return QASettings(
-        windows=Windows(row_limit(options.max_seq_length, config), options.doc_stride),
-        limits=SpanLimits(options.n_best_size, options.max_answer_length),
-        version_2=options.version_2_with_negative,
-        null_score_diff_threshold=options.null_score_diff_threshold,
-        language=options.answer_language,
-    )
 
 
 if __name__ == "__main__":

@@ -4,38 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
-
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from typing import Any, cast
 
 from finetuning.examples.dataset_records import subset
 from finetuning.examples.predictions import write_csv, write_json
-from finetuning.examples.preflight import Preflight, note_row_limit
-from finetuning.loop.encoder import check_encoder
+from finetuning.examples.preflight import Preflight
+from finetuning.examples.record_files import bad_text
 from finetuning.loop.result import Result
 from finetuning.loop.run_log import closing_table, read_results
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
-from finetuning.qa import QAOptions, settings_of
+from finetuning.questions.qa_run import QAOptions, encoded, with_places
 from finetuning.questions.recipe import QARecipe
-from finetuning.questions.sets import bad_text, note_answers, note_windows, sample_limit
-from finetuning.questions.squad import Question, place_answers, read_contexts, read_questions
-from finetuning.run.command import Prepare, Prepared, output_directory, run_recipe
+from finetuning.questions.sets import sample_limit
+from finetuning.questions.squad import Question, read_contexts, read_questions
+from finetuning.run.command import Prepare, Prepared, run_recipe
 from finetuning.run.finished import RESULTS_NAME
 from finetuning.run.option_checks import check_options
+from finetuning.run.starting_point import StartingPoint, open_start
 from runtime.files.whole_files import read_json
-from runtime.processes.ranks import read_ranks
+from runtime.processes.ranks import Ranks
 
 CHAINED = "_chain"  # what the name of a set ends with when its paragraphs were chosen by the first stage
-
-
-class ChainOptions(Protocol):
-    """What the chain needs beside QA's options."""
-
-    qa_model_name_or_path: str | None
-    qa_learning_rate: float | None
-    qa_num_train_epochs: float | None
 
 
 @dataclass(frozen=True)
@@ -59,45 +51,52 @@ class Decomposition:
         )
 
 
-def run_chain(options: Any, files: Mapping[str, str], first_stage: Prepare, asked: Asked) -> dict[str, Any]:
-    """Both stages, then `prediction.csv` (id, answer) and `all_results.json` with the decomposition; all ranks call it.
+def check_chain(options: Any, files: Mapping[str, str], ranks: Ranks) -> None:
+    """ValueError, before the first stage is run, for what the second cannot work with.
 
-    Those two are there once the second stage has finished; a stage that was finished before is not run again.
-    Raises ValueError without a context file, a validation set and, where the first stage learns, a training set.
+    It needs a context file, a validation set and, where the first stage learns, a training set, and its own options.
     """
     needed = {"train", "validation"} if makes_updates(options) else {"validation"}
     if not options.context_file or not needed <= set(files):
         raise ValueError("--chain true needs two-stage data: --train_file, --validation_file and --context_file")
-    if options.qa_model_name_or_path is not None:
-        # now, not after the first stage
-        check_encoder(
-            options.qa_model_name_or_path, from_scratch=options.from_scratch, option="--qa_model_name_or_path"
-        )
-    directory = output_directory(options, "chain")
-    second = second_stage_options(options, directory / "qa")
-    check_options(second, read_ranks())
-    first = replace(options, output_dir=str(directory / "multiple_choice"))
-    choice = run_recipe(first, "multiple_choice", first_stage, asked=asked)
-    choices = read_choices_made(directory / "multiple_choice", [name for name in files if name != "train"])
-    splits = chain_splits(options, files, choices)
-    recipes: list[QARecipe] = []
+    check_options(second_stage_options(options, Path()), ranks)
 
-    def second_stage(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Prepared:
-        prepared, recipe = prepare_qa(second, splits, tokenizer, config)
-        recipes.append(recipe)
-        return prepared
+
+def second_start(options: Any, start: StartingPoint) -> StartingPoint:
+    """What the second stage starts from: --qa_model_name_or_path, or the first's. ValueError as `open_start`."""
+    if options.qa_model_name_or_path is None:
+        return start
+    return open_start(
+        options.qa_model_name_or_path, from_scratch=options.from_scratch, option="--qa_model_name_or_path"
+    )
+
+
+def run_chain(
+    options: Any, files: Mapping[str, str], first_stage: Prepare, start: StartingPoint, ranks: Ranks, asked: Asked
+) -> dict[str, Any]:
+    """Both stages, then `prediction.csv` (id, answer) and `all_results.json` with the decomposition; all ranks call it.
+
+    Those two are there once the second stage, which begins with `start`, has finished; a stage that was finished before
+    is not run again.
+    """
+    directory = Path(str(options.output_dir))
+    second = second_stage_options(options, directory / "qa")
+    first = replace(options, output_dir=str(directory / "multiple_choice"))
+    choice = run_recipe(first, first_stage, ranks, asked=asked)
+    choices = read_choices_made(directory / "multiple_choice", [name for name in files if name != "train"])
+    second_stage = cache(lambda: prepare_qa(second, chain_splits(options, files, choices), start))
 
     def write(answers: Result) -> None:
         last = "test" if "test" in files else "validation"
         texts = {name: one["text"] for name, one in answers.predictions[last + CHAINED].items()}
         write_csv(directory / "prediction.csv", ["id", "answer"], texts.items())
-        found = decompose(recipes[0], answers)
+        found = decompose(cast(QARecipe, second_stage().recipe), answers)
         write_json(directory / RESULTS_NAME, chain_results(found, choice.results, answers))
         print(found.sentence())
 
-    run_recipe(second, "qa", second_stage, asked=asked, finish=write)
+    run_recipe(second, second_stage, ranks, asked=asked, finish=write)
     results = read_results(directory)
-    if read_ranks().is_main:
+    if ranks.is_main:
         print(closing_table(f"chain in {directory}", results))
     return results
 
@@ -147,27 +146,15 @@ def in_chosen_paragraph(question: Question, choice: Mapping[str, Any], contexts:
     return replace(question, context=context, answers=tuple(replace(one, start=-1) for one in question.answers))
 
 
-def prepare_qa(
-    options: QAOptions,
-    splits: Mapping[str, Sequence[Question]],
-    tokenizer: PreTrainedTokenizerBase,
-    config: PretrainedConfig,
-) -> tuple[Prepared, QARecipe]:
+def prepare_qa(options: QAOptions, splits: Mapping[str, Sequence[Question]], start: StartingPoint) -> Prepared:
     """The second stage's recipe; chained sets are only predicted, since a loss has no meaning in a wrong paragraph."""
     found = Preflight()
-    placed: dict[str, Sequence[Question]] = {}
-    for name, questions in splits.items():
-        if name.endswith(CHAINED):
-            placed[name] = questions
-        else:
-            placed[name], repairs = place_answers(questions, strict=options.strict, where=f"the {name} set")
-            note_answers(found, name, placed[name], repairs)
     chained = [name for name in splits if name.endswith(CHAINED)]
-    recipe = QARecipe(placed, tokenizer, settings_of(options, config), unlabelled=chained)
-    note_windows(found, recipe.window_counts)
-    note_row_limit(found, options.max_seq_length, recipe.settings.windows.max_seq_length)
-    found.refuse_if(strict=options.strict)
-    return Prepared(recipe, found), recipe
+    placed = {
+        name: questions if name in chained else with_places(options, found, name, questions)
+        for name, questions in splits.items()
+    }
+    return encoded(options, found, placed, start, chained)
 
 
 def decompose(recipe: QARecipe, answers: Result) -> Decomposition:

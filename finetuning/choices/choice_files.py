@@ -8,16 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.examples.label_cells import MINUS_ONE, read_label
-from finetuning.examples.record_files import (
-    OnBadText,
-    decode_text,
-    file_format,
-    parse_json,
-    read_bytes,
-    read_records,
-    whole_number,
-)
-from finetuning.questions.squad import read_contexts, require_unique_ids, text_of
+from finetuning.examples.record_files import OnBadText, examples_of, read_content, whole_number
+from finetuning.questions.squad import paragraphs_of, read_contexts, require_unique_ids, text_of
 
 
 @dataclass(frozen=True)
@@ -58,18 +50,8 @@ def read_choices(
 
 def choices_from_rows(rows: Iterable[Any], where: str, contexts: Sequence[str] | None = None) -> list[ChoiceQuestion]:
     """Questions from entries of any known layout; errors name `where` and the entry."""
-    found: list[ChoiceQuestion] = []
-    for number, item in enumerate(rows):
-        try:
-            found.extend(_questions_of(item, number, contexts))
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(
-                f"{where}: entry {number} is not a known layout ({reason}): rows need id, context, question, choices "
-                "and label, or the layout of SWAG, C3, DREAM or CommonsenseQA"
-            ) from error
-        except ValueError as error:
-            raise ValueError(f"{where}: entry {number}: {error}") from error
+    layouts = "rows need id, context, question, choices and label, or the layout of SWAG, C3, DREAM or CommonsenseQA"
+    found = examples_of(rows, where, lambda item, number: _questions_of(item, number, contexts), layouts)
     if not found:
         raise ValueError(f"{where}: no questions; give a file with at least one")
     require_unique_ids([question.id for question in found], where)
@@ -88,12 +70,7 @@ def has_labels(questions: Sequence[ChoiceQuestion], where: str) -> bool:
 
 
 def _entries(path: Path, on_bad_text: OnBadText) -> list[Any]:
-    if file_format(path) in (".csv", ".tsv", ".jsonl"):
-        return list(read_records(path, on_bad_text=on_bad_text))
-    text = decode_text(read_bytes(path), str(path), on_bad_text=on_bad_text)
-    if not text.strip():
-        raise ValueError(f"{path}: the file is empty or blank; give a file with at least one question")
-    content = parse_json(text, str(path))
+    content = read_content(path, on_bad_text=on_bad_text)
     content = content.get("data", content) if isinstance(content, dict) else content
     if not isinstance(content, list):
         raise ValueError(f"{path}: a list of questions is needed")
@@ -173,17 +150,9 @@ def _endings(item: Mapping[str, Any], number: int) -> ChoiceQuestion:
 
 def _two_stage(item: Mapping[str, Any], contexts: Sequence[str] | None) -> ChoiceQuestion:
     """A question and the numbers of the paragraphs of which one is `relevant`."""
-    if contexts is None:
-        raise ValueError("its paragraphs are numbers: name the list of paragraphs with --context_file")
-    numbers = [whole_number(number, "paragraphs") for number in item["paragraphs"]]
-    for number in numbers:
-        if not 0 <= number < len(contexts):
-            raise ValueError(f"paragraph {number} is not among the {len(contexts)} of --context_file")
     relevant = _index(item.get("relevant"), "relevant")
-    if relevant is not None and relevant not in numbers:
-        raise ValueError(f"the relevant paragraph {relevant} is none of its paragraphs {numbers}")
+    numbers, texts = zip(*paragraphs_of(item, contexts, relevant), strict=True)
     label = None if relevant is None else numbers.index(relevant)
-    texts = tuple(contexts[number] for number in numbers)
     firsts = (text_of(item, "question"),) * len(texts)
     return ChoiceQuestion(str(item["id"]), firsts, texts, label, tuple(map(str, numbers)), numbered=True)
 

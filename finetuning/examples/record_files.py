@@ -1,31 +1,37 @@
-"""Rows of a CSV, TSV, JSON or JSON-lines file, plain or gz, xz, bz2, read whole and within bounds."""
+"""Whole files of examples: rows of CSV, TSV, JSON, JSON lines or parquet, read as builds of shards read them."""
 
 from __future__ import annotations
 
-import bz2
-import csv
-import gzip
 import io
 import json
 import logging
-import lzma
 import re
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
-from shards.text.expansion import CountedStream, Expansion
+from shards.text.plain_text import TextRules
+from shards.text.records import column_values, json_lines, parquet_batches, parse_line, table_rows
+from shards.text.sources import COMPRESSION_SUFFIXES, HEAD_BYTES, detect_format, name_suffix, unpacked
 
 Record = dict[str, Any]
 OnBadText = Literal["stop", "replace"]
+Example = TypeVar("Example")
 
-COMPRESSIONS = (".gz", ".xz", ".bz2")
-FORMATS = (".csv", ".tsv", ".json", ".jsonl")
+LINE_FORMATS = (".jsonl", ".ndjson")
+FORMATS = (".csv", ".tsv", ".json", *LINE_FORMATS, ".parquet")
+PACKED_SUFFIXES = ("", *COMPRESSION_SUFFIXES)  # of a file as it is, and packed
 MAX_FILE_BYTES = 4 * 1024**3
-MAX_FIELD_CHARACTERS = 16 * 1024**2
+MAX_ROW_BYTES = 64 * 1024**2
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 logger = logging.getLogger(__name__)
+
+
+def bad_text(choice: str) -> OnBadText:
+    """--on_bad_text as the readers know it."""
+    if choice not in ("stop", "replace"):
+        raise ValueError(f"--on_bad_text {choice}: use stop or replace")
+    return "replace" if choice == "replace" else "stop"
 
 
 def read_records(
@@ -38,108 +44,109 @@ def read_records(
     """Every row as a dict of column -> value; `columns` names them where the file has no header.
 
     TSV is read as GLUE writes it, without quoting; CSV with the usual quotes; JSON is a list of objects (or an object
-    whose `data` is one), JSONL an object a line. Raises ValueError, naming file and line, for an empty or torn file, a
-    row of the wrong width (unless `malformed` is "drop": then they are counted in a warning) and bytes that are not
-    UTF-8 (unless `on_bad_text` is "replace").
+    whose `data` is one), JSON lines an object a line. Raises ValueError, naming file and row, for an empty or torn
+    file, a row of the wrong width (unless `malformed` is "drop": then they are counted in a warning) and bytes that are
+    not UTF-8 (unless `on_bad_text` is "replace").
     """
     where = Path(path)
-    kind = file_format(where)
-    if kind is None:
+    if file_format(where) is None:
         raise ValueError(
-            f"{where}: unknown format; name the file {', '.join(FORMATS)}, with .gz, .xz or .bz2 if packed"
+            f"{where}: unknown format; name the file {', '.join(FORMATS)}, with .gz, .xz, .bz2 or .zst if packed"
         )
-    text = decode_text(read_bytes(where), str(where), on_bad_text=on_bad_text)
-    if not text.strip():
-        raise ValueError(f"{where}: the file is empty or blank; give a file with at least one row")
-    if kind in (".csv", ".tsv"):
-        records = _delimited(text, where, tabs=kind == ".tsv", columns=columns, malformed=malformed)
-    elif kind == ".jsonl":
-        lines = enumerate(text.split("\n"), start=1)
-        records = [
-            _object(parse_json(line, str(where), line=number), f"{where}:{number}")
-            for number, line in lines
-            if line.strip()
-        ]
-    else:
-        found = parse_json(text, str(where))
-        rows = found.get("data") if isinstance(found, dict) else found
-        if not isinstance(rows, list):
-            raise ValueError(f"{where}: a list of objects, or an object with such a list as `data`, is needed")
-        records = [_object(row, f"{where}, row {number}") for number, row in enumerate(rows)]
-    if not records:
+    found = read_content(where, columns=columns, malformed=malformed, on_bad_text=on_bad_text)
+    rows = found.get("data") if isinstance(found, dict) else found
+    if not isinstance(rows, list):
+        raise ValueError(f"{where}: a list of objects, or an object with such a list as `data`, is needed")
+    if not rows:
         raise ValueError(f"{where}: no row below the header; give a file with at least one row")
-    return records
+    return [_object(row, f"{where}, row {number}") for number, row in enumerate(rows)]
+
+
+def read_content(
+    path: str | Path,
+    *,
+    columns: Sequence[str] | None = None,
+    malformed: Literal["stop", "drop"] = "stop",
+    on_bad_text: OnBadText = "stop",
+) -> Any:
+    """The list of rows in a table, JSON lines or a parquet file; of any other file the JSON value, or lines, in it.
+
+    Packed or not. Arguments and errors as of `read_records`.
+    """
+    where = Path(path)
+    data, rules = read_bytes(where), _rules(on_bad_text)
+    kind = detect_format(str(where), data[:HEAD_BYTES])
+    if not data or data.isspace():
+        raise ValueError(f"{where}: the file is empty or blank; give a file with at least one row")
+    stream: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, io.BytesIO(data)))
+    if kind == "parquet":
+        found: Any = list(_parquet_records(stream, where, rules))
+    elif kind in ("csv", "tsv"):
+        found = _table_records(stream, where, rules, tabs=kind == "tsv", columns=columns, malformed=malformed)
+    elif name_suffix(where.name) in LINE_FORMATS:
+        found = list(_line_values(stream, where, rules))
+    else:
+        text = _text(data, str(where), rules)
+        found = list(_line_values(stream, where, rules)) if _is_lines(text) else parse_json(text, str(where))
+    _note_replaced(rules, str(where))
+    return found
 
 
 def file_format(path: str | Path) -> str | None:
-    """The format a name promises (.csv, .tsv, .json, .jsonl), compression aside; None for any other name."""
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-    return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else None
+    """The format a name promises (.csv, .tsv, .json, .jsonl, ...), compression aside; None for any other name."""
+    suffix = name_suffix(Path(path).name)
+    return suffix if suffix in FORMATS else None
 
 
 def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """The file's content, unpacked by its last suffix; ValueError when it is torn or too large."""
+    """The file's content, unpacked; ValueError when it is torn or too large."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; check the path")
-    openers: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
-    opener = openers.get(path.suffix.lower(), open)
-    try:
-        with cast(IO[bytes], opener(path, "rb")) as stream:
-            content = stream.read(max_bytes + 1) if opener is open else _unpacked(stream, path, max_bytes + 1)
-    except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk; bz2's and gzip's own have no number
-            raise
-        raise ValueError(f"{path}: cannot be unpacked ({error}); it is torn or misnamed, copy it again") from error
+    with unpacked(path) as (raw, stream):
+        is_packed = stream.raw is not raw
+        if path.suffix.lower() in COMPRESSION_SUFFIXES and not is_packed:
+            raise ValueError(f"{path} cannot be unpacked: it is no {path.suffix} file; rename it, or copy it again")
+        content = stream.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise ValueError(f"{path}: unpacks to more than {max_bytes} bytes; split the file")
     return content
 
 
-def _unpacked(stream: IO[bytes], path: Path, most_bytes: int) -> bytes:
-    """At most so many bytes of a packed file; ValueError when it unpacks to more than any text does."""
-    size = path.stat().st_size
-    counted, content = CountedStream(stream, Expansion(str(path), lambda: size)), io.BytesIO()
-    while data := counted.read(min(1 << 20, most_bytes - content.tell())):
-        content.write(data)
-    return content.getvalue()
-
-
 def decode_text(content: bytes, name: str, *, on_bad_text: OnBadText = "stop") -> str:
     """UTF-8 text without its byte-order mark; bad bytes stop the run, or are replaced and counted in a warning."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if on_bad_text == "stop":
-            raise ValueError(
-                f"{name}: byte {error.start} is not UTF-8 ({error.reason}); convert the file, or ask for "
-                "--on_bad_text replace"
-            ) from error
-    text = content.decode("utf-8-sig", errors="replace")
-    logger.warning("%s: %d characters were not UTF-8 and were replaced", name, text.count("\ufffd"))
+    rules = _rules(on_bad_text)
+    text = _text(content, name, rules)
+    _note_replaced(rules, name)
     return text
 
 
-def parse_json(text: str, name: str, *, line: int | None = None) -> Any:
-    """JSON without surprises: nesting beyond Python's limit and broken text are ValueErrors that name the file.
-
-    `line` is the place in the file of a text that is one of its lines.
-    """
-    place = 1 if line is None else line
-    name = name if line is None else f"{name}:{line}"
+def parse_json(text: str, name: str) -> Any:
+    """JSON without surprises: nesting beyond Python's limit and broken text are ValueErrors that name the file."""
     try:
         content = json.loads(text)
     except RecursionError as error:
         raise ValueError(f"{name}: nested too deeply to be data; a list of flat objects is needed") from error
     except json.JSONDecodeError as error:
-        line = place + error.lineno - 1
-        raise ValueError(f"{name}: not JSON ({error.msg}); check line {line}, column {error.colno}") from error
+        raise ValueError(f"{name}: not JSON ({error.msg}); check line {error.lineno}, column {error.colno}") from error
     except ValueError as error:  # a number of thousands of digits
         raise ValueError(f"{name}: {error}; mend the number") from error
-    if SURROGATE.search(text):
-        _refuse_lone_surrogates(content, name)
-    return content
+    return _whole_characters(content, text, name)
+
+
+def examples_of(
+    rows: Iterable[Any], where: str, read: Callable[[Any, int], Iterable[Example]], layouts: str
+) -> list[Example]:
+    """What `read` makes of each entry and its number; ValueError naming `where` and the entry that it cannot read."""
+    found: list[Example] = []
+    for number, item in enumerate(rows):
+        try:
+            found.extend(read(item, number))
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{where}: entry {number} is not a known layout ({reason}): {layouts}") from error
+        except ValueError as error:
+            raise ValueError(f"{where}: entry {number}: {error}") from error
+    return found
 
 
 def whole_number(value: Any, field: str) -> int:
@@ -153,9 +160,81 @@ def whole_number(value: Any, field: str) -> int:
     return number
 
 
-def _refuse_lone_surrogates(content: Any, name: str) -> None:
-    """Half a character, as \\ud800 without its other half, is no text: no tokenizer and no file takes it."""
-    waiting: list[tuple[Any, str]] = [(content, "")]
+def _rules(on_bad_text: OnBadText) -> TextRules:
+    return TextRules(
+        max_document_bytes=MAX_ROW_BYTES,
+        invalid_utf8=on_bad_text,
+        unix_line_ends=False,
+        utf8_remedy="convert the file, or ask for --on_bad_text replace",
+        size_remedy="split the row",
+    )
+
+
+def _text(content: bytes, name: str, rules: TextRules) -> str:
+    return rules.characters(content, name).removeprefix("\ufeff")
+
+
+def _note_replaced(rules: TextRules, name: str) -> None:
+    if rules.replaced_characters:
+        logger.warning("%s: %d characters were not UTF-8 and were replaced", name, rules.replaced_characters)
+
+
+def _is_lines(text: str) -> bool:
+    """Whether a JSON value ends with its line and more follows, as where JSON lines are called .json."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return error.msg == "Extra data" and text[: error.pos].rstrip(" \t\r").endswith("\n")
+    except (ValueError, RecursionError):
+        pass
+    return False
+
+
+def _line_values(stream: io.BufferedReader, path: Path, rules: TextRules) -> Iterator[Any]:
+    for place, text in json_lines(stream, str(path), rules):
+        yield _whole_characters(parse_line(text, place), text, place)
+
+
+def _parquet_records(stream: io.BufferedReader, path: Path, rules: TextRules) -> Iterator[Record]:
+    for row, batch in parquet_batches(stream, str(path), lambda: path.stat().st_size):
+        names = batch.schema.names
+        columns = [column_values(column, str(path), row, rules) for column in batch.columns]
+        yield from (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+
+
+def _table_records(
+    stream: io.BufferedReader,
+    path: Path,
+    rules: TextRules,
+    *,
+    tabs: bool,
+    columns: Sequence[str] | None,
+    malformed: Literal["stop", "drop"],
+) -> list[Record]:
+    records, dropped = [], 0
+    names = list(columns) if columns is not None else None
+    for line, row in table_rows(stream, str(path), rules, delimiter="\t" if tabs else ","):
+        if not row:
+            continue
+        if names is None:
+            names = [name.strip() for name in row]
+        elif len(row) == len(names):
+            records.append(dict(zip(names, row, strict=True)))
+        elif malformed == "drop":
+            dropped += 1
+        else:
+            raise ValueError(
+                f"{path}: line {line} has {len(row)} fields, but the columns are {len(names)} "
+                f"({', '.join(names)}); mend the row"
+            )
+    if dropped:
+        logger.warning("%s: %d rows of the wrong width were dropped", path, dropped)
+    return records
+
+
+def _whole_characters(content: Any, text: str, name: str) -> Any:
+    """The content of a JSON text; ValueError for half a character, as \\ud800 without its other half: it is no text."""
+    waiting: list[tuple[Any, str]] = [(content, "")] if SURROGATE.search(text) else []
     while waiting:
         value, place = waiting.pop()
         if isinstance(value, dict):
@@ -164,6 +243,7 @@ def _refuse_lone_surrogates(content: Any, name: str) -> None:
             waiting.extend((one, f"{place}[{number}]") for number, one in enumerate(value))
         elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
             raise ValueError(f"{name}: the text at {place} has half a character (a lone \\ud8xx or \\udcxx); mend it")
+    return content
 
 
 def _object(value: Any, where: str) -> Record:
@@ -172,35 +252,3 @@ def _object(value: Any, where: str) -> Record:
             f"{where}: {type(value).__name__} instead of an object; each row is a {{column: value}} object"
         )
     return value
-
-
-def _delimited(
-    text: str, path: Path, *, tabs: bool, columns: Sequence[str] | None, malformed: Literal["stop", "drop"]
-) -> list[Record]:
-    csv.field_size_limit(MAX_FIELD_CHARACTERS)
-    if tabs:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.reader(io.StringIO(text, newline=""))
-    records, dropped = [], 0
-    names = list(columns) if columns is not None else None
-    try:
-        for row in reader:
-            if not row:
-                continue
-            if names is None:
-                names = [name.strip() for name in row]
-            elif len(row) == len(names):
-                records.append(dict(zip(names, row, strict=True)))
-            elif malformed == "drop":
-                dropped += 1
-            else:
-                raise ValueError(
-                    f"{path}:{reader.line_num}: {len(row)} fields, but the columns are {len(names)} "
-                    f"({', '.join(names)}); mend the row"
-                )
-    except csv.Error as error:
-        raise ValueError(f"{path}:{reader.line_num}: {error}; mend the row") from error
-    if dropped:
-        logger.warning("%s: %d rows of the wrong width were dropped", path, dropped)
-    return records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,29 +21,35 @@ from shards.tokenization.tokenizer_source import open_tokenizer
 DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes when told nothing
 
 
-def load_tokenizer(model_name_or_path: str, *, option: str = "--model_name_or_path") -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    model_name_or_path: str, *, config: PretrainedConfig | None = None, option: str = "--model_name_or_path"
+) -> PreTrainedTokenizerBase:
     """The fast tokenizer of a checkpoint; recipes need offsets, which slow ones do not give.
 
-    Raises ValueError, naming the `option`, where it has none, a broken one, or one with more tokens than embeddings.
+    `config` is the checkpoint's, where it was read before. Raises ValueError, naming the `option`, where it has no
+    tokenizer, a broken one, or one with more tokens than embeddings.
     """
     tokenizer = from_source(lambda name, only: open_tokenizer(name, option=option), model_name_or_path, option)
-    require_embeddings(tokenizer, load_config(model_name_or_path, option=option), model_name_or_path)
+    require_embeddings(tokenizer, config or load_config(model_name_or_path, option=option), model_name_or_path)
     return tokenizer
 
 
-def check_encoder(name: str, *, from_scratch: bool = False, option: str = "--model_name_or_path") -> None:
-    """Refuse a checkpoint that recipes cannot start from, before any data is read: nothing is loaded.
+def check_encoder(
+    name: str, *, from_scratch: bool = False, option: str = "--model_name_or_path"
+) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+    """Configuration and tokenizer of a checkpoint that recipes can start from; its weights are checked, not loaded.
 
     Raises ValueError, naming the `option` or the file, as `load_config`, `load_tokenizer` and, unless only the shape
     is taken (`from_scratch`), for weights that do not fill the encoder.
     """
     config = load_config(name, option=option)
-    load_tokenizer(name, option=option)
+    tokenizer = load_tokenizer(name, config=config, option=option)
 
     def check(place: str, only: bool) -> None:
         check_checkpoint(place, config, AutoModel, local_files_only=only, weights=not from_scratch)
 
     from_source(check, name, option)
+    return config, tokenizer
 
 
 def require_dropout(rate: float | None) -> None:
@@ -61,11 +68,21 @@ def load_config(
     """
     config = from_source(lambda name, only: source_config(name, local_files_only=only), model_name_or_path, option)
     require_encoder(config, f"{option} {model_name_or_path}")
-    if dropout is not None:
-        require_dropout(dropout)
-        for name in list(config.to_dict()):
-            if "dropout" in name and isinstance(getattr(config, name), (int, float, type(None))):
-                setattr(config, name, dropout)
+    return with_dropout(config, dropout)
+
+
+def with_dropout(config: PretrainedConfig, rate: float | None) -> PretrainedConfig:
+    """A copy with every dropout rate replaced; the configuration itself where `rate` is None.
+
+    Raises ValueError as `require_dropout`.
+    """
+    if rate is None:
+        return config
+    require_dropout(rate)
+    config = copy.deepcopy(config)
+    for name in list(config.to_dict()):
+        if "dropout" in name and isinstance(getattr(config, name), (int, float, type(None))):
+            setattr(config, name, rate)
     return config
 
 

@@ -28,7 +28,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from finetuning.loop.encoder import attention_of, from_source, load_config
+from finetuning.loop.encoder import attention_of, from_source, load_config, with_dropout
 from pretraining.model.families import Family, family_of, takes_token_types
 from pretraining.model.source_checkpoint import load_checkpoint
 from pretraining.model.source_config import require_buildable
@@ -241,14 +241,16 @@ def load_headed(
     seed: int = 42,
     dropout: float | None = None,
     keep_head: bool = False,
+    config: PretrainedConfig | None = None,
 ) -> Headed:
     """Weights (safetensors only, fp32) or, from scratch, random ones of the same shape drawn from `seed`.
 
     Embeddings and layers come from the checkpoint; what it holds of the head (a pooler, ModernBERT's prediction head)
     does too, but the last layer only with `keep_head`, for a model that is only evaluated. The caller draws the rest.
-    Raises ValueError as `load_config` does, and for a checkpoint that does not fill embeddings and layers.
+    `config` is the checkpoint's, where it was read before. Raises ValueError as `load_config` does, and for a
+    checkpoint that does not fill embeddings and layers.
     """
-    config = load_config(model_name_or_path, dropout=dropout)
+    config = with_dropout(config or load_config(model_name_or_path), dropout)
     if from_scratch:
         return random_headed(config, head, seed=seed, source=model_name_or_path)
     config = head.configured(config)

@@ -84,16 +84,13 @@ class RunState:
     def __init__(
         self,
         engine: Engine,
-        recipe: Recipe,
-        options: FinetuningOptions,
         directory: Path | None,
-        global_rows: int,
-        weights: str = "",
+        fingerprint: str,
+        *,
+        resuming: bool = True,
     ) -> None:
-        self.engine = engine
+        self.engine, self.fingerprint, self.resuming = engine, fingerprint, resuming
         self.directory = None if directory is None else directory / STATE_NAME
-        self.resuming = options.resume_from_checkpoint
-        self.fingerprint = "" if directory is None else run_fingerprint(recipe, options, global_rows, weights)
         self.best: dict[str, torch.Tensor] = {}
 
     def resume(self, example: Mapping[str, Any]) -> Progress:

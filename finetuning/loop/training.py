@@ -17,7 +17,7 @@ from finetuning.loop.evaluation import Evaluation, evaluate, to_device
 from finetuning.loop.optimism import half_scores
 from finetuning.loop.result import Result, make_result
 from finetuning.loop.run_log import RunLog, epoch_line
-from finetuning.loop.run_state import Progress, RunState
+from finetuning.loop.run_state import Progress, RunState, run_fingerprint
 from finetuning.loop.schedule import Schedule, make_schedule
 from finetuning.loop.stopping import Asked, FinetuningInterrupted, Stopping, never
 from finetuning.loop.updates import add_update, means, micro_batches, reseed, train_update
@@ -59,16 +59,16 @@ def finetune(
     engine: Engine | None = None,
     directory: Path | None = None,
     asked: Asked = never,
-    weights: str = "",
+    fingerprint: str | None = None,
 ) -> Result:
     """Train, pick the best epoch on the set "validation", then score every evaluation set with it.
 
     Every rank calls it and gets the same result. `directory` keeps journal and resume state; without one nothing is
-    written (and nothing can be resumed). `weights` is a digest of those the model starts with: a resume wants the same.
-    The model ends with the best epoch's weights. Raises FinetuningInterrupted on every rank, the state saved, once
-    `asked` gives a reason on one of them.
+    written (and nothing can be resumed). `fingerprint` is what a resume must have too; None: that of `run_fingerprint`
+    without a digest of the first weights. The model ends with the best epoch's weights. Raises FinetuningInterrupted on
+    every rank, the state saved, once `asked` gives a reason on one of them.
     """
-    run = _open_run(recipe, model, options, engine, directory, asked, weights)
+    run = _open_run(recipe, model, options, engine, directory, asked, fingerprint)
     progress = run.progress
     try:
         if progress.updates:
@@ -135,13 +135,15 @@ def _open_run(
     engine: Engine | None,
     directory: Path | None,
     asked: Asked,
-    weights: str,
+    fingerprint: str | None,
 ) -> Run:
     started = time.perf_counter()
     shape = batch_shape(options, read_ranks().world_size if engine is None else engine.ranks.world_size)
     schedule = make_schedule(options, len(recipe.train_features), shape)
     engine = engine or open_engine(model, options, shape)
-    state = RunState(engine, recipe, options, directory, shape.global_rows, weights)
+    if fingerprint is None:
+        fingerprint = "" if directory is None else run_fingerprint(recipe, options, shape.global_rows)
+    state = RunState(engine, directory, fingerprint, resuming=options.resume_from_checkpoint)
     example = _example(recipe, engine)
     progress = state.resume(example)
     log = RunLog(

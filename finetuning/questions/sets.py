@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from finetuning.examples.dataset_records import read_dataset, subset
 from finetuning.examples.preflight import Preflight
-from finetuning.examples.record_files import OnBadText
+from finetuning.examples.record_files import bad_text
 from finetuning.questions.squad import AnswerRepairs, Question, questions_from_rows, read_questions
 from finetuning.questions.windows import WindowCounts
 from finetuning.texts.labelled_text import SPLIT_NAMES
@@ -53,13 +53,6 @@ def refuse_idle_contexts(options: Any, sets: Mapping[str, Sequence[Any]]) -> Non
 def sample_limit(options: QuestionSource, split: str) -> int | None:
     """At most so many examples of a split."""
     return options.max_train_samples if split == "train" else options.max_eval_samples
-
-
-def bad_text(choice: str) -> OnBadText:
-    """--on_bad_text as the readers know it."""
-    if choice not in ("stop", "replace"):
-        raise ValueError(f"--on_bad_text {choice}: use stop or replace")
-    return "replace" if choice == "replace" else "stop"
 
 
 def load_splits(name: str, config: str | None, *, asked: str | None = None, **remedy: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetuning.examples.record_files import OnBadText, decode_text, parse_json, read_bytes, whole_number
+from finetuning.examples.record_files import OnBadText, examples_of, read_content, whole_number
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_questions(
     duplicate ids.
     """
     where = Path(path)
-    content = _read_json(where, on_bad_text)
+    content = read_content(where, on_bad_text=on_bad_text)
     if isinstance(content, dict) and "data" in content:
         content = content["data"]
     if not isinstance(content, list) or not content:
@@ -82,17 +82,7 @@ def read_questions(
 
 def questions_from_rows(rows: Iterable[Any], where: str, contexts: Sequence[str] | None = None) -> list[Question]:
     """Questions from entries of any known layout; errors name `where` and the entry."""
-    questions: list[Question] = []
-    for number, item in enumerate(rows):
-        try:
-            questions.extend(_questions_of(item, contexts))
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(
-                f"{where}: entry {number} is not a known layout ({reason}): SQuAD, CMRC or flat rows"
-            ) from error
-        except ValueError as error:
-            raise ValueError(f"{where}: entry {number}: {error}") from error
+    questions = examples_of(rows, where, lambda item, _: _questions_of(item, contexts), "SQuAD, CMRC or flat rows")
     if not questions:
         raise ValueError(f"{where}: no questions are left: the file has paragraphs but no 'qas'")
     require_unique_ids([question.id for question in questions], where)
@@ -101,7 +91,7 @@ def questions_from_rows(rows: Iterable[Any], where: str, contexts: Sequence[str]
 
 def read_contexts(path: str | Path, on_bad_text: OnBadText = "stop") -> list[str]:
     """The paragraphs of a two-stage data set: a JSON list of strings."""
-    contexts = _read_json(Path(path), on_bad_text)
+    contexts = read_content(path, on_bad_text=on_bad_text)
     if not isinstance(contexts, list) or not all(isinstance(text, str) for text in contexts):
         raise ValueError(f"{path}: a context file is a JSON list of paragraphs (strings)")
     return contexts
@@ -204,30 +194,45 @@ def _question(entry: Mapping[str, Any], context: str) -> Question:
     name = str(entry["query_id"] if "query_id" in entry else entry["id"])
     question = text_of(entry, "query_text" if "query_text" in entry else "question")
     given = [] if entry.get("is_impossible") else entry.get("answers") or []
+    if "answer_text" in entry and not given:  # a table's row: one answer in two cells
+        place = entry.get("answer_start")
+        given = [{"text": entry["answer_text"], "answer_start": -1 if place in (None, "") else place}]
+        given = given if entry["answer_text"] else []
     if isinstance(given, Mapping):  # flat rows: {"text": [...], "answer_start": [...]}
         given = [
             {"text": text, "answer_start": start}
             for text, start in zip(given["text"], given["answer_start"], strict=True)
         ]
-    stated = "answers" in entry or "is_impossible" in entry
+    stated = any(name in entry for name in ("answers", "answer_text", "is_impossible"))
     return Question(name, question, context, tuple(_answer(answer) for answer in given), stated)
 
 
 def _two_stage_question(item: Mapping[str, Any], contexts: Sequence[str] | None) -> Question:
     """A question with paragraph numbers; without `relevant` it is one of a test file and has no paragraph yet."""
+    relevant = None if item.get("relevant") is None else whole_number(item["relevant"], "relevant")
+    texts = dict(paragraphs_of(item, contexts, relevant))
+    context = "" if relevant is None else texts[relevant]
+    answer = item.get("answer")
+    answers = () if answer is None else (Answer(text_of(answer, "text"), whole_number(answer["start"], "start")),)
+    return Question(str(item["id"]), text_of(item, "question"), context, answers, answer is not None, numbered=True)
+
+
+def paragraphs_of(
+    item: Mapping[str, Any], contexts: Sequence[str] | None, relevant: int | None
+) -> list[tuple[int, str]]:
+    """The paragraphs that a two-stage entry numbers, each with its number, in its order.
+
+    Raises ValueError without a context file, for a number outside of it, and where `relevant` is not among them.
+    """
     if contexts is None:
         raise ValueError("its paragraphs are numbers: name the list of paragraphs with --context_file")
     numbers = [whole_number(number, "paragraphs") for number in item["paragraphs"]]
     for number in numbers:
         if not 0 <= number < len(contexts):
             raise ValueError(f"paragraph {number} is not among the {len(contexts)} of --context_file")
-    relevant = None if item.get("relevant") is None else whole_number(item["relevant"], "relevant")
     if relevant is not None and relevant not in numbers:
         raise ValueError(f"the relevant paragraph {relevant} is none of its paragraphs {numbers}")
-    context = "" if relevant is None else contexts[relevant]
-    answer = item.get("answer")
-    answers = () if answer is None else (Answer(text_of(answer, "text"), whole_number(answer["start"], "start")),)
-    return Question(str(item["id"]), text_of(item, "question"), context, answers, answer is not None, numbered=True)
+    return [(number, contexts[number]) for number in numbers]
 
 
 def _answer(answer: Any) -> Answer:
@@ -242,13 +247,3 @@ def text_of(entry: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"'{name}' is {type(value).__name__} where text is expected")
     return value
-
-
-def _read_json(path: Path, on_bad_text: OnBadText) -> Any:
-    text = decode_text(read_bytes(path), str(path), on_bad_text=on_bad_text)
-    if not text.strip():
-        raise ValueError(f"{path}: the file is empty or blank; give a file with at least one question")
-    if path.name.split(".")[1:2] == ["jsonl"]:
-        lines = enumerate(text.split("\n"), start=1)
-        return [parse_json(line, str(path), line=number) for number, line in lines if line.strip()]
-    return parse_json(text, str(path))

@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import transformers
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from finetuning.examples.batches import batch_shape
 from finetuning.examples.predictions import write_json
 from finetuning.examples.preflight import Preflight
 from finetuning.examples.recipe import FinetuningOptions, Recipe
-from finetuning.loop.encoder import check_encoder, default_model, load_config, load_tokenizer
 from finetuning.loop.heads import OwnHead, TaskModel, load_headed
 from finetuning.loop.result import Result, write_predictions
 from finetuning.loop.run_log import closing_table
@@ -26,10 +23,11 @@ from finetuning.loop.schedule import makes_updates, require_training_rows
 from finetuning.loop.stopping import Asked, Stopping, never, noting_signals
 from finetuning.loop.training import finetune, open_engine, uses_bf16
 from finetuning.run.figures import draw_curves
-from finetuning.run.finished import RESULTS_NAME, finished_results, weights_digest
+from finetuning.run.finished import RESULTS_NAME, finished_results
 from finetuning.run.model_card import finetuning_card
 from finetuning.run.option_checks import check_options
-from finetuning.run.saved_model import live_proof, save_model, saved_facts
+from finetuning.run.saved_model import live_proof, save_model
+from finetuning.run.starting_point import StartingPoint
 from pretraining.engines.engine import Engine, full_weights
 from runtime.files.ownership import Ownership
 from runtime.options.exit_status import run_command
@@ -46,13 +44,14 @@ Options = TypeVar("Options", bound=FinetuningOptions)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a recipe's own code makes of the options: the recipe, and what the preflight found."""
+    """What a recipe's own code makes of the options: the recipe, what the preflight found, and what it starts from."""
 
+    start: StartingPoint
     recipe: Recipe
     preflight: Preflight
 
 
-Prepare = Callable[[PreTrainedTokenizerBase, PretrainedConfig], Prepared]
+Prepare = Callable[[], Prepared]
 
 
 @dataclass(frozen=True)
@@ -116,11 +115,6 @@ def for_small_world(options: Options) -> Options:
     return replace(options, **left)
 
 
-def model_name(options: FinetuningOptions) -> str:
-    """The model of the options, or the default run's newest checkpoint."""
-    return options.model_name_or_path or default_model()
-
-
 def output_directory(options: FinetuningOptions, name: str) -> Path:
     """Where a recipe's files go: --output_dir, or the default of its name."""
     return Path(options.output_dir or f"runs/finetuning/{name}")
@@ -128,24 +122,23 @@ def output_directory(options: FinetuningOptions, name: str) -> Path:
 
 def run_recipe(
     options: FinetuningOptions,
-    name: str,
     prepare: Prepare,
+    ranks: Ranks,
     *,
     asked: Asked = never,
     finish: Callable[[Result], None] | None = None,
-    extra: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Load, prepare, train, evaluate, write; a run that was finished before is read. Every rank calls it.
+    """Prepare, train, evaluate, write to --output_dir; a run that was finished before is read. Every rank calls it.
 
     The main rank writes and prints; it calls `finish` before all_results.json, whose presence says that nothing is left
-    to do. `extra` goes into that file. Raises Interrupted, all saved, once `asked` gives a reason.
+    to do. `prepare` is called once the directory is this run's. Raises Interrupted, all saved, once `asked` gives a
+    reason.
     """
-    ranks = open_world(options)
-    directory = output_directory(options, name)
+    directory = Path(str(options.output_dir))
     owner = Ownership(directory)
     on_main(owner.take, ranks, "taking the output directory")
     try:
-        return _run_owned(options, directory, prepare, ranks, asked, finish, extra or {})
+        return _run_owned(options, directory, prepare(), ranks, asked, finish)
     finally:
         owner.release()
 
@@ -153,23 +146,17 @@ def run_recipe(
 def _run_owned(
     options: FinetuningOptions,
     directory: Path,
-    prepare: Prepare,
+    prepared: Prepared,
     ranks: Ranks,
     asked: Asked,
     finish: Callable[[Result], None] | None,
-    extra: Mapping[str, Any],
 ) -> Outcome:
-    source = broadcast_json(model_name(options))
-    options = replace(options, model_name_or_path=source)
-    quieten_transformers()
-    check_encoder(source, from_scratch=options.from_scratch)
-    tokenizer = load_tokenizer(source)
-    prepared = prepare(tokenizer, load_config(source, dropout=options.dropout))
+    start = prepared.start
+    options = replace(options, model_name_or_path=start.name)
     recipe, shape = prepared.recipe, batch_shape(options, ranks.world_size)
     num_dropped = int(prepared.preflight.figures.get("preflight_train_dropped", 0))
     require_training_rows(options, len(recipe.train_features), num_dropped=num_dropped)
-    weights = broadcast_json(weights_digest(source) if ranks.is_main else None)
-    fingerprint = run_fingerprint(recipe, options, shape.global_rows, weights)
+    fingerprint = run_fingerprint(recipe, options, shape.global_rows, start.digest)
     again = not options.resume_from_checkpoint
     before = on_main(lambda: finished_results(directory, fingerprint, again=again), ranks, "looking at its results")
     if before is not None:
@@ -177,13 +164,13 @@ def _run_owned(
             shutil.rmtree(directory / STATE_NAME, ignore_errors=True)
             print(closing_table(f"{recipe.name} in {directory}: finished before, not run again", before), flush=True)
         return Outcome(before, None)
-    engine, model = _build(prepared, tokenizer, options, ranks)
+    engine, model = _build(prepared, options, ranks)
     Stopping(asked).check()
-    result = finetune(recipe, model, options, engine=engine, directory=directory, asked=asked, weights=weights)
+    result = finetune(recipe, model, options, engine=engine, directory=directory, asked=asked, fingerprint=fingerprint)
     if options.save_model and result.updates:
-        _save_best(recipe, model, engine, options, result, tokenizer, directory / "best")
+        _save_best(recipe, model, engine, options, result, start.tokenizer, directory / "best")
     kept = {"fingerprint": fingerprint, "metric": recipe.metric, "seed": options.seed}
-    kept |= {"model": source, "from_scratch": options.from_scratch, **extra}
+    kept |= {"model": start.name, "from_scratch": options.from_scratch}
     results = {**result.as_json(), **prepared.preflight.figures, **kept}
     if ranks.is_main:
         write_predictions(recipe, result, directory)
@@ -199,32 +186,30 @@ def _run_owned(
     return Outcome(results, result)
 
 
-def _build(
-    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, options: FinetuningOptions, ranks: Ranks
-) -> tuple[Engine, nn.Module]:
+def _build(prepared: Prepared, options: FinetuningOptions, ranks: Ranks) -> tuple[Engine, nn.Module]:
     """Say what is about to be trained, and build it."""
-    recipe, source = prepared.recipe, str(options.model_name_or_path)
+    recipe, start, head = prepared.recipe, prepared.start, prepared.recipe.head
     say = print if ranks.is_main else (lambda *words: None)
     weights = "random weights in the shape of" if options.from_scratch else "weights of"
-    say(f"{recipe.name}: {len(recipe.train_features)} training rows, {weights} {source}")
+    say(f"{recipe.name}: {len(recipe.train_features)} training rows, {weights} {start.name}")
     for line in prepared.preflight.lines():
         say(line)
-    keeps = not makes_updates(options) and not options.from_scratch
-    facts = saved_facts(source) if keeps else None
-    head = recipe.head
-    if facts is not None and facts["task"] == head.task:
+    facts = start.head if not makes_updates(options) and not options.from_scratch else None
+    keeps = facts is not None and facts["task"] == head.task
+    if facts is not None and keeps:
         head = replace(head, pooling=facts["pooling"] or head.pooling, own=facts["own_head"])
     headed = load_headed(
-        source,
+        start.name,
         head,
         from_scratch=options.from_scratch,
         seed=options.seed,
         dropout=options.dropout,
-        keep_head=facts is not None and facts["task"] == head.task,
+        keep_head=keeps,
+        config=start.config,
     )
     say(headed.sentence(options.seed))
     if not makes_updates(options) and headed.drawn:
-        say(f"warning: {source} has no head of this recipe: the scores are those of a random one")
+        say(f"warning: {start.name} has no head of this recipe: the scores are those of a random one")
     torch.manual_seed(options.seed)
     model = recipe.build_model(headed.draw(options.seed))
     return open_engine(model, options, batch_shape(options, ranks.world_size)), model
@@ -236,7 +221,7 @@ def _save_best(
     engine: Engine,
     options: FinetuningOptions,
     result: Result,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     place: Path,
 ) -> None:
     """Write the best epoch's model, proven; every rank calls it, and the main rank's failure is everyone's."""
@@ -284,12 +269,6 @@ def _tell(recipe: Recipe, result: Result, directory: Path, results: Mapping[str,
             f"about {max(result.selection_optimism, 0.0):.3g} too high (cross-fitted: each half of the examples scored "
             "at the epoch that the other half picks); score a test set for a figure without it"
         )
-
-
-def quieten_transformers() -> None:
-    """No report of the pretraining head's weights, which no recipe uses, and no bar for reading one file."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
 
 
 def finish_world() -> None:

@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from finetuning.loop.run_log import JOURNAL_NAME, read_journal
 from finetuning.loop.updates import NOT_A_MEASURE
-from finetuning.texts.metrics import expected_calibration_error, reliability
 
 DOTS_PER_INCH = 120
 MOST_LEGEND_ENTRIES = 40  # more settings cannot be told apart by colour either
@@ -122,10 +121,11 @@ def draw_curves(
     _save(figure, path)
 
 
-def draw_reliability(logits: ArrayLike, labels: ArrayLike, path: Path, *, title: str) -> None:
-    """Reliability diagram (Guo et al. 2017): accuracy over confidence in bins, and how many examples each bin has."""
-    bins = reliability(logits, labels)
-    error = expected_calibration_error(logits, labels)
+def draw_reliability(bins: Sequence[Any], error: float, path: Path, *, title: str) -> None:
+    """Reliability diagram (Guo et al. 2017): accuracy over confidence in bins, and how many examples each bin has.
+
+    The bins and the expected calibration error are those of `finetuning.texts.metrics`.
+    """
     figure = Figure(figsize=(5, 5.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     centres = [(one.lower + one.upper) / 2 for one in bins]

@@ -6,10 +6,10 @@ from finetuning.examples.batches import batch_shape
 from finetuning.examples.dataset_records import subset
 from finetuning.examples.pair_template import row_limit
 from finetuning.examples.recipe import FinetuningOptions
+from finetuning.examples.record_files import bad_text
 from finetuning.loop.encoder import require_dropout
 from finetuning.loop.schedule import require_schedule
 from finetuning.loop.training import engine_options, require_bf16
-from finetuning.questions.sets import bad_text
 from pretraining.engines.engine import check_ranks
 from runtime.processes.ranks import Ranks
 from runtime.trackers import parse_reporters

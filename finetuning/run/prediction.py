@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetuning import multiple_choice, qa
-from finetuning.classification import ClassificationOptions
-from finetuning.examples.recipe import option
-from finetuning.loop.heads import CHOICE, CLASSIFICATION, SPANS
+from finetuning.examples.recipe import FinetuningOptions, option
+from finetuning.loop.heads import CLASSIFICATION
 from finetuning.loop.stopping import Asked
-from finetuning.multiple_choice import MultipleChoiceOptions
-from finetuning.qa import QAOptions
-from finetuning.questions.sets import bad_text
-from finetuning.run.command import finish_world, open_world, output_directory
-from finetuning.run.saved_model import RECIPE_NAME, saved_facts
-from finetuning.run.text_command import TextTask, run_task, saved_labels
-from finetuning.texts.glue_tasks import GLUE_TASKS
-from finetuning.texts.labelled_text import read_examples
+from finetuning.run.saved_model import RECIPE_NAME
+from finetuning.run.starting_point import StartingPoint, open_start
+
+# How a recipe predicts: the dataclass of its options, and what it does with them and the model.
+Predictor = tuple[type[FinetuningOptions], Callable[[Any, Asked, StartingPoint], int]]
 
 COLUMN_OPTIONS = ("text_column", "text_pair_column", "label_column", "id_column")
 
@@ -42,12 +37,13 @@ class PredictionOptions:
     on_bad_text: str = option("stop", "Text that is not UTF-8: stop, or replace and count.")
 
 
-def predict(options: PredictionOptions, asked: Asked) -> int:
-    """Predict with the recipe that made the model; returns the exit status.
+def predict(options: PredictionOptions, asked: Asked, predictors: Mapping[str, Predictor]) -> int:
+    """Predict with the recipe that made the model, which `predictors` has by its task; returns the exit status.
 
     Raises ValueError where the model has no head of a recipe, or an option that its recipe has no use for is given.
     """
-    facts = saved_facts(required(options.model_name_or_path, "--model_name_or_path", "the `best` folder of a run"))
+    start = open_start(required(options.model_name_or_path, "--model_name_or_path", "the `best` folder of a run"))
+    facts = start.head
     required(options.test_file, "--test_file", "the examples to predict")
     if facts is None:
         raise ValueError(
@@ -55,34 +51,16 @@ def predict(options: PredictionOptions, asked: Asked) -> int:
             "`best` folder of a fine-tuning run"
         )
     refuse_idle(options, str(facts["task"]))
-    given = settings_of(options, facts)
-    if facts["task"] == SPANS:
-        return qa.run(QAOptions(**given, context_file=options.context_file), asked)
-    if facts["task"] == CHOICE:
-        return multiple_choice.run(MultipleChoiceOptions(**given, context_file=options.context_file), asked)
-    return predict_texts(ClassificationOptions(**given), facts, asked)
-
-
-def predict_texts(options: ClassificationOptions, facts: Mapping[str, Any], asked: Asked) -> int:
-    """Classes, or a regression's values, of texts in a table, a folder or an archive."""
-    ranks = open_world(options)
-    columns, bad = options.columns, bad_text(options.on_bad_text)
-    examples = read_examples(str(options.test_file), columns=columns, on_bad_text=bad)
-    name = facts["recipe"] or "classification"
-    glue = GLUE_TASKS.get(str(name).removeprefix("glue_"))
-    metrics = glue.metrics if glue is not None else (("accuracy",) if facts["labels"] else ("pearson", "spearmanr"))
-    task = TextTask(name, tuple(saved_labels(facts)), {"test": examples}, metrics)
-    run_task(task, options, output_directory(options, name), ranks, asked)
-    finish_world()
-    return 0
+    options_class, run = predictors[facts["task"]]
+    return run(options_class(**settings_of(options, facts)), asked, start)
 
 
 def settings_of(options: PredictionOptions, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe's options: those kept with the model, then those given here."""
     names = ("model_name_or_path", "test_file", "output_dir", "max_eval_samples", "per_device_eval_batch_size")
     given = {name: getattr(options, name) for name in (*names, "bf16", "on_bad_text")}
-    columns = COLUMN_OPTIONS if facts["task"] == CLASSIFICATION else ()
-    own = {name: getattr(options, name) for name in (*columns, "max_seq_length") if getattr(options, name) is not None}
+    own_names = (*(COLUMN_OPTIONS if facts["task"] == CLASSIFICATION else ("context_file",)), "max_seq_length")
+    own = {name: getattr(options, name) for name in own_names if getattr(options, name) is not None}
     return {**facts["options"], **own, **given, "num_train_epochs": 0.0, "save_model": False, "report_to": "none"}
 
 

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from finetuning.examples.recipe import FinetuningOptions, Recipe
-from finetuning.loop.encoder import load_config
 from finetuning.loop.evaluation import to_device
 from finetuning.loop.heads import (
     AUTO_CLASSES,
@@ -187,8 +186,9 @@ def load(directory: str | Path) -> tuple[torch.nn.Module, PreTrainedTokenizerBas
     return read_back(directory), AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
 
 
-def saved_facts(model_name_or_path: str) -> dict[str, Any] | None:
-    """What is known of the head of a checkpoint: its recipe.json, or for a model of others its architecture.
+def saved_facts(model_name_or_path: str, config: PretrainedConfig) -> dict[str, Any] | None:
+    """What is known of the head of a checkpoint: its recipe.json, or for a model of others its architecture,
+    as its `config` names it.
 
     None where it has no head of a recipe: a pretraining checkpoint, or a bare encoder.
     """
@@ -197,7 +197,6 @@ def saved_facts(model_name_or_path: str) -> dict[str, Any] | None:
         return dict(read_json(directory / RECIPE_NAME))
     if (directory / OLD_RECIPE_NAME).is_file() and (directory / HEAD_WEIGHTS).is_file():
         return _old_facts(read_json(directory / OLD_RECIPE_NAME))
-    config = load_config(model_name_or_path)
     named = (config.architectures or [""])[0]
     for task, auto in AUTO_CLASSES.items():
         mapping = auto._model_mapping

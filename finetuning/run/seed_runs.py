@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from finetuning.examples.predictions import write_json
 from finetuning.examples.recipe import FinetuningOptions
 from finetuning.loop.result import SCHEMA_VERSION
 from finetuning.loop.run_log import read_results
-from finetuning.run.command import Prepare, Prepared, model_name, on_main
+from finetuning.run.command import on_main
 from finetuning.run.figures import draw_curves
 from finetuning.run.finished import RESULTS_NAME
-from runtime.processes.collectives import broadcast_json
 from runtime.processes.ranks import Ranks
 
 SCORES = ("eval_", "test_")
@@ -43,7 +41,7 @@ def run_seeds(
     finished before are read. Raises ValueError where `directory` holds a run of its own.
     """
     seeds = options.seeds or [options.seed]
-    options = replace(options, seeds=[], model_name_or_path=broadcast_json(model_name(options)))
+    options = replace(options, seeds=[])
     if len(seeds) == 1:
         return [dict(run(replace(options, seed=seeds[0], output_dir=str(directory))))]
     again = not options.resume_from_checkpoint
@@ -55,18 +53,6 @@ def run_seeds(
         write_json(directory / RESULTS_NAME, seed_summary(seeds, found))
         print(seed_table(f"{name} in {directory}: {len(seeds)} seeds", seeds, found), flush=True)
     return found
-
-
-def once(prepare: Prepare) -> Prepare:
-    """The same, done for the first seed alone: rows do not depend on the seed."""
-    made: list[Prepared] = []
-
-    def first(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Prepared:
-        if not made:
-            made.append(prepare(tokenizer, config))
-        return made[0]
-
-    return first
 
 
 def refuse_single_run(directory: Path, *, again: bool) -> None:

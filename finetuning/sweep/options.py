@@ -14,9 +14,10 @@ from transformers import HfArgumentParser
 
 from finetuning.choices.chain import second_stage_options
 from finetuning.examples.recipe import FinetuningOptions
-from finetuning.run.command import for_small_world, model_name
+from finetuning.run.command import for_small_world
 from finetuning.run.finished import weights_digest
 from finetuning.run.option_checks import check_options
+from finetuning.run.starting_point import model_name
 from runtime.files.whole_files import sha256_of
 from runtime.hub import is_missing_path
 from runtime.options.command_line import as_arguments, options_from
@@ -35,9 +36,7 @@ def options_class(recipe: str) -> type[FinetuningOptions]:
     """The dataclass of a recipe's options."""
     module = importlib.import_module(f"finetuning.{recipe}")
     return next(
-        found
-        for found in vars(module).values()
-        if isinstance(found, type) and issubclass(found, FinetuningOptions) and found.__module__ == module.__name__
+        found for found in vars(module).values() if isinstance(found, type) and issubclass(found, FinetuningOptions)
     )
 
 
@@ -130,7 +129,7 @@ def _places(rows: Sequence[Mapping[str, Any]], source: str) -> list[str]:
 
 
 def _require_one_task(options: Any) -> None:
-    from finetuning.glue import refuse_idle, require_data, tasks_of
+    from finetuning.texts.glue_run import refuse_idle, require_data, tasks_of
 
     tasks = [task.name for task in tasks_of(options)]
     if len(tasks) > 1:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetuning.examples.record_files import COMPRESSIONS, OnBadText, read_records
+from finetuning.examples.record_files import PACKED_SUFFIXES, OnBadText, read_records
 from finetuning.texts.labelled_text import Columns, LabelledText, from_records
 
 ENTAILMENT = ("entailment", "not_entailment")
@@ -130,7 +130,7 @@ STARTED_FROM_MNLI = ("rte", "mrpc", "stsb")
 def read_glue(
     task: GlueTask, directory: str | Path, *, train: bool = True, on_bad_text: OnBadText = "stop"
 ) -> dict[str, list[LabelledText]]:
-    """Split -> examples from the official TSV files (plain, gz, xz or bz2) in DIRECTORY or DIRECTORY/<task's folder>.
+    """Split -> examples from the official TSV files (plain or packed) in DIRECTORY or DIRECTORY/<task's folder>.
 
     Ids are those of the file's index column, else row numbers, so that a prediction goes back to its line. Raises
     ValueError naming what is missing or wrong.
@@ -167,7 +167,7 @@ def task_files(task: GlueTask, directory: str | Path, *, train: bool = True) -> 
         if file is not None:
             files[split] = file
         elif not split.startswith("test") and (train or split != "train"):
-            raise ValueError(f"{folder}: no {stem}.tsv (plain, gz, xz or bz2); {task.title} needs it, check --data_dir")
+            raise ValueError(f"{folder}: no {stem}.tsv (plain or packed); {task.title} needs it, check --data_dir")
     return files
 
 
@@ -222,4 +222,5 @@ def _is_valid(task: GlueTask, label: str | None) -> bool:
 
 
 def _find(folder: Path, stem: str) -> Path | None:
-    return next((file for suffix in ("", *COMPRESSIONS) if (file := folder / f"{stem}.tsv{suffix}").is_file()), None)
+    files = (folder / f"{stem}.tsv{suffix}" for suffix in PACKED_SUFFIXES)
+    return next((file for file in files if file.is_file()), None)

@@ -21,7 +21,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from finetuning.run.command import quieten_transformers
+from finetuning.run.starting_point import quieten_transformers
 from gap.cells.code_identity import code_version
 from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME, JobList, read_jobs
 from gap.cells.plan import PlannedCell, Search

@@ -1,10 +1,8 @@
-"""Plain text, JSON lines, CSV and WikiExtractor output: a byte stream becomes documents, line by line."""
+"""Plain text and WikiExtractor output: a byte stream becomes documents, line by line and in bounded memory."""
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,13 +14,17 @@ ZEROS = bytes(4096)  # a block of a disk that was never written
 
 @dataclass
 class TextRules:
-    """How bytes become documents, and what happened on the way (`changed`)."""
+    """How bytes become texts, and what happened on the way (`changed`); errors name the two remedies."""
 
     document: Literal["file", "line", "paragraph"] = "file"
     text_column: str = "text"
     max_document_bytes: int = 16_000_000
     invalid_utf8: Literal["stop", "replace"] = "stop"
+    unix_line_ends: bool = True  # \r\n becomes \n
+    utf8_remedy: str = "write it as UTF-8 (iconv), or give --invalid_utf8 replace"
+    size_remedy: str = "raise --max_document_mb"
     changed: Counter[str] = field(default_factory=Counter)
+    replaced_characters: int = 0
 
     def decode(self, data: bytes, name: str, offset: int) -> str:
         """UTF-8 bytes that begin at `offset` of stream `name` -> text with \\n line ends and no byte-order mark.
@@ -32,7 +34,7 @@ class TextRules:
         text = self.characters(data, name, offset)
         if offset == 0:
             text = text.removeprefix("\ufeff")
-        return text.replace("\r\n", "\n") if "\r" in text else text
+        return text.replace("\r\n", "\n") if self.unix_line_ends and "\r" in text else text
 
     def characters(self, data: bytes, place: str, offset: int = 0) -> str:
         """UTF-8 bytes -> text, character by character; errors and replacement as in `decode`.
@@ -49,11 +51,12 @@ class TextRules:
         except UnicodeDecodeError as error:
             if self.invalid_utf8 == "stop":
                 raise ValueError(
-                    f"{place}: byte {offset + error.start} is not UTF-8 ({error.reason}): "
-                    "write it as UTF-8 (iconv), or give --invalid_utf8 replace"
+                    f"{place}: byte {offset + error.start} is not UTF-8 ({error.reason}): {self.utf8_remedy}"
                 ) from error
             self.changed["invalid_utf8_replaced"] += 1
-            return data.decode("utf-8", errors="replace")
+            text = data.decode("utf-8", errors="replace")
+            self.replaced_characters += text.count("\ufffd")
+            return text
 
 
 def plain_documents(stream: io.BufferedReader, name: str, rules: TextRules) -> Iterator[str]:
@@ -94,110 +97,6 @@ def without_bare_title(text: str) -> str:
     return text if "\n" in text else ""
 
 
-def json_documents(stream: io.BufferedReader, name: str, rules: TextRules) -> Iterator[str]:
-    """The text column of JSON lines.
-
-    Raises ValueError naming the line that is too long, too deeply nested, no object, or lacks the column.
-    """
-    for number, offset, line in whole_lines(stream, name, rules):
-        if not line.strip():
-            continue
-        text = rules.decode(line, name, offset)
-        try:
-            record = json.loads(text)
-        except RecursionError as error:
-            raise ValueError(f"{name}: line {number} is too deeply nested: give one flat object a line") from error
-        except ValueError as error:
-            raise ValueError(f"{name}: line {number} is no JSON ({error}): give one object a line") from error
-        yield json_text(record, f"{name}: line {number}", rules)
-
-
-def json_text(record: object, place: str, rules: TextRules) -> str:
-    """The text column of one parsed line; null is no text."""
-    if not isinstance(record, dict):
-        raise ValueError(f"{place} is a {type(record).__name__}: give one object a line, as jq -c '.[]' does of a list")
-    if rules.text_column not in record:
-        keys = sorted(map(str, record))[:10]
-        raise ValueError(f"{place} has no column {rules.text_column!r}: name one of {keys} with --text_column")
-    text = record[rules.text_column]
-    if text is not None and not isinstance(text, str):
-        raise ValueError(f"{place}: column {rules.text_column!r} holds a {type(text).__name__}: name a column of text")
-    return valid_unicode(text or "", place, rules)
-
-
-def valid_unicode(text: str, place: str, rules: TextRules) -> str:
-    """Text without half surrogates, which JSON can escape and UTF-8 cannot hold."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        if rules.invalid_utf8 == "stop":
-            raise ValueError(f"{place}: a lone surrogate is no character: give --invalid_utf8 replace") from error
-        rules.changed["invalid_utf8_replaced"] += 1
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def table_documents(
-    stream: io.BufferedReader, name: str, rules: TextRules, *, delimiter: Literal[",", "\t"]
-) -> Iterator[str]:
-    """The text column of CSV (quoted) or TSV (not quoted); a number as column means a table without a header.
-
-    Raises ValueError naming the line of a row that lacks the column or is too long: after a quote that is never closed
-    all the rest is one.
-    """
-    csv.field_size_limit(rules.max_document_bytes)
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    lines = RowLines(stream, name, rules)
-    rows = csv.reader(lines, delimiter=delimiter, quoting=quoting)  # type: ignore[arg-type]
-    try:
-        if rules.text_column.isdigit():
-            column = int(rules.text_column)
-        else:
-            header = next(rows, [rules.text_column])
-            if rules.text_column not in header:
-                titles = [title[:40] for title in header[:20]]  # without a header these are texts
-                raise ValueError(
-                    f"{name} has no column {rules.text_column!r}: name one of {titles} with --text_column, "
-                    "or a column's number (from 0) where there is no header"
-                )
-            column = header.index(rules.text_column)
-        for row in lines.counted(rows):
-            if row and len(row) <= column:
-                raise ValueError(f"{name}: line {rows.line_num} has {len(row)} columns: column {column} is missing")
-            yield row[column] if row else ""
-    except csv.Error as error:
-        raise ValueError(
-            f"{name}: line {rows.line_num}: {error}: is a quote left open, or a field too long?"
-        ) from error
-
-
-class RowLines:
-    """The lines of a table as its parser takes them, never more of one row than a document may have."""
-
-    def __init__(self, stream: io.BufferedReader, name: str, rules: TextRules) -> None:
-        self.lines, self.name, self.rules = whole_lines(stream, name, rules), name, rules
-        self.row_bytes = 0
-
-    def __iter__(self) -> Iterator[str]:
-        for number, offset, line in self.lines:
-            self.row_bytes += len(line)
-            if self.row_bytes > self.rules.max_document_bytes:
-                raise ValueError(
-                    f"{self.name}: the row that holds line {number} is longer than {self.rules.max_document_bytes:,} "
-                    "bytes: is a quote left open? Otherwise raise --max_document_mb"
-                )
-            yield self.rules.decode(line, self.name, offset)
-
-    def counted(self, rows: Iterator[list[str]]) -> Iterator[list[str]]:
-        """The rows that a parser makes of these lines; each one begins the count anew."""
-        while True:
-            self.row_bytes = 0
-            row = next(rows, None)
-            if row is None:
-                return
-            yield row
-
-
 class PendingDocument:
     """Lines of a document that is not complete yet; cut where it outgrows the bound."""
 
@@ -230,7 +129,7 @@ def whole_lines(stream: io.BufferedReader, name: str, rules: TextRules) -> Itera
     for number, (offset, line, cut) in enumerate(bounded_lines(stream, rules.max_document_bytes), start=1):
         if cut:
             raise ValueError(
-                f"{name}: line {number} is longer than {rules.max_document_bytes:,} bytes: raise --max_document_mb"
+                f"{name}: line {number} is longer than {rules.max_document_bytes:,} bytes: {rules.size_remedy}"
             )
         yield number, offset, line
 

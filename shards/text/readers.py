@@ -5,20 +5,17 @@ from __future__ import annotations
 import io
 import logging
 import os
-import shutil
 import tarfile
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-import pyarrow
-import pyarrow.parquet
-
+from shards.text.columns import column_texts, json_documents, parquet_documents, table_documents
 from shards.text.expansion import CountedStream, Expansion
-from shards.text.plain_text import TextRules, json_documents, plain_documents, table_documents, wikiextractor_documents
+from shards.text.plain_text import TextRules, plain_documents, wikiextractor_documents
+from shards.text.records import seekable
 from shards.text.sources import (
     DECOMPRESSION_ERRORS,
     HEAD_BYTES,
@@ -28,9 +25,9 @@ from shards.text.sources import (
     decompressed,
     detect_format,
     name_suffix,
+    unpacked,
 )
 
-PARQUET_ROWS = 256
 TAR_END_BYTES = 1_024
 
 logger = logging.getLogger(__name__)
@@ -69,12 +66,8 @@ class DocumentReader:
 
     def read_file(self, source: Source) -> Iterator[str]:
         """Documents of a file, compressed or not."""
-        try:
-            with Path(source.path).open("rb") as raw:
-                self.raw = raw
-                yield from self.read_stream(decompressed(raw, Expansion(source.path, raw.tell)), source.path)
-        except DECOMPRESSION_ERRORS as error:
-            raise ValueError(f"{source.path} cannot be read ({error}): is the file whole and readable?") from error
+        with unpacked(source.path) as (self.raw, stream):
+            yield from self.read_stream(stream, source.path)
 
     def read_stream(self, stream: io.BufferedReader, name: str) -> Iterator[str]:
         """Documents of a decompressed stream, by the format its name and first bytes tell."""
@@ -87,7 +80,7 @@ class DocumentReader:
         elif kind == "zip":
             yield from self.read_zip(stream, name)
         elif kind == "parquet":
-            yield from self.read_parquet(stream, name)
+            yield from parquet_documents(stream, name, self.rules, self.file_bytes)
         else:
             yield from self.read_text(stream, name, kind)
 
@@ -161,34 +154,6 @@ class DocumentReader:
         except DECOMPRESSION_ERRORS as error:
             raise ValueError(f"{name} cannot be read ({error}): is the archive whole and readable?") from error
 
-    def read_parquet(self, stream: io.BufferedReader, name: str) -> Iterator[str]:
-        """The text column of a parquet file, a few hundred rows at a time."""
-        column = self.rules.text_column
-        try:
-            with seekable(stream) as file:
-                table = pyarrow.parquet.ParquetFile(file)
-                if column not in table.schema_arrow.names:
-                    raise ValueError(
-                        f"{name} has no column {column!r}: name one of {table.schema_arrow.names} with --text_column"
-                    )
-                expansion = Expansion(name, self.file_bytes)
-                expansion.add(largest_column_bytes(table, column))
-                row = 1
-                for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=[column]):
-                    expansion.add(batch.nbytes)
-                    yield from column_texts(self.values(batch.column(0), name, row), name, column)
-                    row += len(batch)
-        except pyarrow.ArrowException as error:
-            raise ValueError(f"{name} cannot be read as parquet ({error}): is the file whole?") from error
-
-    def values(self, column: Any, name: str, first_row: int) -> list[Any]:
-        """Values of an Arrow array; parquet does not check that its text is UTF-8, so the rules decide row by row."""
-        try:
-            return column.to_pylist()
-        except UnicodeDecodeError:
-            rows = enumerate(column.cast(pyarrow.large_binary()).to_pylist(), start=first_row)
-            return [self.rules.characters(data or b"", f"{name}: row {row}") for row, data in rows]
-
     def read_dataset(self, source: Source) -> Iterator[str]:
         """The text column of a dataset: one that `save_to_disk` wrote, or a name to be streamed."""
         column = self.rules.text_column
@@ -223,23 +188,6 @@ class EndingStream:
         return self.ending
 
 
-def largest_column_bytes(table: pyarrow.parquet.ParquetFile, column: str) -> int:
-    """Bytes, unpacked, of a column in the row group that has most of it, as the file says."""
-    number, metadata = table.schema_arrow.names.index(column), table.metadata
-    if metadata.num_columns != len(table.schema_arrow.names):  # nested columns: no texts
-        return 0
-    groups = (metadata.row_group(group).column(number) for group in range(metadata.num_row_groups))
-    return max((group.total_uncompressed_size for group in groups), default=0)
-
-
-def column_texts(values: list[Any], name: str, column: str) -> Iterator[str]:
-    """Texts of a column; null is no text, anything but text an error."""
-    for value in values:
-        if value is not None and not isinstance(value, str):
-            raise ValueError(f"{name}: column {column!r} holds {type(value).__name__}: name a column of text")
-        yield value or ""
-
-
 def open_dataset(source: Source) -> tuple[Any, int]:
     """Open a saved dataset (its `train` split where it has several) or stream `NAME[:CONFIG[:SPLIT]]`.
 
@@ -262,13 +210,3 @@ def open_dataset(source: Source) -> tuple[Any, int]:
         return datasets.load_dataset(name, config or None, split=split or "train", streaming=True), 0
     except (OSError, ValueError) as error:
         raise ValueError(f"dataset {name} cannot be streamed ({error}): check its name, or give local files") from error
-
-
-def seekable(stream: io.BufferedReader) -> BinaryIO:
-    """The stream itself where it can seek cheaply, else its content in a temporary file."""
-    if isinstance(stream.raw, io.BufferedReader):
-        return stream
-    file = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
-    shutil.copyfileobj(stream, file)
-    file.seek(0)
-    return file

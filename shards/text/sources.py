@@ -10,6 +10,7 @@ import logging
 import lzma
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, cast
@@ -165,6 +166,19 @@ def detect_format(name: str, head: bytes) -> Format:
             f"{name} has a suffix without a reader and is not text: name it {', '.join(SUFFIX_FORMATS)[2:]}"
         )
     return "text"
+
+
+@contextmanager
+def unpacked(path: str | Path) -> Iterator[tuple[BinaryIO, io.BufferedReader]]:
+    """A file as it lies on disk, and its content, decompressed where it is packed.
+
+    Raises ValueError naming the file when it is torn, cannot be read, or unpacks to more than any text does.
+    """
+    try:
+        with Path(path).open("rb") as raw:
+            yield raw, decompressed(raw, Expansion(str(path), raw.tell))
+    except DECOMPRESSION_ERRORS as error:
+        raise ValueError(f"{path} cannot be read ({error}): is the file whole and readable?") from error
 
 
 def decompressed(raw: io.BufferedReader, expansion: Expansion) -> io.BufferedReader:

@@ -12,6 +12,7 @@ from tiny_text_model import reviews, write_tiny_model
 
 from finetuning import glue
 from finetuning.loop.encoder import DEFAULT_RUN
+from finetuning.texts import glue_run
 from finetuning.texts.glue_table import glue_rows, write_table
 from pretraining.checkpoints.series import FIELDS, add_to_series
 
@@ -75,15 +76,15 @@ def test_all_tasks_start_from_one_model_though_the_default_run_goes_on(data, tmp
     write_tiny_model(DEFAULT_RUN / "series" / "a")
     write_tiny_model(DEFAULT_RUN / "series" / "b")
     add_to_series(DEFAULT_RUN / "series.json", {**row, "path": "series/a", "budget_tokens": 1})
-    run_task, started = glue.run_task, []
+    run_task, started = glue_run.run_task, []
 
-    def record(task, options, *more):
-        started.append(options.model_name_or_path)
-        found = run_task(task, options, *more)
+    def record(task, options, start, *more):
+        started.append(start.name)
+        found = run_task(task, options, start, *more)
         add_to_series(DEFAULT_RUN / "series.json", {**row, "path": "series/b", "budget_tokens": 2})
         return found
 
-    monkeypatch.setattr(glue, "run_task", record)
+    monkeypatch.setattr(glue_run, "run_task", record)
     assert glue.main(["--task_name", "all", "--data_dir", str(data), *FAST, "--output_dir", "out"]) == 0
     assert started == [str(DEFAULT_RUN / "series" / "a")] * 2
 
@@ -219,12 +220,16 @@ def test_text_that_is_not_utf8_is_replaced_when_asked_for(data, tmp_path, capsys
         (["--task_name", "rte", "--data_dir", "g", "--train_file", "x"], "--task_name and --train_file"),
         (["--task_name", "stsb", "--data_dir", "g", "--label_smoothing", "0.1"], "a regression has no classes"),
         (["--task_name", "sst2", "--data_dir", "g", "--mnli_checkpoint", "m"], "--mnli_checkpoint m and --task_name"),
-        (["--task_name", "rte", "--dataset_name", "no-such/set"], "name a folder with --data_dir"),
+        (
+            ["--task_name", "rte", "--dataset_name", "no-such/set", "--model_name_or_path", "model"],
+            "name a folder with --data_dir",
+        ),
     ],
 )
 def test_refusals(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("nowhere").mkdir()
+    write_tiny_model(Path("model"))
     assert glue.main(arguments) == 2
     assert message in capsys.readouterr().err
 

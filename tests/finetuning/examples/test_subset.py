@@ -6,12 +6,12 @@ import random
 import pytest
 from tiny_questions import tiny_questions
 
+from finetuning.choices.choice_run import MultipleChoiceOptions
 from finetuning.examples.dataset_records import subset
-from finetuning.multiple_choice import MultipleChoiceOptions
-from finetuning.qa import QAOptions
+from finetuning.questions.qa_run import QAOptions
 from finetuning.questions.sets import read_question_sets
-from finetuning.run.text_command import TextOptions
 from finetuning.texts.labelled_text import LabelledText
+from finetuning.texts.text_run import TextOptions
 
 NAMES = [f"id {number}" for number in range(200)]
 

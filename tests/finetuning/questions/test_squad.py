@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import pyarrow.parquet
 import pytest
 
 from finetuning.questions.squad import Answer, Question, check_answers, place_answers, read_questions
@@ -50,6 +51,13 @@ def test_cmrc_flat_and_line_layouts(tmp_path):
     lines = tmp_path / "f.jsonl"
     lines.write_text(json.dumps(flat) + "\n\n", encoding="utf-8")
     assert read_questions(lines) == expected
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([flat]), tmp_path / "f.parquet")
+    assert read_questions(tmp_path / "f.parquet") == expected
+    table = tmp_path / "f.csv"
+    table.write_text("id,question,context,answer_text,answer_start\na,what?,one two,two,4\n", encoding="utf-8")
+    assert read_questions(table) == expected
+    table.write_text("id,question,context,answer_text,answer_start\na,what?,one two,two,\nb,who?,one,,\n")
+    assert [one.answers for one in read_questions(table)] == [(Answer("two", -1),), ()]
 
 
 def test_two_stage_layout_with_and_without_the_relevant_paragraph(tmp_path):
@@ -166,10 +174,10 @@ def test_bad_files_are_refused_by_name(tmp_path, content, message):
     assert "f.json" in str(caught.value)
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2"])
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2", ".zst"])
 def test_a_file_that_is_not_packed_as_its_name_says_is_refused_by_name(tmp_path, suffix):
     (tmp_path / f"f.json{suffix}").write_bytes(b"hello" * 10)
-    with pytest.raises(ValueError, match=rf"f\.json{suffix}: cannot be unpacked"):
+    with pytest.raises(ValueError, match=rf"f\.json{suffix} cannot be unpacked"):
         read_questions(tmp_path / f"f.json{suffix}")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from finetuning.run.figures import cumulative_mean, curves_of, draw_curves, draw_reliability, mean_over_runs
+from finetuning.texts.metrics import expected_calibration_error, reliability
 
 LINES = [
     {"update": 1, "loss": 1.0, "accuracy": 0.0, "learning_rate": 0.1, "gradient_norm": 1.0},
@@ -57,7 +58,9 @@ def test_pictures_of_one_run_and_of_several(tmp_path):
 
 def test_a_reliability_diagram(tmp_path):
     random = np.random.default_rng(0)
-    draw_reliability(random.normal(size=(200, 3)), random.integers(0, 3, 200), tmp_path / "r.png", title="random")
+    logits, labels = random.normal(size=(200, 3)), random.integers(0, 3, 200)
+    error = expected_calibration_error(logits, labels)
+    draw_reliability(reliability(logits, labels), error, tmp_path / "r.png", title="random")
     assert is_png(tmp_path / "r.png")
 
 

@@ -7,7 +7,8 @@ from tiny_questions import WORDS, tiny_questions
 from tiny_text_model import reviews, write_reviews, write_tiny_model
 
 from finetuning import classification, multiple_choice, qa
-from finetuning.classification import ClassificationOptions
+from finetuning.texts.classification_run import ClassificationOptions
+from finetuning.texts.labelled_text import read_examples
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_a_column_beside_a_folder_of_texts(here, capsys, column):
 def test_the_columns_of_a_folder_with_one_table_are_those_given(here):
     (here / "tables").mkdir()
     write_reviews(here / "tables" / "train.json", [{"body": "a", "label": "x"}, {"body": "b", "label": "y"}])
-    found = classification.read_examples("tables", columns=ClassificationOptions(text_column="body").columns)
+    found = read_examples("tables", columns=ClassificationOptions(text_column="body").columns)
     assert [one.text for one in found] == ["a", "b"]
 
 

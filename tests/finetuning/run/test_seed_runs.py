@@ -1,6 +1,8 @@
 """Several seeds of one command: folders, the summary over them, nothing run twice, nothing of another run replaced."""
 
+import importlib
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -61,12 +63,47 @@ def test_qa_over_seeds_gives_mean_median_and_spread_and_runs_no_seed_twice(tmp_p
     assert results(tmp_path / "out")["eval_loss_by_seed"][1:] == losses
 
 
-def test_the_rows_are_made_once_for_all_seeds(given, monkeypatch):
-    calls = []
-    prepare = qa.prepare
-    monkeypatch.setattr(qa, "prepare", lambda *some: calls.append(1) or prepare(*some))
+def test_rows_checkpoint_and_world_are_made_once_for_all_seeds(given, monkeypatch):
+    calls = Counter()
+    for place in (
+        *("questions.qa_run.prepare", "questions.qa_run.open_world", "loop.encoder.source_config"),
+        *("loop.encoder.open_tokenizer", "run.starting_point.weights_digest"),
+    ):
+        count_calls(monkeypatch, calls, f"finetuning.{place}")
     assert qa.main([*given, "--seeds", "3", "4"]) == 0
-    assert len(calls) == 1
+    assert dict(calls) == dict.fromkeys(calls, 1)
+    assert len(calls) == 5
+
+
+def test_the_chain_opens_a_checkpoint_once_for_both_stages_and_all_seeds(tmp_path, model, monkeypatch):
+    calls = Counter()
+    for place in ("loop.encoder.source_config", "loop.encoder.open_tokenizer", "run.starting_point.weights_digest"):
+        count_calls(monkeypatch, calls, f"finetuning.{place}")
+    files = two_stage_files(tmp_path)
+    given = arguments(model, **files, chain="true", report_to="none", save_model="false")
+    assert multiple_choice.main([*given, "--seeds", "3", "4"]) == 0
+    assert set(calls.values()) == {1}
+
+
+@pytest.mark.parametrize("seeds", [["3"], ["3", "4"]])
+def test_the_rows_of_a_run_are_hashed_once(given, monkeypatch, seeds):
+    calls = Counter()
+    count_calls(monkeypatch, calls, "finetuning.run.command.run_fingerprint")
+    count_calls(monkeypatch, calls, "finetuning.loop.training.run_fingerprint")
+    assert qa.main([*given, "--seeds", *seeds]) == 0
+    assert dict(calls) == {"finetuning.run.command.run_fingerprint": len(seeds)}
+
+
+def count_calls(monkeypatch, calls, place):
+    """Count the calls of what stands at `place` (a dotted name), which is still called."""
+    module, _, name = place.rpartition(".")
+    original = getattr(importlib.import_module(module), name)
+
+    def counted(*some, **named):
+        calls[place] += 1
+        return original(*some, **named)
+
+    monkeypatch.setattr(place, counted)
 
 
 def test_a_summary_never_takes_the_place_of_another_run(tmp_path, given, capsys):

@@ -1,5 +1,6 @@
 """Labelled text from every kind of file people keep it in, and what happens when the file is bad."""
 
+import bz2
 import csv
 import gzip
 import io
@@ -9,9 +10,11 @@ import os
 import tarfile
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
+import zstandard
 
-from finetuning.examples.record_files import read_records
+from finetuning.examples.record_files import read_content, read_records
 from finetuning.texts.labelled_folders import read_archive
 from finetuning.texts.labelled_text import (
     Columns,
@@ -48,12 +51,45 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("name", sorted(CONTENTS))
-@pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".bz2", ".zst"])
 def test_every_format_gives_the_same_examples(tmp_path, name, suffix):
     content = CONTENTS[name].encode()
-    packed = {"": content, ".gz": gzip.compress(content), ".xz": lzma.compress(content)}[suffix]
-    (tmp_path / (name + suffix)).write_bytes(packed)
+    pack = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress, ".zst": zstandard.compress}
+    (tmp_path / (name + suffix)).write_bytes(pack[suffix](content) if suffix else content)
     assert read_examples(tmp_path / (name + suffix)) == EXPECTED
+
+
+@pytest.mark.parametrize("name", ["lines.json", "train-v1.1.jsonl", "a.ndjson", "lines.json.gz"])
+def test_json_lines_by_any_of_their_names(tmp_path, name):
+    content = CONTENTS["a.jsonl"].encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert read_examples(tmp_path / name) == EXPECTED
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "table"])
+def test_parquet_is_told_by_its_name_or_its_first_bytes(tmp_path, name):
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / name)
+    records = read_content(tmp_path / name)
+    assert from_records(records, source=name) == EXPECTED
+
+
+def test_bad_text_in_parquet_names_its_row_and_is_replaced_when_asked_for(tmp_path, caplog):
+    array = pyarrow.array([b"good", None, b"na\xefve"], pyarrow.binary())
+    valid, offsets, data = array.buffers()
+    texts = pyarrow.StringArray.from_buffers(len(array), offsets, data, valid, array.null_count)
+    file = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), file)
+    with pytest.raises(ValueError, match=r"a\.parquet: row 3: byte 2 is not UTF-8 .*--on_bad_text replace"):
+        read_records(file)
+    assert [row["text"] for row in read_records(file, on_bad_text="replace")] == ["good", None, "na\ufffdve"]
+    assert "1 characters were not UTF-8" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_a_table_is_read_with_any_line_ends_and_keeps_those_in_quotes(tmp_path, ending):
+    content = ending.join(["text,label", f'"one{ending}two",x', "three,y", ""])
+    (tmp_path / "a.csv").write_bytes(content.encode())
+    assert [one.text for one in read_examples(tmp_path / "a.csv")] == [f"one{ending}two", "three"]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
@@ -173,15 +209,20 @@ BAD_FILES = {
     "header.tsv": (b"text\tlabel\n", "no row below the header"),
     "latin.csv": ("text,label\nna\xefve,1\n".encode("latin-1"), "byte 13 is not UTF-8"),
     "torn.json": (b'[{"text": "a"', "not JSON"),
-    "torn.jsonl": (b'{"text": "a"}\n\n{oops}\n', r"torn\.jsonl:3: not JSON .*; check line 3, column 2"),
+    "torn.jsonl": (b'{"text": "a"}\n\n{oops}\n', r"torn\.jsonl: line 3 is no JSON"),
     "several.json": (b'[{"text": "a", "label": ["x", "y"]}]', "row 0: the label is .*one name or number"),
     "no.tar": (b"", "cannot be read as a tar"),
     "deep.json": (b"[" * 200_000, "nested too deeply|not JSON"),
     "list.json": (b"[1, 2]", "row 0: int instead of an object"),
-    "wide.tsv": (b"text\tlabel\na\t1\t2\n", r"wide\.tsv:2: 3 fields"),
-    "torn.csv.gz": (gzip.compress(b"text,label\n" + os.urandom(3000))[:-100], "cannot be unpacked"),
+    "wide.tsv": (b"text\tlabel\na\t1\t2\n", r"wide\.tsv: line 2 has 3 fields"),
+    "torn.csv.gz": (gzip.compress(b"text,label\n" + os.urandom(3000))[:-100], "cannot be read .*whole"),
     "plain.csv.xz": (b"text,label\na,1\n", "cannot be unpacked"),
-    "a.parquet": (b"x", "unknown format"),
+    "a.parquet": (b"x", "is no parquet file"),
+    "torn.parquet": (b"PAR1" + b"x" * 90 + b"PAR1", "cannot be read as parquet"),
+    "torn.csv.zst": (zstandard.compress(b"text,label\n" + os.urandom(3000))[:-100], "cannot be read .*whole"),
+    "half.ndjson": (b'{"text": "\\ud800", "label": 1}', r"half\.ndjson: line 1: the text at .* half a character"),
+    "quote.csv": (b'text,label\n"a,1\nb,2\n', r"quote\.csv: line 3 has 1 fields"),
+    "a.yaml": (b"x", "unknown format"),
 }
 
 

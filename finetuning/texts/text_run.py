@@ -1,4 +1,4 @@
-"""What `glue.py` and `classification.py` do with a task: every seed trained, scored, drawn and written down."""
+"""What GLUE and classification share: their options, and a task with every seed trained, scored and drawn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,25 +17,22 @@ from finetuning.examples.preflight import note_row_limit
 from finetuning.examples.recipe import FinetuningOptions, option
 from finetuning.examples.unknown_share import note_unknown_share
 from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
-from finetuning.loop.encoder import check_encoder, load_config, load_tokenizer
 from finetuning.loop.heads import CLASSIFICATION
 from finetuning.loop.result import Result
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
-from finetuning.run.command import Prepared, model_name, run_recipe
+from finetuning.run.command import Prepared, run_recipe
 from finetuning.run.figures import draw_reliability
-from finetuning.run.saved_model import has_names, saved_facts
+from finetuning.run.saved_model import has_names
 from finetuning.run.seed_runs import run_seeds
+from finetuning.run.starting_point import StartingPoint
 from finetuning.texts.glue_tasks import GlueTask
 from finetuning.texts.inspection import inspect_texts
 from finetuning.texts.labelled_text import LabelledText
+from finetuning.texts.metrics import expected_calibration_error, reliability
 from finetuning.texts.recipe import TextRecipe
 from finetuning.texts.rows import TextSettings
-from runtime.processes.collectives import broadcast_json
 from runtime.processes.ranks import Ranks
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass
@@ -78,39 +75,38 @@ class TextTask:
     glue: GlueTask | None = None
 
 
-def run_task(task: TextTask, options: TextOptions, directory: Path, ranks: Ranks, asked: Asked) -> list[dict[str, Any]]:
+def run_task(
+    task: TextTask, options: TextOptions, start: StartingPoint, directory: Path, ranks: Ranks, asked: Asked
+) -> list[dict[str, Any]]:
     """Train and score every seed (a finished one is read, not run again); every rank calls it.
 
     Returns the content of each seed's all_results.json. Files go to `directory`, or to its seed-N with several seeds.
     """
-    options = replace(options, model_name_or_path=broadcast_json(model_name(options)))
-    check_encoder(str(options.model_name_or_path), from_scratch=options.from_scratch)
-    head = saved_head(options)
+    head = saved_head(options, start)
     options = replace(options, pooling=options.pooling or head.get("pooling"))
     if saved_labels(head):
-        task = replace(task, labels=in_order_of(saved_labels(head), task.labels, model_name(options)))
+        task = replace(task, labels=in_order_of(saved_labels(head), task.labels, start.name))
     labelled = drop_unlabelled(task.splits)
-    tokenizer = load_tokenizer(model_name(options))
-    recipe = build_recipe(replace(task, splits=labelled), options, tokenizer)
+    recipe = build_recipe(replace(task, splits=labelled), options, start)
     preflight = inspect_texts(recipe)
-    note_unknown_share(preflight, tokenizer, texts_of(recipe))
+    note_unknown_share(preflight, start.tokenizer, texts_of(recipe))
     note_unlabelled(preflight, task.splits, labelled)
     note_row_limit(preflight, options.max_seq_length, recipe.settings.max_seq_length)
     preflight.refuse_if(strict=options.strict)
-    prepared = Prepared(recipe, preflight)
+    prepared = Prepared(start, recipe, preflight)
 
-    def run(one: TextOptions) -> dict[str, Any]:
+    def run_seed(one: TextOptions) -> dict[str, Any]:
         finish = partial(draw, recipe, directory=Path(str(one.output_dir)))
-        return run_recipe(one, recipe.name, lambda tokenizer, config: prepared, asked=asked, finish=finish).results
+        return run_recipe(one, lambda: prepared, ranks, asked=asked, finish=finish).results
 
-    return run_seeds(options, directory, task.name, run, ranks)
+    return run_seeds(options, directory, task.name, run_seed, ranks)
 
 
-def saved_head(options: TextOptions) -> Mapping[str, Any]:
+def saved_head(options: TextOptions, start: StartingPoint) -> Mapping[str, Any]:
     """What is known of the head that is going to be loaded; nothing where a new one is trained."""
     if makes_updates(options) or options.from_scratch:
         return {}
-    facts = saved_facts(model_name(options)) or {}
+    facts = start.head or {}
     return facts if facts.get("task") == CLASSIFICATION else {}
 
 
@@ -150,9 +146,8 @@ def texts_of(recipe: TextRecipe) -> dict[str, list[str]]:
     }
 
 
-def build_recipe(task: TextTask, options: TextOptions, tokenizer: PreTrainedTokenizerBase) -> TextRecipe:
+def build_recipe(task: TextTask, options: TextOptions, start: StartingPoint) -> TextRecipe:
     """Tokenise the examples (at most --max_train_samples and --max_eval_samples of a split)."""
-    name = model_name(options)
     limits = {"train": options.max_train_samples}
     splits = {
         split: subset(examples, limits.get(split, options.max_eval_samples), lambda one: one.example_id)
@@ -162,8 +157,8 @@ def build_recipe(task: TextTask, options: TextOptions, tokenizer: PreTrainedToke
         task.name,
         labels=task.labels,
         splits=splits,
-        tokenizer=tokenizer,
-        settings=options.settings(row_limit(options.max_seq_length, load_config(name))),
+        tokenizer=start.tokenizer,
+        settings=options.settings(row_limit(options.max_seq_length, start.config)),
         metrics=task.metrics,
         task=task.glue,
     )
@@ -177,4 +172,5 @@ def draw(recipe: TextRecipe, result: Result, directory: Path) -> None:
         logits = np.array([result.predictions[split][key]["logits"] for key in one.examples])
         labels = [recipe.class_of[example.label] for example in one.examples.values()]
         if np.isfinite(logits).all():
-            draw_reliability(logits, labels, directory / split / "reliability.png", title=f"{recipe.name}, {split}")
+            bins, error = reliability(logits, labels), expected_calibration_error(logits, labels)
+            draw_reliability(bins, error, directory / split / "reliability.png", title=f"{recipe.name}, {split}")

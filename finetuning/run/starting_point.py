@@ -1,0 +1,58 @@
+"""The checkpoint that a command starts from: checked and read once for all its seeds, tasks and stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import transformers
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from finetuning.examples.recipe import FinetuningOptions
+from finetuning.loop.encoder import check_encoder, default_model
+from finetuning.run.finished import weights_digest
+from finetuning.run.saved_model import saved_facts
+from runtime.processes.collectives import broadcast_json
+from runtime.processes.ranks import read_ranks
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A checkpoint directory or hub name that recipes can start from, with its configuration and tokenizer."""
+
+    name: str
+    config: PretrainedConfig  # as the checkpoint has it: whoever changes it makes a copy
+    tokenizer: PreTrainedTokenizerBase
+
+    @cached_property
+    def head(self) -> dict[str, Any] | None:
+        """What is known of its head, as `saved_facts` says it; None where it has none of a recipe."""
+        return saved_facts(self.name, self.config)
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of its weights, as the main rank reads them; every rank asks for it together."""
+        return str(broadcast_json(weights_digest(self.name) if read_ranks().is_main else None))
+
+
+def open_start(name: str, *, from_scratch: bool = False, option: str = "--model_name_or_path") -> StartingPoint:
+    """The checkpoint of that name. ValueError, naming the `option`, for one that recipes cannot start from."""
+    quieten_transformers()
+    return StartingPoint(name, *check_encoder(name, from_scratch=from_scratch, option=option))
+
+
+def starting_point(options: FinetuningOptions) -> StartingPoint:
+    """The model of the options, the same on every rank; every rank calls it. ValueError as `open_start`."""
+    return open_start(broadcast_json(model_name(options)), from_scratch=options.from_scratch)
+
+
+def model_name(options: FinetuningOptions) -> str:
+    """The model of the options, or the default run's newest checkpoint."""
+    return options.model_name_or_path or default_model()
+
+
+def quieten_transformers() -> None:
+    """No report of the pretraining head's weights, which no recipe uses, and no bar for reading one file."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
