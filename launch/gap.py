@@ -52,7 +52,7 @@ from gap.study.small_world import (
 from gap.tasks.specification import TaskData
 from launch import pretrain
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
-from runtime.files.ownership import Ownership
+from runtime.files.lock import Ownership
 from runtime.options.command_line import parse_options
 from runtime.processes.collectives import barrier
 from runtime.processes.interruption import EXIT_CODE

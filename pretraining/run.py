@@ -22,7 +22,7 @@ from pretraining.plan.segments import Segment
 from pretraining.progress_bar import ProgressBar
 from pretraining.publishing.publication import Publisher
 from pretraining.publishing.word_frequencies import plateau_warning
-from runtime.files.ownership import Ownership
+from runtime.files.lock import Ownership
 from runtime.files.whole_files import write_json
 from runtime.processes.collectives import broadcast_json, fail_together
 from runtime.processes.interruption import MARKER_NAME, Interrupted, Interruption

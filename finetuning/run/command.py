@@ -31,7 +31,7 @@ from finetuning.run.model_card import finetuning_card
 from finetuning.run.option_checks import check_options
 from finetuning.run.saved_model import live_proof, save_model, saved_facts
 from pretraining.engines.engine import Engine, full_weights
-from runtime.files.ownership import Ownership
+from runtime.files.lock import Ownership
 from runtime.processes.collectives import barrier, broadcast_json, fail_together
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 from shards.small_world.world import write_small_world

@@ -11,7 +11,7 @@ from finetuning.sweep.metric import require_given_metric
 from finetuning.sweep.runner import Runner, cell_directory, outcome, smoke_cell, visible_devices
 from finetuning.sweep.sweep import Sweep, read_sweep
 from finetuning.sweep.table import as_csv, as_markdown, metrics_of_rows, table_rows
-from runtime.files.ownership import Ownership
+from runtime.files.lock import Ownership
 from runtime.files.whole_files import read_json, write_text
 from runtime.processes.interruption import EXIT_CODE
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.files.lock_file import LockFile
+from runtime.files.lock import LockFile
 
 STATE_FOLDER = "building"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launch import gap, pretrain
-from runtime.files.ownership import Ownership
+from runtime.files.lock import Ownership
 from runtime.processes.interruption import EXIT_CODE, Interruption
 from runtime.processes.liveness import is_alive, start_time
 from tests.launch.test_gap import arguments
