@@ -74,7 +74,8 @@ class Run:
                 ended = self.plan.segments[: self.position.segment]
                 wanted = self.options.resume_from_checkpoint
                 settle(self.checkpoints, checkpoint.path.name, wanted, ended, say=self.bar.say)
-            self.journal.cut_back(self.position.serial)
+            if gap := self.journal.cut_back(self.position.serial):
+                self.bar.say(f"warning: {gap}")
             self.reporters = build_reporters(
                 self.options.report_to,
                 self.directory,
@@ -136,9 +137,12 @@ class Run:
         self.bar.update(lines)
 
     def save(self, position: Position) -> str:
-        """Commit a checkpoint unless this very position is committed already; returns its name."""
+        """Commit a checkpoint unless this very position is committed already; returns its name.
+
+        A branch without an update stands where its fork does.
+        """
         name = position.checkpoint_name
-        if self._saved == position and (self.checkpoints / name).is_dir():
+        if (self._saved == position or position.fork == name) and (self.checkpoints / name).is_dir():
             return name
         state = {
             **position.as_dict(),

@@ -6,15 +6,39 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import field_validator
+
+from pretraining.checkpoints.checkpoint import STATE_FILE, read_state
 from pretraining.plan.planned_optimizer import optimizer_kind
-from runtime.files.whole_files import read_json
+from runtime.files.schemas import Schema, read_file
 
 if TYPE_CHECKING:
     from pretraining.plan.plan import Plan
 
 RUN_NAME = "run.json"
+REMEDY = "restore the file, or use another --output_dir"
+
+
+class RunFile(Schema):
+    """run.json: of which run a directory is, and where its shards were."""
+
+    schema_version: Literal[1] = 1
+    identity: dict[str, Any]
+    shards: str | None = None
+
+    @field_validator("identity")
+    @classmethod
+    def _names_its_data(cls, identity: dict[str, Any]) -> dict[str, Any]:
+        if "shards" not in identity:
+            raise ValueError("it must name the shards")
+        return identity
+
+
+def read_run(path: Path) -> RunFile:
+    """A run.json; ValueError for one that no run writes."""
+    return read_file(path, RunFile, REMEDY)
 
 
 def identity_of(plan: Plan) -> dict[str, Any]:
@@ -32,11 +56,11 @@ def check_same_run(directory: Path, mine: Mapping[str, Any]) -> None:
     """
     path = directory / RUN_NAME
     if path.exists():
-        if listed := differences(read_json(path)["identity"], mine):
+        if listed := differences(read_run(path).identity, mine):
             raise ValueError(f"{directory} holds another run ({listed}): use another --output_dir, or the same options")
     elif found := sorted(directory.glob("checkpoints/step-*")):
-        state = found[-1] / "state.json"
-        if not state.is_file() or check_same_origin(found[-1], read_json(state), mine):
+        has_state = (found[-1] / STATE_FILE).is_file()
+        if not has_state or check_same_origin(found[-1], read_state(found[-1]), mine):
             raise ValueError(
                 f"{directory} has checkpoints but no {RUN_NAME}, and {found[-1].name} does not say of which run it is: "
                 "use another --output_dir"
@@ -56,7 +80,7 @@ def check_same_origin(checkpoint: Path, state: Mapping[str, Any], mine: Mapping[
     """
     theirs, beside = state.get("identity"), checkpoint.resolve().parent.parent / RUN_NAME
     if theirs is None and beside.is_file():
-        theirs = condensed(read_json(beside)["identity"])
+        theirs = condensed(read_run(beside).identity)
     if theirs is None:
         return f"{checkpoint} does not say of which run it is: make sure that its options and shards were these"
     if listed := differences(theirs, condensed(mine)):

@@ -43,11 +43,10 @@ def test_what_is_no_json_is_named(tmp_path, content):
         read_json(tmp_path / "a.json")
 
 
-def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(whole_files, "LARGEST_JSON_BYTES", 10)
+def test_a_huge_file_is_not_read(tmp_path):
     write_text(tmp_path / "a.json", '"' + "x" * 20 + '"')
     with pytest.raises(ValueError, match="at most 10 are read"):
-        read_json(tmp_path / "a.json")
+        read_json(tmp_path / "a.json", largest=10)
 
 
 def test_the_hash_is_that_of_the_bytes(tmp_path):
