@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from runtime.files.schemas import Count, Items, Schema, read_file, read_object
+from runtime.files.schemas import Count, Items, Name, Schema, read_file, read_object
 from runtime.files.whole_files import remove_whole, sha256_of, sync_file, write_json, write_text
 from runtime.processes.collectives import broadcast_json, fail_together, gather_json
 from runtime.processes.fault_points import fault_point
@@ -27,6 +27,7 @@ from runtime.processes.ranks import Ranks
 SCHEMA_VERSION = 1
 MANIFEST_NAME, STATE_FILE = "MANIFEST.json", "state.json"
 NAME_PATTERN = re.compile(r"step-\d{8}(-\d{3})?")
+FILE_PATTERN = re.compile(r"state\.json|rank-\d{5}\.safetensors")
 
 
 REMEDY = "the file was changed or is of another program; remove this checkpoint, so that an earlier one is used"
@@ -48,7 +49,7 @@ class StateFile(Schema):
 
 
 class _File(Schema):
-    name: Annotated[str, Field(pattern=r"^(state\.json|rank-\d{5}\.safetensors)$")]
+    name: Name
     bytes: Count
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -175,9 +176,10 @@ def defect(path: Path) -> str | None:
         manifest = read_file(path / MANIFEST_NAME, _Manifest, "remove this checkpoint")
         files = {entry.name: (entry.bytes, entry.sha256) for entry in manifest.files}
     except (OSError, ValueError) as error:
-        return f"{MANIFEST_NAME}: {error}"
-    if STATE_FILE not in files:
-        return f"{MANIFEST_NAME} names {sorted(files)}: a checkpoint is {STATE_FILE} and rank-*.safetensors"
+        return str(error)
+    strange = sorted(name for name in files if not FILE_PATTERN.fullmatch(name))
+    if strange or STATE_FILE not in files:
+        return f"{MANIFEST_NAME} names {strange or sorted(files)}: a checkpoint is {STATE_FILE} and rank-*.safetensors"
     found = {file.name for file in path.iterdir()} - {MANIFEST_NAME}
     if found != set(files):
         return f"files {sorted(found ^ set(files))} are missing or not in the manifest"

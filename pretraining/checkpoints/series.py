@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from runtime.files.schemas import Count, Figure, Items, Name, Schema, Seconds, read_object, shown
+from runtime.files.schemas import Count, Figure, Items, PathName, Schema, Seconds, read_object, shown
 from runtime.files.whole_files import write_json
 
 SERIES_NAME = "series.json"
@@ -24,7 +24,7 @@ Amount = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]  # of FLOPs
 class SeriesEntry(Schema):
     """An entry of the list."""
 
-    path: Annotated[Name, Field(min_length=1)]  # relative to the folder of series.json
+    path: PathName  # relative to the folder of series.json
     kind: Literal["raw", "annealed"]
     budget_tokens: Tokens
     tokens_seen: Tokens

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pretraining.plan.plan import Plan
 
 RUN_NAME = "run.json"
-REMEDY = "restore the file, or use another --output_dir"
+REMEDY = "restore it or remove it"
 
 
 class RunFile(Schema):

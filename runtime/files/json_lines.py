@@ -10,37 +10,44 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
-from runtime.files.schemas import Schema, checked
+from runtime.files.schemas import Schema, checked, shown
 from runtime.files.whole_files import parse_bounded, require_plain_file
 
 LONGEST_LINE_BYTES = 1 << 20
 LARGEST_FILE_BYTES = 1 << 31
 MOST_NESTED = 16  # levels in a line
 COMPARED_BYTES = 256  # before the place to go on from: are they those that were read?
+REMEDY = "mend or remove the line"
+
+Item = TypeVar("Item")
 
 
-class JsonLines:
+class JsonLines(Generic[Item]):
     """Objects, one a line, that are only ever added to; each whole line is parsed once, however often it is read.
 
-    A torn last line (a crash while writing) is left out, and cut off before the next is added.
+    A torn last line (a crash while writing) is left out, and cut off before the next is added. `as_item` makes of an
+    object what `read` gives, or raises a ValueError; no two may have the same value in the field `unique`.
     """
 
-    def __init__(self, path: Path, schema: type[Schema], remedy: str = "mend or remove the line") -> None:
-        self.path, self.schema, self.remedy = path, schema, remedy
+    def __init__(
+        self, path: Path, schema: type[Schema], *, as_item: Callable[[dict[str, Any]], Item], unique: str | None = None
+    ) -> None:
+        self.path, self.schema, self.as_item, self.unique = path, schema, as_item, unique
         self._forget()
 
     def _forget(self) -> None:
-        self._records: list[dict[str, Any]] = []
+        self._items: list[Item] = []
+        self._taken: set[str] = set()
         self._offset = self._lines = 0
         self._file: tuple[int, int] | None = None
         self._end = b""
 
-    def read(self) -> list[dict[str, Any]]:
-        """All objects in the order of the file, as they stand there; none where there is no file.
+    def read(self) -> list[Item]:
+        """All items in the order of the file; none where there is no file.
 
         Raises ValueError, with the number of the line, for one that is damaged or not as the schema has it.
         """
@@ -50,10 +57,10 @@ class JsonLines:
         require_plain_file(self.path)
         with self.path.open("rb") as file:
             self._go_on(file)
-        return self._records
+        return list(self._items)
 
-    def append(self, record: Mapping[str, Any], *, unique: str | None = None) -> None:
-        """Add one line and sync it. ValueError where the file is damaged, or holds a record of the same `unique` field.
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line and sync it. ValueError where the file is damaged, or holds one of the same `unique` field.
 
         Several processes may append to one file: it is locked while it is looked at and written.
         """
@@ -64,8 +71,9 @@ class JsonLines:
         with self.path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self._go_on(file)
-            if unique and any(one.get(unique) == record[unique] for one in self._records):
-                raise ValueError(f"{self.path} holds the {unique} {record[unique]} already: it is never written twice")
+            if self.unique and str(record[self.unique]) in self._taken:
+                told = f"the {self.unique} {record[self.unique]} already"
+                raise ValueError(f"{self.path} holds {told}: what is finished is never run again")
             file.truncate(self._offset)
             file.write(line)
             file.flush()
@@ -83,22 +91,32 @@ class JsonLines:
         content = file.read()
         whole = content[: content.rfind(b"\n") + 1]
         lines = whole.split(b"\n")[:-1]
-        added = [self._parsed(line, self._lines + number) for number, line in enumerate(lines, start=1) if line.strip()]
-        self._records = [*self._records, *added] if added else self._records
+        added, names = [], set(self._taken)
+        for number, line in enumerate(lines, start=self._lines + 1):
+            if line.strip():
+                added.append(self._parsed(line, f"{self.path}, line {number}", names))
+        self._items, self._taken = [*self._items, *added] if added else self._items, names
         self._offset, self._lines = self._offset + len(whole), self._lines + len(lines)
         self._file = (facts.st_dev, facts.st_ino)
         self._end = (self._end + whole)[-COMPARED_BYTES:]
 
-    def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
-        place = f"{self.path}, line {number}"
+    def _parsed(self, line: bytes, place: str, names: set[str]) -> Item:
         if len(line) > LONGEST_LINE_BYTES:
-            raise ValueError(f"{place}: {len(line)} bytes, a record has at most {LONGEST_LINE_BYTES}; {self.remedy}")
+            raise ValueError(f"{place}: {len(line)} bytes, a record has at most {LONGEST_LINE_BYTES}: {REMEDY}")
         try:
             content = parse_bounded(line, deepest=MOST_NESTED, finite=True)
         except ValueError as error:
-            raise ValueError(f"{place}: {error}; {self.remedy}") from error
-        checked(content, self.schema, place, self.remedy)
-        return dict(content)
+            raise ValueError(f"{place} is not readable as JSON ({error}): {REMEDY}") from error
+        checked(content, self.schema, place, REMEDY)
+        if self.unique:
+            name = str(content[self.unique])
+            if name in names:
+                raise ValueError(f"{place}: {self.unique} {shown(name)} comes twice: remove one of the two lines")
+            names.add(name)
+        try:
+            return self.as_item(content)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}: {REMEDY}") from error
 
 
 def sound_lines(path: Path, schema: type[Schema]) -> Iterator[dict[str, Any] | None]:

@@ -7,12 +7,13 @@ write more. Whatever is wrong is a ValueError that names the file, the place in 
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
 from runtime.files.whole_files import LARGEST_JSON_BYTES, read_json
 
@@ -39,6 +40,28 @@ Items = Annotated[list[Item], FailFast()]  # of a million wrong entries the firs
 def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
+
+def _is_path(text: str) -> str:
+    if "\0" in text or any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in text.split("/")):
+        raise ValueError("it must be a path")
+    return text
+
+
+def _is_leaf(value: Any) -> Any:
+    if not isinstance(value, str | int | float | None):
+        raise ValueError("it must be text or a number")
+    return value
+
+
+def _is_id(value: Any) -> Any:
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ValueError("it must be text or a whole number")
+    return value
+
+
+PathName = Annotated[Name, Field(min_length=1), AfterValidator(_is_path)]
+Leaf = Annotated[Any, AfterValidator(_is_leaf)]  # text, a number, true, false or nothing
+Id = Annotated[Any, AfterValidator(_is_id)]
 
 # A measured figure: what is infinite or no number says nothing.
 Figure = Annotated[Number | None, BeforeValidator(_finite_or_none)]
@@ -72,7 +95,7 @@ def complaint(error: ValidationError) -> str:
         names = [str(loc[-1]) for loc in missing if loc[:-1] == missing[0][:-1]]
         return f"{_place(missing[0][:-1])} lacks {', '.join(names)}"
     first = problems[0]
-    wanted = first["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
+    wanted = re.sub(r"^(Input|List|String|Value) should", "it must", first["msg"].removeprefix("Value error, "))
     if first["type"] == "model_type":
         wanted = "it must be an object"
     return f"{_place(first['loc'])} is {shown(first['input'])}: {wanted}"

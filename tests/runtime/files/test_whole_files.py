@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from pretraining.progress_bar import Lines, ProgressBar
-from runtime.files import whole_files
 from runtime.files.whole_files import read_json, sha256_of, write_json, write_text
 from runtime.processes import fault_points
 from runtime.processes.fault_points import fault_point
