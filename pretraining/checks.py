@@ -20,6 +20,7 @@ from runtime.processes.collectives import gather_json
 from runtime.trackers import parse_reporters
 from shards.storage.location import ShardLocation
 from shards.streaming.order import lanes_for, lanes_of
+from shards.streaming.stream import load_vocabulary
 
 if TYPE_CHECKING:
     from pretraining.plan.plan import Plan
@@ -149,6 +150,8 @@ def check_resume(plan: Plan) -> None:
 def data_warnings(plan: Plan, shards: ShardLocation) -> list[str]:
     """Warnings from what lies in the shards; ValueError where it contradicts the options."""
     found: list[str | None] = []
+    if plan.options.dry_run:  # a run itself opens the stream next
+        load_vocabulary(shards.directory, shards.manifest)
     if source := plan.options.model_name_or_path:
         found.append(check_source_tokenizer(source, shards.directory / shards.manifest.tokenizer.path))
     if plan.options.whole_word_masking:

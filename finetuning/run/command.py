@@ -21,7 +21,7 @@ from finetuning.loop.encoder import check_encoder, default_model, load_config, l
 from finetuning.loop.heads import OwnHead, TaskModel, load_headed
 from finetuning.loop.result import Result, write_predictions
 from finetuning.loop.run_log import closing_table
-from finetuning.loop.run_state import STATE_NAME, run_fingerprint
+from finetuning.loop.run_state import STATE_NAME, decided_by, run_fingerprint
 from finetuning.loop.schedule import makes_updates, require_training_rows
 from finetuning.loop.stopping import Asked, Stopping, never
 from finetuning.loop.training import finetune, open_engine, uses_bf16
@@ -155,8 +155,10 @@ def _run_owned(
     require_training_rows(options, len(recipe.train_features), num_dropped=num_dropped)
     weights = broadcast_json(weights_digest(source) if ranks.is_main else None)
     fingerprint = run_fingerprint(recipe, options, shape.global_rows, weights)
-    again = not options.resume_from_checkpoint
-    before = on_main(lambda: finished_results(directory, fingerprint, again=again), ranks, "looking at its results")
+    decided, again = decided_by(recipe, options, shape.global_rows, weights), not options.resume_from_checkpoint
+    before = on_main(
+        lambda: finished_results(directory, fingerprint, decided, again=again), ranks, "looking at its results"
+    )
     if before is not None:
         if ranks.is_main:
             shutil.rmtree(directory / STATE_NAME, ignore_errors=True)
@@ -167,7 +169,7 @@ def _run_owned(
     result = finetune(recipe, model, options, engine=engine, directory=directory, asked=asked, weights=weights)
     if options.save_model and result.updates:
         _save_best(recipe, model, engine, options, result, tokenizer, directory / "best")
-    kept = {"fingerprint": fingerprint, "metric": recipe.metric, "seed": options.seed}
+    kept = {"fingerprint": fingerprint, "decided_by": decided, "metric": recipe.metric, "seed": options.seed}
     kept |= {"model": source, "from_scratch": options.from_scratch, **extra}
     results = {**result.as_json(), **prepared.preflight.figures, **kept}
     if ranks.is_main:

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from runtime.files.schemas import Count, Items, Name, Schema, read_file, read_object
+from runtime.files.schemas import Count, Items, Name, Schema, read_file, read_object, shown
 from runtime.files.whole_files import remove_whole, sha256_of, sync_file, write_json, write_text
 from runtime.processes.collectives import broadcast_json, fail_together, gather_json
 from runtime.processes.fault_points import fault_point
@@ -179,7 +179,7 @@ def defect(path: Path) -> str | None:
         return str(error)
     strange = sorted(name for name in files if not FILE_PATTERN.fullmatch(name))
     if strange or STATE_FILE not in files:
-        return f"{MANIFEST_NAME} names {strange or sorted(files)}: a checkpoint is {STATE_FILE} and rank-*.safetensors"
+        return f"{MANIFEST_NAME} names {shown(strange or sorted(files))}: a checkpoint is {STATE_FILE} and rank-*.safetensors"
     found = {file.name for file in path.iterdir()} - {MANIFEST_NAME}
     if found != set(files):
         return f"files {sorted(found ^ set(files))} are missing or not in the manifest"

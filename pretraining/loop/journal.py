@@ -60,5 +60,5 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a journal, without what a killed run or a lost block left torn; NaN is as it stands there."""
+    """All whole lines of a journal, without what a killed run or a lost block left torn."""
     return [line for line in sound_lines(path, JournalLine) if line is not None]

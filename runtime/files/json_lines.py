@@ -7,6 +7,7 @@ damaged line is left out, and counted by whoever reads.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -20,7 +21,6 @@ from runtime.files.whole_files import parse_bounded, require_plain_file
 LONGEST_LINE_BYTES = 1 << 20
 LARGEST_FILE_BYTES = 1 << 31
 MOST_NESTED = 16  # levels in a line
-COMPARED_BYTES = 256  # before the place to go on from: are they those that were read?
 REMEDY = "mend or remove the line"
 
 Item = TypeVar("Item")
@@ -43,8 +43,7 @@ class JsonLines(Generic[Item]):
         self._items: list[Item] = []
         self._taken: set[str] = set()
         self._offset = self._lines = 0
-        self._file: tuple[int, int] | None = None
-        self._end = b""
+        self._digest = hashlib.sha256()  # of what was parsed: an edited file is parsed anew
 
     def read(self) -> list[Item]:
         """All items in the order of the file; none where there is no file.
@@ -81,15 +80,14 @@ class JsonLines(Generic[Item]):
 
     def _go_on(self, file: BinaryIO) -> None:
         """Parse what was added since the last time; all of it when the file is another one."""
-        facts = os.fstat(file.fileno())
-        if facts.st_size > LARGEST_FILE_BYTES:
-            raise ValueError(f"{self.path} has {facts.st_size} bytes: at most {LARGEST_FILE_BYTES} are read")
-        file.seek(max(0, self._offset - COMPARED_BYTES))
-        if self._file != (facts.st_dev, facts.st_ino) or file.read(min(self._offset, COMPARED_BYTES)) != self._end:
-            self._forget()
-        file.seek(self._offset)
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST_FILE_BYTES:
+            raise ValueError(f"{self.path} has {size} bytes: at most {LARGEST_FILE_BYTES} are read")
+        file.seek(0)
         content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
+        if hashlib.sha256(content[: self._offset]).digest() != self._digest.digest():
+            self._forget()
+        whole = content[self._offset : content.rfind(b"\n") + 1]
         lines = whole.split(b"\n")[:-1]
         added, names = [], set(self._taken)
         for number, line in enumerate(lines, start=self._lines + 1):
@@ -97,8 +95,7 @@ class JsonLines(Generic[Item]):
                 added.append(self._parsed(line, f"{self.path}, line {number}", names))
         self._items, self._taken = [*self._items, *added] if added else self._items, names
         self._offset, self._lines = self._offset + len(whole), self._lines + len(lines)
-        self._file = (facts.st_dev, facts.st_ino)
-        self._end = (self._end + whole)[-COMPARED_BYTES:]
+        self._digest.update(whole)
 
     def _parsed(self, line: bytes, place: str, names: set[str]) -> Item:
         if len(line) > LONGEST_LINE_BYTES:
@@ -122,7 +119,7 @@ class JsonLines(Generic[Item]):
 def sound_lines(path: Path, schema: type[Schema]) -> Iterator[dict[str, Any] | None]:
     """The objects of a journal, one after the other; None for each line that is torn, damaged or of another kind.
 
-    Bare NaN and Infinity, which earlier versions wrote, come as they are.
+    Numbers that are not finite, which earlier versions wrote, come as None.
     """
     require_plain_file(path)
     with path.open("rb") as file:
@@ -139,7 +136,7 @@ def _sound(line: bytes, schema: type[Schema]) -> dict[str, Any] | None:
         checked(content, schema, "", "")
     except ValueError:
         return None
-    return dict(content)
+    return dict(_without_nan(content))
 
 
 def as_line(values: Mapping[str, Any]) -> str:

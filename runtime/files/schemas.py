@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from runtime.files.whole_files import LARGEST_JSON_BYTES, read_json
 
@@ -34,7 +34,7 @@ Number = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Name = Annotated[str, Field(max_length=4096)]
-Items = Annotated[list[Item], FailFast()]  # of a million wrong entries the first is enough
+Items = Annotated[list[Item], Field(fail_fast=True)]  # of a million wrong entries the first is enough
 
 
 def _finite_or_none(value: Any) -> Any:

@@ -112,9 +112,9 @@ def parse_bounded(content: bytes, *, deepest: int = DEEPEST_NESTING, finite: boo
         value = json.loads(
             content.decode("utf-8"),
             object_pairs_hook=without_duplicates,
-            parse_int=_finite_number if finite else _number,
-            parse_float=_finite_number if finite else float,
-            parse_constant=_finite_number if finite else float,
+            parse_int=finite_number if finite else _number,
+            parse_float=finite_number if finite else float,
+            parse_constant=finite_number if finite else float,
         )
     except RecursionError as error:
         raise ValueError(f"it is nested too deeply: at most {deepest} levels") from error
@@ -126,7 +126,8 @@ def _number(text: str) -> float:
     return int(text) if len(text) <= LONGEST_NUMBER else float(text)
 
 
-def _finite_number(text: str) -> float:
+def finite_number(text: str) -> float:
+    """The value of a JSON number, `NaN` or `Infinity`; ValueError where it is not finite."""
     value = _number(text) if text.removeprefix("-").isdigit() else float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text[:LONGEST_NUMBER]} is no finite number")

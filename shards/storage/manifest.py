@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from runtime.files.unique_keys import require_bounded, without_duplicates
+from runtime.files.whole_files import DEEPEST_NESTING, MOST_VALUES, finite_number, require_plain_file
 from shards.storage.shard_file import TAR_BLOCK_BYTES, sync_directory
 
 SCHEMA_VERSION = 1
@@ -138,16 +140,17 @@ def read_json(path: Path, max_bytes: int) -> Any:
 
     The "blocks" of a shard become a `BlockTable` at once: as dictionaries, those of 500 GB would take a gigabyte.
     """
+    require_plain_file(path)
     with open(path, "rb") as stream:
         payload = stream.read(max_bytes + 1)
     if len(payload) > max_bytes:
         raise ValueError(f"{path}: more than {max_bytes} bytes of JSON, which is the most that is read: {REBUILD}")
 
-    def refuse_constant(name: str) -> None:
-        raise ValueError(f"{name} is no JSON number")
-
     try:
-        return json.loads(payload, parse_constant=refuse_constant, object_pairs_hook=_compacted)
+        content = json.loads(
+            payload.decode("utf-8"), parse_int=finite_number, parse_constant=finite_number, object_pairs_hook=_compacted
+        )
+        return require_bounded(content, most_values=MOST_VALUES, deepest=DEEPEST_NESTING)
     except RecursionError as error:
         raise ValueError(f"{path}: JSON nested too deeply: {REBUILD}") from error
     except ValueError as error:
@@ -155,7 +158,7 @@ def read_json(path: Path, max_bytes: int) -> Any:
 
 
 def _compacted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
+    data = without_duplicates(pairs)
     if isinstance(data.get("blocks"), list):
         with suppress(ValueError):  # left as it is: parse_manifest says where it lies
             data["blocks"] = _block_table(data["blocks"], "")
@@ -186,13 +189,31 @@ def parse_manifest(data: Any, source: str) -> Manifest:
     return Manifest(tokenizer, token_dtype, block_tokens, splits, rest)
 
 
-def check_tokenizer(manifest: Manifest, fingerprint: str, vocab_size: int | None = None) -> None:
-    """Refuse a tokenizer or a model that is not the shards' (another fingerprint, or too few rows for the ids)."""
+def check_tokenizer(
+    manifest: Manifest,
+    fingerprint: str,
+    vocab_size: int | None = None,
+    special_ids: Mapping[str, int] | None = None,
+) -> None:
+    """Refuse a tokenizer or a model that is not the shards'.
+
+    That is one of another fingerprint, with too few rows for the ids, or with other special ids than the manifest says.
+    """
     record = manifest.tokenizer
     if fingerprint != record.fingerprint:
         raise ValueError(
             f"tokenizer fingerprint {fingerprint[:12]}..., the shards were made with {record.fingerprint[:12]}...: "
             f"use the tokenizer in the shards' own folder {record.path!r}, or build the shards again with this one"
+        )
+    if special_ids is not None and special_ids != record.special_ids:
+        listed = ", ".join(
+            f"{name} {record.special_ids[name]}, not {special_ids[name]}"
+            for name in SPECIAL_NAMES
+            if record.special_ids[name] != special_ids[name]
+        )
+        raise ValueError(
+            f"{MANIFEST_NAME} gives special tokens other ids than the tokenizer in {record.path!r} does ({listed}): "
+            f"it was changed; restore it, or {REBUILD}"
         )
     if vocab_size is not None and vocab_size < record.vocab_size:
         raise ValueError(
