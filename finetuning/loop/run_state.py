@@ -20,7 +20,7 @@ from finetuning.examples.predictions import row_key
 from finetuning.examples.recipe import Feature, FinetuningOptions, Recipe
 from finetuning.loop.schedule import Schedule
 from finetuning.loop.updates import Sums, means
-from pretraining.checkpoints.checkpoint import STATE_FILE, newest_checkpoint, retain, save_checkpoint
+from pretraining.checkpoints.checkpoint import STATE_FILE, Checkpoint, newest_checkpoint, retain, save_checkpoint
 from pretraining.engines.engine import Engine
 from runtime.files.schemas import Count, Items, Name, Number, Schema, Seconds, checked, shown
 from runtime.processes.collectives import barrier
@@ -107,6 +107,16 @@ class Progress:
         return False
 
 
+def progress_of(checkpoint: Checkpoint, metric: str) -> Progress:
+    """What a saved run has done; ValueError for a state.json that no run which selects by `metric` writes."""
+    place = str(checkpoint.path / STATE_FILE)
+    checked(checkpoint.state, _StateFile, place, REMEDY)
+    found = Progress(**{one.name: checkpoint.state["progress"][one.name] for one in fields(Progress)})
+    if any(name not in entry for entry in found.history for name in ("epoch", "updates", metric)):
+        raise ValueError(f"{place}: a validation of progress.history lacks epoch, updates or {metric}: {REMEDY}")
+    return found
+
+
 class RunState:
     """Saves and restores a run through the engine; without a directory it only remembers the best weights."""
 
@@ -119,7 +129,7 @@ class RunState:
         global_rows: int,
         weights: str = "",
     ) -> None:
-        self.engine = engine
+        self.engine, self.metric = engine, recipe.metric
         self.directory = None if directory is None else directory / STATE_NAME
         self.resuming = options.resume_from_checkpoint
         self.fingerprint = "" if directory is None else run_fingerprint(recipe, options, global_rows, weights)
@@ -139,8 +149,7 @@ class RunState:
         checkpoint = newest_checkpoint(self.directory, self.engine.ranks)
         if checkpoint is None:
             return Progress()
-        state = checkpoint.state
-        checked(state, _StateFile, str(checkpoint.path / STATE_FILE), REMEDY)
+        state, progress = checkpoint.state, progress_of(checkpoint, self.metric)
         if state["fingerprint"] != self.fingerprint:
             listed = differences(state.get("decided_by"), self.decided_by)
             raise ValueError(
@@ -154,7 +163,7 @@ class RunState:
         )
         names = (name for name in checkpoint.names if name.startswith("best:"))
         self.best = {name.removeprefix("best:"): checkpoint.read(name) for name in names}
-        return Progress(**{one.name: checkpoint.state["progress"][one.name] for one in fields(Progress)})
+        return progress
 
     def _start_optimizer(self, example: Mapping[str, Any]) -> None:
         """One update of nothing: ZeRO makes its state in its first step, and a recipe's outputs are no single loss."""

@@ -41,8 +41,7 @@ def made_by(jobs: JobList, series: Sequence[Path]) -> dict[str, str]:
     found = {"fine-tuning": _options_text({**reading, **rows, **more})}
     for path in series:
         run = (path if path.is_dir() else path.parent) / "run.json"
-        if run.is_file():
-            identity = read_run(run).identity
+        if run.is_file() and (identity := read_run(run).identity):
             kept = {name: value for name, value in identity.items() if name not in DIGESTS}
             found[f"pretraining, seed {identity.get('seed')}"] = _options_text(kept)
     return {**found, "sources (sha256)": jobs.code[:SHOWN_DIGITS]}

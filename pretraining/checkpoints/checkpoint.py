@@ -179,7 +179,8 @@ def defect(path: Path) -> str | None:
         return str(error)
     strange = sorted(name for name in files if not FILE_PATTERN.fullmatch(name))
     if strange or STATE_FILE not in files:
-        return f"{MANIFEST_NAME} names {shown(strange or sorted(files))}: a checkpoint is {STATE_FILE} and rank-*.safetensors"
+        listed = shown(strange or sorted(files))
+        return f"{MANIFEST_NAME} names {listed}: a checkpoint is {STATE_FILE} and rank-*.safetensors"
     found = {file.name for file in path.iterdir()} - {MANIFEST_NAME}
     if found != set(files):
         return f"files {sorted(found ^ set(files))} are missing or not in the manifest"

@@ -25,13 +25,13 @@ class RunFile(Schema):
     """run.json: of which run a directory is, and where its shards were."""
 
     schema_version: Literal[1] = 1
-    identity: dict[str, Any]
+    identity: dict[str, Any] | None = None  # where it lacks one, nothing says which run it is
     shards: str | None = None
 
     @field_validator("identity")
     @classmethod
-    def _names_its_data(cls, identity: dict[str, Any]) -> dict[str, Any]:
-        if "shards" not in identity:
+    def _names_its_data(cls, identity: dict[str, Any] | None) -> dict[str, Any] | None:
+        if identity is not None and "shards" not in identity:
             raise ValueError("it must name the shards")
         return identity
 
@@ -56,7 +56,10 @@ def check_same_run(directory: Path, mine: Mapping[str, Any]) -> None:
     """
     path = directory / RUN_NAME
     if path.exists():
-        if listed := differences(read_run(path).identity, mine):
+        theirs = read_run(path).identity
+        if theirs is None:
+            raise ValueError(f"{path}: the content lacks identity: {REMEDY}")
+        if listed := differences(theirs, mine):
             raise ValueError(f"{directory} holds another run ({listed}): use another --output_dir, or the same options")
     elif found := sorted(directory.glob("checkpoints/step-*")):
         has_state = (found[-1] / STATE_FILE).is_file()
@@ -80,7 +83,8 @@ def check_same_origin(checkpoint: Path, state: Mapping[str, Any], mine: Mapping[
     """
     theirs, beside = state.get("identity"), checkpoint.resolve().parent.parent / RUN_NAME
     if theirs is None and beside.is_file():
-        theirs = condensed(read_run(beside).identity)
+        recorded = read_run(beside).identity
+        theirs = condensed(recorded) if recorded else None
     if theirs is None:
         return f"{checkpoint} does not say of which run it is: make sure that its options and shards were these"
     if listed := differences(theirs, condensed(mine)):
