@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from file_mutations import few_and_many, refusals
+from pretraining_runs import in_process, write_shards
 
 from pretraining.checkpoints.checkpoint import (
     MANIFEST_NAME,
@@ -151,3 +152,14 @@ def test_a_journal_that_went_away_or_lost_lines_is_spoken_of(tmp_path):
     lines = journal.path.read_text().splitlines(keepends=True)
     journal.path.write_text("".join([*lines[:2], "[]\n", '"x"\n', "nul\n", *lines[6:]]))
     assert "lacks the lines of 4 of 20 updates (3 damaged" in journal.cut_back(20)
+
+
+@pytest.mark.parametrize("dry_run", ["true", "false"])
+def test_special_ids_that_are_not_the_tokenizer_s_are_refused_before_anything_is_made(tmp_path, capsys, dry_run):
+    shards = write_shards(tmp_path / "shards")
+    manifest = json.loads((shards / "manifest.json").read_text())
+    manifest["tokenizer"]["special_ids"]["mask"] = 7
+    (shards / "manifest.json").write_text(json.dumps(manifest))
+    in_process(shards, tmp_path / "run", {"budget_tokens": 800, "dry_run": dry_run}, status=2)
+    assert "(mask 7, not 4)" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "series.json").exists()
