@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretraining.checkpoints.checkpoint import MANIFEST_NAME, committed
+from pretraining.checkpoints.origin import check_same_run
 from pretraining.checkpoints.resumption import check_resumption, origin_warning
 from pretraining.engines.deepspeed_config import has_cxx_compiler, resolve_config
 from pretraining.engines.engine import check_ranks
 from pretraining.loop.whole_words import whole_word_warning
 from pretraining.model.masked_lm import check_weights, runs_head_everywhere
 from pretraining.model.source_tokenizer import check_source_tokenizer
-from pretraining.plan.identity import check_same_run, identity_of
+from pretraining.plan.identity import identity_of
 from runtime.processes.collectives import gather_json
 from runtime.trackers import parse_reporters
 from shards.storage.location import ShardLocation

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint, retain, save_checkpoint
+from pretraining.checkpoints.origin import RUN_NAME, check_same_run
 from pretraining.checkpoints.position import Position, position_from
 from pretraining.checkpoints.resumption import find_checkpoint, settle
 from pretraining.engines.engine import Engine, build_engine
@@ -16,7 +17,7 @@ from pretraining.loop.journal import Journal
 from pretraining.loop.loop import LoopOptions, TrainingLoop
 from pretraining.loop.planned_model import build_planned_model
 from pretraining.plan.budget import Progress
-from pretraining.plan.identity import RUN_NAME, check_same_run, condensed, identity_of
+from pretraining.plan.identity import condensed, identity_of
 from pretraining.plan.plan import Plan
 from pretraining.plan.segments import Segment
 from pretraining.progress_bar import ProgressBar

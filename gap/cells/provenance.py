@@ -14,7 +14,7 @@ import torch
 
 from gap.cells.job_list import JobList
 from gap.cells.store import Cell
-from pretraining.plan.identity import read_run
+from pretraining.checkpoints.origin import read_run
 
 CPU_FACTS = Path("/proc/cpuinfo")
 DIGESTS = ("shards", "tokenizer")  # of an identity: no option, and too long to read

@@ -35,8 +35,8 @@ from gap.report.page import write_report
 from gap.tasks.contamination import Shards, write_contaminated, write_not_searched
 from gap.tasks.rows import held_out, label_subset
 from gap.tasks.specification import TaskData, TaskSpec, read_task, spec_text
+from pretraining.checkpoints.origin import read_run
 from pretraining.checkpoints.series import read_series
-from pretraining.plan.identity import read_run
 from runtime.processes.ranks import Ranks, choose_device
 
 Say = Callable[[str], None]

@@ -20,9 +20,9 @@ from pretraining.checkpoints.checkpoint import (
     open_checkpoint,
     read_state,
 )
+from pretraining.checkpoints.origin import check_same_origin
 from pretraining.checkpoints.position import position_from
 from pretraining.checkpoints.series import SERIES_NAME, add_to_series, read_series
-from pretraining.plan.identity import check_same_origin
 from pretraining.plan.segments import Segment
 from runtime.files.whole_files import remove_whole, sha256_of, sync_file, write_text
 from runtime.processes.collectives import broadcast_json, fail_together

@@ -1,44 +1,16 @@
-"""What makes two runs the same one, and whether an output directory holds another."""
+"""What makes two runs the same one, and in what they differ."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import field_validator
-
-from pretraining.checkpoints.checkpoint import STATE_FILE, read_state
 from pretraining.plan.planned_optimizer import optimizer_kind
-from runtime.files.schemas import Schema, read_file
 
 if TYPE_CHECKING:
     from pretraining.plan.plan import Plan
-
-RUN_NAME = "run.json"
-REMEDY = "restore it or remove it"
-
-
-class RunFile(Schema):
-    """run.json: of which run a directory is, and where its shards were."""
-
-    schema_version: Literal[1] = 1
-    identity: dict[str, Any] | None = None  # where it lacks one, nothing says which run it is
-    shards: str | None = None
-
-    @field_validator("identity")
-    @classmethod
-    def _names_its_data(cls, identity: dict[str, Any] | None) -> dict[str, Any] | None:
-        if identity is not None and "shards" not in identity:
-            raise ValueError("it must name the shards")
-        return identity
-
-
-def read_run(path: Path) -> RunFile:
-    """A run.json; ValueError for one that no run writes."""
-    return read_file(path, RunFile, REMEDY)
 
 
 def identity_of(plan: Plan) -> dict[str, Any]:
@@ -49,50 +21,10 @@ def identity_of(plan: Plan) -> dict[str, Any]:
     return dict(json.loads(json.dumps(found)))
 
 
-def check_same_run(directory: Path, mine: Mapping[str, Any]) -> None:
-    """Refuse a directory that holds another run, naming what differs; changes nothing.
-
-    Where its run.json is gone, the newest checkpoint says of which run it is.
-    """
-    path = directory / RUN_NAME
-    if path.exists():
-        theirs = read_run(path).identity
-        if theirs is None:
-            raise ValueError(f"{path}: the content lacks identity: {REMEDY}")
-        if listed := differences(theirs, mine):
-            raise ValueError(f"{directory} holds another run ({listed}): use another --output_dir, or the same options")
-    elif found := sorted(directory.glob("checkpoints/step-*")):
-        has_state = (found[-1] / STATE_FILE).is_file()
-        if not has_state or check_same_origin(found[-1], read_state(found[-1]), mine):
-            raise ValueError(
-                f"{directory} has checkpoints but no {RUN_NAME}, and {found[-1].name} does not say of which run it is: "
-                "use another --output_dir"
-            )
-
-
 def condensed(identity: Mapping[str, Any]) -> dict[str, Any]:
     """The same with one sha256 in place of every shard's: small enough for each checkpoint."""
     digest = hashlib.sha256(json.dumps(identity["shards"], sort_keys=True).encode()).hexdigest()
     return {**identity, "shards": digest}
-
-
-def check_same_origin(checkpoint: Path, state: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
-    """Refuse a checkpoint of another run; a warning where nothing says of which run it is.
-
-    Checkpoints without an identity have that of the run.json above their folder.
-    """
-    theirs, beside = state.get("identity"), checkpoint.resolve().parent.parent / RUN_NAME
-    if theirs is None and beside.is_file():
-        recorded = read_run(beside).identity
-        theirs = condensed(recorded) if recorded else None
-    if theirs is None:
-        return f"{checkpoint} does not say of which run it is: make sure that its options and shards were these"
-    if listed := differences(theirs, condensed(mine)):
-        raise ValueError(
-            f"{checkpoint} is of another run ({listed}): resume with that run's options, or start anew from an export "
-            "of it with --model_name_or_path"
-        )
-    return None
 
 
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:

@@ -15,7 +15,9 @@ from gap.cells.running import SearchResult
 from gap.cells.searches import append_search, choose, read_searches
 from gap.cells.store import Cell, ScoreFile, append_score, read_predictions, read_scores, write_predictions
 from gap.cells.worker import Records
+from gap.study.until import UntilFile
 from gap.tasks.contamination import not_searched, read_contaminated
+from runtime.files.schemas import read_object
 from runtime.files.whole_files import write_json
 
 CELL = Cell(
@@ -92,6 +94,19 @@ def test_what_was_found_in_the_corpus(tmp_path, rounds):
     path.parent.mkdir()
     write_json(path, content)
     refusals(path, lambda: (read_contaminated(tmp_path, "qa"), not_searched(tmp_path, "qa")), rounds)
+
+
+@few_and_many
+def test_the_looks_of_a_run_that_stops_early(tmp_path, rounds):
+    look = {"look": 1, "budget_tokens": 1000, "confidence": 0.95, "gap_closed": {"qa": [0.5, 0.4, 0.6]}}
+    content = {"schema_version": 1, "condition": "gap_closed>=0.9", "asked": {}, "looks": [look], "stopped": None}
+    write_json(tmp_path / "until.json", content)
+
+    def read():
+        found = read_object(tmp_path / "until.json", UntilFile, "remove it")
+        assert all(one["look"] >= 0 for one in found["looks"])
+
+    refusals(tmp_path / "until.json", read, rounds)
 
 
 def test_a_score_is_parsed_once_however_often_it_is_asked_for(tmp_path, monkeypatch):

@@ -16,10 +16,11 @@ from pretraining.checkpoints.checkpoint import (
     read_state,
     save_checkpoint,
 )
+from pretraining.checkpoints.origin import check_same_origin, check_same_run
 from pretraining.checkpoints.position import position_from
 from pretraining.checkpoints.series import FIELDS, add_to_series, read_series
 from pretraining.loop.journal import Journal, read_journal
-from pretraining.plan.identity import check_same_origin, check_same_run, condensed
+from pretraining.plan.identity import condensed
 from runtime.files.whole_files import sha256_of, write_json
 from runtime.processes.ranks import Ranks
 
