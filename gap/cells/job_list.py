@@ -156,9 +156,9 @@ class _ListFile(Schema):
     schema_version: Literal[1]
     plan: _PlanFile
     options: _OptionsFile
-    tasks: dict[str, str]
-    task_digests: dict[str, str]
-    model_digests: dict[str, str]
+    tasks: dict[Name, Name]
+    task_digests: dict[Name, Name]
+    model_digests: dict[Name, Name]
     code: Name
 
 

@@ -33,8 +33,8 @@ class _SearchLine(Schema):
     epochs: Number
     held_out_score: Number
     scored_score: Number
-    status: Name = "done"
-    seconds: Seconds = 0.0
+    status: Name
+    seconds: Seconds
 
 
 def search_lines(path: Path) -> JsonLines[dict[str, Any]]:

@@ -99,7 +99,7 @@ def not_searched(directory: Path, task: str) -> str | None:
     content = _read(directory, task)
     if not content:
         return "no search is on record"
-    return None if content["corpus"] is not None else str(content["reason"])
+    return None if content["corpus"] is not None else str(content.get("reason") or "the record does not say why")
 
 
 def _read(directory: Path, task: str) -> dict[str, Any]:

@@ -222,15 +222,17 @@ def newest_checkpoint(directory: Path, ranks: Ranks, *, say: Any = print) -> Che
 
 
 def _choose(directory: Path, say: Any) -> str | None:
-    candidates = committed(directory)
-    for path in candidates:
+    reasons = []
+    for path in committed(directory):
         reason = defect(path) or _defect_of_fork(path)
         if reason is None:
             return path.name
         say(f"checkpoint {path.name} is passed over: {reason}")
-    if candidates:
+        reasons.append(reason)
+    if reasons:
         raise ValueError(
-            f"no checkpoint in {directory} can be trusted: repair or remove them, or start in an empty --output_dir"
+            f"no checkpoint in {directory} can be trusted (the newest: {reasons[0]}): repair or remove them, or start "
+            "in an empty --output_dir"
         )
     return None
 

@@ -37,4 +37,5 @@ def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
 def shortened(value: Any) -> str:
     """A value for a message: the sha256 of 30,000 shards would fill a megabyte."""
     text = f"{value}"
+    text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"

@@ -84,7 +84,7 @@ def test_the_study(tmp_path, rounds):
 def test_the_predictions(tmp_path, rounds):
     path = tmp_path / "predictions.json"
     write_predictions(path, [{"id": str(one), "score": 0.5, "cluster": "c", "label": 1} for one in range(3)])
-    refusals(path, lambda: {record["label"] for record in read_predictions(path).values()}, rounds)
+    refusals(path, lambda: {record.get("label") for record in read_predictions(path).values()}, rounds)
 
 
 @few_and_many
