@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretraining.checkpoints.checkpoint import MANIFEST_NAME, committed
+from pretraining.checkpoints.origin import check_same_run
 from pretraining.checkpoints.resumption import check_resumption, origin_warning
 from pretraining.engines.deepspeed_config import has_cxx_compiler, resolve_config
 from pretraining.engines.engine import check_ranks
@@ -17,12 +18,13 @@ from pretraining.loop.whole_words import whole_word_warning
 from pretraining.model.families import family_of
 from pretraining.model.masked_lm import check_weights
 from pretraining.model.source_tokenizer import check_source_tokenizer
-from pretraining.plan.identity import check_same_run, identity_of
+from pretraining.plan.identity import identity_of
 from pretraining.plan.table import plan_lines
 from runtime.processes.collectives import gather_json
 from runtime.trackers import parse_reporters
 from shards.storage.location import ShardLocation
 from shards.streaming.order import lanes_for, lanes_of
+from shards.streaming.stream import load_vocabulary
 
 if TYPE_CHECKING:
     from pretraining.plan.plan import Plan
@@ -165,6 +167,8 @@ def check_resume(plan: Plan) -> None:
 def data_warnings(plan: Plan, shards: ShardLocation) -> list[str]:
     """Warnings from what lies in the shards; ValueError where it contradicts the options."""
     found: list[str | None] = []
+    if plan.options.dry_run:  # a run itself opens the stream next
+        load_vocabulary(shards.directory, shards.manifest)
     if source := plan.options.model_name_or_path:
         found.append(check_source_tokenizer(source, shards.directory / shards.manifest.tokenizer.path))
     if plan.options.whole_word_masking:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint, retain, save_checkpoint
+from pretraining.checkpoints.origin import RUN_NAME, check_same_run
 from pretraining.checkpoints.position import Position, position_from
 from pretraining.checkpoints.resumption import find_checkpoint, settle
 from pretraining.checks import announce
@@ -18,7 +19,7 @@ from pretraining.loop.loop import LoopOptions, TrainingLoop
 from pretraining.loop.training_data import prepare_shards
 from pretraining.overfit.gate import check_overfits
 from pretraining.plan.budget import Progress
-from pretraining.plan.identity import RUN_NAME, check_same_run, condensed, identity_of
+from pretraining.plan.identity import condensed, identity_of
 from pretraining.plan.memory_advice import explained
 from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.plan import Plan
@@ -26,7 +27,7 @@ from pretraining.plan.segments import Segment
 from pretraining.progress_bar import ProgressBar
 from pretraining.publishing.publication import Publisher
 from pretraining.publishing.word_frequencies import plateau_warning
-from runtime.files.ownership import Ownership
+from runtime.files.lock import Ownership
 from runtime.files.whole_files import write_json
 from runtime.options.exit_status import DONE, REFUSED
 from runtime.processes.collectives import broadcast_json, fail_together
@@ -169,7 +170,8 @@ class Run:
                 ended = self.plan.segments[: self.position.segment]
                 wanted = self.options.resume_from_checkpoint
                 settle(self.checkpoints, checkpoint.path.name, wanted, ended, say=self.bar.say)
-            self.journal.cut_back(self.position.serial)
+            if gap := self.journal.cut_back(self.position.serial):
+                self.bar.say(f"warning: {gap}")
             self.reporters = build_reporters(
                 self.options.report_to,
                 self.directory,
@@ -231,9 +233,12 @@ class Run:
         self.bar.update(lines)
 
     def save(self, position: Position) -> str:
-        """Commit a checkpoint unless this very position is committed already; returns its name."""
+        """Commit a checkpoint unless this very position is committed already; returns its name.
+
+        A branch without an update stands where its fork does.
+        """
         name = position.checkpoint_name
-        if self._saved == position and (self.checkpoints / name).is_dir():
+        if (self._saved == position or position.fork == name) and (self.checkpoints / name).is_dir():
             return name
         state = {
             **position.as_dict(),

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from runtime.files.whole_files import read_json, write_json
+from pydantic import Field
+
+from runtime.files.schemas import Schema, read_object
+from runtime.files.whole_files import write_json
 
 RUN_IDS_NAME = "reporters.json"
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow-skinny"}
@@ -91,12 +94,22 @@ class MlflowReporter:
 def kept_run_id(directory: Path, name: str) -> str | None:
     """The reporter's own id of the run in this output directory; None before its first start."""
     path = directory / RUN_IDS_NAME
-    return read_json(path).get(name) if path.is_file() else None
+    return _kept_run_ids(path).get(name)
 
 
 def keep_run_id(directory: Path, name: str, run_id: str) -> None:
     path = directory / RUN_IDS_NAME
-    write_json(path, {**(read_json(path) if path.is_file() else {}), name: run_id})
+    write_json(path, {**_kept_run_ids(path), name: run_id})
+
+
+class _RunIds(Schema):
+    """reporters.json: by the name of a reporter its own id of the run."""
+
+    __pydantic_extra__: dict[str, str] = Field(init=False)
+
+
+def _kept_run_ids(path: Path) -> dict[str, str]:
+    return read_object(path, _RunIds, "remove it, and the reporters begin new runs") if path.exists() else {}
 
 
 def parse_reporters(names: str) -> list[str]:

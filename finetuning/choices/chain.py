@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+from pydantic import Field
 
 from finetuning.examples.dataset_records import subset
 from finetuning.examples.predictions import write_csv, write_json
 from finetuning.examples.preflight import Preflight
 from finetuning.examples.record_files import bad_text
 from finetuning.loop.result import Result
-from finetuning.loop.run_log import closing_table, read_results
+from finetuning.loop.run_log import closing_table
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
 from finetuning.questions.qa_run import QAOptions, encoded, with_places
@@ -21,13 +23,15 @@ from finetuning.questions.recipe import QARecipe
 from finetuning.questions.sets import sample_limit
 from finetuning.questions.squad import Question, read_contexts, read_questions
 from finetuning.run.command import Prepare, Prepared, run_recipe
-from finetuning.run.finished import RESULTS_NAME
+from finetuning.run.finished import RESULTS_NAME, read_results
 from finetuning.run.option_checks import check_options
 from finetuning.run.starting_point import StartingPoint, open_start
+from runtime.files.schemas import Schema, checked, shown
 from runtime.files.whole_files import read_json
 from runtime.processes.ranks import Ranks
 
 CHAINED = "_chain"  # what the name of a set ends with when its paragraphs were chosen by the first stage
+CHOICES_REMEDY = "restore its predictions.json, or remove its folder and run the same command again"
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,20 @@ def read_choices_made(directory: Path, names: Sequence[str]) -> dict[str, Any]:
     """The first stage's predictions by set and example id, from its files."""
     main = "test" if "test" in names else "validation"
     places = {name: directory if name == main else directory / name for name in names}
-    return {name: read_json(place / "predictions.json") for name, place in places.items()}
+    return {name: _choices_in(place / "predictions.json") for name, place in places.items()}
+
+
+class _Choice(Schema):
+    name: Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]  # the paragraph's number
+
+
+def _choices_in(path: Path) -> dict[str, Any]:
+    content = read_json(path, remedy=CHOICES_REMEDY, largest=1 << 30)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no object of choices: {CHOICES_REMEDY}")
+    for name, choice in content.items():
+        checked(choice, _Choice, f"{path}: {shown(name)}", CHOICES_REMEDY)
+    return content
 
 
 def chain_splits(
@@ -134,12 +151,16 @@ def chain_splits(
         if name != "test":
             splits[name] = questions
         if name != "train":
-            splits[name + CHAINED] = [in_chosen_paragraph(one, choices[name][one.id], contexts) for one in questions]
+            splits[name + CHAINED] = [
+                in_chosen_paragraph(one, choices[name].get(one.id), contexts) for one in questions
+            ]
     return splits
 
 
-def in_chosen_paragraph(question: Question, choice: Mapping[str, Any], contexts: Sequence[str]) -> Question:
+def in_chosen_paragraph(question: Question, choice: Mapping[str, Any] | None, contexts: Sequence[str]) -> Question:
     """The same question on the paragraph of the first stage; elsewhere its answers have no place, only a text."""
+    if choice is None or int(choice["name"]) >= len(contexts):
+        raise ValueError(f"the first stage chose no paragraph for {question.id}: {CHOICES_REMEDY}")
     context = contexts[int(choice["name"])]
     if context == question.context:
         return question

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import Field
 from tqdm import tqdm
 
 from finetuning.examples.predictions import replace_text
-from runtime.files.whole_files import read_json
+from runtime.files.json_lines import as_line, sound_lines
+from runtime.files.schemas import Count, Figure, Number, Schema
 from runtime.trackers import Reporter, build_reporters
 
 JOURNAL_NAME = "journal.jsonl"
@@ -39,12 +40,14 @@ class RunLog:
         if directory is None or not is_main:
             return
         directory.mkdir(parents=True, exist_ok=True)
-        drop_lines_after(directory / JOURNAL_NAME, updates, closed)
+        gap = drop_lines_after(directory / JOURNAL_NAME, updates, closed)
         self.file = (directory / JOURNAL_NAME).open("a", encoding="utf-8")
         self.reporters = build_reporters(report_to, directory, options or {}, first_step=updates + 1)
         self.bar = tqdm(
             total=total_updates, initial=updates, unit="update", disable=not sys.stderr.isatty() and not _forced()
         )
+        if gap:
+            self.say(f"warning: {gap}")
 
     def update(self, update: int, values: Mapping[str, float], epoch_means: Mapping[str, float] | None = None) -> None:
         """One finished update: loss, measures, learning rate; and the measures' means since the epoch began."""
@@ -88,31 +91,40 @@ class RunLog:
 
     def _line(self, values: Mapping[str, Any]) -> None:
         if self.file is not None:
-            finite = {
-                name: value if value == value and abs(value) != float("inf") else None for name, value in values.items()
-            }
-            self.file.write(json.dumps(finite) + "\n")
+            self.file.write(as_line(values))
 
 
-def drop_lines_after(journal: Path, updates: int, closed: int) -> None:
-    """Remove lines of updates, and of validations after `closed`, that a resumed run makes again; and a torn line."""
+class JournalLine(Schema):
+    """A line of journal.jsonl: of an update, or with `epoch` of a validation; its figures are null where not finite."""
+
+    __pydantic_extra__: dict[str, Figure] = Field(init=False)
+    update: Count
+    epoch: Number | None = None
+
+
+def drop_lines_after(journal: Path, updates: int, closed: int) -> str | None:
+    """Remove lines of updates, and of validations after `closed`, that a resumed run makes again; and damaged lines.
+
+    Returns what to say of updates up to `updates` that have no line any more; None where all have one.
+    """
     if not journal.is_file():
-        return
-    kept = []
-    for line in journal.read_text(encoding="utf-8").splitlines():
-        try:
-            values = json.loads(line)
-            if values["update"] <= (closed if "epoch" in values else updates):
-                kept.append(line)
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-    replace_text(journal, "".join(line + "\n" for line in kept) if updates else "")
+        return f"{journal} is not there: it begins anew after update {updates}" if updates else None
+    kept, damaged, counted = [], 0, set()
+    for line in sound_lines(journal, JournalLine):
+        damaged += line is None
+        if line is not None and line["update"] <= (closed if "epoch" in line else updates):
+            kept.append(as_line(line))
+            counted |= set() if "epoch" in line else {line["update"]}
+    replace_text(journal, "".join(kept) if updates else "")
+    lacking = updates - len(counted - {0})
+    if lacking <= 0:
+        return None
+    return f"{journal} lacks the lines of {lacking} of {updates} updates ({damaged} damaged lines were removed)"
 
 
 def read_journal(journal: Path) -> list[dict[str, Any]]:
-    """Whole lines of a journal, without the one that a kill tore; updates have "loss", validations "eval_..."."""
-    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
+    """Whole lines of a journal, without damaged ones; updates have "loss", validations "eval_..."."""
+    return [line for line in sound_lines(journal, JournalLine) if line is not None]
 
 
 def epoch_line(epoch: float, training: Mapping[str, float], validation: Mapping[str, float]) -> str:
@@ -136,11 +148,6 @@ def closing_table(title: str, results: Mapping[str, Any]) -> str:
     width = max((len(name) for name in shown), default=0)
     lines = [title, "-" * max(len(title), 1), *(f"{name:<{width}}  {value}" for name, value in shown.items())]
     return "\n".join(lines)
-
-
-def read_results(directory: Path) -> dict[str, Any]:
-    """The finished run's all_results.json."""
-    return dict(read_json(directory / "all_results.json"))
 
 
 def _forced() -> bool:

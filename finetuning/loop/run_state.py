@@ -8,22 +8,25 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from finetuning.examples.predictions import row_key
 from finetuning.examples.recipe import Feature, FinetuningOptions, Recipe
 from finetuning.loop.schedule import Schedule
 from finetuning.loop.updates import Sums, means
-from pretraining.checkpoints.checkpoint import newest_checkpoint, retain, save_checkpoint
+from pretraining.checkpoints.checkpoint import STATE_FILE, Checkpoint, newest_checkpoint, retain, save_checkpoint
 from pretraining.engines.engine import Engine
+from runtime.files.schemas import Count, Items, Name, Number, Schema, Seconds, checked, shown
 from runtime.processes.collectives import barrier
 
 STATE_NAME = "state"
+REMEDY = "remove the folder, or drop that run with --resume_from_checkpoint false"
 # Options that change where and how fast a run goes, but not what it computes.
 FREE_OPTIONS = frozenset(
     {
@@ -40,6 +43,32 @@ FREE_OPTIONS = frozenset(
         "report_to",
     }
 )
+
+
+class _ProgressFile(Schema):
+    """The fields of `Progress` in a state.json, scores NaN where they were not finite."""
+
+    updates: Count
+    closed: Count
+    rows: Count
+    train_seconds: Seconds
+    seconds: Seconds
+    not_finite: Count
+    stopped: Literal["early", "not_finite"] | None
+    best_score: float | None
+    best_epoch: Number | None
+    best_updates: Count | None
+    validations_since_best: Count
+    epoch_sums: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]
+    history: Items[dict[str, float]]
+    half_scores: Items[list[float] | None]
+
+
+class _StateFile(Schema):
+    fingerprint: Name
+    optimizer_steps: Count
+    progress: _ProgressFile
+    decided_by: dict[str, Any] = {}  # noqa: RUF012 - files of earlier versions lack it
 
 
 @dataclass
@@ -78,6 +107,23 @@ class Progress:
         return False
 
 
+def progress_of(checkpoint: Checkpoint, metric: str) -> Progress:
+    """What a saved run has done; ValueError for a state.json that no run which selects by `metric` writes."""
+    place = str(checkpoint.path / STATE_FILE)
+    checked(checkpoint.state, _StateFile, place, REMEDY)
+    found = Progress(**{one.name: checkpoint.state["progress"][one.name] for one in fields(Progress)})
+    if any(name not in entry for entry in found.history for name in ("epoch", "updates", metric)):
+        raise ValueError(f"{place}: a validation of progress.history lacks epoch, updates or {metric}: {REMEDY}")
+    return found
+
+
+class RunIdentity(NamedTuple):
+    """What tells a run from others: a digest of all that decides it, and in words all of that but its rows."""
+
+    fingerprint: str = ""
+    decided_by: Mapping[str, Any] = {}
+
+
 class RunState:
     """Saves and restores a run through the engine; without a directory it only remembers the best weights."""
 
@@ -85,11 +131,12 @@ class RunState:
         self,
         engine: Engine,
         directory: Path | None,
-        fingerprint: str,
+        identity: RunIdentity,
         *,
+        metric: str,
         resuming: bool = True,
     ) -> None:
-        self.engine, self.fingerprint, self.resuming = engine, fingerprint, resuming
+        self.engine, self.identity, self.metric, self.resuming = engine, identity, metric, resuming
         self.directory = None if directory is None else directory / STATE_NAME
         self.best: dict[str, torch.Tensor] = {}
 
@@ -106,10 +153,12 @@ class RunState:
         checkpoint = newest_checkpoint(self.directory, self.engine.ranks)
         if checkpoint is None:
             return Progress()
-        if checkpoint.state["fingerprint"] != self.fingerprint:
+        state, progress = checkpoint.state, progress_of(checkpoint, self.metric)
+        if state["fingerprint"] != self.identity.fingerprint:
+            listed = differences(state.get("decided_by"), self.identity.decided_by)
             raise ValueError(
-                f"{self.directory} holds an interrupted run with other options or data: choose another --output_dir, "
-                "or drop that run with --resume_from_checkpoint false"
+                f"{self.directory} holds an interrupted run with other options or data ({listed}): choose another "
+                "--output_dir, or drop that run with --resume_from_checkpoint false"
             )
         if checkpoint.state["optimizer_steps"]:
             self._start_optimizer(example)
@@ -118,7 +167,7 @@ class RunState:
         )
         names = (name for name in checkpoint.names if name.startswith("best:"))
         self.best = {name.removeprefix("best:"): checkpoint.read(name) for name in names}
-        return Progress(**checkpoint.state["progress"])
+        return progress
 
     def _start_optimizer(self, example: Mapping[str, Any]) -> None:
         """One update of nothing: ZeRO makes its state in its first step, and a recipe's outputs are no single loss."""
@@ -138,7 +187,8 @@ class RunState:
             name,
             tensors=itertools.chain(self.engine.state_tensors(), best),
             state={
-                "fingerprint": self.fingerprint,
+                "fingerprint": self.identity.fingerprint,
+                "decided_by": self.identity.decided_by,
                 "optimizer_steps": self.engine.optimizer_steps(),
                 "progress": asdict(progress),
             },
@@ -165,17 +215,39 @@ class RunState:
             barrier()
 
 
-def run_fingerprint(recipe: Recipe, options: FinetuningOptions, global_rows: int, weights: str = "") -> str:
-    """sha256 over what decides a run: recipe, options that matter, the global batch, first weights, rows, examples."""
-    deciding = {name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS}
+def decided_by(recipe: Recipe, options: FinetuningOptions, global_rows: int, weights: str = "") -> dict[str, Any]:
+    """What decides a run beside its rows and examples, as JSON gives it back."""
     content = {
         "recipe": recipe.name,
         "head": asdict(recipe.head),
-        **deciding,
+        **{name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS},
         "global_batch_rows": global_rows,
         "weights": weights,
     }
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
+    return dict(json.loads(json.dumps(content, default=str)))
+
+
+def differences(theirs: Mapping[str, Any] | None, mine: Mapping[str, Any]) -> str:
+    """In which options two runs of different fingerprints differ, in words; of earlier versions nothing is known."""
+    if not theirs:
+        return "written by an earlier version, which does not say which"
+    names = [name for name in mine if mine[name] != theirs.get(name)]
+    if not names:
+        return "the same options: the training or evaluation examples differ"
+    return "; ".join(f"{name}: {shown(theirs.get(name))} there, {shown(mine[name])} here" for name in names)
+
+
+def run_identity(recipe: Recipe, options: FinetuningOptions, global_rows: int, weights: str = "") -> RunIdentity:
+    """The identity of a run whose first weights have the digest `weights`; it hashes all rows."""
+    return RunIdentity(
+        run_fingerprint(recipe, options, global_rows, weights), decided_by(recipe, options, global_rows, weights)
+    )
+
+
+def run_fingerprint(recipe: Recipe, options: FinetuningOptions, global_rows: int, weights: str = "") -> str:
+    """sha256 over what decides a run: recipe, options that matter, the global batch, first weights, rows, examples."""
+    content = decided_by(recipe, options, global_rows, weights)
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     _add_rows(digest, recipe.train_features)
     for name, evaluation_set in sorted(recipe.evaluation_sets.items()):
         digest.update(name.encode())

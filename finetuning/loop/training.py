@@ -17,7 +17,7 @@ from finetuning.loop.evaluation import Evaluation, evaluate, to_device
 from finetuning.loop.optimism import half_scores
 from finetuning.loop.result import Result, make_result
 from finetuning.loop.run_log import RunLog, epoch_line
-from finetuning.loop.run_state import Progress, RunState, run_fingerprint
+from finetuning.loop.run_state import Progress, RunIdentity, RunState, run_identity
 from finetuning.loop.schedule import Schedule, make_schedule
 from finetuning.loop.stopping import Asked, FinetuningInterrupted, Stopping, never
 from finetuning.loop.updates import add_update, means, micro_batches, reseed, train_update
@@ -59,16 +59,16 @@ def finetune(
     engine: Engine | None = None,
     directory: Path | None = None,
     asked: Asked = never,
-    fingerprint: str | None = None,
+    identity: RunIdentity | None = None,
 ) -> Result:
     """Train, pick the best epoch on the set "validation", then score every evaluation set with it.
 
     Every rank calls it and gets the same result. `directory` keeps journal and resume state; without one nothing is
-    written (and nothing can be resumed). `fingerprint` is what a resume must have too; None: that of `run_fingerprint`
+    written (and nothing can be resumed). `identity` is what a resume must have too; None: that of `run_identity`
     without a digest of the first weights. The model ends with the best epoch's weights. Raises FinetuningInterrupted on
     every rank, the state saved, once `asked` gives a reason on one of them.
     """
-    run = _open_run(recipe, model, options, engine, directory, asked, fingerprint)
+    run = _open_run(recipe, model, options, engine, directory, asked, identity)
     progress = run.progress
     try:
         if progress.updates:
@@ -135,15 +135,15 @@ def _open_run(
     engine: Engine | None,
     directory: Path | None,
     asked: Asked,
-    fingerprint: str | None,
+    identity: RunIdentity | None,
 ) -> Run:
     started = time.perf_counter()
     shape = batch_shape(options, read_ranks().world_size if engine is None else engine.ranks.world_size)
     schedule = make_schedule(options, len(recipe.train_features), shape)
     engine = engine or open_engine(model, options, shape)
-    if fingerprint is None:
-        fingerprint = "" if directory is None else run_fingerprint(recipe, options, shape.global_rows)
-    state = RunState(engine, directory, fingerprint, resuming=options.resume_from_checkpoint)
+    if identity is None:
+        identity = RunIdentity() if directory is None else run_identity(recipe, options, shape.global_rows)
+    state = RunState(engine, directory, identity, metric=recipe.metric, resuming=options.resume_from_checkpoint)
     example = _example(recipe, engine)
     progress = state.resume(example)
     log = RunLog(

@@ -18,7 +18,7 @@ from finetuning.examples.recipe import FinetuningOptions, Recipe
 from finetuning.loop.heads import OwnHead, TaskModel, load_headed
 from finetuning.loop.result import Result, write_predictions
 from finetuning.loop.run_log import closing_table
-from finetuning.loop.run_state import STATE_NAME, run_fingerprint
+from finetuning.loop.run_state import STATE_NAME, run_identity
 from finetuning.loop.schedule import makes_updates, require_training_rows
 from finetuning.loop.stopping import Asked, Stopping, never, noting_signals
 from finetuning.loop.training import finetune, open_engine, uses_bf16
@@ -29,7 +29,7 @@ from finetuning.run.option_checks import check_options
 from finetuning.run.saved_model import live_proof, save_model
 from finetuning.run.starting_point import StartingPoint
 from pretraining.engines.engine import Engine, full_weights
-from runtime.files.ownership import Ownership
+from runtime.files.lock import Ownership
 from runtime.options.exit_status import run_command
 from runtime.processes.collectives import barrier, broadcast_json, fail_together
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
@@ -156,9 +156,9 @@ def _run_owned(
     recipe, shape = prepared.recipe, batch_shape(options, ranks.world_size)
     num_dropped = int(prepared.preflight.figures.get("preflight_train_dropped", 0))
     require_training_rows(options, len(recipe.train_features), num_dropped=num_dropped)
-    fingerprint = run_fingerprint(recipe, options, shape.global_rows, start.digest)
+    identity = run_identity(recipe, options, shape.global_rows, start.digest)
     again = not options.resume_from_checkpoint
-    before = on_main(lambda: finished_results(directory, fingerprint, again=again), ranks, "looking at its results")
+    before = on_main(lambda: finished_results(directory, *identity, again=again), ranks, "looking at its results")
     if before is not None:
         if ranks.is_main:
             shutil.rmtree(directory / STATE_NAME, ignore_errors=True)
@@ -166,10 +166,10 @@ def _run_owned(
         return Outcome(before, None)
     engine, model = _build(prepared, options, ranks)
     Stopping(asked).check()
-    result = finetune(recipe, model, options, engine=engine, directory=directory, asked=asked, fingerprint=fingerprint)
+    result = finetune(recipe, model, options, engine=engine, directory=directory, asked=asked, identity=identity)
     if options.save_model and result.updates:
         _save_best(recipe, model, engine, options, result, start.tokenizer, directory / "best")
-    kept = {"fingerprint": fingerprint, "metric": recipe.metric, "seed": options.seed}
+    kept = {**identity._asdict(), "metric": recipe.metric, "seed": options.seed}
     kept |= {"model": start.name, "from_scratch": options.from_scratch}
     results = {**result.as_json(), **prepared.preflight.figures, **kept}
     if ranks.is_main:

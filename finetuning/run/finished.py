@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetuning.loop.run_log import read_results
+from finetuning.loop.run_state import differences
 from pretraining.model.source_weights import checkpoint_digest
+from runtime.files.schemas import Count, Figure, Items, Schema, read_object
 
 RESULTS_NAME = "all_results.json"
+REMEDY = "restore it, or remove it and run the same command again"
 
 
-def finished_results(directory: Path, fingerprint: str, *, again: bool = False) -> dict[str, Any] | None:
+class _Results(Schema):
+    """all_results.json of one run, of several seeds, or of a chain of two runs; earlier versions wrote less."""
+
+    status: str = "done"
+    reason: str | None = None
+    fingerprint: str | None = None
+    metric: str | None = None
+    seconds: Figure = 0.0
+    updates: Count | None = None
+    seeds: Items[int] = []  # noqa: RUF012
+    decided_by: dict[str, Any] = {}  # noqa: RUF012
+
+
+def read_results(directory: Path) -> dict[str, Any]:
+    """The finished run's all_results.json; ValueError for one that no run writes."""
+    return read_object(directory / RESULTS_NAME, _Results, REMEDY)
+
+
+def finished_results(
+    directory: Path, fingerprint: str, decided_by: Mapping[str, Any], *, again: bool = False
+) -> dict[str, Any] | None:
     """all_results.json of the same run, finished before; None when it has yet to be made.
 
     With `again` whatever was finished there is dropped. Raises ValueError when the directory holds the results of
@@ -24,9 +47,10 @@ def finished_results(directory: Path, fingerprint: str, *, again: bool = False) 
         return None
     found = read_results(directory)
     if found.get("fingerprint") != fingerprint:
+        listed = differences(found.get("decided_by"), decided_by)
         raise ValueError(
-            f"{directory} holds the results of a run with other options, data or weights, or of an earlier version: "
-            "choose another --output_dir, remove it, or drop them with --resume_from_checkpoint false"
+            f"{directory} holds the results of a run with other options, data or weights, or of an earlier version "
+            f"({listed}): choose another --output_dir, remove it, or drop them with --resume_from_checkpoint false"
         )
     return found
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -31,7 +31,8 @@ from finetuning.loop.heads import (
 )
 from pretraining.engines.engine import Engine
 from pretraining.publishing.export import CARD_NAME, TOLERANCES, WEIGHTS_NAME, ExportError, fit_tokenizer
-from runtime.files.whole_files import read_json, whole_directory, write_json
+from runtime.files.schemas import Count, Items, Number, Schema, read_object
+from runtime.files.whole_files import whole_directory, write_json
 
 RECIPE_NAME, OLD_RECIPE_NAME = "recipe.json", "head.json"
 # Options that decide how new data become predictions; those of the recipe are kept with its model.
@@ -41,7 +42,42 @@ KEPT_OPTIONS = (
     *("version_2_with_negative", "null_score_diff_threshold", "answer_language"),
 )
 PROOF_ROWS = 8
+REMEDY = "save the model again with the recipe that trained it"
 PADDING_LOGIT = -1e8  # below it stands what is no logit: padding, choices that a question does not have
+
+
+class _KeptOptions(Schema):
+    max_seq_length: Count | None = None
+    truncation: str | None = None
+    text_column: str | None = None
+    text_pair_column: str | None = None
+    doc_stride: Count | None = None
+    n_best_size: Count | None = None
+    max_answer_length: Count | None = None
+    version_2_with_negative: bool | None = None
+    null_score_diff_threshold: Number | None = None
+    answer_language: str | None = None
+
+
+class RecipeFile(Schema):
+    """recipe.json."""
+
+    schema_version: Literal[1] = 1
+    recipe: str | None
+    task: Literal["classification", "qa", "multiple_choice"]
+    labels: Items[str]
+    pooling: str | None
+    own_head: bool
+    metric: str | None = None
+    options: _KeptOptions
+
+
+class _OldRecipeFile(Schema):
+    """head.json of earlier versions, which saved every head beside a bare encoder."""
+
+    recipe: str
+    labels: Items[str] = []  # noqa: RUF012
+    pooling: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +188,7 @@ def prove(recipe: Recipe, directory: Path, proof: Proof) -> None:
 
 def read_back(directory: Path) -> torch.nn.Module:
     """The model of a saved directory in fp32 on the CPU, its head included; ExportError where anything is missing."""
-    facts = read_json(directory / RECIPE_NAME)
+    facts = read_object(directory / RECIPE_NAME, RecipeFile, REMEDY)
     if facts["own_head"]:
         return load_headed(str(directory), head_of(facts), keep_head=True).transformer.eval()
     model, report = AUTO_CLASSES[facts["task"]].from_pretrained(
@@ -194,9 +230,9 @@ def saved_facts(model_name_or_path: str, config: PretrainedConfig) -> dict[str, 
     """
     directory = Path(model_name_or_path).expanduser()
     if (directory / RECIPE_NAME).is_file():
-        return dict(read_json(directory / RECIPE_NAME))
+        return read_object(directory / RECIPE_NAME, RecipeFile, REMEDY)
     if (directory / OLD_RECIPE_NAME).is_file() and (directory / HEAD_WEIGHTS).is_file():
-        return _old_facts(read_json(directory / OLD_RECIPE_NAME))
+        return _old_facts(read_object(directory / OLD_RECIPE_NAME, _OldRecipeFile, REMEDY))
     named = (config.architectures or [""])[0]
     for task, auto in AUTO_CLASSES.items():
         mapping = auto._model_mapping

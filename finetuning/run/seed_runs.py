@@ -12,10 +12,9 @@ import numpy as np
 from finetuning.examples.predictions import write_json
 from finetuning.examples.recipe import FinetuningOptions
 from finetuning.loop.result import SCHEMA_VERSION
-from finetuning.loop.run_log import read_results
 from finetuning.run.command import on_main
 from finetuning.run.figures import draw_curves
-from finetuning.run.finished import RESULTS_NAME
+from finetuning.run.finished import RESULTS_NAME, read_results
 from runtime.processes.ranks import Ranks
 
 SCORES = ("eval_", "test_")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from finetuning.loop.run_log import JOURNAL_NAME
 from finetuning.run.figures import draw_curves
+from finetuning.run.finished import read_results
 from finetuning.sweep.metric import require_given_metric
 from finetuning.sweep.runner import Runner, cell_directory, outcome, smoke_cell, visible_devices
 from finetuning.sweep.sweep import Sweep, read_sweep
 from finetuning.sweep.table import as_csv, as_markdown, metrics_of_rows, table_rows
-from runtime.files.ownership import Ownership
-from runtime.files.whole_files import read_json, write_text
+from runtime.files.lock import Ownership
+from runtime.files.whole_files import write_text
 from runtime.options.exit_status import DONE, FAILED
 from runtime.processes.interruption import Interrupted
 
@@ -119,5 +120,5 @@ def _require_metric_of_finished(sweep: Sweep, output_dir: Path) -> None:
     for cell in sweep.cells:
         where = cell_directory(output_dir, cell)
         if outcome(where, cell).scores:
-            require_given_metric(sweep.metric, read_json(where / "all_results.json"), where)
+            require_given_metric(sweep.metric, read_results(where), where)
             return

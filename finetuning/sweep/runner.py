@@ -12,13 +12,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from finetuning.run.finished import RESULTS_NAME, read_results
 from finetuning.sweep.metric import require_given_metric
 from finetuning.sweep.options import options_class, state_of
 from finetuning.sweep.sweep import Sweep, SweepCell
 from finetuning.sweep.table import Outcome
-from runtime.files.whole_files import read_json, write_json
+from runtime.files.schemas import Name, Schema, read_file
+from runtime.files.whole_files import write_json
 from runtime.machine import usable_cores
 from runtime.options.command_line import as_arguments
 from runtime.processes.interruption import EXIT_CODE
@@ -31,6 +35,16 @@ POLL_SECONDS = 0.2
 GRACE_SECONDS = 30.0
 LOG_TAIL_LINES = 5
 SMOKE_EPOCHS = 1
+REMEDY = "remove the folder, and the sweep runs the cell again"
+
+
+class CellFile(Schema):
+    """cell.json: whose directory it is, and what became of the cell."""
+
+    fingerprint: Name
+    status: Literal["running", "interrupted", "finished", "failed"]
+    pid: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
+    start: Name | None = None
 
 
 @dataclass
@@ -57,19 +71,23 @@ def command(recipe: str, options: Mapping[str, Any], directory: Path) -> list[st
 
 def outcome(directory: Path, cell: SweepCell) -> Outcome:
     """What a cell's directory says: finished only with this cell's fingerprint and an all_results.json."""
-    try:
-        record = read_json(directory / "cell.json")
-    except FileNotFoundError:
+    record = read_record(directory)
+    if record is None:
         return Outcome("waiting", {})
-    if record.get("fingerprint") != cell.fingerprint:
+    if record.fingerprint != cell.fingerprint:
         raise ValueError(f"{directory}: belongs to another cell; use another --output_dir, or move it away")
-    results = directory / "all_results.json"
-    if record.get("status") == "finished" and results.is_file():
-        found = read_json(results)
+    if record.status == "finished" and (directory / RESULTS_NAME).is_file():
+        found = read_results(directory)
         scores = {name: value for name, value in found.items() if isinstance(value, int | float)}
         metric = f"eval_{found['metric']}" if "metric" in found else None
-        return Outcome(str(found.get("status", "done")), scores, float(found.get("seconds", 0.0)), metric)
-    return Outcome("failed" if record.get("status") == "failed" else "waiting", {})
+        return Outcome(str(found.get("status", "done")), scores, float(found.get("seconds") or 0.0), metric)
+    return Outcome("failed" if record.status == "failed" else "waiting", {})
+
+
+def read_record(directory: Path) -> CellFile | None:
+    """cell.json, None where there is none; ValueError for one that no sweep writes."""
+    path = directory / "cell.json"
+    return read_file(path, CellFile, REMEDY) if path.exists() else None
 
 
 def smoke_cell(cell: SweepCell, samples: int) -> SweepCell:
@@ -168,7 +186,7 @@ class Runner:
             seconds=time.monotonic() - one.started,
         )
         if whole and not self.has_metric:
-            require_given_metric(self.sweep.metric, read_json(one.directory / "all_results.json"), one.directory)
+            require_given_metric(self.sweep.metric, read_results(one.directory), one.directory)
             self.has_metric = True
         return whole
 
@@ -200,13 +218,10 @@ class Runner:
 
 def wait_for_live_cell(directory: Path, say: Callable[[str], None]) -> None:
     """The process of an earlier, killed sweep saves its cell and ends: ValueError when it still works after a while."""
-    try:
-        record = read_json(directory / "cell.json")
-    except FileNotFoundError:
+    record = read_record(directory)
+    if record is None or record.pid is None or record.start is None or not is_alive(record.pid, record.start):
         return
-    pid, start = record.get("pid"), record.get("start")
-    if not isinstance(pid, int) or not isinstance(start, str) or not is_alive(pid, start):
-        return
+    pid, start = record.pid, record.start
     say(f"waiting for process {pid} of an earlier sweep, which still works on {directory}")
     deadline = time.monotonic() + GRACE_SECONDS
     while is_alive(pid, start):

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gap.analysis.costs import Prices
 from gap.cells.job_list import LIST_NAME, SCORES_NAME, read_jobs
-from pretraining.checkpoints.series import SERIES_NAME, check_checkpoints
-from runtime.files.whole_files import read_json, write_json
+from pretraining.checkpoints.series import SERIES_NAME, SeriesEntry, finite_figures
+from runtime.files.schemas import Count, Items, Name, Number, Schema, read_object
+from runtime.files.whole_files import write_json
 
 SCHEMA_VERSION = 1
 STUDY_NAME = "study.json"
+REMEDY = "run launch/gap.py again, it writes the file"
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,37 @@ class RunSource:
         name, study, series = scores.resolve().parent.name, scores.parent / STUDY_NAME, scores.parent / SERIES_NAME
         if not study.is_file():
             return RunSource(name, scores, series if series.is_file() else None, planned=_planned(scores.parent))
-        content = read_json(study)
+        content = read_object(study, _StudyFile, REMEDY)
         try:
-            if content["schema_version"] != SCHEMA_VERSION:
-                raise ValueError(f"schema version {content['schema_version']}, this program reads {SCHEMA_VERSION}")
-            prices = Prices(**content["prices"])
-            planned = frozenset(content["cells"]) if "cells" in content else _planned(scores.parent)
-            commands, notes = tuple(content["commands"]), tuple(content["notes"])
-            resolve, made = content.get("resolve"), dict(content.get("made", {}))
-            checkpoints = check_checkpoints(content["checkpoints"])
-            return RunSource(name, scores, checkpoints, commands, notes, prices, planned, resolve, made)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{study} is no study ({error}): run launch/gap.py again, it writes the file") from error
+            prices = Prices(
+                **{name: content["prices"][name] for name in _PricesFile.model_fields if name in content["prices"]}
+            )
+        except ValueError as error:
+            raise ValueError(f"{study}: {error}: {REMEDY}") from error
+        planned = frozenset(content["cells"]) if "cells" in content else _planned(scores.parent)
+        checkpoints = finite_figures(content["checkpoints"])
+        commands, notes = tuple(content["commands"]), tuple(content["notes"])
+        resolve, made = content.get("resolve"), dict(content.get("made", {}))
+        return RunSource(name, scores, checkpoints, commands, notes, prices, planned, resolve, made)
+
+
+class _PricesFile(Schema):
+    per_device_hour: Number = 0.0
+    currency: Name = "$"
+    devices: Count | None = None
+
+
+class _StudyFile(Schema):
+    """study.json; files of older versions lack the fields with a default."""
+
+    schema_version: Literal[1]
+    checkpoints: Items[SeriesEntry]
+    commands: Items[str]
+    notes: Items[str]
+    prices: _PricesFile
+    cells: Items[Name] = []  # noqa: RUF012
+    resolve: Number | None = None
+    made: dict[str, str] = {}  # noqa: RUF012
 
 
 def told_apart(runs: Sequence[RunSource]) -> list[RunSource]:

@@ -25,6 +25,8 @@ FREE = frozenset(
     {
         # Journals, notes and stored lines: they are told scores and make none.
         *("finetuning.loop.run_log", "gap.cells.provenance", "gap.cells.store"),
+        # Readers of records: what they refuse stops a cell, and changes none.
+        *("runtime.files.json_lines", "runtime.files.schemas"),
         # The list of jobs and the options: their values are in the fingerprint themselves.
         *("gap.cells.job_list", "runtime.options.command_line"),
         # Checkpoints, signals and addresses: a cell begins anew in one process and keeps nothing but its score.

@@ -10,7 +10,7 @@ import torch
 
 from finetuning.loop.training import uses_bf16
 from gap.cells.job_list import LIST_NAME, read_jobs
-from runtime.files.whole_files import read_json
+from runtime.files.foreign import read_foreign_object
 
 
 def settled_bf16(choice: str, directory: Path, *, elsewhere: bool = False) -> str:
@@ -67,5 +67,5 @@ def check_same_architecture(paths: Iterable[str]) -> None:
 
 def _content(path: Path) -> dict[str, Any]:
     """What decides the rows; empty where there is no such file."""
-    content = read_json(path) if path.is_file() else {}
+    content = read_foreign_object(path) if path.is_file() else {}
     return {key: value for key, value in content.items() if key not in NO_MATTER}

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gap.cells.plan import CellPlan, Grid, PlannedCell, Search, Setting, Source
 from gap.cells.store import Cell, fingerprint, read_scores
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions
 from pretraining.model.source_config import hub_commit
 from pretraining.model.source_weights import checkpoint_digest
-from runtime.files.whole_files import read_json, write_json
+from runtime.files.schemas import Count, Items, Name, Number, PathName, Schema, read_object
+from runtime.files.whole_files import write_json
 from runtime.hub import hub_is_reachable, is_missing_path
 
 SCHEMA_VERSION = 1
+REMEDY = "write it with launch/gap.py"
 LIST_NAME, SCORES_NAME, SEARCHES_NAME = "cells.json", "scores.jsonl", "searches.jsonl"
 
 
@@ -80,35 +82,117 @@ def write_jobs(directory: Path, jobs: JobList) -> None:
     write_json(directory / LIST_NAME, {"schema_version": SCHEMA_VERSION, **asdict(jobs)})
 
 
+class _SourceFile(Schema):
+    path: PathName
+    kind: Name
+    budget_tokens: Count | None
+    pretraining_seed: Count = 0
+    from_scratch: bool = False
+    control: Name | None = None
+
+
+class _SettingFile(Schema):
+    source: _SourceFile
+    task: Name
+    label_fraction: Number = 1.0
+    epochs_factor: Number = 1.0
+
+
+class _SearchFile(Schema):
+    setting: _SettingFile
+    learning_rate: Number
+    epochs: Number
+
+
+class _CellFile(Schema):
+    setting: _SettingFile
+    finetuning_seed: Count
+    control: Name | None
+
+
+class _GridFile(Schema):
+    learning_rates: Items[Number]
+    epochs: Items[Number]
+
+
+class _PlanFile(Schema):
+    searches: Items[_SearchFile]
+    cells: Items[_CellFile]
+    grid: _GridFile
+
+
+class _ReadingFile(Schema):
+    data_dir: PathName | None = None
+    max_train_samples: Count | None = None
+    max_eval_samples: Count | None = None
+    on_overlap: Name = "stop"
+
+
+class _RowsFile(Schema):
+    max_seq_length: Count = 0
+    doc_stride: Count = 0
+    pooling: Name = "cls"
+    max_answer_length: Count = 0
+
+
+class _OptionsFile(Schema):
+    reading: _ReadingFile
+    rows: _RowsFile
+    global_batch_rows: Count = 0
+    per_device_train_batch_size: Count | None = None
+    per_device_eval_batch_size: Count = 0
+    warmup_ratio: Number = 0.0
+    weight_decay: Number = 0.0
+    dropout: Number | None = None
+    freeze_embeddings: bool = False
+    bf16: Name = "auto"
+
+
+class _ListFile(Schema):
+    """cells.json, as `write_jobs` writes it; what it leaves out has its default in the classes themselves."""
+
+    schema_version: Literal[1]
+    plan: _PlanFile
+    options: _OptionsFile
+    tasks: dict[Name, Name]
+    task_digests: dict[Name, Name]
+    model_digests: dict[Name, Name]
+    code: Name
+
+
 def read_jobs(directory: Path) -> JobList:
     """Read cells.json; ValueError when it is not one that `write_jobs` wrote."""
     path = directory / LIST_NAME
     try:
-        content = read_json(path)
-        if content["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {content['schema_version']}, this program reads {SCHEMA_VERSION}")
-        plan, options = content["plan"], content["options"]
-        return JobList(
-            CellPlan(
-                tuple(
-                    Search(_setting(one["setting"]), one["learning_rate"], one["epochs"]) for one in plan["searches"]
-                ),
-                tuple(
-                    PlannedCell(_setting(one["setting"]), one["finetuning_seed"], one["control"])
-                    for one in plan["cells"]
-                ),
-                Grid(tuple(plan["grid"]["learning_rates"]), tuple(plan["grid"]["epochs"])),
-            ),
-            CellOptions(
-                **{**options, "reading": ReadingOptions(**options["reading"]), "rows": RowOptions(**options["rows"])}
-            ),
-            content["tasks"],
-            content["task_digests"],
-            content["model_digests"],
-            content["code"],
-        )
-    except (OSError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no list of cells ({error!r}): write it with launch/gap.py") from error
+        content = read_object(path, _ListFile, REMEDY)
+    except OSError as error:
+        raise ValueError(f"{path} is no list of cells ({error}): {REMEDY}") from error
+    try:
+        return _jobs_of(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no list of cells ({error!r}): {REMEDY}") from error
+
+
+def _jobs_of(content: Mapping[str, Any]) -> JobList:
+    plan, options = content["plan"], content["options"]
+    searches = (Search(_setting(one["setting"]), one["learning_rate"], one["epochs"]) for one in plan["searches"])
+    cells = (PlannedCell(_setting(one["setting"]), one["finetuning_seed"], one["control"]) for one in plan["cells"])
+    grid = Grid(tuple(plan["grid"]["learning_rates"]), tuple(plan["grid"]["epochs"]))
+    reading, rows = ReadingOptions(**options["reading"]), RowOptions(**options["rows"])
+    jobs = JobList(
+        CellPlan(tuple(searches), tuple(cells), grid),
+        CellOptions(**{**options, "reading": reading, "rows": rows}),
+        content["tasks"],
+        content["task_digests"],
+        content["model_digests"],
+        content["code"],
+    )
+    settings = {job.setting for job in jobs.plan.jobs()}
+    unknown = {one.task for one in settings} - set(jobs.task_digests)
+    unknown |= {one.source.path for one in settings} - set(jobs.model_digests)
+    if unknown:
+        raise ValueError(f"no digest of {', '.join(sorted(unknown)[:5])}")
+    return jobs
 
 
 def cells_of_other_code(jobs: JobList, directory: Path) -> tuple[str, list[Cell]]:

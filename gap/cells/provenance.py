@@ -14,7 +14,7 @@ import torch
 
 from gap.cells.job_list import JobList
 from gap.cells.store import Cell
-from runtime.files.whole_files import read_json
+from pretraining.checkpoints.origin import read_run
 
 CPU_FACTS = Path("/proc/cpuinfo")
 DIGESTS = ("shards", "tokenizer")  # of an identity: no option, and too long to read
@@ -41,8 +41,7 @@ def made_by(jobs: JobList, series: Sequence[Path]) -> dict[str, str]:
     found = {"fine-tuning": _options_text({**reading, **rows, **more})}
     for path in series:
         run = (path if path.is_dir() else path.parent) / "run.json"
-        identity = read_json(run).get("identity", {}) if run.is_file() else {}
-        if isinstance(identity, Mapping) and identity:
+        if run.is_file() and (identity := read_run(run).identity):
             kept = {name: value for name, value in identity.items() if name not in DIGESTS}
             found[f"pretraining, seed {identity.get('seed')}"] = _options_text(kept)
     return {**found, "sources (sha256)": jobs.code[:SHOWN_DIGITS]}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gap.cells.job_list import JobList
 from gap.cells.plan import PlannedCell, Search, Setting
 from gap.cells.running import SearchResult
+from runtime.files.json_lines import JsonLines
+from runtime.files.schemas import Name, Number, Schema, Seconds
 
 SCHEMA_VERSION = 1
 
@@ -27,21 +26,25 @@ class Choice:
     peeking_gain: float | None = None
 
 
+class _SearchLine(Schema):
+    schema_version: Literal[1]
+    fingerprint: Name
+    learning_rate: Number
+    epochs: Number
+    held_out_score: Number
+    scored_score: Number
+    status: Name
+    seconds: Seconds
+
+
+def search_lines(path: Path) -> JsonLines[dict[str, Any]]:
+    """searches.jsonl, read as it grows."""
+    return JsonLines(path, _SearchLine, as_item=dict)
+
+
 def read_searches(path: Path) -> dict[str, dict[str, Any]]:
     """Fingerprint -> record; a torn last line is left out. ValueError names a damaged line."""
-    if not path.is_file():
-        return {}
-    content = path.read_bytes()
-    found = {}
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            if record["schema_version"] != SCHEMA_VERSION:
-                raise ValueError(f"schema version {record['schema_version']}, this program reads {SCHEMA_VERSION}")
-            found[str(record["fingerprint"])] = record
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}, line {number}: {error}; remove the line") from error
-    return found
+    return {str(record["fingerprint"]): record for record in search_lines(path).read()}
 
 
 def append_search(path: Path, jobs: JobList, search: Search, result: SearchResult) -> None:
@@ -63,13 +66,7 @@ def append_search(path: Path, jobs: JobList, search: Search, result: SearchResul
         "status": result.status,
         "seconds": result.seconds,
     }
-    with path.open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    search_lines(path).append(record)
 
 
 def tries_of(jobs: JobList, job: PlannedCell) -> list[Search]:

@@ -9,7 +9,6 @@ found in the pretraining corpus. Examples are joined by id, never by row.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
@@ -17,13 +16,16 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from runtime.files.json_lines import JsonLines
+from runtime.files.schemas import Count, Id, Items, Leaf, Name, Number, PathName, Schema, Seconds, read_object
 
 SCHEMA_VERSION = 1
 KINDS = ("raw", "annealed", "reference", "reference_scratch")
 STATUSES = ("done", "collapsed", "not_finite")
-LONGEST_LINE_BYTES = 1 << 20
 LARGEST_PREDICTIONS_BYTES = 1 << 30
+PREDICTIONS_REMEDY = "restore it, or remove its line from scores.jsonl and run the same command again"
 
 
 @dataclass(frozen=True)
@@ -77,49 +79,94 @@ class Cell:
         )
 
 
+CELL_FIELDS = frozenset(one.name for one in fields(Cell)) - {"details"}
+
+
+class _ScoreLine(Schema):
+    """A line of scores.jsonl; the ranges are the cell's own."""
+
+    schema_version: Literal[1]
+    fingerprint: Name
+    task: Name
+    kind: Name
+    budget_tokens: Count | None
+    pretraining_seed: Count
+    finetuning_seed: Count
+    metric: Name
+    score: Number
+    control: Name | None = None
+    label_fraction: Number = 1.0
+    epochs_factor: Number = 1.0
+    metrics: dict[str, Number] = {}  # noqa: RUF012
+    status: Name = "done"
+    seconds: Seconds = 0.0
+    predictions: PathName | None = None
+    # Of its details, what is computed with.
+    learning_rate: Number | None = None
+    epochs: Number | None = None
+    training_examples: Count | None = None
+    peeked_score: Number | None = None
+
+
+class _Example(Schema):
+    id: Id
+    score: Number
+    cluster: Leaf = None
+    label: Leaf = None
+    prediction: Leaf = None
+    contaminated: bool | None = None
+
+
+class _Predictions(Schema):
+    examples: Items[_Example]
+
+
 def fingerprint(parts: Mapping[str, Any]) -> str:
     """sha256 of everything that decides a cell (model, data, options, code version), whatever the order of keys."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def append_score(path: Path, cell: Cell) -> None:
-    """Add one line, durably; refuses a fingerprint that is there. A line torn by a crash is cut off first.
+class ScoreFile:
+    """scores.jsonl as it grows: a line is parsed once, however often it is asked which cells there are."""
 
-    Several processes may append to one file: the file is locked while it is looked at and written.
-    """
-    record = {"schema_version": SCHEMA_VERSION, **asdict(cell)}
-    record.update(record.pop("details"))
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if cell.fingerprint in {one.fingerprint for one in _parse(content[:whole], path)}:
-            raise ValueError(f"{path} holds the cell {cell.fingerprint} already: a finished cell is never run again")
-        file.truncate(whole)
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lines = JsonLines(path, _ScoreLine, as_item=_cell_of, unique="fingerprint")
+
+    def append(self, cell: Cell) -> None:
+        """Add one line, durably; refuses a fingerprint that is there. A line torn by a crash is cut off first.
+
+        Several processes may append to one file: the file is locked while it is looked at and written.
+        """
+        record = {"schema_version": SCHEMA_VERSION, **asdict(cell)}
+        record.update(record.pop("details"))
+        self._lines.append(record)
+
+    def cells(self) -> list[Cell]:
+        """All finished cells in the order they were written, none where there is no file; a torn last line is left out.
+
+        Raises ValueError naming the line when another line is damaged or a fingerprint comes twice.
+        """
+        return self._lines.read()
+
+
+def append_score(path: Path, cell: Cell) -> None:
+    """Add one line, as `ScoreFile.append`."""
+    ScoreFile(path).append(cell)
 
 
 def read_scores(path: Path) -> list[Cell]:
-    """All finished cells in the order they were written; a torn last line (a crash while writing) is left out.
-
-    Raises ValueError naming the line when another line is damaged or a fingerprint comes twice.
-    """
+    """All finished cells, as `ScoreFile.cells`; ValueError where there is no file."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist: run the cells first, or name the folder that holds scores.jsonl")
-    content = path.read_bytes()
-    cells = _parse(content[: content.rfind(b"\n") + 1], path)
-    seen: set[str] = set()
-    for cell in cells:
-        if cell.fingerprint in seen:
-            raise ValueError(f"{path}: fingerprint {cell.fingerprint} comes twice; remove one of the two lines")
-        seen.add(cell.fingerprint)
-    return cells
+    return ScoreFile(path).cells()
+
+
+def _cell_of(record: Mapping[str, Any]) -> Cell:
+    known = {name: value for name, value in record.items() if name in CELL_FIELDS}
+    rest = {name: value for name, value in record.items() if name not in CELL_FIELDS and name != "schema_version"}
+    return Cell(**known, details=rest)
 
 
 def reported_cells(cells: Sequence[Cell], planned: Collection[str] | None) -> tuple[list[Cell], int]:
@@ -141,18 +188,13 @@ def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
             f"{path} is missing: scores.jsonl names it; restore it, or remove its line from scores.jsonl and run the "
             "same command again"
         )
-    if path.stat().st_size > LARGEST_PREDICTIONS_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes: at most {LARGEST_PREDICTIONS_BYTES} are read")
-    try:
-        examples = json.loads(path.read_text(encoding="utf-8"))["examples"]
-        records = {str(example["id"]): dict(example) for example in examples}
-        outside = [name for name, record in records.items() if not 0.0 <= float(record["score"]) <= 1.0]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f'{path} is no predictions file ({error}): {{"examples": [{{"id", "score"}}]}} is') from error
+    examples = read_object(path, _Predictions, PREDICTIONS_REMEDY, largest=LARGEST_PREDICTIONS_BYTES)["examples"]
+    records = {str(example["id"]): dict(example) for example in examples}
     if len(records) != len(examples) or not records:
         raise ValueError(f"{path}: {len(examples)} examples with {len(records)} different ids; each id comes once")
-    if outside:
-        raise ValueError(f"{path}: scores outside 0..1, the first of example {outside[0]}; write shares, not percent")
+    outside = next((name for name, record in records.items() if not 0.0 <= float(record["score"]) <= 1.0), None)
+    if outside is not None:
+        raise ValueError(f"{path}: scores outside 0..1, the first of example {outside}; write shares, not percent")
     return records
 
 
@@ -163,23 +205,3 @@ def write_predictions(path: Path, examples: Iterable[Mapping[str, Any]]) -> None
     value = {"schema_version": SCHEMA_VERSION, "examples": list(examples)}
     temporary.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
-
-
-def _parse(content: bytes, path: Path) -> list[Cell]:
-    names = {one.name for one in fields(Cell)} - {"details"}
-    cells = []
-    for number, line in enumerate(content.splitlines(), start=1):
-        if not line.strip():
-            continue
-        if len(line) > LONGEST_LINE_BYTES:
-            raise ValueError(f"{path}, line {number}: {len(line)} bytes; a cell has at most {LONGEST_LINE_BYTES}")
-        try:
-            record = json.loads(line)
-            version = record.pop("schema_version")
-            known = {name: record.pop(name) for name in list(record) if name in names}
-            if version != SCHEMA_VERSION:
-                raise ValueError(f"schema_version {version}, this program reads {SCHEMA_VERSION}")
-            cells.append(Cell(**known, details=record))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}: {error}; mend or remove the line") from error
-    return cells

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -26,8 +27,8 @@ from gap.cells.code_identity import code_version
 from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME, JobList, read_jobs
 from gap.cells.plan import PlannedCell, Search
 from gap.cells.running import Workbench, run_cell, run_search
-from gap.cells.searches import append_search, choose, read_searches, tries_of
-from gap.cells.store import append_score, read_scores
+from gap.cells.searches import append_search, choose, search_lines, tries_of
+from gap.cells.store import ScoreFile
 from gap.tasks.contamination import read_contaminated
 from runtime.machine import is_out_of_memory
 from runtime.options.exit_status import run_command
@@ -71,19 +72,29 @@ def print_now(text: str) -> None:
     print(text, flush=True)
 
 
-def finished(directory: Path) -> set[str]:
-    """Fingerprints of the searches and cells that are done."""
-    scores = directory / SCORES_NAME
-    cells = {cell.fingerprint for cell in read_scores(scores)} if scores.is_file() else set()
-    return cells | set(read_searches(directory / SEARCHES_NAME))
+class Records:
+    """What is written down of a study in its directory; each line is parsed once, however often this is asked."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.scores = ScoreFile(directory / SCORES_NAME)
+        self._searches = search_lines(directory / SEARCHES_NAME)
+
+    def searches(self) -> dict[str, dict[str, Any]]:
+        """The searches that are done, by fingerprint."""
+        return {str(record["fingerprint"]): record for record in self._searches.read()}
+
+    def finished(self) -> set[str]:
+        """Fingerprints of the searches and cells that are done."""
+        return {cell.fingerprint for cell in self.scores.cells()} | set(self.searches())
 
 
-def remaining(jobs: JobList, directory: Path) -> list[Search | PlannedCell]:
+def remaining(jobs: JobList, directory: Path, records: Records | None = None) -> list[Search | PlannedCell]:
     """Jobs that have yet to be run, the longest first; a search whose cells are all done is not among them.
 
     Cells of many epochs taken last would leave all workers but one idle at the end; those of few labels fill its gaps.
     """
-    done = finished(directory)
+    done = (records or Records(directory)).finished()
     cells = [cell for cell in jobs.plan.cells if jobs.fingerprint(cell) not in done]
     needed = {cell.setting for cell in cells}
     left = [job for job in jobs.plan.jobs() if job.setting in needed and jobs.fingerprint(job) not in done]
@@ -109,10 +120,9 @@ def work(
         )
     quieten_transformers()
     bench = Workbench(jobs, choose_device(ranks or Ranks()))
-    busy = 0.0
-    total = len(jobs.plan.cells)
+    records, busy = Records(directory), 0.0
     while alive():
-        waiting = remaining(jobs, directory)
+        waiting = remaining(jobs, directory, records)
         if not waiting:
             break
         started = busy
@@ -120,9 +130,9 @@ def work(
             if not alive():
                 break
             with claim(directory, jobs.fingerprint(job)) as mine:
-                if mine and jobs.fingerprint(job) not in finished(directory):
+                if mine and jobs.fingerprint(job) not in records.finished():
                     with memory_explained(job):
-                        busy += _run(bench, job, directory, say, total)
+                        busy += _run(bench, job, records, say)
         if busy == started:
             time.sleep(POLL_SECONDS)  # what is left is claimed by others, or waits for their searches
     return busy
@@ -157,19 +167,19 @@ def claim(directory: Path, fingerprint: str) -> Iterator[bool]:
             path.unlink(missing_ok=True)
 
 
-def _run(bench: Workbench, job: Search | PlannedCell, directory: Path, say: Say, total: int) -> float:
+def _run(bench: Workbench, job: Search | PlannedCell, records: Records, say: Say) -> float:
     """Run one job and write it down; 0.0 when it waits for searches that are not done."""
-    jobs = bench.jobs
+    jobs, directory = bench.jobs, records.directory
     if isinstance(job, Search):
         result = run_search(bench, job)
         append_search(directory / SEARCHES_NAME, jobs, job, result)
         say(f"search  {describe(job)}: {result.held_out:.3f} held out, {result.seconds:.1f} s")
         return result.seconds
-    tries, records = tries_of(jobs, job), read_searches(directory / SEARCHES_NAME)
+    tries, searches = tries_of(jobs, job), records.searches()
     names = [jobs.fingerprint(one) for one in tries]
-    if any(name not in records for name in names):
+    if any(name not in searches for name in names):
         return 0.0
-    choice = choose(tries, [records[name] for name in names], jobs.plan.grid.tries[0])
+    choice = choose(tries, [searches[name] for name in names], jobs.plan.grid.tries[0])
     cell = run_cell(
         bench,
         job,
@@ -183,11 +193,11 @@ def _run(bench: Workbench, job: Search | PlannedCell, directory: Path, say: Say,
         },
     )
     try:
-        append_score(directory / SCORES_NAME, cell)
+        records.scores.append(cell)
     except ValueError:
-        if cell.fingerprint not in finished(directory):  # a file system without locks: another worker was faster
+        if cell.fingerprint not in records.finished():  # a file system without locks: another worker was faster
             raise
-    done = len(finished(directory) & {jobs.fingerprint(one) for one in jobs.plan.cells})
+    done, total = len(records.finished() & jobs.cell_names()), len(jobs.plan.cells)
     say(f"cell {done}/{total}  {describe(job)}: {cell.metric} {cell.score:.3f}, {cell.status}, {cell.seconds:.1f} s")
     return cell.seconds
 

@@ -36,8 +36,8 @@ from gap.tasks.contamination import Shards, write_contaminated, write_not_search
 from gap.tasks.kinds.task_data import TaskData, TaskSpec
 from gap.tasks.rows import held_out, label_subset
 from gap.tasks.specification import read_task, spec_text
+from pretraining.checkpoints.origin import read_run
 from pretraining.checkpoints.series import read_series
-from runtime.files.whole_files import read_json
 from runtime.processes.ranks import Ranks, choose_device
 
 Say = Callable[[str], None]
@@ -207,8 +207,8 @@ def shards_of(series: Path) -> str | None:
     run = (series if series.is_dir() else series.parent) / "run.json"
     if not run.is_file():
         return None
-    shards = read_json(run).get("shards")
-    if not isinstance(shards, str):
+    shards = read_run(run).shards
+    if shards is None:
         return None
     return shards if "://" in shards or (Path(shards) / "manifest.json").is_file() else None
 

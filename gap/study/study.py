@@ -29,7 +29,7 @@ from gap.study.sources import extra_sources, jobs_before_pretraining
 from gap.tasks.kinds.task_data import TaskData
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
 from pretraining.plan.options import PretrainingOptions
-from runtime.files.ownership import Ownership
+from runtime.files.lock import Ownership
 from runtime.processes.collectives import barrier
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 

@@ -35,7 +35,8 @@ from gap.study.experiment import Experiment, check_sources, write_list
 from gap.tasks.contamination import Shards
 from gap.tasks.kinds.task_data import TaskData
 from pretraining.checkpoints.series import read_series
-from runtime.files.whole_files import read_json, write_json
+from runtime.files.schemas import Count, Items, Schema, read_object
+from runtime.files.whole_files import write_json
 from runtime.processes.collectives import fail_together, gather_json
 from runtime.processes.failures import Failed
 from runtime.processes.interruption import Interrupted, arm_watchdog
@@ -46,6 +47,19 @@ SCHEMA_VERSION = 1
 CONDITION = re.compile(r"\s*gap_closed\s*>=\s*(0?\.\d+|1(?:\.0*)?)\s*")
 FILE_NAME = "until.json"
 POLL_SECONDS = 0.5
+
+
+class _LookFile(Schema):
+    look: Count
+
+
+class UntilFile(Schema):
+    """until.json: the looks so far, what they asked, and why the run stopped."""
+
+    condition: str
+    asked: Any
+    looks: Items[_LookFile]
+    stopped: str | None
 
 
 @dataclass(frozen=True)
@@ -110,9 +124,13 @@ class GapWatch:
     @property
     def reached(self) -> str | None:
         """Why an earlier call of the same run stopped; None while it should go on."""
-        path = self.run / FILE_NAME
-        content = read_json(path) if path.is_file() else {}
+        content = self._on_record()
         return str(content["stopped"]) if self._is_of_this(content) and content.get("stopped") else None
+
+    def _on_record(self) -> dict[str, Any]:
+        """What until.json says; empty where no look was taken."""
+        path = self.run / FILE_NAME
+        return read_object(path, UntilFile, "remove it, and the looks are taken again") if path.exists() else {}
 
     @property
     def _asked(self) -> Any:
@@ -239,8 +257,7 @@ class GapWatch:
         )
 
     def _write(self, look: Look, reason: str | None) -> None:
-        path = self.run / FILE_NAME
-        content = read_json(path) if path.is_file() else {}
+        content = self._on_record()
         looks = content.get("looks", []) if self._is_of_this(content) else []
         record = {
             "look": look.number,
@@ -250,7 +267,7 @@ class GapWatch:
         }
         kept = [one for one in looks if one["look"] != look.number]
         write_json(
-            path,
+            self.run / FILE_NAME,
             {
                 "schema_version": SCHEMA_VERSION,
                 "condition": self.condition,

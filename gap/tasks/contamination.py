@@ -11,7 +11,8 @@ import numpy as np
 from finetuning.examples.pair_template import token_ids
 from gap.tasks.corpus_search import corpus_hits, run_hashes
 from gap.tasks.kinds.task_data import TaskData
-from runtime.files.whole_files import read_json, write_json
+from runtime.files.schemas import Items, Name, Schema, read_object
+from runtime.files.whole_files import write_json
 from shards.storage.location import ShardLocation, open_location
 from shards.tokenization.vocabulary import load_tokenizer
 
@@ -88,12 +89,21 @@ def not_searched(directory: Path, task: str) -> str | None:
     content = _read(directory, task)
     if not content:
         return "no search is on record"
-    return None if content["corpus"] is not None else str(content["reason"])
+    return None if content["corpus"] is not None else str(content.get("reason") or "the record does not say why")
 
 
 def _read(directory: Path, task: str) -> dict[str, Any]:
     path = directory / "contamination" / f"{task}.json"
-    return read_json(path) if path.is_file() else {}
+    return read_object(path, _ContaminationFile, "remove it, and the corpus is searched again") if path.exists() else {}
+
+
+class _ContaminationFile(Schema):
+    """What a search of the corpus for a task's texts came to."""
+
+    data: Name
+    corpus: Items[str] | None
+    ids: Items[str]
+    reason: str | None = None
 
 
 def _write(directory: Path, data: TaskData, **content: Any) -> None:

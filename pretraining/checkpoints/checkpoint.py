@@ -7,25 +7,56 @@ under a temporary name, synced and renamed; then `latest` is moved. Nothing in i
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from runtime.files.whole_files import read_json, sha256_of, sync_file, write_json, write_text
+from runtime.files.schemas import Count, Items, Name, Schema, read_file, read_object, shown
+from runtime.files.whole_files import remove_whole, sha256_of, sync_file, write_json, write_text
 from runtime.processes.collectives import broadcast_json, fail_together, gather_json
 from runtime.processes.fault_points import fault_point
 from runtime.processes.ranks import Ranks
 
 SCHEMA_VERSION = 1
-MANIFEST_NAME = "MANIFEST.json"
+MANIFEST_NAME, STATE_FILE = "MANIFEST.json", "state.json"
 NAME_PATTERN = re.compile(r"step-\d{8}(-\d{3})?")
 FILE_PATTERN = re.compile(r"state\.json|rank-\d{5}\.safetensors")
+
+
+REMEDY = "the file was changed or is of another program; remove this checkpoint, so that an earlier one is used"
+
+
+class StateFile(Schema):
+    """What every state.json holds; whoever saves a checkpoint has a schema of its own for the rest."""
+
+    optimizer_steps: Count = 0
+    fork: str | None = None  # the name of the trunk's checkpoint that a branch returns to
+    identity: dict[str, Any] | None = None
+
+    @field_validator("fork")
+    @classmethod
+    def _is_a_name(cls, fork: str | None) -> str | None:
+        if fork is not None and not NAME_PATTERN.fullmatch(fork):
+            raise ValueError("it must be the name of a checkpoint")
+        return fork
+
+
+class _File(Schema):
+    name: Name
+    bytes: Count
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Manifest(Schema):
+    schema_version: Literal[1]
+    files: Items[_File]
 
 
 class Checkpoint:
@@ -33,7 +64,7 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.state: dict[str, Any] = read_json(path / "state.json")
+        self.state: dict[str, Any] = read_state(path)
         try:
             self._files = [safe_open(file, framework="pt", device="cpu") for file in sorted(path.glob("*.safetensors"))]
         except SafetensorError as error:
@@ -75,7 +106,7 @@ def save_checkpoint(
     entry: dict[str, Any] = {}
     try:
         if ranks.is_main:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_whole(temporary)
             temporary.mkdir(parents=True)
     except OSError as caught:
         error = caught
@@ -98,7 +129,7 @@ def save_checkpoint(
         fail_together(error, f"committing {final}")
     except BaseException:
         if ranks.is_main:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_whole(temporary)
         raise
     return final
 
@@ -120,8 +151,8 @@ def _write_share(path: Path, share: dict[str, torch.Tensor], ranks: Ranks) -> di
 
 
 def _commit(temporary: Path, final: Path, entries: list[dict[str, Any]], state: dict[str, Any]) -> None:
-    write_json(temporary / "state.json", state)
-    file = temporary / "state.json"
+    file = temporary / STATE_FILE
+    write_json(file, state)
     fault_point("checkpoint.before_manifest")
     entries = [*entries, {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)}]
     write_json(temporary / MANIFEST_NAME, {"schema_version": SCHEMA_VERSION, "files": entries})
@@ -129,27 +160,27 @@ def _commit(temporary: Path, final: Path, entries: list[dict[str, Any]], state: 
     fault_point("checkpoint.before_rename")
     # Only a checkpoint that was passed over when the run was resumed can hold the name.
     earlier = final.with_name(f".tmp-{final.name}-earlier")
-    if final.exists():
+    if os.path.lexists(final):
+        remove_whole(earlier)
         final.rename(earlier)
     temporary.rename(final)
     sync_file(final.parent)
     fault_point("checkpoint.before_latest")
     write_text(final.parent / "latest", final.name + "\n")
-    shutil.rmtree(earlier, ignore_errors=True)
+    remove_whole(earlier)
 
 
 def defect(path: Path) -> str | None:
     """What is wrong with a checkpoint directory, in a few words; None when it is whole and unchanged."""
     try:
-        manifest = read_json(path / MANIFEST_NAME)
-        files = {str(entry["name"]): (entry["bytes"], entry["sha256"]) for entry in manifest["files"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{MANIFEST_NAME}: {error}"
-    if manifest.get("schema_version") != SCHEMA_VERSION:
-        return f"schema version {manifest.get('schema_version')}, this program reads {SCHEMA_VERSION}"
+        manifest = read_file(path / MANIFEST_NAME, _Manifest, "remove this checkpoint")
+        files = {entry.name: (entry.bytes, entry.sha256) for entry in manifest.files}
+    except (OSError, ValueError) as error:
+        return str(error)
     strange = sorted(name for name in files if not FILE_PATTERN.fullmatch(name))
-    if strange or "state.json" not in files:
-        return f"{MANIFEST_NAME} names {strange or sorted(files)}: a checkpoint is state.json and rank-*.safetensors"
+    if strange or STATE_FILE not in files:
+        listed = shown(strange or sorted(files))
+        return f"{MANIFEST_NAME} names {listed}: a checkpoint is {STATE_FILE} and rank-*.safetensors"
     found = {file.name for file in path.iterdir()} - {MANIFEST_NAME}
     if found != set(files):
         return f"files {sorted(found ^ set(files))} are missing or not in the manifest"
@@ -191,33 +222,58 @@ def newest_checkpoint(directory: Path, ranks: Ranks, *, say: Any = print) -> Che
 
 
 def _choose(directory: Path, say: Any) -> str | None:
-    candidates = committed(directory)
-    for path in candidates:
+    reasons = []
+    for path in committed(directory):
         reason = defect(path) or _defect_of_fork(path)
         if reason is None:
             return path.name
         say(f"checkpoint {path.name} is passed over: {reason}")
-    if candidates:
+        reasons.append(reason)
+    if reasons:
         raise ValueError(
-            f"no checkpoint in {directory} can be trusted: repair or remove them, or start in an empty --output_dir"
+            f"no checkpoint in {directory} can be trusted (the newest: {reasons[0]}): repair or remove them, or start "
+            "in an empty --output_dir"
         )
     return None
 
 
 def _defect_of_fork(path: Path) -> str | None:
     """What is wrong with the trunk's checkpoint that the branch of a whole one returns to."""
+    try:
+        state = read_state(path)
+    except (OSError, ValueError) as error:
+        return str(error)
     fork = fork_of(path)
-    reason = defect(fork) if fork else None
-    return f"its branch returns to {fork.name}: {reason}" if fork and reason else None
+    if fork is None:
+        return None
+    reason = defect_of_trunk(fork, state)
+    return f"its branch returns to {fork.name}: {reason}" if reason else None
+
+
+def defect_of_trunk(fork: Path, state: Mapping[str, Any]) -> str | None:
+    """What is wrong with `fork` as the place that a checkpoint with this state, inside a branch, returns to."""
+    if reason := defect(fork):
+        return reason
+    if fork_of(fork) is not None:
+        return f"it is inside a branch itself: {STATE_FILE} was changed"
+    serial, segment = state.get("serial"), state.get("segment")
+    if isinstance(serial, int) and isinstance(segment, int) and fork.name >= f"step-{serial:08d}-{segment:03d}":
+        return f"it does not come before it in the run: {STATE_FILE} was changed"
+    return None
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state.json of a checkpoint's directory; ValueError for one that no run writes."""
+    return read_object(path / STATE_FILE, StateFile, REMEDY)
 
 
 def fork_of(path: Path) -> Path | None:
     """The checkpoint beside `path` that its branch returns to; None on the trunk or where it cannot be read."""
     try:
-        fork = str(read_json(path / "state.json").get("fork"))
+        fork = read_state(path).get("fork")
     except (OSError, ValueError):
         return None
-    return path.with_name(fork) if NAME_PATTERN.fullmatch(fork) else None
+    return path.with_name(fork) if fork else None
 
 
 def open_checkpoint(path: Path, ranks: Ranks) -> Checkpoint:
@@ -248,7 +304,7 @@ def _open(path: Path) -> Checkpoint:
 def prune_partial(directory: Path) -> None:
     """Remove what an interrupted save left behind."""
     for path in directory.glob(".tmp-step-*") if directory.is_dir() else ():
-        shutil.rmtree(path, ignore_errors=True)
+        remove_whole(path)
 
 
 def retain(directory: Path, keep: int, *, newest: str) -> None:
@@ -264,5 +320,6 @@ def retain(directory: Path, keep: int, *, newest: str) -> None:
         if path not in kept:
             # A half-deleted directory must not pass for a checkpoint: it loses its name first.
             doomed = path.with_name(f".tmp-{path.name}")
+            remove_whole(doomed)
             path.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            remove_whole(doomed)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from pretraining.checkpoints.checkpoint import NAME_PATTERN
 from pretraining.plan.budget import Progress
+from runtime.files.schemas import Count, Schema, Seconds, checked, shown
+
+LAST_SERIAL = 99_999_999  # names of checkpoints have eight digits for it
 
 
 @dataclass(frozen=True)
@@ -28,17 +33,30 @@ class Position:
         return asdict(self)
 
 
+class _ProgressState(Schema):
+    updates: Annotated[int, Field(ge=0, le=LAST_SERIAL)]
+    rows: Count
+    tokens: Count
+    flops: Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
+    seconds: Seconds
+
+
+class _PositionState(Schema):
+    progress: _ProgressState
+    segment: Annotated[int, Field(ge=0, le=999)]
+    serial: Annotated[int, Field(ge=0, le=LAST_SERIAL)]
+    fork: str | None
+
+
 def position_from(state: Mapping[str, Any], *, num_segments: int) -> Position:
     """Read a checkpoint's state; ValueError for one that is not of this plan, or that names a file outside."""
-    try:
-        given, segment, serial, fork = state["progress"], state["segment"], state["serial"], state["fork"]
-        counts = {name: int(given[name]) for name in ("updates", "rows", "tokens")}
-        progress = Progress(**counts, flops=float(given["flops"]), seconds=float(given["seconds"]))
-        segment, serial = int(segment), int(serial)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"state.json holds no position ({error!r}): the checkpoint is of another program") from error
-    if not 0 <= segment <= num_segments or serial < progress.updates or progress.rows < 0:
-        raise ValueError(f"state.json: segment {segment}, update {serial} is no place in a plan of {num_segments}")
-    if fork is not None and not NAME_PATTERN.fullmatch(str(fork)):
-        raise ValueError(f"state.json: fork {fork!r} is no checkpoint's name: the file was changed")
-    return Position(segment, serial, progress, fork)
+    found = checked(state, _PositionState, "state.json", "the checkpoint is of another program, or was changed")
+    given, fork = found.progress, found.fork
+    progress = Progress(given.updates, given.rows, given.tokens, flops=given.flops, seconds=given.seconds)
+    if found.segment > num_segments or found.serial < progress.updates:
+        raise ValueError(
+            f"state.json: segment {found.segment}, update {found.serial} is no place in a plan of {num_segments}"
+        )
+    if fork is not None and not NAME_PATTERN.fullmatch(fork):
+        raise ValueError(f"state.json: fork {shown(fork)} is no checkpoint's name: the file was changed")
+    return Position(found.segment, found.serial, progress, fork)

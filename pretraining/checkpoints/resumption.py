@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,15 +14,17 @@ from pretraining.checkpoints.checkpoint import (
     Checkpoint,
     committed,
     defect,
+    defect_of_trunk,
     fork_of,
     newest_checkpoint,
     open_checkpoint,
+    read_state,
 )
+from pretraining.checkpoints.origin import check_same_origin
 from pretraining.checkpoints.position import position_from
 from pretraining.checkpoints.series import SERIES_NAME, add_to_series, read_series
-from pretraining.plan.identity import check_same_origin
 from pretraining.plan.segments import Segment
-from runtime.files.whole_files import sha256_of, sync_file, write_text
+from runtime.files.whole_files import remove_whole, sha256_of, sync_file, write_text
 from runtime.processes.collectives import broadcast_json, fail_together
 from runtime.processes.ranks import Ranks
 
@@ -112,23 +115,23 @@ def check_resumption(wanted: str, directory: Path, *, identity: Mapping[str, Any
 
 def check_named(path: Path, identity: Mapping[str, Any], num_segments: int) -> None:
     """Verify a checkpoint, the fork beside it if it is inside a branch, and that both are of this run."""
-    fork = fork_of(path)
     if reason := defect(path):
         raise ValueError(f"{path} cannot be resumed from: {reason}")
-    if fork and (reason := defect(fork)):
+    fork, own = fork_of(path), read_state(path)
+    if fork and (reason := defect_of_trunk(fork, own)):
         raise ValueError(
             f"{path} is inside a branch that returns to {fork}, which cannot be used ({reason}): put that checkpoint "
             "back beside it, or resume from an earlier one"
         )
     for each in (path, fork) if fork else (path,):
-        state = Checkpoint(each).state
+        state = read_state(each)
         position_from(state, num_segments=num_segments)
         check_same_origin(each, state, identity)
 
 
 def origin_warning(path: Path, identity: Mapping[str, Any]) -> str | None:
     """What to say of a checkpoint that does not tell of which run it is."""
-    return check_same_origin(path, Checkpoint(path).state, identity)
+    return check_same_origin(path, read_state(path), identity)
 
 
 def adopt(path: Path, checkpoints: Path, num_segments: int, *, say: Say = print) -> str:
@@ -138,7 +141,7 @@ def adopt(path: Path, checkpoints: Path, num_segments: int, *, say: Say = print)
     """
     path, name = path.resolve(), path.resolve().name
     if not NAME_PATTERN.fullmatch(name):  # it was renamed
-        name = position_from(Checkpoint(path).state, num_segments=num_segments).checkpoint_name
+        name = position_from(read_state(path), num_segments=num_segments).checkpoint_name
     targets, fork = {path: checkpoints / name}, fork_of(path)
     if fork:
         targets = {fork: checkpoints / fork.name, **targets}
@@ -161,11 +164,11 @@ def copy_whole(source: Path, target: Path) -> None:
     """Copy a flat directory, synced and renamed when it is whole; what holds the name is set aside."""
     temporary = target.with_name(f".tmp-{target.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove_whole(temporary)
     shutil.copytree(source, temporary)
     for file in (*temporary.iterdir(), temporary):
         sync_file(file)
-    if target.exists():
+    if os.path.lexists(target):
         set_aside(target)
     temporary.rename(target)
     sync_file(target.parent)

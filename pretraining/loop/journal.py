@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from runtime.files.whole_files import sync_file
+from runtime.files.json_lines import as_line, sound_lines
+from runtime.files.schemas import Count, Schema
+from runtime.files.whole_files import remove_whole, sync_file
+
+
+class JournalLine(Schema):
+    """What a line must hold to be one."""
+
+    serial: Count = 0  # updates really done, branches included
 
 
 class Journal:
@@ -18,17 +24,30 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def cut_back(self, serial: int) -> None:
-        """Drop what lies beyond the checkpoint that is resumed, and a torn last line."""
+    def cut_back(self, serial: int) -> str | None:
+        """Drop what lies beyond the checkpoint that is resumed, and damaged lines.
+
+        Returns what to say of updates up to `serial` that have no line any more; None where all have one.
+        """
         if not self.path.exists():
-            return
+            return f"{self.path} is not there: it begins anew after update {serial}" if serial else None
         temporary = self.path.with_suffix(".tmp")
+        remove_whole(temporary)
+        kept, damaged = set(), 0
         with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(as_line(line) for line in journal_lines(self.path) if line.get("serial", 0) <= serial)
+            for line in sound_lines(self.path, JournalLine):
+                damaged += line is None
+                if line is not None and line.get("serial", 0) <= serial:
+                    file.write(as_line(line))
+                    kept.add(line.get("serial", 0))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self.path)
         sync_file(self.path.parent)
+        lacking = serial - len(kept - {0})
+        if lacking <= 0:
+            return None
+        return f"{self.path} lacks the lines of {lacking} of {serial} updates ({damaged} damaged lines were removed)"
 
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -40,23 +59,6 @@ class Journal:
             sync_file(self.path)
 
 
-def as_line(values: dict[str, Any]) -> str:
-    finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
-    return json.dumps(finite, allow_nan=False) + "\n"
-
-
-def journal_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a journal, one after the other; without what a killed run or a lost block left torn."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for text in file:
-            try:
-                yield json.loads(text)
-            except json.JSONDecodeError:
-                continue
-
-
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a journal; a figure is None where it was not finite."""
-    return list(journal_lines(path))
+    """All whole lines of a journal, without what a killed run or a lost block left torn."""
+    return [line for line in sound_lines(path, JournalLine) if line is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pretraining.plan.options import PretrainingOptions
-from runtime.files.ownership import Ownership
+from runtime.files.lock import Ownership
 from runtime.processes.collectives import fail_together
 from runtime.processes.ranks import Ranks
 from shards.building.builder import build_shards

@@ -29,7 +29,8 @@ def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         twice = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise DuplicateKey(f"key {', '.join(twice[:10])} stands there twice: keep one")
+        told = ", ".join(name if name.isprintable() and len(name) <= 80 else ascii(name[:80]) for name in twice[:10])
+        raise DuplicateKey(f"key {told} stands there twice: keep one")
     return content
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runtime.files.unique_keys import without_duplicates
+from runtime.files.unique_keys import LONGEST_NUMBER, require_bounded, without_duplicates
 
 LARGEST_JSON_BYTES = 64 << 20
+MOST_VALUES = 1 << 40  # the number of bytes is what bounds a file of ours
+DEEPEST_NESTING = 64
 
 
 def sync_file(path: Path) -> None:
@@ -43,6 +47,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
 
 
+def remove_whole(path: Path) -> None:
+    """Remove a folder with all that is in it, or whatever else has the name; of a link the link, not its target."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 @contextmanager
 def whole_directory(directory: Path) -> Iterator[Path]:
     """A folder to write into, which gets its name when the block ends: synced, an earlier one removed last.
@@ -50,7 +62,7 @@ def whole_directory(directory: Path) -> Iterator[Path]:
     When the block raises, nothing is left of it and the earlier folder stays. For one process to call.
     """
     temporary = directory.with_name(f".tmp-{directory.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove_whole(temporary)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -58,30 +70,68 @@ def whole_directory(directory: Path) -> Iterator[Path]:
             sync_file(path)
         sync_file(temporary)
         earlier = directory.with_name(f".old-{directory.name}")
-        shutil.rmtree(earlier, ignore_errors=True)
-        if directory.exists():
+        remove_whole(earlier)
+        if os.path.lexists(directory):
             os.rename(directory, earlier)
         os.rename(temporary, directory)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_whole(temporary)
         raise
     sync_file(directory.parent)
-    shutil.rmtree(earlier, ignore_errors=True)
+    remove_whole(earlier)
 
 
-def read_json(path: Path, *, unique_keys: bool = False) -> Any:
-    """Read a JSON file of bounded size; ValueError names the file when it is too large, too deep or malformed.
+def require_plain_file(path: Path) -> None:
+    """ValueError for a folder, a pipe or a device, which could be read for ever; FileNotFoundError where nothing is."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{path} is no plain file: move it away")
 
-    With `unique_keys` an object that has a key twice is malformed, too.
+
+def read_json(path: Path, *, largest: int = LARGEST_JSON_BYTES, remedy: str = "restore it or remove it") -> Any:
+    """The low-level part of `runtime.files.schemas`, for which schema and remedy are.
+
+    ValueError names the file when it has more than `largest` bytes, or is no JSON as `parse_bounded` has it.
     """
+    require_plain_file(path)
     size = path.stat().st_size
-    if size > LARGEST_JSON_BYTES:
-        raise ValueError(f"{path} has {size} bytes, at most {LARGEST_JSON_BYTES} are read: this is not the file meant")
+    if size > largest:
+        raise ValueError(f"{path} has {size} bytes, at most {largest} are read: this is not the file meant")
     try:
-        hook = without_duplicates if unique_keys else None
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=hook)
-    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
-        raise ValueError(f"{path} is not readable as JSON ({error}): restore it or remove it") from error
+        return parse_bounded(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable as JSON ({error}): {remedy}") from error
+
+
+def parse_bounded(content: bytes, *, deepest: int = DEEPEST_NESTING, finite: bool = False) -> Any:
+    """JSON in UTF-8; ValueError for a key that an object has twice, and for deep nesting.
+
+    NaN and Infinity, which earlier versions wrote, are read, and a number beyond all bounds is infinite: the schema
+    says where. With `finite` all of these are a ValueError.
+    """
+    try:
+        value = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=without_duplicates,
+            parse_int=finite_number if finite else _number,
+            parse_float=finite_number if finite else float,
+            parse_constant=finite_number if finite else float,
+        )
+    except RecursionError as error:
+        raise ValueError(f"it is nested too deeply: at most {deepest} levels") from error
+    return require_bounded(value, most_values=MOST_VALUES, deepest=deepest)
+
+
+def _number(text: str) -> float:
+    """An integer, or infinity for one of so many digits that it is no measure of anything."""
+    return int(text) if len(text) <= LONGEST_NUMBER else float(text)
+
+
+def finite_number(text: str) -> float:
+    """The value of a JSON number, `NaN` or `Infinity`; ValueError where it is not finite."""
+    value = _number(text) if text.removeprefix("-").isdigit() else float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:LONGEST_NUMBER]} is no finite number")
+    return value
 
 
 def sha256_of(path: Path) -> str:

@@ -104,7 +104,9 @@ class Build:
         self.options, self.sources, self.state, self.tokenizer, self.report = options, sources, state, tokenizer, report
         self.directory = Path(options.output_dir)
         self.token_dtype = "uint16" if vocabulary_length(tokenizer) <= MOST_UINT16_TOKENS else "uint32"
-        self.progress = Progress.restored(state.get("progress"), state.documents_read())
+        saved = state.get("progress")
+        with state.reading():
+            self.progress = Progress.restored(saved, state.documents_read())
         self.warned_of_unknown = False
         self.unsaved_sources: set[int] = set()
         self.bytes_before = list(accumulate((source.bytes for source in sources), initial=0))
@@ -129,7 +131,8 @@ class Build:
         )
         counts, arrays = self.state.get(f"{split}_counts"), self.state.blob(f"{split}_arrays")
         if counts is not None and arrays is not None:
-            packer.restore(counts, arrays)
+            with self.state.reading():
+                packer.restore(counts, arrays)
         return packer
 
     def run(self) -> dict[str, Any]:

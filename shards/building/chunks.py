@@ -11,6 +11,7 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import Any
 
+from runtime.files.schemas import Count, Schema, checked
 from runtime.processes.failures import Failed
 from shards.building import worker
 from shards.building.options import BuildOptions
@@ -32,6 +33,19 @@ class Chunk:
     bytes_read: int
     documents_read: dict[int, int]
     changed: Counter[str]
+
+
+class _ProgressFile(Schema):
+    """`Progress` as an unfinished build has it on disk."""
+
+    source: Count
+    documents_of_source: Count
+    text_bytes: Count
+    changed: dict[str, Count]
+    dropped: dict[str, Count]
+    characters: Count = 0
+    unknown_characters: Count = 0
+    kept_with_full_key: Count = 0
 
 
 @dataclass
@@ -73,8 +87,10 @@ class Progress:
         """The progress that was committed, or that of a fresh build."""
         if saved is None:
             return cls()
-        counts = {name: Counter(saved[name]) for name in ("changed", "dropped")}
-        return cls(**{**saved, **counts, "documents_read": Counter(documents_read)})
+        found = checked(saved, _ProgressFile, "progress", "it was changed")
+        values = {name: getattr(found, name) for name in _ProgressFile.model_fields}
+        counts = {name: Counter(values[name]) for name in ("changed", "dropped")}
+        return cls(**{**values, **counts, "documents_read": Counter(documents_read)})
 
 
 def read_chunks(

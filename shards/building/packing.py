@@ -10,7 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from runtime.files.schemas import Count, Schema, checked
 from shards.storage.shard_file import write_shard
+
+
+class _Counts(Schema):
+    """What an unfinished build remembers of a split."""
+
+    blocks: Count
+    documents: Count
+    tokens: Count
+    pending: Count
+    shards: Count
 
 
 class SplitPacker:
@@ -104,20 +115,20 @@ class SplitPacker:
         return fields | {"words": self.word_starts[: self.filled]}
 
     def restore(self, text: str, arrays: bytes) -> None:
-        """Take up what `saved` gave."""
-        counts = json.loads(text)
-        self.num_shards = counts["shards"]
-        self.blocks, self.documents, self.tokens = counts["blocks"], counts["documents"], counts["tokens"]
+        """Take up what `saved` gave; ValueError, KeyError or whatever numpy raises where it was changed."""
+        counts = checked(json.loads(text), _Counts, f"the counts of {self.split}", "they were changed")
+        self.num_shards = counts.shards
+        self.blocks, self.documents, self.tokens = counts.blocks, counts.documents, counts.tokens
         with np.load(io.BytesIO(arrays), allow_pickle=False) as saved:
             tokens = saved["block.tokens"]
             self.filled = len(tokens)
             self.block[: self.filled] = tokens
             self.word_starts[: self.filled] = saved["block.words"]
             self.starts = [int(start) for start in saved["block.documents"]]
-            first = self.blocks - counts["pending"]
+            first = self.blocks - counts.pending
             self.pending = [
                 (f"{self.split}-{first + index:08d}", dict(self.pending_fields(saved, index)))
-                for index in range(counts["pending"])
+                for index in range(counts.pending)
             ]
 
     def pending_fields(self, saved: Any, index: int) -> Iterator[tuple[str, np.ndarray]]:

@@ -6,13 +6,17 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.files.lock_file import LockFile
+from runtime.files.foreign import reading_foreign
+from runtime.files.lock import LockFile
+from runtime.files.whole_files import parse_bounded
 
 STATE_FOLDER = "building"
+REMEDY = "delete the directory that is built, or choose another --output_dir"
 
 SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -32,7 +36,7 @@ class StoredShards:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         rows = self.database.execute("SELECT entry FROM shards WHERE split = ? ORDER BY number", (self.split,))
-        return (json.loads(entry) for (entry,) in rows)
+        return (parse_bounded(entry.encode()) for (entry,) in rows)
 
 
 class BuildState:
@@ -45,13 +49,25 @@ class BuildState:
         owner = self.lock.take()
         if owner is not None:
             raise ValueError(f"{directory} is being built ({owner}): wait for it, or choose another --output_dir")
-        self.database = sqlite3.connect(self.folder / "state.sqlite3", isolation_level=None)
-        self.database.executescript(SCHEMA)
+        self.path = self.folder / "state.sqlite3"
+        self.database = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            self.database.executescript(SCHEMA)
+        except sqlite3.DatabaseError as error:
+            self.close()
+            if isinstance(error, sqlite3.OperationalError):  # the disk is full, or not to be written to
+                raise
+            raise ValueError(f"{self.path} could not be read ({error}): {REMEDY}") from error
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Whatever stored content raises inside becomes a ValueError that names the file."""
+        return reading_foreign(str(self.path), REMEDY)
 
     def get(self, name: str) -> Any:
-        """A stored value (JSON), or None."""
-        value = self.blob(name)
-        return None if value is None else json.loads(value)
+        """A stored value (JSON), or None; ValueError where it was changed."""
+        with self.reading():
+            value = self.blob(name)
+            return None if value is None else parse_bounded(value.encode() if isinstance(value, str) else value)
 
     def blob(self, name: str) -> bytes | None:
         """Stored bytes, or None."""

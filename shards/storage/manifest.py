@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from runtime.files.schemas import shown
+from runtime.files.unique_keys import require_bounded, without_duplicates
+from runtime.files.whole_files import DEEPEST_NESTING, MOST_VALUES, finite_number, require_plain_file
 from shards.storage.shard_file import TAR_BLOCK_BYTES, sync_directory
 
 SCHEMA_VERSION = 1
@@ -138,16 +141,17 @@ def read_json(path: Path, max_bytes: int) -> Any:
 
     The "blocks" of a shard become a `BlockTable` at once: as dictionaries, those of 500 GB would take a gigabyte.
     """
+    require_plain_file(path)
     with open(path, "rb") as stream:
         payload = stream.read(max_bytes + 1)
     if len(payload) > max_bytes:
         raise ValueError(f"{path}: more than {max_bytes} bytes of JSON, which is the most that is read: {REBUILD}")
 
-    def refuse_constant(name: str) -> None:
-        raise ValueError(f"{name} is no JSON number")
-
     try:
-        return json.loads(payload, parse_constant=refuse_constant, object_pairs_hook=_compacted)
+        content = json.loads(
+            payload.decode("utf-8"), parse_int=finite_number, parse_constant=finite_number, object_pairs_hook=_compacted
+        )
+        return require_bounded(content, most_values=MOST_VALUES, deepest=DEEPEST_NESTING)
     except RecursionError as error:
         raise ValueError(f"{path}: JSON nested too deeply: {REBUILD}") from error
     except ValueError as error:
@@ -155,7 +159,7 @@ def read_json(path: Path, max_bytes: int) -> Any:
 
 
 def _compacted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
+    data = without_duplicates(pairs)
     if isinstance(data.get("blocks"), list):
         with suppress(ValueError):  # left as it is: parse_manifest says where it lies
             data["blocks"] = _block_table(data["blocks"], "")
@@ -169,14 +173,16 @@ def parse_manifest(data: Any, source: str) -> Manifest:
         raise ValueError(f"{source}: schema_version {version}, this program reads {SCHEMA_VERSION}: {REBUILD}")
     token_dtype = _get(data, "token_dtype", str, source)
     if token_dtype not in ("uint16", "uint32"):
-        raise ValueError(f"{source}: token_dtype {token_dtype!r}, it must be uint16 or uint32: {REBUILD}")
+        raise ValueError(f"{source}: token_dtype {shown(token_dtype)}, it must be uint16 or uint32: {REBUILD}")
     block_tokens = _count(data, "block_tokens", source, MAX_BLOCK_TOKENS, least=1)
     tokenizer = _parse_tokenizer(_get(data, "tokenizer", dict, source), f"{source}: tokenizer")
     if tokenizer.vocab_size - 1 > np.iinfo(token_dtype).max:
         raise ValueError(f"{source}: {tokenizer.vocab_size} ids do not fit {token_dtype}: {REBUILD}")
     largest_block = block_tokens * 16 + (1 << 16)
     splits = {
-        name: _parse_split(split, f"{source}: splits.{name}", block_tokens, largest_block)
+        name: _parse_split(
+            split, f"{source}: splits.{name if name.isprintable() else ascii(name)}", block_tokens, largest_block
+        )
         for name, split in _get(data, "splits", dict, source).items()
     }
     uses = Counter(shard.name for split in splits.values() for shard in split.shards)
@@ -186,13 +192,31 @@ def parse_manifest(data: Any, source: str) -> Manifest:
     return Manifest(tokenizer, token_dtype, block_tokens, splits, rest)
 
 
-def check_tokenizer(manifest: Manifest, fingerprint: str, vocab_size: int | None = None) -> None:
-    """Refuse a tokenizer or a model that is not the shards' (another fingerprint, or too few rows for the ids)."""
+def check_tokenizer(
+    manifest: Manifest,
+    fingerprint: str,
+    vocab_size: int | None = None,
+    special_ids: Mapping[str, int] | None = None,
+) -> None:
+    """Refuse a tokenizer or a model that is not the shards'.
+
+    That is one of another fingerprint, with too few rows for the ids, or with other special ids than the manifest says.
+    """
     record = manifest.tokenizer
     if fingerprint != record.fingerprint:
         raise ValueError(
             f"tokenizer fingerprint {fingerprint[:12]}..., the shards were made with {record.fingerprint[:12]}...: "
             f"use the tokenizer in the shards' own folder {record.path!r}, or build the shards again with this one"
+        )
+    if special_ids is not None and special_ids != record.special_ids:
+        listed = ", ".join(
+            f"{name} {record.special_ids[name]}, not {special_ids[name]}"
+            for name in SPECIAL_NAMES
+            if record.special_ids[name] != special_ids[name]
+        )
+        raise ValueError(
+            f"{MANIFEST_NAME} gives special tokens other ids than the tokenizer in {record.path!r} does ({listed}): "
+            f"it was changed; restore it, or {REBUILD}"
         )
     if vocab_size is not None and vocab_size < record.vocab_size:
         raise ValueError(
@@ -205,7 +229,7 @@ def _parse_tokenizer(data: dict[str, Any], source: str) -> TokenizerRecord:
     path = _get(data, "path", str, source)
     parts = Path(path).parts
     if not parts or Path(path).is_absolute() or ".." in parts or "\\" in path:
-        raise ValueError(f"{source}: path {path!r} leaves the shard directory: {REBUILD}")
+        raise ValueError(f"{source}: path {shown(path)} leaves the shard directory: {REBUILD}")
     vocab_size = _count(data, "vocab_size", source, MAX_VOCAB_SIZE, least=1)
     special_ids = _get(data, "special_ids", dict, source)
     ids = {name: _count(special_ids, name, f"{source}: special_ids", vocab_size - 1) for name in SPECIAL_NAMES}
@@ -228,10 +252,10 @@ def _parse_split(data: Any, source: str, block_tokens: int, largest_block: int) 
 def _parse_shard(data: Any, source: str, block_tokens: int, largest_block: int) -> Shard:
     name = _get(data, "name", str, source)
     if not _SHARD_NAME.fullmatch(name):
-        raise ValueError(f"{source}: name {name!r}, it must be a plain NAME.tar: {REBUILD}")
+        raise ValueError(f"{source}: name {shown(name)}, it must be a plain NAME.tar: {REBUILD}")
     sha256 = _get(data, "sha256", str, source)
     if not _SHA256.fullmatch(sha256):
-        raise ValueError(f"{source}: sha256 {sha256[:80]!r} is no hexadecimal sha256: {REBUILD}")
+        raise ValueError(f"{source}: sha256 {shown(sha256)} is no hexadecimal sha256: {REBUILD}")
     num_bytes = _count(data, "bytes", source)
     blocks = _get(data, "blocks", BlockTable | list, source)
     table = _block_table(blocks, source) if isinstance(blocks, list) else blocks
@@ -249,7 +273,7 @@ def _parse_shard(data: Any, source: str, block_tokens: int, largest_block: int) 
 def _block_table(blocks: list[Any], source: str) -> BlockTable:
     keys = [_get(block, "key", str, source) for block in blocks]
     if wrong := [key for key in keys if not _KEY.fullmatch(key)]:
-        raise ValueError(f"{source}: key {wrong[0][:80]!r}, it must be letters, digits, '_' and '-': {REBUILD}")
+        raise ValueError(f"{source}: key {shown(wrong[0])}, it must be letters, digits, '_' and '-': {REBUILD}")
     names = ("offset", "bytes", "tokens", "documents")
     rows = [[block.get(name) for block in blocks] for name in names]
     if blocks and any(set(map(type, row)) != {int} or min(row) < 0 or max(row) > 1 << 62 for row in rows):

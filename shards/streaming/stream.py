@@ -21,7 +21,7 @@ from shards.streaming.micro_batch import Assembler, MicroBatch
 from shards.streaming.options import StreamOptions
 from shards.streaming.order import WINDOW_ROWS, Order, lanes_for, lanes_of, rows_per_rank
 from shards.streaming.splitmix import key
-from shards.tokenization.vocabulary import fingerprint, load_tokenizer
+from shards.tokenization.vocabulary import fingerprint, load_tokenizer, special_ids
 
 __all__ = ["MaskedStream", "MicroBatch", "StreamOptions", "load_vocabulary", "validation_batches"]
 
@@ -37,7 +37,7 @@ def load_vocabulary(directory: Path, manifest: Manifest) -> Vocabulary:
         raise ValueError(f"{path} is missing: restore the tokenizer that the shards were built with")
     tokenizer = load_tokenizer(str(path))
     vocabulary = read_vocabulary(tokenizer)
-    check_tokenizer(manifest, fingerprint(tokenizer), vocabulary.vocab_size)
+    check_tokenizer(manifest, fingerprint(tokenizer), vocabulary.vocab_size, special_ids(tokenizer))
     return vocabulary
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from gap.study import study
 from launch import gap
-from runtime.files.ownership import Ownership
+from runtime.files.lock import Ownership
 from runtime.processes.interruption import EXIT_CODE, Interruption
 from runtime.processes.liveness import is_alive, start_time
 from tests.launch.test_gap import arguments

@@ -6,9 +6,10 @@ import struct
 import time
 
 import pytest
+from file_mutations import few_and_many, refusals
 from pretraining_runs import wait_for
 
-from runtime.trackers import build_reporters, parse_reporters
+from runtime.trackers import build_reporters, keep_run_id, kept_run_id, parse_reporters
 
 OPTIONS = {"learning_rate": 1e-3, "model": "bert-tiny", "budget_tokens": None}
 
@@ -19,6 +20,13 @@ def log_three(reporters):
             reporter.log({"loss": 3.0 - step, "accuracy": step / 10}, step)
     for reporter in reporters:
         reporter.close()
+
+
+@few_and_many
+def test_the_ids_of_runs_that_were_changed_at_random(tmp_path, rounds):
+    keep_run_id(tmp_path, "wandb", "abc")
+    keep_run_id(tmp_path, "mlflow", "def")
+    refusals(tmp_path / "reporters.json", lambda: kept_run_id(tmp_path, "wandb"), rounds)
 
 
 def test_tensorboard_files_hold_the_figures(tmp_path):

@@ -195,7 +195,7 @@ def test_cells_at_once_share_the_cores(tmp_path, monkeypatch, given, expected):
 def test_two_sweeps_cannot_share_a_directory(tmp_path):
     file, out = write(tmp_path), tmp_path / "out"
     out.mkdir()
-    holder = "import sys, time; from pathlib import Path; from runtime.files.ownership import Ownership\n"
+    holder = "import sys, time; from pathlib import Path; from runtime.files.lock import Ownership\n"
     holder += "owner = Ownership(Path(sys.argv[1])); owner.take(); print('held', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", holder, str(out)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

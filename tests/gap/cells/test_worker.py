@@ -23,7 +23,7 @@ from gap.cells.plan import Controls, Grid
 from gap.cells.running import Workbench, run_cell, run_search
 from gap.cells.searches import choose, read_searches, same_arguments_notes
 from gap.cells.store import read_predictions, read_scores
-from gap.cells.worker import claim, finished, remaining, work
+from gap.cells.worker import claim, remaining, work
 from gap.study.options import GapOptions
 from pretraining.engines.engine import EngineOptions
 from pretraining.engines.optimizers import build_optimizer
@@ -54,7 +54,7 @@ def test_a_list_survives_its_file(world, tmp_path):
     write_jobs(tmp_path, jobs)
     assert read_jobs(tmp_path) == jobs
     (tmp_path / "cells.json").write_text('{"schema_version": 1}')
-    with pytest.raises(ValueError, match="no list of cells"):
+    with pytest.raises(ValueError, match=r"cells\.json: the content lacks plan, options"):
         read_jobs(tmp_path)
 
 
@@ -231,7 +231,7 @@ def test_a_torn_last_line_of_the_searches_is_run_again(world, tmp_path):
     assert not remaining(jobs, tmp_path)
     (tmp_path / SEARCHES_NAME).write_bytes(b"{}\n" + whole)
     with pytest.raises(ValueError, match="line 1"):
-        finished(tmp_path)
+        remaining(jobs, tmp_path)
 
 
 def test_a_worker_ends_with_its_parent(world, tmp_path):

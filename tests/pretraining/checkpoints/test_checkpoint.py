@@ -158,11 +158,11 @@ DAMAGES = {
     "bytes, the manifest says": lambda path: os.truncate(path / "rank-00000.safetensors", 40),
     "missing or not in the manifest": lambda path: (path / "rank-00000.safetensors").unlink(),
     "['evil.pkl']": lambda path: (path / "evil.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR."),
-    "MANIFEST.json:": lambda path: (path / MANIFEST_NAME).write_text('{"files": ['),
-    "'bytes'": lambda path: (path / MANIFEST_NAME).write_text(
+    "MANIFEST.json is not readable": lambda path: (path / MANIFEST_NAME).write_text('{"files": ['),
+    "files[0] lacks bytes": lambda path: (path / MANIFEST_NAME).write_text(
         '{"schema_version": 1, "files": [{"name": "state.json"}]}'
     ),
-    "schema version 2": lambda path: (path / MANIFEST_NAME).write_text('{"schema_version": 2, "files": []}'),
+    "schema_version is 2": lambda path: (path / MANIFEST_NAME).write_text('{"schema_version": 2, "files": []}'),
     "no regular file": lambda path: replace_by_link(path / "rank-00000.safetensors"),
 }
 

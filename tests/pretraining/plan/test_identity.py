@@ -8,9 +8,10 @@ import pytest
 import torch
 from pretraining_runs import arguments, checkpoints, in_process, write_shards
 
+from pretraining.checkpoints.origin import RUN_NAME, check_same_origin
 from pretraining.checks import find_problems
 from pretraining.engines.engine import build_engine
-from pretraining.plan.identity import RUN_NAME, check_same_origin, condensed, identity_of
+from pretraining.plan.identity import condensed, identity_of
 from pretraining.plan.options import PretrainingOptions, with_defaults
 from pretraining.plan.plan import Plan
 from pretraining.run import Run

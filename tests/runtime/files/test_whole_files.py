@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from pretraining.progress_bar import Lines, ProgressBar
-from runtime.files import whole_files
 from runtime.files.whole_files import read_json, sha256_of, write_json, write_text
 from runtime.processes import fault_points
 from runtime.processes.fault_points import fault_point
@@ -43,11 +42,10 @@ def test_what_is_no_json_is_named(tmp_path, content):
         read_json(tmp_path / "a.json")
 
 
-def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(whole_files, "LARGEST_JSON_BYTES", 10)
+def test_a_huge_file_is_not_read(tmp_path):
     write_text(tmp_path / "a.json", '"' + "x" * 20 + '"')
     with pytest.raises(ValueError, match="at most 10 are read"):
-        read_json(tmp_path / "a.json")
+        read_json(tmp_path / "a.json", largest=10)
 
 
 def test_the_hash_is_that_of_the_bytes(tmp_path):

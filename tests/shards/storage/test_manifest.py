@@ -2,9 +2,10 @@ import copy
 import json
 
 import pytest
+from file_mutations import few_and_many, refusals
 from hypothesis import given
 from hypothesis import strategies as st
-from shard_directories import write_directory
+from shard_directories import SPECIAL_IDS, write_directory
 
 from shards.storage.check import check_shards
 from shards.storage.manifest import check_tokenizer, parse_manifest, read_json, read_manifest, write_manifest
@@ -151,6 +152,28 @@ def test_any_wrong_value_anywhere_is_a_value_error_or_harmless(tmp_path_factory,
         parse_manifest(change(data, path, value), "manifest.json")
     except ValueError as error:
         assert "manifest.json" in str(error)  # noqa: PT017
+
+
+@few_and_many
+def test_a_manifest_that_was_changed_at_random_is_refused_or_read(tmp_path, rounds):
+    write_directory(tmp_path, train=((60, 50),), validation=((50,),))
+    refusals(tmp_path / "manifest.json", lambda: read_manifest(tmp_path), rounds)
+
+
+def test_a_key_that_stands_there_twice_is_refused(directory):
+    text = (directory / "manifest.json").read_text()
+    for twice in (text.replace("{", '{"schema_version": 1, ', 1), text.replace('"key"', '"tokens": 7, "key"', 1)):
+        (directory / "manifest.json").write_text(twice)
+        with pytest.raises(ValueError, match=r"manifest\.json: .*stands there twice"):
+            read_manifest(directory)
+
+
+def test_special_ids_are_those_of_the_tokenizer(directory):
+    check_tokenizer(read_manifest(directory), "f" * 64, 200, SPECIAL_IDS)
+    data = json.loads((directory / "manifest.json").read_text())
+    changed = parse_manifest(change(data, ("tokenizer", "special_ids", "mask"), 7), "manifest.json")
+    with pytest.raises(ValueError, match=r"manifest\.json .*\(mask 7, not 4\)"):
+        check_tokenizer(changed, "f" * 64, 200, SPECIAL_IDS)
 
 
 def test_json_is_bounded_in_size_and_depth(tmp_path):

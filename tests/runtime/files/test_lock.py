@@ -12,15 +12,14 @@ from contextlib import suppress
 
 import pytest
 
-from runtime.files import lock_file
-from runtime.files.lock_file import is_dead
-from runtime.files.ownership import Ownership
+from runtime.files import lock as lock_module
+from runtime.files.lock import Ownership, is_dead
 from runtime.processes.liveness import pid_space, start_time
 
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from runtime.files.ownership import Ownership
+from runtime.files.lock import Ownership
 lock = Ownership(Path(sys.argv[1]))
 lock.take()
 if sys.argv[2] == "with a forked child" and os.fork() == 0:
@@ -95,7 +94,7 @@ def _try_in_a_process(directory):
     script = """
 import sys, time
 from pathlib import Path
-from runtime.files.ownership import Ownership
+from runtime.files.lock import Ownership
 try:
     Ownership(Path(sys.argv[1])).take()
 except ValueError:
@@ -136,7 +135,7 @@ def test_only_a_process_of_this_machine_can_be_known_to_be_dead(monkeypatch):
     assert not is_dead(f"pid {os.getpid()} on this-machine since now\n{pid_space()} {start_time(os.getpid())}\n")
     for record in (f"{gone}\nanother-boot/pid:[1] 12\n", gone, f"{gone}\n{pid_space()}\n", "another process", ""):
         assert not is_dead(record)
-    monkeypatch.setattr(lock_file, "pid_space", lambda: "")  # a system that does not tell
+    monkeypatch.setattr(lock_module, "pid_space", lambda: "")  # a system that does not tell
     assert not is_dead(f"{gone}\n{pid_space()} 12\n")
 
 

@@ -1,4 +1,5 @@
-"""A lock that is free once its owner has released it or is dead, whatever processes the owner has left behind."""
+"""A lock that is free once its owner has released it or is dead, whatever processes the owner has left behind; and
+one run to one output directory, which it is for."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from runtime.processes.liveness import pid_space, start_time
 ORPHAN_SECONDS = 2.0
 POLL_SECONDS = 0.1
 RECORD_BYTES = 4096
+LOCK_NAME = "run.lock"
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,26 @@ class LockFile:
                 self.path,
                 _first_line(record),
             )
+
+
+class Ownership:
+    """Hold `directory/run.lock` for as long as this process lives; a dead owner's lock is free at once."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / LOCK_NAME
+        self._lock = LockFile(self.path)
+
+    def take(self) -> None:
+        """Raises ValueError that names the owner when another run holds the directory."""
+        owner = self._lock.take()
+        if owner is not None:
+            raise ValueError(
+                f"{self.path.parent} belongs to a running job ({owner}): wait for it, stop it, or use another "
+                "--output_dir"
+            )
+
+    def release(self) -> None:
+        self._lock.release()
 
 
 def is_dead(record: str) -> bool:

@@ -1,0 +1,76 @@
+"""Of which run a directory or a checkpoint is: run.json, and the identity that a checkpoint carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import field_validator
+
+from pretraining.checkpoints.checkpoint import STATE_FILE, read_state
+from pretraining.plan.identity import condensed, differences
+from runtime.files.schemas import Schema, read_file
+
+RUN_NAME = "run.json"
+REMEDY = "restore it or remove it"
+
+
+class RunFile(Schema):
+    """run.json: of which run a directory is, and where its shards were."""
+
+    schema_version: Literal[1] = 1
+    identity: dict[str, Any] | None = None  # where it lacks one, nothing says which run it is
+    shards: str | None = None
+
+    @field_validator("identity")
+    @classmethod
+    def _names_its_data(cls, identity: dict[str, Any] | None) -> dict[str, Any] | None:
+        if identity is not None and "shards" not in identity:
+            raise ValueError("it must name the shards")
+        return identity
+
+
+def read_run(path: Path) -> RunFile:
+    """A run.json; ValueError for one that no run writes."""
+    return read_file(path, RunFile, REMEDY)
+
+
+def check_same_run(directory: Path, mine: Mapping[str, Any]) -> None:
+    """Refuse a directory that holds another run, naming what differs; changes nothing.
+
+    Where its run.json is gone, the newest checkpoint says of which run it is.
+    """
+    path = directory / RUN_NAME
+    if path.exists():
+        theirs = read_run(path).identity
+        if theirs is None:
+            raise ValueError(f"{path}: the content lacks identity: {REMEDY}")
+        if listed := differences(theirs, mine):
+            raise ValueError(f"{directory} holds another run ({listed}): use another --output_dir, or the same options")
+    elif found := sorted(directory.glob("checkpoints/step-*")):
+        has_state = (found[-1] / STATE_FILE).is_file()
+        if not has_state or check_same_origin(found[-1], read_state(found[-1]), mine):
+            raise ValueError(
+                f"{directory} has checkpoints but no {RUN_NAME}, and {found[-1].name} does not say of which run it is: "
+                "use another --output_dir"
+            )
+
+
+def check_same_origin(checkpoint: Path, state: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
+    """Refuse a checkpoint of another run; a warning where nothing says of which run it is.
+
+    Checkpoints without an identity have that of the run.json above their folder.
+    """
+    theirs, beside = state.get("identity"), checkpoint.resolve().parent.parent / RUN_NAME
+    if theirs is None and beside.is_file():
+        recorded = read_run(beside).identity
+        theirs = condensed(recorded) if recorded else None
+    if theirs is None:
+        return f"{checkpoint} does not say of which run it is: make sure that its options and shards were these"
+    if listed := differences(theirs, condensed(mine)):
+        raise ValueError(
+            f"{checkpoint} is of another run ({listed}): resume with that run's options, or start anew from an export "
+            "of it with --model_name_or_path"
+        )
+    return None

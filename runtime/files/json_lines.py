@@ -1,0 +1,152 @@
+"""Files of JSON lines: appended to durably by several processes, read as they grow, whatever a crash left at their end.
+
+`JsonLines` is for records of which none may be lost: a damaged line is an error. `sound_lines` is for journals: a
+damaged line is left out, and counted by whoever reads.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, TypeVar
+
+from runtime.files.schemas import Schema, checked, shown
+from runtime.files.whole_files import parse_bounded, require_plain_file
+
+LONGEST_LINE_BYTES = 1 << 20
+LARGEST_FILE_BYTES = 1 << 31
+MOST_NESTED = 16  # levels in a line
+REMEDY = "mend or remove the line"
+
+Item = TypeVar("Item")
+
+
+class JsonLines(Generic[Item]):
+    """Objects, one a line, that are only ever added to; each whole line is parsed once, however often it is read.
+
+    A torn last line (a crash while writing) is left out, and cut off before the next is added. `as_item` makes of an
+    object what `read` gives, or raises a ValueError; no two may have the same value in the field `unique`.
+    """
+
+    def __init__(
+        self, path: Path, schema: type[Schema], *, as_item: Callable[[dict[str, Any]], Item], unique: str | None = None
+    ) -> None:
+        self.path, self.schema, self.as_item, self.unique = path, schema, as_item, unique
+        self._forget()
+
+    def _forget(self) -> None:
+        self._items: list[Item] = []
+        self._taken: set[str] = set()
+        self._offset = self._lines = 0
+        self._digest = hashlib.sha256()  # of what was parsed: an edited file is parsed anew
+
+    def read(self) -> list[Item]:
+        """All items in the order of the file; none where there is no file.
+
+        Raises ValueError, with the number of the line, for one that is damaged or not as the schema has it.
+        """
+        if not self.path.exists():
+            self._forget()
+            return []
+        require_plain_file(self.path)
+        with self.path.open("rb") as file:
+            self._go_on(file)
+        return list(self._items)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line and sync it. ValueError where the file is damaged, or holds one of the same `unique` field.
+
+        Several processes may append to one file: it is locked while it is looked at and written.
+        """
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            require_plain_file(self.path)
+        with self.path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._go_on(file)
+            if self.unique and str(record[self.unique]) in self._taken:
+                told = f"the {self.unique} {record[self.unique]} already"
+                raise ValueError(f"{self.path} holds {told}: what is finished is never run again")
+            file.truncate(self._offset)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _go_on(self, file: BinaryIO) -> None:
+        """Parse what was added since the last time; all of it when the file is another one."""
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST_FILE_BYTES:
+            raise ValueError(f"{self.path} has {size} bytes: at most {LARGEST_FILE_BYTES} are read")
+        file.seek(0)
+        content = file.read()
+        if hashlib.sha256(content[: self._offset]).digest() != self._digest.digest():
+            self._forget()
+        whole = content[self._offset : content.rfind(b"\n") + 1]
+        lines = whole.split(b"\n")[:-1]
+        added, names = [], set(self._taken)
+        for number, line in enumerate(lines, start=self._lines + 1):
+            if line.strip():
+                added.append(self._parsed(line, f"{self.path}, line {number}", names))
+        self._items, self._taken = [*self._items, *added] if added else self._items, names
+        self._offset, self._lines = self._offset + len(whole), self._lines + len(lines)
+        self._digest.update(whole)
+
+    def _parsed(self, line: bytes, place: str, names: set[str]) -> Item:
+        if len(line) > LONGEST_LINE_BYTES:
+            raise ValueError(f"{place}: {len(line)} bytes, a record has at most {LONGEST_LINE_BYTES}: {REMEDY}")
+        try:
+            content = parse_bounded(line, deepest=MOST_NESTED, finite=True)
+        except ValueError as error:
+            raise ValueError(f"{place} is not readable as JSON ({error}): {REMEDY}") from error
+        checked(content, self.schema, place, REMEDY)
+        if self.unique:
+            name = str(content[self.unique])
+            if name in names:
+                raise ValueError(f"{place}: {self.unique} {shown(name)} comes twice: remove one of the two lines")
+            names.add(name)
+        try:
+            return self.as_item(content)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}: {REMEDY}") from error
+
+
+def sound_lines(path: Path, schema: type[Schema]) -> Iterator[dict[str, Any] | None]:
+    """The objects of a journal, one after the other; None for each line that is torn, damaged or of another kind.
+
+    Numbers that are not finite, which earlier versions wrote, come as None.
+    """
+    require_plain_file(path)
+    with path.open("rb") as file:
+        while line := file.readline(LONGEST_LINE_BYTES):
+            if line.strip():
+                yield _sound(line, schema)
+
+
+def _sound(line: bytes, schema: type[Schema]) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        content = parse_bounded(line, deepest=MOST_NESTED)
+        checked(content, schema, "", "")
+    except ValueError:
+        return None
+    return dict(_without_nan(content))
+
+
+def as_line(values: Mapping[str, Any]) -> str:
+    """One line of a journal; a number that is not finite is null: JSON has none."""
+    return json.dumps(_without_nan(values), allow_nan=False) + "\n"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
