@@ -1,4 +1,4 @@
-"""A tokenizer and encoders small enough for tests, from made-up words, without a file or the network."""
+"""Models small enough for tests: a tokenizer of made-up words, encoders, and models to pretrain."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from transformers import (
 )
 
 from finetuning.loop.heads import random_headed
+from pretraining.model.configuration import build_configuration
+from pretraining.model.masked_lm import PretrainingModel, attention_for, build_model
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FAMILIES = ("bert", "modernbert")
@@ -79,3 +81,25 @@ def save_tiny_model(directory: Path, family: str, words: list[str]) -> str:
     AutoModelForMaskedLM.from_config(tiny_config(family, len(tokenizer))).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return str(directory)
+
+
+def built_model(
+    model: str | None = None,
+    *,
+    objective: str = "mlm",
+    attn_implementation: str = "sdpa",
+    bf16: bool = False,
+    seed: int = 0,
+    gradient_checkpointing: bool = False,
+    **naming: Any,
+) -> PretrainingModel:
+    """As the plan of a run does it: `naming` goes to `build_configuration`."""
+    config = build_configuration(model, objective=objective, **naming)
+    return build_model(
+        config,
+        objective=objective,
+        attention=attention_for(attn_implementation, config, bf16=bf16),
+        seed=seed,
+        weights=naming.get("model_name_or_path"),
+        gradient_checkpointing=gradient_checkpointing,
+    )

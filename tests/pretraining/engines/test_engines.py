@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pretraining_models import built_model
 from pretraining_runs import ROOT, on_forked_ranks
+from tiny_encoder import built_model
 
 from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import EngineOptions, build_engine

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from pretraining_models import built_model
+from tiny_encoder import built_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForMaskedLM
 

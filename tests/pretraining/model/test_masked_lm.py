@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from pretraining_models import built_model
+from tiny_encoder import built_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from pretraining_models import built_model
+from tiny_encoder import built_model
 
 from pretraining.model.activations import activations, saved_bytes
 from pretraining.model.families import shape_only

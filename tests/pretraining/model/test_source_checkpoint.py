@@ -6,9 +6,8 @@ import shutil
 
 import pytest
 import torch
-from pretraining_models import built_model
 from safetensors.torch import load_file, save_file
-from tiny_encoder import save_tiny_model
+from tiny_encoder import built_model, save_tiny_model
 from tiny_gap import tiny_experiment, write_series, write_tasks
 from transformers import (
     AlbertConfig,

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from pretraining_models import built_model
+from tiny_encoder import built_model
 
 from pretraining.overfit.overfit import (
     OverfitResult,

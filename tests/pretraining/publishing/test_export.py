@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from pretraining_models import built_model
+from tiny_encoder import built_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
