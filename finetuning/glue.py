@@ -11,26 +11,26 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from finetuning.examples.dataset_records import SAVE_IT, is_saved, read_dataset
-from finetuning.examples.recipe import option
+from finetuning.examples.recipe import DATA_PLACE, PATH, PATH_OR_HUB_NAME, SPLIT_FILE
 from finetuning.loop.encoder import check_encoder
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
-from finetuning.questions.sets import bad_text
 from finetuning.run.command import finish_world, model_name, open_world, output_directory
 from finetuning.run.exit_status import guarded
-from finetuning.run.replaced_options import REPLACED_OPTIONS
+from finetuning.run.replaced_options import replaced_option
 from finetuning.run.text_command import TextOptions, TextTask, run_task
 from finetuning.texts.glue_table import glue_rows, write_table
 from finetuning.texts.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue, task_files
 from finetuning.texts.labelled_text import LabelledText
-from runtime.options.command_line import COMMAS, parse_options
-from runtime.options.option_rules import FILE_OPTIONS, refuse_beside
+from runtime.options.command_line import parse_options
+from runtime.options.declaration import DATA, MODEL, names_marked, option
+from runtime.options.option_rules import named_twice
 from runtime.processes.collectives import broadcast_json
 from runtime.processes.ranks import Ranks
 
@@ -41,16 +41,35 @@ DEFAULT_DATASET = "nyu-mll/glue"
 class GlueOptions(TextOptions):
     """Options of GLUE."""
 
-    task_name: Annotated[str | None, COMMAS] = option(
-        None, f"{', '.join(GLUE_TASKS)}, several with commas between, or all."
+    task_name: str | None = option(
+        None, f"{', '.join(GLUE_TASKS)}, several with commas between, or all.", group=DATA, commas=True
     )
-    data_dir: str | None = option(None, "Folder of the official TSV files; default: the `datasets` set nyu-mll/glue.")
-    mnli_checkpoint: str | None = option(None, "Start RTE, MRPC and STS-B from this model, fine-tuned on MNLI.")
+    data_dir: str | None = option(
+        None,
+        "Folder of the official TSV files; default: the `datasets` set nyu-mll/glue.",
+        group=DATA,
+        marks=(DATA_PLACE, PATH),
+    )
+    mnli_checkpoint: str | None = option(
+        None,
+        "Start RTE, MRPC and STS-B from this model, fine-tuned on MNLI.",
+        group=MODEL,
+        marks=(PATH_OR_HUB_NAME,),
+    )
+
+    def contradictions(self) -> list[str]:
+        """Data named in two ways, too."""
+        files = (*names_marked(self, SPLIT_FILE), "dataset_config_name")
+        return [
+            *super().contradictions(),
+            *named_twice(self, "data_dir", ("dataset_name",)),
+            *named_twice(self, "task_name", files),
+        ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
-    options = parse_options(GlueOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
+    options = parse_options(GlueOptions, argv, description=__doc__, replaced=replaced_option)
     return guarded(lambda asked: run(options, asked), output_directory(options, "glue"))
 
 
@@ -97,8 +116,6 @@ def tasks_of(options: GlueOptions) -> list[GlueTask]:
 
 def refuse_idle(options: GlueOptions, tasks: Sequence[GlueTask]) -> None:
     """ValueError for options that would change nothing here."""
-    refuse_beside(options, "data_dir", ("dataset_name",))
-    refuse_beside(options, "task_name", (*FILE_OPTIONS, "dataset_config_name"))
     if options.mnli_checkpoint is not None and not any(task.name in STARTED_FROM_MNLI for task in tasks):
         raise ValueError(
             f"--mnli_checkpoint {options.mnli_checkpoint} and --task_name {options.task_name}: only "
@@ -140,7 +157,7 @@ def read_splits(task: GlueTask, options: GlueOptions) -> Mapping[str, list[Label
             return from_dataset(task, read_dataset(str(saved), class_names=False))
         remedy = f"name a folder with --data_dir, or {SAVE_IT}"
         return from_dataset(task, read_dataset(name, task.name, class_names=False, remedy=remedy))
-    return read_glue(task, options.data_dir, train=makes_updates(options), on_bad_text=bad_text(options.on_bad_text))
+    return read_glue(task, options.data_dir, train=makes_updates(options), on_bad_text=options.on_bad_text)
 
 
 def run_glue_task(

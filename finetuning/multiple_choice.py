@@ -7,6 +7,7 @@ goes on to extractive QA, and one CSV has the answers.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +23,12 @@ from finetuning.choices.recipe import ChoiceRecipe
 from finetuning.examples.dataset_records import subset
 from finetuning.examples.pair_template import row_limit
 from finetuning.examples.preflight import Preflight, note_label_balance, note_row_limit, note_shared_texts
-from finetuning.examples.recipe import option
+from finetuning.examples.recipe import PATH_OR_HUB_NAME
 from finetuning.examples.unknown_share import note_unknown_share
 from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
 from finetuning.loop.stopping import Asked
 from finetuning.qa import QAOptions
-from finetuning.questions.sets import bad_text, load_splits, refuse_idle_contexts, sample_limit
+from finetuning.questions.sets import load_splits, refuse_idle_contexts, sample_limit
 from finetuning.run.command import (
     Prepared,
     finish_world,
@@ -38,33 +39,58 @@ from finetuning.run.command import (
     run_recipe,
 )
 from finetuning.run.exit_status import guarded
-from finetuning.run.replaced_options import REPLACED_OPTIONS
+from finetuning.run.replaced_options import replaced_option
 from finetuning.run.seed_runs import once, run_seeds
 from runtime.options.command_line import parse_options
-from runtime.options.option_rules import require_beside
+from runtime.options.declaration import names_marked, option
+from runtime.options.option_rules import idle_without
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+CHAIN = "chain of two stages"
+OF_THE_CHAIN = "of the second stage"
 
 
 @dataclass
 class MultipleChoiceOptions(QAOptions):
     """Options of multiple choice; those of QA are for the chain's second stage."""
 
-    chain: bool = option(False, "Two-stage data: answer each question in the paragraph that was chosen for it.")
-    qa_model_name_or_path: str | None = option(None, "Model of the chain's second stage; default: the first's.")
-    qa_learning_rate: float | None = option(None, "Learning rate of the second stage; default: the first's.")
-    qa_num_train_epochs: float | None = option(None, "Epochs of the second stage; default: the first's.")
+    chain: bool = option(
+        False, "Two-stage data: answer each question in the paragraph that was chosen for it.", group=CHAIN
+    )
+    qa_model_name_or_path: str | None = option(
+        None,
+        "Model of the chain's second stage; default: the first's.",
+        group=CHAIN,
+        marks=(OF_THE_CHAIN, PATH_OR_HUB_NAME),
+    )
+    qa_learning_rate: float | None = option(
+        None,
+        "Learning rate of the second stage; default: the first's.",
+        group=CHAIN,
+        at_least=0,
+        below=math.inf,
+        marks=(OF_THE_CHAIN,),
+    )
+    qa_num_train_epochs: float | None = option(
+        None,
+        "Epochs of the second stage; default: the first's.",
+        group=CHAIN,
+        at_least=0,
+        below=math.inf,
+        marks=(OF_THE_CHAIN,),
+    )
 
-    def check_own(self) -> None:
-        """ValueError for options of a second stage that there is not, too."""
-        super().check_own()
-        require_beside(self, "chain", ("qa_model_name_or_path", "qa_learning_rate", "qa_num_train_epochs"))
+    def contradictions(self) -> list[str]:
+        """Options of a second stage that there is not, too."""
+        return [*super().contradictions(), *idle_without(self, "chain", names_marked(self, OF_THE_CHAIN))]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
-    given = parse_options(MultipleChoiceOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
+    given = parse_options(MultipleChoiceOptions, argv, description=__doc__, replaced=replaced_option)
     options = for_small_world(given)
     name = "chain" if options.chain else "multiple_choice"
     return guarded(lambda asked: run(options, asked), output_directory(options, name))
@@ -129,7 +155,7 @@ def read_sets(options: MultipleChoiceOptions, files: dict[str, str]) -> dict[str
     if options.dataset_name:
         splits = load_splits(options.dataset_name, options.dataset_config_name)
         return {name: choices_from_rows(rows, f"{options.dataset_name} {name}") for name, rows in splits.items()}
-    bad = bad_text(options.on_bad_text)
+    bad = options.on_bad_text
     found = {
         name: read_choices(file, context_file=options.context_file, on_bad_text=bad) for name, file in files.items()
     }

@@ -17,10 +17,10 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 
 from finetuning.examples.pair_template import row_limit
 from finetuning.examples.preflight import Preflight, note_row_limit, note_shared_texts
-from finetuning.examples.recipe import FinetuningOptions, option
+from finetuning.examples.recipe import KEPT, PATH, SPLIT_FILE, FinetuningOptions
 from finetuning.examples.unknown_share import note_unknown_share
 from finetuning.loop.stopping import Asked
-from finetuning.questions.recipe import QARecipe, QASettings
+from finetuning.questions.recipe import LANGUAGES, QARecipe, QASettings
 from finetuning.questions.sets import note_answers, note_windows, read_question_sets
 from finetuning.questions.spans import SpanLimits
 from finetuning.questions.squad import Question, check_answers, first_names, place_answers
@@ -35,37 +35,66 @@ from finetuning.run.command import (
     run_recipe,
 )
 from finetuning.run.exit_status import guarded
-from finetuning.run.replaced_options import REPLACED_OPTIONS
+from finetuning.run.replaced_options import replaced_option
 from finetuning.run.seed_runs import once, run_seeds
 from runtime.options.command_line import parse_options
-from runtime.options.option_rules import FILE_OPTIONS, refuse_beside, require_beside
+from runtime.options.declaration import DATA, names_marked, option
+from runtime.options.option_rules import idle_without, named_twice
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+ANSWERS = "answers"
 
 
 @dataclass
 class QAOptions(FinetuningOptions):
     """Options of extractive question answering."""
 
-    context_file: str | None = option(None, "Two-stage data: the JSON list of paragraphs that the rows number.")
-    doc_stride: int = option(128, "Overlap of neighbouring windows in tokens (in the original BERT: the step).")
-    n_best_size: int = option(20, "Candidates kept for each question.")
-    max_answer_length: int = option(30, "Longest answer in tokens.")
-    version_2_with_negative: bool = option(False, "Some questions have no answer, and none may be given.")
-    null_score_diff_threshold: float = option(0.0, "v2: how far no answer must be ahead of the best one to be given.")
-    answer_language: str = option("auto", "Whose exact match and F1: en (SQuAD), zh (CMRC), or auto by the answers.")
+    context_file: str | None = option(
+        None, "Two-stage data: the JSON list of paragraphs that the rows number.", group=DATA, marks=(PATH,)
+    )
+    doc_stride: int = option(
+        128,
+        "Overlap of neighbouring windows in tokens (in the original BERT: the step).",
+        group=DATA,
+        at_least=0,
+        what="the overlap of two windows in tokens",
+        marks=(KEPT,),
+    )
+    n_best_size: int = option(20, "Candidates kept for each question.", group=ANSWERS, at_least=1, marks=(KEPT,))
+    max_answer_length: int = option(30, "Longest answer in tokens.", group=ANSWERS, at_least=1, marks=(KEPT,))
+    version_2_with_negative: bool = option(
+        False, "Some questions have no answer, and none may be given.", group=ANSWERS, marks=(KEPT,)
+    )
+    null_score_diff_threshold: float = option(
+        0.0,
+        "v2: how far no answer must be ahead of the best one to be given.",
+        group=ANSWERS,
+        marks=(KEPT,),
+    )
+    answer_language: str = option(
+        "auto",
+        "Whose exact match and F1: en (SQuAD), zh (CMRC), or auto by the answers.",
+        group=ANSWERS,
+        choices=LANGUAGES,
+        marks=(KEPT,),
+    )
 
-    def check_own(self) -> None:
-        """ValueError for settings outside their range, and for data named in two ways."""
-        settings_of(self, None)
-        refuse_beside(self, "dataset_name", (*FILE_OPTIONS, "context_file"))
-        require_beside(self, "dataset_name", ("dataset_config_name",))
+    def contradictions(self) -> list[str]:
+        """Data named in two ways, too."""
+        files = (*names_marked(self, SPLIT_FILE), "context_file")
+        return [
+            *super().contradictions(),
+            *named_twice(self, "dataset_name", files),
+            *idle_without(self, "dataset_name", ("dataset_config_name",)),
+        ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
-    given = parse_options(QAOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
+    given = parse_options(QAOptions, argv, description=__doc__, replaced=replaced_option)
     options = for_small_world(given)
     return guarded(lambda asked: run(options, asked), output_directory(options, "qa"))
 
@@ -116,7 +145,7 @@ def prepare(
 
 
 def settings_of(options: QAOptions, config: PretrainedConfig | None) -> QASettings:
-    """Settings from options, within the model's positions where one is given; ValueError outside their range."""
+    """Settings from options, within the model's positions where one is given."""
     return QASettings(
         windows=Windows(row_limit(options.max_seq_length, config), options.doc_stride),
         limits=SpanLimits(options.n_best_size, options.max_answer_length),

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -25,13 +25,14 @@ from pretraining.loop.loop import NotFinite
 from pretraining.loop.training_data import prepare_shards
 from pretraining.overfit.gate import check_overfits
 from pretraining.plan.memory_advice import OutOfMemory, explained
-from pretraining.plan.options import PretrainingOptions, option, with_defaults
+from pretraining.plan.options import PretrainingOptions, with_defaults
 from pretraining.plan.plan import Plan
 from pretraining.plan.table import plan_lines
 from pretraining.publishing.export import ExportError
 from pretraining.replaced_options import REPLACED_OPTIONS
 from pretraining.run import Run
-from runtime.options.command_line import COMMAS, parse_options
+from runtime.options.command_line import parse_options
+from runtime.options.declaration import option
 from runtime.processes.collectives import PeerFailed, fail_together
 from runtime.processes.interruption import EXIT_CODE, MARKER_NAME, Interrupted, disarm_watchdog
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
@@ -42,24 +43,36 @@ if TYPE_CHECKING:
     from gap.study.until import GapWatch
 
 FAILED, WRONG_OPTIONS = 1, 2
+EARLY_END = "ending early, by --until"
 
 
 @dataclass(frozen=True)
 class Options(PretrainingOptions):
     """The options of a run, and when to stop it early."""
 
-    until: str | None = option(None, 'stop the run early: "gap_closed>=0.9", looked at with every annealed checkpoint')
-    tasks: Annotated[str | None, COMMAS] = option(
-        None, "of --until: as for launch/gap.py; none: the small world's questions"
+    until: str | None = option(
+        None,
+        'stop the run early: "gap_closed>=0.9", looked at with every annealed checkpoint',
+        group=EARLY_END,
+        identity=False,
     )
-    reference: str | None = option(None, "of --until: the fully pretrained checkpoint, a directory or hub name")
-    finetuning_seeds: int = option(3, "of --until: fine-tuning runs of every cell")
-    finetuning: str = option("", "of --until: more options of launch/gap.py, as on a command line")
+    tasks: str | None = option(
+        None,
+        "as for launch/gap.py; none: the small world's questions",
+        group=EARLY_END,
+        commas=True,
+        identity=False,
+    )
+    reference: str | None = option(
+        None, "the fully pretrained checkpoint, a directory or hub name", group=EARLY_END, identity=False
+    )
+    finetuning_seeds: int = option(3, "fine-tuning runs of every cell", group=EARLY_END, at_least=1, identity=False)
+    finetuning: str = option("", "more options of launch/gap.py, as on a command line", group=EARLY_END, identity=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, plan, run; returns the exit status."""
-    options = with_defaults(parse_options(Options, argv, description=__doc__, replaced=REPLACED_OPTIONS))
+    options = with_defaults(parse_options(Options, argv, description=__doc__, replaced=REPLACED_OPTIONS.get))
     assert isinstance(options, Options)
     ranks = Ranks()
     try:

@@ -19,7 +19,7 @@ from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
 from finetuning.qa import QAOptions, settings_of
 from finetuning.questions.recipe import QARecipe
-from finetuning.questions.sets import bad_text, note_answers, note_windows, sample_limit
+from finetuning.questions.sets import note_answers, note_windows, sample_limit
 from finetuning.questions.squad import Question, place_answers, read_contexts, read_questions
 from finetuning.run.command import Prepare, Prepared, output_directory, run_recipe
 from finetuning.run.finished import RESULTS_NAME
@@ -126,7 +126,7 @@ def chain_splits(
     options: Any, files: Mapping[str, str], choices: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, list[Question]]:
     """train and validation with the right paragraph; validation_chain and test_chain with the chosen one."""
-    bad = bad_text(options.on_bad_text)
+    bad = options.on_bad_text
     contexts = read_contexts(options.context_file, bad)
     splits = {}
     for name, file in files.items():

@@ -120,7 +120,5 @@ def padded_rows(
 
 def row_limit(max_seq_length: int, config: PretrainedConfig | None) -> int:
     """The longest row that both the option and the model's positions allow."""
-    if max_seq_length < 8:
-        raise ValueError(f"--max_seq_length {max_seq_length}: rows need at least 8 tokens")
     positions = None if config is None else usable_positions(config)
     return max_seq_length if positions is None else min(max_seq_length, positions)

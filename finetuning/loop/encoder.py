@@ -46,12 +46,6 @@ def check_encoder(name: str, *, from_scratch: bool = False, option: str = "--mod
     from_source(check, name, option)
 
 
-def require_dropout(rate: float | None) -> None:
-    """ValueError for a rate outside [0, 1)."""
-    if rate is not None and not 0 <= rate < 1:
-        raise ValueError(f"--dropout {rate}: a rate lies in [0, 1); use 0.1")
-
-
 def load_config(
     model_name_or_path: str, *, dropout: float | None = None, option: str = "--model_name_or_path"
 ) -> PretrainedConfig:
@@ -63,7 +57,6 @@ def load_config(
     config = from_source(lambda name, only: source_config(name, local_files_only=only), model_name_or_path, option)
     require_encoder(config, f"{option} {model_name_or_path}")
     if dropout is not None:
-        require_dropout(dropout)
         for name in list(config.to_dict()):
             if "dropout" in name and isinstance(getattr(config, name), (int, float, type(None))):
                 setattr(config, name, dropout)

@@ -21,25 +21,10 @@ from finetuning.loop.schedule import Schedule
 from finetuning.loop.updates import Sums, means
 from pretraining.checkpoints.checkpoint import newest_checkpoint, retain, save_checkpoint
 from pretraining.engines.engine import Engine
+from runtime.options.declaration import identity_values
 from runtime.processes.collectives import barrier
 
 STATE_NAME = "state"
-# Options that change where and how fast a run goes, but not what it computes.
-FREE_OPTIONS = frozenset(
-    {
-        "output_dir",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "per_device_eval_batch_size",
-        "deepspeed",
-        "fsdp",
-        "resume_from_checkpoint",
-        "save_steps",
-        "save_model",
-        "seeds",
-        "report_to",
-    }
-)
 
 
 @dataclass
@@ -92,7 +77,7 @@ class RunState:
     ) -> None:
         self.engine = engine
         self.directory = None if directory is None else directory / STATE_NAME
-        self.resuming = options.resume_from_checkpoint
+        self.resuming = options.resume_from_checkpoint == "auto"
         self.fingerprint = "" if directory is None else run_fingerprint(recipe, options, global_rows, weights)
         self.best: dict[str, torch.Tensor] = {}
 
@@ -170,11 +155,10 @@ class RunState:
 
 def run_fingerprint(recipe: Recipe, options: FinetuningOptions, global_rows: int, weights: str = "") -> str:
     """sha256 over what decides a run: recipe, options that matter, the global batch, first weights, rows, examples."""
-    deciding = {name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS}
     content = {
         "recipe": recipe.name,
         "head": asdict(recipe.head),
-        **deciding,
+        **identity_values(options),
         "global_batch_rows": global_rows,
         "weights": weights,
     }

@@ -113,15 +113,8 @@ def engine_options(options: FinetuningOptions, shape: BatchShape) -> EngineOptio
     )
 
 
-def require_bf16(choice: str) -> None:
-    """ValueError for anything but auto, true, false."""
-    if choice not in ("auto", "true", "false"):
-        raise ValueError(f"--bf16 {choice}: use auto, true or false")
-
-
 def uses_bf16(choice: str) -> bool:
-    """auto: where the GPU has it; ValueError for anything but auto, true, false."""
-    require_bf16(choice)
+    """Whether `--bf16` means it: auto does where the GPU has it."""
     if choice != "auto":
         return choice == "true"
     # Older GPUs (V100, T4) only emulate it, slower than fp32.

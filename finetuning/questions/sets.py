@@ -20,7 +20,7 @@ class QuestionSource(Protocol):
     dataset_name: str | None
     dataset_config_name: str | None
     context_file: str | None
-    on_bad_text: str
+    on_bad_text: OnBadText
     max_train_samples: int | None
     max_eval_samples: int | None
 
@@ -33,9 +33,8 @@ def read_question_sets(options: QuestionSource, files: Mapping[str, str]) -> dic
             for name, rows in load_splits(options.dataset_name, options.dataset_config_name).items()
         }
     else:
-        bad = bad_text(options.on_bad_text)
         found = {
-            name: read_questions(file, context_file=options.context_file, on_bad_text=bad)
+            name: read_questions(file, context_file=options.context_file, on_bad_text=options.on_bad_text)
             for name, file in files.items()
         }
         refuse_idle_contexts(options, found)
@@ -53,13 +52,6 @@ def refuse_idle_contexts(options: Any, sets: Mapping[str, Sequence[Any]]) -> Non
 def sample_limit(options: QuestionSource, split: str) -> int | None:
     """At most so many examples of a split."""
     return options.max_train_samples if split == "train" else options.max_eval_samples
-
-
-def bad_text(choice: str) -> OnBadText:
-    """--on_bad_text as the readers know it."""
-    if choice not in ("stop", "replace"):
-        raise ValueError(f"--on_bad_text {choice}: use stop or replace")
-    return "replace" if choice == "replace" else "stop"
 
 
 def load_splits(name: str, config: str | None, *, asked: str | None = None, **remedy: str) -> dict[str, Any]:

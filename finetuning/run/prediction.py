@@ -8,38 +8,81 @@ from typing import Any
 
 from finetuning import multiple_choice, qa
 from finetuning.classification import ClassificationOptions
-from finetuning.examples.recipe import option
+from finetuning.examples.recipe import COLUMN
 from finetuning.loop.heads import CHOICE, CLASSIFICATION, SPANS
 from finetuning.loop.stopping import Asked
 from finetuning.multiple_choice import MultipleChoiceOptions
 from finetuning.qa import QAOptions
-from finetuning.questions.sets import bad_text
 from finetuning.run.command import finish_world, open_world, output_directory
 from finetuning.run.saved_model import RECIPE_NAME, saved_facts
 from finetuning.run.text_command import TextTask, run_task
 from finetuning.texts.glue_tasks import GLUE_TASKS
 from finetuning.texts.labelled_text import read_examples
+from runtime.options.declaration import (
+    BAD_TEXT,
+    DATA,
+    MACHINE,
+    MODEL,
+    OUTPUT,
+    PRECISIONS,
+    BadText,
+    Options,
+    names_marked,
+    option,
+)
 
-COLUMN_OPTIONS = ("text_column", "text_pair_column", "label_column", "id_column")
+GIVEN = "a recipe's option that prediction sets, whatever was kept with the model"
 
 
 @dataclass
-class PredictionOptions:
+class PredictionOptions(Options):
     """A model that a recipe trained, and new data for it."""
 
-    model_name_or_path: str = option("", "The `best` folder of a fine-tuning run, or any model with a head.")
-    test_file: str | None = option(None, "New examples, with or without answers.")
-    output_dir: str = option("runs/predictions", "Where the predictions go.")
-    context_file: str | None = option(None, "Two-stage data: the JSON list of paragraphs that the rows number.")
-    text_column: str | None = option(None, "Column of the text; default: that of the training, or the usual names.")
-    text_pair_column: str | None = option(None, "Column of the second text.")
-    label_column: str | None = option(None, "Column of the label, if there is one.")
-    id_column: str | None = option(None, "Column of the example's id; default: the usual names, else the row's number.")
-    max_seq_length: int | None = option(None, "Longest row in tokens; default: that of the training.")
-    max_eval_samples: int | None = option(None, "Predict only N examples, chosen by a hash of their ids.")
-    per_device_eval_batch_size: int = option(64, "Rows of one batch of one rank.")
-    bf16: str = option("auto", "auto (where the hardware has it), true or false.", nargs="?", const="true")
-    on_bad_text: str = option("stop", "Text that is not UTF-8: stop, or replace and count.")
+    test_file: str | None = option(None, "New examples, with or without answers.", group=DATA, marks=(GIVEN,))
+    context_file: str | None = option(
+        None, "Two-stage data: the JSON list of paragraphs that the rows number.", group=DATA
+    )
+    text_column: str | None = option(
+        None, "Column of the text; default: that of the training, or the usual names.", group=DATA, marks=(COLUMN,)
+    )
+    text_pair_column: str | None = option(None, "Column of the second text.", group=DATA, marks=(COLUMN,))
+    label_column: str | None = option(None, "Column of the label, if there is one.", group=DATA, marks=(COLUMN,))
+    id_column: str | None = option(
+        None,
+        "Column of the example's id; default: the usual names, else the row's number.",
+        group=DATA,
+        marks=(COLUMN,),
+    )
+    max_seq_length: int | None = option(
+        None, "Longest row in tokens; default: that of the training.", group=DATA, at_least=8
+    )
+    max_eval_samples: int | None = option(
+        None, "Predict only N examples, chosen by a hash of their ids.", group=DATA, at_least=1, marks=(GIVEN,)
+    )
+    on_bad_text: BadText = option(
+        "stop",
+        "Text that is not UTF-8: stop, or replace and count.",
+        group=DATA,
+        choices=BAD_TEXT,
+        formerly=("invalid_utf8",),
+        marks=(GIVEN,),
+    )
+    model_name_or_path: str = option(
+        "", "The `best` folder of a fine-tuning run, or any model with a head.", group=MODEL, marks=(GIVEN,)
+    )
+    per_device_eval_batch_size: int = option(
+        64, "Rows of one batch of one rank.", group=MACHINE, at_least=1, marks=(GIVEN,)
+    )
+    bf16: str = option(
+        "auto",
+        "auto: where the hardware has it.",
+        group=MACHINE,
+        choices=PRECISIONS,
+        nargs="?",
+        const="true",
+        marks=(GIVEN,),
+    )
+    output_dir: str = option("runs/predictions", "Where the predictions go.", group=OUTPUT, marks=(GIVEN,))
 
 
 def predict(options: PredictionOptions, asked: Asked) -> int:
@@ -66,7 +109,7 @@ def predict(options: PredictionOptions, asked: Asked) -> int:
 def predict_texts(options: ClassificationOptions, facts: Mapping[str, Any], asked: Asked) -> int:
     """Classes, or a regression's values, of texts in a table, a folder or an archive."""
     ranks = open_world(options)
-    columns, bad = options.columns, bad_text(options.on_bad_text)
+    columns, bad = options.columns, options.on_bad_text
     examples = read_examples(str(options.test_file), columns=columns, on_bad_text=bad)
     name = facts["recipe"] or "classification"
     glue = GLUE_TASKS.get(str(name).removeprefix("glue_"))
@@ -79,16 +122,15 @@ def predict_texts(options: ClassificationOptions, facts: Mapping[str, Any], aske
 
 def settings_of(options: PredictionOptions, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe's options: those kept with the model, then those given here."""
-    names = ("model_name_or_path", "test_file", "output_dir", "max_eval_samples", "per_device_eval_batch_size")
-    given = {name: getattr(options, name) for name in (*names, "bf16", "on_bad_text")}
-    columns = COLUMN_OPTIONS if facts["task"] == CLASSIFICATION else ()
+    given = {name: getattr(options, name) for name in names_marked(options, GIVEN)}
+    columns = names_marked(options, COLUMN) if facts["task"] == CLASSIFICATION else ()
     own = {name: getattr(options, name) for name in (*columns, "max_seq_length") if getattr(options, name) is not None}
     return {**facts["options"], **own, **given, "num_train_epochs": 0.0, "save_model": False, "report_to": "none"}
 
 
 def refuse_idle(options: PredictionOptions, task: str) -> None:
     """ValueError for an option that the model's task has no use for."""
-    idle = COLUMN_OPTIONS if task != CLASSIFICATION else ("context_file",)
+    idle = names_marked(options, COLUMN) if task != CLASSIFICATION else ("context_file",)
     for name in idle:
         if getattr(options, name) is not None:
             raise ValueError(

@@ -8,20 +8,26 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
+
+from runtime.options.declaration import BadText
 
 UTF8_MARK = b"\xef\xbb\xbf"
 ZEROS = bytes(4096)  # a block of a disk that was never written
+
+
+DocumentRule = Literal["file", "line", "paragraph"]
+DOCUMENTS: tuple[DocumentRule, ...] = get_args(DocumentRule)
 
 
 @dataclass
 class TextRules:
     """How bytes become documents, and what happened on the way (`changed`)."""
 
-    document: Literal["file", "line", "paragraph"] = "file"
+    document: DocumentRule = "file"
     text_column: str = "text"
     max_document_bytes: int = 16_000_000
-    invalid_utf8: Literal["stop", "replace"] = "stop"
+    on_bad_text: BadText = "stop"
     changed: Counter[str] = field(default_factory=Counter)
 
     def decode(self, data: bytes, name: str, offset: int) -> str:
@@ -47,10 +53,10 @@ class TextRules:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
-            if self.invalid_utf8 == "stop":
+            if self.on_bad_text == "stop":
                 raise ValueError(
                     f"{place}: byte {offset + error.start} is not UTF-8 ({error.reason}): "
-                    "write it as UTF-8 (iconv), or give --invalid_utf8 replace"
+                    "write it as UTF-8 (iconv), or give --on_bad_text replace"
                 ) from error
             self.changed["invalid_utf8_replaced"] += 1
             return data.decode("utf-8", errors="replace")
@@ -130,8 +136,8 @@ def valid_unicode(text: str, place: str, rules: TextRules) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        if rules.invalid_utf8 == "stop":
-            raise ValueError(f"{place}: a lone surrogate is no character: give --invalid_utf8 replace") from error
+        if rules.on_bad_text == "stop":
+            raise ValueError(f"{place}: a lone surrogate is no character: give --on_bad_text replace") from error
         rules.changed["invalid_utf8_replaced"] += 1
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
