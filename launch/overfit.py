@@ -29,7 +29,7 @@ class OverfitOptions(Options):
     """A model, data and one or more learning rates to try."""
 
     shards: str | None = option(None, "Shard directory or https address; default: the embedded small world", group=DATA)
-    max_seq_length: int = option(64, "Tokens of a sequence", group=DATA, at_least=4)
+    max_seq_length: int = option(64, "Tokens of a sequence", group=DATA, at_least=4, at_most=1 << 16)
     mask_rate: float = option(0.15, "Share of the tokens to predict", group=DATA, above=0, below=1)
     show_sequences: int = option(2, "Sequences printed with targets and predictions", group=DATA, at_least=0)
 

@@ -47,6 +47,7 @@ class PretrainingOptions(Options):
         "tokens of a sequence, [CLS] and [SEP] included",
         group=DATA,
         at_least=4,
+        at_most=1 << 16,
         by_data={SMALL_WORLD: 64, SHARDS: 128},
     )
     length_schedule: str | None = option(

@@ -21,11 +21,14 @@ from runtime.options.declaration import DECLARED, declaration_of, declarations
 USAGE = "%(prog)s ...        (--help shows examples and all options)"  # not all of them above an error
 
 
+DEFAULT = "(default: "  # how argparse begins it
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Descriptions keep their lines, so that the commands in them can be copied; "(default: None)" is left out."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default in ((), []):
+        if action.default is None or action.default in ((), []) or DEFAULT in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 
@@ -55,7 +58,8 @@ def as_argument_field(item: Field[Any], hint: Any) -> Field[Any]:
         argument.setdefault("metavar", "{" + ",".join(declared.choices) + "}")
     if declared.by_data:
         values = ", ".join(f"{value} {data}" for data, value in declared.by_data.items())
-        argument["help"] = f"{argument.get('help', '')} (default: {values})"
+        plain_default = f"{item.default}, but " if item.default else ""
+        argument["help"] = f"{argument['help']} {DEFAULT}{plain_default}{values})"
     plain = copy.copy(item)
     plain.metadata = argument  # type: ignore[assignment]
     plain.type = str if get_origin(hint) is Literal else hint

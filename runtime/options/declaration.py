@@ -43,8 +43,8 @@ class Declaration:
     def range(self) -> str:
         """The range in words; empty where every number will do."""
         bounds = [("at least", self.at_least), ("above", self.above), ("at most", self.at_most), ("below", self.below)]
-        words = ["finite" if bound == math.inf else f"{word} {bound}" for word, bound in bounds if bound is not None]
-        return " and ".join(words)
+        words = " and ".join(f"{word} {bound}" for word, bound in bounds if bound not in (None, math.inf))
+        return f"a finite number, {words}" if self.below == math.inf else words
 
     def holds(self, value: float) -> bool:
         """Whether a number lies in the range."""

@@ -161,7 +161,7 @@ def test_another_run_in_the_directory_is_refused_unless_dropped(tmp_path):
     other = replace(options, learning_rate=1e-4)
     with pytest.raises(ValueError, match="--resume_from_checkpoint false"):
         finetune(recipe, model_of(recipe), other, directory=tmp_path)
-    found = finetune(recipe, model_of(recipe), replace(other, resume_from_checkpoint=False), directory=tmp_path)
+    found = finetune(recipe, model_of(recipe), replace(other, resume_from_checkpoint="false"), directory=tmp_path)
     assert found.updates > 0
     assert len(losses(tmp_path)) == found.updates
 
