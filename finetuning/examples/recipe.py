@@ -285,6 +285,8 @@ class FinetuningOptions(Options):
         choices=("auto", "false"),
         identity=False,
         old_values={"true": "auto"},
+        nargs="?",
+        const="auto",
         marks=(SET_BY_A_SWEEP,),
     )
     save_steps: int = option(

@@ -12,6 +12,7 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
     "the same command continues or reads what is there, --resume_from_checkpoint false drops it": (
         "overwrite_output_dir",
         "ignore_data_skip",
+        "no_resume_from_checkpoint",
     ),
     "use --save_steps N; an epoch's end is always saved, and the newest state kept": (
         "checkpointing_steps",
