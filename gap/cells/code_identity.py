@@ -26,7 +26,7 @@ FREE = frozenset(
         # Journals, notes and stored lines: they are told scores and make none.
         *("finetuning.loop.run_log", "runtime.trackers", "gap.cells.provenance", "gap.cells.store"),
         # The list of jobs and the options: their values are in the fingerprint themselves.
-        *("gap.cells.job_list", "runtime.options.command_line", "runtime.options.declaration"),
+        *("gap.cells.job_list", "runtime.options.declaration"),
         # Checkpoints, signals and addresses: a cell begins anew in one process and keeps nothing but its score.
         *(
             "pretraining.checkpoints.checkpoint",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from exit_statuses import status_of
 from tiny_text_model import reviews, write_tiny_model
 
 from finetuning import glue
@@ -225,7 +226,7 @@ def test_text_that_is_not_utf8_is_replaced_when_asked_for(data, tmp_path, capsys
 def test_refusals(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("nowhere").mkdir()
-    assert glue.main(arguments) == 2
+    assert status_of(glue.main, arguments) == 2
     assert message in capsys.readouterr().err
 
 

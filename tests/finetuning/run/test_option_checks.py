@@ -3,6 +3,7 @@
 import importlib
 
 import pytest
+from exit_statuses import status_of
 
 from finetuning.examples.recipe import FinetuningOptions
 from finetuning.run.option_checks import RECIPES, check_options, options_class
@@ -46,11 +47,7 @@ CASES += [("glue", *case) for case in OF_ALL[:1] + OF_TEXTS]
 
 
 def status(recipe, given):
-    """The exit status of a recipe, whether its options are refused as they are parsed or with the ranks known."""
-    try:
-        return importlib.import_module(f"finetuning.{recipe}").main(given)
-    except SystemExit as ended:
-        return ended.code
+    return status_of(importlib.import_module(f"finetuning.{recipe}").main, given)
 
 
 @pytest.mark.parametrize(("recipe", "option", "value", "message"), CASES)
