@@ -14,14 +14,14 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from finetuning.run.command import output_directory, run_until_asked
-from finetuning.run.replaced_options import REPLACED_OPTIONS
+from finetuning.run.replaced_options import replaced_option
 from finetuning.texts.glue_run import GlueOptions, run
 from runtime.options.command_line import parse_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
-    options = parse_options(GlueOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
+    options = parse_options(GlueOptions, argv, description=__doc__, replaced=replaced_option)
     return run_until_asked(lambda asked: run(options, asked), output_directory(options, "glue"))
 
 

@@ -16,13 +16,13 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 
 from finetuning.choices.choice_run import MultipleChoiceOptions, run
 from finetuning.run.command import for_small_world, output_directory, run_until_asked
-from finetuning.run.replaced_options import REPLACED_OPTIONS
+from finetuning.run.replaced_options import replaced_option
 from runtime.options.command_line import parse_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
-    given = parse_options(MultipleChoiceOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS)
+    given = parse_options(MultipleChoiceOptions, argv, description=__doc__, replaced=replaced_option)
     options = for_small_world(given)
     name = "chain" if options.chain else "multiple_choice"
     return run_until_asked(lambda asked: run(options, asked), output_directory(options, name))

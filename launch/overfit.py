@@ -5,53 +5,48 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from pretraining.overfit.rates import ModelChoice, Trial, try_rates
-from runtime.options.command_line import COMMAS, parse_options
+from runtime.options.command_line import parse_options
+from runtime.options.declaration import DATA, MODEL, TRAINING, Options, option
 from runtime.options.exit_status import run_command
 from runtime.processes.ranks import read_ranks
-from shards.streaming.options import StreamOptions
+from shards.streaming.options import OBJECTIVES, StreamOptions
 
 
 @dataclass(frozen=True)
-class OverfitOptions:
+class OverfitOptions(Options):
     """A model, data and one or more learning rates to try."""
 
-    shards: str | None = field(
-        default=None, metadata={"help": "Shard directory or https address; default: the embedded small world"}
-    )
-    model: str | None = field(default=None, metadata={"help": "Named size (default bert-tiny), as bert-mini"})
-    from_config: str | None = field(default=None, metadata={"help": "Any transformers configuration instead"})
-    model_name_or_path: str | None = field(default=None, metadata={"help": "Trained weights to start from instead"})
-    config_overrides: Annotated[str | None, COMMAS] = field(
-        default=None, metadata={"help": "Settings on top: num_hidden_layers=3,..."}
-    )
-    objective: str = field(default="mlm", metadata={"help": "mlm, or mlm+nsp for BERT"})
-    learning_rate: list[float] = field(
-        default_factory=lambda: [1e-3], metadata={"help": "One rate, or several to compare", "nargs": "+"}
-    )
-    max_updates: int = field(default=100, metadata={"help": "Updates on the batch before giving up"})
-    batch_rows: int = field(default=8, metadata={"help": "Sequences of the batch"})
-    max_seq_length: int = field(default=64, metadata={"help": "Tokens of a sequence"})
-    mask_rate: float = field(default=0.15, metadata={"help": "Share of the tokens to predict"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm; 0: not"})
-    show_sequences: int = field(default=2, metadata={"help": "Sequences printed with targets and predictions"})
-    seed: int = field(default=0, metadata={"help": "Of weights, rows and masks"})
+    shards: str | None = option(None, "Shard directory or https address; default: the embedded small world", group=DATA)
+    max_seq_length: int = option(64, "Tokens of a sequence", group=DATA, at_least=4, at_most=1 << 16)
+    mask_rate: float = option(0.15, "Share of the tokens to predict", group=DATA, above=0, below=1)
+    show_sequences: int = option(2, "Sequences printed with targets and predictions", group=DATA, at_least=0)
 
-    def __post_init__(self) -> None:
-        if min(self.max_updates, self.batch_rows) < 1:
-            raise ValueError("--max_updates and --batch_rows must be at least 1")
-        if not all(0 < rate < math.inf for rate in self.learning_rate):
-            raise ValueError(f"--learning_rate {self.learning_rate}: every rate must be above 0 and finite")
-        for name in ("max_grad_norm", "show_sequences", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} {getattr(self, name)}: use at least 0")
+    model: str | None = option(None, "Named size (default bert-tiny), as bert-mini", group=MODEL)
+    from_config: str | None = option(None, "Any transformers configuration instead", group=MODEL)
+    model_name_or_path: str | None = option(None, "Trained weights to start from instead", group=MODEL)
+    config_overrides: str | None = option(None, "Settings on top: num_hidden_layers=3,...", group=MODEL, commas=True)
+    objective: str = option(
+        "mlm", "Masked tokens, and for BERT next sentences with them", group=MODEL, choices=OBJECTIVES
+    )
+
+    learning_rate: list[float] = option(
+        [1e-3], "One rate, or several to compare", group=TRAINING, above=0, below=math.inf, nargs="+"
+    )
+    max_steps: int = option(
+        100, "Updates on the batch before giving up", group=TRAINING, at_least=1, formerly=("max_updates",)
+    )
+    global_batch_rows: int = option(8, "Sequences of the batch", group=TRAINING, at_least=1, formerly=("batch_rows",))
+    max_grad_norm: float = option(
+        1.0, "Gradients are clipped to this norm; 0: not", group=TRAINING, at_least=0, what="1.0 is usual"
+    )
+    seed: int = option(0, "Of weights, rows and masks", group=TRAINING, at_least=0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,13 +69,13 @@ def run(options: OverfitOptions) -> int:
     )
     stream = StreamOptions(
         seed=options.seed,
-        global_batch_rows=options.batch_rows,  # all rows of one update at once
-        micro_batch_rows=options.batch_rows,
+        global_batch_rows=options.global_batch_rows,  # all rows of one update at once
+        micro_batch_rows=options.global_batch_rows,
         lengths=((0, options.max_seq_length),),
         objective=options.objective,
         mask_rate=options.mask_rate,
     )
-    trial = Trial(options.max_updates, options.max_grad_norm, options.show_sequences)
+    trial = Trial(options.max_steps, options.max_grad_norm, options.show_sequences)
     results = try_rates(options.shards, model, stream, options.learning_rate, trial)
     return 0 if any(result.verdict == "solved" for result in results) else 1
 

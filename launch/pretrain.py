@@ -15,15 +15,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pretraining.plan.options import PretrainingOptions, option, with_defaults
+from pretraining.plan.options import PretrainingOptions, with_defaults
 from pretraining.replaced_options import REPLACED_OPTIONS
 from pretraining.run import pretrain
-from runtime.options.command_line import COMMAS, parse_options, parse_text
+from runtime.options.command_line import parse_options, parse_text
+from runtime.options.declaration import option
 from runtime.options.exit_status import run_command
 from runtime.processes.ranks import close_process_group, read_ranks
 
@@ -34,23 +35,36 @@ if TYPE_CHECKING:
     from pretraining.run import Watch
     from shards.storage.location import ShardLocation
 
+EARLY_END = "ending early, by --until"
+
 
 @dataclass(frozen=True)
 class Options(PretrainingOptions):
     """The options of a run, and when to stop it early."""
 
-    until: str | None = option(None, 'stop the run early: "gap_closed>=0.9", looked at with every annealed checkpoint')
-    tasks: Annotated[str | None, COMMAS] = option(
-        None, "of --until: as for launch/gap.py; none: the small world's questions"
+    until: str | None = option(
+        None,
+        'stop the run early: "gap_closed>=0.9", looked at with every annealed checkpoint',
+        group=EARLY_END,
+        identity=False,
     )
-    reference: str | None = option(None, "of --until: the fully pretrained checkpoint, a directory or hub name")
-    finetuning_seeds: int = option(3, "of --until: fine-tuning runs of every cell")
-    finetuning: str = option("", "of --until: more options of launch/gap.py, as on a command line")
+    tasks: str | None = option(
+        None,
+        "as for launch/gap.py; none: the small world's questions",
+        group=EARLY_END,
+        commas=True,
+        identity=False,
+    )
+    reference: str | None = option(
+        None, "the fully pretrained checkpoint, a directory or hub name", group=EARLY_END, identity=False
+    )
+    finetuning_seeds: int = option(3, "fine-tuning runs of every cell", group=EARLY_END, at_least=1, identity=False)
+    finetuning: str = option("", "more options of launch/gap.py, as on a command line", group=EARLY_END, identity=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, plan, run; returns the exit status."""
-    options = parse_options(Options, argv, description=__doc__, replaced=REPLACED_OPTIONS)
+    options = parse_options(Options, argv, description=__doc__, replaced=REPLACED_OPTIONS.get)
     remedy = "lower --per_device_train_batch_size or --max_seq_length, or take a smaller --model"
     return run_command(lambda: run(options), memory_remedy=remedy)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 if __package__ in (None, ""):
@@ -21,8 +21,9 @@ if __package__ in (None, ""):
 from gap.analysis.costs import Prices
 from gap.report.reports import write_reports
 from gap.report.text import command_text
-from gap.study.option_ranges import range_problems
+from gap.study.options import ANALYSIS, COSTS
 from runtime.options.command_line import parse_options
+from runtime.options.declaration import OUTPUT, Options, option
 from runtime.options.exit_status import run_command
 from runtime.processes.ranks import read_ranks
 
@@ -31,21 +32,26 @@ OPTION_FILES = (".yaml", ".yml", ".json")
 
 
 @dataclass
-class ReportOptions:
+class ReportOptions(Options):
     """Options of launch/report.py."""
 
-    output_dir: str | None = field(default=None, metadata={"help": "where to write; one run: its own folder"})
-    draws: int = field(default=10_000, metadata={"help": "bootstrap draws"})
-    confidence: float = field(default=0.95, metadata={"help": "confidence of the intervals"})
-    seed: int = field(default=0, metadata={"help": "seed of the draws"})
-    resolve: float | None = field(default=None, metadata={"help": "difference that seeds are planned for: 0.02"})
-    price_per_hour: float | None = field(default=None, metadata={"help": "price of a device-hour"})
-    currency: str | None = field(default=None, metadata={"help": "its currency"})
-    devices: int | None = field(default=None, metadata={"help": "devices that the series was pretrained on"})
-
-    def __post_init__(self) -> None:
-        if problems := range_problems(asdict(self)):
-            raise ValueError("; ".join(problems))
+    draws: int = option(10_000, "bootstrap draws", group=ANALYSIS, at_least=100)
+    confidence: float = option(
+        0.95, "confidence of the intervals", group=ANALYSIS, above=0, below=1, what="a share such as 0.95"
+    )
+    seed: int = option(0, "seed of the draws", group=ANALYSIS, at_least=0)
+    resolve: float | None = option(
+        None,
+        "difference that seeds are planned for: 0.02",
+        group=ANALYSIS,
+        above=0,
+        below=1,
+        what="a difference in score such as 0.02",
+    )
+    price_per_hour: float | None = option(None, "price of a device-hour", group=COSTS, at_least=0)
+    currency: str | None = option(None, "its currency", group=COSTS)
+    devices: int | None = option(None, "devices that the series was pretrained on", group=COSTS, at_least=1)
+    output_dir: str | None = option(None, "where to write; one run: its own folder", group=OUTPUT)
 
     def prices(self, own: Prices) -> Prices:
         """A run's prices, with what was given in their place."""

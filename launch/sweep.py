@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.sweep.report import run_sweep
+from finetuning.sweep.report import REFERENCES, run_sweep
 from runtime.options.command_line import parse_options
+from runtime.options.declaration import DATA, MACHINE, OUTPUT, TRAINING, Options, option
 from runtime.options.exit_status import run_command
 from runtime.processes.ranks import read_ranks
 
 
 @dataclass
-class SweepOptions:
+class SweepOptions(Options):
     """A sweep file and how to run it."""
 
-    sweep_file: str = field(metadata={"help": "YAML file: recipe, base, grid or list, seeds; see docs/sweep.md."})
-    output_dir: str = field(metadata={"help": "Cells, tables and curves go here; the same command again continues."})
-    max_parallel: int | None = field(
-        default=None, metadata={"help": "Cells at once; default: one a GPU, or one on the CPU."}
+    sweep_file: str = option(MISSING, "YAML file: recipe, base, grid or list, seeds; see docs/sweep.md.", group=DATA)
+    output_dir: str = option(
+        MISSING, "Cells, tables and curves go here; the same command again continues.", group=OUTPUT
     )
-    smoke: bool = field(default=False, metadata={"help": "First run every cell for one epoch; stop if any fails."})
-    smoke_samples: int = field(default=256, metadata={"help": "Training examples of a smoke run; 0: all."})
-    compare_with: str = field(
-        default="baseline", metadata={"help": "Reference of the paired intervals: baseline or best."}
+    max_parallel: int | None = option(
+        None, "Cells at once; default: one a GPU, or one on the CPU.", group=MACHINE, at_least=1
     )
+    smoke: bool = option(False, "First run every cell for one epoch; stop if any fails.", group=TRAINING)
+    smoke_samples: int = option(256, "Training examples of a smoke run; 0: all.", group=TRAINING, at_least=0)
+    compare_with: str = option("baseline", "Reference of the paired intervals.", group=OUTPUT, choices=REFERENCES)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

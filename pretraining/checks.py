@@ -56,7 +56,7 @@ def find_problems(plan: Plan, *more: Callable[[], object]) -> list[str]:
     ranks know, so that they end together.
     """
     checks: list[Callable[[], object]] = [lambda name=name: getattr(plan, name) for name in PROPERTIES]  # type: ignore[misc]
-    checks += [lambda: check_deepspeed(plan), lambda: check_data(plan), lambda: check_seed(plan)]
+    checks += [lambda: check_deepspeed(plan), lambda: check_data(plan)]
     checks += [lambda: check_output_dir(plan), lambda: check_compiler(plan)]
     checks += [lambda: check_ranks(plan.engine, plan.ranks), lambda: check_lanes(plan), lambda: check_spacing(plan)]
     checks += [lambda: check_same_run(Path(plan.options.output_dir), identity_of(plan))]
@@ -102,11 +102,6 @@ def check_compiler(plan: Plan) -> None:
         raise ValueError("--torch_compile needs a C++ compiler (c++, g++) on PATH: install one, or leave it out")
 
 
-def check_seed(plan: Plan) -> None:
-    if not 0 <= plan.options.seed < 1 << 63:
-        raise ValueError(f"--seed {plan.options.seed}: use a whole number from 0 on, below 2**63")
-
-
 def check_lanes(plan: Plan) -> None:
     """Rows are dealt to the ranks in lanes: every rank needs one."""
     lanes_of(0, plan.ranks.world_size, lanes_for(plan.options.global_batch_rows))
@@ -148,10 +143,10 @@ def check_source(plan: Plan) -> None:
 
 def check_resume(plan: Plan) -> None:
     wanted = plan.options.resume_from_checkpoint
-    if wanted not in ("auto", "never"):
+    if wanted not in ("auto", "false"):
         if not Path(wanted).is_dir():
             raise ValueError(
-                f"--resume_from_checkpoint {wanted} is no directory: use auto, never, or a checkpoint's path"
+                f"--resume_from_checkpoint {wanted} is no directory: use auto, false, or a checkpoint's path"
             )
         if not (Path(wanted) / MANIFEST_NAME).exists():
             inside = [*committed(Path(wanted) / "checkpoints"), *committed(Path(wanted))]
@@ -180,7 +175,7 @@ def find_warnings(plan: Plan) -> list[str]:
     """What is allowed but should be known."""
     found: list[str] = []
     wanted = plan.options.resume_from_checkpoint
-    if plan.options.dry_run and wanted not in ("auto", "never"):  # a run itself says it
+    if plan.options.dry_run and wanted not in ("auto", "false"):  # a run itself says it
         found += [warning for warning in [origin_warning(Path(wanted), identity_of(plan))] if warning]
     options = plan.options
     if options.reference_batch_rows != type(options).reference_batch_rows and options.learning_rate_rule == "none":

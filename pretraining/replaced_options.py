@@ -46,7 +46,7 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
     "use --learning_rate": ("lr",),
     "use --optimizer": ("optim", "adafactor"),
     "use --bf16 auto, true or false; there is no loss scaling for fp16": ("fp16", "fp16_opt_level", "mixed_precision"),
-    "the same command goes on where it was; --resume_from_checkpoint never, or another --output_dir, starts anew": (
+    "the same command goes on where it was; --resume_from_checkpoint false, or another --output_dir, starts anew": (
         "overwrite_output_dir",
     ),
     "use --save_steps or --save_minutes": ("save_strategy", "checkpointing_steps"),

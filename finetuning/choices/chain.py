@@ -13,7 +13,6 @@ from pydantic import Field
 from finetuning.examples.dataset_records import subset
 from finetuning.examples.predictions import write_csv, write_json
 from finetuning.examples.preflight import Preflight
-from finetuning.examples.record_files import bad_text
 from finetuning.loop.result import Result
 from finetuning.loop.run_log import closing_table
 from finetuning.loop.schedule import makes_updates
@@ -142,7 +141,7 @@ def chain_splits(
     options: Any, files: Mapping[str, str], choices: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, list[Question]]:
     """train and validation with the right paragraph; validation_chain and test_chain with the chosen one."""
-    bad = bad_text(options.on_bad_text)
+    bad = options.on_bad_text
     contexts = read_contexts(options.context_file, bad)
     splits = {}
     for name, file in files.items():

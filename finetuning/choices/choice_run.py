@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,8 +14,7 @@ from finetuning.choices.recipe import ChoiceRecipe
 from finetuning.examples.dataset_records import subset
 from finetuning.examples.pair_template import row_limit
 from finetuning.examples.preflight import Preflight, note_label_balance, note_row_limit, note_shared_texts
-from finetuning.examples.recipe import option
-from finetuning.examples.record_files import bad_text
+from finetuning.examples.recipe import PATH_OR_HUB_NAME
 from finetuning.examples.unknown_share import note_unknown_share
 from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
 from finetuning.loop.stopping import Asked
@@ -23,22 +23,46 @@ from finetuning.questions.sets import load_splits, refuse_idle_contexts, sample_
 from finetuning.run.command import Prepared, finish_world, given_files, open_world, output_directory, run_recipe
 from finetuning.run.seed_runs import run_seeds
 from finetuning.run.starting_point import StartingPoint, starting_point
-from runtime.options.option_rules import require_beside
+from runtime.options.declaration import names_marked, option
+from runtime.options.option_rules import idle_without
+
+CHAIN = "chain of two stages"
+OF_THE_CHAIN = "of the second stage"
 
 
 @dataclass
 class MultipleChoiceOptions(QAOptions):
     """Options of multiple choice; those of QA are for the chain's second stage."""
 
-    chain: bool = option(False, "Two-stage data: answer each question in the paragraph that was chosen for it.")
-    qa_model_name_or_path: str | None = option(None, "Model of the chain's second stage; default: the first's.")
-    qa_learning_rate: float | None = option(None, "Learning rate of the second stage; default: the first's.")
-    qa_num_train_epochs: float | None = option(None, "Epochs of the second stage; default: the first's.")
+    chain: bool = option(
+        False, "Two-stage data: answer each question in the paragraph that was chosen for it.", group=CHAIN
+    )
+    qa_model_name_or_path: str | None = option(
+        None,
+        "Model of the chain's second stage; default: the first's.",
+        group=CHAIN,
+        marks=(OF_THE_CHAIN, PATH_OR_HUB_NAME),
+    )
+    qa_learning_rate: float | None = option(
+        None,
+        "Learning rate of the second stage; default: the first's.",
+        group=CHAIN,
+        at_least=0,
+        below=math.inf,
+        marks=(OF_THE_CHAIN,),
+    )
+    qa_num_train_epochs: float | None = option(
+        None,
+        "Epochs of the second stage; default: the first's.",
+        group=CHAIN,
+        at_least=0,
+        below=math.inf,
+        marks=(OF_THE_CHAIN,),
+    )
 
-    def check_own(self) -> None:
-        """ValueError for options of a second stage that there is not, too."""
-        super().check_own()
-        require_beside(self, "chain", ("qa_model_name_or_path", "qa_learning_rate", "qa_num_train_epochs"))
+    def contradictions(self) -> list[str]:
+        """Options of a second stage that there is not, too."""
+        return [*super().contradictions(), *idle_without(self, "chain", names_marked(self, OF_THE_CHAIN))]
 
 
 def run(options: MultipleChoiceOptions, asked: Asked, start: StartingPoint | None = None) -> int:
@@ -102,7 +126,7 @@ def read_sets(options: MultipleChoiceOptions, files: Mapping[str, str]) -> dict[
     if options.dataset_name:
         splits = load_splits(options.dataset_name, options.dataset_config_name)
         return {name: choices_from_rows(rows, f"{options.dataset_name} {name}") for name, rows in splits.items()}
-    bad = bad_text(options.on_bad_text)
+    bad = options.on_bad_text
     found = {
         name: read_choices(file, context_file=options.context_file, on_bad_text=bad) for name, file in files.items()
     }

@@ -33,14 +33,6 @@ def batch_shape(options: FinetuningOptions, world_size: int) -> BatchShape:
         options.per_device_train_batch_size,
         options.gradient_accumulation_steps,
     )
-    for name, value in (
-        ("global_batch_rows", total),
-        ("per_device_train_batch_size", micro),
-        ("gradient_accumulation_steps", accumulation),
-        ("per_device_eval_batch_size", options.per_device_eval_batch_size),
-    ):
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} {value}: must be 1 or more")
     if total is None:
         given = micro is not None or accumulation is not None
         total = (micro or 8) * (accumulation or 1) * world_size if given else DEFAULT_BATCH_ROWS

@@ -120,8 +120,6 @@ def padded_rows(
 
 def row_limit(max_seq_length: int, config: PretrainedConfig | None) -> int:
     """The longest row that both the option and the model's positions allow, its padding to `padded_length` included."""
-    if max_seq_length < 8:
-        raise ValueError(f"--max_seq_length {max_seq_length}: rows need at least 8 tokens")
     positions = None if config is None else usable_positions(config)
     if positions is None or padded_length(max_seq_length) <= positions:
         return max_seq_length

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from runtime.options.command_line import COMMAS
+from pretraining.engines.engine import FSDP_MODES
+from runtime.options.declaration import (
+    BAD_TEXT,
+    DATA,
+    MACHINE,
+    MODEL,
+    OUTPUT,
+    PRECISIONS,
+    TRAINING,
+    BadText,
+    Options,
+    option,
+)
+from runtime.trackers import REPORTERS
 
 if TYPE_CHECKING:
     from finetuning.loop.heads import Head
+
+SCHEDULES = ("linear", "constant")
+SMALL_WORLD = "on the small world"  # where some options have other defaults
+# What is true of some options, for code that goes by it.
+SPLIT_FILE = "the file of a split"
+NAMES_DATA = "names data: without any such option it is the small world"
+DATA_PLACE = "where the data come from"
+PATH, PATH_OR_HUB_NAME = "a path", "a path or a name on a hub"
+KEPT = "kept with the model: decides how new data become predictions"
+SET_BY_A_SWEEP = "set by a sweep, not by its rows"
+COLUMN = "a column of a table"
 
 # One encoded row. Read by the loop: "example_id" (str), "input_ids" (for the length), and if present "window" (int,
 # tells the rows of one example apart), "length" (int, what rows are grouped by) "weight" (float, share in the loss).
@@ -103,60 +128,186 @@ class Recipe(Protocol):
         ...
 
 
-def option(default: Any, text: str, **extra: Any) -> Any:
-    """A dataclass field with a help text, as HfArgumentParser reads it."""
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": text, **extra})
-    return field(default=default, metadata={"help": text, **extra})
-
-
 @dataclass
-class FinetuningOptions:
+class FinetuningOptions(Options):
     """Options of every recipe; a recipe's own dataclass inherits from it and may change defaults."""
 
+    train_file: str | None = option(
+        None,
+        "Training examples; default: the embedded small world.",
+        group=DATA,
+        marks=(SPLIT_FILE, NAMES_DATA, DATA_PLACE, PATH),
+    )
+    validation_file: str | None = option(
+        None,
+        "Validation examples; they pick the best epoch.",
+        group=DATA,
+        marks=(SPLIT_FILE, NAMES_DATA, DATA_PLACE, PATH),
+    )
+    test_file: str | None = option(
+        None,
+        "Test examples, with or without answers.",
+        group=DATA,
+        marks=(SPLIT_FILE, NAMES_DATA, DATA_PLACE, PATH),
+    )
+    dataset_name: str | None = option(
+        None,
+        "Name or saved directory of a `datasets` data set, instead of files.",
+        group=DATA,
+        marks=(NAMES_DATA, DATA_PLACE, PATH_OR_HUB_NAME),
+    )
+    dataset_config_name: str | None = option(None, "Configuration of --dataset_name.", group=DATA, marks=(DATA_PLACE,))
+    max_seq_length: int = option(
+        384,
+        "Longest row in tokens, special tokens included.",
+        group=DATA,
+        at_least=8,
+        by_data={SMALL_WORLD: 64},
+        marks=(KEPT,),
+    )
+    max_train_samples: int | None = option(
+        None, "Use only N training examples, chosen by a hash of their ids.", group=DATA, at_least=1
+    )
+    max_eval_samples: int | None = option(
+        None, "The same for the validation and the test examples.", group=DATA, at_least=1
+    )
+    on_bad_text: BadText = option(
+        "stop",
+        "Text that is not UTF-8: stop, or replace and count.",
+        group=DATA,
+        choices=BAD_TEXT,
+        formerly=("invalid_utf8",),
+    )
+    strict: bool = option(False, "Refuse input that the preflight would otherwise repair or drop.", group=DATA)
+
     model_name_or_path: str | None = option(
-        None, "Checkpoint directory or hub name; default: the newest checkpoint of the default pretraining run."
+        None,
+        "Checkpoint directory or hub name; default: the newest checkpoint of the default pretraining run.",
+        group=MODEL,
+        marks=(PATH_OR_HUB_NAME,),
     )
-    from_scratch: bool = option(False, "Keep the checkpoint's configuration and tokenizer, drop its weights.")
-    output_dir: str | None = option(None, "Where results go; default: runs/finetuning/<recipe>.")
-    train_file: str | None = option(None, "Training examples; default: the embedded small world.")
-    validation_file: str | None = option(None, "Validation examples; they pick the best epoch.")
-    test_file: str | None = option(None, "Test examples, with or without answers.")
-    dataset_name: str | None = option(None, "Name or saved directory of a `datasets` data set, instead of files.")
-    dataset_config_name: str | None = option(None, "Configuration of --dataset_name.")
-    max_seq_length: int = option(384, "Longest row in tokens, special tokens included.")
-    max_train_samples: int | None = option(None, "Use only N training examples, chosen by a hash of their ids.")
-    max_eval_samples: int | None = option(None, "The same for the validation and the test examples.")
-    on_bad_text: str = option("stop", "Text that is not UTF-8: stop, or replace and count.")
-    strict: bool = option(False, "Refuse input that the preflight would otherwise repair or drop.")
+    from_scratch: bool = option(
+        False, "Keep the checkpoint's configuration and tokenizer, drop its weights.", group=MODEL
+    )
+    dropout: float | None = option(
+        None,
+        "Replace every dropout rate of the model's configuration.",
+        group=MODEL,
+        at_least=0,
+        below=1,
+        what="a rate such as 0.1",
+    )
 
-    num_train_epochs: float = option(3.0, "Passes over the training rows; 0 only evaluates.")
-    max_steps: int = option(-1, "Stop after N updates, whatever the epochs say; -1: no limit.")
+    num_train_epochs: float = option(
+        3.0,
+        "Passes over the training rows; 0 only evaluates.",
+        group=TRAINING,
+        at_least=0,
+        below=math.inf,
+        what="0 only evaluates",
+        by_data={SMALL_WORLD: 8.0},
+    )
+    max_steps: int = option(-1, "Stop after N updates, whatever the epochs say; -1: no limit.", group=TRAINING)
     global_batch_rows: int | None = option(
-        None, "Rows of one update over all ranks; default: batch x accumulation x ranks if given, else 32."
+        None,
+        "Rows of one update over all ranks; default: batch x accumulation x ranks if given, else 32.",
+        group=TRAINING,
+        at_least=1,
+        by_data={SMALL_WORLD: 16},
     )
-    per_device_train_batch_size: int | None = option(None, "Rows of one micro-batch of one rank.")
-    gradient_accumulation_steps: int | None = option(None, "Micro-batches of one update.")
-    per_device_eval_batch_size: int = option(64, "Rows of one evaluation batch of one rank.")
-    learning_rate: float = option(5e-5, "Peak learning rate.")
-    lr_scheduler_type: str = option("linear", "linear (to zero) or constant, both after the warmup.")
-    warmup_ratio: float = option(0.1, "Share of the updates over which the learning rate rises from zero.")
-    weight_decay: float = option(0.01, "AdamW weight decay, not on norms and biases.")
-    max_grad_norm: float = option(1.0, "Gradient clipping; 0: none.")
-    dropout: float | None = option(None, "Replace every dropout rate of the model's configuration.")
-    early_stopping_patience: int = option(0, "Stop after N validations without a better score; 0: never.")
-    seed: int = option(42, "Seed of the head, of the order of the rows and of dropout.")
-    seeds: list[int] = option([], "Several seeds, each in a folder of its own; default: --seed alone.")  # noqa: RUF009
-
-    bf16: str = option("auto", "auto (where the hardware has it), true or false.", nargs="?", const="true")
-    deepspeed: str | None = option(None, "DeepSpeed JSON file; without it PyTorch runs the training.")
-    fsdp: str = option("full_shard", "full_shard, shard_grad_op or hybrid_shard (PyTorch, several ranks).")
-    resume_from_checkpoint: bool = option(True, "Continue an interrupted run of the same options in --output_dir.")
-    save_steps: int = option(0, "Save the state every N updates; 0: after every epoch.")
-    save_model: bool = option(True, "Keep the best model as a `transformers` directory in output_dir/best.")
-    report_to: Annotated[str, COMMAS] = option(
-        "tensorboard", "tensorboard, wandb, mlflow (several with commas) or none."
+    learning_rate: float = option(
+        5e-5, "Peak learning rate.", group=TRAINING, at_least=0, below=math.inf, by_data={SMALL_WORLD: 1e-3}
+    )
+    lr_scheduler_type: str = option(
+        "linear", "What follows the warmup: linear (to zero) or constant.", group=TRAINING, choices=SCHEDULES
+    )
+    warmup_ratio: float = option(
+        0.1,
+        "Share of the updates over which the learning rate rises from zero.",
+        group=TRAINING,
+        at_least=0,
+        below=1,
+        what="a share of the updates",
+    )
+    weight_decay: float = option(
+        0.01, "AdamW weight decay, not on norms and biases.", group=TRAINING, at_least=0, below=math.inf
+    )
+    max_grad_norm: float = option(1.0, "Gradient clipping; 0: none.", group=TRAINING, at_least=0, what="1.0 is usual")
+    early_stopping_patience: int = option(
+        0, "Stop after N validations without a better score; 0: never.", group=TRAINING, at_least=0
+    )
+    seed: int = option(
+        42, "Seed of the head, of the order of the rows and of dropout.", group=TRAINING, marks=(SET_BY_A_SWEEP,)
+    )
+    seeds: list[int] = option(
+        [],
+        "Several seeds, each in a folder of its own; default: --seed alone.",
+        group=TRAINING,
+        identity=False,
+        marks=(SET_BY_A_SWEEP,),
     )
 
-    def check_own(self) -> None:
-        """ValueError for a recipe's own options outside their range; `run/option_checks.py` has the shared ones."""
+    # A run of auto is another one than a run of true or false, which say what another machine is to do.
+    bf16: str = option(
+        "auto", "auto: where the hardware has it.", group=MACHINE, choices=PRECISIONS, nargs="?", const="true"
+    )
+    per_device_train_batch_size: int | None = option(
+        None, "Rows of one micro-batch of one rank.", group=MACHINE, at_least=1, identity=False
+    )
+    gradient_accumulation_steps: int | None = option(
+        None, "Micro-batches of one update.", group=MACHINE, at_least=1, identity=False
+    )
+    per_device_eval_batch_size: int = option(
+        64, "Rows of one evaluation batch of one rank.", group=MACHINE, at_least=1, identity=False
+    )
+    deepspeed: str | None = option(
+        None, "DeepSpeed JSON file; without it PyTorch runs the training.", group=MACHINE, identity=False
+    )
+    fsdp: str = option(
+        "full_shard",
+        "What PyTorch spreads over several ranks.",
+        group=MACHINE,
+        choices=FSDP_MODES,
+        identity=False,
+    )
+
+    output_dir: str | None = option(
+        None,
+        "Where results go; default: runs/finetuning/<recipe>.",
+        group=OUTPUT,
+        identity=False,
+        marks=(SET_BY_A_SWEEP,),
+    )
+    resume_from_checkpoint: str = option(
+        "auto",
+        "auto: continue or read what --output_dir holds of a run of the same options; false: begin anew.",
+        group=OUTPUT,
+        choices=("auto", "false"),
+        identity=False,
+        old_values={"true": "auto"},
+        nargs="?",
+        const="auto",
+        marks=(SET_BY_A_SWEEP,),
+    )
+    save_steps: int = option(
+        0, "Save the state every N updates; 0: after every epoch.", group=OUTPUT, at_least=0, identity=False
+    )
+    save_model: bool = option(
+        True,
+        "Keep the best model as a `transformers` directory in output_dir/best.",
+        group=OUTPUT,
+        identity=False,
+    )
+    report_to: str = option(
+        "tensorboard",
+        "Where the curves go, several with commas between.",
+        group=OUTPUT,
+        choices=(*REPORTERS, "none"),
+        commas=True,
+        identity=False,
+    )
+
+    def contradictions(self) -> list[str]:
+        """What is wrong between several options, whatever the data and the ranks."""
+        repeated = len(set(self.seeds)) < len(self.seeds)
+        return [f"--seeds {self.seeds}: name each once"] if repeated else []

@@ -163,7 +163,7 @@ def whole_number(value: Any, field: str) -> int:
 def _rules(on_bad_text: OnBadText) -> TextRules:
     return TextRules(
         max_document_bytes=MAX_ROW_BYTES,
-        invalid_utf8=on_bad_text,
+        on_bad_text=on_bad_text,
         unix_line_ends=False,
         utf8_remedy="convert the file, or ask for --on_bad_text replace",
         size_remedy="split the row",

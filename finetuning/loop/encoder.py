@@ -52,12 +52,6 @@ def check_encoder(
     return config, tokenizer
 
 
-def require_dropout(rate: float | None) -> None:
-    """ValueError for a rate outside [0, 1)."""
-    if rate is not None and not 0 <= rate < 1:
-        raise ValueError(f"--dropout {rate}: a rate lies in [0, 1); use 0.1")
-
-
 def load_config(
     model_name_or_path: str, *, dropout: float | None = None, option: str = "--model_name_or_path"
 ) -> PretrainedConfig:
@@ -72,13 +66,9 @@ def load_config(
 
 
 def with_dropout(config: PretrainedConfig, rate: float | None) -> PretrainedConfig:
-    """A copy with every dropout rate replaced; the configuration itself where `rate` is None.
-
-    Raises ValueError as `require_dropout`.
-    """
+    """A copy with every dropout rate replaced; the configuration itself where `rate` is None."""
     if rate is None:
         return config
-    require_dropout(rate)
     config = copy.deepcopy(config)
     for name in list(config.to_dict()):
         if "dropout" in name and isinstance(getattr(config, name), (int, float, type(None))):

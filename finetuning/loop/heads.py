@@ -48,14 +48,6 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> to
     raise ValueError(f"pooling is {pooling!r}: it must be one of {', '.join(POOLINGS)}")
 
 
-def require_head(pooling: str | None, dropout: float | None) -> None:
-    """ValueError for an unknown pooling (None: the family's own), or a rate outside [0, 1)."""
-    if pooling is not None and pooling not in POOLINGS:
-        raise ValueError(f"--pooling {pooling}: use one of {', '.join(POOLINGS)}")
-    if dropout is not None and not 0 <= dropout < 1:
-        raise ValueError(f"--head_dropout {dropout}: a rate lies in [0, 1); use 0.1")
-
-
 CLASSIFICATION, SPANS, CHOICE = "classification", "qa", "multiple_choice"
 AUTO_CLASSES: dict[str, Any] = {
     CLASSIFICATION: AutoModelForSequenceClassification,

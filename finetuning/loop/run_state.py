@@ -23,26 +23,11 @@ from finetuning.loop.updates import Sums, means
 from pretraining.checkpoints.checkpoint import STATE_FILE, Checkpoint, newest_checkpoint, retain, save_checkpoint
 from pretraining.engines.engine import Engine
 from runtime.files.schemas import Count, Items, Name, Number, Schema, Seconds, checked, shown
+from runtime.options.declaration import identity_values
 from runtime.processes.collectives import barrier
 
 STATE_NAME = "state"
 REMEDY = "remove the folder, or drop that run with --resume_from_checkpoint false"
-# Options that change where and how fast a run goes, but not what it computes.
-FREE_OPTIONS = frozenset(
-    {
-        "output_dir",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "per_device_eval_batch_size",
-        "deepspeed",
-        "fsdp",
-        "resume_from_checkpoint",
-        "save_steps",
-        "save_model",
-        "seeds",
-        "report_to",
-    }
-)
 
 
 class _ProgressFile(Schema):
@@ -220,7 +205,7 @@ def decided_by(recipe: Recipe, options: FinetuningOptions, global_rows: int, wei
     content = {
         "recipe": recipe.name,
         "head": asdict(recipe.head),
-        **{name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS},
+        **identity_values(options),
         "global_batch_rows": global_rows,
         "weights": weights,
     }

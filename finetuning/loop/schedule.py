@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from finetuning.examples.batches import BatchShape
 from finetuning.examples.recipe import FinetuningOptions
 
-SCHEDULES = ("linear", "constant")
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -52,26 +50,8 @@ def require_training_rows(options: FinetuningOptions, num_rows: int, *, num_drop
     )
 
 
-def require_schedule(options: FinetuningOptions) -> None:
-    """ValueError for options of the schedule outside their range, whatever the rows."""
-    if options.lr_scheduler_type not in SCHEDULES:
-        raise ValueError(f"--lr_scheduler_type {options.lr_scheduler_type}: use one of {', '.join(SCHEDULES)}")
-    if not 0 <= options.warmup_ratio < 1:
-        raise ValueError(f"--warmup_ratio {options.warmup_ratio}: a share of the updates, in [0, 1)")
-    if not options.learning_rate >= 0 or not math.isfinite(options.learning_rate):
-        raise ValueError(f"--learning_rate {options.learning_rate}: must be zero or more")
-    if not 0 <= options.num_train_epochs < math.inf:
-        raise ValueError(
-            f"--num_train_epochs {options.num_train_epochs}: must be zero (evaluate only) or more, and finite"
-        )
-    for name in ("early_stopping_patience", "save_steps"):
-        if getattr(options, name) < 0:
-            raise ValueError(f"--{name} {getattr(options, name)}: must be zero or more")
-
-
 def make_schedule(options: FinetuningOptions, num_rows: int, shape: BatchShape) -> Schedule:
-    """The schedule of a run over `num_rows` training rows; ValueError for options outside their range."""
-    require_schedule(options)
+    """The schedule of a run over `num_rows` training rows; ValueError for none where updates are asked for."""
     require_training_rows(options, num_rows)
     per_epoch = max(1, math.ceil(num_rows / shape.global_rows))
     total = math.ceil(options.num_train_epochs * per_epoch)

@@ -113,15 +113,8 @@ def engine_options(options: FinetuningOptions, shape: BatchShape, *, bf16: bool 
     )
 
 
-def require_bf16(choice: str) -> None:
-    """ValueError for anything but auto, true, false."""
-    if choice not in ("auto", "true", "false"):
-        raise ValueError(f"--bf16 {choice}: use auto, true or false")
-
-
 def uses_bf16(choice: str) -> bool:
-    """auto: where the GPU has it; ValueError for anything but auto, true, false."""
-    require_bf16(choice)
+    """Whether `--bf16` means it: auto does where the GPU has it."""
     if choice != "auto":
         return choice == "true"
     # Older GPUs (V100, T4) only emulate it, slower than fp32.
@@ -143,7 +136,9 @@ def _open_run(
     engine = engine or open_engine(model, options, shape)
     if identity is None:
         identity = RunIdentity() if directory is None else run_identity(recipe, options, shape.global_rows)
-    state = RunState(engine, directory, identity, metric=recipe.metric, resuming=options.resume_from_checkpoint)
+    state = RunState(
+        engine, directory, identity, metric=recipe.metric, resuming=options.resume_from_checkpoint == "auto"
+    )
     example = _example(recipe, engine)
     progress = state.resume(example)
     log = RunLog(

@@ -10,10 +10,10 @@ from transformers import PretrainedConfig
 
 from finetuning.examples.pair_template import row_limit
 from finetuning.examples.preflight import Preflight, note_row_limit, note_shared_texts
-from finetuning.examples.recipe import FinetuningOptions, option
+from finetuning.examples.recipe import KEPT, PATH, SPLIT_FILE, FinetuningOptions
 from finetuning.examples.unknown_share import note_unknown_share
 from finetuning.loop.stopping import Asked
-from finetuning.questions.recipe import QARecipe, QASettings
+from finetuning.questions.recipe import LANGUAGES, QARecipe, QASettings
 from finetuning.questions.sets import note_answers, note_windows, read_question_sets
 from finetuning.questions.spans import SpanLimits
 from finetuning.questions.squad import Question, check_answers, first_names, place_answers
@@ -21,26 +21,54 @@ from finetuning.questions.windows import Windows
 from finetuning.run.command import Prepared, finish_world, given_files, open_world, output_directory, run_recipe
 from finetuning.run.seed_runs import run_seeds
 from finetuning.run.starting_point import StartingPoint, starting_point
-from runtime.options.option_rules import FILE_OPTIONS, refuse_beside, require_beside
+from runtime.options.declaration import DATA, names_marked, option
+from runtime.options.option_rules import idle_without, named_twice
+
+ANSWERS = "answers"
 
 
 @dataclass
 class QAOptions(FinetuningOptions):
     """Options of extractive question answering."""
 
-    context_file: str | None = option(None, "Two-stage data: the JSON list of paragraphs that the rows number.")
-    doc_stride: int = option(128, "Overlap of neighbouring windows in tokens (in the original BERT: the step).")
-    n_best_size: int = option(20, "Candidates kept for each question.")
-    max_answer_length: int = option(30, "Longest answer in tokens.")
-    version_2_with_negative: bool = option(False, "Some questions have no answer, and none may be given.")
-    null_score_diff_threshold: float = option(0.0, "v2: how far no answer must be ahead of the best one to be given.")
-    answer_language: str = option("auto", "Whose exact match and F1: en (SQuAD), zh (CMRC), or auto by the answers.")
+    context_file: str | None = option(
+        None, "Two-stage data: the JSON list of paragraphs that the rows number.", group=DATA, marks=(PATH,)
+    )
+    doc_stride: int = option(
+        128,
+        "Overlap of neighbouring windows in tokens (in the original BERT: the step).",
+        group=DATA,
+        at_least=0,
+        what="the overlap of two windows in tokens",
+        marks=(KEPT,),
+    )
+    n_best_size: int = option(20, "Candidates kept for each question.", group=ANSWERS, at_least=1, marks=(KEPT,))
+    max_answer_length: int = option(30, "Longest answer in tokens.", group=ANSWERS, at_least=1, marks=(KEPT,))
+    version_2_with_negative: bool = option(
+        False, "Some questions have no answer, and none may be given.", group=ANSWERS, marks=(KEPT,)
+    )
+    null_score_diff_threshold: float = option(
+        0.0,
+        "v2: how far no answer must be ahead of the best one to be given.",
+        group=ANSWERS,
+        marks=(KEPT,),
+    )
+    answer_language: str = option(
+        "auto",
+        "Whose exact match and F1: en (SQuAD), zh (CMRC), or auto by the answers.",
+        group=ANSWERS,
+        choices=LANGUAGES,
+        marks=(KEPT,),
+    )
 
-    def check_own(self) -> None:
-        """ValueError for settings outside their range, and for data named in two ways."""
-        settings_of(self, None)
-        refuse_beside(self, "dataset_name", (*FILE_OPTIONS, "context_file"))
-        require_beside(self, "dataset_name", ("dataset_config_name",))
+    def contradictions(self) -> list[str]:
+        """Data named in two ways, too."""
+        files = (*names_marked(self, SPLIT_FILE), "context_file")
+        return [
+            *super().contradictions(),
+            *named_twice(self, "dataset_name", files),
+            *idle_without(self, "dataset_name", ("dataset_config_name",)),
+        ]
 
 
 def run(options: QAOptions, asked: Asked, start: StartingPoint | None = None) -> int:

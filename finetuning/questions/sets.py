@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from finetuning.examples.dataset_records import read_dataset, subset
 from finetuning.examples.preflight import Preflight
-from finetuning.examples.record_files import bad_text
 from finetuning.questions.squad import AnswerRepairs, Question, questions_from_rows, read_questions
 from finetuning.questions.windows import WindowCounts
 from finetuning.texts.labelled_text import SPLIT_NAMES
+from runtime.options.declaration import BadText
 from runtime.options.option_rules import refuse_given
 
 
@@ -20,7 +20,7 @@ class QuestionSource(Protocol):
     dataset_name: str | None
     dataset_config_name: str | None
     context_file: str | None
-    on_bad_text: str
+    on_bad_text: BadText
     max_train_samples: int | None
     max_eval_samples: int | None
 
@@ -33,9 +33,8 @@ def read_question_sets(options: QuestionSource, files: Mapping[str, str]) -> dic
             for name, rows in load_splits(options.dataset_name, options.dataset_config_name).items()
         }
     else:
-        bad = bad_text(options.on_bad_text)
         found = {
-            name: read_questions(file, context_file=options.context_file, on_bad_text=bad)
+            name: read_questions(file, context_file=options.context_file, on_bad_text=options.on_bad_text)
             for name, file in files.items()
         }
         refuse_idle_contexts(options, found)

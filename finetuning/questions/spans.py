@@ -19,12 +19,6 @@ class SpanLimits:
     n_best_size: int = 20
     max_answer_length: int = 30  # tokens
 
-    def __post_init__(self) -> None:
-        if self.n_best_size < 1 or self.max_answer_length < 1:
-            raise ValueError(
-                f"--n_best_size {self.n_best_size}, --max_answer_length {self.max_answer_length}: use 1 or more"
-            )
-
 
 def best_spans(
     start_logits: torch.Tensor, end_logits: torch.Tensor, allowed: torch.Tensor, limits: SpanLimits

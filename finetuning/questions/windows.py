@@ -33,10 +33,6 @@ class Windows:
     max_seq_length: int
     doc_stride: int = 128
 
-    def __post_init__(self) -> None:
-        if self.doc_stride < 0:
-            raise ValueError(f"--doc_stride {self.doc_stride}: the overlap of two windows, zero or more tokens")
-
     def question_limit(self, template: PairTemplate) -> int:
         """A question may take half of what a row holds."""
         return max(1, (self.max_seq_length - template.overhead) // 2)

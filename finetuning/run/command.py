@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,8 @@ from torch import nn
 from finetuning.examples.batches import batch_shape
 from finetuning.examples.predictions import write_json
 from finetuning.examples.preflight import Preflight
-from finetuning.examples.recipe import FinetuningOptions, Recipe
+from finetuning.examples.recipe import NAMES_DATA, FinetuningOptions, Recipe
+from finetuning.examples.recipe import SMALL_WORLD as SMALL_WORLD_DATA
 from finetuning.loop.heads import OwnHead, TaskModel, load_headed
 from finetuning.loop.result import Result, write_predictions
 from finetuning.loop.run_log import closing_table
@@ -30,14 +31,13 @@ from finetuning.run.saved_model import live_proof, save_model
 from finetuning.run.starting_point import StartingPoint
 from pretraining.engines.engine import Engine, full_weights
 from runtime.files.lock import Ownership
+from runtime.options.declaration import by_data, names_marked, not_given
 from runtime.options.exit_status import run_command
 from runtime.processes.collectives import barrier, broadcast_json, fail_together
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 from shards.small_world.world import write_small_world
 
 SMALL_WORLD = Path("runs/small_world")
-DATA_OPTIONS = ("train_file", "validation_file", "test_file", "dataset_name", "data")
-SMALL_WORLD_OPTIONS = {"learning_rate": 1e-3, "num_train_epochs": 8.0, "global_batch_rows": 16, "max_seq_length": 64}
 
 Options = TypeVar("Options", bound=FinetuningOptions)
 
@@ -104,12 +104,10 @@ def for_small_world(options: Options) -> Options:
 
     Names of two words in short sentences: rows are short, and a width of 128 wants a high learning rate.
     """
-    if any(getattr(options, name, None) for name in DATA_OPTIONS):
+    if any(getattr(options, name) for name in names_marked(options, NAMES_DATA)):
         return options
-    defaults = {one.name: one.default for one in fields(options)}
-    left: dict[str, Any] = {
-        name: value for name, value in SMALL_WORLD_OPTIONS.items() if getattr(options, name) == defaults[name]
-    }
+    defaults = by_data(options, SMALL_WORLD_DATA)
+    left: dict[str, Any] = {name: defaults[name] for name in defaults.keys() & not_given(options)}
     if options.per_device_train_batch_size is not None or options.gradient_accumulation_steps is not None:
         left.pop("global_batch_rows", None)  # these say what the batch is
     return replace(options, **left)
@@ -157,7 +155,7 @@ def _run_owned(
     num_dropped = int(prepared.preflight.figures.get("preflight_train_dropped", 0))
     require_training_rows(options, len(recipe.train_features), num_dropped=num_dropped)
     identity = run_identity(recipe, options, shape.global_rows, start.digest)
-    again = not options.resume_from_checkpoint
+    again = options.resume_from_checkpoint == "false"
     before = on_main(lambda: finished_results(directory, *identity, again=again), ranks, "looking at its results")
     if before is not None:
         if ranks.is_main:

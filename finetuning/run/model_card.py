@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from finetuning.examples.batches import BatchShape
-from finetuning.examples.recipe import FinetuningOptions, Recipe
+from finetuning.examples.recipe import DATA_PLACE, FinetuningOptions, Recipe
 from finetuning.loop.heads import AUTO_CLASSES, CHOICE, CLASSIFICATION, SPANS, OwnHead, TaskModel
 from finetuning.loop.result import Result
 from pretraining.publishing.model_card import front_matter, named, table
+from runtime.options.declaration import names_marked
 
 PIPELINES = {CLASSIFICATION: "text-classification", SPANS: "question-answering", CHOICE: "multiple-choice"}
 
@@ -51,8 +52,7 @@ def finetuning_card(
 
 
 def _data_options(options: FinetuningOptions) -> Mapping[str, str]:
-    names = ("data", "data_dir", "dataset_name", "dataset_config_name", "train_file", "validation_file", "test_file")
-    given = {name: getattr(options, name, None) for name in names}
+    given = {name: getattr(options, name) for name in names_marked(options, DATA_PLACE)}
     return {name: str(value) for name, value in given.items() if value} or {"data": "the embedded small world"}
 
 

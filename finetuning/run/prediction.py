@@ -6,35 +6,79 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetuning.examples.recipe import FinetuningOptions, option
+from finetuning.examples.recipe import COLUMN, FinetuningOptions
 from finetuning.loop.heads import CLASSIFICATION
 from finetuning.loop.stopping import Asked
 from finetuning.run.saved_model import RECIPE_NAME
 from finetuning.run.starting_point import StartingPoint, open_start
+from runtime.options.declaration import (
+    BAD_TEXT,
+    DATA,
+    MACHINE,
+    MODEL,
+    OUTPUT,
+    PRECISIONS,
+    BadText,
+    Options,
+    names_marked,
+    option,
+)
 
 # How a recipe predicts: the dataclass of its options, and what it does with them and the model.
 Predictor = tuple[type[FinetuningOptions], Callable[[Any, Asked, StartingPoint], int]]
 
-COLUMN_OPTIONS = ("text_column", "text_pair_column", "label_column", "id_column")
+GIVEN = "a recipe's option that prediction sets, whatever was kept with the model"
 
 
 @dataclass
-class PredictionOptions:
+class PredictionOptions(Options):
     """A model that a recipe trained, and new data for it."""
 
-    model_name_or_path: str = option("", "The `best` folder of a fine-tuning run, or any model with a head.")
-    test_file: str | None = option(None, "New examples, with or without answers.")
-    output_dir: str = option("runs/predictions", "Where the predictions go.")
-    context_file: str | None = option(None, "Two-stage data: the JSON list of paragraphs that the rows number.")
-    text_column: str | None = option(None, "Column of the text; default: that of the training, or the usual names.")
-    text_pair_column: str | None = option(None, "Column of the second text.")
-    label_column: str | None = option(None, "Column of the label, if there is one.")
-    id_column: str | None = option(None, "Column of the example's id; default: the usual names, else the row's number.")
-    max_seq_length: int | None = option(None, "Longest row in tokens; default: that of the training.")
-    max_eval_samples: int | None = option(None, "Predict only N examples, chosen by a hash of their ids.")
-    per_device_eval_batch_size: int = option(64, "Rows of one batch of one rank.")
-    bf16: str = option("auto", "auto (where the hardware has it), true or false.", nargs="?", const="true")
-    on_bad_text: str = option("stop", "Text that is not UTF-8: stop, or replace and count.")
+    test_file: str | None = option(None, "New examples, with or without answers.", group=DATA, marks=(GIVEN,))
+    context_file: str | None = option(
+        None, "Two-stage data: the JSON list of paragraphs that the rows number.", group=DATA
+    )
+    text_column: str | None = option(
+        None, "Column of the text; default: that of the training, or the usual names.", group=DATA, marks=(COLUMN,)
+    )
+    text_pair_column: str | None = option(None, "Column of the second text.", group=DATA, marks=(COLUMN,))
+    label_column: str | None = option(None, "Column of the label, if there is one.", group=DATA, marks=(COLUMN,))
+    id_column: str | None = option(
+        None,
+        "Column of the example's id; default: the usual names, else the row's number.",
+        group=DATA,
+        marks=(COLUMN,),
+    )
+    max_seq_length: int | None = option(
+        None, "Longest row in tokens; default: that of the training.", group=DATA, at_least=8
+    )
+    max_eval_samples: int | None = option(
+        None, "Predict only N examples, chosen by a hash of their ids.", group=DATA, at_least=1, marks=(GIVEN,)
+    )
+    on_bad_text: BadText = option(
+        "stop",
+        "Text that is not UTF-8: stop, or replace and count.",
+        group=DATA,
+        choices=BAD_TEXT,
+        formerly=("invalid_utf8",),
+        marks=(GIVEN,),
+    )
+    model_name_or_path: str = option(
+        "", "The `best` folder of a fine-tuning run, or any model with a head.", group=MODEL, marks=(GIVEN,)
+    )
+    per_device_eval_batch_size: int = option(
+        64, "Rows of one batch of one rank.", group=MACHINE, at_least=1, marks=(GIVEN,)
+    )
+    bf16: str = option(
+        "auto",
+        "auto: where the hardware has it.",
+        group=MACHINE,
+        choices=PRECISIONS,
+        nargs="?",
+        const="true",
+        marks=(GIVEN,),
+    )
+    output_dir: str = option("runs/predictions", "Where the predictions go.", group=OUTPUT, marks=(GIVEN,))
 
 
 def predict(options: PredictionOptions, asked: Asked, predictors: Mapping[str, Predictor]) -> int:
@@ -57,16 +101,16 @@ def predict(options: PredictionOptions, asked: Asked, predictors: Mapping[str, P
 
 def settings_of(options: PredictionOptions, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe's options: those kept with the model, then those given here."""
-    names = ("model_name_or_path", "test_file", "output_dir", "max_eval_samples", "per_device_eval_batch_size")
-    given = {name: getattr(options, name) for name in (*names, "bf16", "on_bad_text")}
-    own_names = (*(COLUMN_OPTIONS if facts["task"] == CLASSIFICATION else ("context_file",)), "max_seq_length")
+    given = {name: getattr(options, name) for name in names_marked(options, GIVEN)}
+    own_names = names_marked(options, COLUMN) if facts["task"] == CLASSIFICATION else ("context_file",)
+    own_names = (*own_names, "max_seq_length")
     own = {name: getattr(options, name) for name in own_names if getattr(options, name) is not None}
     return {**facts["options"], **own, **given, "num_train_epochs": 0.0, "save_model": False, "report_to": "none"}
 
 
 def refuse_idle(options: PredictionOptions, task: str) -> None:
     """ValueError for an option that the model's task has no use for."""
-    idle = COLUMN_OPTIONS if task != CLASSIFICATION else ("context_file",)
+    idle = names_marked(options, COLUMN) if task != CLASSIFICATION else ("context_file",)
     for name in idle:
         if getattr(options, name) is not None:
             raise ValueError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from finetuning.run.option_checks import RECIPES, options_class
+from runtime.options.declaration import declarations
+
 BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
     "a run trains unless --num_train_epochs is 0; leave it out": ("do_train",),
     "the validation set is always scored, --num_train_epochs 0 only evaluates; leave it out": ("do_eval",),
@@ -9,6 +12,7 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
     "the same command continues or reads what is there, --resume_from_checkpoint false drops it": (
         "overwrite_output_dir",
         "ignore_data_skip",
+        "no_resume_from_checkpoint",
     ),
     "use --save_steps N; an epoch's end is always saved, and the newest state kept": (
         "checkpointing_steps",
@@ -106,30 +110,12 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
     "--seed decides the order of the rows too": ("data_seed", "shuffle_seed", "shuffle_train_dataset"),
     "CUDA_VISIBLE_DEVICES= hides the GPUs": ("no_cuda", "use_cpu", "n_gpu"),
 }
-BY_RECIPES: dict[str, tuple[str, ...]] = {
-    "qa.py and multiple_choice.py": (
-        "context_file",
-        "doc_stride",
-        "n_best_size",
-        "max_answer_length",
-        "version_2_with_negative",
-        "null_score_diff_threshold",
-        "answer_language",
-    ),
-    "multiple_choice.py": ("chain", "qa_model_name_or_path", "qa_learning_rate", "qa_num_train_epochs"),
-    "glue.py and classification.py": ("pooling", "head_dropout", "truncation", "label_smoothing", "balance_classes"),
-    "glue.py": ("task_name", "data_dir", "mnli_checkpoint"),
-    "classification.py": (
-        "data",
-        "validation_fraction",
-        "text_column",
-        "text_pair_column",
-        "label_column",
-        "id_column",
-        "selection_metric",
-    ),
-}
-# Asked only where a recipe has no option of that name.
-REPLACED_OPTIONS = {name: f"it is one of {recipes}" for recipes, names in BY_RECIPES.items() for name in names} | {
-    name: replacement for replacement, names in BY_REPLACEMENT.items() for name in names
-}
+REPLACED_OPTIONS = {name: replacement for replacement, names in BY_REPLACEMENT.items() for name in names}
+
+
+def replaced_option(name: str) -> str | None:
+    """What does the work of an option that the asking recipe does not have; None for a name that nothing knows."""
+    if name in REPLACED_OPTIONS:
+        return REPLACED_OPTIONS[name]
+    recipes = [recipe for recipe in RECIPES if name in declarations(options_class(recipe))]
+    return f"it is one of {' and '.join(f'{recipe}.py' for recipe in recipes)}" if recipes else None

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from finetuning.examples.recipe import FinetuningOptions, Recipe
+from finetuning.examples.recipe import KEPT, FinetuningOptions, Recipe
 from finetuning.loop.evaluation import to_device
 from finetuning.loop.heads import (
     AUTO_CLASSES,
@@ -33,14 +33,9 @@ from pretraining.engines.engine import Engine
 from pretraining.publishing.export import CARD_NAME, TOLERANCES, WEIGHTS_NAME, ExportError, fit_tokenizer
 from runtime.files.schemas import Count, Items, Number, Schema, read_object
 from runtime.files.whole_files import whole_directory, write_json
+from runtime.options.declaration import names_marked
 
 RECIPE_NAME, OLD_RECIPE_NAME = "recipe.json", "head.json"
-# Options that decide how new data become predictions; those of the recipe are kept with its model.
-KEPT_OPTIONS = (
-    *("max_seq_length", "truncation", "text_column", "text_pair_column"),
-    *("doc_stride", "n_best_size", "max_answer_length"),
-    *("version_2_with_negative", "null_score_diff_threshold", "answer_language"),
-)
 PROOF_ROWS = 8
 REMEDY = "save the model again with the recipe that trained it"
 PADDING_LOGIT = -1e8  # below it stands what is no logit: padding, choices that a question does not have
@@ -156,7 +151,7 @@ def recipe_facts(
     """The content of recipe.json."""
     head = recipe.head
     pooling = head.pooling or getattr(config, "classifier_pooling", "cls")
-    kept = {name: getattr(options, name) for name in KEPT_OPTIONS if hasattr(options, name)}
+    kept = {} if options is None else {name: getattr(options, name) for name in names_marked(options, KEPT)}
     return {
         "schema_version": 1,
         "recipe": recipe.name,

@@ -43,7 +43,7 @@ def run_seeds(
     options = replace(options, seeds=[])
     if len(seeds) == 1:
         return [dict(run(replace(options, seed=seeds[0], output_dir=str(directory))))]
-    again = not options.resume_from_checkpoint
+    again = options.resume_from_checkpoint == "false"
     on_main(lambda: refuse_single_run(directory, again=again), ranks, "looking at its results")
     places = {seed: directory / f"seed-{seed}" for seed in seeds}
     found = [dict(run(replace(options, seed=seed, output_dir=str(place)))) for seed, place in places.items()]

@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers import HfArgumentParser
-
 from finetuning.choices.chain import second_stage_options
-from finetuning.examples.recipe import FinetuningOptions
+from finetuning.examples.recipe import PATH, PATH_OR_HUB_NAME, SET_BY_A_SWEEP, FinetuningOptions
 from finetuning.run.command import for_small_world
 from finetuning.run.finished import weights_digest
-from finetuning.run.option_checks import check_options
+from finetuning.run.option_checks import check_options, options_class
 from finetuning.run.starting_point import model_name
 from runtime.files.whole_files import sha256_of
 from runtime.hub import is_missing_path
-from runtime.options.command_line import as_arguments, options_from
+from runtime.options.command_line import OptionParser, as_arguments, options_from
+from runtime.options.declaration import declarations, names_marked
 
-RECIPES = ("qa", "multiple_choice", "glue", "classification")
 CHANGED_FOR_SMALL_WORLD = ("qa", "multiple_choice", "classification")  # these take other defaults when no data is named
-OWNED_BY_THE_SWEEP = ("output_dir", "resume_from_checkpoint", "seeds", "seed")
-PATHS = ("train_file", "validation_file", "test_file", "context_file", "data", "data_dir")
-PATHS_OR_HUB_NAMES = ("model_name_or_path", "qa_model_name_or_path", "mnli_checkpoint", "dataset_name")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 
 Options = dict[str, Any]
-
-
-def options_class(recipe: str) -> type[FinetuningOptions]:
-    """The dataclass of a recipe's options."""
-    module = importlib.import_module(f"finetuning.{recipe}")
-    return next(
-        found for found in vars(module).values() if isinstance(found, type) and issubclass(found, FinetuningOptions)
-    )
 
 
 def full_rows(recipe: str, rows: Sequence[Mapping[str, Any]], source: str) -> list[Options]:
@@ -47,7 +33,7 @@ def full_rows(recipe: str, rows: Sequence[Mapping[str, Any]], source: str) -> li
     for a path that is not there, for a GLUE row of several tasks, and when neither a row nor a pretraining run names a
     model.
     """
-    parser = HfArgumentParser(options_class(recipe), exit_on_error=False, allow_abbrev=False)
+    parser = OptionParser(options_class(recipe), exit_on_error=False)
     named = list(dict.fromkeys(name for row in rows for name in row))
     found = []
     for row, place in zip(rows, _places(rows, source), strict=True):
@@ -88,7 +74,7 @@ def _digest(folder: Path, files: Sequence[Path], first: str = "") -> str:
     return hashlib.sha256(f"{first}\n{listed}".encode(errors="surrogateescape")).hexdigest()
 
 
-def _full_row(recipe: str, parser: HfArgumentParser, row: Mapping[str, Any], named: Sequence[str]) -> Options:
+def _full_row(recipe: str, parser: OptionParser, row: Mapping[str, Any], named: Sequence[str]) -> Options:
     try:
         namespace, left = parser.parse_known_args(as_arguments(row, options_class(recipe)))
     except argparse.ArgumentError as error:
@@ -105,15 +91,17 @@ def _full_row(recipe: str, parser: HfArgumentParser, row: Mapping[str, Any], nam
     if recipe == "glue":
         _require_one_task(options)
     values = {**asdict(options), "model_name_or_path": model_name(options)}
-    return {name: values[name] for name in dict.fromkeys([*named, *values]) if name not in OWNED_BY_THE_SWEEP}
+    kept = declarations(options).keys() - names_marked(options, SET_BY_A_SWEEP)
+    return {name: values[name] for name in dict.fromkeys([*named, *values]) if name in kept}
 
 
 def require_paths(options: FinetuningOptions) -> None:
     """ValueError for a file or folder that is not there; a name that may be one of the hub is not looked up."""
-    for name, value in asdict(options).items():
+    for name, declared in declarations(options).items():
+        value = getattr(options, name)
         if not isinstance(value, str) or Path(value).exists():
             continue
-        if name in PATHS or (name in PATHS_OR_HUB_NAMES and is_missing_path(value)):
+        if PATH in declared.marks or (PATH_OR_HUB_NAME in declared.marks and is_missing_path(value)):
             raise ValueError(f"--{name} {value}: no such file or folder; relative paths start at the working directory")
 
 

@@ -17,8 +17,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from finetuning.run.finished import RESULTS_NAME, read_results
+from finetuning.run.option_checks import options_class
 from finetuning.sweep.metric import require_given_metric
-from finetuning.sweep.options import options_class, state_of
+from finetuning.sweep.options import state_of
 from finetuning.sweep.sweep import Sweep, SweepCell
 from finetuning.sweep.table import Outcome
 from runtime.files.schemas import Name, Schema, read_file
@@ -234,8 +235,6 @@ def wait_for_live_cell(directory: Path, say: Callable[[str], None]) -> None:
 
 def visible_devices(max_parallel: int | None) -> list[str | None]:
     """One entry a GPU (its index or name); on the CPU `max_parallel` entries of None, by default one."""
-    if max_parallel is not None and max_parallel < 1:
-        raise ValueError(f"--max_parallel {max_parallel}: at least one cell must run at a time")
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -7,25 +7,25 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from finetuning.run.replaced_options import REPLACED_OPTIONS
+from finetuning.examples.recipe import SET_BY_A_SWEEP
+from finetuning.run.option_checks import RECIPES, options_class
+from finetuning.run.replaced_options import replaced_option
 from finetuning.sweep.metric import require_known_metric
 from finetuning.sweep.options import (
-    OWNED_BY_THE_SWEEP,
-    RECIPES,
     Options,
     full_rows,
     is_data_folder,
-    options_class,
     state_of,
 )
 from runtime.files.unique_keys import parse_yaml
-from runtime.options.command_line import explain_all_unknown, explain_unknown
+from runtime.options.command_line import answers, explain_all_unknown, explain_unknown
+from runtime.options.declaration import declarations, names_marked
 
 KEYS = ("recipe", "base", "grid", "list", "seeds", "baseline", "metric")
 LARGEST_FILE_BYTES = 1 << 20
@@ -212,12 +212,13 @@ def _refuse_doubles(rows: Sequence[Options], given: Sequence[Options], source: s
 
 
 def _check_names(recipe: str, rows: Sequence[Options], source: str) -> None:
-    known = [one.name for one in fields(options_class(recipe))]
+    cls = options_class(recipe)
+    known, answer = list(declarations(cls)), answers(cls, replaced_option)
     for name in dict.fromkeys(name for row in rows for name in row):
-        if name in OWNED_BY_THE_SWEEP:
+        if name in names_marked(cls, SET_BY_A_SWEEP):
             raise ValueError(f"{source}: {name} cannot be set by a row; the sweep sets it (seeds go under `seeds`)")
         if name not in known:
-            raise ValueError(f"{source}: {explain_unknown(str(name), known, REPLACED_OPTIONS)}")
+            raise ValueError(f"{source}: {explain_unknown(str(name), known, answer)}")
     for row in rows:
         for name, value in row.items():
             if isinstance(value, dict) or (isinstance(value, str) and not value):

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetuning.examples.dataset_records import read_dataset
-from finetuning.examples.recipe import option
-from finetuning.examples.record_files import bad_text
+from finetuning.examples.recipe import COLUMN, DATA_PLACE, KEPT, NAMES_DATA, PATH, SPLIT_FILE
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
 from finetuning.run.command import finish_world, given_files, open_world, output_directory
@@ -24,10 +23,10 @@ from finetuning.texts.labelled_text import (
     label_names,
     read_examples,
     read_splits,
-    require_fraction,
 )
 from finetuning.texts.text_run import TextOptions, TextTask, run_task, saved_head, saved_labels
-from runtime.options.option_rules import FILE_OPTIONS, refuse_given, require_beside
+from runtime.options.declaration import DATA, TRAINING, names_marked, option
+from runtime.options.option_rules import idle_beside, idle_without, refuse_given
 from runtime.processes.ranks import Ranks
 
 METRICS = ("accuracy", "macro_f1", "f1", "matthews_correlation")
@@ -37,29 +36,43 @@ METRICS = ("accuracy", "macro_f1", "f1", "matthews_correlation")
 class ClassificationOptions(TextOptions):
     """Options of this recipe; without any data option it runs on the embedded small world."""
 
-    data: str | None = option(None, "Folder or tar with the splits: SPLIT/LABEL/*.txt as in aclImdb, or SPLIT.csv.")
-    validation_fraction: float = option(0.1, "Share of train held out (copies together) if there is no validation.")
-    text_column: str | None = option(None, "Column of the text; default: the usual names.")
-    text_pair_column: str | None = option(None, "Column of the second text.")
-    label_column: str | None = option(None, "Column of the label.")
-    id_column: str | None = option(None, "Column of the example's id; default: the row's number.")
-    selection_metric: str = option("accuracy", f"Picks the best epoch: {', '.join(METRICS)}.")
+    data: str | None = option(
+        None,
+        "Folder or tar with the splits: SPLIT/LABEL/*.txt as in aclImdb, or SPLIT.csv.",
+        group=DATA,
+        marks=(NAMES_DATA, DATA_PLACE, PATH),
+    )
+    validation_fraction: float = option(
+        0.1,
+        "Share of train held out (copies together) if there is no validation.",
+        group=DATA,
+        above=0,
+        below=1,
+        what="a share such as 0.1",
+    )
+    text_column: str | None = option(
+        None, "Column of the text; default: the usual names.", group=DATA, marks=(COLUMN, KEPT)
+    )
+    text_pair_column: str | None = option(None, "Column of the second text.", group=DATA, marks=(COLUMN, KEPT))
+    label_column: str | None = option(None, "Column of the label.", group=DATA, marks=(COLUMN,))
+    id_column: str | None = option(
+        None, "Column of the example's id; default: the row's number.", group=DATA, marks=(COLUMN,)
+    )
+    selection_metric: str = option("accuracy", "Picks the best epoch.", group=TRAINING, choices=METRICS)
 
-    def check_own(self) -> None:
-        """ValueError for a metric that there is not, a share outside (0, 1), data named twice and idle columns, too."""
-        super().check_own()
-        require_fraction(self.validation_fraction)
-        if self.selection_metric not in METRICS:
-            raise ValueError(f"--selection_metric {self.selection_metric}: use one of {', '.join(METRICS)}")
-        files = [f"--{name}" for name in FILE_OPTIONS if getattr(self, name)]
-        ways = [f"--{name}" for name in ("data", "dataset_name") if getattr(self, name)]
+    def contradictions(self) -> list[str]:
+        """Data named twice and idle columns, too."""
+        found = super().contradictions()
+        files = [name for name in names_marked(self, SPLIT_FILE) if getattr(self, name)]
+        ways = [name for name in ("data", "dataset_name") if getattr(self, name)]
         if len(ways) + bool(files) > 1:
-            raise ValueError(f"{' and '.join([*ways, *files])}: name the data one way only")
-        require_beside(self, "dataset_name", ("dataset_config_name",))
-        places = [place for place in (self.data, *(getattr(self, name) for name in FILE_OPTIONS)) if place]
+            found.append(f"{' and '.join(f'--{name}' for name in (*ways, *files))}: name the data one way only")
+        found += idle_without(self, "dataset_name", ("dataset_config_name",))
+        places = [getattr(self, name) for name in ("data", *files) if getattr(self, name)]
         if places and all(map(has_no_columns, places)):
-            names = ("text_column", "text_pair_column", "label_column", "id_column")
-            refuse_given(self, names, f"{', '.join(places)}, where every text is a file")
+            told = f"{', '.join(places)}, where every text is a file"
+            found += idle_beside(self, names_marked(self, COLUMN), told)
+        return found
 
     @property
     def columns(self) -> Columns:
@@ -81,7 +94,7 @@ def predict(options: ClassificationOptions, asked: Asked, start: StartingPoint) 
     """Classes, or a regression's values, of the texts in --test_file by the head of `start`, whoever made it."""
     ranks = open_world(options)
     facts: dict[str, Any] = start.head or {"recipe": None, "labels": []}
-    bad = bad_text(options.on_bad_text)
+    bad = options.on_bad_text
     examples = read_examples(str(options.test_file), columns=options.columns, on_bad_text=bad)
     name = facts["recipe"] or "classification"
     glue = GLUE_TASKS.get(str(name).removeprefix("glue_"))
@@ -110,7 +123,7 @@ def read_task(options: ClassificationOptions, start: StartingPoint, ranks: Ranks
 
 
 def _read(options: ClassificationOptions, ranks: Ranks) -> Mapping[str, list[LabelledText]]:
-    bad = bad_text(options.on_bad_text)
+    bad = options.on_bad_text
     if options.data:
         return read_splits(options.data, columns=options.columns, on_bad_text=bad)
     if options.dataset_name:

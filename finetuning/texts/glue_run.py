@@ -6,11 +6,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from finetuning.examples.dataset_records import SAVE_IT, is_saved, read_dataset
-from finetuning.examples.recipe import option
-from finetuning.examples.record_files import bad_text
+from finetuning.examples.recipe import DATA_PLACE, PATH, PATH_OR_HUB_NAME, SPLIT_FILE
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
 from finetuning.run.command import finish_world, open_world, output_directory
@@ -19,8 +18,8 @@ from finetuning.texts.glue_table import glue_rows, write_table
 from finetuning.texts.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue, task_files
 from finetuning.texts.labelled_text import LabelledText
 from finetuning.texts.text_run import TextOptions, TextTask, run_task
-from runtime.options.command_line import COMMAS
-from runtime.options.option_rules import FILE_OPTIONS, refuse_beside
+from runtime.options.declaration import DATA, MODEL, names_marked, option
+from runtime.options.option_rules import named_twice
 from runtime.processes.ranks import Ranks
 
 DEFAULT_DATASET = "nyu-mll/glue"
@@ -30,11 +29,30 @@ DEFAULT_DATASET = "nyu-mll/glue"
 class GlueOptions(TextOptions):
     """Options of GLUE."""
 
-    task_name: Annotated[str | None, COMMAS] = option(
-        None, f"{', '.join(GLUE_TASKS)}, several with commas between, or all."
+    task_name: str | None = option(
+        None, f"{', '.join(GLUE_TASKS)}, several with commas between, or all.", group=DATA, commas=True
     )
-    data_dir: str | None = option(None, "Folder of the official TSV files; default: the `datasets` set nyu-mll/glue.")
-    mnli_checkpoint: str | None = option(None, "Start RTE, MRPC and STS-B from this model, fine-tuned on MNLI.")
+    data_dir: str | None = option(
+        None,
+        "Folder of the official TSV files; default: the `datasets` set nyu-mll/glue.",
+        group=DATA,
+        marks=(DATA_PLACE, PATH),
+    )
+    mnli_checkpoint: str | None = option(
+        None,
+        "Start RTE, MRPC and STS-B from this model, fine-tuned on MNLI.",
+        group=MODEL,
+        marks=(PATH_OR_HUB_NAME,),
+    )
+
+    def contradictions(self) -> list[str]:
+        """Data named in two ways, too."""
+        files = (*names_marked(self, SPLIT_FILE), "dataset_config_name")
+        return [
+            *super().contradictions(),
+            *named_twice(self, "data_dir", ("dataset_name",)),
+            *named_twice(self, "task_name", files),
+        ]
 
 
 def run(options: GlueOptions, asked: Asked) -> int:
@@ -96,8 +114,6 @@ def tasks_of(options: GlueOptions) -> list[GlueTask]:
 
 def refuse_idle(options: GlueOptions, tasks: Sequence[GlueTask]) -> None:
     """ValueError for options that would change nothing here."""
-    refuse_beside(options, "data_dir", ("dataset_name",))
-    refuse_beside(options, "task_name", (*FILE_OPTIONS, "dataset_config_name"))
     if options.mnli_checkpoint is not None and not any(task.name in STARTED_FROM_MNLI for task in tasks):
         raise ValueError(
             f"--mnli_checkpoint {options.mnli_checkpoint} and --task_name {options.task_name}: only "
@@ -139,7 +155,7 @@ def read_splits(task: GlueTask, options: GlueOptions) -> Mapping[str, list[Label
             return from_dataset(task, read_dataset(str(saved), class_names=False))
         remedy = f"name a folder with --data_dir, or {SAVE_IT}"
         return from_dataset(task, read_dataset(name, task.name, class_names=False, remedy=remedy))
-    return read_glue(task, options.data_dir, train=makes_updates(options), on_bad_text=bad_text(options.on_bad_text))
+    return read_glue(task, options.data_dir, train=makes_updates(options), on_bad_text=options.on_bad_text)
 
 
 def run_glue_task(

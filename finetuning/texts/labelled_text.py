@@ -160,15 +160,8 @@ def label_names(examples: Iterable[LabelledText]) -> list[str]:
     return sorted(found, key=lambda name: (not is_integer(name), int(name) if is_integer(name) else 0, name))
 
 
-def require_fraction(fraction: float) -> None:
-    """ValueError for a share that leaves one side empty."""
-    if not 0 < fraction < 1:
-        raise ValueError(f"--validation_fraction {fraction}: it must lie between 0 and 1; use 0.1")
-
-
 def hold_out(examples: Sequence[LabelledText], fraction: float) -> tuple[list[LabelledText], list[LabelledText]]:
     """(rest, held out): a share chosen by a hash of the text, so that copies fall on the same side."""
-    require_fraction(fraction)
     rest: list[LabelledText] = []
     held: list[LabelledText] = []
     for example in examples:

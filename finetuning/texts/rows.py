@@ -11,7 +11,6 @@ from transformers import PreTrainedTokenizerBase
 
 from finetuning.examples.pair_template import PairTemplate, pair_template, token_ids
 from finetuning.examples.recipe import Feature
-from finetuning.loop.heads import require_head
 from finetuning.texts.labelled_text import LabelledText
 
 TRUNCATIONS = ("head", "tail", "head+tail")
@@ -86,13 +85,6 @@ class TextSettings:
     head_dropout: float | None = None  # None: that of the configuration
     label_smoothing: float = 0.0
     balance_classes: bool = False  # weigh every class alike in the loss, however rare
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for settings out of range."""
-        require_head(self.pooling, self.head_dropout)
-        truncate((), 0, self.truncation)  # refuses a way that there is not
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"--label_smoothing {self.label_smoothing}: a share lies in [0, 1)")
 
 
 @dataclass

@@ -14,10 +14,10 @@ from finetuning.examples.dataset_records import subset
 from finetuning.examples.label_cells import read_label
 from finetuning.examples.pair_template import row_limit
 from finetuning.examples.preflight import note_row_limit
-from finetuning.examples.recipe import FinetuningOptions, option
+from finetuning.examples.recipe import KEPT, SMALL_WORLD, FinetuningOptions
 from finetuning.examples.unknown_share import note_unknown_share
 from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
-from finetuning.loop.heads import CLASSIFICATION
+from finetuning.loop.heads import CLASSIFICATION, POOLINGS
 from finetuning.loop.result import Result
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
@@ -31,7 +31,8 @@ from finetuning.texts.inspection import inspect_texts
 from finetuning.texts.labelled_text import LabelledText
 from finetuning.texts.metrics import expected_calibration_error, reliability
 from finetuning.texts.recipe import TextRecipe
-from finetuning.texts.rows import TextSettings
+from finetuning.texts.rows import TRUNCATIONS, TextSettings
+from runtime.options.declaration import DATA, MODEL, TRAINING, option
 from runtime.processes.ranks import Ranks
 
 
@@ -39,18 +40,38 @@ from runtime.processes.ranks import Ranks
 class TextOptions(FinetuningOptions):
     """Options of the two text recipes beside those that all recipes share."""
 
-    max_seq_length: int = option(128, "Longest row in tokens, special tokens included.")
-    pooling: str | None = option(
-        None, "cls (first token), mean or max over the real tokens; default: the saved head's, else the model family's."
+    max_seq_length: int = option(
+        128,
+        "Longest row in tokens, special tokens included.",
+        group=DATA,
+        at_least=8,
+        by_data={SMALL_WORLD: 64},
+        marks=(KEPT,),
     )
-    head_dropout: float | None = option(None, "Dropout before the linear head; default: the model's own.")
-    truncation: str = option("head", "What stays of a long text: head, tail or head+tail.")
-    label_smoothing: float = option(0.0, "Share of the target spread evenly over the classes.")
-    balance_classes: bool = option(False, "Weigh every class alike in the loss, however rare.")
-
-    def check_own(self) -> None:
-        """ValueError for settings outside their range."""
-        self.settings(self.max_seq_length)
+    pooling: str | None = option(
+        None,
+        "The first token, or the mean or maximum of all; default: the saved head's, else the model family's.",
+        group=MODEL,
+        choices=POOLINGS,
+    )
+    head_dropout: float | None = option(
+        None,
+        "Dropout before the linear head; default: the model's own.",
+        group=MODEL,
+        at_least=0,
+        below=1,
+        what="a rate such as 0.1",
+    )
+    truncation: str = option("head", "What stays of a long text.", group=DATA, choices=TRUNCATIONS, marks=(KEPT,))
+    label_smoothing: float = option(
+        0.0,
+        "Share of the target spread evenly over the classes.",
+        group=TRAINING,
+        at_least=0,
+        below=1,
+        what="a share of the target",
+    )
+    balance_classes: bool = option(False, "Weigh every class alike in the loss, however rare.", group=TRAINING)
 
     def settings(self, longest: int) -> TextSettings:
         """The part that turns texts into rows, with rows of at most `longest` tokens."""

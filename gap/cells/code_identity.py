@@ -24,11 +24,11 @@ ROOTS = ("gap.cells.running", "gap.cells.searches")
 FREE = frozenset(
     {
         # Journals, notes and stored lines: they are told scores and make none.
-        *("finetuning.loop.run_log", "gap.cells.provenance", "gap.cells.store"),
+        *("finetuning.loop.run_log", "runtime.trackers", "gap.cells.provenance", "gap.cells.store"),
         # Readers of records: what they refuse stops a cell, and changes none.
         *("runtime.files.json_lines", "runtime.files.schemas"),
         # The list of jobs and the options: their values are in the fingerprint themselves.
-        *("gap.cells.job_list", "runtime.options.command_line"),
+        *("gap.cells.job_list", "runtime.options.declaration"),
         # Checkpoints, signals and addresses: a cell begins anew in one process and keeps nothing but its score.
         *(
             "pretraining.checkpoints.checkpoint",
@@ -46,7 +46,7 @@ PACKAGES = ("tokenizers", "torch", "transformers")  # their versions count as we
 # Of a kind of task: what the corpus is searched for and what a cell is guessed to cost make no score.
 FREE_METHODS = ("passage", "row_texts")
 SPEAKING = ("print", "say")  # calls of these are statements that only tell something
-EXPLAINED = "option"  # a field with a default, then its help
+DECLARED = "option"  # a field with a default; the rest helps, groups and refuses
 # Of a node of the syntax tree: what differs between versions of Python, or only tells the reader something.
 UNREAD_FIELDS = frozenset({"ctx", "kind", "returns", "type_comment", "type_params"})
 
@@ -160,8 +160,8 @@ def _text(node: object) -> str:
     fields: Mapping[str, object] = {name: value for name, value in ast.iter_fields(node) if name not in UNREAD_FIELDS}
     if isinstance(node, ast.Raise):  # the kind of error, not what it says
         fields = {"exc": node.exc.func if isinstance(node.exc, ast.Call) else node.exc}
-    elif isinstance(node, ast.Call) and _name(node) == EXPLAINED:
-        fields = {**fields, "args": node.args[:1]}
+    elif isinstance(node, ast.Call) and _name(node) == DECLARED:
+        fields = {"func": node.func, "args": node.args[:1]}
     elif isinstance(node, ast.arg):
         fields = {"arg": node.arg}
     texts = {name: _text(value) for name, value in fields.items() if value is not None}

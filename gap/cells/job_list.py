@@ -15,6 +15,7 @@ from pretraining.model.source_weights import checkpoint_digest
 from runtime.files.schemas import Count, Items, Name, Number, PathName, Schema, read_object
 from runtime.files.whole_files import write_json
 from runtime.hub import hub_is_reachable, is_missing_path
+from runtime.options.declaration import identity_values, option
 
 SCHEMA_VERSION = 1
 REMEDY = "write it with launch/gap.py"
@@ -28,8 +29,8 @@ class CellOptions:
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     rows: RowOptions = field(default_factory=RowOptions)
     global_batch_rows: int = 32
-    per_device_train_batch_size: int | None = None
-    per_device_eval_batch_size: int = 128
+    per_device_train_batch_size: int | None = option(None, "rows of a micro-batch", identity=False)
+    per_device_eval_batch_size: int = option(128, "rows of an evaluation batch", identity=False)
     warmup_ratio: float = 0.1
     weight_decay: float = 0.01
     dropout: float | None = None
@@ -38,8 +39,7 @@ class CellOptions:
 
     def deciding(self) -> dict[str, Any]:
         """What a score depends on; the micro-batch and the evaluation batch do not change it."""
-        free = ("per_device_train_batch_size", "per_device_eval_batch_size")
-        return {name: value for name, value in asdict(self).items() if name not in free}
+        return identity_values(self)
 
 
 @dataclass(frozen=True)

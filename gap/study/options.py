@@ -2,114 +2,289 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
+from finetuning.loop.heads import POOLINGS
 from gap.analysis.costs import Prices
 from gap.cells.executor import Slurm
 from gap.cells.job_list import CellOptions
 from gap.cells.plan import Controls, Grid
 from gap.study.experiment import Experiment
-from gap.study.option_ranges import range_problems
 from gap.study.until import GapWatch
 from gap.tasks.contamination import Shards
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions, TaskSpec
 from gap.tasks.specification import parse_tasks, small_world_tasks
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY
-from runtime.options.command_line import COMMAS
+from runtime.options.declaration import (
+    MACHINE,
+    OUTPUT,
+    PRECISIONS,
+    TRAINING,
+    Options,
+    by_data,
+    declarations,
+    names_marked,
+    not_given,
+    numbers,
+    option,
+)
 from runtime.processes.ranks import Ranks
 
-
-def option(default: Any, text: str, **extra: Any) -> Any:
-    """A field with its help text."""
-    return field(default=default, metadata={"help": text, **extra})
+OF_THE_TASKS, CONTROLS, CLUSTER = "tasks and checkpoints", "controls", "cluster"
+CONTAMINATION, ANALYSIS, COSTS = "contamination", "analysis", "costs"
+SMALL_WORLD, FULL, REAL_SERIES = "on the small world", "with --full", "with --series"  # what a default depends on
+OF_A_LOOK = "launch/pretrain.py --until takes it in --finetuning"
 
 
 @dataclass(frozen=True)
-class GapOptions:
-    """Options that are None take a default that depends on the series: see SMALL_WORLD and REAL_SERIES."""
+class GapOptions(Options):
+    """Options that are None take a default that depends on the series: `by_data`."""
 
-    series: Annotated[str | None, COMMAS] = option(
-        None, "series.json of one or more pretraining runs (commas between); none: small world"
+    series: str | None = option(
+        None,
+        "series.json of one or more pretraining runs (commas between); none: small world",
+        group=OF_THE_TASKS,
+        commas=True,
     )
-    tasks: Annotated[str | None, COMMAS] = option(
-        None, "KIND:PLACE,...: qa:FOLDER, qa:TRAIN+TEST, glue:sst2@3000 (so many labels), ..."
+    tasks: str | None = option(
+        None,
+        "KIND:PLACE,...: qa:FOLDER, qa:TRAIN+TEST, glue:sst2@3000 (so many labels), ...",
+        group=OF_THE_TASKS,
+        commas=True,
     )
-    tasks_at_ends: Annotated[str | None, COMMAS] = option(
-        None, "tasks that are run from scratch and from the largest budget only"
+    tasks_at_ends: str | None = option(
+        None,
+        "tasks that are run from scratch and from the largest budget only",
+        group=OF_THE_TASKS,
+        commas=True,
     )
-    independent: str | None = option(None, "control: series.json of a run that was made for one middle budget alone")
-    reference: str | None = option(None, "a fully pretrained checkpoint, directory or hub name; none: largest budget")
-    kinds: Annotated[str | None, COMMAS] = option(None, "checkpoints of each budget: annealed, raw, or annealed,raw")
-    finetuning_seeds: int = option(3, "fine-tuning runs of every cell; an interval needs 3")
-    intervals: bool = option(True, "false: scores without intervals, for fewer than 3 seeds")
-    output_dir: str = option("runs/gap", "where scores, predictions, curves and the report go")
-    full: bool = option(False, "small world: raw checkpoints, more pretraining seeds and all controls")
+    reference: str | None = option(
+        None,
+        "a fully pretrained checkpoint, directory or hub name; none: largest budget",
+        group=OF_THE_TASKS,
+    )
+    kinds: str | None = option(
+        None,
+        "checkpoints of each budget, one kind or both with a comma between",
+        group=OF_THE_TASKS,
+        choices=("annealed", "raw"),
+        commas=True,
+        by_data={SMALL_WORLD: "annealed", FULL: "annealed,raw", REAL_SERIES: "annealed"},
+    )
+    finetuning_seeds: int = option(
+        3, "fine-tuning runs of every cell; an interval needs 3", group=OF_THE_TASKS, at_least=1
+    )
+    data_dir: str | None = option(
+        None,
+        "folder of GLUE's files; none: the data set nyu-mll/glue",
+        group=OF_THE_TASKS,
+        marks=(OF_A_LOOK,),
+    )
+    max_train_samples: int | None = option(
+        None, "at most so many training examples of a task", group=OF_THE_TASKS, at_least=1, marks=(OF_A_LOOK,)
+    )
+    max_eval_samples: int | None = option(
+        None, "at most so many scored examples of a task", group=OF_THE_TASKS, at_least=1, marks=(OF_A_LOOK,)
+    )
+    full: bool = option(
+        False, "small world: raw checkpoints, more pretraining seeds and all controls", group=OF_THE_TASKS
+    )
+    pretraining_seeds: int | None = option(
+        None,
+        "small world: pretraining runs",
+        group=OF_THE_TASKS,
+        at_least=1,
+        by_data={SMALL_WORLD: 1, FULL: 3},
+    )
+    pretraining: str = option(
+        "", "small world: more options for launch/pretrain.py, as on a command line", group=OF_THE_TASKS
+    )
 
-    learning_rates: Annotated[str | None, COMMAS] = option(
-        None, "tried for every checkpoint on a held-out part of training: 2e-5,5e-5"
+    learning_rates: str | None = option(
+        None,
+        "tried for every checkpoint on a held-out part of training: 2e-5,5e-5",
+        group=TRAINING,
+        commas=True,
+        by_data={SMALL_WORLD: "2.5e-3", FULL: "2.5e-3", REAL_SERIES: "3e-5,1e-4,3e-4"},
+        marks=(OF_A_LOOK,),
     )
-    num_train_epochs: Annotated[str | None, COMMAS] = option(
-        None, "epochs; several with commas are tried like the learning rates"
+    num_train_epochs: str | None = option(
+        None,
+        "epochs; several with commas are tried like the learning rates",
+        group=TRAINING,
+        commas=True,
+        by_data={SMALL_WORLD: "5", FULL: "5", REAL_SERIES: "3"},
+        marks=(OF_A_LOOK,),
     )
-    warmup_ratio: float | None = option(None, "share of the updates over which the learning rate rises from zero")
-    max_seq_length: int | None = option(None, "longest row in tokens")
-    doc_stride: int = option(128, "overlap of the windows of a long context")
-    max_answer_length: int | None = option(None, "longest answer in tokens")
-    global_batch_rows: int | None = option(None, "rows of an update")
-    per_device_train_batch_size: int | None = option(None, "rows of a micro-batch; none: all at once")
-    per_device_eval_batch_size: int | None = option(None, "rows of an evaluation batch")
-    freeze_embeddings: bool | None = option(None, "keep the token embeddings as pretraining (or chance) left them")
-    pooling: str | None = option(None, "of classification: cls, mean or max")
-    dropout: float | None = option(None, "replaces every dropout rate of the model's configuration")
-    bf16: str = option("auto", "true, false or auto: as the folder's cells, or the hardware", nargs="?", const="true")
-    max_train_samples: int | None = option(None, "at most so many training examples of a task")
-    max_eval_samples: int | None = option(None, "at most so many scored examples of a task")
-    data_dir: str | None = option(None, "folder of GLUE's files; none: the data set nyu-mll/glue")
-    on_overlap: str = option("stop", "texts both in training and scored: stop, or drop them from training")
-
-    scratch_longer: Annotated[str | None, COMMAS] = option(
-        None, "control: scratch with so many times the epochs: 2,4,8"
+    warmup_ratio: float | None = option(
+        None,
+        "share of the updates over which the learning rate rises from zero",
+        group=TRAINING,
+        at_least=0,
+        below=1,
+        what="a share of the updates",
+        by_data={SMALL_WORLD: 0.5, FULL: 0.5},
+        marks=(OF_A_LOOK,),
     )
-    label_fractions: Annotated[str | None, COMMAS] = option(None, "control: shares of the labels: 0.125,0.25,0.5")
-    shuffled_labels: bool | None = option(None, "control: labels that mean nothing; must close nothing")
-    pretraining_seeds: int | None = option(None, "small world: pretraining runs")
-    pretraining: str = option("", "small world: more options for launch/pretrain.py, as on a command line")
+    max_seq_length: int | None = option(
+        None,
+        "longest row in tokens",
+        group=TRAINING,
+        at_least=8,
+        by_data={SMALL_WORLD: 64, FULL: 64, REAL_SERIES: 384},
+        marks=(OF_A_LOOK,),
+    )
+    doc_stride: int = option(
+        128, "overlap of the windows of a long context", group=TRAINING, at_least=0, marks=(OF_A_LOOK,)
+    )
+    max_answer_length: int | None = option(
+        None,
+        "longest answer in tokens",
+        group=TRAINING,
+        at_least=1,
+        by_data={SMALL_WORLD: 8, FULL: 8},
+        marks=(OF_A_LOOK,),
+    )
+    global_batch_rows: int | None = option(
+        None,
+        "rows of an update",
+        group=TRAINING,
+        at_least=1,
+        by_data={SMALL_WORLD: 16, FULL: 16},
+        marks=(OF_A_LOOK,),
+    )
+    freeze_embeddings: bool | None = option(
+        None,
+        "keep the token embeddings as pretraining (or chance) left them",
+        group=TRAINING,
+        marks=(OF_A_LOOK,),
+    )
+    pooling: str | None = option(
+        None,
+        "of classification",
+        group=TRAINING,
+        choices=POOLINGS,
+        by_data={SMALL_WORLD: "mean", FULL: "mean"},
+        marks=(OF_A_LOOK,),
+    )
+    dropout: float | None = option(
+        None,
+        "replaces every dropout rate of the model's configuration",
+        group=TRAINING,
+        at_least=0,
+        below=1,
+        what="a rate such as 0.1",
+        marks=(OF_A_LOOK,),
+    )
 
-    executor: str = option("local", "local: one process a device; slurm: an array job over the same list")
-    max_parallel: int | None = option(None, "cells at once; none: one a GPU, or one a core")
-    slurm_workers: int = option(4, "tasks of the array job")
-    slurm_partition: str | None = option(None, "partition of the array job")
-    slurm_minutes: int = option(240, "time limit of each task of the array job")
-    slurm_gpus: int = option(1, "GPUs of each task of the array job; 0 on a cluster without")
-    slurm_cpus: int = option(4, "cores of each task of the array job")
-    slurm_memory_gb: int = option(16, "memory of each task of the array job")
-    slurm_account: str | None = option(None, "account that the array job is charged to")
-    slurm_qos: str | None = option(None, "quality of service of the array job")
+    independent: str | None = option(
+        None, "series.json of a run that was made for one middle budget alone", group=CONTROLS
+    )
+    scratch_longer: str | None = option(
+        None,
+        "scratch with so many times the epochs: 2,4,8",
+        group=CONTROLS,
+        commas=True,
+        by_data={SMALL_WORLD: "2", FULL: "2,4,8"},
+    )
+    label_fractions: str | None = option(
+        None,
+        "shares of the labels: 0.125,0.25,0.5",
+        group=CONTROLS,
+        commas=True,
+        by_data={FULL: "0.125,0.25,0.5"},
+    )
+    shuffled_labels: bool | None = option(
+        None,
+        "labels that mean nothing; must close nothing",
+        group=CONTROLS,
+        by_data={SMALL_WORLD: False, FULL: True, REAL_SERIES: False},
+    )
 
-    contamination: bool = option(True, "look for the scored texts in the pretraining shards")
-    shards: str | None = option(None, "shards of the series (directory or https); none: as its run.json says")
-    price_per_hour: float = option(0.0, "price of a device-hour")
-    currency: str = option("$", "its currency")
-    devices: int | None = option(None, "devices that the series was pretrained on; none: as it says")
-    draws: int = option(10_000, "bootstrap draws")
-    resolve: float | None = option(None, "difference that seeds are planned for; none: 0.01, or an unresolved gap")
-    dry_run: bool = option(False, "print the plan, the time and the cost, then stop")
+    contamination: bool = option(
+        True, "look for the scored texts in the pretraining shards", group=CONTAMINATION, marks=(OF_A_LOOK,)
+    )
+    shards: str | None = option(
+        None, "shards of the series (directory or https); none: as its run.json says", group=CONTAMINATION
+    )
+    on_overlap: str = option(
+        "stop",
+        "texts both in training and scored: stop, or drop them from training",
+        group=CONTAMINATION,
+        choices=("stop", "drop"),
+        marks=(OF_A_LOOK,),
+    )
 
-    def __post_init__(self) -> None:
-        if problems := range_problems(asdict(self)):
-            raise ValueError("; ".join(problems))
+    intervals: bool = option(True, "false: scores without intervals, for fewer than 3 seeds", group=ANALYSIS)
+    draws: int = option(10_000, "bootstrap draws", group=ANALYSIS, at_least=100, marks=(OF_A_LOOK,))
+    resolve: float | None = option(
+        None,
+        "difference that seeds are planned for; none: 0.01, or an unresolved gap",
+        group=ANALYSIS,
+        above=0,
+        below=1,
+        what="a difference in score such as 0.02",
+    )
+    price_per_hour: float = option(0.0, "price of a device-hour", group=COSTS, at_least=0)
+    currency: str = option("$", "its currency", group=COSTS)
+    devices: int | None = option(
+        None, "devices that the series was pretrained on; none: as it says", group=COSTS, at_least=1
+    )
+
+    bf16: str = option(
+        "auto",
+        "auto: as the folder's cells, or the hardware",
+        group=MACHINE,
+        choices=PRECISIONS,
+        nargs="?",
+        const="true",
+        marks=(OF_A_LOOK,),
+    )
+    per_device_train_batch_size: int | None = option(
+        None, "rows of a micro-batch; none: all at once", group=MACHINE, at_least=1, marks=(OF_A_LOOK,)
+    )
+    per_device_eval_batch_size: int | None = option(
+        None,
+        "rows of an evaluation batch",
+        group=MACHINE,
+        at_least=1,
+        by_data={SMALL_WORLD: 256, FULL: 256, REAL_SERIES: 128},
+        marks=(OF_A_LOOK,),
+    )
+    executor: str = option(
+        "local",
+        "local: one process a device; slurm: an array job over the same list",
+        group=MACHINE,
+        choices=("local", "slurm"),
+    )
+    max_parallel: int | None = option(None, "cells at once; none: one a GPU, or one a core", group=MACHINE, at_least=1)
+    slurm_workers: int = option(4, "tasks of the array job", group=CLUSTER, at_least=1)
+    slurm_partition: str | None = option(None, "partition of the array job", group=CLUSTER)
+    slurm_minutes: int = option(240, "time limit of each task of the array job", group=CLUSTER, at_least=1)
+    slurm_gpus: int = option(1, "GPUs of each task of the array job; 0 on a cluster without", group=CLUSTER, at_least=0)
+    slurm_cpus: int = option(4, "cores of each task of the array job", group=CLUSTER, at_least=1)
+    slurm_memory_gb: int = option(16, "memory of each task of the array job", group=CLUSTER, at_least=1)
+    slurm_account: str | None = option(None, "account that the array job is charged to", group=CLUSTER)
+    slurm_qos: str | None = option(None, "quality of service of the array job", group=CLUSTER)
+
+    output_dir: str = option("runs/gap", "where scores, predictions, curves and the report go", group=OUTPUT)
+    dry_run: bool = option(False, "print the plan, the time and the cost, then stop", group=OUTPUT)
+
+    def contradictions(self) -> list[str]:
+        """What belongs to the small world alone, or to a named series."""
+        found = []
         if self.full and self.series is not None:
-            raise ValueError("--full is for the small world: name kinds and controls of a real series one by one")
+            found.append("--full is for the small world: name kinds and controls of a real series one by one")
         if self.independent is not None and self.series is None:
-            raise ValueError("--independent needs --series: --full makes such a run of the small world")
+            found.append("--independent needs --series: --full makes such a run of the small world")
         if self.series is not None and self.tasks is None:
-            raise ValueError("--series needs --tasks, such as qa:FOLDER,glue:sst2")
-        if self.pretraining_seeds is not None and (self.pretraining_seeds < 1 or self.series is not None):
-            raise ValueError("--pretraining_seeds is for the small world, and at least 1: name more --series instead")
+            found.append("--series needs --tasks, such as qa:FOLDER,glue:sst2")
+        if self.pretraining_seeds is not None and self.series is not None:
+            found.append("--pretraining_seeds is for the small world: name more --series instead")
+        return found
 
     @property
     def kind_names(self) -> list[str]:
@@ -191,61 +366,11 @@ class GapOptions:
         ]
 
 
-SMALL_WORLD: dict[str, Any] = {
-    "kinds": "annealed",
-    "learning_rates": "2.5e-3",
-    "num_train_epochs": "5",
-    "warmup_ratio": 0.5,
-    "max_seq_length": 64,
-    "global_batch_rows": 16,
-    "per_device_eval_batch_size": 256,
-    "pooling": "mean",
-    "max_answer_length": 8,
-    "scratch_longer": "2",
-    "pretraining_seeds": 1,
-    "shuffled_labels": False,
-}
-SMALL_WORLD_FULL: dict[str, Any] = {
-    **SMALL_WORLD,
-    "kinds": "annealed,raw",
-    "scratch_longer": "2,4,8",
-    "label_fractions": "0.125,0.25,0.5",
-    "pretraining_seeds": 3,
-    "shuffled_labels": True,
-}
-REAL_SERIES: dict[str, Any] = {
-    "kinds": "annealed",
-    "learning_rates": "3e-5,1e-4,3e-4",
-    "num_train_epochs": "3",
-    "max_seq_length": 384,
-    "per_device_eval_batch_size": 128,
-    "shuffled_labels": False,
-}
-
-
-OF_A_LOOK = (  # options of this command that `launch/pretrain.py --until` takes in --finetuning
-    *("learning_rates", "num_train_epochs", "warmup_ratio", "max_seq_length", "doc_stride", "max_answer_length"),
-    "global_batch_rows",
-    *("per_device_train_batch_size", "per_device_eval_batch_size", "freeze_embeddings", "pooling", "dropout", "bf16"),
-    *("max_train_samples", "max_eval_samples", "data_dir", "on_overlap", "contamination", "draws"),
-)
-
-
 def with_defaults(options: GapOptions) -> GapOptions:
     """Fill what was not given; controls of the small world only where its own tasks are run."""
-    defaults = REAL_SERIES if options.series is not None else SMALL_WORLD_FULL if options.full else SMALL_WORLD
-    return replace(options, **{name: value for name, value in defaults.items() if getattr(options, name) is None})
-
-
-def numbers(text: str | None) -> tuple[float, ...]:
-    """`1e-4,3e-4` -> numbers, each once; none or nothing -> none. ValueError for words, infinities and NaN."""
-    try:
-        found = tuple(dict.fromkeys(float(part) for part in (text or "").split(",") if part.strip()))
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no list of numbers: put commas between, such as 1e-4,3e-4") from error
-    if not all(map(math.isfinite, found)):
-        raise ValueError(f"{text!r}: finite numbers with commas between, such as 1e-4,3e-4")
-    return found
+    data = REAL_SERIES if options.series is not None else FULL if options.full else SMALL_WORLD
+    defaults = by_data(options, data)
+    return replace(options, **{name: defaults[name] for name in defaults.keys() & not_given(options)})
 
 
 def make_watch(
@@ -269,12 +394,12 @@ def make_watch(
     """
     if tasks is None and not on_small_world:
         raise ValueError("--until needs --tasks, such as qa:FOLDER,glue:sst2")
-    default = GapOptions()
-    unused = [name for name in asdict(more) if name not in OF_A_LOOK and getattr(more, name) != getattr(default, name)]
+    taken = names_marked(more, OF_A_LOOK)
+    unused = [name for name in declarations(more) if name not in taken and name not in not_given(more)]
     if unused:
         raise ValueError(
             f"--finetuning: --until makes no use of --{', --'.join(unused)}; it takes "
-            f"--{', --'.join(OF_A_LOOK)}, and --tasks, --reference and --finetuning_seeds beside it"
+            f"--{', --'.join(taken)}, and --tasks, --reference and --finetuning_seeds beside it"
         )
     own = replace(more, series=None if on_small_world else str(run), tasks=tasks, finetuning_seeds=finetuning_seeds)
     experiment = with_defaults(own).experiment()

@@ -39,7 +39,7 @@ def pretraining_runs(options: GapOptions) -> list[PretrainingOptions]:
     if options.series is not None:
         return []
     text = f"--output_dir '' --report_to none {options.pretraining}"  # what is given later counts
-    given = parse_text(PretrainingOptions, text, option="--pretraining", replaced=REPLACED_OPTIONS)
+    given = parse_text(PretrainingOptions, text, option="--pretraining", replaced=REPLACED_OPTIONS.get)
     if given.output_dir or given.dry_run:
         idle = f"--output_dir {given.output_dir}" if given.output_dir else "--dry_run"
         raise ValueError(f"--pretraining: {idle} does nothing there: give it to launch/gap.py itself")

@@ -47,7 +47,7 @@ def find_checkpoint(
         if newest is None:
             check_nothing_is_lost(directory)
         return newest
-    if wanted == "never":
+    if wanted == "false":
         check_none_there(checkpoints)
         return None
     name: str | None = None
@@ -83,7 +83,7 @@ def settle(checkpoints: Path, name: str, wanted: str, ended: Sequence[Segment], 
     `ended` are the segments before it: what they left of the series comes along from the named one's folder.
     """
     set_later_aside(checkpoints, name, say=say)
-    if wanted not in ("auto", "never") and (manifest := Path(wanted) / MANIFEST_NAME).is_file():
+    if wanted not in ("auto", "false") and (manifest := Path(wanted) / MANIFEST_NAME).is_file():
         take_series(Path(wanted).resolve().parents[1], checkpoints.parent, ended, say=say)
         write_text(checkpoints / TAKEN_NAME, sha256_of(manifest) + "\n")
 
@@ -107,7 +107,7 @@ def check_resumption(wanted: str, directory: Path, *, identity: Mapping[str, Any
     if wanted == "auto":
         if not committed(directory / "checkpoints"):
             check_nothing_is_lost(directory)
-    elif wanted == "never":
+    elif wanted == "false":
         check_none_there(directory / "checkpoints")
     else:
         check_named(Path(wanted), identity, num_segments)
@@ -199,7 +199,7 @@ def check_none_there(checkpoints: Path) -> None:
     """ValueError where a run that is to begin anew would begin among checkpoints."""
     if committed(checkpoints):
         raise ValueError(
-            f"--resume_from_checkpoint never, but {checkpoints} holds checkpoints: use another --output_dir"
+            f"--resume_from_checkpoint false, but {checkpoints} holds checkpoints: use another --output_dir"
         )
 
 
@@ -209,5 +209,5 @@ def check_nothing_is_lost(directory: Path) -> None:
     if series.exists() and any(entry["tokens_seen"] for entry in read_series(series)):
         raise ValueError(
             f"{series} lists trained models but {directory / 'checkpoints'} holds no checkpoint: restore it, or start "
-            "from the beginning with --resume_from_checkpoint never"
+            "from the beginning with --resume_from_checkpoint false"
         )

@@ -35,7 +35,7 @@ def check_overfits(plan: Plan, shards: ShardLocation) -> None:
 
 def _resumes(plan: Plan) -> bool:
     options = plan.options
-    if options.resume_from_checkpoint in ("auto", "never"):
+    if options.resume_from_checkpoint in ("auto", "false"):
         return bool(committed(Path(options.output_dir) / "checkpoints"))
     return True
 

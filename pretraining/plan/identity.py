@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def identity_of(plan: Plan) -> dict[str, Any]:
-    """The options that decide what is computed, with the optimizer that "auto" means, and the hashes of the data."""
+    """The options that decide what is computed, what their "auto" means here, and the hashes of the data."""
     data = {name: [shard.sha256 for shard in split.shards] for name, split in plan.manifest.splits.items()}
     tokenizer = plan.manifest.tokenizer.fingerprint
-    found = {**plan.options.identity(), "optimizer": optimizer_kind(plan), "shards": data, "tokenizer": tokenizer}
+    meant = {"optimizer": optimizer_kind(plan), "bf16": plan.bf16}
+    found = {**plan.options.identity(), **meant, "shards": data, "tokenizer": tokenizer}
     return dict(json.loads(json.dumps(found)))
 
 
@@ -28,8 +29,12 @@ def condensed(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
-    """What differs, in words; empty where nothing does. Runs once wrote down "auto" for their optimizer: unknown."""
-    known = [key for key in mine if key != "optimizer" or theirs.get(key) != "auto"]
+    """What differs, in words; empty where nothing does.
+
+    Runs once wrote down "auto" for their optimizer, and nothing of their precision: unknown.
+    """
+    unknown = {"optimizer": "auto", "bf16": None}
+    known = [key for key in mine if key not in unknown or theirs.get(key) != unknown[key]]
     differing = sorted(key for key in known if mine[key] != theirs.get(key))
     return "; ".join(f"{key}: {shortened(theirs.get(key))} there, {shortened(mine[key])} here" for key in differing)
 

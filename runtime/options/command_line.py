@@ -3,35 +3,72 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import difflib
 import json
-import math
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
 
 from runtime.files.unique_keys import parse_json, parse_yaml
+from runtime.options.declaration import DECLARED, declaration_of, declarations
 
 USAGE = "%(prog)s ...        (--help shows examples and all options)"  # not all of them above an error
+
+
+DEFAULT = "(default: "  # how argparse begins it
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Descriptions keep their lines, so that the commands in them can be copied; "(default: None)" is left out."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default in ((), []):
+        if action.default is None or action.default in ((), []) or DEFAULT in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 
 
+class OptionParser(HfArgumentParser):
+    """A parser for one dataclass of options, which `--help` shows under their headings."""
+
+    def __init__(self, cls: type, **settings: Any) -> None:
+        super().__init__(cls, allow_abbrev=False, formatter_class=HelpFormatter, **settings)
+
+    def _add_dataclass_arguments(self, dtype: Any) -> None:
+        hints = get_type_hints(dtype)
+        groups: dict[str, Any] = {}
+        for item in fields(dtype):
+            if item.init:
+                heading = declaration_of(item).group
+                if heading not in groups:
+                    groups[heading] = self.add_argument_group(heading)
+                self._parse_dataclass_field(groups[heading], as_argument_field(item, hints[item.name]))
+
+
+def as_argument_field(item: Field[Any], hint: Any) -> Field[Any]:
+    """The field as HfArgumentParser reads it: its metadata are arguments of `add_argument`."""
+    declared, argument = declaration_of(item), dict(item.metadata)
+    argument.pop(DECLARED, None)
+    if declared.choices:  # a word outside them is refused with all else that is wrong
+        argument.setdefault("metavar", "{" + ",".join(declared.choices) + "}")
+    if declared.by_data:
+        values = ", ".join(f"{value} {data}" for data, value in declared.by_data.items())
+        plain_default = f"{item.default}, but " if item.default else ""
+        argument["help"] = f"{argument['help']} {DEFAULT}{plain_default}{values})"
+    plain = copy.copy(item)
+    plain.metadata = argument  # type: ignore[assignment]
+    plain.type = str if get_origin(hint) is Literal else hint
+    return plain
+
+
 Options = TypeVar("Options")
-COMMAS = "values with commas between; in a file of options also a list"  # what annotates such an option
+Replacement = Callable[[str], str | None]  # the name of an option that this program does not have -> what does its work
 
 LARGEST_OPTIONS_FILE_BYTES = 1 << 20
 MOST_EXPLAINED = 10  # unknown options of one call: looking for the nearest right one takes a while
@@ -43,24 +80,21 @@ def parse_options(
     argv: Sequence[str] | None,
     *,
     description: str | None = None,
-    replaced: Mapping[str, str] | None = None,
+    replaced: Replacement | None = None,
 ) -> Options:
     """Parse `--name value` options, or a YAML or JSON file of them (as first argument; later options override it).
 
     `--local_rank=N`, which the deepspeed launcher injects, is accepted and ignored: ranks come from the environment.
-    Ends the process with status 2 and a message on stderr, as argparse does, on an unknown or ill-typed option; an
-    unknown one is answered with what `replaced` (name -> what does its work) says, or with the nearest right one. No
-    number may be NaN, which no rule would refuse.
+    Ends the process with status 2 and a message on stderr, as argparse does, on an unknown, ill-typed or wrong option;
+    an unknown one is answered with its new name, with what `replaced` says, or with the nearest right one.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser(
-        cls, usage=USAGE, description=description, allow_abbrev=False, formatter_class=HelpFormatter
-    )
+    parser, answer = OptionParser(cls, usage=USAGE, description=description), answers(cls, replaced)
     arguments = [argument for argument in arguments if not argument.startswith(("--local_rank=", "--local-rank="))]
     if arguments and not arguments[0].startswith("-"):
         file = arguments.pop(0)
         try:
-            known = read_options_file(Path(file), [field.name for field in fields(cls)], replaced)  # type: ignore[arg-type]
+            known = read_options_file(Path(file), list(declarations(cls)), answer)
             arguments = [*as_arguments(known, cls), *arguments]
         except ValueError as error:
             parser.error(str(error))
@@ -68,7 +102,7 @@ def parse_options(
     if unknown:
         known_flags = sorted(flag for action in parser._actions for flag in action.option_strings)
         flags = [one for one in unknown if one.startswith("-")]
-        explained = explain_all_unknown(flags, known_flags, replaced)
+        explained = explain_all_unknown(flags, known_flags, answer)
         parser.error(explained or f"unexpected argument {unknown[0]!r}: every value follows its --option")
     try:
         return options_from(cls, namespace)
@@ -77,7 +111,9 @@ def parse_options(
         raise AssertionError("argparse ends the process") from error
 
 
-def parse_text(cls: type[Options], text: str, *, option: str, replaced: Mapping[str, str] | None = None) -> Options:
+def parse_text(
+    cls: type[Options], text: str, *, option: str, replaced: Callable[[str], str | None] | None = None
+) -> Options:
     """The options of another command that are the value of `option`, as on a command line; ends as `parse_options`.
 
     Raises ValueError where a quotation is left open.
@@ -90,34 +126,39 @@ def parse_text(cls: type[Options], text: str, *, option: str, replaced: Mapping[
 
 
 def options_from(cls: type[Options], namespace: argparse.Namespace) -> Options:
-    """The dataclass of what was parsed; ValueError for a number that is NaN and for what the class itself refuses."""
-    values = {field.name: as_word(getattr(namespace, field.name)) for field in fields(cls) if field.init}  # type: ignore[arg-type]
-    for name, value in values.items():
-        numbers = value if isinstance(value, list) else [value]
-        if any(isinstance(number, float) and math.isnan(number) for number in numbers):
-            raise ValueError(f"--{name} nan is no number: give one, or leave the option out")
-    return cls(**values)
+    """The dataclass of what was parsed; ValueError for what the class refuses."""
+    return cls(**{item.name: as_word(getattr(namespace, item.name)) for item in fields(cls) if item.init})  # type: ignore[arg-type]
 
 
-def explain_all_unknown(
-    arguments: Sequence[str], known: Sequence[str], replaced: Mapping[str, str] | None = None
-) -> str:
+def answers(cls: type, replaced: Replacement | None = None) -> Replacement:
+    """What is said of the name of an option that `cls` does not have."""
+    renamed = {old: name for name, declared in declarations(cls).items() for old in declared.formerly}
+
+    def answer(name: str) -> str | None:
+        if name in renamed:
+            return f"it is --{renamed[name]} now; use that"
+        return replaced(name) if replaced else None
+
+    return answer
+
+
+def explain_all_unknown(arguments: Sequence[str], known: Sequence[str], replaced: Replacement | None = None) -> str:
     """A sentence for each of the first few; "" without any."""
     more = [f"and {len(arguments) - MOST_EXPLAINED:,} more"] if len(arguments) > MOST_EXPLAINED else []
     return "; ".join([*(explain_unknown(one, known, replaced) for one in arguments[:MOST_EXPLAINED]), *more])
 
 
-def explain_unknown(argument: str, known: Sequence[str], replaced: Mapping[str, str] | None = None) -> str:
+def explain_unknown(argument: str, known: Sequence[str], replaced: Replacement | None = None) -> str:
     """One sentence that says what replaces an option of other programs, or names the nearest right one."""
     name = argument[:LONGEST_SHOWN].split("=", 1)[0]
-    replacement = (replaced or {}).get(name.lstrip("-").replace("-", "_"))
+    replacement = replaced(name.lstrip("-").replace("-", "_")) if replaced else None
     if replacement:
         return f"{name} is no option here: {replacement}"
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"unknown option {name}" + (f": did you mean {nearest[0]}?" if nearest else ": see --help")
 
 
-def read_options_file(path: Path, names: Sequence[str], replaced: Mapping[str, str] | None = None) -> dict[str, Any]:
+def read_options_file(path: Path, names: Sequence[str], replaced: Replacement | None = None) -> dict[str, Any]:
     """Read a YAML or JSON mapping of option names to values.
 
     Raises ValueError for a missing, overlong or malformed file, for a key that stands there twice or is no option.
@@ -143,14 +184,14 @@ def read_options_file(path: Path, names: Sequence[str], replaced: Mapping[str, s
 def as_arguments(values: Mapping[str, Any], cls: type) -> list[str]:
     """Turn a mapping into command-line arguments of `cls`, so that a file and the command line are parsed alike.
 
-    A list for an option that is annotated with `COMMAS` is joined with them; ValueError where it is empty.
+    A list for an option of values with commas between is joined with them; ValueError where it is empty.
     """
-    hints = get_type_hints(cls, include_extras=True)
+    declared = declarations(cls)
     arguments: list[str] = []
     for name, value in values.items():
         if value is None:
             continue
-        if isinstance(value, list) and COMMAS in getattr(hints.get(name), "__metadata__", ()):
+        if isinstance(value, list) and name in declared and declared[name].commas:
             if not value:
                 raise ValueError(f"{name}: an empty list; name a value, or leave the option out")
             value = ",".join(as_argument(item) for item in value)

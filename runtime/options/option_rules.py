@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
-FILE_OPTIONS = ("train_file", "validation_file", "test_file")
+from runtime.options.declaration import not_given
 
 
-def refuse_beside(options: Any, name: str, others: Sequence[str]) -> None:
-    """ValueError naming both when `name` and one of `others`, which it makes idle, are given."""
+def named_twice(options: Any, name: str, others: Sequence[str]) -> list[str]:
+    """A complaint for each of `others` that is given beside `name`, which makes it idle."""
     if getattr(options, name) is None:
-        return
-    for other in others:
-        if getattr(options, other) is not None:
-            raise ValueError(f"--{name} and --{other}: the data are named one way only; drop --{other}")
+        return []
+    given = [other for other in others if getattr(options, other) is not None]
+    return [f"--{name} and --{other}: the data are named one way only; drop --{other}" for other in given]
 
 
-def require_beside(options: Any, name: str, others: Sequence[str]) -> None:
-    """ValueError naming both when one of `others` is given, which does nothing without `name`."""
-    for other in others:
-        if getattr(options, other) is not None and not getattr(options, name):
-            raise ValueError(
-                f"--{other} {getattr(options, other)} does nothing without --{name}: give that, or drop it"
-            )
+def idle_without(options: Any, name: str, others: Sequence[str]) -> list[str]:
+    """A complaint for each of `others` that is given and does nothing without `name`."""
+    if getattr(options, name):
+        return []
+    given = [other for other in others if getattr(options, other) is not None]
+    return [
+        f"--{other} {getattr(options, other)} does nothing without --{name}: give that, or drop it" for other in given
+    ]
+
+
+def idle_beside(options: Any, names: Sequence[str], beside: str) -> list[str]:
+    """A complaint for each of `names` that is not its default, though `beside` leaves it nothing to do."""
+    given = [name for name in names if name not in not_given(options)]
+    return [f"--{name} {getattr(options, name)} does nothing beside {beside}: drop it" for name in given]
 
 
 def refuse_given(options: Any, names: Sequence[str], beside: str) -> None:
     """ValueError for the first of `names` that is not its default, though `beside` leaves it nothing to do."""
-    defaults = {one.name: one.default for one in fields(options)}
-    for name in names:
-        if getattr(options, name) != defaults[name]:
-            raise ValueError(f"--{name} {getattr(options, name)} does nothing beside {beside}: drop it")
+    for complaint in idle_beside(options, names, beside):
+        raise ValueError(complaint)

@@ -39,8 +39,8 @@ def valid_unicode(text: str, place: str, rules: TextRules) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        if rules.invalid_utf8 == "stop":
-            raise ValueError(f"{place}: a lone surrogate is no character: give --invalid_utf8 replace") from error
+        if rules.on_bad_text == "stop":
+            raise ValueError(f"{place}: a lone surrogate is no character: give --on_bad_text replace") from error
         rules.changed["invalid_utf8_replaced"] += 1
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text

@@ -6,22 +6,28 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
+
+from runtime.options.declaration import BadText
 
 UTF8_MARK = b"\xef\xbb\xbf"
 ZEROS = bytes(4096)  # a block of a disk that was never written
+
+
+DocumentRule = Literal["file", "line", "paragraph"]
+DOCUMENTS: tuple[DocumentRule, ...] = get_args(DocumentRule)
 
 
 @dataclass
 class TextRules:
     """How bytes become texts, and what happened on the way (`changed`); errors name the two remedies."""
 
-    document: Literal["file", "line", "paragraph"] = "file"
+    document: DocumentRule = "file"
     text_column: str = "text"
     max_document_bytes: int = 16_000_000
-    invalid_utf8: Literal["stop", "replace"] = "stop"
+    on_bad_text: BadText = "stop"
     unix_line_ends: bool = True  # \r\n becomes \n
-    utf8_remedy: str = "write it as UTF-8 (iconv), or give --invalid_utf8 replace"
+    utf8_remedy: str = "write it as UTF-8 (iconv), or give --on_bad_text replace"
     size_remedy: str = "raise --max_document_mb"
     changed: Counter[str] = field(default_factory=Counter)
     replaced_characters: int = 0
@@ -49,7 +55,7 @@ class TextRules:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
-            if self.invalid_utf8 == "stop":
+            if self.on_bad_text == "stop":
                 raise ValueError(
                     f"{place}: byte {offset + error.start} is not UTF-8 ({error.reason}): {self.utf8_remedy}"
                 ) from error

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_text_model import reviews, write_reviews, write_tiny_model
+from exit_statuses import status_of
+from tiny_examples import reviews, write_reviews, write_tiny_model
 
 from finetuning import classification
 from finetuning.loop import training
@@ -188,7 +189,7 @@ def test_validation_is_held_out_when_there_is_none_and_three_unbalanced_classes_
         (["--data", "."], "no SPLIT/LABEL"),
         (["--data", "a", "--dataset_name", "b"], "one way only"),
         (["--selection_metric", "loss"], "use one of accuracy"),
-        (["--on_bad_text", "ignore"], "stop or replace"),
+        (["--on_bad_text", "ignore"], "use one of stop, replace"),
         (["--train_file", "one.json"], "two or more are needed"),
         (["--train_file", "bad.json"], "leaves one side empty"),
     ],
@@ -200,7 +201,8 @@ def test_refusals_name_the_option(tmp_path, monkeypatch, capsys, arguments, mess
     write_reviews(Path("bad.json"), [{"id": str(i), "text": "a", "label": "xy"[i % 2]} for i in range(50)])
     if "." in arguments:
         arguments = ["--data", "empty"]
-    code = classification.main([*arguments, "--model_name_or_path", write_tiny_model(tmp_path / "model")])
+    model = write_tiny_model(tmp_path / "model")
+    code = status_of(classification.main, [*arguments, "--model_name_or_path", model])
     assert code == 2
     assert message in capsys.readouterr().err
 

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_text_model import reviews, write_tiny_model
+from exit_statuses import status_of
+from tiny_examples import reviews, write_tiny_model
 
 from finetuning import glue
 from finetuning.loop.encoder import DEFAULT_RUN
@@ -230,7 +231,7 @@ def test_refusals(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("nowhere").mkdir()
     write_tiny_model(Path("model"))
-    assert glue.main(arguments) == 2
+    assert status_of(glue.main, arguments) == 2
     assert message in capsys.readouterr().err
 
 

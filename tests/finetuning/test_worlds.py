@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny_encoder import save_tiny_model
-from tiny_questions import WORDS, tiny_choices, tiny_questions
+from tiny_examples import WORDS, tiny_choices, tiny_questions
 
 from tests.finetuning.run.test_command import squad_file
 

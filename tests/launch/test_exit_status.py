@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_text_model import write_tiny_model
+from tiny_examples import write_tiny_model
 
 from runtime.options.exit_status import DONE, FAILED, INTERRUPTED, REFUSED
 from runtime.processes.collectives import PeerFailed

@@ -13,13 +13,13 @@ def sample_shards(tmp_path_factory):
 
 
 def run(capsys, *arguments):
-    status = overfit.main([*arguments, "--batch_rows", "8", "--max_seq_length", "32"])
+    status = overfit.main([*arguments, "--global_batch_rows", "8", "--max_seq_length", "32"])
     return status, capsys.readouterr()
 
 
 def test_three_rates_three_verdicts_and_a_table(sample_shards, capsys):
     rates = ("--learning_rate", "3e-2", "1e-3", "1e-5")
-    status, printed = run(capsys, "--shards", sample_shards, "--max_updates", "60", *rates)
+    status, printed = run(capsys, "--shards", sample_shards, "--max_steps", "60", *rates)
     assert status == 0
     assert printed.out.count("Input Tokens:") >= 3
     assert printed.out.count("[CLS]|") == 3 * 3 * 2  # rates, lines, sequences
@@ -29,13 +29,13 @@ def test_three_rates_three_verdicts_and_a_table(sample_shards, capsys):
 
 
 def test_no_rate_that_solves_it_is_status_1(sample_shards, capsys):
-    status, printed = run(capsys, "--shards", sample_shards, "--max_updates", "2", "--learning_rate", "1e-6")
+    status, printed = run(capsys, "--shards", sample_shards, "--max_steps", "2", "--learning_rate", "1e-6")
     assert status == 1
     assert "too slow" in printed.out
 
 
 def test_without_shards_it_runs_on_the_embedded_world(capsys):
-    status, printed = run(capsys, "--model", "modernbert-tiny", "--max_updates", "2", "--show_sequences", "1")
+    status, printed = run(capsys, "--model", "modernbert-tiny", "--max_steps", "2", "--show_sequences", "1")
     assert status == 1
     assert "unigram entropy" in printed.out
 
@@ -65,7 +65,7 @@ def test_under_a_launcher_one_rank_tries(sample_shards, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "arguments",
     [
-        *(("--learning_rate", "0"), ("--learning_rate", "1e-3", "inf"), ("--max_updates", "0")),
+        *(("--learning_rate", "0"), ("--learning_rate", "1e-3", "inf"), ("--max_steps", "0")),
         *(("--learning_rat", "1"), ("--max_grad_norm", "-1"), ("--seed", "-1")),
     ],
 )

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import yaml
-from tiny_text_model import reviews, write_reviews, write_tiny_model
+from tiny_examples import reviews, write_reviews, write_tiny_model
 
 from finetuning.sweep import runner
 from finetuning.sweep.runner import Runner, cell_directory

@@ -116,7 +116,7 @@ def test_a_finished_run_has_nothing_left_to_do(shards, whole, tmp_path):
     [
         ({"global_batch_rows": 24}, "global_batch_rows: 12 there, 24 here"),
         ({"seed": 3}, "seed: 0 there, 3 here"),
-        ({"resume_from_checkpoint": "never"}, "holds checkpoints: use another --output_dir"),
+        ({"resume_from_checkpoint": "false"}, "holds checkpoints: use another --output_dir"),
     ],
 )
 def test_another_run_in_the_same_directory_is_refused_with_the_reason(shards, whole, tmp_path, capsys, options, reason):
@@ -177,9 +177,9 @@ def test_checkpoints_gone_nothing_starts_from_zero_unasked(shards, whole, tmp_pa
     shutil.copytree(whole, output)
     shutil.rmtree(output / "checkpoints")
     in_process(shards, output, FULL, status=WRONG)
-    assert "--resume_from_checkpoint never" in capsys.readouterr().err
+    assert "--resume_from_checkpoint false" in capsys.readouterr().err
     assert_same_course(whole, output, tolerance=0)
-    in_process(shards, output, {**FULL, "resume_from_checkpoint": "never"})
+    in_process(shards, output, {**FULL, "resume_from_checkpoint": "false"})
     assert_same_course(whole, output, tolerance=1e-6)
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_encoder import FAMILIES, tiny_model, tiny_tokenizer
-from tiny_questions import WORDS, tiny_choices
+from tiny_examples import WORDS, tiny_choices
 
 from finetuning.choices.choice_files import ChoiceQuestion, choices_from_rows, has_labels, read_choices
 from finetuning.choices.recipe import ChoiceRecipe, cut_sizes, encode_choices

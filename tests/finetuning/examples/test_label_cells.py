@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Value
 from datasets.table import InMemoryTable
-from tiny_text_model import reviews, write_reviews, write_tiny_model
+from tiny_examples import reviews, write_reviews, write_tiny_model
 
 from finetuning import classification, glue, multiple_choice
 from finetuning.choices.choice_files import choices_from_rows

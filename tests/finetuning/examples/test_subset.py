@@ -4,7 +4,7 @@ import itertools
 import random
 
 import pytest
-from tiny_questions import tiny_questions
+from tiny_examples import tiny_questions
 
 from finetuning.choices.choice_run import MultipleChoiceOptions
 from finetuning.examples.dataset_records import subset
@@ -49,8 +49,3 @@ def test_questions_are_chosen_as_texts_are(tmp_path):
 @pytest.mark.parametrize("options", [QAOptions, MultipleChoiceOptions, TextOptions])
 def test_the_help_says_so(options):
     assert "chosen by a hash" in options.__dataclass_fields__["max_train_samples"].metadata["help"]
-
-
-def test_none_of_the_examples_is_refused():
-    with pytest.raises(ValueError, match="use 1 or more"):
-        subset(NAMES, 0, str)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_encoder import save_tiny_model, tiny_config, tiny_tokenizer
-from tiny_questions import COLOURS, THINGS, WORDS, tiny_choices, tiny_questions
+from tiny_examples import COLOURS, THINGS, WORDS, tiny_choices, tiny_questions
 from transformers import AutoConfig, AutoModelForMaskedLM, DistilBertConfig, MPNetConfig
 
 from finetuning import classification, load, multiple_choice, qa

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_encoder import tiny_tokenizer
-from tiny_questions import WORDS, tiny_questions
+from tiny_examples import WORDS, tiny_questions
 
 from finetuning.examples.pair_template import pair_template, row_limit
 from finetuning.questions.squad import Answer, Question
@@ -113,11 +113,6 @@ def test_spans_that_touch_spaces_or_parts_of_tokens():
 
 
 def test_limits():
-    with pytest.raises(ValueError, match="--doc_stride -1"):
-        Windows(384, -1)
-    with pytest.raises(ValueError, match="--max_seq_length 4"):
-        row_limit(4, None)
-
     class Config:
         model_type = "bert"
         max_position_embeddings = 64

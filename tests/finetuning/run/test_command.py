@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from exit_statuses import status_of
 from tiny_encoder import save_tiny_model
-from tiny_questions import WORDS, tiny_choices, tiny_questions
+from tiny_examples import WORDS, tiny_choices, tiny_questions
 
 from finetuning import classification, multiple_choice, qa
 from finetuning.loop.run_log import read_journal
@@ -176,14 +177,14 @@ def test_mistakes_end_with_a_message_and_status_2(tmp_path, model, capsys):
         ({"train_file": train, "per_device_eval_batch_size": 0}, "--per_device_eval_batch_size 0"),
         ({"train_file": train, "num_train_epochs": "inf"}, "--num_train_epochs inf"),
         ({"train_file": train, "answer_language": "de"}, "--answer_language de"),
-        ({"train_file": train, "max_train_samples": 0}, "use 1 or more"),
+        ({"train_file": train, "max_train_samples": 0}, "--max_train_samples 0: use at least 1"),
         ({"train_file": train, "model_name_or_path": "./nowhere"}, "no such directory"),
         ({"train_file": train, "dataset_name": "set"}, "--dataset_name and --train_file"),
         ({"train_file": train, "dataset_config_name": "c"}, "--dataset_config_name c does nothing without"),
         ({"dataset_name": "nobody/nothing"}, "neither cache nor hub has it"),
     ]
     for values, message in cases:
-        assert qa.main(arguments(model, **values)) == 2
+        assert status_of(qa.main, arguments(model, **values)) == 2
         assert message in capsys.readouterr().err
     blind = squad_file(tmp_path / "blind.json", tiny_questions(4), labelled=False)
     assert qa.main(arguments(model, train_file=train, validation_file=blind)) == 2
@@ -229,7 +230,7 @@ def test_multiple_choice_writes_its_choices(tmp_path, model, capsys):
         ]
         (tmp_path / f"{split}.json").write_text(json.dumps(rows))
     given = arguments(model, train_file="train.json", validation_file="validation.json")
-    assert multiple_choice.main([*given, "--qa_learning_rate", "1"]) == 2
+    assert status_of(multiple_choice.main, [*given, "--qa_learning_rate", "1"]) == 2
     assert "--qa_learning_rate 1.0 does nothing without --chain" in capsys.readouterr().err
     assert multiple_choice.main([*given, "--test_file", "train.json", "--strict", "true"]) == 2
     assert "texts stand both in train and in test" in capsys.readouterr().err

@@ -3,28 +3,27 @@
 import importlib
 
 import pytest
+from exit_statuses import status_of
 
-from finetuning import multiple_choice
 from finetuning.examples.recipe import FinetuningOptions
-from finetuning.run.option_checks import check_options
-from finetuning.sweep.options import RECIPES, options_class
+from finetuning.run.option_checks import RECIPES, check_options, options_class
 from runtime.processes.ranks import Ranks
 
 OF_ALL = [
     ("--lr_scheduler_type", "cosine", "--lr_scheduler_type cosine: use one of linear"),
-    ("--warmup_ratio", "2", "--warmup_ratio 2.0: a share"),
+    ("--warmup_ratio", "2", "--warmup_ratio 2.0: use at least 0 and below 1, a share of the updates"),
     ("--learning_rate", "-1", "--learning_rate -1.0"),
-    ("--bf16", "yes", "--bf16 yes: use auto, true or false"),
-    ("--report_to", "paper", "--report_to 'paper' is unknown"),
-    ("--on_bad_text", "ignore", "--on_bad_text ignore: use stop or replace"),
-    ("--max_seq_length", "4", "--max_seq_length 4: rows need at least 8"),
-    ("--max_train_samples", "0", "use 1 or more"),
+    ("--bf16", "yes", "--bf16 yes: use one of auto, true, false"),
+    ("--report_to", "paper", "--report_to paper: use one of tensorboard"),
+    ("--on_bad_text", "ignore", "--on_bad_text ignore: use one of stop, replace"),
+    ("--max_seq_length", "4", "--max_seq_length 4: use at least 8"),
+    ("--max_train_samples", "0", "--max_train_samples 0: use at least 1"),
     ("--per_device_eval_batch_size", "0", "--per_device_eval_batch_size 0"),
     ("--max_grad_norm", "-1", "--max_grad_norm -1.0"),
-    ("--weight_decay", "-1", "weight decay -1.0"),
-    ("--fsdp", "half", "--fsdp 'half' is unknown"),
+    ("--weight_decay", "-1", "--weight_decay -1.0: use a finite number, at least 0"),
+    ("--fsdp", "half", "--fsdp half: use one of full_shard"),
     ("--deepspeed", "none.json", "--deepspeed none.json is no file"),
-    ("--dropout", "1", "--dropout 1.0: a rate lies in [0, 1)"),
+    ("--dropout", "1", "--dropout 1.0: use at least 0 and below 1"),
 ]
 OF_TEXTS = [
     ("--pooling", "first", "--pooling first: use one of cls, mean, max"),
@@ -39,12 +38,16 @@ OF_CLASSES = [
 OF_QUESTIONS = [
     ("--doc_stride", "-1", "--doc_stride -1"),
     ("--n_best_size", "0", "--n_best_size 0"),
-    ("--answer_language", "de", "--answer_language de: use auto, en or zh"),
+    ("--answer_language", "de", "--answer_language de: use one of auto, en, zh"),
 ]
 CASES = [("qa", *case) for case in OF_ALL + OF_QUESTIONS]
 CASES += [("classification", *case) for case in OF_ALL[:1] + OF_TEXTS + OF_CLASSES]
 CASES += [("multiple_choice", *case) for case in OF_ALL[:1] + OF_QUESTIONS[:1]]
 CASES += [("glue", *case) for case in OF_ALL[:1] + OF_TEXTS]
+
+
+def status(recipe, given):
+    return status_of(importlib.import_module(f"finetuning.{recipe}").main, given)
 
 
 @pytest.mark.parametrize(("recipe", "option", "value", "message"), CASES)
@@ -54,7 +57,7 @@ def test_an_option_out_of_range_is_refused_before_the_data_are_read(
     monkeypatch.chdir(tmp_path)
     data = ["--task_name", "rte", "--data_dir", "none"] if recipe == "glue" else ["--train_file", "none.json"]
     given = [*data, "--model_name_or_path", "./nowhere", option, value]
-    assert importlib.import_module(f"finetuning.{recipe}").main(given) == 2
+    assert status(recipe, given) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -64,8 +67,8 @@ def test_those_of_the_second_stage_are_refused_before_the_first(tmp_path, monkey
     files = [f"--{name}" for name in ("train_file", "validation_file", "context_file")]
     given = [part for option in files for part in (option, "none.json")]
     given += ["--chain", "true", "--qa_learning_rate", "-1", "--model_name_or_path", "./nowhere"]
-    assert multiple_choice.main(given) == 2
-    assert "--learning_rate -1.0" in capsys.readouterr().err
+    assert status("multiple_choice", given) == 2
+    assert "--qa_learning_rate -1.0" in capsys.readouterr().err
 
 
 def test_the_batch_is_that_of_all_ranks():

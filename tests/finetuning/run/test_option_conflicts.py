@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from tiny_questions import WORDS, tiny_questions
-from tiny_text_model import reviews, write_reviews, write_tiny_model
+from tiny_examples import WORDS, reviews, tiny_questions, write_reviews, write_tiny_model
 
 from finetuning import classification, multiple_choice, qa
 from finetuning.texts.classification_run import ClassificationOptions
@@ -38,10 +37,12 @@ def test_a_column_beside_a_folder_of_texts(here, capsys, column):
         (here / "texts" / label).mkdir(parents=True)
         (here / "texts" / label / "1.txt").write_text(label)
     for where in ("--data", "--train_file"):
-        assert classification.main([where, "texts", f"--{column}", "body", "--model_name_or_path", "./nowhere"]) == 2
+        with pytest.raises(SystemExit) as ended:
+            classification.main([where, "texts", f"--{column}", "body", "--model_name_or_path", "./nowhere"])
+        assert ended.value.code == 2
         assert f"--{column} body does nothing beside texts, where every text is a file" in capsys.readouterr().err
     table = write_reviews(here / "test.json", reviews(4))
-    ClassificationOptions(train_file="texts", test_file=table, **{column: "body"}).check_own()
+    ClassificationOptions(train_file="texts", test_file=table, **{column: "body"})
 
 
 def test_the_columns_of_a_folder_with_one_table_are_those_given(here):

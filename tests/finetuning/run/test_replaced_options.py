@@ -6,8 +6,8 @@ from dataclasses import fields
 
 import pytest
 
-from finetuning.run.replaced_options import BY_RECIPES, BY_REPLACEMENT, REPLACED_OPTIONS
-from finetuning.sweep.options import RECIPES, options_class
+from finetuning.run.option_checks import RECIPES, options_class
+from finetuning.run.replaced_options import BY_REPLACEMENT, replaced_option
 from finetuning.sweep.sweep import make_sweep
 from runtime.options.command_line import parse_options
 
@@ -81,9 +81,9 @@ def test_of_an_option_of_another_recipe_it_is_said_which(recipe, option, message
     assert message in capsys.readouterr().err
 
 
-def test_every_option_that_only_some_recipes_have_is_listed_with_them():
+def test_an_option_that_only_some_recipes_have_is_known_with_them():
     known = {recipe: names_of(recipe) for recipe in RECIPES}
-    some = set().union(*known.values()) - set.intersection(*known.values())
-    listed = {name: re.findall(r"(\w+)\.py", recipes) for recipes, names in BY_RECIPES.items() for name in names}
-    assert listed == {name: [recipe for recipe in RECIPES if name in known[recipe]] for name in some}
-    assert set(listed) <= set(REPLACED_OPTIONS)
+    for name in set().union(*known.values()) - set.intersection(*known.values()):
+        told = re.findall(r"(\w+)\.py", str(replaced_option(name)))
+        assert told == [recipe for recipe in RECIPES if name in known[recipe]]
+    assert replaced_option("nothing_of_the_kind") is None

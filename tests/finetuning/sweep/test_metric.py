@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from finetuning.run.option_checks import RECIPES
 from finetuning.sweep.metric import known_metrics, lower_is_better, require_given_metric, require_known_metric
-from finetuning.sweep.options import RECIPES
 from finetuning.texts.metrics import classification_metrics
 
 

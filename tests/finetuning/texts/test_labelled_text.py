@@ -199,7 +199,7 @@ def test_held_out_examples_keep_copies_together_and_do_not_depend_on_order():
     assert len(rest) + len(held) == 400
     assert not {one.text for one in rest} & {one.text for one in held}
     assert sorted(one.example_id for one in hold_out(examples[::-1], 0.2)[1]) == sorted(one.example_id for one in held)
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match="leaves one side empty"):
         hold_out(examples, 1.0)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from finetuning.loop.heads import pool, require_head
+from finetuning.loop.heads import pool
 
 HIDDEN = torch.tensor([[[1.0, -5.0], [3.0, -1.0], [100.0, 100.0]]])
 MASK = torch.tensor([[1, 1, 0]])
@@ -15,10 +15,3 @@ def test_values_by_hand():
     assert pool(HIDDEN, MASK, "max").tolist() == [[3.0, -1.0]]
     with pytest.raises(ValueError, match="one of cls, mean, max"):
         pool(HIDDEN, MASK, "sum")
-
-
-def test_impossible_settings_are_refused():
-    with pytest.raises(ValueError, match="--pooling first"):
-        require_head("first", None)
-    with pytest.raises(ValueError, match="--head_dropout 1"):
-        require_head("cls", 1.0)

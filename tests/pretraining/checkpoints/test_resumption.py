@@ -151,8 +151,8 @@ def test_a_dry_run_finds_what_a_named_checkpoint_contradicts(shards, whole, insi
     assert "does not say" not in capsys.readouterr().out
     in_process(shards, tmp_path / "run", {**named, "seed": 1}, status=WRONG)
     assert f"contradiction: {path} is of another run (seed: 0 there, 1 here)" in capsys.readouterr().err
-    in_process(shards, whole, {**FULL, "resume_from_checkpoint": "never", "dry_run": "true"}, status=WRONG)
-    assert "contradiction: --resume_from_checkpoint never, but" in capsys.readouterr().err
+    in_process(shards, whole, {**FULL, "resume_from_checkpoint": "false", "dry_run": "true"}, status=WRONG)
+    assert "contradiction: --resume_from_checkpoint false, but" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_when_nothing_tells_whose_checkpoint_it_is(shards, inside, tmp_path, capsys):

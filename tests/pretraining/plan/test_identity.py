@@ -44,6 +44,18 @@ def test_the_optimizer_that_a_deepspeed_json_names_is_part_of_the_run(tmp_path, 
     in_process(shards, tmp_path / "run", again)
 
 
+def test_a_run_keeps_the_precision_that_it_began_with(tmp_path, capsys):
+    """It changes the numbers; a run that began before identities had it goes on."""
+    shards, given = write_shards(tmp_path / "data"), {"budget_tokens": 800, "bf16": "false"}
+    in_process(shards, tmp_path / "run", given)
+    in_process(shards, tmp_path / "run", {**given, "bf16": "true", "dry_run": "true"}, status=2)
+    assert "bf16: False there, True here" in capsys.readouterr().err
+    record = json.loads((tmp_path / "run" / RUN_NAME).read_text())
+    del record["identity"]["bf16"]
+    (tmp_path / "run" / RUN_NAME).write_text(json.dumps(record))
+    in_process(shards, tmp_path / "run", {**given, "bf16": "true", "dry_run": "true"})
+
+
 @pytest.mark.parametrize("change", ["edited", "deleted"])
 def test_a_tokenizer_that_changes_during_the_run_is_not_the_exports(tmp_path, monkeypatch, change):
     """Each budget's model goes with the tokenizer that the shards were built with, as the stream checked it."""

@@ -113,11 +113,10 @@ def test_every_contradiction_is_found_at_once(plan, tmp_path):
         length_schedule="16:0.5,32:0.6",
         max_seq_length=None,
         decay_fraction=0.9,
-        report_to="tensorbord",
         resume_from_checkpoint="/nowhere",
     )
     text = "\n".join(find_problems(made))
-    for part in ("sum to 1", "decay_fraction", "tensorbord", "/nowhere"):
+    for part in ("sum to 1", "decay_fraction", "/nowhere"):
         assert part in text
 
 
@@ -142,18 +141,14 @@ def test_a_misspelt_key_is_answered_with_the_nearest(plan, tmp_path):
     ("options", "complaint"),
     [
         ({"objective": "mlm+nsp"}, "next-sentence head"),
-        ({"budget_tokens": 0.0}, "buys nothing"),
         ({"series": "1e9"}, "beyond the budget"),
         ({"series": "999", "series_ratio": 3.0}, "--series of 999 budgets with --series_ratio 3.0"),
-        ({"fsdp": "none"}, "--fsdp"),
         ({"bf16": "true", "deepspeed": zero(0)}, "stage 0"),
         ({"deepspeed": "gone.json"}, "is no file"),
         ({"deepspeed": zero(2), "fsdp_offload": True}, "fsdp_offload"),
         ({"deepspeed": zero(2), "fsdp": "shard_grad_op"}, "--fsdp shard_grad_op belongs to FSDP2"),
-        ({"max_seq_length": 3}, "4 to 65536"),
         ({"length_schedule": "0:0.5,64:0.5", "max_seq_length": None}, "--length_schedule"),
         ({"model": "bert-huge"}, "bert-huge"),
-        ({"learning_rate": -1.0}, "learning rate"),
         ({"optimizer": "lamb", "deepspeed": zero(2)}, "LAMB"),
         ({"length_schedule": "16:1.5,32:-0.5", "max_seq_length": None}, "sum to 1"),
         (
@@ -320,8 +315,6 @@ def test_advice_never_names_what_is_in_use(plan):
         (8, {"fsdp": "hybrid_shard", "hybrid_shard_size": 3, "global_batch_rows": 16}, "does not divide 8 ranks"),
         (64, {"global_batch_rows": 48}, "64 ranks for 48 lanes"),
         (2, {"global_batch_rows": 257}, "2 ranks for 1 lanes"),
-        (2, {"attn_implementation": "flash"}, "'flash' is not known"),
-        (2, {"seed": -1}, "--seed -1"),
     ],
 )
 def test_what_would_end_a_run_later_is_found_in_the_plan(plan, num_ranks, options, complaint):

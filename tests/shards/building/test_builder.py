@@ -427,7 +427,7 @@ def test_reading_can_begin_after_any_document(corpus, tmp_path):
     ("changes", "message"),
     [
         ({"vocab_size": 500}, "give one of the two"),
-        ({"validation_fraction": 0.9}, "--validation_fraction 0.9: it must lie between"),
+        ({"validation_fraction": 0.9}, "--validation_fraction 0.9: use at least 0 and at most 0.5"),
         ({"processes": 0}, "--processes 0"),
         ({"input": []}, "--input and --output_dir are needed"),
     ],

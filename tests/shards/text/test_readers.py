@@ -218,7 +218,7 @@ def test_bytes_that_are_not_utf8_stop_naming_file_and_offset_or_are_replaced_and
     path.write_bytes(b"good line\nbad \xe9 line\n")
     with pytest.raises(ValueError, match=r"latin\.txt: byte 14 is not UTF-8"):
         read(path, document="line")
-    reader = DocumentReader(TextRules(document="line", invalid_utf8="replace"))
+    reader = DocumentReader(TextRules(document="line", on_bad_text="replace"))
     assert read(path, reader=reader) == ["good line\n", "bad \ufffd line\n"]
     assert reader.changed["invalid_utf8_replaced"] == 1
 
@@ -232,9 +232,9 @@ def test_parquet_text_that_is_not_utf8_stops_naming_the_row_or_is_replaced_and_c
     texts = pyarrow.StringArray.from_buffers(len(array), offsets, data, valid, array.null_count)
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path)
-    with pytest.raises(ValueError, match=r"a\.parquet: row 302: byte 4 is not UTF-8 .*--invalid_utf8 replace"):
+    with pytest.raises(ValueError, match=r"a\.parquet: row 302: byte 4 is not UTF-8 .*--on_bad_text replace"):
         read(path)
-    reader = DocumentReader(TextRules(invalid_utf8="replace"))
+    reader = DocumentReader(TextRules(on_bad_text="replace"))
     expected = [row or "" for row in rows]
     expected[301:303] = ["bad \ufffd row", "and \ufffd another"]
     assert read(path, reader=reader) == expected
@@ -245,7 +245,7 @@ def test_a_lone_surrogate_in_json_is_not_text(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "half \\ud800 of it"}\n')
     with pytest.raises(ValueError, match="surrogate"):
         read(tmp_path / "a.jsonl")
-    assert read(tmp_path / "a.jsonl", invalid_utf8="replace") == ["half \ufffd of it"]
+    assert read(tmp_path / "a.jsonl", on_bad_text="replace") == ["half \ufffd of it"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,197 @@
+"""One declaration an option: default, help, heading, choices, range, and whether it is part of a run's identity.
+
+Whatever is true of one option stands in its field. What holds between several is `Options.contradictions`, or a check
+that knows more than the options (the ranks, the data).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+DECLARED = "declared"  # the key of a field's metadata
+
+# The headings of --help. A command may have more of its own.
+DATA, MODEL, TRAINING = "data", "model", "training"
+MACHINE, OUTPUT = "precision, memory and machine", "output and resume"
+PRECISIONS = ("auto", "true", "false")  # of --bf16
+BadText = Literal["stop", "replace"]
+BAD_TEXT: tuple[BadText, ...] = get_args(BadText)  # of --on_bad_text
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """All that is true of one option beside its name, type, default and help."""
+
+    group: str = "options"  # its heading in --help
+    choices: tuple[str, ...] = ()
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None  # infinity: any finite number
+    what: str = ""  # the value in words: "a share of the updates"
+    identity: bool | str = True  # False: free to change when a run is resumed; a word: its name in identities
+    commas: bool = False  # several values with commas between; in a file of options also a list
+    by_data: Mapping[str, Any] = field(default_factory=dict)  # where it was not given: what data -> the value it takes
+    formerly: tuple[str, ...] = ()  # names that it had
+    old_values: Mapping[str, str] = field(default_factory=dict)  # words that it took -> the word now
+    marks: frozenset[str] = frozenset()  # what else is true of it, for code that passes options on
+
+    @property
+    def range(self) -> str:
+        """The range in words; empty where every number will do."""
+        bounds = [("at least", self.at_least), ("above", self.above), ("at most", self.at_most), ("below", self.below)]
+        words = " and ".join(f"{word} {bound}" for word, bound in bounds if bound not in (None, math.inf))
+        return f"a finite number, {words}" if self.below == math.inf else words
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies in the range."""
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def complaint(self, name: str, value: Any) -> str | None:
+        """What is wrong with one value, as "--name value: the rule"; None where nothing is."""
+        if isinstance(value, float) and math.isnan(value):
+            return f"--{name} nan is no number: give one, or leave the option out"
+        if str(value) in self.old_values:
+            return f"--{name} {value}: the word is {self.old_values[str(value)]} now; use that"
+        if self.choices and value not in self.choices:
+            return f"--{name} {value or repr(value)}: use one of {', '.join(self.choices)}"
+        if self.range and not isinstance(value, str) and not self.holds(value):
+            return f"--{name} {value}: use {self.range}" + (f", {self.what}" if self.what else "")
+        return None
+
+    def complaints(self, name: str, value: Any) -> Iterator[str]:
+        """What is wrong with a value, or with each of several."""
+        parts = [value]
+        if self.commas and self.choices and isinstance(value, str):
+            parts = [part.strip() for part in value.split(",") if part.strip()]
+        elif isinstance(value, list):
+            parts = value
+        yield from (found for part in parts if part is not None and (found := self.complaint(name, part)))
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str = "options",
+    choices: Collection[str] = (),
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    what: str = "",
+    identity: bool | str = True,
+    commas: bool = False,
+    by_data: Mapping[str, Any] | None = None,
+    formerly: Collection[str] = (),
+    old_values: Mapping[str, str] | None = None,
+    marks: Collection[str] = (),
+    **argument: Any,
+) -> Any:
+    """A dataclass field that declares an option; see `Declaration`.
+
+    `default` may be a list, which each object has for itself, or `dataclasses.MISSING`: the option must be given.
+    `argument` goes to `argparse.ArgumentParser.add_argument` (nargs, const).
+    """
+    declared = Declaration(
+        group=group,
+        choices=tuple(choices),
+        at_least=at_least,
+        above=above,
+        at_most=at_most,
+        below=below,
+        what=what,
+        identity=identity,
+        commas=commas,
+        by_data=by_data or {},
+        formerly=tuple(formerly),
+        old_values=old_values or {},
+        marks=frozenset(marks),
+    )
+    metadata = {"help": help, **argument, DECLARED: declared}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class Options:
+    """The base of every command's options, a dataclass of `option` fields.
+
+    Raises ValueError with all that is wrong: values outside their choices and ranges, and contradictions.
+    """
+
+    def __post_init__(self) -> None:
+        if problems := [*self.contradictions(), *wrong_values(self)]:
+            raise ValueError("; ".join(problems))
+
+    def contradictions(self) -> list[str]:
+        """What is wrong between several options."""
+        return []
+
+
+def declaration_of(item: Field[Any]) -> Declaration:
+    """What a field declares; nothing where it is a plain one."""
+    return item.metadata.get(DECLARED, Declaration())
+
+
+def declarations(options: Any) -> dict[str, Declaration]:
+    """What a dataclass of options declares, by name."""
+    return {item.name: declaration_of(item) for item in fields(options)}
+
+
+def wrong_values(options: Any) -> list[str]:
+    """Every value outside its choices or its range; None is a default yet to be filled in."""
+    return [
+        complaint
+        for name, declared in declarations(options).items()
+        for complaint in declared.complaints(name, getattr(options, name))
+    ]
+
+
+def identity_values(options: Any) -> dict[str, Any]:
+    """The options that decide what is computed: two runs in which they are equal are the same run."""
+    values = asdict(options)
+    return {
+        name if declared.identity is True else str(declared.identity): values[name]
+        for name, declared in declarations(options).items()
+        if declared.identity
+    }
+
+
+def names_marked(options: Any, mark: str) -> tuple[str, ...]:
+    """The options that carry a mark, in their order."""
+    return tuple(name for name, declared in declarations(options).items() if mark in declared.marks)
+
+
+def by_data(options: Any, data: str) -> dict[str, Any]:
+    """The values that options take on this kind of data where they were not given."""
+    return {name: one.by_data[data] for name, one in declarations(options).items() if data in one.by_data}
+
+
+def not_given(options: Any) -> set[str]:
+    """The options that have their default."""
+    return {item.name for item in fields(options) if getattr(options, item.name) == default_of(item)}
+
+
+def default_of(item: Field[Any]) -> Any:
+    """A field's default, a new one where it is made for each object."""
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+def numbers(text: str | None) -> tuple[float, ...]:
+    """`1e-4,3e-4` -> numbers, each once; none or nothing -> none. ValueError for words, infinities and NaN."""
+    try:
+        found = tuple(dict.fromkeys(float(part) for part in (text or "").split(",") if part.strip()))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no list of numbers: put commas between, such as 1e-4,3e-4") from error
+    if not all(map(math.isfinite, found)):
+        raise ValueError(f"{text!r}: finite numbers with commas between, such as 1e-4,3e-4")
+    return found
