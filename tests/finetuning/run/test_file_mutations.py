@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pytest
 import torch
 from file_mutations import few_and_many, refusals
+from transformers import BertConfig
 
 from finetuning.choices.chain import read_choices_made
 from finetuning.loop.run_log import RunLog, drop_lines_after, read_journal
@@ -15,7 +16,7 @@ from finetuning.run.finished import finished_results, read_results
 from finetuning.run.saved_model import head_of, saved_facts
 from finetuning.run.seed_runs import seed_summary
 from finetuning.sweep.runner import outcome, wait_for_live_cell
-from finetuning.sweep.sweep import Cell
+from finetuning.sweep.sweep import SweepCell
 from pretraining.checkpoints.checkpoint import STATE_FILE, Checkpoint, save_checkpoint
 from runtime.files.whole_files import write_json
 from runtime.processes.ranks import Ranks
@@ -62,7 +63,7 @@ def test_the_record_of_a_model(tmp_path, rounds):
     options = {"max_seq_length": 128, "truncation": "head", "null_score_diff_threshold": 0.0}
     content = {"recipe": "glue", "task": "classification", "labels": ["a", "b"], "pooling": "cls", "own_head": True}
     write_json(tmp_path / "recipe.json", {"schema_version": 1, **content, "metric": "accuracy", "options": options})
-    refusals(tmp_path / "recipe.json", lambda: head_of(saved_facts(str(tmp_path))), rounds)
+    refusals(tmp_path / "recipe.json", lambda: head_of(saved_facts(str(tmp_path), BertConfig())), rounds)
 
 
 @few_and_many
@@ -97,7 +98,7 @@ def test_the_state_of_an_interrupted_run(tmp_path, rounds):
 @few_and_many
 @pytest.mark.parametrize("name", ["cell.json", "all_results.json"])
 def test_the_cells_of_a_sweep(tmp_path, rounds, name):
-    cell = Cell(row=0, seed=0, options={"learning_rate": 1e-4}, fingerprint="b" * 64)
+    cell = SweepCell(row=0, seed=0, options={"learning_rate": 1e-4}, fingerprint="b" * 64)
     record = {"schema_version": 1, "fingerprint": "b" * 64, "recipe": "glue", "options": {}, "status": "finished"}
     write_json(tmp_path / "cell.json", {**record, "pid": 1 << 22, "start": "123", "exit_code": 0, "seconds": 2.0})
     write_json(tmp_path / "all_results.json", RESULTS)

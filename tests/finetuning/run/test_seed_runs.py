@@ -89,10 +89,10 @@ def test_the_chain_opens_a_checkpoint_once_for_both_stages_and_all_seeds(tmp_pat
 @pytest.mark.parametrize("seeds", [["3"], ["3", "4"]])
 def test_the_rows_of_a_run_are_hashed_once(given, monkeypatch, seeds):
     calls = Counter()
-    count_calls(monkeypatch, calls, "finetuning.run.command.run_fingerprint")
-    count_calls(monkeypatch, calls, "finetuning.loop.training.run_fingerprint")
+    count_calls(monkeypatch, calls, "finetuning.run.command.run_identity")
+    count_calls(monkeypatch, calls, "finetuning.loop.training.run_identity")
     assert qa.main([*given, "--seeds", *seeds]) == 0
-    assert dict(calls) == {"finetuning.run.command.run_fingerprint": len(seeds)}
+    assert dict(calls) == {"finetuning.run.command.run_identity": len(seeds)}
 
 
 def count_calls(monkeypatch, calls, place):
