@@ -1,4 +1,4 @@
-"""The machine: how many cores there are to use, and whether its memory was full."""
+"""The machine: how many cores there are to use, which precision it computes in, and whether its memory was full."""
 
 import errno
 import os
@@ -12,6 +12,13 @@ def usable_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return min(cores, int(given)) if given.isdecimal() and int(given) else cores
+
+
+def computes_bf16() -> bool:
+    """Whether a GPU here computes in bfloat16. Older ones (V100, T4) only emulate it, slower than fp32."""
+    import torch  # only for who asks: a build of shards does without it
+
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -24,6 +24,7 @@ from finetuning.loop.updates import add_update, means, micro_batches, reseed, tr
 from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import Engine, EngineOptions, build_engine
 from pretraining.engines.optimizers import OptimizerOptions
+from runtime.machine import computes_bf16
 from runtime.processes.collectives import sum_over_ranks
 from runtime.processes.fault_points import fault_point
 from runtime.processes.interruption import Interrupted
@@ -117,8 +118,7 @@ def uses_bf16(choice: str) -> bool:
     """Whether `--bf16` means it: auto does where the GPU has it."""
     if choice != "auto":
         return choice == "true"
-    # Older GPUs (V100, T4) only emulate it, slower than fp32.
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return computes_bf16()
 
 
 def _open_run(

@@ -21,6 +21,7 @@ from pretraining.plan.lengths import parse_length_schedule, scheduled_rows
 from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.planned_engine import planned_sharding
 from pretraining.plan.segments import Segment, check_cost, parse_series, plan_segments
+from runtime.machine import computes_bf16
 from runtime.processes.ranks import Ranks
 from shards.storage.manifest import Manifest
 from shards.streaming.masking import mask_slots
@@ -44,7 +45,7 @@ class Plan:
         """Whether to compute in bfloat16: where the hardware has it, unless told otherwise."""
         if self.options.bf16 == "auto":
             # Older GPUs (V100, T4) only emulate it, slower than fp32.
-            return self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            return self.device.type == "cuda" and computes_bf16()
         return self.options.bf16 == "true"
 
     @cached_property
