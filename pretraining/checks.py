@@ -114,7 +114,7 @@ def check_spacing(plan: Plan) -> None:
     a budget of hours is not known beforehand.
     """
     unit, text = plan.budget.unit, str(plan.options.series)
-    if unit == "hours":
+    if not plan.budget.is_counted:
         return
     update = plan.options.global_batch_rows * max(plan.cost_of_row(plan.stream, length) for _, length in plan.lengths)
     close = [(low, high) for low, high in pairwise(plan.budgets) if high - low < update]

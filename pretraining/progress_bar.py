@@ -71,10 +71,8 @@ class ProgressBar:
         self._bar.update(min(sum(amounts), max(0.0, self._total - self._bar.n)))
 
     def _amount(self, line: dict[str, Any]) -> float:
-        if self.plan.budget.unit == "tokens":
-            return float(self.plan.tokens_per_update)
-        if self.plan.budget.unit == "flops":
-            return self.plan.flops_of_update(line["rows"][0])
+        if self.plan.budget.is_counted:
+            return self.plan.cost_of_update(line["rows"][0])
         return float(self.plan.tokens_per_update) / line["tokens_per_second"] / 3600
 
     def say(self, text: str) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
-UNITS = ("tokens", "flops", "hours", "money")
+from pretraining.plan.budget import UNITS as BUDGET_UNITS
+
+# By the name of what a `CheckpointCost` says of it: its title. Those of budgets, and money.
+UNITS = {**{name: unit.title for name, unit in BUDGET_UNITS.items()}, "money": "money"}
 
 
 @dataclass(frozen=True)

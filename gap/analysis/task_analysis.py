@@ -172,7 +172,7 @@ def _crossing(study: TaskStudy, kind: str, columns: list[int], budgets: list[flo
                 convert_tokens(study.costs, kind, ends[1], unit),
                 convert_tokens(study.costs, kind, ends[2], unit),
             )
-            for unit in UNITS[1:]
+            for unit in list(UNITS)[1:]
         },
     )
 

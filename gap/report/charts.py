@@ -24,12 +24,7 @@ STYLES = {  # readable without colour: every role has its own marker and dash
 }
 LEFT_OF_BUDGETS = 0.8  # times the smallest budget: where budget 0, which no log axis has, shows its seeds
 PERCENT = ".2~%"  # d3-format: 78.5 % where a narrow axis needs it, 78 % elsewhere
-LABELS = {
-    "tokens": "pretraining tokens",
-    "flops": "pretraining FLOPs",
-    "hours": "pretraining device-hours",
-    "money": "pretraining cost",
-}
+LABELS = {**{unit: f"pretraining {title}" for unit, title in UNITS.items()}, "money": "pretraining cost"}
 
 
 def available_units(task: TaskResult, *, priced: bool) -> list[str]:

@@ -79,7 +79,7 @@ def render_page(
         answers=answers,
         sections=sections,
         units=units,
-        unit_names={unit: {"flops": "FLOPs", "hours": "device-hours"}.get(unit, unit) for unit in UNITS},
+        unit_names=UNITS,
         unit_titles_json=_script_json(LABELS),
         figures_json=_script_json({chart.id: chart.figure for chart in charts}),
         plotly_source=get_plotlyjs(),

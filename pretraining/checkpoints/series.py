@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from pretraining.plan.budget import UNITS
 from runtime.files.schemas import Count, Figure, Items, PathName, Schema, Seconds, read_object, shown
 from runtime.files.whole_files import write_json
 
@@ -19,6 +20,13 @@ REMEDY = "restore the file, or let launch/pretrain.py write it"
 
 Tokens = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]  # of FLOPs, or in a budget's own unit
+
+
+def known_unit(unit: str) -> str:
+    """The unit; ValueError for one that no budget has."""
+    if unit not in UNITS:
+        raise ValueError(f"it must be one of {', '.join(UNITS)}")
+    return unit
 
 
 class SeriesEntry(Schema):
@@ -38,7 +46,7 @@ class SeriesEntry(Schema):
     devices: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
     untrained_positions: Count | None = None
     budget: Amount | None = None
-    budget_unit: Literal["tokens", "flops", "hours"] = "tokens"
+    budget_unit: Annotated[str, AfterValidator(known_unit)] = "tokens"
 
 
 class _Series(Schema):

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
-UNITS = ("tokens", "flops", "hours")
+
+class Counts(Protocol):
+    """What a plan knows of rows before they are trained on."""
+
+    def tokens_of_row(self, stream: Any, length: int) -> int: ...
+
+    def flops_of_rows(self, num_rows: int, stream: Any, length: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,36 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Unit:
+    """What a budget is counted in: the one place to add another (with its option, `--budget_NAME`)."""
+
+    title: str  # in pages and charts
+    spent: Callable[[Progress], float]
+    # What rows of a scheduled length cost, by (plan, number of rows, stream, length); None: known once trained on.
+    of_rows: Callable[[Counts, int, Any, int], float] | None = None
+
+
+UNITS = {
+    "tokens": Unit(
+        "tokens",
+        lambda done: float(done.tokens),
+        lambda plan, rows, stream, length: rows * plan.tokens_of_row(stream, length),
+    ),
+    "flops": Unit(
+        "FLOPs",
+        lambda done: done.flops,
+        lambda plan, rows, stream, length: plan.flops_of_rows(rows, stream, length),
+    ),
+    "hours": Unit("device-hours", lambda done: done.seconds / 3600),
+}
+
+
+def option_of(unit: str) -> str:
+    """The option of pretraining that gives a budget in this unit."""
+    return f"budget_{unit}"
+
+
+@dataclass(frozen=True)
 class Budget:
     """How much pretraining is paid for: `amount` in tokens, FLOPs or hours."""
 
@@ -47,6 +84,9 @@ class Budget:
 
     def spent(self, progress: Progress) -> float:
         """How much of this budget's unit a run has used."""
-        if self.unit == "tokens":
-            return float(progress.tokens)
-        return progress.flops if self.unit == "flops" else progress.seconds / 3600
+        return UNITS[self.unit].spent(progress)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is known beforehand how many updates fill the budget: not for hours."""
+        return UNITS[self.unit].of_rows is not None

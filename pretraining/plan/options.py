@@ -10,6 +10,7 @@ from pretraining.engines.engine import FSDP_MODES
 from pretraining.engines.optimizers import LEARNING_RATE_RULES, OPTIMIZER_NAMES
 from pretraining.engines.schedule import DECAYS
 from pretraining.model.masked_lm import ATTENTION_IMPLEMENTATIONS
+from pretraining.plan.budget import UNITS, option_of
 from runtime.options.declaration import (
     DATA,
     MACHINE,
@@ -270,8 +271,9 @@ class PretrainingOptions(Options):
     def contradictions(self) -> list[str]:
         """What is wrong between several options, whatever the data and the ranks; all of it."""
         found = []
-        if sum(value is not None for value in (self.budget_tokens, self.budget_flops, self.budget_hours)) > 1:
-            found.append("--budget_tokens, --budget_flops and --budget_hours exclude each other: give one")
+        budgets = [f"--{option_of(unit)}" for unit in UNITS if getattr(self, option_of(unit)) is not None]
+        if len(budgets) > 1:
+            found.append(f"{' and '.join(budgets)} exclude each other: give one")
         named = [name for name in names_marked(self, NAMES_THE_MODEL) if getattr(self, name)]
         if len(named) > 1:
             found.append(f"{' and '.join(f'--{name}' for name in named)}: name the model once")
@@ -295,7 +297,7 @@ def with_defaults(options: PretrainingOptions) -> PretrainingOptions:
     if any(getattr(options, name) for name in names_marked(options, NAMES_THE_MODEL)):
         defaults.pop("model")
         defaults.pop("config_overrides", None)
-    if options.budget_flops is not None or options.budget_hours is not None:
+    if any(getattr(options, option_of(unit)) is not None for unit in UNITS if unit != "tokens"):
         defaults.pop("budget_tokens", None)
     if options.length_schedule is not None:
         defaults.pop("max_seq_length")

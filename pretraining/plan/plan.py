@@ -16,7 +16,7 @@ from pretraining.model.families import shape_only
 from pretraining.model.flops import update_flops
 from pretraining.model.masked_lm import PretrainingModel, attention_for, build_model
 from pretraining.model.memory import MemoryEstimate, Sharding, estimate_memory
-from pretraining.plan.budget import Budget
+from pretraining.plan.budget import UNITS, Budget, option_of
 from pretraining.plan.lengths import parse_length_schedule, scheduled_rows
 from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.planned_engine import planned_sharding
@@ -63,7 +63,7 @@ class Plan:
         """The length schedule as (first row, length)."""
         if self.options.length_schedule is None:
             return ((0, self.longest),)
-        if self.budget.unit == "hours":
+        if not self.budget.is_counted:
             raise ValueError(
                 "--length_schedule shares out what can be counted beforehand, tokens or FLOPs: give --budget_tokens or "
                 "--budget_flops in place of --budget_hours"
@@ -133,12 +133,11 @@ class Plan:
     @cached_property
     def budget(self) -> Budget:
         options = self.options
-        if options.budget_flops is not None:
-            return Budget(options.budget_flops, "flops")
-        if options.budget_hours is not None:
-            return Budget(options.budget_hours, "hours")
-        everything = float(self.manifest.split("train").tokens)
-        return Budget(everything if options.budget_tokens is None else options.budget_tokens, "tokens")
+        for unit in UNITS:
+            amount = getattr(options, option_of(unit))
+            if amount is not None:
+                return Budget(amount, unit)
+        return Budget(float(self.manifest.split("train").tokens))
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
@@ -257,9 +256,17 @@ class Plan:
         )
 
     def cost_of_row(self, stream: StreamOptions, length: int) -> float:
-        """What a row of sequences of a scheduled length costs, of a budget in tokens or FLOPs."""
-        in_tokens = self.budget.unit == "tokens"
-        return self.tokens_of_row(stream, length) if in_tokens else self.flops_of_rows(1, stream, length)
+        """What a row of sequences of a scheduled length costs, in the unit of a budget that is counted."""
+        return self._cost_of_rows(1, stream, length)
+
+    def cost_of_update(self, row: int) -> float:
+        """What the update that starts at a global row costs, in the unit of a budget that is counted."""
+        return self._cost_of_rows(self.options.global_batch_rows, self.stream, self.stream.length_at(row))
+
+    def _cost_of_rows(self, num_rows: int, stream: StreamOptions, length: int) -> float:
+        of_rows = UNITS[self.budget.unit].of_rows
+        assert of_rows is not None, "asked for a budget that is not counted beforehand"
+        return of_rows(self, num_rows, stream, length)
 
     def flops_of_update(self, row: int) -> float:
         """Model FLOPs of the update that starts at a global row."""

@@ -44,7 +44,7 @@ def planned_updates(plan: Plan) -> tuple[int, int] | None:
     As the training loop counts: a segment ends with the first update at or past its end, a branch leaves the trunk
     where it was.
     """
-    if plan.budget.unit == "hours":
+    if not plan.budget.is_counted:
         return None
     trunk = branches = 0
     spent = 0.0
@@ -62,7 +62,7 @@ def _until(plan: Plan, end: float, done: int, spent: float) -> tuple[int, float]
     rows, updates = plan.options.global_batch_rows, 0
     while spent < end:
         row = (done + updates) * rows
-        each = float(plan.tokens_per_update) if plan.budget.unit == "tokens" else plan.flops_of_update(row)
+        each = plan.cost_of_update(row)
         needed = math.ceil((end - spent) / each)
         following = [first for first, _ in plan.lengths if first > row]
         count = min([needed, *(-(-(first - row) // rows) for first in following)])

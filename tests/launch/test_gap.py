@@ -92,7 +92,7 @@ def check_report_again(out, capsys):
     assert json.loads((out / "curve.json").read_text())["priced"] is False
     (out / "study.json").write_text('{"schema_version": 1}')
     assert report.main([str(out)]) == 2
-    assert "is no study" in capsys.readouterr().err
+    assert "study.json: the content lacks" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(tmp_path, capsys):

@@ -117,4 +117,4 @@ def test_a_resumed_journal_forgets_what_will_be_done_again(tmp_path):
 
 def test_the_closing_table_shows_figures_only():
     table = closing_table("qa", {"eval_f1": 81.23456, "status": "done", "history": [1], "seconds": None})
-    assert table.splitlines() == ["qa", "--", "eval_f1  81.2346", "status   done", "seconds  None"]
+    assert table.splitlines() == ["qa", "--", "eval_f1  81.2346", "status   done"]

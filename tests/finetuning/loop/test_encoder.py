@@ -120,7 +120,7 @@ def test_the_default_is_the_largest_budget_annealed_before_raw(tmp_path):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ({"schema_version": 2, "checkpoints": []}, "no series of schema version 1"),
+        ({"schema_version": 2, "checkpoints": []}, "schema_version is 2: it must be 1"),
         ({"schema_version": 1, "checkpoints": [None]}, r"checkpoints\[0\] is None: it must be an object"),
         ({"path": "../elsewhere"}, "lies outside"),
         ({"budget_tokens": float("nan")}, "budget_tokens is nan"),

@@ -40,7 +40,7 @@ def test_checkpoints_that_no_run_wrote_are_refused_with_their_file(tmp_path: Pat
     (tmp_path / "scores.jsonl").write_text("")
     study = {"schema_version": 1, "checkpoints": checkpoints, "prices": {}, "commands": [], "notes": [], "cells": []}
     (tmp_path / "study.json").write_text(json.dumps(study))
-    with pytest.raises(ValueError, match=r"study\.json is no study \(checkpoints.*run launch/gap\.py again"):
+    with pytest.raises(ValueError, match=r"study\.json: checkpoints.*run launch/gap\.py again"):
         RunSource.of(tmp_path)
 
 

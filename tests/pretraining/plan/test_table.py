@@ -17,13 +17,15 @@ class Options:
 
 
 class SmallPlan:
-    options, tokens_per_update = Options(), 100
+    options = Options()
 
     def __init__(self, unit):
         self.budget, self.lengths = Budget(12_345.0, unit), ((0, 16), (80, 32))
         self.segments = plan_segments(series_budgets(12_345.0, 4, 2.0), decay_fraction=0.15, raw=True)
 
-    def flops_of_update(self, row):
+    def cost_of_update(self, row):
+        if self.budget.unit == "tokens":
+            return 100.0
         return 70.0 if row < 80 else 150.0
 
 
@@ -33,7 +35,7 @@ def test_the_count_is_that_of_the_loop(unit):
     for segment in plan.segments:
         updates, spent = trunk, kept
         while spent < segment.end:
-            spent += 100 if unit == "tokens" else plan.flops_of_update(4 * updates)
+            spent += plan.cost_of_update(4 * updates)
             updates += 1
         total += updates - trunk
         if not segment.is_branch:
