@@ -114,9 +114,9 @@ class Publisher:
         )
 
     def _card(self, entry: Mapping[str, Any]) -> str:
-        options = self.plan.options
-        names = ("objective", "mask_rate", "max_seq_length", "learning_rate")
-        told = {name: getattr(options, name, None) for name in names}
+        options, stream = self.plan.options, self.plan.stream
+        told = {"objective": stream.objective, "mask_rate": stream.mask_rate, "learning_rate": options.learning_rate}
+        told["longest_sequence"] = self.plan.longest
         return pretraining_card(entry, self.plan.manifest, told, type(self.model.transformer).__name__)
 
     def _validation_batches(self) -> Iterator[Any]:

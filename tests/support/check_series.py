@@ -8,7 +8,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-from transformers import AutoModelForMaskedLM
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
 
@@ -26,6 +26,10 @@ def check(run: Path) -> str:
             run / entry["path"], local_files_only=True, output_loading_info=True
         )
         assert not report["missing_keys"], f"{entry['path']} lacks {report['missing_keys']}"
+        longest = AutoTokenizer.from_pretrained(run / entry["path"], local_files_only=True).model_max_length
+        assert longest < 100_000, f"{entry['path']}: the tokenizer does not say how long a text may be"
+        card = (run / entry["path"] / "README.md").read_text(encoding="utf-8")
+        assert all(part in card for part in ("## Data", "## Budget", "## Scores")), f"{entry['path']}/README.md: {card}"
     return f"{len(entries)} checkpoints load, annealed validation losses {', '.join(f'{loss:.3f}' for loss in losses)}"
 
 

@@ -2,11 +2,14 @@ import json
 
 import pytest
 import torch
+from pretraining_runs import write_shards
 from tiny_encoder import built_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from pretraining.publishing.export import ExportError, export_model, load_exported, prove_export, tokenizer_files
+from pretraining.publishing.model_card import pretraining_card
+from shards.storage.manifest import read_manifest
 
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 NAMES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -185,3 +188,45 @@ def test_the_configuration_says_what_it_is(tmp_path):
         "float32",
     )
     assert "attn_implementation" not in json.dumps(config)
+
+
+@pytest.mark.parametrize(
+    ("family", "said", "longest"),
+    [("bert", None, None), ("bert", 32, 32), ("bert", 10**30, None), ("modernbert", None, None)],
+)
+def test_the_tokenizer_says_what_the_model_takes(tmp_path, tokenizer_directory, family, said, longest):
+    """transformers 5 gives no token types unless the tokenizer asks for them, and cuts nothing without a length."""
+    source = tokenizer_directory
+    settings = json.loads((source / "tokenizer_config.json").read_text())
+    settings.pop("model_max_length", None)
+    (source / "tokenizer_config.json").write_text(
+        json.dumps(settings | ({} if said is None else {"model_max_length": said}))
+    )
+    model = small_model(family)
+    card = "# a card"
+    export_model(model.transformer, weights_of(model), tmp_path / "out", tokenizer_files(source), card=card)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.model_max_length == (longest or model.config.max_position_embeddings)
+    assert ("token_type_ids" in tokenizer("a b", "c")) is (family == "bert")
+    assert (tmp_path / "out" / "README.md").read_text() == card
+
+
+def test_a_card_tells_data_budget_and_scores(tmp_path):
+    entry = {
+        **{"kind": "annealed", "tokens_seen": 12_345, "unique_tokens": 9_000, "flops": 1.5e9, "seconds": 61.0},
+        **{"devices": 2, "pretraining_seed": 3, "validation_loss": 2.5},
+    }
+    manifest = read_manifest(write_shards(tmp_path / "shards"))
+    card = pretraining_card(entry, manifest, {"objective": "mlm", "mask_rate": None}, "BertForMaskedLM")
+    documents = manifest.split("train").documents
+    for text in (
+        "12,345",
+        "9,000",
+        "1.5e+09",
+        "61 on 2 devices",
+        "validation loss | 2.5000",
+        f"| documents | {documents:,}",
+    ):
+        assert text in card
+    assert "mask rate" not in card
+    assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: fill-mask\n")
