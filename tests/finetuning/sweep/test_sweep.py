@@ -128,7 +128,7 @@ REFUSED_BY_THE_RECIPE = [
     ("classification", {"pooling": "clss"}, "--pooling clss: use one of cls"),
     ("classification", {"truncation": "middle"}, "--truncation middle: use one of head"),
     ("classification", {"learning_rate": -1}, r"--learning_rate -1\.0: use a finite number, at least 0"),
-    ("classification", {"learning_rate": math.nan}, "--learning_rate nan is no number"),
+    ("classification", {"learning_rate": math.nan}, "--learning_rate nan is not a number"),
     ("qa", {"lr_scheduler_type": "cosine"}, "--lr_scheduler_type cosine: use one of linear"),
     ("qa", {"weight_decay": -0.1}, "--weight_decay -0.1: use a finite number, at least 0"),
     ("qa", {"bf16": "maybe"}, "--bf16 maybe: use one of auto"),
@@ -197,7 +197,7 @@ def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path):
     """YAML's readers keep the second and drop the first without a word."""
     path = tmp_path / "sweep.yaml"
     path.write_text("recipe: qa\ngrid:\n  weight_decay: [0.1]\nseeds: [1]\ngrid:\n  max_grad_norm: [1.0]\n")
-    with pytest.raises(ValueError, match=r"(?s)sweep\.yaml.*key grid stands in line 2 and again here.*line 5"):
+    with pytest.raises(ValueError, match=r"(?s)sweep\.yaml.*key grid is in line 2 and again here.*line 5"):
         read_sweep(path)
 
 

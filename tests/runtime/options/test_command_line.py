@@ -89,7 +89,7 @@ def test_no_number_is_nan(name, capsys):
     with pytest.raises(SystemExit) as ended:
         parse_options(PretrainingOptions, [f"--{name}", "nan"])
     assert ended.value.code == 2
-    assert f"--{name} nan is no number" in capsys.readouterr().err
+    assert f"--{name} nan is not a number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", [".json", ".yaml"])
@@ -190,11 +190,11 @@ def test_a_merged_key_may_be_overridden():
         "a": {"deep": {"x": {"k": 3, "l": 2}}},
         "b": {"k": 3, "l": 4},
     }
-    with pytest.raises(yaml.YAMLError, match="key k stands in line 1 and again"):
+    with pytest.raises(yaml.YAMLError, match="key k is in line 1 and again"):
         parse_yaml("a: [{k: 1, 'k': 2}]")
 
 
 def test_a_missing_file_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse_options(Options, [str(tmp_path / "gone.yaml")])
-    assert "gone.yaml is no file" in capsys.readouterr().err
+    assert "gone.yaml is not a file" in capsys.readouterr().err

@@ -164,7 +164,7 @@ def test_a_key_that_stands_there_twice_is_refused(directory):
     text = (directory / "manifest.json").read_text()
     for twice in (text.replace("{", '{"schema_version": 1, ', 1), text.replace('"key"', '"tokens": 7, "key"', 1)):
         (directory / "manifest.json").write_text(twice)
-        with pytest.raises(ValueError, match=r"manifest\.json: .*stands there twice"):
+        with pytest.raises(ValueError, match=r"manifest\.json: .*appears twice"):
             read_manifest(directory)
 
 
