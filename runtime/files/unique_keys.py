@@ -29,8 +29,8 @@ def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         twice = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        keys = ", ".join(name if name.isprintable() and len(name) <= 80 else ascii(name[:80]) for name in twice[:10])
-        raise DuplicateKey(f"key {keys} appears twice: keep one")
+        told = ", ".join(name if name.isprintable() and len(name) <= 80 else ascii(name[:80]) for name in twice[:10])
+        raise DuplicateKey(f"key {told} appears twice: keep one")
     return content
 
 
@@ -96,8 +96,8 @@ class UniqueKeyLoader(yaml.SafeLoader):
         first: dict[tuple[str, str], Any] = {}
         for key, _ in mapping.value:
             if isinstance(key, yaml.ScalarNode) and (before := first.setdefault((key.tag, key.value), key)) is not key:
-                problem = f"key {key.value} is in line {before.start_mark.line + 1} and again here: keep one"
-                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+                told = f"key {key.value} stands in line {before.start_mark.line + 1} and again here: keep one"
+                raise yaml.composer.ComposerError(None, None, told, key.start_mark)
         return mapping
 
 

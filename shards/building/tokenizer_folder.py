@@ -44,7 +44,7 @@ def prepare_tokenizer(directory: Path, options: BuildOptions, sources: list[Sour
             )
             if vocabulary_length(tokenizer) > options.trained_vocab_size:
                 logger.warning(
-                    "--vocab_size %d gave a vocabulary of %d: the characters (or bytes) and special tokens need that many",
+                    "--vocab_size %d gave a vocabulary of %d: characters (or bytes) and special tokens need that many",
                     options.trained_vocab_size,
                     vocabulary_length(tokenizer),
                 )

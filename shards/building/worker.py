@@ -209,8 +209,8 @@ def word_starts(text: str, offsets: Sequence[tuple[int, int]], segmenter: Any, c
     """Which tokens begin a word: T tokens' offsets in characters, and which continue a word (bool [T]) -> bool [T].
 
     The segmenter's words decide about Chinese. jieba cuts all but Chinese and ASCII into characters, so a token that
-    continues a word by the vocabulary does not begin one, unless it follows a Chinese character (byte-level BPE marks a
-    word's start by the space before it, and there is none). White space belongs to the word that follows, as in "Ġword".
+    continues a word by the vocabulary does not begin one, unless it follows a Chinese character (byte-level BPE marks
+    a word's start by the space before it, and there is none). White space belongs to the next word, as in "Ġword".
     """
     word_of_character = np.zeros(len(text) + 1, dtype=np.int64)
     position, number = 0, 1

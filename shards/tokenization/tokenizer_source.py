@@ -34,7 +34,7 @@ def open_tokenizer(source: str, *, option: str = "--tokenizer") -> Any:
         source = str(folder)
     from transformers import AutoTokenizer
 
-    what, remedy = f"{option} {source}: its tokenizer", f"save it again next to the model ({SAVE})"
+    what, remedy = f"{option} {source}: its tokenizer", f"save it again beside the model ({SAVE})"
     with reading_foreign(what, remedy, from_hub=not folder.is_dir()):
         tokenizer = AutoTokenizer.from_pretrained(
             source, trust_remote_code=False, local_files_only=local_files_only(source)
@@ -64,6 +64,6 @@ def check_tokenizer_files(folder: Path) -> None:
 
 def _no_files(source: str, more: str) -> str:
     return (
-        f"{source} has no tokenizer files (tokenizer.json, vocab.txt, ...){more}: save the tokenizer next to the model "
+        f"{source} has no tokenizer files (tokenizer.json, vocab.txt, ...){more}: save the tokenizer beside the model "
         f"({SAVE})"
     )

@@ -197,7 +197,7 @@ def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path):
     """YAML's readers keep the second and drop the first without a word."""
     path = tmp_path / "sweep.yaml"
     path.write_text("recipe: qa\ngrid:\n  weight_decay: [0.1]\nseeds: [1]\ngrid:\n  max_grad_norm: [1.0]\n")
-    with pytest.raises(ValueError, match=r"(?s)sweep\.yaml.*key grid is in line 2 and again here.*line 5"):
+    with pytest.raises(ValueError, match=r"(?s)sweep\.yaml.*key grid stands in line 2 and again here.*line 5"):
         read_sweep(path)
 
 
