@@ -33,7 +33,7 @@ class OverfitOptions(Options):
     model_name_or_path: str | None = option(None, "Trained weights to start from instead", group=MODEL)
     config_overrides: str | None = option(None, "Settings on top: num_hidden_layers=3,...", group=MODEL, commas=True)
     objective: str = option(
-        "mlm", "Masked tokens, or for BERT these and next-sentence prediction", group=MODEL, choices=OBJECTIVES
+        "mlm", "Masked tokens only or, for BERT, next-sentence prediction too", group=MODEL, choices=OBJECTIVES
     )
 
     learning_rate: list[float] = option(

@@ -21,7 +21,7 @@ from runtime.files.whole_files import parse_bounded, require_plain_file
 LONGEST_LINE_BYTES = 1 << 20
 LARGEST_FILE_BYTES = 1 << 31
 MOST_NESTED = 16  # levels in a line
-REMEDY = "mend or remove the line"
+REMEDY = "fix or remove the line"
 
 Item = TypeVar("Item")
 
@@ -43,7 +43,7 @@ class JsonLines(Generic[Item]):
         self._items: list[Item] = []
         self._taken: set[str] = set()
         self._offset = self._lines = 0
-        self._digest = hashlib.sha256()  # of what was parsed: an edited file is parsed anew
+        self._digest = hashlib.sha256()  # of what was parsed: an edited file is parsed again
 
     def read(self) -> list[Item]:
         """All items in file order; an empty list if there is no file.

@@ -16,7 +16,7 @@ POLL_SECONDS = 0.5
 
 
 def start_time(pid: int) -> str | None:
-    """The start time of a process in clock ticks, which tells a reused pid from the old one; None when it is gone."""
+    """The start time of a process in clock ticks, which tells a reused pid from the old one; None if it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
     except (OSError, IndexError):
@@ -39,7 +39,7 @@ def pid_space() -> str:
 
 
 def end_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> bool:
-    """Have the kernel send this process a signal once `parent`, which started it, ends in whatever way.
+    """Have the kernel send this process a signal once `parent`, which started it, ends, in whatever way.
 
     If it has already ended, this process ends here. False if there is no such service (not Linux), or if another
     process is in between. The kernel goes by threads: the signal also comes when the thread that started us ends.

@@ -76,7 +76,7 @@ def choose_device(ranks: Ranks) -> torch.device:
     if torch.cuda.is_available():
         if ranks.local_rank >= torch.cuda.device_count():
             raise ValueError(
-                f"local rank {ranks.local_rank} has no GPU of its own, this machine has {torch.cuda.device_count()}: "
+                f"local rank {ranks.local_rank} has no GPU of its own; this machine has {torch.cuda.device_count()}: "
                 "start at most one process per GPU"
             )
         device = torch.device("cuda", ranks.local_rank)

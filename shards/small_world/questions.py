@@ -101,7 +101,7 @@ def _neutral_templates(cast: Cast) -> list[str]:
     long = cast.generator.random() < LONG_CONTEXT_SHARE
     wanted = LONG_CONTEXT_NAMES if long else cast.generator.randint(MIN_CONTEXT_NAMES, MAX_CONTEXT_NAMES)
     templates: list[str] = []
-    while wanted:  # whole sentences: never too many names, and never one left over, as no sentence has just one
+    while wanted:  # whole sentences: never too many names, and never just one left over, as no sentence has one name
         left = {template: wanted - len(slots(template)) for template in NEUTRAL}
         template = cast.generator.choice([one for one in NEUTRAL if left[one] == 0 or left[one] > 1])
         templates.append(template)
