@@ -26,7 +26,7 @@ class Names:
     """The names of one class.
 
     ``ranked`` holds all, the most frequent first. ``groups`` cuts them into those that training sets may use
-    (``open``) and those kept for ``validation`` and ``test``, with similar frequencies. ``cumulative`` holds Zipf's law.
+    (``open``) and those for ``validation`` and ``test``, with similar frequencies. ``cumulative`` holds Zipf's law.
     """
 
     ranked: tuple[str, ...]
