@@ -14,7 +14,7 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 if TYPE_CHECKING:
     from shards.building.options import BuildOptions
 
-# Every worker process imports this file again: what only the first needs is imported in the functions.
+# Every worker process imports this file again, so what only the main process needs is imported inside functions.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def run(options: BuildOptions) -> int:
     from shards.building.builder import build_shards
     from shards.building.report import closing_report, progress_reporter
 
-    if not read_ranks().is_main:  # under a launcher one process builds
+    if not read_ranks().is_main:  # under a launcher, only one process builds
         return 0
     with stopping_at_once(), tqdm(unit="B", unit_scale=True, desc="shards", mininterval=0.5) as bar:
         summary = build_shards(options, report=progress_reporter(bar))

@@ -5,7 +5,7 @@
     python launch/gap.py --series runs/wiki/series.json --tasks qa:FILE,glue:sst2,classification:imdb \\
         --reference bert-base-uncased --finetuning_seeds 5 --output_dir runs/gap
 
-A killed run goes on where it stopped when the same command is given again; more seeds or tasks run only what is new.
+A killed run continues where it stopped when the same command is given again; more seeds or tasks run only what is new.
 """
 
 from __future__ import annotations

@@ -24,16 +24,16 @@ class OverfitOptions(Options):
     """A model, data and one or more learning rates to try."""
 
     shards: str | None = option(None, "Shard directory or https address; default: the embedded small world", group=DATA)
-    max_seq_length: int = option(64, "Tokens of a sequence", group=DATA, at_least=4, at_most=1 << 16)
+    max_seq_length: int = option(64, "Tokens per sequence", group=DATA, at_least=4, at_most=1 << 16)
     mask_rate: float = option(0.15, "Share of the tokens to predict", group=DATA, above=0, below=1)
     show_sequences: int = option(2, "Sequences printed with targets and predictions", group=DATA, at_least=0)
 
-    model: str | None = option(None, "Named size (default bert-tiny), as bert-mini", group=MODEL)
+    model: str | None = option(None, "Named size such as bert-mini (default bert-tiny)", group=MODEL)
     from_config: str | None = option(None, "Any transformers configuration instead", group=MODEL)
     model_name_or_path: str | None = option(None, "Trained weights to start from instead", group=MODEL)
     config_overrides: str | None = option(None, "Settings on top: num_hidden_layers=3,...", group=MODEL, commas=True)
     objective: str = option(
-        "mlm", "Masked tokens, and for BERT next sentences with them", group=MODEL, choices=OBJECTIVES
+        "mlm", "Masked tokens only or, for BERT, next-sentence prediction too", group=MODEL, choices=OBJECTIVES
     )
 
     learning_rate: list[float] = option(
@@ -42,17 +42,17 @@ class OverfitOptions(Options):
     max_steps: int = option(
         100, "Updates on the batch before giving up", group=TRAINING, at_least=1, formerly=("max_updates",)
     )
-    global_batch_rows: int = option(8, "Sequences of the batch", group=TRAINING, at_least=1, formerly=("batch_rows",))
+    global_batch_rows: int = option(8, "Sequences in the batch", group=TRAINING, at_least=1, formerly=("batch_rows",))
     max_grad_norm: float = option(
-        1.0, "Gradients are clipped to this norm; 0: not", group=TRAINING, at_least=0, what="1.0 is usual"
+        1.0, "Gradients are clipped to this norm; 0: no clipping", group=TRAINING, at_least=0, what="1.0 is usual"
     )
-    seed: int = option(0, "Of weights, rows and masks", group=TRAINING, at_least=0)
+    seed: int = option(0, "Seed of the weights, rows and masks", group=TRAINING, at_least=0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and try each rate; the exit status is 0 when one of them solves the batch, 1 when none does."""
     options = parse_options(OverfitOptions, argv, description=__doc__)
-    remedy = "lower --batch_rows or --max_seq_length, or take a smaller --model"
+    remedy = "lower --global_batch_rows or --max_seq_length, or take a smaller --model"
     return run_command(lambda: run(options), memory_remedy=remedy)
 
 

@@ -44,13 +44,13 @@ class Options(PretrainingOptions):
 
     until: str | None = option(
         None,
-        'stop the run early: "gap_closed>=0.9", looked at with every annealed checkpoint',
+        'stop the run early: "gap_closed>=0.9", checked at every annealed checkpoint',
         group=EARLY_END,
         identity=False,
     )
     tasks: str | None = option(
         None,
-        "as for launch/gap.py; none: the small world's questions",
+        "as for launch/gap.py; default: the small world's questions",
         group=EARLY_END,
         commas=True,
         identity=False,
@@ -58,7 +58,7 @@ class Options(PretrainingOptions):
     reference: str | None = option(
         None, "the fully pretrained checkpoint, a directory or hub name", group=EARLY_END, identity=False
     )
-    finetuning_seeds: int = option(3, "fine-tuning runs of every cell", group=EARLY_END, at_least=1, identity=False)
+    finetuning_seeds: int = option(3, "fine-tuning runs per cell", group=EARLY_END, at_least=1, identity=False)
     finetuning: str = option("", "more options of launch/gap.py, as on a command line", group=EARLY_END, identity=False)
 
 
@@ -78,8 +78,8 @@ def run(options: Options) -> int:
 
 
 def watch_of(options: Options) -> Callable[[Plan, ShardLocation], Watch]:
-    """What makes the watch of a plan to come: it looks at the gap after each export."""
-    from gap.study.options import GapOptions, make_watch  # and much else, which only --until needs
+    """A function that makes the watch of a plan, which checks the gap after each export."""
+    from gap.study.options import GapOptions, make_watch  # loads much that only --until needs
 
     more = parse_text(GapOptions, options.finetuning, option="--finetuning")
 

@@ -4,8 +4,8 @@
     python launch/report.py RUN RUN ... --output_dir runs/compared
     python launch/report.py options.yaml RUN RUN ...               options from a YAML or JSON file
 
-A RUN is the output folder of launch/gap.py, or any folder with a scores.jsonl (and a series.json). The first run is
-what the others are compared with. Prices are those that a run was made with, unless they are given.
+A RUN is the output folder of launch/gap.py, or any folder with a scores.jsonl (and a series.json). The others
+are compared with the first run. Prices are those of the run itself, unless they are given.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ReportOptions(Options):
     seed: int = option(0, "seed of the draws", group=ANALYSIS, at_least=0)
     resolve: float | None = option(
         None,
-        "difference that seeds are planned for: 0.02",
+        "score difference to plan seeds for, such as 0.02",
         group=ANALYSIS,
         above=0,
         below=1,
@@ -51,10 +51,10 @@ class ReportOptions(Options):
     price_per_hour: float | None = option(None, "price of a device-hour", group=COSTS, at_least=0)
     currency: str | None = option(None, "its currency", group=COSTS)
     devices: int | None = option(None, "devices that the series was pretrained on", group=COSTS, at_least=1)
-    output_dir: str | None = option(None, "where to write; one run: its own folder", group=OUTPUT)
+    output_dir: str | None = option(None, "where to write; default for one run: its own folder", group=OUTPUT)
 
     def prices(self, own: Prices) -> Prices:
-        """A run's prices, with what was given in their place."""
+        """A run's prices, replaced by those given as options."""
         return Prices(
             own.per_device_hour if self.price_per_hour is None else self.price_per_hour,
             own.currency if self.currency is None else self.currency,
@@ -89,7 +89,7 @@ def run(folders: Sequence[str], options: ReportOptions, command: str) -> int:
 
 
 def runs_and_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What stands before the first `--option` names runs, but for a file of options, which stands first of all."""
+    """Arguments before the first `--option` name runs, except that the very first may be a file of options."""
     first_option = next((number for number, one in enumerate(arguments) if one.startswith("-")), len(arguments))
     first_run = int(bool(first_option) and Path(arguments[0]).suffix in OPTION_FILES)
     return list(arguments[first_run:first_option]), [*arguments[:first_run], *arguments[first_option:]]

@@ -26,7 +26,7 @@ class SweepOptions(Options):
         MISSING, "Cells, tables and curves go here; the same command again continues.", group=OUTPUT
     )
     max_parallel: int | None = option(
-        None, "Cells at once; default: one a GPU, or one on the CPU.", group=MACHINE, at_least=1
+        None, "Cells run at once; default: one per GPU, or one on the CPU.", group=MACHINE, at_least=1
     )
     smoke: bool = option(False, "First run every cell for one epoch; stop if any fails.", group=TRAINING)
     smoke_samples: int = option(256, "Training examples of a smoke run; 0: all.", group=TRAINING, at_least=0)
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: SweepOptions) -> int:
     """The command for parsed options."""
-    if not read_ranks().is_main:  # under a launcher one process starts the cells, each a world of its own
+    if not read_ranks().is_main:  # under a launcher, one process starts the cells, each as a separate run
         return 0
     return run_sweep(
         Path(options.sweep_file),

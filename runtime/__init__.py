@@ -1,4 +1,4 @@
-"""What every command stands on: files, processes, options, the machine; no model, no data."""
+"""What every command builds on: files, processes, options, the machine; no model, no data."""
 
 import os
 

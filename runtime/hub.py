@@ -1,4 +1,4 @@
-"""Whether a name is the hub's, and whether the hub answers: asked once, its clients retry for most of a minute."""
+"""Whether a name is on the hub, and whether the hub answers: asked once, as its clients retry for most of a minute."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ PROBE_SECONDS = 5.0
 
 @functools.cache
 def hub_is_reachable() -> bool:
-    """Whether the hub answers at all; asked once a process. False where HF_HUB_OFFLINE is set."""
+    """Whether the hub answers at all; asked once per process. False if HF_HUB_OFFLINE is set."""
     if constants.HF_HUB_OFFLINE:
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
-    except Exception:  # of whatever client the installed version uses: no answer, no hub
+    except Exception:  # from whatever client the installed version uses: no answer, no hub
         return False
     return True
 
 
 def local_files_only(name: str) -> bool:
-    """Whether `from_pretrained` is to ask nobody: for a path that is here, and where the hub cannot be reached."""
+    """Whether `from_pretrained` should stay offline: for a local path, and when the hub cannot be reached."""
     return Path(name).exists() or not hub_is_reachable()
 
 
 def is_missing_path(name: str) -> bool:
-    """Whether a name that is no local directory was meant as one: its form says so, or its parent folder is here."""
+    """Whether a name that is not a local directory was meant as one: its form says so, or its parent folder exists."""
     path = Path(name)
     if name.startswith((".", "/", "~")) or len(path.parts) > 2:
         return True

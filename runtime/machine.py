@@ -7,8 +7,8 @@ SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 def usable_cores() -> int:
-    """Cores this process may run on; on a SLURM cluster that binds none, those its task was given."""
-    # Not every system tells which cores a process may run on.
+    """Cores this process may run on; on a SLURM cluster that does not bind cores, as many as its task was given."""
+    # Not every system can say which cores a process may run on.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return min(cores, int(given)) if given.isdecimal() and int(given) else cores
@@ -25,7 +25,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device's or the host's memory was full."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    import torch  # only where something failed: who asks for cores need not load it
+    import torch  # only after a failure: callers that ask for cores need not load it
 
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in text for sign in SIGNS)

@@ -1,4 +1,4 @@
-"""Where figures go beside the journal: TensorBoard, Weights & Biases, MLflow."""
+"""Where figures go in addition to the journal: TensorBoard, Weights & Biases, MLflow."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class TensorBoardReporter:
 class WandbReporter:
     """A run of Weights & Biases, which a restart continues; WANDB_MODE, WANDB_PROJECT and the rest are honoured.
 
-    The update is a value of its own: W&B's step may never go back, and a branch ends beyond the trunk's next update.
+    The update is logged as a separate value: W&B's step may never go back, and a branch ends beyond the trunk's next
+    update.
     """
 
     def __init__(self, directory: Path, options: Mapping[str, Any], *, first_step: int) -> None:
@@ -79,7 +80,7 @@ class MlflowReporter:
         self._mlflow = mlflow
         try:
             run = mlflow.start_run(run_id=os.environ.get("MLFLOW_RUN_ID") or kept_run_id(directory, "mlflow"))
-        except mlflow.exceptions.MlflowException:  # that run is gone, or was another server's
+        except mlflow.exceptions.MlflowException:  # that run is gone, or was on another server
             run = mlflow.start_run()
         keep_run_id(directory, "mlflow", run.info.run_id)
         mlflow.log_params({name: str(value)[:500] for name, value in options.items()})
@@ -103,7 +104,7 @@ def keep_run_id(directory: Path, name: str, run_id: str) -> None:
 
 
 class _RunIds(Schema):
-    """reporters.json: by the name of a reporter its own id of the run."""
+    """reporters.json: the name of a reporter -> its own id of the run."""
 
     __pydantic_extra__: dict[str, str] = Field(init=False)
 

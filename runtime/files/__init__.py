@@ -1,1 +1,1 @@
-"""Files: whole or not there, one owner to a folder, and foreign ones read with suspicion."""
+"""Files: complete or absent, one owner per folder, and foreign ones read with suspicion."""

@@ -17,8 +17,8 @@ DEEPEST = 32  # levels of lists and objects: readers recurse
 def reading_foreign(what: str, remedy: str, *, from_hub: bool = False) -> Iterator[None]:
     """Turn whatever a library raises inside into a ValueError: `what` could not be read, the reason, the `remedy`.
 
-    A lack of memory passes, and so does an OSError `from_hub`: the hub did not give it. A reader written in Rust panics
-    with an exception that is no Exception.
+    A MemoryError is passed on, and so is an OSError with `from_hub`: the hub did not deliver the file. A reader written
+    in Rust panics with an exception that is not an Exception.
     """
     try:
         yield
@@ -31,7 +31,7 @@ def reading_foreign(what: str, remedy: str, *, from_hub: bool = False) -> Iterat
 
 
 def reason_of(error: BaseException) -> str:
-    """The error's text in one line of bounded length, and its type, without which a KeyError says little."""
+    """The error's text on one line of bounded length, and its type, without which a KeyError says little."""
     text = " ".join(str(error).split())
     text = text if len(text) <= 300 else f"{text[:300]} ..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -68,7 +68,7 @@ def read_foreign_object(path: Path) -> dict[str, Any]:
 
 
 def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _is_deep(content: Any) -> bool:

@@ -1,7 +1,7 @@
 """Files of JSON lines: appended to durably by several processes, read as they grow, whatever a crash left at their end.
 
-`JsonLines` is for records of which none may be lost: a damaged line is an error. `sound_lines` is for journals: a
-damaged line is left out, and counted by whoever reads.
+`JsonLines` is for records none of which may be lost: a damaged line is an error. `sound_lines` is for journals: a
+damaged line is skipped, and counted by the reader.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from runtime.files.whole_files import parse_bounded, require_plain_file
 LONGEST_LINE_BYTES = 1 << 20
 LARGEST_FILE_BYTES = 1 << 31
 MOST_NESTED = 16  # levels in a line
-REMEDY = "mend or remove the line"
+REMEDY = "fix or remove the line"
 
 Item = TypeVar("Item")
 
 
 class JsonLines(Generic[Item]):
-    """Objects, one a line, that are only ever added to; each whole line is parsed once, however often it is read.
+    """Objects, one per line, that are only ever appended; each whole line is parsed once, however often it is read.
 
-    A torn last line (a crash while writing) is left out, and cut off before the next is added. `as_item` makes of an
-    object what `read` gives, or raises a ValueError; no two may have the same value in the field `unique`.
+    A torn last line (after a crash while writing) is skipped, and cut off before the next append. `as_item` turns an
+    object into what `read` returns, or raises ValueError; no two objects may share a value of the field `unique`.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class JsonLines(Generic[Item]):
         self._items: list[Item] = []
         self._taken: set[str] = set()
         self._offset = self._lines = 0
-        self._digest = hashlib.sha256()  # of what was parsed: an edited file is parsed anew
+        self._digest = hashlib.sha256()  # of what was parsed: an edited file is parsed again
 
     def read(self) -> list[Item]:
-        """All items in the order of the file; none where there is no file.
+        """All items in file order; an empty list if there is no file.
 
-        Raises ValueError, with the number of the line, for one that is damaged or not as the schema has it.
+        Raises ValueError, with the line number, for a line that is damaged or does not match the schema.
         """
         if not self.path.exists():
             self._forget()
@@ -59,9 +59,9 @@ class JsonLines(Generic[Item]):
         return list(self._items)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one line and sync it. ValueError where the file is damaged, or holds one of the same `unique` field.
+        """Append one line and sync it. ValueError if the file is damaged or already holds the same `unique` value.
 
-        Several processes may append to one file: it is locked while it is looked at and written.
+        Several processes may append to one file: it is locked while it is read and written.
         """
         line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,15 +71,15 @@ class JsonLines(Generic[Item]):
             fcntl.flock(file, fcntl.LOCK_EX)
             self._go_on(file)
             if self.unique and str(record[self.unique]) in self._taken:
-                told = f"the {self.unique} {record[self.unique]} already"
-                raise ValueError(f"{self.path} holds {told}: what is finished is never run again")
+                name = f"the {self.unique} {record[self.unique]}"
+                raise ValueError(f"{self.path} already holds {name}: finished work is never run again")
             file.truncate(self._offset)
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
 
     def _go_on(self, file: BinaryIO) -> None:
-        """Parse what was added since the last time; all of it when the file is another one."""
+        """Parse what was appended since the last read; everything if the file was edited or replaced."""
         size = os.fstat(file.fileno()).st_size
         if size > LARGEST_FILE_BYTES:
             raise ValueError(f"{self.path} has {size} bytes: at most {LARGEST_FILE_BYTES} are read")
@@ -108,7 +108,7 @@ class JsonLines(Generic[Item]):
         if self.unique:
             name = str(content[self.unique])
             if name in names:
-                raise ValueError(f"{place}: {self.unique} {shown(name)} comes twice: remove one of the two lines")
+                raise ValueError(f"{place}: {self.unique} {shown(name)} appears twice: remove one of the two lines")
             names.add(name)
         try:
             return self.as_item(content)
@@ -119,7 +119,7 @@ class JsonLines(Generic[Item]):
 def sound_lines(path: Path, schema: type[Schema]) -> Iterator[dict[str, Any] | None]:
     """The objects of a journal, one after the other; None for each line that is torn, damaged or of another kind.
 
-    Numbers that are not finite, which earlier versions wrote, come as None.
+    Numbers that are not finite, which earlier versions wrote, become None.
     """
     require_plain_file(path)
     with path.open("rb") as file:
@@ -140,7 +140,7 @@ def _sound(line: bytes, schema: type[Schema]) -> dict[str, Any] | None:
 
 
 def as_line(values: Mapping[str, Any]) -> str:
-    """One line of a journal; a number that is not finite is null: JSON has none."""
+    """One line of a journal; a number that is not finite becomes null, since JSON has no such numbers."""
     return json.dumps(_without_nan(values), allow_nan=False) + "\n"
 
 

@@ -1,5 +1,5 @@
-"""A lock that is free once its owner has released it or is dead, whatever processes the owner has left behind; and
-one run to one output directory, which it is for."""
+"""A lock that is free once its owner has released it or died, whatever processes the owner left behind; it serves to
+give each output directory to one run only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from runtime.processes.liveness import pid_space, start_time
 
-# Processes that a dead owner has left may hold its lock: so long they have to end, then the file is replaced.
+# Processes that a dead owner left behind may hold its lock: they have this long to end, then the file is replaced.
 ORPHAN_SECONDS = 2.0
 POLL_SECONDS = 0.1
 RECORD_BYTES = 4096
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 class LockFile:
     """Held by one object of one process at a time; the file says by which.
 
-    The kernel frees the lock when the process ends. A process that is forked from the owner gives its copy back.
+    The kernel frees the lock when the process ends. A process forked from the owner closes its copy.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,9 +35,9 @@ class LockFile:
         self._descriptor: int | None = None
 
     def take(self) -> str | None:
-        """None: it is ours now. Else the words of whoever holds it, on this machine or another one.
+        """None if the lock is now ours, else the description of its holder, on this machine or another one.
 
-        Raises ValueError where the path is no plain file, or one that is not a lock.
+        Raises ValueError if the path is not a regular file, or is a file that is not a lock.
         """
         seen, deadline = b"", 0.0
         while True:
@@ -64,7 +64,7 @@ class LockFile:
             time.sleep(POLL_SECONDS)
 
     def release(self) -> None:
-        """Let it go; nothing when it is not held."""
+        """Release the lock; does nothing if it is not held."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -75,13 +75,13 @@ class LockFile:
         os.register_at_fork(after_in_child=lambda: _release(me()))
 
     def _replace(self, descriptor: int, record: bytes) -> None:
-        """Remove the file of a dead owner whose orphans hold it; of several processes that want to, one at a time.
+        """Remove the file of a dead owner whose orphans hold it; only one process at a time does so.
 
         Record locks, unlike those of `flock`, are not inherited, so no orphan can hold this one.
         """
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # another process is at it, or a file system where both kinds are one
+        except OSError:  # another process is doing it, or the file system does not tell the two kinds of lock apart
             return
         if _is_at(self.path, descriptor) and os.pread(descriptor, RECORD_BYTES, 0) == record:
             self.path.unlink()
@@ -113,7 +113,7 @@ class Ownership:
 
 
 def is_dead(record: str) -> bool:
-    """Whether the process that wrote a lock's record is known to be gone: one of this machine and this container."""
+    """Whether the process that wrote a lock's record, on this machine and in this container, is known to be gone."""
     lines = record.splitlines()
     words = lines[0].split() if lines else []
     where = lines[1].split() if len(lines) > 1 else []
@@ -140,11 +140,11 @@ def _open(path: Path) -> int:
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise
-        raise ValueError(f"{path} is no plain file, as a lock has to be: move it away") from error
+        raise ValueError(f"{path} is not a regular file, as a lock must be: move it away") from error
     head = b"?" if not stat.S_ISREG(os.fstat(descriptor).st_mode) else os.pread(descriptor, 4, 0)
     if head and head != b"pid " and not head.strip().isdigit():
         os.close(descriptor)
-        raise ValueError(f"{path} is no lock, and would be overwritten: move it away")
+        raise ValueError(f"{path} is not a lock file and would be overwritten: move it away")
     return descriptor
 
 
@@ -157,7 +157,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _write_owner(descriptor: int) -> None:
-    """Who owns it, in words, and a line by which others know whether it lives."""
+    """Write who owns the lock, in words, and a line from which others can tell whether the owner is alive."""
     words = f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
     space, start = pid_space(), start_time(os.getpid())
     record = words + (f"{space} {start}\n" if space and start else "")

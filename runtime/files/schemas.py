@@ -1,7 +1,7 @@
-"""Files of ours, read as if a stranger had written them: JSON within bounds, then a schema, then nothing else is asked.
+"""Our own files, read as if a stranger had written them: JSON within bounds, then a schema, and then they are trusted.
 
-The schema of a file stands beside the code that writes it. Fields that a schema does not name are kept: later versions
-write more. Whatever is wrong is a ValueError that names the file, the place in it and the remedy.
+The schema of a file is defined next to the code that writes it. Fields that a schema does not name are kept: later
+versions write more. Whatever is wrong raises a ValueError that names the file, the place in it and the remedy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHOWN_CHARACTERS = 80
 
 
 class Schema(BaseModel):
-    """What an object in a file of ours must hold: no type is converted, and more fields than these may be there."""
+    """What an object in one of our files must hold: types are not converted, and further fields are allowed."""
 
     model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=())
 
@@ -63,24 +63,24 @@ PathName = Annotated[Name, Field(min_length=1), AfterValidator(_is_path)]
 Leaf = Annotated[Any, AfterValidator(_is_leaf)]  # text, a number, true, false or nothing
 Id = Annotated[Any, AfterValidator(_is_id)]
 
-# A measured figure: what is infinite or no number says nothing.
+# A measured figure: infinity and NaN become None.
 Figure = Annotated[Number | None, BeforeValidator(_finite_or_none)]
 
 
 def read_file(path: Path, schema: type[S], remedy: str, *, largest: int = LARGEST_JSON_BYTES) -> S:
-    """The object in a JSON file of at most `largest` bytes, checked; FileNotFoundError where there is none."""
+    """The object in a JSON file of at most `largest` bytes, checked; FileNotFoundError if there is no file."""
     return checked(read_json(path, largest=largest, remedy=remedy), schema, str(path), remedy)
 
 
 def read_object(path: Path, schema: type[Schema], remedy: str, *, largest: int = LARGEST_JSON_BYTES) -> dict[str, Any]:
-    """The same as it stands in the file: no number converted, no default filled in."""
+    """The same object exactly as in the file: no number converted, no default filled in."""
     content = read_json(path, largest=largest, remedy=remedy)
     checked(content, schema, str(path), remedy)
     return dict(content)
 
 
 def checked(content: Any, schema: type[S], place: str, remedy: str) -> S:
-    """Parsed JSON as its schema has it; ValueError names the `place` it comes from and what is wrong there."""
+    """Parsed JSON as an instance of its schema; ValueError names the `place` it comes from and what is wrong there."""
     try:
         return schema.model_validate(content)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""YAML and JSON as users write them: a key that stands twice is refused, and so is what only grows when it is read."""
+"""YAML and JSON as users write them: duplicate keys are refused, and so is content that grows when it is read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-# Far more than options need, and little to read: a sweep of 10,000 rows of 4 options has 90,000 values.
+# Far more than options need, and quick to read: a sweep of 10,000 rows of 4 options has 90,000 values.
 MOST_VALUES = 100_000
 DEEPEST_NESTING = 32
 LARGEST_EXPANSION = 1 << 21  # characters and values, each alias counted as what it stands for
@@ -25,12 +25,12 @@ class OutOfBounds(ValueError):
 
 
 def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The `object_pairs_hook` of a JSON reader; DuplicateKey for a key that stands there twice."""
+    """The `object_pairs_hook` of a JSON reader; DuplicateKey for a key that appears twice."""
     content = dict(pairs)
     if len(content) < len(pairs):
         twice = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         told = ", ".join(name if name.isprintable() and len(name) <= 80 else ascii(name[:80]) for name in twice[:10])
-        raise DuplicateKey(f"key {told} stands there twice: keep one")
+        raise DuplicateKey(f"key {told} appears twice: keep one")
     return content
 
 
@@ -43,7 +43,7 @@ def require_bounded(content: Any, *, most_values: int = MOST_VALUES, deepest: in
             raise OutOfBounds(f"it is nested too deeply: at most {deepest} levels")
         values += sum(map(len, nested))
         if values > most_values:
-            raise OutOfBounds(f"it holds more than {most_values:,} values: remove what is no option")
+            raise OutOfBounds(f"it holds more than {most_values:,} values: remove what is not an option")
         current = [inner for item in nested for inner in (item.values() if isinstance(item, dict) else item)]
     return content
 
@@ -51,7 +51,7 @@ def require_bounded(content: Any, *, most_values: int = MOST_VALUES, deepest: in
 class UniqueKeyLoader(yaml.SafeLoader):
     """`yaml.SafeLoader` that raises ComposerError, with both lines, for a key that one mapping has twice.
 
-    Keys are compared as they are written, before `<<` merges: an override of a merged key is no double. Raises
+    Keys are compared as they are written, before `<<` merges: an override of a merged key is not a duplicate. Raises
     OutOfBounds while it composes, before an alias is expanded, a merge made or a number read.
     """
 
@@ -66,7 +66,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
         self._depth += 1
         line, is_alias = self.peek_event().start_mark.line + 1, self.check_event(yaml.AliasEvent)
         if self._values > MOST_VALUES:
-            raise OutOfBounds(f"line {line}: it holds more than {MOST_VALUES:,} values: remove what is no option")
+            raise OutOfBounds(f"line {line}: it holds more than {MOST_VALUES:,} values: remove what is not an option")
         if self._depth > DEEPEST_NESTING:
             raise OutOfBounds(f"line {line}: it is nested too deeply: at most {DEEPEST_NESTING} levels")
         node = super().compose_node(parent, index)
@@ -74,7 +74,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
         if not is_alias:
             self._measured[id(node)] = self._measure(node, line)
         elif id(node) not in self._measured:
-            raise OutOfBounds(f"line {line}: an alias stands inside of what it names: write the value out")
+            raise OutOfBounds(f"line {line}: an alias is inside the value that it names: write the value out")
         return node
 
     def _measure(self, node: Any, line: int) -> tuple[int, int]:
@@ -87,7 +87,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
         size = 1 + sum(size for size, _ in inner)
         depth = 1 + max((depth for _, depth in inner), default=0)
         if size > LARGEST_EXPANSION or depth > DEEPEST_NESTING:
-            raise OutOfBounds(f"line {line}: its aliases stand for far more than options need: write the values out")
+            raise OutOfBounds(f"line {line}: its aliases expand to far more than options need: write the values out")
         return size, depth
 
     def compose_mapping_node(self, anchor: Any) -> Any:
@@ -104,7 +104,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
 def parse_yaml(text: str) -> Any:
     """Plain values only, as `yaml.safe_load`.
 
-    Raises yaml.YAMLError for broken text and for a key that stands there twice, ValueError for values out of bounds.
+    Raises yaml.YAMLError for broken text and for a key that appears twice, ValueError for values out of bounds.
     """
     return yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
 

@@ -1,4 +1,4 @@
-"""Durable files: what is written is whole under its name, or not there."""
+"""Durable files: a file under its final name is complete, or it does not exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from runtime.files.unique_keys import LONGEST_NUMBER, require_bounded, without_duplicates
 
 LARGEST_JSON_BYTES = 64 << 20
-MOST_VALUES = 1 << 40  # the number of bytes is what bounds a file of ours
+MOST_VALUES = 1 << 40  # our own files are bounded by their number of bytes
 DEEPEST_NESTING = 64
 
 
@@ -48,7 +48,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def remove_whole(path: Path) -> None:
-    """Remove a folder with all that is in it, or whatever else has the name; of a link the link, not its target."""
+    """Remove a folder with its content, or whatever else has the name; for a link, the link and not its target."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
     else:
@@ -57,9 +57,9 @@ def remove_whole(path: Path) -> None:
 
 @contextmanager
 def whole_directory(directory: Path) -> Iterator[Path]:
-    """A folder to write into, which gets its name when the block ends: synced, an earlier one removed last.
+    """A folder to write into; when the block ends it is synced and gets its name, and an earlier one is removed last.
 
-    When the block raises, nothing is left of it and the earlier folder stays. For one process to call.
+    If the block raises, the new folder is removed and the earlier one stays. Only one process may call this.
     """
     temporary = directory.with_name(f".tmp-{directory.name}")
     remove_whole(temporary)
@@ -82,20 +82,20 @@ def whole_directory(directory: Path) -> Iterator[Path]:
 
 
 def require_plain_file(path: Path) -> None:
-    """ValueError for a folder, a pipe or a device, which could be read for ever; FileNotFoundError where nothing is."""
+    """ValueError for a folder, a pipe or a device, which might never end; FileNotFoundError if there is nothing."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(f"{path} is no plain file: move it away")
+        raise ValueError(f"{path} is not a regular file: move it away")
 
 
 def read_json(path: Path, *, largest: int = LARGEST_JSON_BYTES, remedy: str = "restore it or remove it") -> Any:
-    """The low-level part of `runtime.files.schemas`, for which schema and remedy are.
+    """The low-level part of `runtime.files.schemas`, which adds the schema and the remedy.
 
-    ValueError names the file when it has more than `largest` bytes, or is no JSON as `parse_bounded` has it.
+    ValueError names the file if it has more than `largest` bytes, or is not JSON that `parse_bounded` accepts.
     """
     require_plain_file(path)
     size = path.stat().st_size
     if size > largest:
-        raise ValueError(f"{path} has {size} bytes, at most {largest} are read: this is not the file meant")
+        raise ValueError(f"{path} has {size} bytes, at most {largest} are read: this is not the intended file")
     try:
         return parse_bounded(path.read_bytes())
     except ValueError as error:
@@ -105,8 +105,8 @@ def read_json(path: Path, *, largest: int = LARGEST_JSON_BYTES, remedy: str = "r
 def parse_bounded(content: bytes, *, deepest: int = DEEPEST_NESTING, finite: bool = False) -> Any:
     """JSON in UTF-8; ValueError for a key that an object has twice, and for deep nesting.
 
-    NaN and Infinity, which earlier versions wrote, are read, and a number beyond all bounds is infinite: the schema
-    says where. With `finite` all of these are a ValueError.
+    NaN and Infinity, which earlier versions wrote, are accepted, and a number of too many digits becomes infinite: the
+    schema says where that is allowed. With `finite` all of these raise ValueError.
     """
     try:
         value = json.loads(
@@ -122,7 +122,7 @@ def parse_bounded(content: bytes, *, deepest: int = DEEPEST_NESTING, finite: boo
 
 
 def _number(text: str) -> float:
-    """An integer, or infinity for one of so many digits that it is no measure of anything."""
+    """An integer, or infinity for one of so many digits that it measures nothing."""
     return int(text) if len(text) <= LONGEST_NUMBER else float(text)
 
 
@@ -130,7 +130,7 @@ def finite_number(text: str) -> float:
     """The value of a JSON number, `NaN` or `Infinity`; ValueError where it is not finite."""
     value = _number(text) if text.removeprefix("-").isdigit() else float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:LONGEST_NUMBER]} is no finite number")
+        raise ValueError(f"{text[:LONGEST_NUMBER]} is not a finite number")
     return value
 
 

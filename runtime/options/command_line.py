@@ -19,7 +19,7 @@ from transformers import HfArgumentParser
 from runtime.files.unique_keys import parse_json, parse_yaml
 from runtime.options.declaration import DECLARED, declaration_of, declarations
 
-USAGE = "%(prog)s ...        (--help shows examples and all options)"  # not all of them above an error
+USAGE = "%(prog)s ...        (--help shows examples and all options)"  # an error does not list all of them first
 
 
 DEFAULT = "(default: "  # how argparse begins it
@@ -55,7 +55,7 @@ def as_argument_field(item: Field[Any], hint: Any) -> Field[Any]:
     """The field as HfArgumentParser reads it: its metadata are arguments of `add_argument`."""
     declared, argument = declaration_of(item), dict(item.metadata)
     argument.pop(DECLARED, None)
-    if declared.choices:  # a word outside them is refused with all else that is wrong
+    if declared.choices:  # a word outside them is reported together with whatever else is wrong
         argument.setdefault("metavar", "{" + ",".join(declared.choices) + "}")
     if declared.by_data:
         values = ", ".join(f"{value} {data}" for data, value in declared.by_data.items())
@@ -68,10 +68,10 @@ def as_argument_field(item: Field[Any], hint: Any) -> Field[Any]:
 
 
 Options = TypeVar("Options")
-Replacement = Callable[[str], str | None]  # the name of an option that this program does not have -> what does its work
+Replacement = Callable[[str], str | None]  # the name of an option that this program does not have -> what replaces it
 
 LARGEST_OPTIONS_FILE_BYTES = 1 << 20
-MOST_EXPLAINED = 10  # unknown options of one call: looking for the nearest right one takes a while
+MOST_EXPLAINED = 10  # unknown options of one call: looking for the nearest valid one takes a while
 LONGEST_SHOWN = 100  # characters of one of them
 
 
@@ -86,7 +86,7 @@ def parse_options(
 
     `--local_rank=N`, which the deepspeed launcher injects, is accepted and ignored: ranks come from the environment.
     Ends the process with status 2 and a message on stderr, as argparse does, on an unknown, ill-typed or wrong option;
-    an unknown one is answered with its new name, with what `replaced` says, or with the nearest right one.
+    an unknown one is answered with its new name, with what `replaced` says, or with the nearest valid one.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser, answer = OptionParser(cls, usage=USAGE, description=description), answers(cls, replaced)
@@ -114,24 +114,24 @@ def parse_options(
 def parse_text(
     cls: type[Options], text: str, *, option: str, replaced: Callable[[str], str | None] | None = None
 ) -> Options:
-    """The options of another command that are the value of `option`, as on a command line; ends as `parse_options`.
+    """The options of another command, given as the value of `option`; ends the process as `parse_options` does.
 
-    Raises ValueError where a quotation is left open.
+    Raises ValueError if a quotation mark is not closed.
     """
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise ValueError(f"{option} {text!r} cannot be read as options ({error}): mend its quotation marks") from error
+        raise ValueError(f"{option} {text!r} cannot be read as options ({error}): fix its quotation marks") from error
     return parse_options(cls, words, replaced=replaced)
 
 
 def options_from(cls: type[Options], namespace: argparse.Namespace) -> Options:
-    """The dataclass of what was parsed; ValueError for what the class refuses."""
+    """The dataclass filled with what was parsed; ValueError for values that the class refuses."""
     return cls(**{item.name: as_word(getattr(namespace, item.name)) for item in fields(cls) if item.init})  # type: ignore[arg-type]
 
 
 def answers(cls: type, replaced: Replacement | None = None) -> Replacement:
-    """What is said of the name of an option that `cls` does not have."""
+    """A function that says what replaces an option that `cls` does not have."""
     renamed = {old: name for name, declared in declarations(cls).items() for old in declared.formerly}
 
     def answer(name: str) -> str | None:
@@ -143,17 +143,17 @@ def answers(cls: type, replaced: Replacement | None = None) -> Replacement:
 
 
 def explain_all_unknown(arguments: Sequence[str], known: Sequence[str], replaced: Replacement | None = None) -> str:
-    """A sentence for each of the first few; "" without any."""
+    """A sentence for each of the first few; "" if there are none."""
     more = [f"and {len(arguments) - MOST_EXPLAINED:,} more"] if len(arguments) > MOST_EXPLAINED else []
     return "; ".join([*(explain_unknown(one, known, replaced) for one in arguments[:MOST_EXPLAINED]), *more])
 
 
 def explain_unknown(argument: str, known: Sequence[str], replaced: Replacement | None = None) -> str:
-    """One sentence that says what replaces an option of other programs, or names the nearest right one."""
+    """One sentence that says what replaces an option of other programs, or names the nearest valid one."""
     name = argument[:LONGEST_SHOWN].split("=", 1)[0]
     replacement = replaced(name.lstrip("-").replace("-", "_")) if replaced else None
     if replacement:
-        return f"{name} is no option here: {replacement}"
+        return f"{name} is not an option of this program: {replacement}"
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"unknown option {name}" + (f": did you mean {nearest[0]}?" if nearest else ": see --help")
 
@@ -161,10 +161,10 @@ def explain_unknown(argument: str, known: Sequence[str], replaced: Replacement |
 def read_options_file(path: Path, names: Sequence[str], replaced: Replacement | None = None) -> dict[str, Any]:
     """Read a YAML or JSON mapping of option names to values.
 
-    Raises ValueError for a missing, overlong or malformed file, for a key that stands there twice or is no option.
+    Raises ValueError for a missing, overlong or malformed file, for a key that appears twice or is not an option.
     """
     if not path.is_file():
-        raise ValueError(f"{path} is no file: give a YAML or JSON file of options, or options that start with --")
+        raise ValueError(f"{path} is not a file: give a YAML or JSON file of options, or options that start with --")
     size = path.stat().st_size
     if size > LARGEST_OPTIONS_FILE_BYTES:
         raise ValueError(f"{path} has {size} bytes: an options file has at most {LARGEST_OPTIONS_FILE_BYTES}")
@@ -184,7 +184,7 @@ def read_options_file(path: Path, names: Sequence[str], replaced: Replacement | 
 def as_arguments(values: Mapping[str, Any], cls: type) -> list[str]:
     """Turn a mapping into command-line arguments of `cls`, so that a file and the command line are parsed alike.
 
-    A list for an option of values with commas between is joined with them; ValueError where it is empty.
+    A list for an option of comma-separated values is joined with commas; ValueError if it is empty.
     """
     declared = declarations(cls)
     arguments: list[str] = []
@@ -203,10 +203,10 @@ def as_arguments(values: Mapping[str, Any], cls: type) -> list[str]:
 
 
 def as_argument(value: object) -> str:
-    """A value of a file as it is written on a command line; a mapping (--config_overrides) as JSON."""
+    """A value from a file as it is written on a command line; a mapping (--config_overrides) as JSON."""
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def as_word(value: Any) -> Any:
-    """`True` and `False`, as YAML's booleans and other programs' options come, for an option of words: true, false."""
+    """`true` or `false` for an option of words, where YAML or another program's command line gave `True` or `False`."""
     return value.lower() if value in ("True", "False") else value

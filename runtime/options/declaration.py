@@ -1,6 +1,6 @@
-"""One declaration an option: default, help, heading, choices, range, and whether it is part of a run's identity.
+"""One declaration per option: default, help, heading, choices, range, and whether it is part of a run's identity.
 
-Whatever is true of one option stands in its field. What holds between several is `Options.contradictions`, or a check
+Whatever concerns a single option is in its field. Rules between several are in `Options.contradictions`, or in a check
 that knows more than the options (the ranks, the data).
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 DECLARED = "declared"  # the key of a field's metadata
 
-# The headings of --help. A command may have more of its own.
+# The headings of --help. A command may add its own.
 DATA, MODEL, TRAINING = "data", "model", "training"
 MACHINE, OUTPUT = "precision, memory and machine", "output and resume"
 PRECISIONS = ("auto", "true", "false")  # of --bf16
@@ -23,7 +23,7 @@ BAD_TEXT: tuple[BadText, ...] = get_args(BadText)  # of --on_bad_text
 
 @dataclass(frozen=True)
 class Declaration:
-    """All that is true of one option beside its name, type, default and help."""
+    """Everything about one option except its name, type, default and help."""
 
     group: str = "options"  # its heading in --help
     choices: tuple[str, ...] = ()
@@ -33,15 +33,15 @@ class Declaration:
     below: float | None = None  # infinity: any finite number
     what: str = ""  # the value in words: "a share of the updates"
     identity: bool | str = True  # False: free to change when a run is resumed; a word: its name in identities
-    commas: bool = False  # several values with commas between; in a file of options also a list
-    by_data: Mapping[str, Any] = field(default_factory=dict)  # where it was not given: what data -> the value it takes
-    formerly: tuple[str, ...] = ()  # names that it had
-    old_values: Mapping[str, str] = field(default_factory=dict)  # words that it took -> the word now
-    marks: frozenset[str] = frozenset()  # what else is true of it, for code that passes options on
+    commas: bool = False  # several values, separated by commas; in a file of options also a list
+    by_data: Mapping[str, Any] = field(default_factory=dict)  # kind of data -> the value if none is given
+    formerly: tuple[str, ...] = ()  # its earlier names
+    old_values: Mapping[str, str] = field(default_factory=dict)  # earlier words -> their present ones
+    marks: frozenset[str] = frozenset()  # further properties, for code that passes options on
 
     @property
     def range(self) -> str:
-        """The range in words; empty where every number will do."""
+        """The range in words; empty if every number is allowed."""
         bounds = [("at least", self.at_least), ("above", self.above), ("at most", self.at_most), ("below", self.below)]
         words = " and ".join(f"{word} {bound}" for word, bound in bounds if bound not in (None, math.inf))
         return f"a finite number, {words}" if self.below == math.inf else words
@@ -56,9 +56,9 @@ class Declaration:
         )
 
     def complaint(self, name: str, value: Any) -> str | None:
-        """What is wrong with one value, as "--name value: the rule"; None where nothing is."""
+        """What is wrong with one value, as "--name value: the rule"; None if nothing is."""
         if isinstance(value, float) and math.isnan(value):
-            return f"--{name} nan is no number: give one, or leave the option out"
+            return f"--{name} nan is not a number: give one, or leave the option out"
         if str(value) in self.old_values:
             return f"--{name} {value}: the word is {self.old_values[str(value)]} now; use that"
         if self.choices and value not in self.choices:
@@ -98,7 +98,7 @@ def option(
 ) -> Any:
     """A dataclass field that declares an option; see `Declaration`.
 
-    `default` may be a list, which each object has for itself, or `dataclasses.MISSING`: the option must be given.
+    `default` may be a list, of which each object gets a copy, or `dataclasses.MISSING`: the option must be given.
     `argument` goes to `argparse.ArgumentParser.add_argument` (nargs, const).
     """
     declared = Declaration(
@@ -133,12 +133,12 @@ class Options:
             raise ValueError("; ".join(problems))
 
     def contradictions(self) -> list[str]:
-        """What is wrong between several options."""
+        """Conflicts between several options."""
         return []
 
 
 def declaration_of(item: Field[Any]) -> Declaration:
-    """What a field declares; nothing where it is a plain one."""
+    """What a field declares; an empty declaration for a plain field."""
     return item.metadata.get(DECLARED, Declaration())
 
 
@@ -177,21 +177,21 @@ def by_data(options: Any, data: str) -> dict[str, Any]:
 
 
 def not_given(options: Any) -> set[str]:
-    """The options that have their default."""
+    """The options that still have their default."""
     return {item.name for item in fields(options) if getattr(options, item.name) == default_of(item)}
 
 
 def default_of(item: Field[Any]) -> Any:
-    """A field's default, a new one where it is made for each object."""
+    """A field's default, newly made if each object gets its own."""
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def numbers(text: str | None) -> tuple[float, ...]:
-    """`1e-4,3e-4` -> numbers, each once; none or nothing -> none. ValueError for words, infinities and NaN."""
+    """`1e-4,3e-4` -> numbers, each once; None or "" -> (). ValueError for words, infinities and NaN."""
     try:
         found = tuple(dict.fromkeys(float(part) for part in (text or "").split(",") if part.strip()))
     except ValueError as error:
-        raise ValueError(f"{text!r} is no list of numbers: put commas between, such as 1e-4,3e-4") from error
+        raise ValueError(f"{text!r} is not a list of numbers: separate them with commas, such as 1e-4,3e-4") from error
     if not all(map(math.isfinite, found)):
-        raise ValueError(f"{text!r}: finite numbers with commas between, such as 1e-4,3e-4")
+        raise ValueError(f"{text!r}: use finite numbers separated by commas, such as 1e-4,3e-4")
     return found

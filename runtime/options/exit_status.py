@@ -15,16 +15,16 @@ from runtime.processes.ranks import close_process_group, read_ranks
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, EXIT_CODE
 
-ANOTHER_PATH = "name a file or directory that is there, of the right kind, and that you may use"
-MENDED = "see to the disk (room, quota, health) or the network, then run the same command again"
+ANOTHER_PATH = "name a file or directory that exists, is of the right kind, and that you may use"
+MENDED = "check the disk (space, quota, health) or the network, then run the same command again"
 
 
 def run_command(work: Callable[[], int], *, memory_remedy: str, output_dir: Path | str | None = None) -> int:
     """The exit status of a command: what `work` returns, or what its exception stands for, after saying so on stderr.
 
     `memory_remedy` says what to lower when the memory was full. With `output_dir` an interrupted command leaves
-    INTERRUPTED.json there for job scripts, and one that begins removes it; None: the command does that itself. What is
-    none of the exceptions below is a fault of ours, and passes: a traceback, and status 1.
+    INTERRUPTED.json there for job scripts, and one that starts removes it; None: the command does that itself. Any
+    exception not handled below is a bug of ours, and passes: a traceback, and status 1.
     """
     try:
         return _work_or_interrupted(work, None if output_dir is None else Path(output_dir) / MARKER_NAME)
@@ -34,11 +34,11 @@ def run_command(work: Callable[[], int], *, memory_remedy: str, output_dir: Path
         if is_users_to_mend(error):
             return _say(f"error: {error}" + (f": {ANOTHER_PATH}" if isinstance(error, OSError) else ""), REFUSED)
         if is_out_of_memory(error):
-            reason = (str(error) or "no more to be had").splitlines()[0]
+            reason = (str(error) or "no more available").splitlines()[0]
             return _say(f"error: out of memory ({reason}): {memory_remedy}", FAILED)
         if not isinstance(error, OSError):
             raise
-        # One without a number is ours, or a library's, and says itself what to do.
+        # An OSError without a number is ours, or a library's, and its text says what to do.
         return _say(f"error: {error}" + ("" if error.errno is None else f": {MENDED}"), FAILED)
     finally:
         disarm_watchdog()
@@ -55,13 +55,13 @@ def _work_or_interrupted(work: Callable[[], int], marker: Path | None) -> int:
             marker.parent.mkdir(parents=True, exist_ok=True)
             write_json(marker, {"reason": str(interruption), "progress": interruption.progress})
         if is_main:
-            _say(f"interrupted ({interruption}) and saved: run the same command again to go on", INTERRUPTED)
+            _say(f"interrupted ({interruption}) and saved: run the same command again to continue", INTERRUPTED)
         if interruption.together:  # after the marker: a launcher kills the other ranks once one has ended
             close_process_group()
         return INTERRUPTED
 
 
 def _say(text: str, status: int) -> int:
-    with suppress(OSError):  # the terminal is gone: the status says it still
+    with suppress(OSError):  # the terminal is gone: the exit status still tells
         print(text, file=sys.stderr, flush=True)
     return status

@@ -9,7 +9,7 @@ from runtime.options.declaration import not_given
 
 
 def named_twice(options: Any, name: str, others: Sequence[str]) -> list[str]:
-    """A complaint for each of `others` that is given beside `name`, which makes it idle."""
+    """A complaint for each of `others` that is given together with `name`, which leaves it nothing to do."""
     if getattr(options, name) is None:
         return []
     given = [other for other in others if getattr(options, other) is not None]
@@ -29,7 +29,7 @@ def idle_without(options: Any, name: str, others: Sequence[str]) -> list[str]:
 def idle_beside(options: Any, names: Sequence[str], beside: str) -> list[str]:
     """A complaint for each of `names` that is not its default, though `beside` leaves it nothing to do."""
     given = [name for name in names if name not in not_given(options)]
-    return [f"--{name} {getattr(options, name)} does nothing beside {beside}: drop it" for name in given]
+    return [f"--{name} {getattr(options, name)} does nothing with {beside}: drop it" for name in given]
 
 
 def refuse_given(options: Any, names: Sequence[str], beside: str) -> None:

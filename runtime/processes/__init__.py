@@ -1,1 +1,1 @@
-"""Processes: ranks and what they agree on, being asked to stop, and where a test lets one die."""
+"""Processes: ranks and what they agree on, requests to stop, and places where a test makes one die."""

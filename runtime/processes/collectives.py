@@ -20,7 +20,7 @@ def is_distributed() -> bool:
 
 
 def broadcast_json(value: Any) -> Any:
-    """Rank 0's value on every rank; what JSON can hold."""
+    """Rank 0's value on every rank; any that JSON can hold."""
     if not is_distributed():
         return value
     is_main = dist.get_rank() == 0
@@ -33,7 +33,7 @@ def broadcast_json(value: Any) -> Any:
 
 
 def gather_json(value: Any) -> list[Any]:
-    """The values of all ranks, in rank order, on every rank; what JSON can hold."""
+    """The values of all ranks, in rank order, on every rank; any that JSON can hold."""
     if not is_distributed():
         return [value]
     content = json.dumps(value).encode()
@@ -58,7 +58,7 @@ def largest(values: list[float]) -> list[float]:
 def fail_together(error: BaseException | None, doing: str) -> None:
     """Raise on every rank when one rank failed: its own error there, and on the others one that names it.
 
-    What the user has to mend is a ValueError on the others, so that all end alike; anything else is a PeerFailed there.
+    What the user has to fix is a ValueError on the others, so that all end alike; anything else is a PeerFailed there.
     """
     failures = gather_json(None if error is None else [is_users_to_mend(error), f"{error}"])
     if error is not None:

@@ -1,10 +1,10 @@
-"""Failures that are no faults of the code: a command answers them with its message, and without a traceback."""
+"""Failures that are not bugs: a command reports them with their message, and without a traceback."""
 
 from __future__ import annotations
 
 import errno
 
-# What the system answers where a named file or directory is missing, of the wrong kind, or may not be used.
+# The system's error numbers for a named file or directory that is missing, of the wrong kind, or may not be used.
 UNUSABLE = frozenset(
     (
         *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
@@ -14,7 +14,7 @@ UNUSABLE = frozenset(
 
 
 class Failed(RuntimeError):
-    """The work could not be done, though nothing was asked for wrongly: the message says why, and what to do."""
+    """The work could not be done, though the request was valid: the message says why, and what to do."""
 
 
 def is_unusable_path(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ MARKER_NAME = "INTERRUPTED.json"
 LAUNCHERS = (b"deepspeed", b"torchrun", b"torch.distributed", b"torch/distributed")
 
 
-# A launcher passes a signal on that the terminal or the scheduler has sent to its ranks already: that is one wish.
+# A launcher forwards a signal that the terminal or the scheduler has already sent to its ranks: both are one request.
 REPEAT_SECONDS = 1.0
 LONGEST_TIMEOUT = 1e9  # seconds: the timer takes no more than 292 years
 
@@ -42,13 +42,13 @@ class Interrupted(Exception):
 def stopping_at_once() -> Iterator[None]:
     """SIGTERM, SIGUSR1 and Ctrl-C end the block where it is, and become Interrupted: for work that survives a kill.
 
-    Whatever is inside may take the signals over, to stop at a place of its own.
+    Code inside may take over the signals, to stop at a place of its choice.
     """
     reasons = ["SIGINT"]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         reasons[:] = [signal.Signals(number).name]
-        raise KeyboardInterrupt  # no Exception, which a library might take for its own
+        raise KeyboardInterrupt  # not an Exception, which a library might catch
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     try:
@@ -74,7 +74,7 @@ class Interruption:
             self._handlers[number] = signal.signal(number, self._on_signal)
 
     def restore(self) -> None:
-        """Give the signals back to whoever had them: nothing asks `requested` any more."""
+        """Restore the earlier signal handlers: nothing asks `requested` any more."""
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 

@@ -1,4 +1,4 @@
-"""Processes of this machine: whether one still lives, and ending with the one that started us."""
+"""Processes of this machine: whether one is still alive, and ending together with the one that started us."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-LIBC = ctypes.CDLL(None)  # opened here: between fork and exec of a process with threads it could wait forever
+LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec of a process with threads, loading could deadlock
 POLL_SECONDS = 0.5
 
 
 def start_time(pid: int) -> str | None:
-    """The start time of a process in clock ticks, which tells a reused pid from the old one; None when it is gone."""
+    """The start time of a process in clock ticks, which tells a reused pid from the old one; None if it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
     except (OSError, IndexError):
@@ -30,7 +30,7 @@ def is_alive(pid: int, start: str) -> bool:
 
 
 def pid_space() -> str:
-    """Names this boot and this container: where a pid means what it means here; "" where the system does not tell."""
+    """A name for this boot and this container, within which a pid is unambiguous; "" if the system does not tell."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
@@ -39,20 +39,20 @@ def pid_space() -> str:
 
 
 def end_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> bool:
-    """Have the kernel send this process a signal once `parent`, which started it, ends in whatever way.
+    """Have the kernel send this process a signal once `parent`, which started it, ends, in whatever way.
 
-    Where it has ended already we end here. False where there is no such service (not Linux), or where another process
-    stands between. The kernel goes by threads: the signal also comes when the thread that started us ends.
+    If it has already ended, this process ends here. False if there is no such service (not Linux), or if another
+    process is in between. The kernel goes by threads: the signal also comes when the thread that started us ends.
     """
     is_ours = sys.platform.startswith("linux") and os.getppid() == parent
     is_ours = is_ours and LIBC.prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0) == 0
     if not _runs(parent) or (is_ours and os.getppid() != parent):
-        os._exit(128 + signal_number)  # no signal, which a handler of the parent's could take between fork and exec
+        os._exit(128 + signal_number)  # no signal, which a handler of the parent's could catch between fork and exec
     return is_ours
 
 
 def end_or_watch(parent: int, *, started_by_thread: bool = False) -> None:
-    """End this process with `parent`: by the kernel where it can, else by a thread that looks twice a second."""
+    """End this process with `parent`: by the kernel where it can, else by a thread that checks twice a second."""
     if started_by_thread or not end_with_parent(parent):
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Where this process stands among its peers: the only module that reads RANK, LOCAL_RANK and WORLD_SIZE."""
+"""The place of this process among its peers: the only module that reads RANK, LOCAL_RANK and WORLD_SIZE."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def free_port() -> int:
 
 
 def choose_device(ranks: Ranks) -> torch.device:
-    """The GPU of this local rank, or the CPU where there is none; with either its share of the cores as threads."""
+    """The GPU of this local rank, or the CPU if there is none; either way, threads for its share of the cores."""
     # torchrun sets one thread for each rank and deepspeed sets nothing: both waste the machine.
     if ranks.world_size > 1 or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, usable_cores() // ranks.local_world_size))
     if torch.cuda.is_available():
         if ranks.local_rank >= torch.cuda.device_count():
             raise ValueError(
-                f"local rank {ranks.local_rank} has no GPU of its own, this machine has {torch.cuda.device_count()}: "
+                f"local rank {ranks.local_rank} has no GPU of its own; this machine has {torch.cuda.device_count()}: "
                 "start at most one process per GPU"
             )
         device = torch.device("cuda", ranks.local_rank)

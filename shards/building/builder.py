@@ -2,7 +2,7 @@
 
 One process reads and writes, the others clean and tokenize chunks of documents; results are taken in input order, so
 the shards do not depend on the number of processes. After every shard the position, the duplicate index and the tokens
-not yet written are committed together; a restart takes up there and writes the same bytes.
+not yet written are committed together; a restart continues from there and writes the same bytes.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class Build:
             self.state.add_shards(split, packer.num_shards, packer.take_written())
 
     def warn_of_unknown(self) -> None:
-        """Say once, and early, that the tokenizer does not know much of the text."""
+        """Warn once, and early, that much of the text is unknown to the tokenizer."""
         warning = unknown_warning(unknown_text(self.progress.characters, self.progress.unknown_characters))
         if warning and not self.warned_of_unknown:
             logger.warning("of the first %d characters %s", self.progress.characters, warning)
@@ -225,7 +225,7 @@ class Build:
         return sum(packer.num_shards for packer in self.packers.values())
 
     def encoder_options(self) -> EncoderOptions:
-        """What the workers are told."""
+        """What the workers need to know."""
         options, ids = self.options, special_ids(self.tokenizer)
         if options.words == "jieba" and find_spec("jieba") is None:
             raise ValueError("--words jieba needs the package jieba: pip install jieba")
@@ -265,7 +265,7 @@ class Build:
 
 
 def finished_build(directory: Path, options: BuildOptions, sources: list[Source]) -> Summary:
-    """A build that is complete: kept when it is the one asked for.
+    """A complete build, kept if it is the one asked for.
 
     Raises ValueError when options or sources differ.
     """
@@ -273,11 +273,11 @@ def finished_build(directory: Path, options: BuildOptions, sources: list[Source]
     data = manifest.data
     built = [(source["name"], source["bytes"]) for source in data["sources"]]
     if data["options"] != options.deciding() or built != [(source.name, source.bytes) for source in sources]:
-        raise ValueError(f"{directory} holds shards of other input or options: choose another --output_dir")
+        raise ValueError(f"{directory} holds shards built from other input or options: choose another --output_dir")
     if edited := edited_sources(sources, data["sources"], (directory / MANIFEST_NAME).stat().st_mtime_ns):
         raise ValueError(
-            f"{directory} holds shards of an earlier content of {', '.join(edited[:5])} (edited since, the size is the "
-            "same): choose another --output_dir, or delete this one to build it again"
+            f"{directory} holds shards of an earlier version of {', '.join(edited[:5])} (edited since, at the same "
+            "size): choose another --output_dir, or delete this one to build it again"
         )
     if options.tokenizer and fingerprint(load_tokenizer(options.tokenizer)) != data["tokenizer"]["fingerprint"]:
         raise ValueError(f"{directory} holds shards made with another tokenizer: choose another --output_dir")
@@ -287,20 +287,20 @@ def finished_build(directory: Path, options: BuildOptions, sources: list[Source]
 
 
 def refuse_foreign_files(directory: Path) -> None:
-    """Raise ValueError for a directory that holds something else than an interrupted build."""
+    """Raise ValueError for a directory that holds something other than an interrupted build."""
     names = sorted(path.name for path in directory.iterdir())
     if names and STATE_FOLDER not in names:
         raise ValueError(f"--output_dir {directory} holds {', '.join(names[:5])}: give a new or empty directory")
 
 
 def check_same_build(state: BuildState, directory: Path, options: BuildOptions, sources: list[Source]) -> None:
-    """Record what this build is; raise ValueError when the directory holds an unfinished other one."""
+    """Record what this build is; raise ValueError if the directory holds another unfinished build."""
     identity = [STATE_VERSION, options.deciding(), options.tokenizer, [asdict(source) for source in sources]]
     if state.get("identity") == identity:
         return
     if state.get("progress") is not None:
         raise ValueError(
-            f"{directory} holds an unfinished build of other input or options: repeat the command that began it, "
+            f"{directory} holds an unfinished build from other input or options: repeat the command that began it, "
             "delete the directory, or choose another --output_dir"
         )
     # Nothing was committed: what a failed first attempt left behind is of no use.

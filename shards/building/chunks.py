@@ -25,7 +25,7 @@ CHUNK_DOCUMENTS = 2_048
 
 @dataclass
 class Chunk:
-    """Consecutive documents, where the reader stands after them, and what it counted on the way."""
+    """Consecutive documents, the reader's position after them, and what it counted on the way."""
 
     texts: list[str]
     source: int
@@ -36,7 +36,7 @@ class Chunk:
 
 
 class _ProgressFile(Schema):
-    """`Progress` as an unfinished build has it on disk."""
+    """`Progress` as an unfinished build keeps it on disk."""
 
     source: Count
     documents_of_source: Count
@@ -61,9 +61,9 @@ class Progress:
     documents_read: Counter[int] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
-    characters: int = 0  # of cleaned text, but for blanks
-    unknown_characters: int = 0  # of them those that became the unknown token
-    kept_with_full_key: int = 0  # documents that could have a near duplicate which a full key of the index has not
+    characters: int = 0  # of cleaned text, except blanks
+    unknown_characters: int = 0  # those of them that became the unknown token
+    kept_with_full_key: int = 0  # documents that may have a near duplicate missing from a full key of the index
 
     def advance(self, chunk: Chunk, encoded: EncodedChunk) -> None:
         """Count a chunk as done."""
@@ -76,7 +76,7 @@ class Progress:
         self.dropped.update(encoded.dropped)
 
     def saved(self) -> dict[str, Any]:
-        """As JSON holds it, without `documents_read`, which is as long as the list of sources."""
+        """As stored in JSON, without `documents_read`, which is as long as the list of sources."""
         # dataclasses.asdict would count the items of a Counter.
         values = {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
         del values["documents_read"]

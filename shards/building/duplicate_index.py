@@ -15,7 +15,7 @@ from shards.building.minhash import band_keys
 MOST_CANDIDATES = 64
 DOCUMENTS_PER_KEY = 64
 NUMBER_BYTES = 5
-PENDING_KEY_BYTES = 144  # of memory, of one key that waits to be put in, about
+PENDING_KEY_BYTES = 144  # approximate memory of one key that waits to be put in
 SMALLEST_CACHE_KIB = 2_048
 
 SCHEMA = """
@@ -33,8 +33,8 @@ SET documents = substr(CAST(documents || excluded.documents AS BLOB), 1, ?3)
 class DuplicateIndex:
     """Documents kept so far, in the tables of an open database; the caller opens transactions and commits.
 
-    `near` says what happens to near duplicates: "drop" all but the first, "separate" drops only what would lie on
-    the other side of the held-out split than one that was kept, "ignore" does not look. An exact copy is dropped if
+    `near` says what happens to near duplicates: "drop" all but the first, "separate" drops only those that
+    would be across the held-out split from a kept one, "ignore" does not look. An exact copy is dropped if
     `exact`, and otherwise stays, whatever `near` says.
 
     A document is found by 17 keys: its digest and its 16 bands. A random key costs a page of the database, read and
@@ -42,8 +42,8 @@ class DuplicateIndex:
     the thousands, in order. The documents themselves are appended at once: after a restart the waiting keys are
     those of the latest documents. A key keeps its first 64 documents, so that a phrase on a million pages costs no
     more than on 64; a document is still found by its other keys, and `met_full_key` says whether the last one that was
-    admitted was looked for under such a key. Of all that share a key with a new document, those are compared that share
-    the most, and the rarest.
+    admitted was looked for under such a key. Of all that share a key with a new document, those that share
+    the most and rarest keys are compared.
     """
 
     database: sqlite3.Connection
@@ -100,12 +100,12 @@ class DuplicateIndex:
         return [digest_key(digest), *(band ^ side for band in bands)]
 
     def sought_keys(self, held_out: bool, bands: Sequence[int]) -> list[int]:
-        """The keys of what a document may be too similar to: where only the other side matters, of that side."""
+        """The keys under which similar documents are looked for: if only the other side matters, that side's."""
         side = int(self.near == "separate" and not held_out)
         return [band ^ side for band in bands]
 
     def look_up(self, keys: Sequence[int]) -> dict[int, list[int]]:
-        """The documents stored under each of these keys, in order; keys of none are left out."""
+        """The documents stored under each of these keys, in order; keys without documents are left out."""
         places = ",".join("?" * len(keys))
         rows = self.database.execute(f"SELECT key, documents FROM keys WHERE key IN ({places})", keys)  # noqa: S608
         found = dict(rows)

@@ -1,4 +1,4 @@
-"""What tells documents alike: a digest of the text, and MinHash signatures that meet in bands."""
+"""How equal and similar documents are recognised: a digest of the text, and MinHash signatures that meet in bands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def minhash_signatures(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """MinHash signatures of documents laid end to end.
 
     tokens [sum(lengths)], lengths int64 [D] -> uint32 [D, 128]. Shingles are 5 consecutive tokens of one document
-    (Broder 1997); a document of fewer tokens has a signature of zeros, which stands for "cannot be told".
+    (Broder 1997); a document of fewer tokens has a signature of zeros, which means "unknown".
     """
     signatures = np.zeros((len(lengths), PERMUTATIONS), dtype=np.uint32)
     if len(tokens) < SHINGLE_TOKENS or not len(lengths):

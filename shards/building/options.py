@@ -1,4 +1,4 @@
-"""What a build of shards is told: inputs, cleaning, tokenizer, split and layout."""
+"""The options of a shard build: inputs, cleaning, tokenizer, split and layout."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class BuildOptions(Options):
         choices=DOCUMENTS,
     )
     text_column: str = option(
-        "text", "Column of JSON lines, CSV, TSV, parquet and datasets; a number where no header is", group=TEXT
+        "text", "Column of JSON lines, CSV, TSV, parquet and datasets; a number if there is no header", group=TEXT
     )
     max_document_mb: int = option(
         16,
@@ -86,7 +86,7 @@ class BuildOptions(Options):
     lowercase: bool = option(True, "Train an uncased vocabulary", group=VOCABULARY, marks=(OF_TRAINING,))
     vocabulary_sample_mb: int = option(
         32,
-        "Text the vocabulary is trained on, in MB: heads of evenly spaced inputs",
+        "Text that the vocabulary is trained on, in MB: the beginnings of evenly spaced inputs",
         group=VOCABULARY,
         at_least=1,
         at_most=4_096,
@@ -100,7 +100,7 @@ class BuildOptions(Options):
     )
     near_duplicates: NearDuplicates = option(
         "drop",
-        "All but the first: drop; drop only what would lie on both sides of the held-out split; do not look",
+        "All but the first: drop; drop only those across the held-out split from one kept; do not look for any",
         group=DUPLICATES,
         choices=get_args(NearDuplicates),
     )
@@ -132,16 +132,16 @@ class BuildOptions(Options):
     )
     block_tokens: int = option(
         65_536,
-        "Tokens of a block, the unit that is read and shuffled",
+        "Tokens per block, the unit that is read and shuffled",
         group=LAYOUT,
         at_least=16,
         at_most=1 << 24,
     )
-    blocks_per_shard: int = option(64, "Blocks of a tar file", group=LAYOUT, at_least=1, at_most=65_536)
+    blocks_per_shard: int = option(64, "Blocks per tar file", group=LAYOUT, at_least=1, at_most=65_536)
 
     output_dir: str = option(
         "",
-        "Directory of the shards, also inside an --input folder; an interrupted build there is continued",
+        "Directory for the shards, possibly inside an --input folder; an interrupted build there is continued",
         group=OUTPUT,
         identity=False,
     )
@@ -155,7 +155,7 @@ class BuildOptions(Options):
     )
 
     def contradictions(self) -> list[str]:
-        """Inputs and output must be named, and the tokenizer is given or trained."""
+        """Input and output must be named, and the tokenizer is either given or trained."""
         found = []
         if not self.input or not self.output_dir:
             found.append("--input and --output_dir are needed: what to read and where the shards go")

@@ -27,7 +27,7 @@ class _Counts(Schema):
 class SplitPacker:
     """One split being written: an open block, whole blocks that wait for their shard, and the shards written.
 
-    A document runs on over blocks and shards; `documents` of a block are the positions where one begins.
+    A document continues across blocks and shards; `documents` of a block are the positions where one begins.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class SplitPacker:
         return {"documents": self.documents, "tokens": self.tokens}
 
     def saved(self) -> tuple[str, bytes]:
-        """What a restart needs beside the entries of written shards: counts as JSON, waiting tokens as npz."""
+        """What a restart needs in addition to the entries of written shards: counts as JSON, waiting tokens as npz."""
         arrays = {f"block.{name}": value for name, value in self.open_fields().items()}
         for index, (_, fields) in enumerate(self.pending):
             arrays |= {f"pending{index:06d}.{name}": value for name, value in fields.items()}
@@ -115,7 +115,7 @@ class SplitPacker:
         return fields | {"words": self.word_starts[: self.filled]}
 
     def restore(self, text: str, arrays: bytes) -> None:
-        """Take up what `saved` gave; ValueError, KeyError or whatever numpy raises where it was changed."""
+        """Restore what `saved` returned; ValueError, KeyError or whatever numpy raises if it was changed."""
         counts = checked(json.loads(text), _Counts, f"the counts of {self.split}", "they were changed")
         self.num_shards = counts.shards
         self.blocks, self.documents, self.tokens = counts.blocks, counts.documents, counts.tokens

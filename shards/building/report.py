@@ -1,4 +1,4 @@
-"""What a build says: the bar while it goes on, and the closing report."""
+"""What a build prints: the bar while it runs, and the closing report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def progress_reporter(bar: tqdm) -> Callable[[dict[str, int]], None]:
 
 
 def closing_report(summary: Summary, directory: Path) -> str:
-    """What lies in the directory now, and what was left out."""
+    """What is in the directory now, and what was left out."""
     manifest, data = summary.manifest, summary.manifest.data
     lines = [f"{directory}: already built" if summary.already_built else f"{directory}: built"]
     for name, split in manifest.splits.items():
@@ -51,7 +51,7 @@ def closing_report(summary: Summary, directory: Path) -> str:
     if count := data.get("duplicate_search", {}).get("kept_with_full_key"):
         lines.append(
             f"  duplicate search: {count:,} of the documents kept share a band with {DOCUMENTS_PER_KEY} or more "
-            f"others, of which the first {DOCUMENTS_PER_KEY} are looked at: near duplicates of the rest may be left"
+            f"others, of which the first {DOCUMENTS_PER_KEY} are compared: near duplicates of the rest may remain"
         )
     if unknown := data.get("unknown_text"):  # older shards have no such count
         lines.append(
@@ -63,5 +63,5 @@ def closing_report(summary: Summary, directory: Path) -> str:
     lines.append(f"  tokenizer: {tokenizer.vocab_size:,} tokens, fingerprint {tokenizer.fingerprint[:12]}")
     if not summary.already_built:
         rate = summary.text_bytes / 1e6 / max(summary.seconds, 1e-9)
-        lines.append(f"  time: {summary.seconds:.1f} s, {rate:.2f} MB text/s with the tokenizer's training")
+        lines.append(f"  time: {summary.seconds:.1f} s, {rate:.2f} MB text/s including the tokenizer's training")
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from runtime.files.lock import LockFile
 from runtime.files.whole_files import parse_bounded
 
 STATE_FOLDER = "building"
-REMEDY = "delete the directory that is built, or choose another --output_dir"
+REMEDY = "delete the directory being built, or choose another --output_dir"
 
 SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS documents_read (source INTEGER PRIMARY KEY, documents
 
 @dataclass(frozen=True)
 class StoredShards:
-    """Manifest entries of a split's shards, which may be walked any number of times; one is in memory at a time."""
+    """Manifest entries of a split's shards, which may be iterated any number of times; one is in memory at a time."""
 
     database: sqlite3.Connection
     split: str
@@ -55,7 +55,7 @@ class BuildState:
             self.database.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             self.close()
-            if isinstance(error, sqlite3.OperationalError):  # the disk is full, or not to be written to
+            if isinstance(error, sqlite3.OperationalError):  # the disk is full or cannot be written to
                 raise
             raise ValueError(f"{self.path} could not be read ({error}): {REMEDY}") from error
 
@@ -64,7 +64,7 @@ class BuildState:
         return reading_foreign(str(self.path), REMEDY)
 
     def get(self, name: str) -> Any:
-        """A stored value (JSON), or None; ValueError where it was changed."""
+        """A stored value (JSON), or None; ValueError if it was changed."""
         with self.reading():
             value = self.blob(name)
             return None if value is None else parse_bounded(value.encode() if isinstance(value, str) else value)

@@ -1,4 +1,4 @@
-"""The shards' own tokenizer folder: filled by training on a sample of the corpus, or with a tokenizer that is given."""
+"""The shards' own tokenizer folder: filled by training on a sample of the corpus, or with a given tokenizer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_tokenizer(directory: Path, options: BuildOptions, sources: list[Source]) -> Any:
-    """The tokenizer asked for, saved in `directory`; one that an interrupted build left there is taken."""
+    """The tokenizer asked for, saved in `directory`; one that an interrupted build left there is reused."""
     if not directory.is_dir():
         if options.tokenizer:
             tokenizer = load_tokenizer(options.tokenizer)
@@ -44,7 +44,7 @@ def prepare_tokenizer(directory: Path, options: BuildOptions, sources: list[Sour
             )
             if vocabulary_length(tokenizer) > options.trained_vocab_size:
                 logger.warning(
-                    "--vocab_size %d gave a vocabulary of %d: characters (or bytes) and special tokens are as many",
+                    "--vocab_size %d gave a vocabulary of %d: characters (or bytes) and special tokens need that many",
                     options.trained_vocab_size,
                     vocabulary_length(tokenizer),
                 )

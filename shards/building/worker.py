@@ -30,7 +30,7 @@ PROBE = "A first line here, and more; then\n\nanother one. It's 12 words long: i
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """All a worker needs: where the tokenizer lies, its special ids, and what to do with a document."""
+    """All a worker needs: where the tokenizer is, its special ids, and what to do with a document."""
 
     tokenizer_file: str
     separator_id: int
@@ -47,7 +47,7 @@ class EncodedChunk:
     """Documents of a chunk that survived cleaning, laid end to end.
 
     tokens [N] (each document ends with the separator), lengths int64 [D], digests D x 16 bytes, signatures uint32
-    [D, 128] and bands int64 [D, 16] or None, word_starts bool [N] or None; characters of the texts but for blanks, and
+    [D, 128] and bands int64 [D, 16] or None, word_starts bool [N] or None; characters of the texts except blanks, and
     how many of them became the unknown token.
     """
 
@@ -83,7 +83,7 @@ class TextEncoder:
         self.piece_characters = PIECE_CHARACTERS if self.pieces_are_exact() else 1 << 20
 
     def pieces_are_exact(self) -> bool:
-        """Whether cutting between words keeps this tokenizer's output (not so where each text gets a mark)."""
+        """Whether cutting between words keeps this tokenizer's output (it does not if each text gets a mark)."""
         pieces = self.tokenizer.encode_batch_fast(list(split_text(PROBE, 40)), add_special_tokens=False)
         whole = self.tokenizer.encode(PROBE, add_special_tokens=False)
         return [number for piece in pieces for number in piece.ids] == whole.ids
@@ -158,7 +158,7 @@ class TextEncoder:
     def unknown_parts(self, piece: str, ids: np.ndarray) -> list[str]:
         """What became an unknown token in a piece with these ids, in order.
 
-        Of a piece with few the parts near them are tokenized again with offsets, else all of it.
+        If a piece has few, the parts near them are tokenized again with offsets, else all of it.
         """
         places = np.flatnonzero(ids == self.options.unknown_id)
         parts = list(split_text(piece, LOOKED_AT_CHARACTERS)) if self.piece_characters == PIECE_CHARACTERS else [piece]
@@ -209,8 +209,8 @@ def word_starts(text: str, offsets: Sequence[tuple[int, int]], segmenter: Any, c
     """Which tokens begin a word: T tokens' offsets in characters, and which continue a word (bool [T]) -> bool [T].
 
     The segmenter's words decide about Chinese. jieba cuts all but Chinese and ASCII into characters, so a token that
-    continues a word by the vocabulary begins none, unless it follows a Chinese character (byte-level BPE marks a word's
-    start by the space before it, and there is none). White space belongs to the word that follows, as in "Ġword".
+    continues a word by the vocabulary does not begin one, unless it follows a Chinese character (byte-level BPE marks
+    a word's start by the space before it, and there is none). White space belongs to the next word, as in "Ġword".
     """
     word_of_character = np.zeros(len(text) + 1, dtype=np.int64)
     position, number = 0, 1
@@ -261,7 +261,7 @@ def start(options: EncoderOptions) -> None:
 
 
 def end_with(parent: BaseProcess) -> None:
-    """Wait for the parent's end, however it came about, and end too."""
+    """Wait until the parent ends, for whatever reason, and end too."""
     parent.join()
     os._exit(1)
 
@@ -275,7 +275,7 @@ def encode(texts: Sequence[str]) -> EncodedChunk:
 def tokenizer_file(directory: Path) -> Path:
     """The file of a saved tokenizer that the encoder reads.
 
-    Raises ValueError where there is none: a tokenizer written in Python only.
+    Raises ValueError if there is none, as for a tokenizer written only in Python.
     """
     path = directory / "tokenizer.json"
     if not path.is_file():

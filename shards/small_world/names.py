@@ -16,9 +16,9 @@ TWO_WORD_SHARE = 0.25
 GROUPS = ("open",) * 5 + ("validation",) + ("test",) * 2
 MIN_NAMES_PER_CLASS = 40
 OPEN_SHARE = 0.3
-"""Of the names in validation and test sets, so many are ones that training sets may use."""
+"""The share of names in validation and test sets that training sets may use too."""
 OPEN_ONE_IN = 4
-"""Only every fourth open name is used so: the others are many, and most names of a test set are to be new."""
+"""Only every fourth open name is used that way: there are many, and most names of a test set should be new."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Names:
     """The names of one class.
 
     ``ranked`` holds all, the most frequent first. ``groups`` cuts them into those that training sets may use
-    (``open``) and those kept for ``validation`` and ``test``, alike in frequency. ``cumulative`` holds Zipf's law.
+    (``open``) and those for ``validation`` and ``test``, with similar frequencies. ``cumulative`` holds Zipf's law.
     """
 
     ranked: tuple[str, ...]
@@ -40,7 +40,7 @@ class Names:
 
 @dataclass(frozen=True)
 class Cast:
-    """Who may stand in one set: the open names in a training set, elsewhere the kept ones and a few open ones."""
+    """The names that one set may use: the open ones in a training set, elsewhere the kept ones and a few open ones."""
 
     names: Mapping[str, Names]
     group: str
@@ -56,14 +56,14 @@ class Cast:
 
 
 def seeded(seed: int, part: str) -> random.Random:
-    """A generator of its own for every part, so that the size of one part leaves the others as they are."""
+    """A separate generator for every part, so that the size of one part does not change the others."""
     return random.Random(f"small world {seed} {part}")
 
 
 def invent_names(seed: int, names_per_class: int, zipf_exponent: float) -> dict[str, Names]:
     """The names of every class; no word belongs to two names, and a word's form says nothing of its class.
 
-    Raises ValueError for fewer names than the sets need, or more than the syllables give.
+    Raises ValueError for fewer names than the sets need, or more than the syllables allow.
     """
     generator = seeded(seed, "names")
     words = _made_up_words(generator)
@@ -89,7 +89,7 @@ def english_words() -> set[str]:
 
 
 def _made_up_words(generator: random.Random) -> list[str]:
-    """Words of two syllables in random order; none lies inside another or inside an English word of ours."""
+    """Words of two syllables in random order; none is part of another or of an English word that is used here."""
     english = " ".join(sorted(english_words()))
     stems = [first + last for first, last in product(FIRST_SYLLABLES, LAST_SYLLABLES) if first + last not in english]
     generator.shuffle(stems)

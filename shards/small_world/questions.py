@@ -26,7 +26,7 @@ MakeExample = Callable[[Cast, int], Example]
 def examples(make: MakeExample, cast: Cast, size: int, prefix: str, taken: set[str]) -> list[Example]:
     """``size`` examples with ids ``prefix-000000`` and on, none with a context or text in ``taken``, which grows.
 
-    ``make`` takes the cast and the example's number, whose parity decides what is to be balanced.
+    ``make`` takes the cast and the example's number, whose parity balances the two kinds.
     """
     made: list[Example] = []
     while len(made) < size:
@@ -39,7 +39,7 @@ def examples(make: MakeExample, cast: Cast, size: int, prefix: str, taken: set[s
 
 
 def span_question(cast: Cast, number: int) -> Example:
-    """Which river is named? The context names exactly one, among names of other classes, and tells no class.
+    """Which river is named? The context names exactly one, among names of other classes, and gives no class away.
 
     A context has 3 or 4 names; about one in a hundred has 20 and is longer than 64 tokens. ``answer_start`` counts
     characters.
@@ -59,7 +59,7 @@ def span_question(cast: Cast, number: int) -> Example:
         names += drawn
     context = " ".join(sentences)
     question = generator.choice(QUESTIONS).format(asked)
-    # No made-up word lies inside another word, so the first place is the only one.
+    # No made-up word is part of another word, so the first place is the only one.
     return {
         "context": context,
         "question": question,
@@ -101,7 +101,7 @@ def _neutral_templates(cast: Cast) -> list[str]:
     long = cast.generator.random() < LONG_CONTEXT_SHARE
     wanted = LONG_CONTEXT_NAMES if long else cast.generator.randint(MIN_CONTEXT_NAMES, MAX_CONTEXT_NAMES)
     templates: list[str] = []
-    while wanted:  # whole sentences: no name too many, and none left alone, for no sentence has one name
+    while wanted:  # whole sentences: never too many names, and never just one left over, as no sentence has one name
         left = {template: wanted - len(slots(template)) for template in NEUTRAL}
         template = cast.generator.choice([one for one in NEUTRAL if left[one] == 0 or left[one] > 1])
         templates.append(template)
@@ -124,7 +124,7 @@ def _name_choices(cast: Cast, classes: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _sentence_choices(cast: Cast, classes: Sequence[str]) -> tuple[str, list[str]]:
-    """A name of the first class (and one that stands aside), and a sentence with the name in a place of each class."""
+    """A name of the first class (and a bystander), and a sentence with the name in a place of each class."""
     name, aside = distinct(cast.draw, [classes[0], cast.generator.choice(CLASSES)])
 
     def draw(entity_class: str) -> tuple[str, list[str]]:

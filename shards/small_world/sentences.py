@@ -31,7 +31,7 @@ def first_reserved(draw: Callable[[], tuple[str, list[str]]]) -> tuple[str, list
 
 @cache
 def slots(template: str) -> tuple[str, ...]:
-    """The classes of a template's slots, in order (an empty string where any class may stand)."""
+    """The classes of a template's slots, in order (an empty string where any class fits)."""
     return tuple(field for _, field, _, _ in Formatter().parse(template) if field is not None)
 
 
@@ -42,7 +42,7 @@ def _frame(template: str) -> str:
 
 
 def fill(template: str, names: Sequence[str]) -> str:
-    """A template with its slots taken by names, in order."""
+    """A template with its slots filled by names, in order."""
     return _frame(template) % tuple(names)
 
 
@@ -58,9 +58,9 @@ def distinct(draw: Callable[[str], str], classes: Sequence[str], taken: Sequence
 
 
 def documents(names: Mapping[str, Names], num_documents: int, generator: random.Random) -> Iterator[str]:
-    """The corpus: documents of 3 to 6 sentences; at the end more of them for names that have not yet occurred.
+    """The corpus: documents of 3 to 6 sentences; at the end further ones for names that have not yet occurred.
 
-    Most sentences give the classes of their names away. A name occurs by Zipf's law within its class.
+    Most sentences give away the classes of their names. Within a class, the frequency of names follows Zipf's law.
     """
     unseen = {(entity_class, name) for entity_class in CLASSES for name in names[entity_class].ranked}
     for _ in range(num_documents):

@@ -37,7 +37,7 @@ class WorldSizes:
 def write_small_world(directory: str | Path, *, seed: int = 0, sizes: WorldSizes | None = None) -> dict[str, Any]:
     """Write the corpus and the task sets and return what ``world.json`` says of them.
 
-    Written are ``corpus.jsonl`` ({"text"}), and for ``qa`` (SQuAD v1.1 layout), ``multiple_choice`` (lists of {"id",
+    The files are ``corpus.jsonl`` ({"text"}), and for ``qa`` (SQuAD v1.1 layout), ``multiple_choice`` (lists of {"id",
     "context", "question", "choices", "label"}) and ``classification`` ({"id", "text", "label"}) a ``train.json``,
     ``validation.json`` and ``test.json`` each; last ``world.json`` with the parameters, and bytes and sha256 of every
     file. Equal seed and sizes give equal bytes. A directory that holds this very world is left as it is.
@@ -88,7 +88,9 @@ def _present_world(directory: Path, parameters: dict[str, Any]) -> dict[str, Any
     world = json.loads((directory / WORLD_FILE).read_text("utf-8"))
     if any(world.get(key) != value for key, value in parameters.items()):
         held = {key: world.get(key) for key in parameters}
-        raise ValueError(f"{directory} holds another world ({held}, wanted {parameters}): delete it or choose another")
+        raise ValueError(
+            f"{directory} holds another world ({held}, wanted {parameters}): delete it or choose another directory"
+        )
     whole = all(_is_whole(directory / name, facts) for name, facts in world["files"].items())
     return world if whole else None
 

@@ -28,7 +28,7 @@ def check_shards(
         if problem := _problem(directory / shard.name, shard, verify):
             problems.append(f"{shard.name}: {problem}")
     known = {shard.name for shard in shards}
-    # A name that begins with a dot is a shard being written or fetched, or what a killed process left of one.
+    # A name that begins with a dot is a shard being written or fetched, or one that a killed process left unfinished.
     named = {path.name: path for path in directory.glob("*.tar*") if not path.name.startswith(".")}
     extra = {} if number else {name: path for name, path in named.items() if name not in known}
     missing = {shard.num_bytes: shard.name for shard in shards if extra and not (directory / shard.name).is_file()}
@@ -37,7 +37,7 @@ def check_shards(
         problems.append(f"{name}: not in the manifest" + (f", perhaps {was} renamed" if was else ""))
     if problems:
         listed = "\n  ".join(problems)
-        raise ValueError(f"{directory}: {len(problems)} shards are not as the manifest says; {REBUILD}:\n  {listed}")
+        raise ValueError(f"{directory}: {len(problems)} shards do not match the manifest; {REBUILD}:\n  {listed}")
 
 
 def _problem(path: Path, shard: Shard, verify: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Where shards lie: a directory, or an https address whose files are fetched into a local folder and checked."""
+"""Where shards are: a directory, or an https address whose files are fetched into a local folder and checked."""
 
 import hashlib
 import os
@@ -51,7 +51,7 @@ class ShardLocation:
         return read_manifest(self.directory)
 
     def check(self, verify: Verify = "sizes", share: tuple[int, int] = (0, 1)) -> None:
-        """List all shards that are not as the manifest says, in one ValueError; see `check_shards`.
+        """List all shards that do not match the manifest, in one ValueError; see `check_shards`.
 
         At an address the server is asked for the sizes; `verify="full"` fetches every shard and compares its sha256.
         """
@@ -64,17 +64,17 @@ class ShardLocation:
             problems = [problem for problem in pool.map(self._problem, shards) if problem]
         if problems:
             listed = "\n  ".join(problems)
-            raise ValueError(f"{self.url}: {len(problems)} shards are not as the manifest says:\n  {listed}")
+            raise ValueError(f"{self.url}: {len(problems)} shards do not match the manifest:\n  {listed}")
         if verify == "full":
             for shard in shards:
                 self.fetch(shard)
             check_shards(self.directory, self.manifest, verify, share)
 
     def fetch(self, shard: Shard) -> None:
-        """Bring a shard into the folder unless it is there whole; nothing but the manifest's bytes gets its name.
+        """Fetch a shard into the folder unless it is there whole; only the manifest's bytes ever get its name.
 
-        A copy that was damaged where it lies, and that no size tells, is fetched again.
-        OSError names an address that cannot be read, ValueError one whose content is not the manifest's.
+        A copy that was damaged on disk is fetched again, even if its size is right.
+        OSError names an address that cannot be read, ValueError one whose content does not match the manifest.
         """
         path = self.directory / shard.name
         if self.url is None or _is_whole(path, shard):
@@ -85,7 +85,7 @@ class ShardLocation:
         except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
             raise OSError(
                 f"shard {url} cannot be fetched ({error}): check the server and the network, then run the same "
-                "command again to go on"
+                "command again to continue"
             ) from error
 
     def _problem(self, shard: Shard) -> str | None:
@@ -104,9 +104,9 @@ def open_location(location: str | Path | ShardLocation, cache_directory: Path | 
     """Turn a folder or an https address (of the folder that holds manifest.json) into a `ShardLocation`.
 
     At an address, the manifest and the tokenizer are fetched at once and each shard when it is first opened, into a
-    folder of their own under `cache_directory` (default: pretraining-gap in XDG_CACHE_HOME or ~/.cache). Any other
-    scheme, also `pipe:`, is refused, and nothing in an address is expanded. A location that is open already stays as
-    it is. Nothing whole is ever deleted there: the folder grows to the size of all shards that were opened.
+    separate folder under `cache_directory` (default: pretraining-gap in XDG_CACHE_HOME or ~/.cache). Any other
+    scheme, including `pipe:`, is refused, and nothing in an address is expanded. A location that is already open is
+    returned as it is. No whole file is ever deleted there: the folder grows to the size of all shards that were opened.
     """
     if isinstance(location, ShardLocation):
         return location
@@ -134,7 +134,7 @@ def open_location(location: str | Path | ShardLocation, cache_directory: Path | 
 
 
 def remove_stale_partials(root: Path) -> None:
-    """Delete what downloads left that were killed: not written to for a day, and of a process that is gone."""
+    """Delete what killed downloads left behind: not written to for a day, and by a process that is gone."""
     for path in root.rglob(".*.partial"):
         pid = path.name.removesuffix(".partial").rpartition(".")[2]
         with suppress(FileNotFoundError):  # another process of the run was faster
@@ -148,7 +148,7 @@ def _is_running(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # somebody else's
+        pass  # another user's process
     return True
 
 
@@ -165,7 +165,7 @@ def _download_if_there(url: str, path: Path) -> None:
 
 
 def _download(url: str, path: Path, max_bytes: int, sha256: str | None = None) -> None:
-    """Fetch into `path`, atomically; with `sha256` the size must be `max_bytes` and the content that."""
+    """Fetch into `path`, atomically; with `sha256`, size and hash must be exactly `max_bytes` and `sha256`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     for attempt in range(1, ATTEMPTS + 1):
         try:

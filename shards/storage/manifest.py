@@ -1,4 +1,4 @@
-"""The manifest: what lies in a shard directory, read as if a stranger had written it."""
+"""The manifest: what is in a shard directory, read as if a stranger had written it."""
 
 import json
 import os
@@ -90,7 +90,7 @@ class Manifest:
     data: dict[str, Any] = field(repr=False)
 
     def split(self, name: str) -> Split:
-        """The named split; ValueError when there is none."""
+        """The named split; ValueError if there is none."""
         if name not in self.splits:
             raise ValueError(f"no split {name!r} in the manifest: it has {sorted(self.splits)}")
         return self.splits[name]
@@ -99,7 +99,7 @@ class Manifest:
 def write_manifest(directory: Path, data: Mapping[str, Any]) -> Manifest:
     """Check `data` and write it as manifest.json, atomically; call it last, when every shard has its final name.
 
-    The "shards" of a split may be any iterable that can be walked twice: only one entry is held at a time.
+    The "shards" of a split may be any iterable that can be iterated twice: only one entry is held at a time.
     """
     manifest = parse_manifest(data, str(directory / MANIFEST_NAME))
     temporary = directory / f".{MANIFEST_NAME}.partial"
@@ -137,7 +137,7 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def read_json(path: Path, max_bytes: int) -> Any:
-    """Parse a JSON file of bounded size; one too large, too deep, or no JSON is a ValueError naming the file.
+    """Parse a JSON file of bounded size; ValueError names one that is too large, too deep or not JSON.
 
     The "blocks" of a shard become a `BlockTable` at once: as dictionaries, those of 500 GB would take a gigabyte.
     """
@@ -145,7 +145,7 @@ def read_json(path: Path, max_bytes: int) -> Any:
     with open(path, "rb") as stream:
         payload = stream.read(max_bytes + 1)
     if len(payload) > max_bytes:
-        raise ValueError(f"{path}: more than {max_bytes} bytes of JSON, which is the most that is read: {REBUILD}")
+        raise ValueError(f"{path}: more than {max_bytes} bytes of JSON, the most that is read: {REBUILD}")
 
     try:
         content = json.loads(
@@ -161,7 +161,7 @@ def read_json(path: Path, max_bytes: int) -> Any:
 def _compacted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = without_duplicates(pairs)
     if isinstance(data.get("blocks"), list):
-        with suppress(ValueError):  # left as it is: parse_manifest says where it lies
+        with suppress(ValueError):  # left as it is: parse_manifest says where the fault is
             data["blocks"] = _block_table(data["blocks"], "")
     return data
 
@@ -170,7 +170,7 @@ def parse_manifest(data: Any, source: str) -> Manifest:
     """Turn manifest JSON into a `Manifest`, refusing wrong types, unsafe names and sums that do not add up."""
     version = _get(data, "schema_version", int, source)
     if version != SCHEMA_VERSION:
-        raise ValueError(f"{source}: schema_version {version}, this program reads {SCHEMA_VERSION}: {REBUILD}")
+        raise ValueError(f"{source}: schema_version {version}, but this program reads {SCHEMA_VERSION}: {REBUILD}")
     token_dtype = _get(data, "token_dtype", str, source)
     if token_dtype not in ("uint16", "uint32"):
         raise ValueError(f"{source}: token_dtype {shown(token_dtype)}, it must be uint16 or uint32: {REBUILD}")
@@ -198,14 +198,14 @@ def check_tokenizer(
     vocab_size: int | None = None,
     special_ids: Mapping[str, int] | None = None,
 ) -> None:
-    """Refuse a tokenizer or a model that is not the shards'.
+    """Refuse a tokenizer or a model that does not fit the shards.
 
-    That is one of another fingerprint, with too few rows for the ids, or with other special ids than the manifest says.
+    That is one with another fingerprint, with too few rows for the ids, or with special ids other than the manifest's.
     """
     record = manifest.tokenizer
     if fingerprint != record.fingerprint:
         raise ValueError(
-            f"tokenizer fingerprint {fingerprint[:12]}..., the shards were made with {record.fingerprint[:12]}...: "
+            f"tokenizer fingerprint {fingerprint[:12]}..., but the shards were made with {record.fingerprint[:12]}...: "
             f"use the tokenizer in the shards' own folder {record.path!r}, or build the shards again with this one"
         )
     if special_ids is not None and special_ids != record.special_ids:
@@ -255,7 +255,7 @@ def _parse_shard(data: Any, source: str, block_tokens: int, largest_block: int) 
         raise ValueError(f"{source}: name {shown(name)}, it must be a plain NAME.tar: {REBUILD}")
     sha256 = _get(data, "sha256", str, source)
     if not _SHA256.fullmatch(sha256):
-        raise ValueError(f"{source}: sha256 {shown(sha256)} is no hexadecimal sha256: {REBUILD}")
+        raise ValueError(f"{source}: sha256 {shown(sha256)} is not a hexadecimal sha256: {REBUILD}")
     num_bytes = _count(data, "bytes", source)
     blocks = _get(data, "blocks", BlockTable | list, source)
     table = _block_table(blocks, source) if isinstance(blocks, list) else blocks

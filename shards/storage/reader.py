@@ -1,4 +1,4 @@
-"""Verified access to the blocks of a split: the sha256 of a shard comes before its first token."""
+"""Verified access to the blocks of a split: the sha256 of a shard is checked before its first token is read."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Block:
 
 
 class ShardReader:
-    """Blocks by number, the latest `capacity` kept; a shard is hashed once per process, and again if it changes."""
+    """Blocks by number; keeps the latest `capacity`. A shard is hashed once per process, and again if it changes."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class ShardReader:
         if self._verified.get(index) == identity:
             return
         if status.st_size != shard.num_bytes:
-            raise ValueError(f"{path}: {status.st_size} bytes, the manifest says {shard.num_bytes}: {REBUILD}")
+            raise ValueError(f"{path}: {status.st_size} bytes, but the manifest says {shard.num_bytes}: {REBUILD}")
         if hash_file(path) != shard.sha256:
             raise ValueError(f"{path}: its sha256 is not the manifest's, so its content is damaged: {REBUILD}")
         self._verified[index] = identity

@@ -85,7 +85,7 @@ def hash_file(path: Path) -> str:
 
 
 def read_block(path: Path, offset: int, num_bytes: int) -> dict[str, Any]:
-    """Read the sample that lies at `offset` of a shard, with one seek: {"__key__": key, "tokens": array, ...}.
+    """Read the sample at `offset` of a shard, with one seek: {"__key__": key, "tokens": array, ...}.
 
     Raises ValueError, naming the shard, when the bytes are not exactly one sample of plain files of allowlisted types.
     """
@@ -94,7 +94,8 @@ def read_block(path: Path, offset: int, num_bytes: int) -> dict[str, Any]:
         payload = stream.read(num_bytes)
     if len(payload) != num_bytes:
         raise ValueError(
-            f"{path}: {len(payload)} bytes at offset {offset}, the manifest says {num_bytes}: fetch or build it again"
+            f"{path}: {len(payload)} bytes at offset {offset}, but the manifest says {num_bytes}: "
+            "fetch or build it again"
         )
     return decode_sample(payload, str(path))
 
@@ -105,7 +106,9 @@ def decode_sample(payload: bytes, source: str) -> dict[str, Any]:
     streams = [{"url": source, "stream": io.BytesIO(payload)}]
     samples = list(group_by_keys(tar_file_expander(iter(streams)))) if payload else []
     if len(samples) != 1:
-        raise ValueError(f"{source}: {len(samples)} samples where one is expected: the manifest is of other shards")
+        raise ValueError(
+            f"{source}: {len(samples)} samples where one is expected: the manifest belongs to other shards"
+        )
     sample = samples[0]
     encoded = {name: value for name, value in sample.items() if not name.startswith("__")}
     fields = {name.rsplit(".", 1)[0]: decode_field(name, value, source) for name, value in encoded.items()}
@@ -124,7 +127,7 @@ def check_members(payload: bytes, source: str) -> None:
             member = tarfile.TarInfo.frombuf(header, "ascii", "strict")
         except (tarfile.HeaderError, UnicodeDecodeError) as error:
             raise ValueError(
-                f"{source}: byte {position} of a block is no tar header ({error}): fetch it again"
+                f"{source}: byte {position} of a block is not a tar header ({error}): fetch it again"
             ) from error
         kind = _TYPE_NAMES.get(member.type, "plain file" if member.type == tarfile.REGTYPE else repr(member.type))
         described = f"{source}: member {member.name!r} ({kind}, {member.size} bytes)"
@@ -147,7 +150,7 @@ def decode_field(name: str, payload: bytes, source: str) -> Any:
         try:
             return json.loads(payload)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{source}: field {name!r} is no usable JSON ({error}): build the shard again") from error
+            raise ValueError(f"{source}: field {name!r} is not usable JSON ({error}): build the shard again") from error
     if extension == "txt":
         try:
             return payload.decode("utf-8")

@@ -16,7 +16,7 @@ _REPLACE = np.uint64(0x5DEECE66D)
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What masking must know of a tokenizer: sizes, special ids, and which ids continue a word (bool [V], or None).
+    """What masking must know about a tokenizer: sizes, special ids, and which ids continue a word (bool [V], or None).
 
     Ids without a token are special: no text holds them, and none is drawn as a random token.
     """
@@ -41,12 +41,12 @@ class MaskOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
-            raise ValueError(f"mask_rate {self.rate}: it lies between 0 and 1, as 0.15, 0.30 or 0.40")
+            raise ValueError(f"mask_rate {self.rate}: use a value between 0 and 1, such as 0.15, 0.30 or 0.40")
         shares = (self.mask_share, self.random_share)
         if not all(share >= 0 for share in shares) or sum(shares) > 1 + 1e-9:
             raise ValueError(
-                f"mask_share {self.mask_share} and random_share {self.random_share}: each is 0 or more, and they are "
-                "at most 1 together, as 0.8 and 0.1"
+                f"mask_share {self.mask_share} and random_share {self.random_share}: each must be 0 or more, and their "
+                "sum at most 1, such as 0.8 and 0.1"
             )
 
 
@@ -71,8 +71,8 @@ def continues_word(tokens: list[str]) -> np.ndarray:
     """Which tokens of a vocabulary continue the word before them, bool [V].
 
     WordPiece marks them with '##'; byte-level BPE marks a word's start with 'Ġ' and Metaspace with '▁'. There a token
-    without the mark still starts a word when its first byte is no letter or digit (punctuation), or leads a character
-    of three or four bytes (Chinese, Japanese, Korean), or a whole Chinese clause would be one word.
+    without the mark still starts a word if its first byte is not a letter or digit (punctuation), or begins a character
+    of three or four bytes (Chinese, Japanese, Korean), as otherwise a whole Chinese clause would be one word.
     """
     starts = {mark: sum(token.startswith(mark) and token != mark for token in tokens) for mark in ("##", "Ġ", "▁")}
     mark = max(starts, key=lambda name: starts[name])
@@ -128,7 +128,7 @@ class Masker:
 
         `sequence_keys` uint64 [S] decide everything; `slots` is K; `word_starts` bool [S, T] is needed for whole words
         unless the vocabulary has a table. Unused slots point at position 0 with weight zero. Special tokens are never
-        hidden, and one token is whenever any could be.
+        hidden, and at least one token is whenever any can be.
         """
         special = self._special[ids]
         width = ids.shape[1]

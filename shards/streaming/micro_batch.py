@@ -35,7 +35,7 @@ class MicroBatch:
 
 
 class Assembler:
-    """Makes micro-batches of located rows; the rows around a row change nothing in its sequences."""
+    """Makes micro-batches from located rows; the rows around a row do not affect its sequences."""
 
     def __init__(
         self, reader: ShardReader, options: StreamOptions, vocabulary: Vocabulary, row_key: np.uint64, token_dtype: str
@@ -93,7 +93,9 @@ class Assembler:
             stored[index, :size] = tokens
             if words is not None:
                 if block.word_starts is None:
-                    raise ValueError(f"block {number} has no word starts while others have: build the shards again")
+                    raise ValueError(
+                        f"block {number} has no word starts while others have them: build the shards again"
+                    )
                 words[index, :size] = block.word_starts[place * row_tokens : place * row_tokens + size]
         return stored, words, np.array(sizes, dtype=np.int64)
 

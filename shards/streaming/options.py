@@ -13,7 +13,7 @@ OBJECTIVES = ("mlm", "mlm+nsp")
 class StreamOptions:
     """What the batches of a run look like; everything but `micro_batch_rows` decides which tokens come when.
 
-    `lengths` is the schedule: (first global row, sequence length) pairs. An update has the length that holds at its
+    `lengths` is the schedule: (first global row, sequence length) pairs. An update has the length in force at its
     first row. `row_tokens` (0: derived) is how many stored tokens a row has at every length: with lengths 128 and 512
     it is 4 x 126, so that the long sequences have 506 tokens.
     """

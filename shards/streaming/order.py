@@ -17,7 +17,7 @@ def lanes_for(global_batch_rows: int) -> int:
 
 
 def lanes_of(rank: int, world_size: int, num_lanes: int) -> range:
-    """The lanes that a rank reads: contiguous, the first ranks one more where they do not divide."""
+    """The lanes that a rank reads: contiguous; the first ranks get one more if they do not divide evenly."""
     if world_size > MAX_LANES:
         raise ValueError(
             f"{world_size} ranks: an update has at most {MAX_LANES} lanes and a rank needs one, so at most {MAX_LANES} "
@@ -36,7 +36,7 @@ def lanes_of(rank: int, world_size: int, num_lanes: int) -> range:
 
 
 def rows_per_rank(world_size: int, num_lanes: int, global_batch_rows: int) -> int:
-    """Rows of one update on each rank, padding rows included where the lanes do not divide."""
+    """Rows of one update on each rank, including padding rows if the lanes do not divide evenly."""
     return -(-num_lanes // world_size) * (global_batch_rows // num_lanes)
 
 

@@ -31,14 +31,14 @@ def draw_pairs(
     document_starts: list[np.ndarray],
     block_tokens: np.ndarray,
 ) -> SentencePairs:
-    """Cut each sequence inside one document and, by a coin, replace what follows by another document's tokens.
+    """Cut each sequence inside one document and, on a coin toss, replace what follows by another document's tokens.
 
     `sequence_keys` uint64, `lengths` (content tokens), `starts` (in the block) and `which_block` int64 [S];
     `document_starts` holds each block's starts, ascending and with 0; `block_tokens` int64 [num_blocks]. The cut is
-    drawn before the coin, so it tells nothing about the label. Where the block has no other document to draw from, the
+    drawn before the coin, so it says nothing about the label. If the block has no other document to draw from, the
     sequence stays as it is with weight zero, whatever the coin says: weighing the true ones alone would make "true"
-    the likelier answer. So does a sequence without two neighbouring tokens of one document. After Devlin et al. 2019,
-    section 3.1, with runs of tokens as "sentences".
+    the likelier answer. The same goes for a sequence without two neighbouring tokens of one document. After Devlin et
+    al. 2019, section 3.1, with runs of tokens as "sentences".
     """
     bases = np.cumsum(block_tokens) - block_tokens
     edges = np.concatenate([starts_in + base for starts_in, base in zip(document_starts, bases, strict=True)])

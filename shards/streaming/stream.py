@@ -31,7 +31,7 @@ _TRAIN, _VALIDATION = 1, 2
 
 
 def load_vocabulary(directory: Path, manifest: Manifest) -> Vocabulary:
-    """The vocabulary of the tokenizer beside the shards; ValueError when the shards were made with another."""
+    """The vocabulary of the tokenizer stored with the shards; ValueError if the shards were made with another."""
     path = directory / manifest.tokenizer.path
     if not path.is_dir():
         raise ValueError(f"{path} is missing: restore the tokenizer that the shards were built with")
@@ -45,7 +45,7 @@ class MaskedStream:
     """This rank's micro-batches of a shard directory, from any row on, forever.
 
     Which tokens and masks row g has depends on the options' seed and g only; ranks, workers and `micro_batch_rows` only
-    decide who makes it and beside which rows.
+    decide who makes it and next to which rows.
     """
 
     def __init__(
@@ -251,7 +251,7 @@ def validation_batches(
 
 
 class _Chunks(IterableDataset[list[MicroBatch] | ValueError | OSError]):
-    """What a data worker makes; what is wrong with a shard comes as an item, or torch would wrap it in a traceback."""
+    """What a data worker makes; a faulty shard's error is an item, as torch would wrap a raised one in a traceback."""
 
     def __init__(self, stream: MaskedStream, first_row: int) -> None:
         self._stream = stream
@@ -271,5 +271,5 @@ def _unchanged(chunk: Any) -> Any:
 
 
 def _end_with_owner(owner: int, started_by_thread: bool, worker: int) -> None:
-    """In a data worker: one that outlived its rank would hold the sockets that a fork has copied."""
+    """End a data worker with its rank: one that outlived it would hold the sockets that a fork has copied."""
     end_or_watch(owner, started_by_thread=started_by_thread)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cleaning:
-    """Which steps are taken."""
+    """Which cleaning steps to apply."""
 
     min_characters: int = 1
     nfc: bool = True

@@ -13,19 +13,21 @@ from shards.text.records import column_values, json_lines, parquet_batches, pars
 def json_documents(stream: io.BufferedReader, name: str, rules: TextRules) -> Iterator[str]:
     """The text column of JSON lines.
 
-    Raises ValueError naming the line that is too long, too deeply nested, no object, or lacks the column.
+    Raises ValueError naming the line that is too long, too deeply nested, not an object, or lacks the column.
     """
     for place, text in json_lines(stream, name, rules):
         yield json_text(parse_line(text, place), place, rules)
 
 
 def json_text(record: object, place: str, rules: TextRules) -> str:
-    """The text column of one parsed line; null is no text."""
+    """The text column of one parsed line; null counts as empty."""
     if not isinstance(record, dict):
-        raise ValueError(f"{place} is a {type(record).__name__}: give one object a line, as jq -c '.[]' does of a list")
+        raise ValueError(
+            f"{place} is a {type(record).__name__}: give one object per line, as jq -c '.[]' does of a list"
+        )
     if rules.text_column not in record:
         if isinstance(record.get("data"), list):
-            raise ValueError(f"{place} is one object around a list: give one object a line, as jq -c '.data[]' does")
+            raise ValueError(f"{place} is one object around a list: give one object per line, as jq -c '.data[]' does")
         keys = sorted(map(str, record))[:10]
         raise ValueError(f"{place} has no column {rules.text_column!r}: name one of {keys} with --text_column")
     text = record[rules.text_column]
@@ -40,7 +42,7 @@ def valid_unicode(text: str, place: str, rules: TextRules) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         if rules.on_bad_text == "stop":
-            raise ValueError(f"{place}: a lone surrogate is no character: give --on_bad_text replace") from error
+            raise ValueError(f"{place}: a lone surrogate is not a character: give --on_bad_text replace") from error
         rules.changed["invalid_utf8_replaced"] += 1
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
@@ -51,7 +53,7 @@ def table_documents(
 ) -> Iterator[str]:
     """The text column of CSV (quoted) or TSV (not quoted); a number as column means a table without a header.
 
-    Raises ValueError naming the line of a row that lacks the column, and as `table_rows`.
+    Raises ValueError naming the line of a row that lacks the column, and as `table_rows` does.
     """
     rows = table_rows(stream, name, rules, delimiter=delimiter)
     if rules.text_column.isdigit():
@@ -74,14 +76,14 @@ def table_documents(
 def parquet_documents(
     stream: io.BufferedReader, name: str, rules: TextRules, packed_bytes: Callable[[], int]
 ) -> Iterator[str]:
-    """The text column of a parquet file; ValueError as `parquet_batches`, and for a column that is no text."""
+    """The text column of a parquet file; ValueError as `parquet_batches`, and for a column that is not text."""
     column = rules.text_column
     for row, batch in parquet_batches(stream, name, packed_bytes, column):
         yield from column_texts(column_values(batch.column(0), name, row, rules), name, column)
 
 
 def column_texts(values: list[Any], name: str, column: str) -> Iterator[str]:
-    """Texts of a column; null is no text, anything but text an error."""
+    """Texts of a column; null counts as empty, and anything but text is an error."""
     for value in values:
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{name}: column {column!r} holds {type(value).__name__}: name a column of text")

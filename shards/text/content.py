@@ -1,4 +1,4 @@
-"""What a source holds, by its sha256: an edit that leaves the number of bytes as it was is still an edit."""
+"""What a source holds, by its sha256: an edit that keeps the number of bytes is still an edit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shards.text.sources import Source, file_source
 
 
 def source_list(sources: Sequence[Source], documents: Mapping[int, int], threads: int) -> list[dict[str, Any]]:
-    """Sources as the manifest lists them, with the documents read of each, by its number, and the sha256."""
+    """Sources as the manifest lists them, with the documents read from each, by its number, and the sha256."""
     entries = [
         {"name": source.name, "bytes": source.bytes, "documents": documents[number]}
         for number, source in enumerate(sources)
@@ -26,9 +26,9 @@ def source_list(sources: Sequence[Source], documents: Mapping[int, int], threads
 
 
 def edited_sources(sources: Sequence[Source], listed: Sequence[Mapping[str, Any]], since: int) -> list[str]:
-    """The paths of sources that do not hold what a manifest of the time `since` (nanoseconds) lists for them.
+    """The paths of sources that no longer hold what a manifest written at `since` (nanoseconds) lists for them.
 
-    A file that was neither written nor replaced after that (by its time of change, which cannot be set) is not read
+    A file that was neither written nor replaced after that (by its change time, which cannot be set) is not read
     again. Shards that were built before manifests had a sha256 are not compared.
     """
     return [
@@ -49,7 +49,7 @@ def content_sha256(source: Source) -> str | None:
     if not source.dataset:
         if file_source(path, source.name) != source:
             raise ValueError(
-                f"{path} was changed while it was read: delete --output_dir and build again from files at rest"
+                f"{path} was changed while it was read: delete --output_dir and build again from unchanging files"
             )
         return hash_file(path)
     if not path.is_dir():
@@ -61,7 +61,7 @@ def content_sha256(source: Source) -> str | None:
 
 
 def files_of(source: Source) -> list[Path]:
-    """The files of a source in a fixed order; none of a dataset that is known by its name."""
+    """The files of a source in a fixed order; none for a dataset given by name."""
     path = Path(source.path)
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())

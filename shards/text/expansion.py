@@ -1,4 +1,4 @@
-"""How far a packed file may unfold: what unpacks to hundreds of times its size is no text."""
+"""How far a compressed file may expand: what unpacks to hundreds of times its size is not text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FREE_BYTES = 64 << 20  # a small file may hold one word over and over
 
 
 class Expansion:
-    """Counts the bytes that come out of a packed file, beside those that went in (`packed` gives them)."""
+    """Counts the bytes that come out of a compressed file, against those that went in (`packed` gives them)."""
 
     def __init__(self, name: str, packed: Callable[[], int]) -> None:
         self.name, self.packed = name, packed
@@ -25,7 +25,7 @@ class Expansion:
         if self.unpacked > FREE_BYTES and self.unpacked > FREE_BYTES + LARGEST_RATIO * self.packed():
             raise ValueError(
                 f"{self.name} unpacks to over {LARGEST_RATIO} times its size ({self.unpacked / 1e6:,.0f} MB out of "
-                f"{self.packed():,} bytes), as no text does: leave it out, or unpack it yourself if it is what you mean"
+                f"{self.packed():,} bytes), as no text does: leave it out, or unpack it yourself if you do want it"
             )
 
 

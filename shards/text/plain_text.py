@@ -45,12 +45,12 @@ class TextRules:
     def characters(self, data: bytes, place: str, offset: int = 0) -> str:
         """UTF-8 bytes -> text, character by character; errors and replacement as in `decode`.
 
-        Raises ValueError for a long run of zero bytes, which are UTF-8 and yet no text.
+        Raises ValueError for a long run of zero bytes, which are valid UTF-8 but not text.
         """
         if (zeros := data.find(ZEROS)) >= 0:
             raise ValueError(
-                f"{place}: {len(ZEROS):,} zero bytes from byte {offset + zeros} on are no text: is the file binary, or "
-                "was it damaged? Mend it, or leave it out"
+                f"{place}: {len(ZEROS):,} zero bytes from byte {offset + zeros} on are not text: is the file binary, "
+                "or was it damaged? Repair it, or leave it out"
             )
         try:
             return data.decode("utf-8")
@@ -66,7 +66,7 @@ class TextRules:
 
 
 def plain_documents(stream: io.BufferedReader, name: str, rules: TextRules) -> Iterator[str]:
-    """Documents of plain text: the file, its lines, or what stands between blank lines."""
+    """Documents of plain text: the file, its lines, or the lines between blank ones."""
     if rules.document == "file":
         for offset, data, cut in bounded_pieces(stream, rules.max_document_bytes):
             rules.changed["long_documents_cut"] += cut
@@ -104,7 +104,7 @@ def without_bare_title(text: str) -> str:
 
 
 class PendingDocument:
-    """Lines of a document that is not complete yet; cut where it outgrows the bound."""
+    """Lines of a document that is not complete yet; cut if it outgrows the bound."""
 
     def __init__(self, rules: TextRules, name: str) -> None:
         self.rules, self.name = rules, name
@@ -113,7 +113,7 @@ class PendingDocument:
         self.size_bytes = 0
 
     def add(self, offset: int, line: bytes) -> Iterator[str]:
-        """Append a line; yields what is held when the line does not fit any more."""
+        """Append a line; yields the lines held so far if the line does not fit."""
         if self.size_bytes + len(line) > self.rules.max_document_bytes and self.lines:
             self.rules.changed["long_documents_cut"] += 1
             yield from self.close()
@@ -141,7 +141,7 @@ def whole_lines(stream: io.BufferedReader, name: str, rules: TextRules) -> Itera
 
 
 def bounded_lines(stream: io.BufferedReader, limit: int) -> Iterator[tuple[int, bytes, bool]]:
-    """Lines with their offset; one longer than `limit` bytes comes in several, the last argument says so."""
+    """Lines with their offset; one longer than `limit` bytes comes in several pieces, marked by the last item."""
     offset, rest = 0, b""
     while line := rest + stream.readline(limit):
         rest, cut = b"", False

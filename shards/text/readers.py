@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class DocumentReader:
-    """Reads sources one after the other; `changed` counts what was altered, `bytes_read` where on disk it stands."""
+    """Reads sources one after the other; `changed` counts what was altered, `bytes_read` gives the position on disk."""
 
     def __init__(self, rules: TextRules | None = None) -> None:
         self.rules = rules or TextRules()
@@ -48,7 +48,7 @@ class DocumentReader:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of the current source's file read so far; of a saved dataset the share of its rows, 0 of others."""
+        """Bytes read so far of the current source's file; for a saved dataset by its share of rows, 0 for others."""
         return self.raw.tell() if self.raw is not None and not self.raw.closed else self.dataset_bytes
 
     def read(self, source: Source) -> Iterator[str]:
@@ -70,7 +70,7 @@ class DocumentReader:
             yield from self.read_stream(stream, source.path)
 
     def read_stream(self, stream: io.BufferedReader, name: str) -> Iterator[str]:
-        """Documents of a decompressed stream, by the format its name and first bytes tell."""
+        """Documents of a decompressed stream, in the format that its name and first bytes show."""
         head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
         kind = detect_format(name, head)
         if kind in ("tar", "zip", "parquet") and not head:
@@ -113,9 +113,9 @@ class DocumentReader:
                     if content is not None:
                         yield from self.read_member(content, f"{name}:{member.name}", expansion)
         except tarfile.TarError as error:
-            raise ValueError(f"{name} is no whole tar ({error}): fetch or write it again") from error
+            raise ValueError(f"{name} is not a whole tar ({error}): fetch or write it again") from error
         if any(ending.drained()):  # tarfile stops silently where a tar is cut at a header
-            raise ValueError(f"{name} is no whole tar (its end mark is missing): fetch or write it again")
+            raise ValueError(f"{name} is not a whole tar (its end mark is missing): fetch or write it again")
 
     def read_zip(self, stream: io.BufferedReader, name: str) -> Iterator[str]:
         """Documents of the files of a zip, in its order."""
@@ -129,7 +129,7 @@ class DocumentReader:
                         counted = io.BufferedReader(CountedStream(content, expansion))
                         yield from self.read_member(counted, f"{name}:{member.filename}", expansion)
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            raise ValueError(f"{name} is no readable zip ({error}): fetch or write it again") from error
+            raise ValueError(f"{name} is not a readable zip ({error}): fetch or write it again") from error
 
     def is_wanted(self, member: str, *, regular: bool) -> bool:
         """Whether an archive member is a file of text; others are counted."""
@@ -182,7 +182,7 @@ class EndingStream:
         return data
 
     def drained(self) -> bytes:
-        """Read to the end; the last bytes."""
+        """Read to the end and return the last bytes."""
         while self.read(1 << 16):
             pass
         return self.ending
@@ -191,7 +191,7 @@ class EndingStream:
 def open_dataset(source: Source) -> tuple[Any, int]:
     """Open a saved dataset (its `train` split where it has several) or stream `NAME[:CONFIG[:SPLIT]]`.
 
-    Returns the rows and how many they are, 0 where unknown.
+    Returns the rows and their number, 0 if unknown.
     """
     import datasets
 

@@ -20,20 +20,20 @@ PARQUET_ROWS = 256
 
 
 def json_lines(stream: io.BufferedReader, name: str, rules: TextRules) -> Iterator[tuple[str, str]]:
-    """Every line that is not blank, as text, with its place for errors before it."""
+    """Every line that is not blank, as text, preceded by its place, for errors."""
     for number, offset, line in whole_lines(stream, name, rules):
         if line.strip():
             yield f"{name}: line {number}", rules.decode(line, name, offset)
 
 
 def parse_line(text: str, place: str) -> Any:
-    """The JSON value of one line; ValueError with its `place` for a torn one and one that is too deeply nested."""
+    """The JSON value of one line; ValueError with its `place` if it is torn or too deeply nested."""
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ValueError(f"{place} is too deeply nested: give one flat object a line") from error
+        raise ValueError(f"{place} is too deeply nested: give one flat object per line") from error
     except ValueError as error:
-        raise ValueError(f"{place} is no JSON ({error}): give one object a line") from error
+        raise ValueError(f"{place} is not JSON ({error}): give one object per line") from error
 
 
 def table_rows(
@@ -41,7 +41,8 @@ def table_rows(
 ) -> Iterator[tuple[int, list[str]]]:
     """The rows of CSV (quoted) or TSV (not quoted), header included, with the line that each ends in.
 
-    Raises ValueError naming the line of a row that is too long: after a quote that is never closed all the rest is one.
+    Raises ValueError naming the line of a row that is too long: after a quote that is never closed, all the rest is one
+    row.
     """
     csv.field_size_limit(rules.max_document_bytes)
     quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
@@ -57,7 +58,7 @@ def table_rows(
 
 
 class RowLines:
-    """The lines of a table as its parser takes them, never more of one row than a document may have."""
+    """The lines of a table as its parser takes them; a row may not be longer than a document."""
 
     def __init__(self, stream: io.BufferedReader, name: str, rules: TextRules) -> None:
         self.lines, self.name, self.rules = whole_lines(stream, name, rules), name, rules
@@ -72,13 +73,13 @@ class RowLines:
                     f"bytes: is a quote left open? Otherwise {self.rules.size_remedy}"
                 )
             text = self.rules.decode(line, self.name, offset)
-            if "\r" in text:  # which ends a line of its own, as old programs write it
+            if "\r" in text:  # which by itself ends a line, as old programs write it
                 yield from io.StringIO(text, newline="")
             else:
                 yield text
 
     def counted(self, rows: Iterator[list[str]]) -> Iterator[list[str]]:
-        """The rows that a parser makes of these lines; each one begins the count anew."""
+        """The rows that a parser makes of these lines; each one restarts the count."""
         while True:
             self.row_bytes = 0
             row = next(rows, None)
@@ -123,13 +124,13 @@ def column_values(column: Any, name: str, first_row: int, rules: TextRules) -> l
         except pyarrow.ArrowException as error:
             raise ValueError(
                 f"{name}: rows from {first_row} on hold text that is not UTF-8 within a list or a struct: "
-                "write the file anew"
+                "write the file again"
             ) from error
         return [None if data is None else rules.characters(data, f"{name}: row {row}") for row, data in rows]
 
 
 def largest_group_bytes(table: pyarrow.parquet.ParquetFile, column: str | None) -> int:
-    """Bytes, unpacked, of a column (or of all) in the row group that has most of it, as the file says."""
+    """Bytes, unpacked, of a column (or of all) in the largest row group, as the file says."""
     metadata = table.metadata
     groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
     if column is None:

@@ -60,21 +60,21 @@ class Source:
 
 
 def find_sources(inputs: Sequence[str], leave_out: Path | None = None) -> list[Source]:
-    """Resolve inputs to sources: in the order given, a folder or glob sorted by path, without what lies in `leave_out`.
+    """Resolve inputs to sources: in the order given, a folder or glob sorted by path, without what is in `leave_out`.
 
     Raises ValueError for an input that matches nothing.
     """
     sources: list[Source] = []
     for name in inputs:
-        found = [source for source in resolve(name) if source.dataset or not lies_in(Path(source.path), leave_out)]
-        if not found:
+        matches = [source for source in resolve(name) if source.dataset or not lies_in(Path(source.path), leave_out)]
+        if not matches:
             raise ValueError(f"--input {name} matches no readable file: check the path and the file names")
-        sources.extend(found)
+        sources.extend(matches)
     return sources
 
 
 def lies_in(path: Path, folder: Path | None) -> bool:
-    """Whether a path lies in a folder, at any depth; symbolic links are followed."""
+    """Whether a path is in a folder, at any depth; symbolic links are followed."""
     return folder is not None and folder.resolve() in path.resolve().parents
 
 
@@ -90,9 +90,11 @@ def resolve(name: str) -> Iterator[Source]:
     elif glob.has_magic(name):
         yield from glob_sources(name)
     elif path.exists() or "://" in name or name.startswith("pipe:"):
-        raise ValueError(f"--input {name} is neither a file nor a folder: write what it gives to a file, and name that")
+        raise ValueError(
+            f"--input {name} is neither a file nor a folder: write its content to a file, and name that file"
+        )
     else:
-        raise ValueError(f"--input {name}: no such file or folder; for a dataset of the hub write datasets:{name}")
+        raise ValueError(f"--input {name}: no such file or folder; for a dataset on the hub, write datasets:{name}")
 
 
 def glob_sources(pattern: str) -> Iterator[Source]:
@@ -109,7 +111,7 @@ def glob_sources(pattern: str) -> Iterator[Source]:
 
 
 def folder_sources(folder: Path) -> Iterator[Source]:
-    """All files of a folder whose name says a known format; hidden ones are left out, others with a warning."""
+    """All files of a folder whose names have a known format; hidden ones are skipped, others with a warning."""
     if any((folder / file).is_file() for file in SAVED_DATASET_FILES):
         size = sum(file.stat().st_size for file in folder.rglob("*.arrow"))
         yield Source(name=folder.name, path=str(folder), bytes=size, dataset=True)
@@ -122,7 +124,7 @@ def folder_sources(folder: Path) -> Iterator[Source]:
         if name_suffix(path.name) in SUFFIX_FORMATS:
             yield file_source(path, relative.as_posix())
         else:
-            logger.warning("%s is skipped: no reader for its name", path)
+            logger.warning("%s is skipped: its suffix has no reader", path)
 
 
 def file_source(path: Path, name: str) -> Source:
@@ -132,7 +134,7 @@ def file_source(path: Path, name: str) -> Source:
 
 
 def name_suffix(name: str) -> str:
-    """The suffix that tells the format: of `a.jsonl.gz` it is `.jsonl`."""
+    """The suffix that shows the format: of `a.jsonl.gz` it is `.jsonl`."""
     path = PurePosixPath(name.lower())
     if path.suffix in SHORT_SUFFIXES:
         return SHORT_SUFFIXES[path.suffix]
@@ -142,7 +144,7 @@ def name_suffix(name: str) -> str:
 def detect_format(name: str, head: bytes) -> Format:
     """The format of a stream from its name and first bytes (at least 262 of them where there are that many).
 
-    Raises ValueError for a stream that is neither of a known name nor text.
+    Raises ValueError for a stream that has no known suffix and is not text.
     """
     if head.startswith(b"PAR1"):
         return "parquet"
@@ -153,7 +155,7 @@ def detect_format(name: str, head: bytes) -> Format:
     suffix = name_suffix(name)
     by_name = SUFFIX_FORMATS.get(suffix)
     if by_name in ("parquet", "zip") and head:
-        raise ValueError(f"{name} is no {by_name} file: its first bytes are {head[:4]!r}; is it whole?")
+        raise ValueError(f"{name} is not a {by_name} file: its first bytes are {head[:4]!r}; is it whole?")
     if by_name is not None and by_name != "text":
         return by_name
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -170,7 +172,7 @@ def detect_format(name: str, head: bytes) -> Format:
 
 @contextmanager
 def unpacked(path: str | Path) -> Iterator[tuple[BinaryIO, io.BufferedReader]]:
-    """A file as it lies on disk, and its content, decompressed where it is packed.
+    """A file as it is on disk, and its content, decompressed if it is compressed.
 
     Raises ValueError naming the file when it is torn, cannot be read, or unpacks to more than any text does.
     """
@@ -182,7 +184,7 @@ def unpacked(path: str | Path) -> Iterator[tuple[BinaryIO, io.BufferedReader]]:
 
 
 def decompressed(raw: io.BufferedReader, expansion: Expansion) -> io.BufferedReader:
-    """The stream behind gzip, xz, bzip2 or zstandard, told by its first bytes; any other stream as it is.
+    """The stream behind gzip, xz, bzip2 or zstandard, recognised by its first bytes; any other stream as it is.
 
     Reading one that is cut off raises one of DECOMPRESSION_ERRORS, whatever the compression; one that unpacks to more
     than any text does, ValueError.

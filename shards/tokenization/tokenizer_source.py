@@ -1,4 +1,4 @@
-"""A tokenizer that somebody else saved: its files are looked at before `transformers` makes anything of them."""
+"""A tokenizer that somebody else saved: its files are checked before `transformers` reads them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def has_tokenizer(folder: Path) -> bool:
 def open_tokenizer(source: str, *, option: str = "--tokenizer") -> Any:
     """The tokenizer of a directory or hub name; code that comes with it is never run.
 
-    Raises ValueError, naming the file, where a directory has none or a broken one, where it knows no word, and where it
-    is no fast one. An OSError says that neither a directory nor the hub gives it.
+    Raises ValueError, naming the file, if a directory has none or a broken one, if it knows no word, and if it is not a
+    fast one. An OSError says that neither a directory nor the hub has it.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -44,14 +44,14 @@ def open_tokenizer(source: str, *, option: str = "--tokenizer") -> Any:
         raise ValueError(_no_files(source, ", or their vocabulary is empty"))
     if not is_fast:
         raise ValueError(
-            f"{option} {source} has no fast tokenizer (it is written in Python), and offsets are needed: use a model "
-            "with a fast (Rust) one"
+            f"{option} {source} has no fast tokenizer (its own is written in Python), and offsets are needed: use a "
+            "model with a fast (Rust) one"
         )
     return tokenizer
 
 
 def check_tokenizer_files(folder: Path) -> None:
-    """ValueError where a directory has no tokenizer files, Git LFS pointers in their place, or JSON that is none."""
+    """ValueError if a directory has no tokenizer files, Git LFS pointers in their place, or invalid JSON."""
     if not has_tokenizer(folder):
         raise ValueError(_no_files(str(folder), ""))
     for name in (*TOKENIZER_FILES, "merges.txt"):

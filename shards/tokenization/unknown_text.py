@@ -1,4 +1,4 @@
-"""Text that a tokenizer does not know: how many characters become its unknown token, and what stands there."""
+"""Text that a tokenizer does not know: how many characters become its unknown token, and which text that is."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-MUCH_UNKNOWN = 0.02  # share of the characters from which on a warning is due
-BLANKS = " \n\t\r\u00a0\u3000"  # no characters of the text: tokenizers drop them or take them to a word
+MUCH_UNKNOWN = 0.02  # the share of the characters above which to warn
+BLANKS = " \n\t\r\u00a0\u3000"  # not counted: tokenizers drop them or join them to a word
 FIRST_STAND_IN = 1 << 32  # beyond every token id
 REMEDY = (
-    "what they say is lost to the model; train a byte-level vocabulary, which knows every character (--vocabulary "
+    "the model never sees what they say; train a byte-level vocabulary, which knows every character (--vocabulary "
     "byte_bpe, without --tokenizer), or give a --tokenizer that was made for this language"
 )
 
 
 def count_characters(text: str) -> int:
-    """The characters of a text but for its blanks."""
+    """The number of characters of a text, except blanks."""
     return len(text) - sum(map(text.count, BLANKS))
 
 
 def comparable_tokens(tokens: np.ndarray, places: np.ndarray, parts: Sequence[str]) -> np.ndarray:
     """Tokens [N] with unknown ones (at `places` [U]) told apart by the text behind them: uint64 [N].
 
-    Without it documents in an unknown script are all alike. Known text keeps its ids.
+    Without this, documents in an unknown script would all be alike. Known text keeps its ids.
     """
     if not len(places):
         return tokens
@@ -40,6 +40,6 @@ def unknown_text(characters: int, unknown: int) -> dict[str, float]:
 
 
 def unknown_warning(record: Mapping[str, float]) -> str | None:
-    """What to say of a large share, and what to do about it; None where it is small."""
+    """A warning about a large share, with its remedy; None if the share is small."""
     share = record["share"]
     return f"{share:.1%} become [UNK]: {REMEDY}" if share >= MUCH_UNKNOWN else None

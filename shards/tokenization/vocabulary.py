@@ -26,8 +26,9 @@ def train_vocabulary(
 ) -> Any:
     """Train a vocabulary and return it as a `transformers` tokenizer; the same texts give the same one.
 
-    WordPiece is BERT's (Devlin et al. 2019): Chinese characters stand alone, accents go when uncased. Byte-level BPE is
-    GPT-2's (Radford et al. 2019). Ids 0 to 4 are [PAD] [UNK] [CLS] [SEP] [MASK]. Raises ValueError without any text.
+    WordPiece is BERT's (Devlin et al. 2019): Chinese characters stand alone, accents are dropped when uncased.
+    Byte-level BPE is GPT-2's (Radford et al. 2019). Ids 0 to 4 are [PAD] [UNK] [CLS] [SEP] [MASK]. Raises ValueError
+    without any text.
     """
     lines = [line for text in texts for line in text.split("\n") if line.strip()]
     if not lines:
@@ -60,11 +61,11 @@ def train_vocabulary(
 
 
 def train_wordpiece(lines: list[str], vocab_size: int, lowercase: bool) -> Tokenizer:
-    """WordPiece as BERT has it.
+    """WordPiece as in BERT.
 
     The library numbers continuation characters ("##a") in the order of a randomly seeded hash map, which changes ids
     and, through ties, the vocabulary from run to run. So they are given to the trainer as special tokens, in a fixed
-    order, and the vocabulary is then taken over into a fresh model where they are not special.
+    order, and the vocabulary is then copied into a fresh model where they are not special.
     """
     tokenizer = wordpiece_tokenizer({}, lowercase)
     alphabet = common_characters(lines, tokenizer, round(vocab_size * LARGEST_ALPHABET_SHARE))
@@ -121,7 +122,7 @@ def as_transformers(tokenizer: Tokenizer) -> Any:
 
 
 def load_tokenizer(name: str) -> Any:
-    """Load a `transformers` tokenizer from a directory or by its hub name; ValueError as `open_tokenizer`."""
+    """Load a `transformers` tokenizer from a directory or by its hub name; ValueError as in `open_tokenizer`."""
     try:
         return open_tokenizer(name)
     except OSError as error:
@@ -129,7 +130,7 @@ def load_tokenizer(name: str) -> Any:
 
 
 def special_ids(tokenizer: Any) -> dict[str, int]:
-    """Ids of pad, unk, cls, sep and mask; bos and eos stand in for cls and sep, pad for an unk that is never needed.
+    """Ids of pad, unk, cls, sep and mask; bos and eos replace missing cls and sep, pad an unk that is never needed.
 
     Raises ValueError for a tokenizer without mask or padding.
     """
@@ -147,7 +148,7 @@ def special_ids(tokenizer: Any) -> dict[str, int]:
 def fingerprint(tokenizer: Any) -> str:
     """The sha256 of what decides a tokenizer's ids: model, normalizer, pre-tokenizer, added tokens, special ids.
 
-    Padding, truncation and file layout do not count, so saving and loading keep it.
+    Padding, truncation and file layout do not count, so saving and loading do not change it.
     """
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     parts = {name: content[name] for name in ("model", "normalizer", "pre_tokenizer", "added_tokens")}

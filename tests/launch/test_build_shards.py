@@ -80,7 +80,7 @@ def test_an_output_directory_that_cannot_be_used_is_answered_in_one_line(corpus,
     assert error.startswith(f"error: [Errno 17] File exists: '{corpus}'")
     assert "name a file or directory" in error
     for cause, said in (
-        (OSError(errno.ENOSPC, "No space left on device"), "see to the disk (room"),
+        (OSError(errno.ENOSPC, "No space left on device"), "check the disk (space"),
         (sqlite3.OperationalError("database or disk is full"), f"--output_dir {tmp_path / 'out'} must be a directory"),
     ):
         monkeypatch.setattr(BuildState, "commit", Mock(side_effect=cause))

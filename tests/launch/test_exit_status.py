@@ -40,7 +40,7 @@ OUT = ("--output_dir", "out")
 COMMANDS = [
     Command("launch.build_shards", "launch.build_shards.run", ("--input", "a.txt", *OUT), "--processes"),
     Command("launch.pretrain", "launch.pretrain.pretrain", OUT, "--per_device_train_batch_size", marker=False),
-    Command("launch.overfit", "launch.overfit.try_rates", (), "--batch_rows", marker=False),
+    Command("launch.overfit", "launch.overfit.try_rates", (), "--global_batch_rows", marker=False),
     Command("launch.report", "launch.report.write_reports", ("run",), "--draws", marker=False),
     Command("launch.sweep", "launch.sweep.run_sweep", ("--sweep_file", "a.yaml", *OUT), "--max_parallel"),
     Command("launch.gap", "launch.gap.run_study", OUT, "--per_device_train_batch_size"),
@@ -65,7 +65,7 @@ RAISED = [
         for number in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
     ),
     *(
-        (of_the_system(number), FAILED, r"error: .*'data.json': see to the disk .* run the same command again")
+        (of_the_system(number), FAILED, r"error: .*'data.json': check the disk .* run the same command again")
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE)
     ),
     (ConnectionResetError(errno.ECONNRESET, "reset"), FAILED, "the network"),

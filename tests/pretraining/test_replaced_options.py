@@ -16,7 +16,7 @@ from shards.building.options import BuildOptions
     ("given", "message"),
     [
         (["--train_file", "corpus.txt"], "launch/build_shards.py --input FILE --output_dir DIR, then --shards DIR"),
-        (["--mlm_probability=0.3"], "--mlm_probability is no option here: use --mask_rate"),
+        (["--mlm_probability=0.3"], "--mlm_probability is not an option of this program: use --mask_rate"),
         (["--num-train-epochs", "3", "--fp16"], "use --bf16 auto, true or false"),
         (["--lerning_rate", "1"], "did you mean --learning_rate?"),
     ],

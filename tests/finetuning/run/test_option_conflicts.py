@@ -28,7 +28,7 @@ def test_a_context_file_beside_questions_with_their_own_paragraphs(here, capsys)
         (here / "train.json").write_text(json.dumps(content))
         given = ["--train_file", "train.json", "--context_file", "contexts.json", "--model_name_or_path", model]
         assert command.main(given) == 2
-        assert "--context_file contexts.json does nothing beside questions that have" in capsys.readouterr().err
+        assert "--context_file contexts.json does nothing with questions that have" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("column", ["text_column", "text_pair_column", "label_column", "id_column"])
@@ -40,7 +40,7 @@ def test_a_column_beside_a_folder_of_texts(here, capsys, column):
         with pytest.raises(SystemExit) as ended:
             classification.main([where, "texts", f"--{column}", "body", "--model_name_or_path", "./nowhere"])
         assert ended.value.code == 2
-        assert f"--{column} body does nothing beside texts, where every text is a file" in capsys.readouterr().err
+        assert f"--{column} body does nothing with texts, where every text is a file" in capsys.readouterr().err
     table = write_reviews(here / "test.json", reviews(4))
     ClassificationOptions(train_file="texts", test_file=table, **{column: "body"})
 
@@ -58,5 +58,5 @@ def test_a_share_to_hold_out_beside_a_validation_set(here, capsys):
         write_reviews(here / f"{split}.json", reviews(8, seed=len(split)))
     given = ["--train_file", "train.json", "--validation_file", "validation.json", "--validation_fraction", "0.2"]
     assert classification.main([*given, "--model_name_or_path", model]) == 2
-    told = "--validation_fraction 0.2 does nothing beside a validation set (train, validation): drop it"
+    told = "--validation_fraction 0.2 does nothing with a validation set (train, validation): drop it"
     assert told in capsys.readouterr().err

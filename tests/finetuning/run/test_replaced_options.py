@@ -20,11 +20,11 @@ def names_of(recipe):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--do_train"], "--do_train is no option here: a run trains unless --num_train_epochs is 0"),
+        (["--do_train"], "--do_train is not an option of this program: a run trains unless --num_train_epochs is 0"),
         (["--overwrite_output_dir", "true"], "--resume_from_checkpoint false drops it"),
         (
             ["--evaluation_strategy=epoch"],
-            "--evaluation_strategy is no option here: the validation set is scored after",
+            "--evaluation_strategy is not an option of this program: the validation set is scored after",
         ),
         (["--save-strategy", "epoch"], "use --save_steps N"),
         (["--fp16", "--num_labels", "2"], "--bf16 auto, true or false"),
@@ -51,7 +51,7 @@ def test_in_option_files_and_sweeps_too(tmp_path, capsys):
     with pytest.raises(SystemExit):
         importlib.import_module("finetuning.qa").main([str(file)])
     assert "the validation set is always scored" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="fp16 is no option here: use --bf16"):
+    with pytest.raises(ValueError, match="fp16 is not an option of this program: use --bf16"):
         make_sweep({"recipe": "qa", "base": {"fp16": True}})
 
 
@@ -69,8 +69,12 @@ def test_no_recipe_has_a_replaced_option_and_every_replacement_is_one_of_some_re
 @pytest.mark.parametrize(
     ("recipe", "option", "message"),
     [
-        ("multiple_choice", "--pooling", "--pooling is no option here: it is one of glue.py and classification.py"),
-        ("qa", "--task-name", "--task-name is no option here: it is one of glue.py"),
+        (
+            "multiple_choice",
+            "--pooling",
+            "--pooling is not an option of this program: it is one of glue.py and classification.py",
+        ),
+        ("qa", "--task-name", "--task-name is not an option of this program: it is one of glue.py"),
         ("glue", "--doc_stride", "it is one of qa.py and multiple_choice.py"),
         ("classification", "--chain", "it is one of multiple_choice.py"),
     ],

@@ -128,7 +128,7 @@ REFUSED_BY_THE_RECIPE = [
     ("classification", {"pooling": "clss"}, "--pooling clss: use one of cls"),
     ("classification", {"truncation": "middle"}, "--truncation middle: use one of head"),
     ("classification", {"learning_rate": -1}, r"--learning_rate -1\.0: use a finite number, at least 0"),
-    ("classification", {"learning_rate": math.nan}, "--learning_rate nan is no number"),
+    ("classification", {"learning_rate": math.nan}, "--learning_rate nan is not a number"),
     ("qa", {"lr_scheduler_type": "cosine"}, "--lr_scheduler_type cosine: use one of linear"),
     ("qa", {"weight_decay": -0.1}, "--weight_decay -0.1: use a finite number, at least 0"),
     ("qa", {"bf16": "maybe"}, "--bf16 maybe: use one of auto"),

@@ -155,5 +155,5 @@ def test_a_key_that_stands_there_twice_is_refused(tmp_path, name):
         "cells.json": lambda: read_jobs(tmp_path),
         "predictions.json": lambda: read_predictions(path),
     }
-    with pytest.raises(ValueError, match=rf"{name}.*key schema_version stands there twice"):
+    with pytest.raises(ValueError, match=rf"{name}.*key schema_version appears twice"):
         readers[name]()

@@ -54,7 +54,7 @@ def test_a_finished_cell_is_never_appended_again(tmp_path: Path) -> None:
         append_score(tmp_path / "scores.jsonl", replace(CELL, score=0.9))
     path = tmp_path / "twice.jsonl"
     path.write_bytes((tmp_path / "scores.jsonl").read_bytes() * 2)
-    with pytest.raises(ValueError, match="comes twice"):
+    with pytest.raises(ValueError, match="appears twice"):
         read_scores(path)
 
 

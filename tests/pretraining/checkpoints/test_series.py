@@ -97,7 +97,7 @@ def test_nothing_stands_there_twice(tmp_path):
         with pytest.raises(ValueError, match=r"series\.json lists .* twice"):
             read_series(path)
     path.write_text('{"schema_version": 1, "checkpoints": [], "checkpoints": []}')
-    with pytest.raises(ValueError, match=r"series\.json .*key checkpoints stands there twice"):
+    with pytest.raises(ValueError, match=r"series\.json .*key checkpoints appears twice"):
         read_series(path)
     two = [{**entry("raw", 7, path=f"series/{hours}"), "budget": hours, "budget_unit": "hours"} for hours in (0.5, 0.6)]
     path.write_text(json.dumps({"schema_version": 1, "checkpoints": two}))

@@ -235,8 +235,8 @@ def test_without_a_compiler_torch_s_optimizer_takes_over(monkeypatch, caplog):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"train_batch_size": 1, "train_batch_size": 2}', "train_batch_size stands there twice"),
-        ('{"bf16": {"enabled": true, "enabled": false}}', "enabled stands there twice"),
+        ('{"train_batch_size": 1, "train_batch_size": 2}', "train_batch_size appears twice"),
+        ('{"bf16": {"enabled": true, "enabled": false}}', "enabled appears twice"),
         ('{"gradient_clipping": NaN}', "NaN is no number"),
         ("[1, 2]", "holds a list"),
         ("{", "no valid JSON"),

@@ -153,7 +153,7 @@ def test_what_is_no_lock_is_refused_and_stays_as_it_is(tmp_path, kind):
         path.write_text("years of work\n")
     else:
         path.symlink_to(precious if kind == "link" else tmp_path / "nothing")
-    with pytest.raises(ValueError, match=r"run\.lock is no .*move it away"):
+    with pytest.raises(ValueError, match=r"run\.lock is not a .*move it away"):
         Ownership(directory).take()
     assert precious.read_text() == "years of work\n"
     assert not (tmp_path / "nothing").exists()

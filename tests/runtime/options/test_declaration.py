@@ -69,7 +69,7 @@ class Small(Options):
     [
         ("rate", 0.0, "--rate 0.0: use a finite number, above 0, 0.1 is usual"),
         ("rate", math.inf, "--rate inf: use a finite number, above 0, 0.1 is usual"),
-        ("rate", math.nan, "--rate nan is no number: give one, or leave the option out"),
+        ("rate", math.nan, "--rate nan is not a number: give one, or leave the option out"),
         ("share", 1.5, "--share 1.5: use at least 0 and at most 1"),
         ("kind", "d", "--kind d: use one of a, b"),
         ("kind", "", "--kind '': use one of a, b"),

@@ -278,7 +278,7 @@ def test_an_input_edited_to_the_same_size_is_noticed(corpus, tokenizer, tmp_path
     path.write_bytes(before.swapcase())
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert path.stat().st_size == status.st_size
-    with pytest.raises(ValueError, match=r"an earlier content of \S*a\.jsonl \(edited since"):
+    with pytest.raises(ValueError, match=r"an earlier version of \S*a\.jsonl \(edited since"):
         build_shards(options)
     path.write_bytes(before)  # written again, as it was
     assert build_shards(options).already_built
@@ -316,7 +316,7 @@ def test_a_saved_dataset_edited_to_the_same_size_is_noticed(tokenizer, tmp_path)
     build([tmp_path / "saved"], tmp_path / "out", tokenizer)
     (arrow,) = (tmp_path / "saved").glob("*.arrow")
     arrow.write_bytes(arrow.read_bytes().replace(b"a", b"e"))
-    with pytest.raises(ValueError, match=r"an earlier content of \S*saved"):
+    with pytest.raises(ValueError, match=r"an earlier version of \S*saved"):
         build([tmp_path / "saved"], tmp_path / "out", tokenizer)
 
 

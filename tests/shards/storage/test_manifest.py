@@ -43,7 +43,7 @@ def test_all_damaged_shards_are_listed_at_once(directory):
     (directory / names[2]).write_bytes(b"\n<!DOCTYPE html><html>Sign in</html>")
     (directory / "validation-000000.tar").rename(directory / "validation-000007.tar")
     (directory / "copy-of-train.tar").write_bytes(b"x")
-    with pytest.raises(ValueError, match="6 shards are not as the manifest says") as caught:
+    with pytest.raises(ValueError, match="6 shards do not match the manifest") as caught:
         check_shards(directory, manifest)
     message = str(caught.value)
     assert f"{names[1]}: empty" in message
@@ -164,7 +164,7 @@ def test_a_key_that_stands_there_twice_is_refused(directory):
     text = (directory / "manifest.json").read_text()
     for twice in (text.replace("{", '{"schema_version": 1, ', 1), text.replace('"key"', '"tokens": 7, "key"', 1)):
         (directory / "manifest.json").write_text(twice)
-        with pytest.raises(ValueError, match=r"manifest\.json: .*stands there twice"):
+        with pytest.raises(ValueError, match=r"manifest\.json: .*appears twice"):
             read_manifest(directory)
 
 

@@ -138,7 +138,7 @@ def test_rates_outside_zero_and_one_are_refused(rate):
 
 @pytest.mark.parametrize("shares", [(0.8, 0.3), (-0.1, 0.1), (0.8, -0.1), (float("nan"), 0.1)])
 def test_shares_below_zero_or_together_above_one_are_refused(shares):
-    with pytest.raises(ValueError, match="each is 0 or more, and they are at most 1 together"):
+    with pytest.raises(ValueError, match="each must be 0 or more, and their sum at most 1"):
         MaskOptions(mask_share=shares[0], random_share=shares[1])
 
 

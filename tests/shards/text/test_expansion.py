@@ -118,7 +118,7 @@ def test_so_is_a_parquet_file(tmp_path, texts):
 def test_a_block_of_zero_bytes_is_no_text(tmp_path, name):
     content = b"text\n" + bytes(10_000) + b"\nmore\n"
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    with pytest.raises(ValueError, match=rf"{name}.*(zero bytes from byte 5 on are no text|no JSON)"):
+    with pytest.raises(ValueError, match=rf"{name}.*(zero bytes from byte 5 on are not text|not JSON)"):
         read_all(tmp_path / name)
 
 
