@@ -173,7 +173,7 @@ def test_choices_whose_answer_is_written_otherwise_or_wrong():
     for label in (2, -2, 5):
         with pytest.raises(ValueError, match=rf"entry 0: question a has label {label}, but its choices are 0 to 1"):
             choices_from_rows([choice(label=label)], "x")
-    with pytest.raises(ValueError, match=r"answerKey 'C' is none of the letters \('A', 'B'\)"):
+    with pytest.raises(ValueError, match=r"answerKey 'C' is not one of the letters \('A', 'B'\)"):
         choices_from_rows([{**lettered, "answerKey": "C"}], "x")
 
 
