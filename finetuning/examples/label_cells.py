@@ -63,9 +63,7 @@ def doubtful_labels(labels: Iterable[str]) -> dict[str, str]:
     """
     known = set(labels)
     empty = "if that is what it means, empty these cells or remove the rows"
-    found = {
-        label: f"often stands for an unknown label: {empty}" for label in known if label.lower() in DOUBTFUL
-    }
+    found = {label: f"often stands for an unknown label: {empty}" for label in known if label.lower() in DOUBTFUL}
     if {MINUS_ONE, "0"} <= known:
         found[MINUS_ONE] = f"in `datasets` it stands for an unknown label: {empty}"
     folded: dict[str, str] = {}

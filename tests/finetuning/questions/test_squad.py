@@ -80,7 +80,7 @@ def test_two_stage_layout_with_and_without_the_relevant_paragraph(tmp_path):
         read_questions(bad, context_file=contexts)
     for relevant in (1, -1, 7):
         bad = write(tmp_path / "bad.json", [{**row, "paragraphs": [0, 2], "relevant": relevant}])
-        with pytest.raises(ValueError, match=rf"entry 0: the relevant paragraph {relevant} is not one of its paragraphs"):
+        with pytest.raises(ValueError, match=rf"the relevant paragraph {relevant} is not one of its paragraphs"):
             read_questions(bad, context_file=contexts)
 
 

@@ -305,7 +305,7 @@ def test_a_file_that_changes_between_two_cells_stops_the_sweep(tmp_path, change)
     sweep = make_sweep({**CONTENT, "base": base, "seeds": [0]})
     alter = data.unlink if change == "deleted" else lambda: data.write_text("[1]")
     runner = Runner(sweep, [None], lambda text: alter())
-    with pytest.raises(ValueError, match=r"train\.json changed or went away since the sweep began: restore it"):
+    with pytest.raises(ValueError, match=r"train\.json changed or disappeared since the sweep began: restore it"):
         runner.run(sweep.cells, lambda cell: cell_directory(out, cell))
     assert [outcome(cell_directory(out, cell), cell).status for cell in sweep.cells] == ["done", *["waiting"] * 3]
     assert not runner.running
