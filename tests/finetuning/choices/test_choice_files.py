@@ -122,10 +122,13 @@ def test_two_stage_paragraphs(tmp_path):
         ([{"id": "a", "context": "c", "question": "q", "choices": "xyz", "label": 0}], "'xyz'; a list of texts"),
         (
             [{"id": "a", "context": "c", "question": "q", "choices": ["x", {"text": "y"}], "label": 0}],
-            "choice .* no text",
+            "choice .* not a text",
         ),
         ([{"id": "a", "context": None, "question": "q", "choices": ["x", "y"], "label": 0}], "'context' is NoneType"),
-        ([[["a line"], [{"question": "q", "choice": ["x", None], "answer": "x"}], "d"]], "the choice None is no text"),
+        (
+            [[["a line"], [{"question": "q", "choice": ["x", None], "answer": "x"}], "d"]],
+            "the choice None is not a text",
+        ),
     ],
 )
 def test_bad_files_are_refused_by_name(tmp_path, content, message):
