@@ -14,14 +14,14 @@ PROCESS = Path("/proc/self/stat")
 
 @dataclass
 class Clock:
-    """Wall time since it was made (or since its process began), and how much of it made the series."""
+    """Wall time since it was made (or since its process started), and how much of it went into the series."""
 
     started: float = field(default_factory=time.perf_counter)
     pretraining_seconds: float = 0.0
 
     @staticmethod
     def of_process() -> Clock:
-        """A clock that counts from the start of this process, its imports included (Linux; elsewhere from now)."""
+        """A clock that counts from the start of this process, imports included (Linux; elsewhere from now)."""
         now = time.perf_counter()
         if not PROCESS.is_file():
             return Clock(now)
@@ -31,7 +31,7 @@ class Clock:
 
     @contextmanager
     def pretraining(self) -> Iterator[None]:
-        """Counts what is inside as pretraining."""
+        """Counts the time in the block as pretraining."""
         mark = time.perf_counter()
         yield
         self.pretraining_seconds += time.perf_counter() - mark

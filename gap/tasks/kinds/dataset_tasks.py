@@ -1,4 +1,4 @@
-"""Data sets of `datasets` behind a task; errors name it as --tasks does, and say what else that or --data_dir takes."""
+"""Data sets of `datasets` behind a task; errors name it as in --tasks and say what --tasks or --data_dir accepts."""
 
 from __future__ import annotations
 
