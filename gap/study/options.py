@@ -358,9 +358,9 @@ class GapOptions(Options):
                 "included: nothing was searched, so the gap is with the same arguments for all."
             ]
         return [
-            f"Learning rates {self.learning_rates} and epochs {self.num_train_epochs} were searched in the same way for "
-            "every checkpoint, scratch included, on a held-out fifth of its training examples; the chosen ones were then "
-            "trained on all of them, without looking at the scored examples."
+            f"Learning rates {self.learning_rates} and epochs {self.num_train_epochs} were searched in the same way "
+            "for every checkpoint, scratch included, on a held-out fifth of its training examples; the chosen ones "
+            "were then trained on all of them, without looking at the scored examples."
         ]
 
 
