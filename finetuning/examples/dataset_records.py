@@ -82,6 +82,8 @@ def _named(dataset: Any, source: str) -> list[Record]:
         for place, row in enumerate(rows):
             number = row[column]
             if number is not None and number >= len(labels):
-                raise ValueError(f"{source}, row {place}: {column} is {number}, but {numbered(labels)}; mend the set")
+                raise ValueError(
+                    f"{source}, row {place}: {column} is {number}, but {numbered(labels)}; correct the set"
+                )
             row[column] = None if number is None or number < 0 else labels[number]
     return rows

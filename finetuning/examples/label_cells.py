@@ -41,7 +41,7 @@ def class_of_number(label: str | None, names: Sequence[str], where: str) -> str 
     if label is None or label in names or not is_integer(label):
         return label
     if not 0 <= int(label) < len(names):
-        raise ValueError(f"{where}: the label is {label}, but {numbered(names)}; mend the label, or count from 0")
+        raise ValueError(f"{where}: the label is {label}, but {numbered(names)}; correct the label, or count from 0")
     return names[int(label)]
 
 

@@ -14,7 +14,7 @@ class Preflight:
 
     figures: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)  # what may make a score misleading: --strict refuses it
-    notes: list[str] = field(default_factory=list)  # what is merely worth knowing
+    notes: list[str] = field(default_factory=list)  # what is only worth knowing
 
     def note(self, name: str, value: float | int, warning: str | None = None) -> None:
         """Keep a figure; if it is not zero, add its warning as well."""

@@ -280,7 +280,7 @@ class FinetuningOptions(Options):
     )
     resume_from_checkpoint: str = option(
         "auto",
-        "auto: continue or read what --output_dir holds of a run of the same options; false: begin anew.",
+        "auto: continue or read the run with the same options in --output_dir; false: start again.",
         group=OUTPUT,
         choices=("auto", "false"),
         identity=False,

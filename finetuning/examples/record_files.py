@@ -129,7 +129,7 @@ def parse_json(text: str, name: str) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"{name}: not JSON ({error.msg}); check line {error.lineno}, column {error.colno}") from error
     except ValueError as error:  # a number with thousands of digits
-        raise ValueError(f"{name}: {error}; mend the number") from error
+        raise ValueError(f"{name}: {error}; correct the number") from error
     return _whole_characters(content, text, name)
 
 
@@ -225,7 +225,7 @@ def _table_records(
         else:
             raise ValueError(
                 f"{path}: line {line} has {len(row)} fields, but the columns are {len(names)} "
-                f"({', '.join(names)}); mend the row"
+                f"({', '.join(names)}); correct the row"
             )
     if dropped:
         logger.warning("%s: %d rows of the wrong width were dropped", path, dropped)
@@ -242,7 +242,9 @@ def _whole_characters(content: Any, text: str, name: str) -> Any:
         elif isinstance(value, list):
             waiting.extend((one, f"{place}[{number}]") for number, one in enumerate(value))
         elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-            raise ValueError(f"{name}: the text at {place} has half a character (a lone \\ud8xx or \\udcxx); mend it")
+            raise ValueError(
+                f"{name}: the text at {place} has half a character (a lone \\ud8xx or \\udcxx); correct it"
+            )
     return content
 
 

@@ -1,4 +1,4 @@
-"""SQuAD 2.0's scores: answerable and unanswerable questions apart, and the best threshold for saying nothing."""
+"""SQuAD 2.0's scores: answerable and unanswerable questions separately, and the best threshold for no answer."""
 
 from __future__ import annotations
 

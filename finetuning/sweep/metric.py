@@ -13,7 +13,7 @@ from finetuning.texts.metrics import classification_metrics, regression_metrics
 from finetuning.texts.recipe import OFFICIAL_NAMES
 
 LOWER_IS_BETTER = ("loss", "error")
-REMEDY = "mend `metric`, or leave it out: the default is the recipe's own"
+REMEDY = "correct `metric`, or leave it out: the default is the recipe's own"
 
 
 def lower_is_better(metric: str) -> bool:

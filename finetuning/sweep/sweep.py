@@ -101,7 +101,7 @@ def read_sweep(path: str | Path) -> Sweep:
     try:
         content = parse_yaml(where.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not readable as YAML ({error}); mend the file") from error
+        raise ValueError(f"{where}: not readable as YAML ({error}); correct the file") from error
     if not isinstance(content, dict):
         raise ValueError(f"{where}: holds a {type(content).__name__}; it must map {', '.join(KEYS)} to values")
     return make_sweep(content, source=str(where))

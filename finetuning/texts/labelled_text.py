@@ -1,4 +1,4 @@
-"""Labelled text, read from whatever people keep it in: tables, JSON, folders, tar archives, `datasets`."""
+"""Labelled text, read from all common formats: tables, JSON, folders, tar archives, `datasets`."""
 
 from __future__ import annotations
 

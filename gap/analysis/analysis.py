@@ -117,7 +117,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def analysis_json(analysis: Any) -> str:
-    """The analysis (or any of its parts) as strict JSON: what is infinite or not a number becomes null."""
+    """The analysis (or any of its parts) as strict JSON: infinite values and NaN become null."""
     return json.dumps(_finite(asdict(analysis)), ensure_ascii=False, allow_nan=False, indent=1)
 
 

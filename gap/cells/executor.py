@@ -105,7 +105,7 @@ def run_local(directory: Path, workers: Workers, *, say: Say = print_now) -> Non
         work(directory, ranks=Ranks(local_world_size=1 + number), say=say)
     failed = [code for code in workers.wait() if code]
     if failed:
-        say(f"{len(failed)} of {1 + number} workers failed (exit codes {failed}); the others did their cells")
+        say(f"{len(failed)} of {1 + number} workers failed (exit codes {failed}); the others finished their cells")
 
 
 def worker_command(directory: Path, of_workers: int | None) -> list[str]:

@@ -35,7 +35,7 @@ def now_text() -> str:
 
 
 def made_by(jobs: JobList, series: Sequence[Path]) -> dict[str, str]:
-    """The options of the cells and of each pretraining run beside its series.json, and a digest of the code."""
+    """The options of the cells and of each pretraining run next to its series.json, and a digest of the code."""
     reading, rows = asdict(jobs.options.reading), asdict(jobs.options.rows)
     more = {name: value for name, value in asdict(jobs.options).items() if name not in ("reading", "rows")}
     found = {"fine-tuning": _options_text({**reading, **rows, **more})}

@@ -32,7 +32,7 @@ PREDICTIONS_REMEDY = "restore it, or remove its line from scores.jsonl and run t
 class Cell:
     """One fine-tuning run of one checkpoint and its score (0 to 1; correlations from -1).
 
-    `budget_tokens` is None for a reference from outside the series. `details` keeps whatever else the line holds.
+    `budget_tokens` is None for a reference from outside the series. `details` keeps all other values of the line.
     """
 
     fingerprint: str

@@ -151,7 +151,7 @@ def _matthews(confusion: Floats) -> Floats:
 
 
 def _correlation(labels: Floats, predictions: Floats, clusters: NDArray[np.intp], *, ranked: bool) -> Evaluate:
-    """Weighted Pearson correlation of values, or of mid-ranks taken anew under every draw's weights."""
+    """Weighted Pearson correlation of values, or of mid-ranks recomputed under every draw's weights."""
 
     def evaluate(weights: Weights) -> Floats:
         spread = weights[:, clusters].astype(np.float64)

@@ -1,6 +1,6 @@
 """Several runs side by side: paired differences with their intervals, all against the first run.
 
-Runs scored on the same examples share the examples' weights in every draw, so that what is hard for both cancels; their
+Runs scored on the same examples share the examples' weights in every draw, so that difficulty for both cancels; their
 seeds are drawn independently. A share of the gap is a common goal for two runs only if one outside reference ends both
 gaps; without it each run has its own 100 %, however bad its largest budget is.
 """

@@ -41,6 +41,6 @@ class Clock:
         total, cells = time.perf_counter() - self.started, busy_seconds / workers
         rest = max(0.0, total - self.pretraining_seconds - cells)
         return (
-            f"{total:.0f} s in all: {self.pretraining_seconds:.0f} s shards and pretraining, {cells:.0f} s cells "
+            f"{total:.0f} s in total: {self.pretraining_seconds:.0f} s shards and pretraining, {cells:.0f} s cells "
             f"(on {workers} worker{'s' * (workers > 1)}), {rest:.0f} s ({rest / total:.1%}) everything else"
         )

@@ -203,7 +203,7 @@ def other_code_warning(jobs: JobList, directory: Path) -> str | None:
 
 
 def shards_of(series: Path) -> str | None:
-    """The shards that the run beside a series.json was trained on: an address, or a directory that still exists."""
+    """The shards that the run next to a series.json was trained on: an address, or a directory that still exists."""
     run = (series if series.is_dir() else series.parent) / "run.json"
     if not run.is_file():
         return None

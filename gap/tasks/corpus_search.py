@@ -15,7 +15,7 @@ from shards.storage.reader import ShardReader
 
 RUN_TOKENS = 13  # a common run of this many tokens is no accident (Brown et al. 2020, appendix C, with words)
 FACTOR = 0x9E3779B97F4A7C15
-TABLE_BITS = 4, 16, 26  # of a table: so many more than the hashes have, at least, at most (64 MB)
+TABLE_BITS = 4, 16, 26  # of a table: how many more than the hashes have, minimum, maximum (64 MB)
 Hashes = NDArray[np.uint64]
 Tokens = NDArray[np.int64]
 

@@ -286,7 +286,7 @@ def wait_for(condition, seconds: float = 60.0) -> None:
 def test_a_metric_that_the_first_cell_has_not_stops_the_sweep(tmp_path):
     """It gave a table of empty means and exit status 0."""
     file, out = write(tmp_path, metric="eval_f1"), tmp_path / "out"
-    with pytest.raises(ValueError, match=r"has no eval_f1.*eval_accuracy.*; mend `metric`"):
+    with pytest.raises(ValueError, match=r"has no eval_f1.*eval_accuracy.*; correct `metric`"):
         run_sweep(file, out)
     directories = [cell_directory(out, cell) for cell in make_sweep(CONTENT).cells]
     assert [times_run(one) for one in directories] == [1] + [0] * 7
