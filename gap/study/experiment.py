@@ -238,7 +238,7 @@ def finish_experiment(
     resolve: float | None = None,
     series: Sequence[Path] = (),
 ) -> Analysis:
-    """Analyse the scores and write report, curves and figures into the directory; study.json allows to repeat it.
+    """Analyse the scores and write report, curves and figures into the directory; study.json makes it repeatable.
 
     `series` are the series.json files: the report gives the options of the pretraining runs next to them.
     """
