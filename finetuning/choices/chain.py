@@ -55,7 +55,7 @@ class Decomposition:
 
 
 def check_chain(options: Any, files: Mapping[str, str], ranks: Ranks) -> None:
-    """ValueError, before the first stage is run, for what the second cannot work with.
+    """ValueError, before the first stage runs, for input that the second stage cannot use.
 
     It needs a context file, a validation set and, where the first stage learns, a training set, and its own options.
     """
@@ -79,8 +79,8 @@ def run_chain(
 ) -> dict[str, Any]:
     """Both stages, then `prediction.csv` (id, answer) and `all_results.json` with the decomposition; all ranks call it.
 
-    Those two are there once the second stage, which begins with `start`, has finished; a stage that was finished before
-    is not run again.
+    The two files are written when the second stage, which starts from `start`, has finished. A stage that has already
+    finished is not run again.
     """
     directory = Path(str(options.output_dir))
     second = second_stage_options(options, directory / "qa")
@@ -105,7 +105,7 @@ def run_chain(
 
 
 def second_stage_options(options: Any, directory: Path) -> Any:
-    """The options of the second stage: the first's, but for those that are named for it."""
+    """The options of the second stage: the first's, except for those that are set for it alone."""
     return replace(
         options,
         output_dir=str(directory),
@@ -157,7 +157,7 @@ def chain_splits(
 
 
 def in_chosen_paragraph(question: Question, choice: Mapping[str, Any] | None, contexts: Sequence[str]) -> Question:
-    """The same question on the paragraph of the first stage; elsewhere its answers have no place, only a text."""
+    """The same question on the first stage's paragraph; in any other, its answers have a text but no position."""
     if choice is None or int(choice["name"]) >= len(contexts):
         raise ValueError(f"the first stage chose no paragraph for {question.id}: {CHOICES_REMEDY}")
     context = contexts[int(choice["name"])]
@@ -167,7 +167,7 @@ def in_chosen_paragraph(question: Question, choice: Mapping[str, Any] | None, co
 
 
 def prepare_qa(options: QAOptions, splits: Mapping[str, Sequence[Question]], start: StartingPoint) -> Prepared:
-    """The second stage's recipe; chained sets are only predicted, since a loss has no meaning in a wrong paragraph."""
+    """The second stage's recipe; chained sets are only predicted, since a loss on a wrong paragraph means nothing."""
     found = Preflight()
     chained = [name for name in splits if name.endswith(CHAINED)]
     placed = {

@@ -16,15 +16,15 @@ from finetuning.questions.squad import paragraphs_of, read_contexts, require_uni
 class ChoiceQuestion:
     """A question with choices; `label` is the right one's index, None where it is not known.
 
-    A choice is read as the pair (`first`, `second` of that choice): what is asked of, and what is chosen.
+    The model reads a choice as the pair (`first`, `second` of that choice): what is asked, and what can be chosen.
     """
 
     id: str
-    firsts: tuple[str, ...]  # one a choice, mostly the same text
+    firsts: tuple[str, ...]  # one per choice, usually the same text
     seconds: tuple[str, ...]
     label: int | None
     names: tuple[str, ...]  # what the file calls the choices: numbers, letters or texts
-    numbered: bool = field(default=False, repr=False, compare=False)  # of paragraphs in a context file
+    numbered: bool = field(default=False, repr=False, compare=False)  # the choices are paragraphs of a context file
 
     def __post_init__(self) -> None:
         if len(self.seconds) < 2:
@@ -80,9 +80,9 @@ def _entries(path: Path, on_bad_text: OnBadText) -> list[Any]:
 def _questions_of(item: Any, number: int, contexts: Sequence[str] | None) -> list[ChoiceQuestion]:
     if isinstance(item, list):
         return _dialogue_questions(*item)
-    if "documents" in item:  # C3 as `datasets` has it
+    if "documents" in item:  # C3 as `datasets` stores it
         return _dialogue_questions(item["documents"], _rows_of(item["questions"]), item["document_id"])
-    if "dialogue" in item:  # DREAM as `datasets` has it: a row a question
+    if "dialogue" in item:  # DREAM as `datasets` stores it: one row per question
         return _dialogue_questions(item["dialogue"], [item], item["dialogue_id"], first=int(item.get("id", number)))
     if "paragraphs" in item:
         return [_two_stage(item, contexts)]
@@ -94,7 +94,7 @@ def _questions_of(item: Any, number: int, contexts: Sequence[str] | None) -> lis
 
 
 def _rows_of(questions: Any) -> list[Mapping[str, Any]]:
-    """A list of {name: value}, also from what `datasets` makes of one: {name: list of values}."""
+    """A list of {name: value}, also from the form that `datasets` gives one: {name: list of values}."""
     if not isinstance(questions, Mapping):
         return list(questions)
     return [dict(zip(questions, values, strict=True)) for values in zip(*questions.values(), strict=True)]
@@ -108,7 +108,7 @@ def _dialogue_questions(
     found = []
     for number, entry in enumerate(questions, first):
         choices = _texts_of(entry["choice"])
-        label = _place(entry.get("answer"), choices, f"the answer {{}} of question {number} is none of its choices")
+        label = _place(entry.get("answer"), choices, f"the answer {{}} of question {number} is not one of its choices")
         found.append(_with_context(f"{name}-{number}", context, text_of(entry, "question"), choices, label, choices))
     return found
 
@@ -121,7 +121,7 @@ def _plain(item: Mapping[str, Any]) -> ChoiceQuestion:
 
 
 def _lettered(item: Mapping[str, Any]) -> ChoiceQuestion:
-    """CommonsenseQA: a stem and lettered choices; as released or as `datasets` has it."""
+    """CommonsenseQA: a stem and lettered choices; as released or as `datasets` stores it."""
     question, choices = item["question"], item.get("choices")
     if isinstance(question, Mapping):
         question, choices = question["stem"], question["choices"]
@@ -130,12 +130,12 @@ def _lettered(item: Mapping[str, Any]) -> ChoiceQuestion:
         letters, texts = tuple(choices["label"]), tuple(choices["text"])
     else:
         letters, texts = tuple(one["label"] for one in choices), tuple(one["text"] for one in choices)
-    label = _place(item.get("answerKey"), letters, "answerKey {} is none of the letters")
+    label = _place(item.get("answerKey"), letters, "answerKey {} is not one of the letters")
     return ChoiceQuestion(str(item["id"]), (str(question),) * len(texts), texts, label, letters)
 
 
 def _endings(item: Mapping[str, Any], number: int) -> ChoiceQuestion:
-    """SWAG: sent1, and sent2 continued by ending0, ending1, ...; without ids the row's number is the id."""
+    """SWAG: sent1, and sent2 continued by ending0, ending1, ...; without ids the row number is the id."""
     endings: list[str] = []
     while f"ending{len(endings)}" in item:
         endings.append(str(item[f"ending{len(endings)}"]))
@@ -149,7 +149,7 @@ def _endings(item: Mapping[str, Any], number: int) -> ChoiceQuestion:
 
 
 def _two_stage(item: Mapping[str, Any], contexts: Sequence[str] | None) -> ChoiceQuestion:
-    """A question and the numbers of the paragraphs of which one is `relevant`."""
+    """A question and the numbers of its paragraphs, one of which is `relevant`."""
     relevant = _index(item.get("relevant"), "relevant")
     numbers, texts = zip(*paragraphs_of(item, contexts, relevant), strict=True)
     label = None if relevant is None else numbers.index(relevant)
@@ -164,9 +164,9 @@ def _index(value: Any, field: str) -> int | None:
 
 
 def _place(answer: Any, choices: Sequence[str], error: str) -> int | None:
-    """Where an answer stands among the choices, blanks around it aside; None where it is not known, as in `_index`.
+    """The index of an answer among the choices, ignoring blanks around it; None if it is unknown, as in `_index`.
 
-    Raises ValueError, `error` with the answer in it and the choices, for any other.
+    Raises ValueError for any other answer: `error` with the answer filled in, and the choices.
     """
     if answer in choices:
         return choices.index(answer)
@@ -180,18 +180,18 @@ def _place(answer: Any, choices: Sequence[str], error: str) -> int | None:
 
 
 def _texts_of(choices: Any) -> tuple[str, ...]:
-    """A list of texts or numbers; ValueError for one text (its letters are no choices), and for null or objects."""
+    """A list of texts or numbers; ValueError for a single text (its letters are not choices), null and objects."""
     if not isinstance(choices, list):
         raise ValueError(f"the choices are {choices!r}; a list of texts is needed")
     for choice in choices:
         if not isinstance(choice, (str, int, float)):
-            raise ValueError(f"the choice {choice!r} is no text")
+            raise ValueError(f"the choice {choice!r} is not a text")
     return tuple(map(str, choices))
 
 
 def _with_context(
     name: str, context: str, question: str, choices: tuple[str, ...], label: int | None, names: tuple[str, ...]
 ) -> ChoiceQuestion:
-    """(context, question choice); a gap "..." in the question's context is left to the model."""
+    """(context, question choice); a gap "..." in the question's context is kept as it is."""
     seconds = tuple(f"{question} {choice}".strip() for choice in choices)
     return ChoiceQuestion(name, (context,) * len(choices), seconds, label, names)

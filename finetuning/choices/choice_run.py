@@ -61,12 +61,12 @@ class MultipleChoiceOptions(QAOptions):
     )
 
     def contradictions(self) -> list[str]:
-        """Options of a second stage that there is not, too."""
+        """Also refuses options of the second stage where there is no second stage."""
         return [*super().contradictions(), *idle_without(self, "chain", names_marked(self, OF_THE_CHAIN))]
 
 
 def run(options: MultipleChoiceOptions, asked: Asked, start: StartingPoint | None = None) -> int:
-    """The command for parsed options, from their model, or from `start` where it was opened before."""
+    """Run the command with parsed options, from the model that they name, or from `start` if it is already open."""
     ranks = open_world(options)
     files = {} if options.dataset_name else given_files(options, "multiple_choice", ranks)
     if options.chain:
@@ -100,7 +100,7 @@ def prepare(options: MultipleChoiceOptions, files: Mapping[str, str], start: Sta
         found.note(f"{name}_examples", len(splits[name]))
         if not has_labels(splits[name], name):
             if name != "test":
-                raise ValueError(f"the {name} set has no labels: only a test set can do without")
+                raise ValueError(f"the {name} set has no labels: only a test set may have none")
             unlabelled.append(name)
     labels = {name: [str(one.label) for one in split] for name, split in splits.items() if name not in unlabelled}
     note_label_balance(found, labels)
@@ -117,7 +117,7 @@ def prepare(options: MultipleChoiceOptions, files: Mapping[str, str], start: Sta
 
 
 def choice_text(question: ChoiceQuestion) -> str:
-    """What makes two questions the same: their texts, whatever the order of the choices."""
+    """What makes two questions the same: their texts, in any order of the choices."""
     return "\n".join([*dict.fromkeys(question.firsts), *sorted(question.seconds)])
 
 

@@ -25,7 +25,7 @@ NO_LOGIT = -1e9  # of a choice that a question does not have; finite, so that ze
 
 @dataclass(frozen=True)
 class ChoiceCounts:
-    """What encoding met."""
+    """What encoding came across."""
 
     questions: int = 0
     choices: int = 0
@@ -47,7 +47,7 @@ class ChoiceModel(TaskModel):
 
         A choice that a question does not have is never run through the encoder, so that none is fully padded.
         """
-        single = [rows.unsqueeze(1) for rows in (input_ids, attention_mask, token_type_ids)]  # one choice a row
+        single = [rows.unsqueeze(1) for rows in (input_ids, attention_mask, token_type_ids)]  # one choice per row
         scores = self.outputs(*single).logits.squeeze(-1).float()
         empty = scores.new_full((choice_mask.numel(),), NO_LOGIT)
         return {"logits": empty.index_copy(0, choice_places, scores).view(choice_mask.shape).clone()}
@@ -89,7 +89,7 @@ class ChoiceRecipe:
         return ChoiceModel(transformer)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
-        """Model inputs of the N real choices, `choice_mask` [R, C] and labels [R] (-100 where there is none)."""
+        """Model inputs of the N real choices, `choice_mask` [R, C] and labels [R] (-100 for no label)."""
         batch = padded_rows(
             [ids for feature in features for ids in feature["input_ids"]],
             [types for feature in features for types in feature["token_type_ids"]],
@@ -114,7 +114,7 @@ class ChoiceRecipe:
         return {"logits": outputs["logits"]}
 
     def finish(self, rows: Mapping[str, np.ndarray], evaluation_set: EvaluationSet) -> dict[str, Any]:
-        """Example id -> {"choice": index, "name": what the file calls it, "logits": one a choice}."""
+        """Example id -> {"choice": index, "name": what the file calls it, "logits": one per choice}."""
         found = {}
         for feature, logits in zip(evaluation_set.features, rows["logits"], strict=True):
             name = str(feature["example_id"])
@@ -137,7 +137,7 @@ class ChoiceRecipe:
         return [str(prediction["choice"]) for prediction in predictions.values()]
 
     def majority_score(self, examples: Mapping[str, Any]) -> float | None:
-        """What always picking the most frequent place scores."""
+        """The score of always picking the most frequent position."""
         counts = Counter(question.label for question in examples.values())
         return max(counts.values()) / len(examples)
 
@@ -152,9 +152,9 @@ class ChoiceRecipe:
 def encode_choices(
     questions: Sequence[ChoiceQuestion], tokenizer: PreTrainedTokenizerBase, *, max_seq_length: int
 ) -> tuple[list[dict[str, Any]], ChoiceCounts]:
-    """One feature a question: input_ids and token_type_ids (a list each, one row a choice), label, length.
+    """One feature per question: input_ids and token_type_ids (a list each, one row per choice), label, length.
 
-    Each text is tokenised once however often it stands. Of a pair that is too long the longer text loses its end.
+    Each text is tokenised once however often it occurs. In a pair that is too long, the longer text loses its end.
     """
     template = pair_template(tokenizer)
     texts = list(dict.fromkeys(text for one in questions for text in (*one.firsts, *one.seconds)))
@@ -180,7 +180,7 @@ def encode_choices(
 
 
 def cut_sizes(first: int, second: int, room: int) -> tuple[int, int]:
-    """Tokens kept of two texts: the longer one gives first, down to half the room; then both share it."""
+    """Tokens kept of two texts: the longer one is cut first, down to half the room; then both get half."""
     if first + second <= room:
         return first, second
     half = room // 2

@@ -10,7 +10,7 @@ import numpy as np
 
 from finetuning.examples.recipe import Feature, FinetuningOptions
 
-GROUPED_BATCHES = 50  # rows are sorted by length within so many batches: little padding, still random
+GROUPED_BATCHES = 50  # rows are sorted by length within this many batches: little padding, still random
 DEFAULT_BATCH_ROWS = 32
 
 
@@ -100,7 +100,7 @@ def evaluation_batches(
 
 
 def _without_spare_padding(by_step: np.ndarray, whole: np.ndarray) -> list[np.ndarray]:
-    """Cut fillers that every rank could do without, but keep one row: each rank must run each step."""
+    """Drop the fillers that no rank needs, but keep one row: each rank must run each step."""
     cut = []
     for rows, everyone in zip(by_step, whole, strict=True):
         world_size = len(everyone) // len(rows)

@@ -11,9 +11,9 @@ NEAR_MAJORITY = 0.005  # share of the metric's range within which a score counts
 
 
 def normalised_entropy(labels: Sequence[str]) -> float:
-    """Entropy of the predicted labels over that of as many different ones as there could be, in [0, 1].
+    """Entropy of the predicted labels as a share of the largest possible entropy, in [0, 1].
 
-    One example, or none, has no entropy to lose: 1.
+    1 for one example or none, which have no entropy to lose.
     """
     if len(labels) < 2:
         return 1.0
@@ -47,8 +47,8 @@ def collapse_reason(
 def likely_cause(learning_rate: float, batch_rows: int, *, hidden_size: int) -> str:
     """What to try next: the learning rate against the batch and the width of the model.
 
-    Rules of thumb: base-size encoders (768 wide) train at 1e-5 to 1e-4 for a batch of 16 to 32, narrower ones bear more
-    in proportion, and the square root of the batch scales it.
+    Rules of thumb: base-size encoders (768 wide) train at 1e-5 to 1e-4 for a batch of 16 to 32, narrower ones take
+    proportionally more, and it scales with the square root of the batch.
     """
     usual = 5e-5 * (768 / max(hidden_size, 1)) * math.sqrt(batch_rows / 32)
     figures = f"{learning_rate:g} at {batch_rows} rows an update and width {hidden_size}, usual is near {usual:.1g}"

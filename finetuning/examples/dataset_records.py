@@ -17,7 +17,7 @@ Example = TypeVar("Example")
 def subset(examples: Sequence[Example], limit: int | None, id_of: Callable[[Example], str]) -> list[Example]:
     """At most `limit` examples, in file order, chosen by a hash of their ids: files are often sorted by label or topic.
 
-    No seed enters: smaller subsets are parts of larger ones.
+    No seed is used: smaller subsets are parts of larger ones.
     """
     if limit is None or limit >= len(examples):
         return list(examples)
@@ -26,7 +26,7 @@ def subset(examples: Sequence[Example], limit: int | None, id_of: Callable[[Exam
     return [one for one in examples if id_of(one) in chosen]
 
 
-SAVE_IT = "save the set with save_to_disk where there is a network"
+SAVE_IT = "save the set with save_to_disk on a machine with a network"
 
 
 def read_dataset(
@@ -37,11 +37,11 @@ def read_dataset(
     asked: str | None = None,
     remedy: str = f"name files with --train_file, or {SAVE_IT}",
 ) -> dict[str, list[Record]]:
-    """Split -> rows. A saved directory (`save_to_disk`) is read as it is; a name comes from the cache or the hub.
+    """Split -> rows. A saved directory (`save_to_disk`) is read as it is; a name is looked up in the cache or the hub.
 
-    With `class_names` class numbers become names, and -1, which marks a hidden label, None. Code that comes with a data
-    set is never run. Raises ValueError for a number that no class has, and when there is no such set: `asked` is what
-    the user wrote, and `remedy` what the command takes without a network.
+    With `class_names`, class numbers become names, and -1, which marks a hidden label, becomes None. Code that comes
+    with a data set is never run. Raises ValueError for a number that no class has, and for a set that does not exist:
+    `asked` is what the user wrote, `remedy` what the command accepts without a network.
     """
     from datasets import Dataset, DatasetDict, config, load_dataset, load_from_disk
 
@@ -59,7 +59,7 @@ def read_dataset(
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{asked}: not a saved data set, and neither cache nor hub has it ({reason}); {remedy}"
+            f"{asked}: not a saved data set, and neither the cache nor the hub has it ({reason}); {remedy}"
         ) from error
     if isinstance(found, Dataset):
         found = DatasetDict({"train": found})
@@ -82,6 +82,8 @@ def _named(dataset: Any, source: str) -> list[Record]:
         for place, row in enumerate(rows):
             number = row[column]
             if number is not None and number >= len(labels):
-                raise ValueError(f"{source}, row {place}: {column} is {number}, but {numbered(labels)}; mend the set")
+                raise ValueError(
+                    f"{source}, row {place}: {column} is {number}, but {numbered(labels)}; correct the set"
+                )
             row[column] = None if number is None or number < 0 else labels[number]
     return rows

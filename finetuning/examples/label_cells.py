@@ -1,4 +1,4 @@
-"""What the cell of a label says: a class's name, a number or nothing, however a person or pandas wrote it."""
+"""What a label's cell says: a class's name, a number or nothing, however a person or pandas wrote it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-MINUS_ONE = "-1"  # what `datasets` writes for a label that is not known
+MINUS_ONE = "-1"  # what `datasets` writes for an unknown label
 NOTHING = frozenset({"", "nan", "<na>"})  # pandas writes the last two
 DOUBTFUL = frozenset({"-", "?", "none", "null", "na", "n/a", "#n/a"})
-EDGES = re.compile(r"^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$")  # blanks of any kind, also those of no width
+EDGES = re.compile(r"^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$")  # blanks of any kind, zero-width ones included
 WHOLE_NUMBER = re.compile(r"(-?[0-9]+)\.0+")
 
 
@@ -41,7 +41,7 @@ def class_of_number(label: str | None, names: Sequence[str], where: str) -> str 
     if label is None or label in names or not is_integer(label):
         return label
     if not 0 <= int(label) < len(names):
-        raise ValueError(f"{where}: the label is {label}, but {numbered(names)}; mend the label, or count from 0")
+        raise ValueError(f"{where}: the label is {label}, but {numbered(names)}; correct the label, or count from 0")
     return names[int(label)]
 
 
@@ -56,21 +56,19 @@ def is_integer(label: str) -> bool:
 
 
 def doubtful_labels(labels: Iterable[str]) -> dict[str, str]:
-    """Label -> why it may be no class of its own; empty for good ones.
+    """Label -> why it may not be a class at all; empty if none is doubtful.
 
-    A word or sign that often stands for "not known", -1 beside the numbers of classes from 0, and names that differ
-    only in case.
+    Doubtful are a word or sign that often means "unknown", -1 next to class numbers that count from 0, and names that
+    differ only in case.
     """
     known = set(labels)
-    empty = "where it means that, empty these cells or take the rows out"
-    found = {
-        label: f"often stands for a label that is not known: {empty}" for label in known if label.lower() in DOUBTFUL
-    }
+    empty = "if that is what it means, empty these cells or remove the rows"
+    found = {label: f"often stands for an unknown label: {empty}" for label in known if label.lower() in DOUBTFUL}
     if {MINUS_ONE, "0"} <= known:
-        found[MINUS_ONE] = f"in `datasets` it stands for a label that is not known: {empty}"
+        found[MINUS_ONE] = f"in `datasets` it stands for an unknown label: {empty}"
     folded: dict[str, str] = {}
     for label in sorted(known):
         other = folded.setdefault(label.casefold(), label)
         if other != label:
-            found[label] = f"differs from {other!r} only in case: where both mean one class, write them alike"
+            found[label] = f"differs from {other!r} only in case: if both mean one class, write them the same way"
     return dict(sorted(found.items()))

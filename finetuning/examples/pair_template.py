@@ -30,7 +30,7 @@ class PairTemplate:
         return len(self.prefix) + len(self.middle) + len(self.suffix)
 
     def second_start(self, first_length: int) -> int:
-        """Where the second text begins in a row."""
+        """The position at which the second text begins in a row."""
         return len(self.prefix) + first_length + len(self.middle)
 
     def row(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -41,7 +41,7 @@ class PairTemplate:
 
 
 def pair_template(tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
-    """Read the layout off an encoded pair; ValueError for a tokenizer that puts nothing in front, or cannot pad."""
+    """Read the layout off an encoded pair; ValueError for a tokenizer that adds nothing in front, or cannot pad."""
     encoded = tokenizer("a", "a", return_token_type_ids=True)
     places = encoded.sequence_ids(0)
     ids, types = encoded["input_ids"], encoded["token_type_ids"]
@@ -93,7 +93,7 @@ def token_ids_with_offsets(
 
 @cache
 def pad_multiple() -> int:
-    """8 where there is an accelerator, whose matrix units ask for it; 1 on the CPU, where padding only costs."""
+    """8 on an accelerator, whose matrix units need it; 1 on the CPU, where padding only costs time."""
     return 8 if torch.accelerator.is_available() else 1
 
 

@@ -1,4 +1,4 @@
-"""From row outputs on every rank to one prediction per example id, and the files they go to."""
+"""From row outputs on every rank to one prediction per example id, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ RowKey = tuple[str, int]  # example id, window
 
 
 def row_key(feature: Feature) -> RowKey:
-    """What a row is known by from the file to the prediction: never its position."""
+    """What identifies a row from the file to the prediction: never its position."""
     return str(feature["example_id"]), int(feature.get("window", 0))
 
 
 class RowCollector:
-    """Gathers per-row tensors by row key, over batches and ranks, and proves that each row came exactly once."""
+    """Gathers per-row tensors by row key, over batches and ranks, and checks that each row came exactly once."""
 
     def __init__(self, features: Sequence[Feature]) -> None:
         self.index = {row_key(feature): i for i, feature in enumerate(features)}
@@ -49,7 +49,7 @@ class RowCollector:
     def gather(self, device: torch.device | str = "cpu") -> dict[str, np.ndarray]:
         """All ranks' rows [N, ...] in the order of the features; every rank must call this.
 
-        A rank that got a row leaves the others' places zero, so that a sum puts them together.
+        A rank leaves the rows of other ranks zero, so that a sum puts all of them together.
         """
         seen = _sum(self.seen, device)
         wrong = [key for key, i in self.index.items() if seen[i] != 1]

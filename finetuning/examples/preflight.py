@@ -1,4 +1,4 @@
-"""Look at the examples before training on them: what will mislead a score is said first."""
+"""Look at the examples before training on them, and report first what will make a score misleading."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Preflight:
     """Figures for all_results.json, and lines for people."""
 
     figures: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)  # what may mislead a score: --strict refuses it
-    notes: list[str] = field(default_factory=list)  # what is merely worth knowing
+    warnings: list[str] = field(default_factory=list)  # what may make a score misleading: --strict refuses it
+    notes: list[str] = field(default_factory=list)  # what is only worth knowing
 
     def note(self, name: str, value: float | int, warning: str | None = None) -> None:
-        """Keep a figure; with a warning, say it too when it is not zero."""
+        """Keep a figure; if it is not zero, add its warning as well."""
         self.figures[f"preflight_{name}"] = value
         if warning and value:
             self.warnings.append(warning)
@@ -42,24 +42,24 @@ class Preflight:
 
 
 def note_row_limit(found: Preflight, asked: int, limit: int) -> None:
-    """Say that rows are shorter than --max_seq_length asks for, since the model has no more positions."""
+    """Note that rows are shorter than --max_seq_length, because the model has no more positions."""
     if limit < asked:
         found.note("max_seq_length", limit)
         found.notes.append(f"--max_seq_length {asked} is lowered to {limit}, the positions of the model")
 
 
 def shared_groups(first: Iterable[str], second: Iterable[str]) -> int:
-    """How many different texts stand in both."""
+    """How many different texts occur in both."""
     return len(set(first) & set(second))
 
 
 def repeated_groups(texts: Iterable[str]) -> int:
-    """How many different texts stand more than once."""
+    """How many different texts occur more than once."""
     return sum(count > 1 for count in Counter(texts).values())
 
 
 def note_shared_texts(found: Preflight, texts: Mapping[str, Sequence[str]]) -> None:
-    """Count texts that stand twice in a split, and those of the training set that stand in another split."""
+    """Count texts that occur twice in a split, and texts of the training set that also occur in another split."""
     for name, split in texts.items():
         found.note(f"{name}_repeated_texts", repeated_groups(split))
         if name != "train" and "train" in texts:
@@ -67,7 +67,7 @@ def note_shared_texts(found: Preflight, texts: Mapping[str, Sequence[str]]) -> N
             found.note(
                 f"train_{name}_shared_texts",
                 shared,
-                f"{shared} texts stand both in train and in {name}: their score is partly memory",
+                f"{shared} texts occur both in train and in {name}: their score is partly memory",
             )
 
 

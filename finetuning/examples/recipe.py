@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from finetuning.loop.heads import Head
 
 SCHEDULES = ("linear", "constant")
-SMALL_WORLD = "on the small world"  # where some options have other defaults
-# What is true of some options, for code that goes by it.
+SMALL_WORLD = "on the small world"  # there, some options have other defaults
+# Properties of some options, for code that depends on them.
 SPLIT_FILE = "the file of a split"
 NAMES_DATA = "names data: without any such option it is the small world"
 DATA_PLACE = "where the data come from"
@@ -42,7 +42,7 @@ SET_BY_A_SWEEP = "set by a sweep, not by its rows"
 COLUMN = "a column of a table"
 
 # One encoded row. Read by the loop: "example_id" (str), "input_ids" (for the length), and if present "window" (int,
-# tells the rows of one example apart), "length" (int, what rows are grouped by) "weight" (float, share in the loss).
+# tells the rows of one example apart), "length" (int, what rows are grouped by), "weight" (float, share in the loss).
 Feature = Mapping[str, Any]
 Batch = dict[str, torch.Tensor]
 
@@ -83,7 +83,7 @@ class Recipe(Protocol):
 
     @property
     def evaluation_sets(self) -> Mapping[str, EvaluationSet]:
-        """Of these "validation" is scored after each epoch and picks the best; others are predicted at the end."""
+        """Among these, "validation" is scored after each epoch and picks the best; others are predicted at the end."""
         ...
 
     @property
@@ -112,11 +112,11 @@ class Recipe(Protocol):
         ...
 
     def score(self, predictions: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, float]:
-        """Metrics under the names `transformers` gives them, without the eval_ or test_ in front."""
+        """Metrics under the names that `transformers` gives them, without the prefix eval_ or test_."""
         ...
 
     def predicted_labels(self, predictions: Mapping[str, Any]) -> list[str]:
-        """What was predicted, one label an example: their entropy tells a collapsed run."""
+        """What was predicted, one label per example: their entropy shows whether a run collapsed."""
         ...
 
     def majority_score(self, examples: Mapping[str, Any]) -> float | None:
@@ -207,7 +207,7 @@ class FinetuningOptions(Options):
         what="0 only evaluates",
         by_data={SMALL_WORLD: 8.0},
     )
-    max_steps: int = option(-1, "Stop after N updates, whatever the epochs say; -1: no limit.", group=TRAINING)
+    max_steps: int = option(-1, "Stop after N updates, whatever the number of epochs; -1: no limit.", group=TRAINING)
     global_batch_rows: int | None = option(
         None,
         "Rows of one update over all ranks; default: batch x accumulation x ranks if given, else 32.",
@@ -241,15 +241,15 @@ class FinetuningOptions(Options):
     )
     seeds: list[int] = option(
         [],
-        "Several seeds, each in a folder of its own; default: --seed alone.",
+        "Several seeds, each in its own folder; default: --seed alone.",
         group=TRAINING,
         identity=False,
         marks=(SET_BY_A_SWEEP,),
     )
 
-    # A run of auto is another one than a run of true or false, which say what another machine is to do.
+    # A run with auto is not the same run as one with true or false, which fix the precision on every machine.
     bf16: str = option(
-        "auto", "auto: where the hardware has it.", group=MACHINE, choices=PRECISIONS, nargs="?", const="true"
+        "auto", "auto: if the hardware supports it.", group=MACHINE, choices=PRECISIONS, nargs="?", const="true"
     )
     per_device_train_batch_size: int | None = option(
         None, "Rows of one micro-batch of one rank.", group=MACHINE, at_least=1, identity=False
@@ -280,7 +280,7 @@ class FinetuningOptions(Options):
     )
     resume_from_checkpoint: str = option(
         "auto",
-        "auto: continue or read what --output_dir holds of a run of the same options; false: begin anew.",
+        "auto: continue or read the run with the same options in --output_dir; false: start again.",
         group=OUTPUT,
         choices=("auto", "false"),
         identity=False,
@@ -300,7 +300,7 @@ class FinetuningOptions(Options):
     )
     report_to: str = option(
         "tensorboard",
-        "Where the curves go, several with commas between.",
+        "Where the curves go; separate several with commas.",
         group=OUTPUT,
         choices=(*REPORTERS, "none"),
         commas=True,
@@ -308,6 +308,6 @@ class FinetuningOptions(Options):
     )
 
     def contradictions(self) -> list[str]:
-        """What is wrong between several options, whatever the data and the ranks."""
+        """Conflicts between options that hold for any data and any number of ranks."""
         repeated = len(set(self.seeds)) < len(self.seeds)
         return [f"--seeds {self.seeds}: name each once"] if repeated else []

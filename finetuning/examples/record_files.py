@@ -1,4 +1,4 @@
-"""Whole files of examples: rows of CSV, TSV, JSON, JSON lines or parquet, read as builds of shards read them."""
+"""Whole files of examples: rows of CSV, TSV, JSON, JSON lines or parquet, read in the same way as by shard builds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Example = TypeVar("Example")
 
 LINE_FORMATS = (".jsonl", ".ndjson")
 FORMATS = (".csv", ".tsv", ".json", *LINE_FORMATS, ".parquet")
-PACKED_SUFFIXES = ("", *COMPRESSION_SUFFIXES)  # of a file as it is, and packed
+PACKED_SUFFIXES = ("", *COMPRESSION_SUFFIXES)  # of a plain and of a compressed file
 MAX_FILE_BYTES = 4 * 1024**3
 MAX_ROW_BYTES = 64 * 1024**2
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def bad_text(choice: str) -> OnBadText:
-    """--on_bad_text as the readers know it."""
+    """--on_bad_text in the readers' terms."""
     if choice not in ("stop", "replace"):
         raise ValueError(f"--on_bad_text {choice}: use stop or replace")
     return "replace" if choice == "replace" else "stop"
@@ -44,7 +44,7 @@ def read_records(
     """Every row as a dict of column -> value; `columns` names them where the file has no header.
 
     TSV is read as GLUE writes it, without quoting; CSV with the usual quotes; JSON is a list of objects (or an object
-    whose `data` is one), JSON lines an object a line. Raises ValueError, naming file and row, for an empty or torn
+    whose `data` is one), JSON lines one object per line. Raises ValueError, naming file and row, for an empty or torn
     file, a row of the wrong width (unless `malformed` is "drop": then they are counted in a warning) and bytes that are
     not UTF-8 (unless `on_bad_text` is "replace").
     """
@@ -69,9 +69,9 @@ def read_content(
     malformed: Literal["stop", "drop"] = "stop",
     on_bad_text: OnBadText = "stop",
 ) -> Any:
-    """The list of rows in a table, JSON lines or a parquet file; of any other file the JSON value, or lines, in it.
+    """The list of rows in a table, JSON lines or a parquet file; for any other file, the JSON value or lines in it.
 
-    Packed or not. Arguments and errors as of `read_records`.
+    The file may be compressed. Arguments and errors are those of `read_records`.
     """
     where = Path(path)
     data, rules = read_bytes(where), _rules(on_bad_text)
@@ -93,7 +93,7 @@ def read_content(
 
 
 def file_format(path: str | Path) -> str | None:
-    """The format a name promises (.csv, .tsv, .json, .jsonl, ...), compression aside; None for any other name."""
+    """The format that a name implies (.csv, .tsv, .json, .jsonl, ...), ignoring compression; None for other names."""
     suffix = name_suffix(Path(path).name)
     return suffix if suffix in FORMATS else None
 
@@ -105,7 +105,7 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     with unpacked(path) as (raw, stream):
         is_packed = stream.raw is not raw
         if path.suffix.lower() in COMPRESSION_SUFFIXES and not is_packed:
-            raise ValueError(f"{path} cannot be unpacked: it is no {path.suffix} file; rename it, or copy it again")
+            raise ValueError(f"{path} cannot be unpacked: it is not a {path.suffix} file; rename it, or copy it again")
         content = stream.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise ValueError(f"{path}: unpacks to more than {max_bytes} bytes; split the file")
@@ -128,8 +128,8 @@ def parse_json(text: str, name: str) -> Any:
         raise ValueError(f"{name}: nested too deeply to be data; a list of flat objects is needed") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{name}: not JSON ({error.msg}); check line {error.lineno}, column {error.colno}") from error
-    except ValueError as error:  # a number of thousands of digits
-        raise ValueError(f"{name}: {error}; mend the number") from error
+    except ValueError as error:  # a number with thousands of digits
+        raise ValueError(f"{name}: {error}; correct the number") from error
     return _whole_characters(content, text, name)
 
 
@@ -180,7 +180,7 @@ def _note_replaced(rules: TextRules, name: str) -> None:
 
 
 def _is_lines(text: str) -> bool:
-    """Whether a JSON value ends with its line and more follows, as where JSON lines are called .json."""
+    """Whether a JSON value ends with its line and more follows, as when JSON lines are named .json."""
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
@@ -225,7 +225,7 @@ def _table_records(
         else:
             raise ValueError(
                 f"{path}: line {line} has {len(row)} fields, but the columns are {len(names)} "
-                f"({', '.join(names)}); mend the row"
+                f"({', '.join(names)}); correct the row"
             )
     if dropped:
         logger.warning("%s: %d rows of the wrong width were dropped", path, dropped)
@@ -233,7 +233,7 @@ def _table_records(
 
 
 def _whole_characters(content: Any, text: str, name: str) -> Any:
-    """The content of a JSON text; ValueError for half a character, as \\ud800 without its other half: it is no text."""
+    """The content of a JSON text; ValueError for half a character, such as \\ud800 without its other half."""
     waiting: list[tuple[Any, str]] = [(content, "")] if SURROGATE.search(text) else []
     while waiting:
         value, place = waiting.pop()
@@ -242,7 +242,9 @@ def _whole_characters(content: Any, text: str, name: str) -> Any:
         elif isinstance(value, list):
             waiting.extend((one, f"{place}[{number}]") for number, one in enumerate(value))
         elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-            raise ValueError(f"{name}: the text at {place} has half a character (a lone \\ud8xx or \\udcxx); mend it")
+            raise ValueError(
+                f"{name}: the text at {place} has half a character (a lone \\ud8xx or \\udcxx); correct it"
+            )
     return content
 
 

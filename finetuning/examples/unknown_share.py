@@ -11,24 +11,24 @@ from finetuning.examples.preflight import Preflight
 from shards.tokenization.unknown_text import MUCH_UNKNOWN, count_characters
 
 SAMPLED_TEXTS = 1_000
-SAMPLED_CHARACTERS = 2_000  # of a text, from its beginning
+SAMPLED_CHARACTERS = 2_000  # of each text, from its beginning
 
 
 def note_unknown_share(
     found: Preflight, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, Sequence[str]]
 ) -> None:
-    """The share of each split's characters that become the unknown token; a warning from 2 % on."""
+    """The share of each split's characters that become the unknown token; a warning at 2 % or more."""
     for split, own in texts.items():
         share = unknown_share(tokenizer, own)
         warning = (
-            f"{share:.1%} of the characters of {split} become {tokenizer.unk_token}, whatever they say: use a model "
-            "whose vocabulary knows this language"
+            f"{share:.1%} of the characters of {split} become {tokenizer.unk_token}, so the model cannot tell them "
+            "apart: use a model whose vocabulary covers this language"
         )
         found.note(f"{split}_unknown_share", share, warning if share >= MUCH_UNKNOWN else None)
 
 
 def unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
-    """The share of unknown characters, blanks aside, of up to 1,000 evenly spaced texts; 0 without any text."""
+    """The share of unknown characters, ignoring blanks, in up to 1,000 evenly spaced texts; 0 if there are none."""
     unknown_id = tokenizer.unk_token_id
     if unknown_id is None:
         return 0.0

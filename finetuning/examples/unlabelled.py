@@ -1,4 +1,4 @@
-"""Examples without a label in a set that is trained on or that picks the best epoch: left out, counted and said."""
+"""Leaves out, counts and reports examples without a label in sets that train or that pick the best epoch."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def drop_unlabelled(splits: Mapping[str, Sequence[Example]]) -> dict[str, list[E
 
 
 def note_unlabelled(found: Preflight, before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]) -> None:
-    """Count what `drop_unlabelled` left out of each split; a warning where it is any."""
+    """Count what `drop_unlabelled` left out of each split, with a warning if it left out any."""
     for split, warning in _warnings(before, after).items():
         found.note(f"{split}_unlabelled", len(before[split]) - len(after[split]), warning)
 
 
 def labelled_only(splits: Mapping[str, Sequence[Example]], where: str) -> dict[str, list[Example]]:
-    """`drop_unlabelled` with its warnings in the log, where there is no preflight; `where` is what they begin with."""
+    """`drop_unlabelled` with its warnings in the log, for callers without a preflight; they begin with `where`."""
     kept = drop_unlabelled(splits)
     for warning in _warnings(splits, kept).values():
         logger.warning("%s: %s", where, warning)
@@ -48,7 +48,7 @@ def labelled_only(splits: Mapping[str, Sequence[Example]], where: str) -> dict[s
 def _warnings(before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]) -> dict[str, str]:
     return {
         split: f"{len(examples) - len(after[split])} of {len(examples)} examples of {split} have no label (an empty "
-        "cell, null, NaN, or -1 where it is no class) and are left out"
+        "cell, null, NaN, or -1 where it is not a class) and are left out"
         for split, examples in before.items()
         if len(after[split]) < len(examples)
     }

@@ -12,7 +12,7 @@ PUNCTUATION = frozenset(string.punctuation)
 HAN = re.compile(r"[\u4e00-\u9fa5]")
 # CMRC 2018's list: these characters are dropped before comparing (not "…": only a pair of them is listed).
 CMRC_PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
-# The Penn Treebank rules that CMRC applies to what is not Chinese, as far as its punctuation list leaves anything.
+# The Penn Treebank rules that CMRC applies to text that is not Chinese, after its listed punctuation is dropped.
 TREEBANK = (
     (re.compile(r"^\""), r"`` "),
     (re.compile(r"([ (\[{<])(\")"), r"\1 `` "),
@@ -45,7 +45,7 @@ def exact_match(prediction: str, answer: str) -> float:
 
 
 def f1(prediction: str, answer: str) -> float:
-    """Bag-of-words F1 of the normalised texts; two empty ones have none in common: 0, as in SQuAD 1.1."""
+    """Bag-of-words F1 of the normalised texts; 0 for two empty ones, as in SQuAD 1.1."""
     predicted, wanted = normalise(prediction).split(), normalise(answer).split()
     same = sum((Counter(predicted) & Counter(wanted)).values())
     if same == 0:
@@ -66,7 +66,7 @@ def chinese_exact_match(prediction: str, answer: str) -> float:
 
 
 def chinese_f1(prediction: str, answer: str) -> float:
-    """F1 over the longest common run of segments: a Chinese character each, words elsewhere (CMRC 2018)."""
+    """F1 over the longest common run of segments: single Chinese characters, words otherwise (CMRC 2018)."""
     predicted, wanted = mixed_segments(prediction), mixed_segments(answer)
     common = longest_common_run(predicted, wanted)
     if common == 0:
@@ -76,7 +76,7 @@ def chinese_f1(prediction: str, answer: str) -> float:
 
 
 def chinese_f1_version_2(prediction: str, answer: str) -> float:
-    """CMRC 2018's F1 for sets with questions that have no answer: where either text is empty, 1 if both are."""
+    """CMRC 2018's F1 for sets with unanswerable questions: where either text is empty, 1 if both are."""
     return chinese_f1(prediction, answer) if prediction and answer else float(prediction == answer)
 
 
@@ -106,7 +106,7 @@ def treebank_words(text: str) -> list[str]:
 
 
 def longest_common_run(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest contiguous run of segments that both hold."""
+    """Length of the longest contiguous run of segments that both contain."""
     longest, above = 0, [0] * (len(second) + 1)
     for item in first:
         row = [0] * (len(second) + 1)
@@ -129,7 +129,7 @@ def squad_scores(predictions: Mapping[str, str], answers: Mapping[str, Sequence[
 
 
 def chinese_scores(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """CMRC 2018: the same with its own exact match and F1."""
+    """CMRC 2018: the same, with the exact match and F1 of that data set."""
     return _percentages(predictions, answers, chinese_exact_match, chinese_f1)
 
 

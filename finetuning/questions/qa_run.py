@@ -32,7 +32,7 @@ class QAOptions(FinetuningOptions):
     """Options of extractive question answering."""
 
     context_file: str | None = option(
-        None, "Two-stage data: the JSON list of paragraphs that the rows number.", group=DATA, marks=(PATH,)
+        None, "Two-stage data: the JSON list of paragraphs that the rows refer to by number.", group=DATA, marks=(PATH,)
     )
     doc_stride: int = option(
         128,
@@ -49,20 +49,20 @@ class QAOptions(FinetuningOptions):
     )
     null_score_diff_threshold: float = option(
         0.0,
-        "v2: how far no answer must be ahead of the best one to be given.",
+        "v2: margin by which no answer must beat the best answer to be given.",
         group=ANSWERS,
         marks=(KEPT,),
     )
     answer_language: str = option(
         "auto",
-        "Whose exact match and F1: en (SQuAD), zh (CMRC), or auto by the answers.",
+        "Whose exact match and F1: en (SQuAD), zh (CMRC), or auto: by the answers.",
         group=ANSWERS,
         choices=LANGUAGES,
         marks=(KEPT,),
     )
 
     def contradictions(self) -> list[str]:
-        """Data named in two ways, too."""
+        """Also refuses data named in two ways."""
         files = (*names_marked(self, SPLIT_FILE), "context_file")
         return [
             *super().contradictions(),
@@ -72,7 +72,7 @@ class QAOptions(FinetuningOptions):
 
 
 def run(options: QAOptions, asked: Asked, start: StartingPoint | None = None) -> int:
-    """The command for parsed options, from their model, or from `start` where it was opened before."""
+    """Run the command with parsed options, from the model that they name, or from `start` if it is already open."""
     ranks = open_world(options)
     files = {} if options.dataset_name else given_files(options, "qa", ranks)
     opened = start or starting_point(options)
@@ -94,14 +94,14 @@ def prepare(options: QAOptions, files: Mapping[str, str], start: StartingPoint) 
             remedy = (
                 "two-stage data whose `relevant` is unknown needs the chain, finetuning/multiple_choice.py --chain true"
                 if options.context_file
-                else "give each its context, or take them out"
+                else "give each its context, or remove them"
             )
             raise ValueError(
                 f"the {name} set has {len(blank)} questions without a paragraph ({first_names(blank)}): {remedy}"
             )
         if not check_answers(questions, version_2=options.version_2_with_negative, where=name):
             if name != "test":
-                raise ValueError(f"the {name} set has no answers: only a test set can do without")
+                raise ValueError(f"the {name} set has no answers: only a test set may have none")
             unlabelled.append(name)
         splits[name] = with_places(options, found, name, questions)
     texts = {name: [f"{one.question}\n{one.context}" for one in split] for name, split in splits.items()}
@@ -113,7 +113,7 @@ def prepare(options: QAOptions, files: Mapping[str, str], start: StartingPoint) 
 def with_places(
     options: FinetuningOptions, found: Preflight, name: str, questions: Sequence[Question]
 ) -> list[Question]:
-    """The questions with their answers where they stand, and what the preflight says of those that do not."""
+    """The questions with their answers at their offsets, and what the preflight says of those that are not there."""
     placed, repairs = place_answers(questions, strict=options.strict, where=f"the {name} set")
     note_answers(found, name, placed, repairs)
     return placed
@@ -126,7 +126,7 @@ def encoded(
     start: StartingPoint,
     unlabelled: Sequence[str],
 ) -> Prepared:
-    """The recipe of these questions; ValueError where --strict forbids what the preflight found."""
+    """The recipe for these questions; ValueError if --strict forbids what the preflight found."""
     recipe = QARecipe(splits, start.tokenizer, settings_of(options, start.config), unlabelled=unlabelled)
     note_windows(found, recipe.window_counts)
     note_row_limit(found, options.max_seq_length, recipe.settings.windows.max_seq_length)
@@ -135,7 +135,7 @@ def encoded(
 
 
 def settings_of(options: QAOptions, config: PretrainedConfig | None) -> QASettings:
-    """Settings from options, within the model's positions where one is given; ValueError outside their range."""
+    """Settings from options, within the model's positions if a model is given; ValueError outside their range."""
     return QASettings(
         windows=Windows(row_limit(options.max_seq_length, config), options.doc_stride),
         limits=SpanLimits(options.n_best_size, options.max_answer_length),

@@ -39,13 +39,13 @@ LANGUAGES = ("auto", "en", "zh")
 
 @dataclass(frozen=True)
 class QASettings:
-    """How questions become rows, and rows answers."""
+    """How questions become rows, and rows become answers."""
 
     windows: Windows = field(default_factory=lambda: Windows(384))
     limits: SpanLimits = field(default_factory=SpanLimits)
     version_2: bool = False
     null_score_diff_threshold: float = 0.0
-    language: str = "auto"  # of the metric: en, zh, or what the gold answers are written in
+    language: str = "auto"  # of the metric: en, zh, or auto, that of the gold answers
 
 
 class QAModel(TaskModel):
@@ -130,7 +130,7 @@ class QARecipe:
         return best_spans(outputs["start_logits"], outputs["end_logits"], batch["allowed"], self.settings.limits)
 
     def finish(self, rows: Mapping[str, np.ndarray], evaluation_set: EvaluationSet) -> dict[str, Any]:
-        """The best answer over each question's windows; in v2 none where that scores better by the threshold."""
+        """The best answer over each question's windows; in v2, none if that scores better by the threshold."""
         contexts = {name: question.context for name, question in evaluation_set.examples.items()}
         found = answers_by_example(evaluation_set.features, rows, contexts, self.settings.limits)
         if self.settings.version_2:
@@ -140,7 +140,7 @@ class QARecipe:
         return {name: found[name] for name in evaluation_set.examples}
 
     def score(self, predictions: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, float]:
-        """exact_match and f1 in percent; in v2 the official breakdown and best thresholds beside them."""
+        """exact_match and f1 in percent; in v2, also the official breakdown and best thresholds."""
         answers = {name: [answer.text for answer in question.answers] for name, question in examples.items()}
         texts = {name: prediction["text"] for name, prediction in predictions.items()}
         chinese = self._is_chinese(answers)
@@ -187,7 +187,7 @@ class QARecipe:
 
 
 def _nbest(prediction: Mapping[str, Any], *, version_2: bool) -> list[dict[str, Any]]:
-    """Candidates by score; in v2 no answer is one of them, as in the official files."""
+    """Candidates by score; in v2, "no answer" is one of them, as in the official files."""
     candidates = list(prediction["nbest"])
     if version_2:
         candidates.append(Candidate("", prediction["null_score"], 0, 0))

@@ -44,20 +44,20 @@ def read_question_sets(options: QuestionSource, files: Mapping[str, str]) -> dic
 
 
 def refuse_idle_contexts(options: Any, sets: Mapping[str, Sequence[Any]]) -> None:
-    """ValueError for a context file where no question of any set numbers paragraphs of it."""
+    """ValueError for a context file whose paragraphs no question of any set refers to."""
     if not any(question.numbered for questions in sets.values() for question in questions):
         refuse_given(options, ("context_file",), "questions that have their own paragraphs or choices")
 
 
 def sample_limit(options: QuestionSource, split: str) -> int | None:
-    """At most so many examples of a split."""
+    """The largest number of examples to use of a split."""
     return options.max_train_samples if split == "train" else options.max_eval_samples
 
 
 def load_splits(name: str, config: str | None, *, asked: str | None = None, **remedy: str) -> dict[str, Any]:
     """Rows of the splits train, validation (or dev, ...) and test of a saved directory or a hub name of `datasets`.
 
-    `asked` and `remedy` are the words of errors, as `read_dataset` has them.
+    `asked` and `remedy` are for error messages, as in `read_dataset`.
     """
     loaded = read_dataset(name, config, class_names=False, asked=asked, **remedy)
     found: dict[str, Any] = {SPLIT_NAMES[split]: loaded[split] for split in SPLIT_NAMES if split in loaded}
@@ -77,13 +77,13 @@ def note_answers(found: Preflight, name: str, questions: Sequence[Question], rep
         f"{name}_answers_off",
         repairs.off,
         f"{repairs.off} of {repairs.answers} answers of {name} are not at their answer_start: {repairs.repaired} were "
-        f"found elsewhere once and repaired, {repairs.ambiguous} stand there several times, {repairs.absent} nowhere",
+        f"found elsewhere once and repaired, {repairs.ambiguous} occur several times, {repairs.absent} nowhere",
     )
     found.note(f"{name}_answers_repaired", repairs.repaired)
     found.note(
         f"{name}_without_span",
         repairs.without_span,
-        f"{repairs.without_span} questions of {name} have no answer that stands in their context",
+        f"{repairs.without_span} questions of {name} have no answer that occurs in their context",
     )
 
 
@@ -93,9 +93,9 @@ def note_windows(found: Preflight, counts: Mapping[str, WindowCounts]) -> None:
         found.note(f"{name}_overlong_share", count.long_contexts / max(1, count.questions))
         found.note(f"{name}_rows", count.rows)
         found.note(f"{name}_cut_questions", count.cut_questions, f"{count.cut_questions} questions of {name} were cut")
-        found.note(f"{name}_dropped", count.dropped, f"{count.dropped} questions of {name} have no place to learn from")
+        found.note(f"{name}_dropped", count.dropped, f"{count.dropped} questions of {name} have no position to learn")
         found.note(
             f"{name}_unreachable",
             count.unreachable,
-            f"{count.unreachable} answers of {name} lie in no window whole: raise --doc_stride or --max_seq_length",
+            f"{count.unreachable} answers of {name} fit whole in no window: raise --doc_stride or --max_seq_length",
         )

@@ -14,7 +14,7 @@ from finetuning.examples.recipe import Feature
 
 @dataclass(frozen=True)
 class SpanLimits:
-    """How answers are looked for."""
+    """How answers are searched for."""
 
     n_best_size: int = 20
     max_answer_length: int = 30  # tokens
@@ -63,7 +63,7 @@ def answers_by_example(
 ) -> dict[str, dict[str, Any]]:
     """Prediction of each example: the best span over its windows, its n-best list and its null score.
 
-    Equal scores are settled by window, start and end, never by the order of the rows. An example without any
+    Ties are broken by window, start and end, never by the order of the rows. An example without any
     candidate gets the empty answer. `rows` are those of `best_spans`, in the order of `features`.
     """
     by_example: dict[str, list[int]] = {}
@@ -106,7 +106,7 @@ def _candidates(feature: Feature, i: int, rows: Mapping[str, np.ndarray], contex
 
 
 def _merge(windows: Sequence[Sequence[Candidate]], limits: SpanLimits) -> list[Candidate]:
-    """The best candidates of all windows, each place of the context once."""
+    """The best candidates of all windows, each span of the context once."""
     ordered = sorted(
         ((candidate, number) for number, window in enumerate(windows) for candidate in window),
         key=lambda pair: (-pair[0].score, pair[1], pair[0].start, pair[0].end),

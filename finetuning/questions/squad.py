@@ -14,7 +14,7 @@ from finetuning.examples.record_files import OnBadText, examples_of, read_conten
 
 @dataclass(frozen=True)
 class Answer:
-    """A gold answer; `start` counts characters of the context, -1 where the text is not to be found there."""
+    """A gold answer; `start` counts characters of the context, -1 if the text does not occur in it."""
 
     text: str
     start: int
@@ -22,10 +22,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """A question on one paragraph; no answers mean unanswerable in a labelled v2 file, unknown in a test file.
+    """A question on one paragraph; no answers means unanswerable in a labelled v2 file, unknown in a test file.
 
-    `stated` is False where the row has neither answers nor a word on whether there are any; `numbered` is True where
-    its paragraphs are numbers of a context file.
+    `stated` is False if the row has no answers and does not say whether there are any; `numbered` is True if it names
+    its paragraphs by their numbers in a context file.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Question:
         return hashlib.sha256(self.context.encode()).hexdigest()[:16]
 
     def span(self) -> tuple[int, int] | None:
-        """Characters [start, end) of the first answer that stands in the context."""
+        """Characters [start, end) of the first answer that occurs in the context."""
         for answer in self.answers:
             if answer.start >= 0 and answer.text.strip():
                 return answer.start, answer.start + len(answer.text)
@@ -84,7 +84,7 @@ def questions_from_rows(rows: Iterable[Any], where: str, contexts: Sequence[str]
     """Questions from entries of any known layout; errors name `where` and the entry."""
     questions = examples_of(rows, where, lambda item, _: _questions_of(item, contexts), "SQuAD, CMRC or flat rows")
     if not questions:
-        raise ValueError(f"{where}: no questions are left: the file has paragraphs but no 'qas'")
+        raise ValueError(f"{where}: no questions: the file has paragraphs but no 'qas'")
     require_unique_ids([question.id for question in questions], where)
     return questions
 
@@ -98,16 +98,16 @@ def read_contexts(path: str | Path, on_bad_text: OnBadText = "stop") -> list[str
 
 
 def require_unique_ids(ids: Sequence[str], where: str) -> None:
-    """ValueError that lists the ids which stand more than once."""
+    """ValueError that lists the ids that occur more than once."""
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise ValueError(
-            f"{where}: {len(twice)} ids stand more than once ({first_names(twice)}): give each example its own id"
+            f"{where}: {len(twice)} ids occur more than once ({first_names(twice)}): give each example its own id"
         )
 
 
 def first_names(ids: Sequence[str], limit: int = 10) -> str:
-    """The first ids with commas between, each once, and dots where there are more."""
+    """The first ids, separated by commas, each once, and dots if there are more."""
     different = list(dict.fromkeys(ids))
     return ", ".join([*different[:limit], *(["..."] if len(different) > limit else [])])
 
@@ -115,7 +115,7 @@ def first_names(ids: Sequence[str], limit: int = 10) -> str:
 def place_answers(
     questions: Sequence[Question], *, strict: bool = False, where: str = "questions"
 ) -> tuple[list[Question], AnswerRepairs]:
-    """Move answers that are not at their offset to where their text stands, if that is one place; count the rest.
+    """Move answers that are not at their offset to where their text occurs, if it occurs once; count the rest.
 
     An answer that cannot be placed keeps its text (it still counts in the metric) with the start -1.
     Raises ValueError in strict mode, naming the set (`where`) and the first ids.
@@ -135,8 +135,8 @@ def place_answers(
     off = counts["repaired"] + counts["ambiguous"] + counts["absent"]
     if strict and off:
         raise ValueError(
-            f"{where}: {off} answers do not stand at their answer_start (ids {first_names(wrong)}): correct the file, "
-            "or leave --strict out to have those with one occurrence repaired"
+            f"{where}: {off} answers are not at their answer_start (ids {first_names(wrong)}): correct the file, "
+            "or omit --strict, which repairs those that occur once"
         )
     total = off + counts["right"]
     return placed, AnswerRepairs(
@@ -145,7 +145,7 @@ def place_answers(
 
 
 def check_answers(questions: Sequence[Question], *, version_2: bool, where: str) -> bool:
-    """Whether the set is labelled. A v2 set is unless no row states its answers, or, of a test set, none has one.
+    """Whether the set is labelled. A v2 set is, unless no row states its answers or, in a test set, no row has one.
 
     Raises ValueError when only some have answers and `version_2` is off.
     """
@@ -182,7 +182,7 @@ def _questions_of(item: Mapping[str, Any], contexts: Sequence[str] | None) -> li
             for paragraph in item["paragraphs"]
             for entry in paragraph["qas"]
         ]
-    if "qas" in item:  # CMRC2018's own layout, one paragraph an entry
+    if "qas" in item:  # CMRC2018's own layout, one paragraph per entry
         return [
             _question(entry, text_of(item, "context_text" if "context_text" in item else "context"))
             for entry in item["qas"]
@@ -208,7 +208,7 @@ def _question(entry: Mapping[str, Any], context: str) -> Question:
 
 
 def _two_stage_question(item: Mapping[str, Any], contexts: Sequence[str] | None) -> Question:
-    """A question with paragraph numbers; without `relevant` it is one of a test file and has no paragraph yet."""
+    """A question with paragraph numbers; without `relevant` it is from a test file and has no paragraph yet."""
     relevant = None if item.get("relevant") is None else whole_number(item["relevant"], "relevant")
     texts = dict(paragraphs_of(item, contexts, relevant))
     context = "" if relevant is None else texts[relevant]
@@ -220,9 +220,9 @@ def _two_stage_question(item: Mapping[str, Any], contexts: Sequence[str] | None)
 def paragraphs_of(
     item: Mapping[str, Any], contexts: Sequence[str] | None, relevant: int | None
 ) -> list[tuple[int, str]]:
-    """The paragraphs that a two-stage entry numbers, each with its number, in its order.
+    """The paragraphs that a two-stage entry names by number, each with its number, in the entry's order.
 
-    Raises ValueError without a context file, for a number outside of it, and where `relevant` is not among them.
+    Raises ValueError without a context file, for a number outside it, and if `relevant` is not among them.
     """
     if contexts is None:
         raise ValueError("its paragraphs are numbers: name the list of paragraphs with --context_file")
@@ -231,7 +231,7 @@ def paragraphs_of(
         if not 0 <= number < len(contexts):
             raise ValueError(f"paragraph {number} is not among the {len(contexts)} of --context_file")
     if relevant is not None and relevant not in numbers:
-        raise ValueError(f"the relevant paragraph {relevant} is none of its paragraphs {numbers}")
+        raise ValueError(f"the relevant paragraph {relevant} is not one of its paragraphs {numbers}")
     return [(number, contexts[number]) for number in numbers]
 
 

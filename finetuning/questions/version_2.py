@@ -1,4 +1,4 @@
-"""SQuAD 2.0's scores: answerable and unanswerable questions apart, and the best threshold for saying nothing."""
+"""SQuAD 2.0's scores: answerable and unanswerable questions separately, and the best threshold for no answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def version_2_scores(
     exact: Scorer = exact_match,
     overlap: Scorer = f1_version_2,
 ) -> dict[str, float]:
-    """The official names and figures (Rajpurkar et al. 2018), with `exact_match` beside `exact`.
+    """The official names and figures (Rajpurkar et al. 2018), with `exact_match` next to `exact`.
 
     `predictions` are texts, "" for none.
     """
@@ -42,9 +42,9 @@ def thresholds(
     exact: Scorer = exact_match,
     overlap: Scorer = f1_version_2,
 ) -> dict[str, float]:
-    """Best exact match and F1 over all thresholds on the null score, and where they lie.
+    """Best exact match and F1 over all thresholds on the null score, and the thresholds that give them.
 
-    `best_texts` are the best non-empty answers; one is given where the null score (higher where no answer is likelier)
+    `best_texts` are the best non-empty answers; one is given where the null score (higher when no answer is likelier)
     is at or below the threshold.
     """
     gold = {name: [text for text in texts if normalise(text)] or [""] for name, texts in answers.items()}

@@ -15,15 +15,15 @@ from finetuning.questions.squad import Question
 
 @dataclass(frozen=True)
 class WindowCounts:
-    """What windowing met."""
+    """What windowing came across."""
 
     questions: int = 0
     rows: int = 0
     long_contexts: int = 0  # questions whose context takes more than one window
     cut_questions: int = 0  # questions longer than half a row
-    answer_rows: int = 0  # rows that hold their whole answer
-    dropped: int = 0  # training questions without a place for their answer
-    unreachable: int = 0  # questions whose answer no window holds whole
+    answer_rows: int = 0  # rows that contain their whole answer
+    dropped: int = 0  # training questions without a position for their answer
+    unreachable: int = 0  # questions whose whole answer no window contains
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def encode_questions(
 
     A row: example_id, window, input_ids, token_type_ids, context_start (row position of its first context token),
     offsets [n, 2] (characters of its context tokens), start_position, end_position (row positions of the answer, 0
-    when the window does not hold all of it). In training, questions whose answer has no place are dropped unless
-    `keep_unplaced` (v2: no answer is an answer there; one that was lost is dropped all the same).
+    when the window does not hold all of it). In training, questions whose answer has no position are dropped unless
+    `keep_unplaced` (v2, where no answer is an answer; a question whose answer was lost is dropped even then).
     """
     template = pair_template(tokenizer)
     contexts = {context: i for i, context in enumerate(dict.fromkeys(question.context for question in questions))}

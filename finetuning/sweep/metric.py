@@ -1,4 +1,4 @@
-"""What a sweep's table is sorted by: names, checked before a cell runs and on the first that ends, and direction."""
+"""What a sweep's table is sorted by: its name, checked before and after the first cell, and its direction."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from finetuning.texts.metrics import classification_metrics, regression_metrics
 from finetuning.texts.recipe import OFFICIAL_NAMES
 
 LOWER_IS_BETTER = ("loss", "error")
-REMEDY = "mend `metric`, or leave it out: the default is the recipe's own"
+REMEDY = "correct `metric`, or leave it out: the default is the recipe's own"
 
 
 def lower_is_better(metric: str) -> bool:
-    """True for losses and for errors, of calibration too."""
+    """True for losses and errors, calibration errors included."""
     return metric.endswith(LOWER_IS_BETTER)
 
 
 def known_metrics(recipe: str) -> list[str]:
-    """Names of the scores that a recipe can give, from the functions that score; which of them, the data decides."""
+    """Names of the scores that a recipe can give, from its scoring functions; the data decide which it gives."""
     answers = {"a": ["x"], "b": []}
     texts, nulls = dict.fromkeys(answers, ""), dict.fromkeys(answers, 0.0)
     classes, numbers = classification_metrics(np.eye(2), [0, 1]), regression_metrics([0.0, 1.0], [0.0, 1.0])
@@ -42,20 +42,20 @@ def known_metrics(recipe: str) -> list[str]:
 
 
 def require_known_metric(metric: object, recipe: str, source: str) -> str | None:
-    """The sweep's `metric`; ValueError with the nearest name when it is no validation score of the recipe."""
+    """The sweep's `metric`; ValueError with the nearest name if it is not a validation score of the recipe."""
     if metric is None:
         return None
     known = [f"eval_{name}" for name in known_metrics(recipe)]
     plain = str(metric).replace("eval_mismatched_", "eval_", 1).removesuffix("_unseen")
     if plain not in known:
         raise ValueError(
-            f"{source}: metric is {metric!r}, no validation score of {recipe}{_nearest(metric, known)}; {REMEDY}"
+            f"{source}: metric is {metric!r}, not a validation score of {recipe}{_nearest(metric, known)}; {REMEDY}"
         )
     return str(metric)
 
 
 def require_given_metric(metric: str | None, results: Collection[str], where: object) -> None:
-    """ValueError when the results of a finished cell (names of all_results.json) have no such score."""
+    """ValueError if the results of a finished cell (names of all_results.json) lack this score."""
     scores = [name for name in results if name.startswith("eval_")]
     if metric is not None and metric not in scores:
         raise ValueError(f"{where}: a finished cell has no {metric}{_nearest(metric, scores)}; {REMEDY}")

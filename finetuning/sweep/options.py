@@ -1,4 +1,4 @@
-"""The options of a sweep's row as its recipe will have them: typed, every default filled in, the files behind them."""
+"""The options of a sweep's row as its recipe will see them: typed, with all defaults, and the files they name."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def full_rows(recipe: str, rows: Sequence[Mapping[str, Any]], source: str) -> li
     """Every row with all the options of the recipe, those that any row names first; the model is always named.
 
     Raises ValueError, naming the row and the option, for a value that the recipe would refuse before it reads its data,
-    for a path that is not there, for a GLUE row of several tasks, and when neither a row nor a pretraining run names a
-    model.
+    for a path that does not exist, for a GLUE row of several tasks, and when neither a row nor a pretraining run names
+    a model.
     """
     parser = OptionParser(options_class(recipe), exit_on_error=False)
     named = list(dict.fromkeys(name for row in rows for name in row))
@@ -45,9 +45,9 @@ def full_rows(recipe: str, rows: Sequence[Mapping[str, Any]], source: str) -> li
 
 
 def state_of(name: str) -> str | None:
-    """A hash of the content behind a path, whatever it is called; None where nothing lies.
+    """A hash of the content at a path, whatever its name; None if there is nothing.
 
-    A checkpoint is its configuration, weights and tokenizer, any other folder all of its files.
+    For a checkpoint: its configuration, weights and tokenizer; for any other folder: all of its files.
     """
     path = Path(name).expanduser()
     try:
@@ -64,7 +64,7 @@ def state_of(name: str) -> str | None:
 
 
 def is_data_folder(name: str) -> bool:
-    """Whether a path is a folder that is no checkpoint."""
+    """Whether a path is a folder but not a checkpoint."""
     path = Path(name).expanduser()
     return path.is_dir() and not (path / "config.json").is_file()
 
@@ -80,7 +80,7 @@ def _full_row(recipe: str, parser: OptionParser, row: Mapping[str, Any], named: 
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
     if left:
-        raise ValueError(f"{' '.join(left)} has no place: the option before it takes one value, not several")
+        raise ValueError(f"{' '.join(left)} is left over: the option before it takes one value, not several")
     options = options_from(options_class(recipe), namespace)
     if recipe in CHANGED_FOR_SMALL_WORLD:
         options = for_small_world(options)
@@ -96,7 +96,7 @@ def _full_row(recipe: str, parser: OptionParser, row: Mapping[str, Any], named: 
 
 
 def require_paths(options: FinetuningOptions) -> None:
-    """ValueError for a file or folder that is not there; a name that may be one of the hub is not looked up."""
+    """ValueError for a file or folder that does not exist; a name that may be on the hub is not looked up."""
     for name, declared in declarations(options).items():
         value = getattr(options, name)
         if not isinstance(value, str) or Path(value).exists():
@@ -106,7 +106,7 @@ def require_paths(options: FinetuningOptions) -> None:
 
 
 def _places(rows: Sequence[Mapping[str, Any]], source: str) -> list[str]:
-    """Each row as errors call it: of several by number, with the options that are not the same in all."""
+    """Each row's name in errors: with several rows, its number and the options that are not the same in all."""
     if len(rows) == 1:
         return [source]
     first = rows[0]

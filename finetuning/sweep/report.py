@@ -21,7 +21,7 @@ REFERENCES = ("baseline", "best")
 
 
 class SweepLog:
-    """Says lines to the terminal and to sweep.log; a terminal that is gone is no reason to stop."""
+    """Writes lines to the terminal and to sweep.log; the sweep goes on if the terminal is gone."""
 
     def __init__(self, directory: Path) -> None:
         self.file = (directory / "sweep.log").open("a", encoding="utf-8")
@@ -74,7 +74,7 @@ def run_sweep(
 
 
 def _failed_unless_stopped(runner: Runner) -> int:
-    """Status 1; Interrupted where cells were not run, or have not finished, because somebody asked to stop."""
+    """Status 1; raises Interrupted if cells did not run or finish because somebody asked to stop."""
     if runner.stopping:
         raise Interrupted("asked to stop", together=False)
     return FAILED
@@ -102,7 +102,7 @@ def report(sweep: Sweep, output_dir: Path, *, compare_with: str, log: SweepLog) 
 
 
 def _smoke(sweep: Sweep, runner: Runner, output_dir: Path, samples: int, log: SweepLog) -> bool:
-    """Every cell for one epoch, in directories of their own; False when any fails or the sweep is told to stop."""
+    """Run every cell for one epoch, in separate directories; False if any fails or the sweep is told to stop."""
     log.say("smoke run: every cell for one epoch")
     unfinished = [
         cell for cell in sweep.cells if outcome(cell_directory(output_dir, cell), cell).status in ("waiting", "failed")
@@ -110,7 +110,7 @@ def _smoke(sweep: Sweep, runner: Runner, output_dir: Path, samples: int, log: Sw
     cells = [smoke_cell(cell, samples) for cell in unfinished]
     failed = runner.run(cells, lambda cell: cell_directory(output_dir, cell) / "smoke")
     if failed:
-        log.say(f"{len(failed)} of {len(cells)} cells failed the smoke run: nothing else was started")
+        log.say(f"{len(failed)} of {len(cells)} cells failed the smoke run: the sweep was not started")
     return not failed and not runner.stopping
 
 

@@ -1,4 +1,4 @@
-"""Run the cells of a sweep, as many at once as there are devices; what is finished is never run again."""
+"""Run the cells of a sweep, as many at once as there are devices; finished cells are never run again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REMEDY = "remove the folder, and the sweep runs the cell again"
 
 
 class CellFile(Schema):
-    """cell.json: whose directory it is, and what became of the cell."""
+    """cell.json: which cell the directory belongs to, and how it ended."""
 
     fingerprint: Name
     status: Literal["running", "interrupted", "finished", "failed"]
@@ -50,7 +50,7 @@ class CellFile(Schema):
 
 @dataclass
 class Running:
-    """A cell's process and the device it has."""
+    """A cell's process and its device."""
 
     cell: SweepCell
     process: subprocess.Popen[bytes]
@@ -60,7 +60,7 @@ class Running:
 
 
 def cell_directory(output_dir: Path, cell: SweepCell) -> Path:
-    """Where a cell lives: the start of its fingerprint is its name."""
+    """A cell's directory, named by the start of its fingerprint."""
     return output_dir / "cells" / cell.fingerprint[:16]
 
 
@@ -76,7 +76,7 @@ def outcome(directory: Path, cell: SweepCell) -> Outcome:
     if record is None:
         return Outcome("waiting", {})
     if record.fingerprint != cell.fingerprint:
-        raise ValueError(f"{directory}: belongs to another cell; use another --output_dir, or move it away")
+        raise ValueError(f"{directory}: belongs to another cell; use another --output_dir, or move the directory away")
     if record.status == "finished" and (directory / RESULTS_NAME).is_file():
         found = read_results(directory)
         scores = {name: value for name, value in found.items() if isinstance(value, int | float)}
@@ -86,7 +86,7 @@ def outcome(directory: Path, cell: SweepCell) -> Outcome:
 
 
 def read_record(directory: Path) -> CellFile | None:
-    """cell.json, None where there is none; ValueError for one that no sweep writes."""
+    """cell.json, or None if it does not exist; ValueError for one that no sweep wrote."""
     path = directory / "cell.json"
     return read_file(path, CellFile, REMEDY) if path.exists() else None
 
@@ -109,14 +109,14 @@ class Runner:
         self.free, self.num_devices = list(devices), len(devices)
         self.running: list[Running] = []
         self.stopping = False
-        self.has_metric = False  # a cell has ended with the score that the sweep is sorted by
+        self.has_metric = False  # a cell has finished with the score that the sweep is sorted by
 
     def stop(self, *_: Any) -> None:
         """Signal handler: start no more cells and pass the request on."""
         self.stopping = True
 
     def run(self, cells: Iterable[SweepCell], directory_of: Callable[[SweepCell], Path]) -> list[SweepCell]:
-        """Run what is not finished; returns the cells that failed. Failed ones of an earlier call are tried again."""
+        """Run unfinished cells; returns those that failed. Cells that failed in an earlier call are tried again."""
         waiting = [cell for cell in cells if outcome(directory_of(cell), cell).status in ("waiting", "failed")]
         failed: list[SweepCell] = []
         total = len(waiting)
@@ -137,17 +137,17 @@ class Runner:
         return failed
 
     def _start(self, cell: SweepCell, directory: Path) -> Running:
-        """ValueError when a file changed since the sweep was read: the cell would be stored as what it is not."""
+        """ValueError if a file changed since the sweep was read: the cell's fingerprint would be wrong."""
         changed = [name for name, state in cell.files.items() if state_of(name) != state]
         if changed:
             raise ValueError(
-                f"{changed[0]} changed or went away since the sweep began: restore it, or run the same command again "
-                "(the cells that name it are new ones then, and the finished ones of others stay)"
+                f"{changed[0]} changed or disappeared since the sweep began: restore it, or run the same command again "
+                "(cells that name it then run anew, and the other finished cells stay)"
             )
         directory.mkdir(parents=True, exist_ok=True)
         wait_for_live_cell(directory, self.say)
         device = self.free.pop(0)
-        environment = without_launcher() | {"PYTHONUNBUFFERED": "1"}  # or a killed cell takes its last lines with it
+        environment = without_launcher() | {"PYTHONUNBUFFERED": "1"}  # so that a killed cell's last lines are not lost
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         if self.num_devices > 1:
@@ -161,16 +161,16 @@ class Runner:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,  # a terminal that closes takes only the sweep with it, if anything
-                preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM),  # a killed sweep: it saves and ends
+                start_new_session=True,  # closing the terminal ends only the sweep, if anything
+                preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM),  # a sweep is killed: its cell saves
             )
         _record(directory, cell, self.sweep.recipe, status="running", pid=process.pid, start=start_time(process.pid))
         return Running(cell, process, device, directory)
 
     def _finish(self, one: Running) -> bool:
-        """Write down how a cell ended; False when it failed. One that was asked to stop speaks for the whole sweep.
+        """Record how a cell ended; False if it failed. A cell that was asked to stop stops the whole sweep.
 
-        ValueError when the first to end has no such score as the sweep is sorted by: nor will the others.
+        ValueError if the first to finish lacks the score that the sweep is sorted by: the others would lack it too.
         """
         code = one.process.returncode
         if code == EXIT_CODE:
@@ -218,23 +218,23 @@ class Runner:
 
 
 def wait_for_live_cell(directory: Path, say: Callable[[str], None]) -> None:
-    """The process of an earlier, killed sweep saves its cell and ends: ValueError when it still works after a while."""
+    """Wait until the process of an earlier, killed sweep has saved its cell; ValueError if it runs on for too long."""
     record = read_record(directory)
     if record is None or record.pid is None or record.start is None or not is_alive(record.pid, record.start):
         return
     pid, start = record.pid, record.start
-    say(f"waiting for process {pid} of an earlier sweep, which still works on {directory}")
+    say(f"waiting for process {pid} of an earlier sweep, which is still working on {directory}")
     deadline = time.monotonic() + GRACE_SECONDS
     while is_alive(pid, start):
         if time.monotonic() > deadline:
             raise ValueError(
-                f"{directory}: process {pid} of an earlier sweep still works on it; wait for it or stop it"
+                f"{directory}: process {pid} of an earlier sweep is still working on it; wait for it or stop it"
             )
         time.sleep(POLL_SECONDS)
 
 
 def visible_devices(max_parallel: int | None) -> list[str | None]:
-    """One entry a GPU (its index or name); on the CPU `max_parallel` entries of None, by default one."""
+    """One entry per GPU (its index or name); on the CPU, `max_parallel` entries of None, by default one."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -1,4 +1,4 @@
-"""A sweep as a YAML file says it: rows of options times seeds, each cell with a directory of its own."""
+"""A sweep as described by a YAML file: rows of options times seeds, each cell with its own directory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEYS = ("recipe", "base", "grid", "list", "seeds", "baseline", "metric")
 LARGEST_FILE_BYTES = 1 << 20
 MOST_CELLS = 10_000
 LARGEST_TABLE = 64_000_000  # characters of all cells' options
-TASK = "task_name"  # of GLUE: scores of several tasks are never compared
+TASK = "task_name"  # of GLUE: scores of different tasks are never compared
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SweepCell:
 
     row: int
     seed: int
-    options: Mapping[str, Any]  # what its command line names: those of the file, the model and the seed
+    options: Mapping[str, Any]  # those on its command line: from the file, the model and the seed
     fingerprint: str
     files: Mapping[str, str] = field(default_factory=dict)  # named files and checkpoints -> `state_of` when it was made
 
@@ -58,7 +58,7 @@ class Sweep:
 
     @property
     def varied(self) -> list[str]:
-        """Options that differ between rows, in the order in which the file names them."""
+        """Options that differ between rows, in the order of the file."""
         return [name for name in self.rows[0] if len({json.dumps(row[name]) for row in self.rows}) > 1]
 
     def told(self, cell: SweepCell) -> str:
@@ -73,7 +73,7 @@ class Sweep:
         return [f"{name}={self.rows[row][name]}" for name in self.varied]
 
     def reference(self, row: int) -> int:
-        """The row that a row is compared with: the baseline, or where tasks vary its options on the same task."""
+        """The row that a row is compared with: the baseline, with its options on the same task where tasks vary."""
         wanted = {**self.rows[self.baseline], TASK: self.rows[row].get(TASK)}
         names = [name for name in self.varied if name != TASK]
         same_task = [one for one, found in enumerate(self.rows) if found.get(TASK) == wanted[TASK]]
@@ -82,7 +82,7 @@ class Sweep:
         )
 
     def changes(self, row: int) -> dict[str, Any]:
-        """Options of a row that are not its reference's; more than one means their effects cannot be told apart."""
+        """Options in which a row differs from its reference; with more than one, their effects cannot be told apart."""
         reference = self.rows[self.reference(row)]
         return {name: self.rows[row][name] for name in self.varied if self.rows[row][name] != reference[name]}
 
@@ -90,8 +90,8 @@ class Sweep:
 def read_sweep(path: str | Path) -> Sweep:
     """Parse and check a sweep file; relative paths in it are relative to the working directory.
 
-    Raises ValueError for a malformed file, a key that stands there twice, an unknown key or option (naming the nearest
-    right one) and repeated rows.
+    Raises ValueError for a malformed file, a repeated key, an unknown key or option (naming the nearest known one)
+    and repeated rows.
     """
     where = Path(path)
     if not where.is_file():
@@ -101,7 +101,7 @@ def read_sweep(path: str | Path) -> Sweep:
     try:
         content = parse_yaml(where.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not readable as YAML ({error}); mend the file") from error
+        raise ValueError(f"{where}: not readable as YAML ({error}); correct the file") from error
     if not isinstance(content, dict):
         raise ValueError(f"{where}: holds a {type(content).__name__}; it must map {', '.join(KEYS)} to values")
     return make_sweep(content, source=str(where))
@@ -123,7 +123,7 @@ def make_sweep(content: Mapping[str, Any], *, source: str = "sweep") -> Sweep:
     baseline = _baseline(content.get("baseline"), recipe, rows, source)
     named = {value for row in rows for value in row.values() if isinstance(value, str)}
     states = {value: state_of(value) for value in named}
-    # Readers may leave their caches in a folder of data: that is no reason to stop.
+    # Readers may leave their caches in a folder of data: the sweep does not stop for that.
     fixed = {value: state for value, state in states.items() if state is not None and not is_data_folder(value)}
     cells = tuple(
         SweepCell(
@@ -140,14 +140,14 @@ def make_sweep(content: Mapping[str, Any], *, source: str = "sweep") -> Sweep:
 
 
 def fingerprint(recipe: str, options: Mapping[str, Any], states: Mapping[str, str | None]) -> str:
-    """sha256 of recipe, options, and the content of every file or folder that they name."""
+    """sha256 of the recipe, the options, and the content of every file or folder that they name."""
     named = {str(value): states[value] for value in options.values() if isinstance(value, str) and states.get(value)}
     text = json.dumps([recipe, dict(options), named], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _told_to_cell(row: Mapping[str, Any], given: Mapping[str, Any], seed: int) -> Options:
-    """What the file names and the model, which a default run that goes on would change under the later cells."""
+    """The file's options and the model; a default pretraining run still going would change it under later cells."""
     return {name: row[name] for name in row if name in given or name == "model_name_or_path"} | {"seed": seed}
 
 
@@ -200,14 +200,14 @@ def _baseline(asked: Any, recipe: str, rows: Sequence[Options], source: str) -> 
 
 
 def _refuse_doubles(rows: Sequence[Options], given: Sequence[Options], source: str) -> None:
-    """ValueError for two rows that are one once the defaults are filled in, as the file has them."""
+    """ValueError for two rows that are equal once the defaults are filled in, quoted as in the file."""
     first: dict[str, int] = {}
     for number, row in enumerate(rows):
         before = first.setdefault(json.dumps(row, sort_keys=True), number)
         if before != number:
             raise ValueError(
                 f"{source}: rows {before + 1} ({_shown(given[before])}) and {number + 1} ({_shown(given[number])}) are "
-                "the same run, an option that is left out has its default; keep one"
+                "the same run, since an omitted option takes its default; keep one"
             )
 
 

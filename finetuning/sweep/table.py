@@ -15,7 +15,7 @@ from scipy.stats import t as student_t
 from finetuning.sweep.metric import lower_is_better
 from finetuning.sweep.sweep import TASK, Sweep
 
-# Shown beside the score, where cells have them: a better accuracy may come with a worse loss.
+# Shown next to the score if cells have them: a better accuracy may come with a worse loss.
 BESIDE = ("eval_loss", "eval_expected_calibration_error", "test_loss", "test_expected_calibration_error")
 FEWEST_SEEDS = 3
 CONFIDENCE = 0.95
@@ -28,7 +28,7 @@ class Outcome:
     status: str
     scores: Mapping[str, float]
     seconds: float = 0.0
-    metric: str | None = None  # the validation score that its recipe picks the best epoch by
+    metric: str | None = None  # the validation score by which its recipe picks the best epoch
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Interval:
 
 
 def paired_interval(scores: Mapping[int, float], reference: Mapping[int, float]) -> Interval | None:
-    """Student's t over the seeds that both have (seed -> score); the interval is refused under three seeds."""
+    """Student's t over the seeds that both have (seed -> score); no interval is given under three seeds."""
     shared = sorted(set(scores) & set(reference))
     if not shared:
         return None
@@ -57,9 +57,9 @@ def paired_interval(scores: Mapping[int, float], reference: Mapping[int, float])
 
 
 def metrics_of_rows(sweep: Sweep, outcomes: Mapping[str, Outcome]) -> list[str | None]:
-    """What each row is scored by: the sweep's metric, else the first cell's own; each task's own where tasks vary.
+    """What each row is scored by: the sweep's metric, else that of the first cell; per task where tasks vary.
 
-    None for rows of a task of which no cell has ended.
+    None for rows of a task without a finished cell.
     """
     own = [
         [found.metric for cell in sweep.cells if cell.row == row and (found := outcomes[cell.fingerprint]).metric]
@@ -78,8 +78,8 @@ def table_rows(
     """One dict per row of the sweep, best validation mean first (task by task); rows without any score come last.
 
     `outcomes` is by fingerprint, `metrics` by row; losses and errors ascend. A collapsed run counts in its row's mean
-    (leaving it out would flatter the row); failed ones have no score and are counted beside it. `confounded` names the
-    options of a row that differ from its reference's when there are several: nobody can say which made the difference.
+    (leaving it out would flatter the row); failed ones have no score and are counted separately. `confounded` names the
+    options in which a row differs from its reference, if there are several: their effects cannot be told apart.
     """
     scores = [_scores(sweep, outcomes, row, metric) for row, metric in enumerate(metrics)]
     worth = [_worth(found, metric) for found, metric in zip(scores, metrics, strict=True)]
@@ -107,7 +107,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def as_markdown(
     sweep: Sweep, rows: Sequence[Mapping[str, Any]], outcomes: Mapping[str, Outcome], *, metrics: Sequence[str | None]
 ) -> str:
-    """The table for people, the rule it was made by, and every cell that failed, by name."""
+    """The table as Markdown, how it was made, and every cell that failed, by name."""
     names = list(rows[0])
     told = " or ".join(dict.fromkeys(name for name in metrics if name))
     lines = [

@@ -44,7 +44,7 @@ class ClassificationOptions(TextOptions):
     )
     validation_fraction: float = option(
         0.1,
-        "Share of train held out (copies together) if there is no validation.",
+        "Share of train held out (copies together) if there is no validation set.",
         group=DATA,
         above=0,
         below=1,
@@ -61,7 +61,7 @@ class ClassificationOptions(TextOptions):
     selection_metric: str = option("accuracy", "Picks the best epoch.", group=TRAINING, choices=METRICS)
 
     def contradictions(self) -> list[str]:
-        """Data named twice and idle columns, too."""
+        """Also refuses data named twice and column options without effect."""
         found = super().contradictions()
         files = [name for name in names_marked(self, SPLIT_FILE) if getattr(self, name)]
         ways = [name for name in ("data", "dataset_name") if getattr(self, name)]
@@ -81,7 +81,7 @@ class ClassificationOptions(TextOptions):
 
 
 def run(options: ClassificationOptions, asked: Asked) -> int:
-    """The command for parsed options."""
+    """Run the command with parsed options."""
     ranks = open_world(options)
     start = starting_point(options)
     task = read_task(options, start, ranks)
@@ -91,7 +91,7 @@ def run(options: ClassificationOptions, asked: Asked) -> int:
 
 
 def predict(options: ClassificationOptions, asked: Asked, start: StartingPoint) -> int:
-    """Classes, or a regression's values, of the texts in --test_file by the head of `start`, whoever made it."""
+    """Predict classes, or a regression's values, for the texts in --test_file with the head of `start`."""
     ranks = open_world(options)
     facts: dict[str, Any] = start.head or {"recipe": None, "labels": []}
     bad = options.on_bad_text
@@ -106,7 +106,7 @@ def predict(options: ClassificationOptions, asked: Asked, start: StartingPoint) 
 
 
 def read_task(options: ClassificationOptions, start: StartingPoint, ranks: Ranks) -> TextTask:
-    """The examples that the options name; the classes are those of a head only evaluated, else of the training set."""
+    """The examples that the options name, with the classes of the head if it is only evaluated, else of training."""
     splits = dict(_read(options, ranks))
     head = saved_head(options, start)
     if "train" not in splits and (makes_updates(options) or not head.get("labels")):

@@ -1,4 +1,4 @@
-"""A run of GLUE: its options, the tasks that they ask for, and every one of them trained, scored and written down."""
+"""A run of GLUE: its options, and every task that they ask for trained, scored and saved."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class GlueOptions(TextOptions):
     """Options of GLUE."""
 
     task_name: str | None = option(
-        None, f"{', '.join(GLUE_TASKS)}, several with commas between, or all.", group=DATA, commas=True
+        None, f"{', '.join(GLUE_TASKS)}, several separated by commas, or all.", group=DATA, commas=True
     )
     data_dir: str | None = option(
         None,
@@ -46,7 +46,7 @@ class GlueOptions(TextOptions):
     )
 
     def contradictions(self) -> list[str]:
-        """Data named in two ways, too."""
+        """Also refuses data named in two ways."""
         files = (*names_marked(self, SPLIT_FILE), "dataset_config_name")
         return [
             *super().contradictions(),
@@ -56,7 +56,7 @@ class GlueOptions(TextOptions):
 
 
 def run(options: GlueOptions, asked: Asked) -> int:
-    """The command for parsed options: every task asked for, then the table."""
+    """Run the command with parsed options: every task asked for, then the table."""
     tasks = tasks_of(options)
     refuse_idle(options, tasks)
     ranks = open_world(options)
@@ -83,14 +83,14 @@ def run(options: GlueOptions, asked: Asked) -> int:
 
 
 def starting_points(options: GlueOptions, tasks: Sequence[GlueTask]) -> dict[str, StartingPoint]:
-    """What each task starts from; opened once for all, before the first is run. Every rank calls it."""
+    """What each task starts from; opened once for all tasks, before the first runs. Every rank calls it."""
     from_mnli = [task.name for task in tasks if starts_from_mnli(options, task)]
     starts: dict[str, StartingPoint] = {}
     if options.mnli_checkpoint is not None:
         mnli = open_start(options.mnli_checkpoint, from_scratch=options.from_scratch, option="--mnli_checkpoint")
         starts |= dict.fromkeys(from_mnli, mnli)
     if len(from_mnli) < len(tasks):
-        # A default run that goes on would give the later tasks another model.
+        # A default pretraining run that is still going would give later tasks another model.
         common = starting_point(options)
         starts = {task.name: starts.get(task.name, common) for task in tasks}
     return starts
@@ -113,7 +113,7 @@ def tasks_of(options: GlueOptions) -> list[GlueTask]:
 
 
 def refuse_idle(options: GlueOptions, tasks: Sequence[GlueTask]) -> None:
-    """ValueError for options that would change nothing here."""
+    """ValueError for options that would have no effect."""
     if options.mnli_checkpoint is not None and not any(task.name in STARTED_FROM_MNLI for task in tasks):
         raise ValueError(
             f"--mnli_checkpoint {options.mnli_checkpoint} and --task_name {options.task_name}: only "
@@ -127,9 +127,9 @@ def refuse_idle(options: GlueOptions, tasks: Sequence[GlueTask]) -> None:
 
 
 def require_data(options: GlueOptions, tasks: Sequence[GlueTask]) -> list[GlueTask]:
-    """The tasks to run: of `all`, those whose folder the named one has.
+    """The tasks to run; for `all`, those with a folder in the named one.
 
-    Raises ValueError, before the first of them is trained, where one lacks a file, and where there is none at all.
+    Raises ValueError, before the first task is trained, if a task lacks a file or there is no task at all.
     """
     named = Path(options.data_dir or options.dataset_name or DEFAULT_DATASET)
     folders = {task.name: task.folder if options.data_dir else task.name for task in tasks}
@@ -180,7 +180,7 @@ def run_glue_task(
 def collect_submissions(
     found: Mapping[str, list[dict[str, Any]]], places: Mapping[str, Path], directory: Path, *, several_seeds: bool
 ) -> None:
-    """Copy every task's submission files into one folder: those of the seed with the best validation score."""
+    """Copy every task's submission files, from the seed with the best validation score, into one folder."""
     for name, results in found.items():
         best = max(results, key=lambda result: float(result.get(f"eval_{result['metric']}") or 0.0))
         place = places[name] / f"seed-{best['seed']}" if several_seeds else places[name]

@@ -1,4 +1,4 @@
-"""The table of a GLUE run, as people print it: scores, seconds, epochs, several seeds with mean and median."""
+"""The table of a GLUE run, as papers print it: scores, seconds, epochs, several seeds with mean and median."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Row = dict[str, Any]
 
 
 def glue_rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
-    """One row a task from the results of its seeds (as all_results.json has them); scores in percent.
+    """One row per task from the results of its seeds (as in all_results.json); scores in percent.
 
     A task with two metrics shows both with a slash, matched and mismatched MNLI likewise. Collapsed runs count in mean
-    and median: a scratch model may honestly sit at the majority rate.
+    and median: a scratch model may genuinely score the majority rate.
     """
     rows = []
     for name, results in found.items():

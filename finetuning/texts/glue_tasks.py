@@ -25,17 +25,17 @@ MNLI_SPLITS = {
 class GlueTask:
     """One task: where its columns are, what its labels are called (in the order of `datasets`), how it is scored."""
 
-    name: str  # as --task_name and as the configuration of the `datasets` set nyu-mll/glue
+    name: str  # in --task_name and in the configurations of the `datasets` set nyu-mll/glue
     title: str
-    folder: str  # of the official download
+    folder: str  # in the official download
     columns: Columns
-    labels: tuple[str, ...]  # as the official files and the submission have them; empty: regression
-    metrics: tuple[str, ...]  # the official ones; the mean of them picks the best epoch, as GLUE averages them
+    labels: tuple[str, ...]  # as in the official files and the submission; empty: regression
+    metrics: tuple[str, ...]  # the official ones; their mean picks the best epoch, as GLUE averages them
     submissions: Mapping[str, str]  # evaluation set -> file name
-    headerless: tuple[str, ...] = ()  # columns of train and dev where the file has no header line
-    files: Mapping[str, str] | None = None  # split -> file stem, where it is not train, dev, test
-    ragged: bool = False  # the official file holds a few torn lines, which every reader drops
-    score_range: tuple[float, float] | None = None  # regression: of the labels
+    headerless: tuple[str, ...] = ()  # columns of train and dev if the files have no header line
+    files: Mapping[str, str] | None = None  # split -> file stem, if not train, dev, test
+    ragged: bool = False  # the official file has a few torn lines, which every reader drops
+    score_range: tuple[float, float] | None = None  # of the labels of a regression
 
 
 def _columns(text: str, pair: str | None, label: str) -> Columns:
@@ -111,7 +111,7 @@ GLUE_TASKS: dict[str, GlueTask] = {
     )
 }
 
-# The same in the `datasets` set, where it differs from the files.
+# Column names in the `datasets` set where they differ from those of the files.
 DATASET_COLUMNS = {
     "mrpc": _columns("sentence1", "sentence2", "label"),
     "stsb": _columns("sentence1", "sentence2", "label"),
@@ -132,7 +132,7 @@ def read_glue(
 ) -> dict[str, list[LabelledText]]:
     """Split -> examples from the official TSV files (plain or packed) in DIRECTORY or DIRECTORY/<task's folder>.
 
-    Ids are those of the file's index column, else row numbers, so that a prediction goes back to its line. Raises
+    Ids come from the file's index column, else they are row numbers, so that a prediction finds its line. Raises
     ValueError naming what is missing or wrong.
     """
     splits = {}
@@ -157,7 +157,8 @@ def read_glue(
 def task_files(task: GlueTask, directory: str | Path, *, train: bool = True) -> dict[str, Path]:
     """Split -> file in DIRECTORY or DIRECTORY/<task's folder>.
 
-    dev must be there, train too unless `train` is False; test files need not. Raises ValueError naming what is missing.
+    dev must exist, train too unless `train` is False; test files are optional. Raises ValueError naming what is
+    missing.
     """
     root = Path(directory)
     folder = root / task.folder if (root / task.folder).is_dir() else root
@@ -187,7 +188,7 @@ def from_dataset(
 
 
 def check_labels(task: GlueTask, examples: Sequence[LabelledText], source: str) -> None:
-    """ValueError naming the first example whose label is none of the task's, nor a number in its range, nor unknown."""
+    """ValueError naming the first example whose label is neither of the task, nor in its range, nor unknown."""
     for number, example in enumerate(examples):
         if not _is_valid(task, example.label):
             wanted = " or ".join(task.labels) or f"a number from {task.score_range}"

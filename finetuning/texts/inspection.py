@@ -1,4 +1,4 @@
-"""What to know of labelled texts before training on them."""
+"""What to know about labelled texts before training on them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def inspect_texts(recipe: TextRecipe) -> Preflight:
         found.note(
             f"validation_{split}_shared_texts",
             shared,
-            f"{shared} texts stand both in validation, which picks the best epoch, and in {split}: its score is "
+            f"{shared} texts occur both in validation, which picks the best epoch, and in {split}: its score is "
             "optimistic",
         )
     if not recipe.is_regression:
@@ -56,7 +56,7 @@ def inspect_texts(recipe: TextRecipe) -> Preflight:
 def _note_doubtful_labels(found: Preflight, recipe: TextRecipe) -> None:
     counts = Counter(one.label for split in recipe.examples.values() for one in split.values() if one.label is not None)
     for label, reason in doubtful_labels(recipe.labels).items():
-        found.warnings.append(f"{counts[label]} examples have the label {label!r}, a class of its own here; {reason}")
+        found.warnings.append(f"{counts[label]} examples have the label {label!r}, a separate class here; {reason}")
 
 
 def _note_contradictions(found: Preflight, examples: Mapping[str, LabelledText]) -> None:
@@ -64,4 +64,4 @@ def _note_contradictions(found: Preflight, examples: Mapping[str, LabelledText])
     for example in examples.values():
         labels.setdefault(content(example), set()).add(example.label)
     count = sum(len(one) > 1 for one in labels.values())
-    found.note("train_contradicting_texts", count, f"{count} texts of train stand there with different labels")
+    found.note("train_contradicting_texts", count, f"{count} texts of train occur with different labels")

@@ -1,4 +1,4 @@
-"""Folders and tar archives with one folder of text files per label, as aclImdb has them."""
+"""Folders and tar archives with one folder of text files per label, as in aclImdb."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ PathParts = tuple[str, ...]
 
 
 def is_archive(path: Path) -> bool:
-    """True when the name is that of a tar archive, packed or not."""
+    """True when the name is that of a tar archive, compressed or not."""
     return path.name.lower().endswith(ARCHIVES)
 
 
 def read_folder(directory: Path, *, on_bad_text: OnBadText = "stop") -> Iterator[tuple[PathParts, str]]:
-    """Every labelled text file below `directory`, in the order of the names: its path's parts and its text."""
+    """Every labelled text file below `directory`, in the order of the names: the parts of its path, and its text."""
     for file in sorted(directory.rglob("*.txt")):
         parts = file.relative_to(directory).parts
         if _is_labelled(parts):
@@ -33,10 +33,10 @@ def read_folder(directory: Path, *, on_bad_text: OnBadText = "stop") -> Iterator
 
 
 def read_archive(path: Path, *, on_bad_text: OnBadText = "stop") -> Iterator[tuple[PathParts, str]]:
-    """The same of a tar archive, read once from front to back; nothing is written to disk.
+    """The same for a tar archive, read once from front to back; nothing is written to disk.
 
-    Raises ValueError for a torn archive, for names that leave it, for links, devices and sparse members, and for more
-    than 16 MiB in one text, 8 GiB in all or 250 times the archive's size.
+    Raises ValueError for a torn archive, for names that point outside it, for links, devices and sparse members, and
+    for more than 16 MiB in one text, 8 GiB in all or 250 times the archive's size.
     """
     packed = path.stat().st_size
     total, expansion = 0, Expansion(str(path), lambda: packed)
@@ -64,7 +64,7 @@ def _safe_parts(path: Path, member: tarfile.TarInfo) -> PathParts:
     if name.is_absolute() or ".." in name.parts:
         raise ValueError(f"{path}: the member {member.name!r} points outside the archive; do not use this file")
     if not (member.isfile() or member.isdir()) or member.issparse():
-        raise ValueError(f"{path}: the member {member.name!r} is neither a plain file nor a folder; repack it without")
+        raise ValueError(f"{path}: the member {member.name!r} is neither a plain file nor a folder; leave it out")
     return name.parts
 
 

@@ -1,4 +1,4 @@
-"""Labelled text, read from whatever people keep it in: tables, JSON, folders, tar archives, `datasets`."""
+"""Labelled text, read from all common formats: tables, JSON, folders, tar archives, `datasets`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLIT_NAMES |= {"validation": "validation", "training": "train"}
 
 @dataclass(frozen=True)
 class LabelledText:
-    """One example: a text or a pair of texts; `label` is the name or number as the file has it, None if unknown."""
+    """One example: a text or a pair of texts; `label` is the name or number as in the file, None if unknown."""
 
     example_id: str
     text: str
@@ -45,7 +45,7 @@ def read_examples(
 ) -> list[LabelledText]:
     """The examples of one split: a table, a JSON file, or a folder (or tar) with one folder of text files per label.
 
-    Raises ValueError, naming the file, for anything unreadable, for missing columns, and when there is no example.
+    Raises ValueError, naming the file, for anything unreadable, for missing columns, and for a file without examples.
     """
     where = Path(path)
     if where.is_dir() or is_archive(where):
@@ -83,7 +83,7 @@ def read_splits(
     depth = max((len(parts) for parts, _ in found), default=0)
     splits: dict[str, list[LabelledText]] = {}
     for parts, text in found:
-        if len(parts) < depth:  # a README.txt or a list of addresses beside the folders of the labels
+        if len(parts) < depth:  # a README.txt or a list of addresses next to the label folders
             continue
         split = next((SPLIT_NAMES[part.lower()] for part in parts[:-2] if part.lower() in SPLIT_NAMES), "train")
         label = read_label(parts[-2], str(where)) or parts[-2]
@@ -91,24 +91,24 @@ def read_splits(
         splits.setdefault(split, []).append(example)
     if not splits:
         raise ValueError(
-            f"{where}: no SPLIT/LABEL/*.txt, LABEL/*.txt or SPLIT.csv in it; arrange the texts in one of these ways"
+            f"{where}: no SPLIT/LABEL/*.txt, LABEL/*.txt or SPLIT.csv in it; arrange the texts in one of these layouts"
         )
     return splits
 
 
 def tables_in(directory: Path) -> dict[str, Path]:
-    """The tables of a folder that are called as splits are, by split."""
+    """The tables of a folder that are named after splits, by split."""
     return {name: file for file in sorted(directory.iterdir()) if (name := split_of(file)) and file_format(file)}
 
 
 def has_no_columns(path: str | Path) -> bool:
-    """Whether the examples there are text files, one each: an archive, or a folder without a table."""
+    """Whether the examples there are text files, one per example: an archive, or a folder without tables."""
     where = Path(path)
     return is_archive(where) or (where.is_dir() and not tables_in(where))
 
 
 def split_of(file: Path) -> str | None:
-    """train, validation or test when the file's bare name says so, else None."""
+    """train, validation or test if the file's stem says so, else None."""
     return SPLIT_NAMES.get(file.name.split(".")[0].lower())
 
 
@@ -122,10 +122,11 @@ def from_records(
 ) -> list[LabelledText]:
     """Rows -> examples. `labels` gives the names of integer labels; null, "", NaN, or -1 in every row: label unknown.
 
-    With `minus_one_is_unknown` -1 beside other labels is unknown too. Without an id column the row number is the id.
-    Raises ValueError when a column is missing, a text is no text, a label several, or a number none of `labels`.
+    With `minus_one_is_unknown`, -1 among other labels is unknown too. Without an id column the row number is the id.
+    Raises ValueError for a missing column, a text that is not a string, several labels in one cell, and a number that
+    is not in `labels`.
     """
-    names = list(dict.fromkeys(name for record in records for name in record))  # JSON rows need not have all of them
+    names = list(dict.fromkeys(name for record in records for name in record))  # not every JSON row has all of them
     text = _column(names, columns.text, TEXT_COLUMNS, source, "text")
     pair = _column(names, columns.text_pair, PAIR_COLUMNS, source, None if columns.text_pair is None else "text pair")
     label = _column(names, columns.label, LABEL_COLUMNS, source, None if columns.label is None else "label")
@@ -136,7 +137,7 @@ def from_records(
         None if label is None else read_label(record.get(label), f"{source}, row {number}")
         for number, record in enumerate(records)
     ]
-    # Test sets that hide their labels write -1 everywhere; beside other labels -1 is a class, unless it cannot be one.
+    # Test sets that hide their labels write -1 everywhere; among other labels -1 is a class, unless it cannot be one.
     hidden = minus_one_is_unknown or all(one in (None, MINUS_ONE) for one in found)
     examples = []
     for number, (record, name) in enumerate(zip(records, found, strict=True)):
@@ -155,7 +156,7 @@ def from_records(
 
 
 def label_names(examples: Iterable[LabelledText]) -> list[str]:
-    """Every label that occurs, numbers in numeric order, then names in alphabetical order: its place is its class."""
+    """Every label that occurs, numbers in numeric order, then names in alphabetical order; its index is its class."""
     found = {example.label for example in examples if example.label is not None}
     return sorted(found, key=lambda name: (not is_integer(name), int(name) if is_integer(name) else 0, name))
 
@@ -175,7 +176,7 @@ def hold_out(examples: Sequence[LabelledText], fraction: float) -> tuple[list[La
 
 
 def content(example: LabelledText) -> str:
-    """The text, or both texts of a pair, to the letter."""
+    """The text, or both texts of a pair, exactly as they are."""
     return example.text if example.text_pair is None else f"{example.text}\x00{example.text_pair}"
 
 
@@ -186,7 +187,7 @@ def is_blank(example: LabelledText) -> bool:
 
 
 def content_key(example: LabelledText) -> str:
-    """What makes two examples copies of each other: the text and the pair, blanks and case aside."""
+    """What makes two examples copies of each other: the text and the pair, ignoring blanks and case."""
     return "\x00".join(" ".join(part.split()).casefold() for part in (example.text, example.text_pair or ""))
 
 

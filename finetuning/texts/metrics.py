@@ -1,4 +1,4 @@
-"""Scores of classification and regression: what GLUE's server computes, and how far probabilities can be trusted."""
+"""Scores of classification and regression: those of GLUE's server, and how far probabilities can be trusted."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
 
 
 def binary_f1(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """F1 of class 1, as GLUE scores MRPC and QQP; 0 when class 1 is neither predicted nor there."""
+    """F1 of class 1, as GLUE scores MRPC and QQP; 0 when class 1 is neither predicted nor present."""
     return float(f1_score(_integers(labels), _integers(predictions), pos_label=1, average="binary", zero_division=0))
 
 
 def macro_f1(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Mean of the F1 of every class that occurs among labels or predictions: a rare class counts as much as any."""
+    """Mean F1 of the classes that occur among labels or predictions: a rare class counts as much as any other."""
     return float(f1_score(_integers(labels), _integers(predictions), average="macro", zero_division=0))
 
 

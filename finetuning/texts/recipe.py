@@ -1,4 +1,4 @@
-"""Classes or a number from one text or two: the recipe behind `glue.py` and `classification.py`."""
+"""Classes or a number from one or two texts: the recipe behind `glue.py` and `classification.py`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TextRecipe:
     ) -> None:
         """`splits`: "validation", and "train" if any; `metrics` are the official ones, whose mean picks the best epoch.
 
-        Raises ValueError for labels that training has not, and for half-labelled sets.
+        Raises ValueError for labels that do not occur in training, and for half-labelled sets.
         """
         self.name, self.labels, self.settings, self.task = name, tuple(labels), settings, task
         self.metrics = tuple(metrics)
@@ -83,7 +83,7 @@ class TextRecipe:
 
     @property
     def head(self) -> Head:
-        """One output a class, or one value; pooling and dropout as the settings say."""
+        """One output per class, or one value; pooling and dropout as the settings say."""
         settings = self.settings
         return Head(
             CLASSIFICATION,
@@ -112,7 +112,7 @@ class TextRecipe:
         """Per row [R]: the loss (cross entropy or squared error), and whether the row is right or how far off it is."""
         logits, labels = outputs["logits"], batch["labels"]
         if self.is_regression:
-            distance = (logits.squeeze(-1) - labels).abs()  # a correlation is no mean over rows, hence none of updates
+            distance = (logits.squeeze(-1) - labels).abs()  # a correlation is not a mean over rows, nor over updates
             return {"loss": distance.square(), "absolute_error": distance.detach()}
         loss = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.settings.label_smoothing)
         return {"loss": loss, "accuracy": (logits.argmax(dim=-1) == labels).float()}
@@ -135,7 +135,7 @@ class TextRecipe:
     def score(self, predictions: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, float]:
         """Every metric of the kind, `combined_score` where GLUE averages two, and the metric on texts not in train.
 
-        `<metric>_unseen` is there only when some of the texts also stand in the training set.
+        `<metric>_unseen` is included only if some of the texts also occur in the training set.
         """
         named = self._metrics(predictions, examples)
         unseen = {key: one for key, one in examples.items() if content(one) not in self.train_contents}

@@ -18,7 +18,7 @@ TRUNCATIONS = ("head", "tail", "head+tail")
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What a tokenizer puts around a pair of texts, and behind a single one."""
+    """What a tokenizer puts around a pair of texts, and after a single one."""
 
     pair: PairTemplate
     after_single: tuple[int, ...]
@@ -30,7 +30,7 @@ class SpecialTokens:
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> SpecialTokens:
-    """Read from what the tokenizer does to short texts, so that any family's layout is right."""
+    """Read the layout off encoded short texts, so that it is right for any model family."""
     single = tokenizer("a")
     places = single.sequence_ids(0)
     end = max(number for number, place in enumerate(places) if place == 0) + 1
@@ -45,7 +45,7 @@ def truncate(tokens: Sequence[int], length: int, how: str) -> list[int]:
     if how not in TRUNCATIONS:
         raise ValueError(f"--truncation {how}: use one of {', '.join(TRUNCATIONS)}")
     if length < 0:
-        raise ValueError(f"{length} tokens are left beside the special tokens: raise --max_seq_length")
+        raise ValueError(f"{length} tokens are left after the special tokens: raise --max_seq_length")
     if len(tokens) <= length:
         return list(tokens)
     head = {"head": length, "tail": 0, "head+tail": (length + 2) // 4}[how]
@@ -54,7 +54,7 @@ def truncate(tokens: Sequence[int], length: int, how: str) -> list[int]:
 
 
 def truncate_pair(first: Sequence[int], second: Sequence[int], length: int, how: str) -> tuple[list[int], list[int]]:
-    """At most `length` tokens of both together, taken from the longer one first, as `longest_first` does."""
+    """At most `length` tokens of both together, cutting the longer one first, as `longest_first` does."""
     excess = max(0, len(first) + len(second) - length)
     longer, shorter = max(len(first), len(second)), min(len(first), len(second))
     from_longer = min(excess, longer - shorter)
@@ -81,8 +81,8 @@ class TextSettings:
 
     max_seq_length: int = 128
     truncation: str = "head"
-    pooling: str | None = None  # None: the family's own
-    head_dropout: float | None = None  # None: that of the configuration
+    pooling: str | None = None  # None: the model family's default
+    head_dropout: float | None = None  # None: the configuration's
     label_smoothing: float = 0.0
     balance_classes: bool = False  # weigh every class alike in the loss, however rare
 
@@ -98,9 +98,9 @@ class EncodedText:
 def encode_split(
     source: str, examples: Sequence[LabelledText], labels: Sequence[str], tokenizer: Any, settings: TextSettings
 ) -> EncodedText:
-    """One row an example, in order; without `labels` the targets are numbers.
+    """One row per example, in order; without `labels` the targets are numbers.
 
-    Raises ValueError, naming `source` and the example, for a label that is not among `labels`, or is no number.
+    Raises ValueError, naming `source` and the example, for a label that is not among `labels` or is not a number.
     """
     special = special_tokens(tokenizer)
     weights = class_weights(examples) if settings.balance_classes and labels else {}
@@ -127,17 +127,17 @@ def encode_split(
 
 
 def class_weights(examples: Sequence[LabelledText]) -> dict[str | None, float]:
-    """Label -> weight, such that every class weighs the same in all and the mean weight of an example is 1."""
+    """Label -> weight, such that all classes have the same total weight and the mean weight of an example is 1."""
     counts = Counter(example.label for example in examples)
     return {label: len(examples) / (len(counts) * count) for label, count in counts.items()}
 
 
 def by_id(examples: Sequence[LabelledText], source: str, remedy: str = "") -> dict[str, LabelledText]:
-    """Examples by id; ValueError listing the first ids that come twice, and what else than making them unique helps."""
+    """Examples by id; ValueError listing the first repeated ids, with `remedy` besides making them unique."""
     twice = [key for key, count in Counter(example.example_id for example in examples).items() if count > 1]
     if twice:
         raise ValueError(
-            f"{source}: {len(twice)} ids come more than once, the first: {', '.join(twice[:5])}; make them unique"
+            f"{source}: {len(twice)} ids occur more than once, the first: {', '.join(twice[:5])}; make them unique"
             f"{remedy}"
         )
     return {example.example_id: example for example in examples}
@@ -149,7 +149,7 @@ def is_labelled(examples: Mapping[str, LabelledText], split: str) -> bool:
     if without and (len(without) < len(examples) or not split.startswith("test")):
         raise ValueError(
             f"{split}: {len(without)} of {len(examples)} examples have no label, the first: {without[0]}; "
-            "label all (or take those out), or none of a test set"
+            "label all (or remove those), or, in a test set, none"
         )
     return not without
 
@@ -166,7 +166,7 @@ def _target(example: LabelledText, class_of: Mapping[str, int], source: str) -> 
             ) from error
     if example.label not in class_of:
         raise ValueError(
-            f"{source}: example {example.example_id} has the label {example.label!r}, which the head or the training "
-            f"set has not ({', '.join(class_of)}); check the label column"
+            f"{source}: example {example.example_id} has the label {example.label!r}, which is not a class of the "
+            f"head or of the training set ({', '.join(class_of)}); check the label column"
         )
     return class_of[example.label]

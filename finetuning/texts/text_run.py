@@ -38,7 +38,7 @@ from runtime.processes.ranks import Ranks
 
 @dataclass
 class TextOptions(FinetuningOptions):
-    """Options of the two text recipes beside those that all recipes share."""
+    """Options of the two text recipes, in addition to those that all recipes share."""
 
     max_seq_length: int = option(
         128,
@@ -62,10 +62,10 @@ class TextOptions(FinetuningOptions):
         below=1,
         what="a rate such as 0.1",
     )
-    truncation: str = option("head", "What stays of a long text.", group=DATA, choices=TRUNCATIONS, marks=(KEPT,))
+    truncation: str = option("head", "Part of a long text to keep.", group=DATA, choices=TRUNCATIONS, marks=(KEPT,))
     label_smoothing: float = option(
         0.0,
-        "Share of the target spread evenly over the classes.",
+        "Share of the target that is spread evenly over the classes.",
         group=TRAINING,
         at_least=0,
         below=1,
@@ -87,7 +87,7 @@ class TextOptions(FinetuningOptions):
 
 @dataclass(frozen=True)
 class TextTask:
-    """Examples by split and what is asked of them."""
+    """Examples by split, and what is to be predicted."""
 
     name: str
     labels: Sequence[str]
@@ -124,7 +124,7 @@ def run_task(
 
 
 def saved_head(options: TextOptions, start: StartingPoint) -> Mapping[str, Any]:
-    """What is known of the head that is going to be loaded; nothing where a new one is trained."""
+    """What is known of the head that will be loaded; nothing if a new one is trained."""
     if makes_updates(options) or options.from_scratch:
         return {}
     facts = start.head or {}
@@ -132,9 +132,9 @@ def saved_head(options: TextOptions, start: StartingPoint) -> Mapping[str, Any]:
 
 
 def saved_labels(head: Mapping[str, Any]) -> list[str]:
-    """The classes of a saved head as the readers of data name them ("1.0" is "1"), in the order of its outputs.
+    """The classes of a saved head as the data readers name them ("1.0" is "1"), in the order of its outputs.
 
-    Where nobody named them (LABEL_0, LABEL_1, ...) they are their numbers.
+    Unnamed classes (LABEL_0, LABEL_1, ...) are called by their numbers.
     """
     labels = head.get("labels", ())
     if not has_names(labels):
@@ -143,9 +143,9 @@ def saved_labels(head: Mapping[str, Any]) -> list[str]:
 
 
 def in_order_of(saved: Sequence[str], labels: Sequence[str], source: str) -> Sequence[str]:
-    """The task's classes in the order of the saved head's outputs; as they are where the head has numbers alone.
+    """The task's classes in the order of the saved head's outputs; unchanged if the head has only numbers.
 
-    Raises ValueError where the head was made for other classes.
+    Raises ValueError if the head was made for other classes.
     """
     if list(saved) == [str(number) for number in range(len(labels))]:
         return labels
@@ -159,7 +159,7 @@ def in_order_of(saved: Sequence[str], labels: Sequence[str], source: str) -> Seq
 
 
 def texts_of(recipe: TextRecipe) -> dict[str, list[str]]:
-    """The texts of each split, those of a pair as one."""
+    """The texts of each split, a pair joined into one."""
     return {
         split: [one.text if one.text_pair is None else f"{one.text}\n{one.text_pair}" for one in examples.values()]
         for split, examples in recipe.examples.items()

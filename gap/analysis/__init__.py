@@ -1,1 +1,1 @@
-"""From scores to results: one task, all tasks, and in words."""
+"""From scores to results: for one task, for all tasks, and in words."""

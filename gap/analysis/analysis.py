@@ -45,8 +45,8 @@ def analyse(
     series: series.json, its folder or its rows (FLOPs, hours, validation loss; without it the axis is tokens only).
     commands, made: the command lines that made the cells, and their options, for the report. planned: fingerprints of
     the cells that belong to the study; others in the file are left out. resolve: the difference in score that seeds are
-    planned for; None: one point, or the gap where it is not resolved. Raises ValueError when a task has no scratch
-    cells or its cells were not scored on the same examples.
+    planned for; None: one point, or the gap if it is not resolved. Raises ValueError if a task has no scratch cells or
+    its cells were not scored on the same examples.
     """
     path, prices = Path(scores_path), prices or Prices()
     cells = reported_cells(read_scores(path), planned)[0]
@@ -96,7 +96,7 @@ def read_studies(
     whose = "of other options, checkpoints or code than this report's"
     notes = [f"{left_out} older cells in {path.name}, {whose}, are left out."] if left_out else []
     if any(cost.hours and not cost.devices_known for cost in costs):
-        notes.append("series.json does not say on how many devices it was made: device-hours are of 1; see --devices.")
+        notes.append("series.json does not say how many devices made it: device-hours assume 1; see --devices.")
     studies = []
     for task in sorted({cell.task for cell in cells}):
         table = tabulate(task, [cell for cell in cells if cell.task == task], path.parent)
@@ -106,7 +106,7 @@ def read_studies(
 
 
 def installed_versions() -> dict[str, str]:
-    """Python and the packages whose version can move a number."""
+    """Python and the packages whose version can change a number."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -117,7 +117,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def analysis_json(analysis: Any) -> str:
-    """The analysis (or any of its parts) as strict JSON: what is infinite or not a number becomes null."""
+    """The analysis (or any of its parts) as strict JSON: infinite values and NaN become null."""
     return json.dumps(_finite(asdict(analysis)), ensure_ascii=False, allow_nan=False, indent=1)
 
 

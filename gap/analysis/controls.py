@@ -11,30 +11,28 @@ from gap.analysis.wording import points_text
 
 
 def control_notes(study: TaskStudy) -> Iterator[str]:
-    """Notes on independent runs, shuffled labels and the gap with the same arguments for all, where they were run."""
+    """Notes on those controls that were run: independent runs, shuffled labels, the same arguments for all."""
     yield from _independent_runs(study)
     yield from _shuffled_labels(study)
     yield from _same_arguments(study)
 
 
 def _independent_runs(study: TaskStudy) -> Iterator[str]:
-    """An annealed branch stands for a finished run of its size if a run made for that size scores the same."""
+    """An annealed branch can stand in for a finished run of its size if a run made for that size scores the same."""
     for column, checkpoint in enumerate(study.table.checkpoints):
         branch = study.table.find(replace(checkpoint, control=None))
         if checkpoint.control == "independent_run" and branch is not None:
             change = study.difference(column, branch)
-            verdict = (
-                "" if change.low is None else ", not told apart" if change.includes_zero else ", which is resolved"
-            )
+            verdict = "" if change.low is None else ", not resolved" if change.includes_zero else ", which is resolved"
             name = describe(study.table.checkpoints[branch])
             yield (
                 f"A run trained for its budget alone scores {points_text(change)} points against the series' {name}"
-                f"{verdict}: so fair is the branch as its stand-in (the two differ in their pretraining seed as well)."
+                f"{verdict}: this is how well the branch stands in for it (their pretraining seeds differ as well)."
             )
 
 
 def _shuffled_labels(study: TaskStudy) -> Iterator[str]:
-    """Labels that mean nothing must close nothing: the pretrained checkpoint may not beat scratch on them."""
+    """Meaningless labels must close no gap: the pretrained checkpoint must not beat scratch on them."""
     shuffled = [
         column for column, checkpoint in enumerate(study.table.checkpoints) if checkpoint.control == "shuffled_labels"
     ]
@@ -45,11 +43,11 @@ def _shuffled_labels(study: TaskStudy) -> Iterator[str]:
         change = study.difference(column, scratch[0] if scratch else study.scratch)
         name = describe(study.table.checkpoints[column])
         if change.low is None:
-            verdict = f"not judged, there is no interval ({change.refused})"
+            verdict = f"no verdict, since there is no interval ({change.refused})"
         elif change.low > 0:
             verdict = "more than scratch: something leaks into the scores"
         else:
-            verdict = "no more than scratch, as it must be"
+            verdict = "no more than scratch, as it should be"
         yield f"Control, {name}: {points_text(change)} points against scratch; {verdict}."
 
 

@@ -1,4 +1,4 @@
-"""What the checkpoints of a series cost and how well they predict masked tokens: series.json, averaged over seeds."""
+"""What the checkpoints of a series cost and how well they predict masked tokens, from series.json, over seeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNITS = {**{name: unit.title for name, unit in BUDGET_UNITS.items()}, "money": "
 
 @dataclass(frozen=True)
 class Prices:
-    """What a device-hour costs; the seconds in series.json are wall time of `devices`, None: as many as it says."""
+    """What a device-hour costs; series.json has the wall time of `devices` devices (None: as many as it says)."""
 
     per_device_hour: float = 0.0
     currency: str = "$"
@@ -30,7 +30,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class CheckpointCost:
-    """One checkpoint of the series, the mean over its pretraining seeds; None where series.json says nothing."""
+    """One checkpoint of the series, averaged over pretraining seeds; None where series.json has no value."""
 
     kind: str
     budget_tokens: int
@@ -38,7 +38,7 @@ class CheckpointCost:
     unique_tokens: float | None = None
     flops: float | None = None
     hours: float | None = None  # device-hours
-    devices_known: bool = True  # False: series.json does not say how many devices, one is assumed
+    devices_known: bool = True  # False: series.json does not say how many devices; one is assumed
     money: float | None = None
     validation_loss: float | None = None
     validation_accuracy: float | None = None
@@ -53,10 +53,10 @@ class CheckpointCost:
 
 
 def pair_budgets(rows: Sequence[Mapping[str, Any]], like: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
-    """Rows of several pretraining seeds, equal budgets of FLOPs or hours with the tokens of `like` or the lowest seed.
+    """Rows of several pretraining seeds; equal budgets of FLOPs or hours get the tokens of `like` or the lowest seed.
 
-    Such a budget is met at another number of tokens by every run: without one name for it no two seeds would be paired.
-    `tokens_seen` stays each run's own.
+    Each run reaches such a budget after a different number of tokens: without a common name no seeds would be paired.
+    `tokens_seen` stays that of each run.
     """
     tokens: dict[tuple[Any, ...], float] = {}
     for row in [*sorted(like, key=_seed), *sorted(rows, key=_seed)]:
@@ -69,13 +69,13 @@ def _seed(row: Mapping[str, Any]) -> int:
 
 
 def _budget(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What names a checkpoint in every run: kind and budget in the unit that it was planned in."""
+    """What identifies a checkpoint in every run: its kind, and its budget in the unit of the plan."""
     unit = row.get("budget_unit", "tokens")
     return row["kind"], unit, row["budget_tokens"] if unit == "tokens" else row["budget"]
 
 
 def series_costs(rows: Sequence[Mapping[str, Any]], prices: Prices) -> list[CheckpointCost]:
-    """Rows of series.json -> one cost a (kind, budget), ordered by kind and budget."""
+    """Rows of series.json -> one cost per (kind, budget), ordered by kind and budget."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
         budget = round(float(row["budget_tokens"]))
@@ -106,12 +106,12 @@ def series_costs(rows: Sequence[Mapping[str, Any]], prices: Prices) -> list[Chec
 
 
 def find_cost(costs: Sequence[CheckpointCost], kind: str, budget_tokens: int | None) -> CheckpointCost | None:
-    """The cost of one checkpoint, None when the series does not hold it."""
+    """The cost of one checkpoint, None if the series does not contain it."""
     return next((cost for cost in costs if (cost.kind, cost.budget_tokens) == (kind, budget_tokens)), None)
 
 
 def convert_tokens(costs: Sequence[CheckpointCost], kind: str, tokens: float | None, unit: str) -> float | None:
-    """Tokens inside the budgets of a kind in another unit, interpolated between its checkpoints on log scales."""
+    """Tokens within a kind's budgets, in another unit: interpolated between its checkpoints on log scales."""
     if tokens is None or unit == "tokens":
         return tokens
     points = [

@@ -15,9 +15,9 @@ from gap.intervals.variance import Floats
 
 
 def label_worths(table: TaskTable, draws: Draws, confidence: float) -> Iterator[LabelWorth]:
-    """For every pretrained checkpoint and share of the labels: with how many labels scratch does as well.
+    """For every pretrained checkpoint and share of the labels: how many labels scratch needs to do as well.
 
-    Labels are counted when the cells say `training_examples` (of all labels), else they are shares of all.
+    Labels are counts if the cells record `training_examples` (of all labels), else shares of all labels.
     """
     scratch = _by_fraction(table, "scratch", 0)
     if len(scratch) < 2:

@@ -1,7 +1,7 @@
 """All tasks together: the mean gap closed and the mean score over tasks.
 
-The intervals come from the tasks' joint draws: seeds that bear the same number move all tasks together (a lucky
-pretraining run is lucky on every task), examples are drawn for each task by itself.
+The intervals come from the tasks' joint draws: seeds with the same number move all tasks together (a lucky
+pretraining run is lucky on every task), examples are drawn for each task separately.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ KINDS = ("annealed", "raw")
 
 
 def macro_average(studies: Sequence[TaskStudy]) -> MacroAverage | None:
-    """The average over the tasks that have a curve (over all, where fewer than two have one), at what they share.
+    """The average over the tasks that have a curve (over all, if fewer than two have one), at their common budgets.
 
-    None below two tasks, and where neither a common metric nor two resolved gaps leave anything to average.
+    None below two tasks, and if there is neither a common metric nor two resolved gaps to average.
     """
     curves = [study for study in studies if any(len(study.budgets(kind)) > 1 for kind in KINDS)]
     members = curves if len(curves) > 1 else list(studies)
@@ -57,7 +57,7 @@ def macro_average(studies: Sequence[TaskStudy]) -> MacroAverage | None:
 def _point(
     checkpoint: CheckpointKey, scored: Sequence[TaskStudy], resolved: Sequence[TaskStudy], members: Sequence[TaskStudy]
 ) -> CheckpointResult:
-    """One checkpoint's averages; the score is not a number where the tasks differ in metric."""
+    """One checkpoint's averages; the score is NaN if the tasks differ in metric."""
     score, closed = Estimate(float("nan"), refused="the tasks differ in metric"), None
     if scored:
         score = _mean(scored, checkpoint, lambda study, column: lambda scores: scores[:, column])
@@ -95,7 +95,7 @@ def _point(
 def _mean(
     studies: Sequence[TaskStudy], checkpoint: CheckpointKey, statistic_of: Callable[[TaskStudy, int], Statistic]
 ) -> Estimate:
-    """The mean over tasks of one statistic each."""
+    """The mean over tasks of one statistic per task."""
     statistics = [statistic_of(study, _column(study, checkpoint)) for study in studies]
     pairs = list(zip(statistics, studies, strict=True))
     value = float(np.mean([statistic(study.draws.observed[None])[0] for statistic, study in pairs]))
@@ -109,7 +109,7 @@ def _mean(
 
 
 def mean_interval(statistics: Sequence[tuple[Statistic, Draws]], confidence: float) -> tuple[float, float]:
-    """Ends of the interval of the mean of statistics whose draws belong together, one a task.
+    """Ends of the interval of the mean of one statistic per task, whose draws belong together.
 
     A draw that is infinite both ways counts as outside at either end.
     """

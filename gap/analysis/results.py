@@ -1,4 +1,4 @@
-"""What an analysis says, as plain values: these become curve.json and the report."""
+"""The results of an analysis as plain values, which become curve.json and the report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class CheckpointResult:
-    """All cells of one checkpoint, fine-tuned in one way."""
+    """All cells of one checkpoint with one setting of fine-tuning."""
 
     name: str
     kind: str
@@ -51,7 +51,7 @@ class CheckpointResult:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Tokens at which a share of the gap is closed. An end that lies outside the budgets is None and says so."""
+    """Tokens at which a share of the gap is closed. An end outside the budgets is None and marked as open."""
 
     level: float
     tokens: float | None
@@ -66,7 +66,7 @@ class Crossing:
 
 @dataclass(frozen=True)
 class ForecastPoint:
-    """The score expected at a multiple of the largest budget: no measurement."""
+    """The score expected at a multiple of the largest budget: not a measurement."""
 
     multiple: float
     tokens: float
@@ -78,7 +78,7 @@ class CurveResult:
     """The curve of one kind of checkpoint, raw or annealed."""
 
     kind: str
-    line: tuple[tuple[float, float], ...]  # tokens, gap closed of the monotone fit
+    line: tuple[tuple[float, float], ...]  # tokens and gap closed of the monotone fit
     crossings: tuple[Crossing, ...]
     forecast: tuple[ForecastPoint, ...]
     backtests: tuple[Backtest, ...]
@@ -87,7 +87,7 @@ class CurveResult:
 
 @dataclass(frozen=True)
 class LabelWorth:
-    """`worth` labels give scratch what a checkpoint has with `labels`; None ends are outside the labels there are."""
+    """Scratch with `worth` labels equals a checkpoint with `labels`; ends outside the available labels are None."""
 
     checkpoint: str
     budget_tokens: int | None
@@ -124,14 +124,14 @@ class TaskResult:
     loss_rank_correlation: float | None
     peeking_gain: float | None
     contaminated_examples: int
-    contamination_not_searched: str | None  # why nobody looked in the pretraining corpus; None: searched
+    contamination_not_searched: str | None  # why the pretraining corpus was not searched; None: searched
     answer: str
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class MacroAverage:
-    """Several tasks as one: mean score (not a number where metrics differ) and mean gap closed of each checkpoint."""
+    """Several tasks as one: mean score (NaN if metrics differ) and mean gap closed of each checkpoint."""
 
     tasks: tuple[str, ...]
     metric: str | None

@@ -1,4 +1,4 @@
-"""A finished run in its folder: the scores, and what they were made of and with, so that it can be analysed again."""
+"""A finished run in its folder: its scores, and what made them, so that it can be analysed again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runtime.files.whole_files import write_json
 
 SCHEMA_VERSION = 1
 STUDY_NAME = "study.json"
-REMEDY = "run launch/gap.py again, it writes the file"
+REMEDY = "run launch/gap.py again, which writes the file"
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class RunSource:
 
     name: str
     scores: Path
-    series: Path | Sequence[Mapping[str, Any]] | None = None  # series.json, or the checkpoints of study.json
+    series: Path | Sequence[Mapping[str, Any]] | None = None  # series.json, or the checkpoints in study.json
     commands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     prices: Prices = field(default_factory=Prices)
     planned: frozenset[str] | None = None  # fingerprints of the cells that belong to the run; None: unknown, all
-    resolve: float | None = None  # the difference that the planner was asked about
+    resolve: float | None = None  # the difference that the seeds were planned for
     made: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
@@ -75,7 +75,7 @@ class _StudyFile(Schema):
 
 
 def told_apart(runs: Sequence[RunSource]) -> list[RunSource]:
-    """The runs with names that differ, by as many folders above their own as that takes (none do: as they were)."""
+    """The runs under different names: as many parent folders are added as that takes (as they were if none helps)."""
     places = [run.scores.resolve().parent.parts for run in runs]
     for depth in range(1, max(map(len, places)) + 1):
         names = ["/".join(place[-depth:]) for place in places]
@@ -85,7 +85,7 @@ def told_apart(runs: Sequence[RunSource]) -> list[RunSource]:
 
 
 def _planned(folder: Path) -> frozenset[str] | None:
-    """The cells of the list in a folder, None where there is none."""
+    """The cells of the list in a folder, None without a list."""
     return read_jobs(folder).cell_names() if (folder / LIST_NAME).is_file() else None
 
 
@@ -102,7 +102,7 @@ def write_study(
 ) -> None:
     """Keep the checkpoints (rows of series.json, of all pretraining seeds), commands, notes and prices of a run.
 
-    `planned` are the fingerprints of its cells: scores.jsonl may hold others, of an earlier run in the same folder.
+    `planned` are the fingerprints of its cells: scores.jsonl may hold others from an earlier run in the same folder.
     """
     write_json(
         folder / STUDY_NAME,
@@ -120,9 +120,9 @@ def write_study(
 
 
 def earlier_commands(folder: Path, planned: Collection[str]) -> list[str]:
-    """The command lines that earlier made cells of this study in the folder: fewer seeds, fewer tasks."""
+    """The earlier command lines that made cells of this study in the folder, say with fewer seeds or tasks."""
     try:
         before = RunSource.of(folder) if (folder / STUDY_NAME).is_file() else None
     except ValueError:
-        return []  # damaged: it is written anew
+        return []  # damaged: it is rewritten
     return list(before.commands) if before is not None and set(planned) & (before.planned or set()) else []

@@ -141,13 +141,13 @@ def _curve(study: TaskStudy, kind: str, resolved: bool) -> CurveResult:
         crossings = tuple(_crossing(study, kind, columns, budgets, level) for level in levels)
     if resolved:
         points, backtests, refused = _forecast(study, columns, budgets)
-    else:  # a trend fitted to noise promises anything: 98 % at ten times a budget that closed nothing
+    else:  # a trend fitted to noise can promise anything: 98 % at ten times a budget that closed no gap
         points, backtests, refused = (), (), "the gap is not resolved, so there is no trend to follow"
     return CurveResult(kind, line, crossings, points, backtests, refused)
 
 
 def _crossing(study: TaskStudy, kind: str, columns: list[int], budgets: list[float], level: float) -> Crossing:
-    """Tokens to a share of the gap, from a monotone curve refitted to every draw."""
+    """Tokens to close a share of the gap, from a monotone curve refitted to every draw."""
     share = study.closed(columns)
 
     def statistic(scores: Floats) -> Floats:
@@ -220,15 +220,15 @@ def _plateau(study: TaskStudy) -> tuple[Estimate | None, str | None]:
 
 
 def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None) -> SeedPlan | None:
-    """Seeds that resolve a difference, from cells at hand as the pilot; None without two fine-tuning seeds of both.
+    """Seeds that resolve a difference, with these cells as the pilot; None without two fine-tuning seeds of both.
 
-    Between the two largest budgets, one point unless `resolve` says otherwise; where the gap itself is not resolved, or
-    there is one budget only, between scratch and the reference: then the gap that was observed.
+    The difference is one point between the two largest budgets unless `resolve` says otherwise; if the gap itself is
+    not resolved, or there is only one budget, it is the observed gap between scratch and the reference.
     """
     budgets = study.budgets("annealed") or study.budgets("raw")
     difference, between, columns = PLANNED_DIFFERENCE, "the two largest budgets", budgets[-2:]
     if not resolved or len(columns) < 2:
-        seeds = study.table.grids[study.scratch].seeds  # an outside reference has one pretraining run always
+        seeds = study.table.grids[study.scratch].seeds  # an outside reference always has one pretraining run
         ends = [column for column in (study.reference, *budgets[-1:]) if study.table.grids[column].seeds == seeds]
         columns = [study.scratch, *ends[:1]]
         between = " and ".join(describe(study.table.checkpoints[column]) for column in columns)
@@ -256,7 +256,7 @@ def _loss_correlation(checkpoints: Sequence[CheckpointResult]) -> float | None:
         return None
     losses, scores = zip(*pairs, strict=True)
     if len(set(losses)) == 1 or len(set(scores)) == 1:
-        return None  # what is constant has no ranks
+        return None  # constant values have no ranks
     value = float(spearmanr(losses, scores).statistic)
     return value if np.isfinite(value) else None
 
@@ -266,8 +266,8 @@ def _notes(study: TaskStudy) -> list[str]:
     table, notes = study.table, []
     if study.in_series:
         notes.append(
-            "The reference is the largest budget of this series: 100 % is reached there by definition, so this is the "
-            "share of this series' gap, and there is no 99 % row."
+            "The reference is the largest budget of this series: 100 % is reached there by definition, so shares are "
+            "of this series' gap, and there is no 99 % row."
         )
     else:
         notes.append("The reference has one pretraining run: there is no seed of it to resample.")
@@ -281,10 +281,10 @@ def _notes(study: TaskStudy) -> list[str]:
             mixed = study.difference(own, study.scratch)
             notes.append(
                 f"The reference's own architecture from scratch scores {100 * mixed.value:+.1f} points against this "
-                "series' scratch: so much of the gap is architecture."
+                "series' scratch: this much of the gap is due to the architecture."
             )
     if table.examples is not None and table.examples.units is None:
-        notes.append(f"{table.metric} is no mean: it is recomputed on every draw's examples.")
+        notes.append(f"{table.metric} is not a mean: it is recomputed on every draw's examples.")
     if any(cost.untrained_positions for cost in study.costs):
         notes.append("Some budgets are too small for the longest sequences: their last positions were never trained.")
     return notes

@@ -34,7 +34,7 @@ class TaskStudy:
     def estimate(
         self, statistic: Statistic, columns: Sequence[int], bounds: tuple[float, float] = (-np.inf, np.inf)
     ) -> Estimate:
-        """The statistic with its interval, refused when one of its checkpoints has too few seeds."""
+        """The statistic with its interval, which is refused if one of its checkpoints has too few seeds."""
         refused = self.table.refusal(columns)
         if refused:
             return Estimate(float(statistic(self.draws.observed[None])[0]), refused=refused)
@@ -77,9 +77,9 @@ class TaskStudy:
 def study_task(
     table: TaskTable, costs: Sequence[CheckpointCost], resampling: Resampling, confidence: float
 ) -> TaskStudy:
-    """Find scratch and the reference (from outside, else the largest budget, annealed where there is one) and resample.
+    """Find scratch and the reference (from outside, else the largest budget, annealed if available) and resample.
 
-    Raises ValueError without scratch or without anything to compare it with.
+    Raises ValueError without scratch or without a checkpoint to compare it with.
     """
     scratch = table.find(SCRATCH)
     if scratch is None:

@@ -20,7 +20,7 @@ FEWEST_SEEDS = 3
 
 @dataclass(frozen=True)
 class CheckpointKey:
-    """What was fine-tuned and how: one column of the table. Scratch is budget 0, of kind `scratch` always."""
+    """What was fine-tuned and how: one column of the table. Scratch has budget 0 and always kind `scratch`."""
 
     kind: str
     budget_tokens: int | None
@@ -52,21 +52,21 @@ class TaskTable:
     cells: tuple[Cell, ...]
     examples: ExampleTable | None
     notes: tuple[str, ...]
-    not_searched: str | None = None  # why nobody looked for the examples in the pretraining corpus; None: searched
+    not_searched: str | None = None  # why the pretraining corpus was not searched; None: searched
 
     @property
     def cell_scores(self) -> Floats:
         return np.array([cell.score for cell in self.cells], dtype=np.float64)
 
     def find(self, checkpoint: CheckpointKey) -> int | None:
-        """The checkpoint's column, None when it was not run."""
+        """The checkpoint's column, None if it was not run."""
         return self.checkpoints.index(checkpoint) if checkpoint in self.checkpoints else None
 
     def cells_of(self, column: int) -> list[Cell]:
         return [self.cells[number] for number in self.grids[column].cells]
 
     def refusal(self, columns: Sequence[int]) -> str | None:
-        """Why no interval is given for a statistic of these checkpoints, if so."""
+        """Why no interval is given for a statistic of these checkpoints; None if one is."""
         fewest = min(len(self.grids[column].finetuning_seeds) for column in columns)
         if fewest < FEWEST_SEEDS:
             return f"{fewest} fine-tuning seed{'s' * (fewest != 1)}: an interval needs {FEWEST_SEEDS}"
@@ -90,11 +90,11 @@ class TaskTable:
 def tabulate(task: str, cells: Sequence[Cell], folder: Path) -> TaskTable:
     """The table of one task; predictions are read relative to the folder of scores.jsonl.
 
-    Seeds are crossed: a fine-tuning seed that not all pretraining runs of a checkpoint have is left out, and noted.
+    Seeds are crossed: a fine-tuning seed that some pretraining runs of a checkpoint lack is left out, and noted.
     """
     metrics = sorted({cell.metric for cell in cells})
     if len(metrics) != 1:
-        raise ValueError(f"task {task} was scored by {', '.join(metrics)}: one metric a task; keep the runs apart")
+        raise ValueError(f"task {task} was scored by {', '.join(metrics)}: give a task one metric; keep the runs apart")
     by_checkpoint: dict[CheckpointKey, list[Cell]] = {}
     for cell in cells:
         by_checkpoint.setdefault(CheckpointKey.of(cell), []).append(cell)
@@ -106,7 +106,7 @@ def tabulate(task: str, cells: Sequence[Cell], folder: Path) -> TaskTable:
         pretraining = sorted({first for first, _ in members})
         per_run = [{second for first, second in members if first == seed} for seed in pretraining]
         finetuning = sorted(set.intersection(*per_run))
-        if not finetuning:  # no seed is common to all runs: keep the run with the most cells
+        if not finetuning:  # no seed is shared by all runs: keep the run with the most cells
             best = max(range(len(pretraining)), key=lambda number: len(per_run[number]))
             pretraining, finetuning = [pretraining[best]], sorted(per_run[best])
         left_out = len(members) - len(pretraining) * len(finetuning)

@@ -22,7 +22,7 @@ def tokens_text(tokens: float) -> str:
 
 
 def duration_text(hours: float) -> str:
-    """Seconds, minutes, hours or days, whichever reads best."""
+    """A time in seconds, minutes, hours or days, whichever reads best."""
     for unit, size in (("days", 24.0), ("hours", 1.0), ("minutes", 1 / 60)):
         if hours >= 2 * size:
             return f"{hours / size:.3g} {unit}"
@@ -59,13 +59,13 @@ def interval_text(crossing: Crossing) -> str:
 
 
 def checkpoint_text(one: CheckpointResult, estimate: Estimate) -> str:
-    """A checkpoint with its mean in words: what the hover shows, lines apart by <br>."""
+    """A checkpoint with its mean in words: the hover text, with lines separated by <br>."""
     failed = f"<br>{one.failed_runs} of {one.runs} runs failed" if one.failed_runs else ""
     return f"<b>{one.name}</b><br>{percent_text(estimate)}<br>{one.layout} seeds{failed}"
 
 
 def cell_text(one: CheckpointResult, dot: Dot) -> str:
-    """One cell in words: what the hover shows."""
+    """One cell in words: the hover text."""
     rate = "" if dot.learning_rate is None else f"<br>learning rate {dot.learning_rate:g}"
     return (
         f"<b>{one.name}</b><br>score {100 * dot.score:.2f} % ({dot.status.replace('_', ' ')})"

@@ -1,1 +1,1 @@
-"""Cells: planned, listed, run by workers, stored with what they were made of."""
+"""Cells: planned, listed, run by workers, and stored with their provenance."""

@@ -20,40 +20,40 @@ import gap
 PROJECT = ("runtime", "shards", "pretraining", "finetuning", "gap")
 # What trains and scores a cell, and what chooses its learning rate and epochs.
 ROOTS = ("gap.cells.running", "gap.cells.searches")
-# What the roots import and no score depends on. Whoever adds a module here says why.
+# What the roots import but no score depends on. State the reason for every module added here.
 FREE = frozenset(
     {
-        # Journals, notes and stored lines: they are told scores and make none.
+        # Journals, notes and stored lines: they record scores and compute none.
         *("finetuning.loop.run_log", "runtime.trackers", "gap.cells.provenance", "gap.cells.store"),
-        # Readers of records: what they refuse stops a cell, and changes none.
+        # Readers of records: what they refuse stops a cell, but changes no score.
         *("runtime.files.json_lines", "runtime.files.schemas"),
         # The list of jobs and the options: their values are in the fingerprint themselves.
         *("gap.cells.job_list", "runtime.options.declaration"),
-        # Checkpoints, signals and addresses: a cell begins anew in one process and keeps nothing but its score.
+        # Checkpoints, signals and addresses: a cell starts afresh in one process and keeps only its score.
         *(
             "pretraining.checkpoints.checkpoint",
             "runtime.processes.fault_points",
             "pretraining.checkpoints.series",
         ),
         *("finetuning.loop.stopping", "runtime.hub", "runtime.processes.interruption", "runtime.processes.failures"),
-        # A cell's engine is PyTorch's.
+        # A cell uses PyTorch's engine.
         *("pretraining.engines.deepspeed_config", "pretraining.engines.deepspeed_engine"),
-        # Readers: a task's digest is that of the examples that they gave.
+        # Readers: a task's digest is that of the examples that they returned.
         *("finetuning.texts.labelled_folders", "finetuning.examples.record_files", "gap.tasks.kinds.dataset_tasks"),
     }
 )
 PACKAGES = ("tokenizers", "torch", "transformers")  # their versions count as well
-# Of a kind of task: what the corpus is searched for and what a cell is guessed to cost make no score.
+# Methods of a kind of task: what the corpus is searched for, and a cell's estimated cost, decide no score.
 FREE_METHODS = ("passage", "row_texts")
-SPEAKING = ("print", "say")  # calls of these are statements that only tell something
-DECLARED = "option"  # a field with a default; the rest helps, groups and refuses
-# Of a node of the syntax tree: what differs between versions of Python, or only tells the reader something.
+SPEAKING = ("print", "say")  # calls of these only print
+DECLARED = "option"  # a field with a default; its other arguments are help, groups and limits
+# Fields of a syntax tree's nodes that differ between versions of Python, or only inform the reader.
 UNREAD_FIELDS = frozenset({"ctx", "kind", "returns", "type_comment", "type_params"})
 
 
 @dataclass(frozen=True)
 class Module:
-    """What a source computes as text, what it imports of the project as (module, name, local name), and of others."""
+    """What a source computes, as text, and its imports (module, name, local name) from the project and from others."""
 
     text: str
     own: frozenset[tuple[str, str, str]]
@@ -66,7 +66,7 @@ class Module:
 
 @cache
 def code_version() -> str:
-    """`digest_of` of the sources that are there at the first call: call it before a run's files can change."""
+    """`digest_of` the sources as they are at the first call: call it before a run's files can change."""
     return digest_of(Path(gap.__file__).resolve().parents[1])
 
 
@@ -75,17 +75,17 @@ def digest_of(root: Path, roots: Collection[str] = ROOTS, free: Collection[str] 
     modules = deciding_modules(root, roots, free)
     lines = []
     for module in modules.values():
-        # An imported name stands for the content of its module: taken from another one, it is another function.
+        # An imported name stands for its module's content: imported from another module, it is another function.
         own = sorted((modules[target].digest, name, local) for target, name, local in module.own if target in modules)
-        if module.text or own:  # an __init__.py that only describes its folder is no code
+        if module.text or own:  # an __init__.py that only describes its folder is not code
             lines.append(_sha256(repr((module.text, own, sorted(module.others)))))
     return _sha256("\n".join([*sorted(lines), *(f"{name}=={version(name)}" for name in PACKAGES)]))
 
 
 def deciding_modules(root: Path, roots: Collection[str] = ROOTS, free: Collection[str] = FREE) -> dict[str, Module]:
-    """The modules by name that are imported from `roots` on, packages included, without those in `free`."""
+    """The modules, by name, that `roots` import directly or indirectly, packages included, without those in `free`."""
     missing = sorted(name for name in {*roots, *free} if _file_of(root, name) is None)
-    assert not missing, f"no such modules: {', '.join(missing)}: they moved, mend ROOTS and FREE"
+    assert not missing, f"no such modules: {', '.join(missing)}: they moved; correct ROOTS and FREE"
     found: dict[str, Module] = {}
     waiting = list(roots)
     while waiting:
@@ -100,7 +100,7 @@ def deciding_modules(root: Path, roots: Collection[str] = ROOTS, free: Collectio
 
 
 def parse_module(source: str, root: Path) -> Module:
-    """What a source computes and imports; two sources that differ in words or in layout alone are equal."""
+    """What a source computes and imports; two sources that differ only in words or layout are equal."""
     tree = ast.parse(source)
     own, others = set(), set()
     for module, name, local in _imports(tree):
@@ -114,7 +114,7 @@ def parse_module(source: str, root: Path) -> Module:
 
 
 def _imports(node: ast.AST) -> Iterator[tuple[str, str, str]]:
-    """(module, name or "", local name) of every import that is carried out, wherever it stands."""
+    """(module, name or "", local name) of every import that is executed, wherever it is in the source."""
     if isinstance(node, ast.Import):
         yield from ((alias.name, "", alias.asname or "") for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
@@ -170,7 +170,7 @@ def _text(node: object) -> str:
 
 
 def _file_of(root: Path, module: str) -> Path | None:
-    """The source of a module or package of the project; None where it is none."""
+    """The source file of a module or package of the project; None if there is no such module."""
     parts = module.split(".")
     if parts[0] not in PROJECT:
         return None

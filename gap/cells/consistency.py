@@ -14,9 +14,9 @@ from runtime.files.foreign import read_foreign_object
 
 
 def settled_bf16(choice: str, directory: Path, *, elsewhere: bool = False) -> str:
-    """true or false for auto: as the list of cells in the directory says, else where this machine's hardware has it.
+    """true or false for auto: as in the directory's list of cells, else by the hardware of this machine.
 
-    `elsewhere`: the cells are run on GPUs of other machines. ValueError where this one then cannot know.
+    `elsewhere`: the cells run on GPUs of other machines. ValueError if this machine then cannot know.
     """
     if choice != "auto":
         return choice
@@ -25,14 +25,14 @@ def settled_bf16(choice: str, directory: Path, *, elsewhere: bool = False) -> st
         return before
     if elsewhere and not torch.cuda.is_available():
         raise ValueError(
-            "--bf16 auto: there is no GPU here to tell what those of the array job have, and the precision is part of "
-            "every cell; give --bf16 true or false"
+            "--bf16 auto: without a GPU here it is unknown what the array job's GPUs support, and the precision is "
+            "part of every cell; give --bf16 true or false"
         )
     return "true" if uses_bf16("auto") else "false"
 
 
 def _before(directory: Path) -> str:
-    """What the cells in the directory were begun with; auto where there are none, or their list is to be replaced."""
+    """The precision of the cells in the directory; auto without cells, or if their list is to be replaced."""
     if not (directory / LIST_NAME).is_file():
         return "auto"
     try:
@@ -48,7 +48,7 @@ NO_MATTER = ("version", "transformers_version", "_name_or_path", "dtype", "torch
 def check_same_architecture(paths: Iterable[str]) -> None:
     """ValueError naming two checkpoint directories that differ in tokenizer or configuration.
 
-    Keys that say by which version a file was written, or what `encode_task` sets itself, may differ.
+    Keys for the version that wrote a file, and keys that `encode_task` sets itself, may differ.
     """
     directories = [Path(path) for path in paths]
     for name in FILES:
@@ -66,6 +66,6 @@ def check_same_architecture(paths: Iterable[str]) -> None:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """What decides the rows; empty where there is no such file."""
+    """What decides the rows; empty if there is no such file."""
     content = read_foreign_object(path) if path.is_file() else {}
     return {key: value for key, value in content.items() if key not in NO_MATTER}

@@ -19,7 +19,7 @@ from gap.cells.store import Cell
 from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.rows import HELD_OUT_SHARE
 
-TIMED_SECONDS = 2.0  # about so long for a model's timed updates; a large one on a CPU is timed with fewer rows
+TIMED_SECONDS = 2.0  # approximate time for a model's timed updates; a large one on a CPU is timed with fewer rows
 TIMED_UPDATES = 2
 SAMPLED_TEXTS = 200
 TOKENS_A_WORD = 1.4  # a guess, for texts that no tokenizer has seen yet
@@ -28,7 +28,7 @@ WORD = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")
 
 @dataclass(frozen=True)
 class Work:
-    """What a task's cell has to do: rows of so many tokens."""
+    """The work of a task's cell: rows and their length in tokens."""
 
     train_rows: float
     scored_rows: float
@@ -37,7 +37,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds a row, forward and backward, and forward alone."""
+    """Seconds per row, for forward and backward, and for forward alone."""
 
     train: float
     evaluate: float
@@ -82,7 +82,7 @@ def time_rows(config: PretrainedConfig, tokens: int, options: CellOptions, devic
 
 
 def model_of(source: Source) -> str:
-    """What a source is timed as: the checkpoints of a series are of one shape, a reference is one of its own."""
+    """The model that a source is timed as: the checkpoints of a series have one shape, a reference has another."""
     return source.path if source.budget_tokens is None else ""
 
 
@@ -93,7 +93,7 @@ def estimated_seconds(
     work: Mapping[str, Work],
     speed: Mapping[tuple[str, str], Speed],
 ) -> float:
-    """Seconds of one device for the jobs that are left; `speed` is by task and `model_of`."""
+    """Seconds on one device for the remaining jobs; `speed` is by task and `model_of`."""
     most = max(jobs.plan.grid.epochs)
     total = 0.0
     for job in left:

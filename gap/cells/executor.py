@@ -1,4 +1,4 @@
-"""Who works through the list: one process a device, or an array job on a cluster."""
+"""The processes that work through the list: one per device, or an array job on a cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Slurm:
-    """What the cluster is asked for; every array task is one worker on one device."""
+    """What to request from the cluster; every array task is one worker on one device."""
 
     workers: int = 4
     minutes: int = 240
@@ -39,7 +39,7 @@ class Slurm:
 
 
 def devices_of(max_parallel: int | None) -> list[str | None]:
-    """One entry a visible GPU; without any, one a core (None), which small models use better than threads."""
+    """One entry per visible GPU; without any, one per core (None), since small models gain less from threads."""
     if max_parallel is not None and max_parallel < 1:
         raise ValueError(f"--max_parallel {max_parallel}: at least one cell at a time")
     if torch.cuda.is_available():
@@ -51,9 +51,9 @@ def devices_of(max_parallel: int | None) -> list[str | None]:
 
 
 class Workers:
-    """Worker processes, one a device, which import torch and then wait until they are told to begin, or to leave.
+    """Worker processes, one per device, which import torch and then wait until they are told to start or to exit.
 
-    They leave by themselves when this process ends, however it ends: the pipe that they read from is closed then.
+    They exit when this process ends, however it ends, because the pipe that they read from is then closed.
     """
 
     def __init__(self, directory: Path, devices: Sequence[str | None]) -> None:
@@ -65,27 +65,27 @@ class Workers:
         return len(self._devices)
 
     def begin(self, number: int) -> None:
-        """Tell so many of them to work through the list, beside this process; the others leave."""
+        """Tell this many of them to work through the list, alongside this process; the others exit."""
         self._begun, unneeded = self._waiting[:number], self._waiting[number:]
         for worker, device in zip(self._begun, self._devices, strict=False):
             share = 1 + len(self._begun) if device is None else 1
             assert worker.stdin is not None
-            with suppress(BrokenPipeError):  # it died while it waited: its exit code says so
+            with suppress(BrokenPipeError):  # it died while waiting: its exit code shows it
                 worker.stdin.write(f"{share} {os.getpid()}\n".encode())
         _stop(unneeded)
 
     def wait(self) -> list[int]:
-        """Wait for those that began; their exit codes."""
+        """Wait for the workers that started; their exit codes."""
         return [worker.wait() for worker in self._begun]
 
     def stop(self) -> None:
-        """End what still runs or waits."""
+        """End the workers that are still running or waiting."""
         _stop(self._waiting)
 
 
 @contextmanager
 def waiting_workers(directory: Path, devices: Sequence[str | None]) -> Iterator[Workers]:
-    """Workers that import while the list is being made; none is left when the block ends."""
+    """Workers that import while the list is being made; all have ended when the block ends."""
     workers = Workers(directory, devices)
     try:
         yield workers
@@ -94,9 +94,9 @@ def waiting_workers(directory: Path, devices: Sequence[str | None]) -> Iterator[
 
 
 def run_local(directory: Path, workers: Workers, *, say: Say = print_now) -> None:
-    """Run what is left of the list in this process and in `workers`, of which no more begin than there are jobs.
+    """Run the rest of the list in this process and in `workers`, no more of which start than there are jobs.
 
-    A worker that fails is reported, and the others take up what it had begun.
+    A worker that fails is reported, and the others take over its job.
     """
     left = remaining(read_jobs(directory), directory)
     number = max(0, min(len(workers), len(left) - 1))
@@ -105,11 +105,11 @@ def run_local(directory: Path, workers: Workers, *, say: Say = print_now) -> Non
         work(directory, ranks=Ranks(local_world_size=1 + number), say=say)
     failed = [code for code in workers.wait() if code]
     if failed:
-        say(f"{len(failed)} of {1 + number} workers failed (exit codes {failed}); the others did their cells")
+        say(f"{len(failed)} of {1 + number} workers failed (exit codes {failed}); the others finished their cells")
 
 
 def worker_command(directory: Path, of_workers: int | None) -> list[str]:
-    """The argument list that starts a worker; no shell reads it. None: it waits to be told how many there are."""
+    """The argument list that starts a worker, without a shell. None: it waits to be told how many workers there are."""
     return [sys.executable, str(WORKER), str(directory), "wait" if of_workers is None else str(of_workers)]
 
 
@@ -122,9 +122,9 @@ def worker_environment(device: str | None) -> dict[str, str]:
 def submit_slurm(directory: Path, slurm: Slurm, *, executor: Any = None) -> list[str]:
     """Submit an array job whose tasks are workers on the same list; returns the ids of its tasks.
 
-    `submitit` stores what it runs; here that is a command line, so that the list, and nothing else, decides what is
-    run. `executor` replaces submitit's own (its local and debug executors have the same methods). ValueError without
-    submitit or SLURM.
+    `submitit` stores what it runs; here that is a command line, so that the list alone decides what runs. `executor`
+    replaces submitit's default (its local and debug executors have the same methods). ValueError without submitit or
+    SLURM.
     """
     try:
         import submitit
@@ -169,7 +169,7 @@ def _start(directory: Path, device: str | None) -> subprocess.Popen[bytes]:
 
 
 def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End what still runs; its claims are freed by the kernel, its cell is run again another time."""
+    """End the process if it still runs; the kernel frees its claims, and its cell runs again another time."""
     for worker in workers:
         if worker.poll() is None:
             worker.terminate()

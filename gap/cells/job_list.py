@@ -1,4 +1,4 @@
-"""The list of jobs on disk, shared by all workers: what is to be run, with every option that decides a cell."""
+"""The list of jobs on disk, shared by all workers: what to run, with every option that decides a cell."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIST_NAME, SCORES_NAME, SEARCHES_NAME = "cells.json", "scores.jsonl", "searches.
 
 @dataclass(frozen=True)
 class CellOptions:
-    """How every cell of a study is trained, the searched options apart."""
+    """How every cell of a study is trained, except for the searched options."""
 
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     rows: RowOptions = field(default_factory=RowOptions)
@@ -34,7 +34,7 @@ class CellOptions:
     warmup_ratio: float = 0.1
     weight_decay: float = 0.01
     dropout: float | None = None
-    freeze_embeddings: bool = False  # of the tokens: names that training lacks stay where pretraining put them
+    freeze_embeddings: bool = False  # token embeddings: names that do not occur in training keep their pretrained ones
     bf16: str = "auto"
 
     def deciding(self) -> dict[str, Any]:
@@ -51,10 +51,10 @@ class JobList:
     tasks: Mapping[str, str]  # name -> specification
     task_digests: Mapping[str, str]
     model_digests: Mapping[str, str]  # path -> digest
-    code: str  # `gap.cells.code_identity.code_version` of the sources that trained, or are to train, the cells
+    code: str  # `gap.cells.code_identity.code_version` of the sources that trained, or will train, the cells
 
     def fingerprint(self, job: Search | PlannedCell) -> str:
-        """sha256 of all that decides the job's outcome: model, data, options, the search and the code."""
+        """sha256 of everything that decides the job's outcome: model, data, options, search and code."""
         setting = job.setting
         parts: dict[str, Any] = {
             "model": self.model_digests[setting.source.path],
@@ -149,7 +149,7 @@ class _OptionsFile(Schema):
 
 
 class _ListFile(Schema):
-    """cells.json, as `write_jobs` writes it; what it leaves out has its default in the classes themselves."""
+    """cells.json, as `write_jobs` writes it; omitted values take the defaults of the classes themselves."""
 
     schema_version: Literal[1]
     plan: _PlanFile
@@ -161,16 +161,16 @@ class _ListFile(Schema):
 
 
 def read_jobs(directory: Path) -> JobList:
-    """Read cells.json; ValueError when it is not one that `write_jobs` wrote."""
+    """Read cells.json; ValueError if `write_jobs` did not write it."""
     path = directory / LIST_NAME
     try:
         content = read_object(path, _ListFile, REMEDY)
     except OSError as error:
-        raise ValueError(f"{path} is no list of cells ({error}): {REMEDY}") from error
+        raise ValueError(f"{path} is not a list of cells ({error}): {REMEDY}") from error
     try:
         return _jobs_of(content)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no list of cells ({error!r}): {REMEDY}") from error
+        raise ValueError(f"{path} is not a list of cells ({error!r}): {REMEDY}") from error
 
 
 def _jobs_of(content: Mapping[str, Any]) -> JobList:
@@ -196,9 +196,9 @@ def _jobs_of(content: Mapping[str, Any]) -> JobList:
 
 
 def cells_of_other_code(jobs: JobList, directory: Path) -> tuple[str, list[Cell]]:
-    """The code of the list in `directory`, and its finished cells that differ from those of `jobs` in the code alone.
+    """The code of the list in `directory`, and its finished cells that differ from those of `jobs` only in the code.
 
-    Empty where there is no list, or none that can be read: it is about to be replaced.
+    Empty without a readable list: it is about to be replaced.
     """
     try:
         before = read_jobs(directory).code
@@ -216,12 +216,12 @@ def model_digest(path: str) -> str:
     directory = Path(path)
     if not directory.is_dir():
         if is_missing_path(path):
-            raise ValueError(f"{path} is no directory: name one, or a model of the hub (--reference, --series)")
+            raise ValueError(f"{path} is not a directory: name one, or a model on the hub (--reference, --series)")
         try:
             commit = hub_commit(path, local_files_only=not hub_is_reachable())
         except OSError as error:
             raise ValueError(
-                f"{path} is no directory here, and the model hub does not give it ({str(error).splitlines()[0]}): "
+                f"{path} is not a directory here, and the model hub does not give it ({str(error).splitlines()[0]}): "
                 "name a directory (--reference, --series)"
             ) from error
         return f"{path}@{commit}"

@@ -1,4 +1,4 @@
-"""What is to be run: checkpoints x tasks x fine-tuning seeds, the controls, and the searches before them."""
+"""What to run: checkpoints x tasks x fine-tuning seeds, the controls, and the searches before them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FEWEST_SEEDS = 3
-SEARCH_SEED = 10_000  # of the searches: no cell that is scored has it
+SEARCH_SEED = 10_000  # of the searches: no scored cell has it
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint to fine-tune: where it lies and what it stands for in scores.jsonl."""
+    """A checkpoint to fine-tune: where it is and what it stands for in scores.jsonl."""
 
     path: str
     kind: str  # raw, annealed, reference, reference_scratch
@@ -28,7 +28,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Setting:
-    """How a checkpoint is fine-tuned on a task; every setting has a search of its own, all of the same cost."""
+    """How a checkpoint is fine-tuned on a task; every setting has its own search, all of the same cost."""
 
     source: Source
     task: str
@@ -76,7 +76,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Controls:
-    """What is run beside the curve, on tasks that are on it."""
+    """What is run in addition to the curve, on its tasks."""
 
     scratch_longer: tuple[float, ...] = ()
     label_fractions: tuple[float, ...] = ()
@@ -91,7 +91,7 @@ class Controls:
 
 @dataclass(frozen=True)
 class CellPlan:
-    """All jobs, in the order they are begun in: a setting's searches, then its cells."""
+    """All jobs, in the order in which they start: a setting's searches, then its cells."""
 
     searches: tuple[Search, ...] = ()
     cells: tuple[PlannedCell, ...] = ()
@@ -114,7 +114,7 @@ class CellPlan:
 def sources_of(series: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> list[Source]:
     """The checkpoints of a series as `checkpoints.series.read_series` gives them: scratch and the wanted kinds.
 
-    Raises ValueError when there is no scratch or no checkpoint of a wanted kind.
+    Raises ValueError if there is no scratch or no checkpoint of a wanted kind.
     """
     unknown = sorted(set(kinds) - {"raw", "annealed"})
     if unknown or not kinds:
@@ -139,7 +139,7 @@ def reference_sources(reference: str | None) -> list[Source]:
 
 
 def largest_sources(sources: Sequence[Source]) -> list[Source]:
-    """Of each pretraining seed the reference of its series: the largest budget, annealed where there is one."""
+    """For each pretraining seed, the reference of its series: the largest budget, annealed if available."""
     found = {}
     for seed in sorted({source.pretraining_seed for source in sources}):
         own = [one for one in sources if one.pretraining_seed == seed and one.budget_tokens and one.control is None]

@@ -1,4 +1,4 @@
-"""What a study was made with: when, on what, with which options and code. The last page of its report."""
+"""How a study was made: when, on what, with which options and code. The last page of its report."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from gap.cells.store import Cell
 from pretraining.checkpoints.origin import read_run
 
 CPU_FACTS = Path("/proc/cpuinfo")
-DIGESTS = ("shards", "tokenizer")  # of an identity: no option, and too long to read
+DIGESTS = ("shards", "tokenizer")  # of an identity: not options, and too long to read
 SHOWN_DIGITS = 16
 
 
 def device_text(device: torch.device) -> str:
-    """The device's name; of a CPU with the threads that a cell computes with."""
+    """The device's name; for a CPU, with the number of threads that a cell uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -35,7 +35,7 @@ def now_text() -> str:
 
 
 def made_by(jobs: JobList, series: Sequence[Path]) -> dict[str, str]:
-    """The options of the cells and of each pretraining run beside its series.json, and a digest of the code."""
+    """The options of the cells and of each pretraining run next to its series.json, and a digest of the code."""
     reading, rows = asdict(jobs.options.reading), asdict(jobs.options.rows)
     more = {name: value for name, value in asdict(jobs.options).items() if name not in ("reading", "rows")}
     found = {"fine-tuning": _options_text({**reading, **rows, **more})}
@@ -48,7 +48,7 @@ def made_by(jobs: JobList, series: Sequence[Path]) -> dict[str, str]:
 
 
 def made_of(cells: Sequence[Cell]) -> dict[str, str]:
-    """When and on what the cells were trained, as their lines say; lines of older versions say nothing."""
+    """When and on what the cells were trained, according to their lines; lines of older versions do not say."""
     times = sorted(str(cell.details["finished"]) for cell in cells if cell.details.get("finished"))
     devices = Counter(f"{cell.details['device']}, {precision_of(cell)}" for cell in cells if cell.details.get("device"))
     found = {}
@@ -60,23 +60,23 @@ def made_of(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def precision_notes(cells: Sequence[Cell]) -> list[str]:
-    """A warning where cells of one study were trained in different precisions."""
+    """A warning if cells of one study were trained in different precisions."""
     found = sorted({precision_of(cell) for cell in cells if precision_of(cell)})
     if len(found) < 2:
         return []
     return [
-        f"Cells were trained in {' and '.join(found)}: differences between them may be the precision's; "
+        f"Cells were trained in {' and '.join(found)}: differences between them may be due to the precision; "
         "give --bf16 true or false, and run those of the other precision again."
     ]
 
 
 def precision_of(cell: Cell) -> str:
-    """bf16 or fp32, empty where the line does not say."""
+    """bf16 or fp32, empty if the line does not say."""
     return str(cell.details.get("precision", ""))
 
 
 def _options_text(options: Mapping[str, Any]) -> str:
-    """name=value, without what is not set."""
+    """name=value of every option that is set."""
     return ", ".join(f"{name}={value}" for name, value in options.items() if value is not None)
 
 

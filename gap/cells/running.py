@@ -1,4 +1,4 @@
-"""One cell after another in one process: nothing imported again, tasks encoded once, nothing but scores written."""
+"""One cell after another in one process: nothing is imported again, tasks are encoded once, only scores written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from runtime.processes.ranks import Ranks
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a try of a search came to; `scored` is its score on the scored examples, which no choice may use."""
+    """The outcome of a search's try; `scored` is its score on the scored examples, which no choice may use."""
 
     held_out: float
     scored: float
@@ -50,7 +50,7 @@ class Workbench:
     headed: tuple[tuple[Source, Head], Headed] | None = None
 
     def task(self, name: str) -> TaskData:
-        """The examples of a task; ValueError when they are not those that were planned with."""
+        """The examples of a task; ValueError if they are not those of the plan."""
         if name not in self.data:
             data = read_task(parse_tasks(self.jobs.tasks[name])[0], self.jobs.options.reading)
             if data.digest != self.jobs.task_digests[name]:
@@ -61,9 +61,9 @@ class Workbench:
         return self.data[name]
 
     def load(self, source: Source, head: Head) -> Headed:
-        """A checkpoint with a head to be drawn; read from disk once for cells in a row.
+        """A checkpoint with a newly initialised head; read from disk once for consecutive cells.
 
-        ValueError when the checkpoint is not the one that was planned with.
+        ValueError if the checkpoint is not the one of the plan.
         """
         if self.headed is None or self.headed[0] != (source, head):
             self.headed = None
@@ -77,7 +77,7 @@ class Workbench:
         return self.headed[1]
 
     def rows(self, setting: Setting) -> Recipe:
-        """The task's rows under the checkpoint's tokenizer, made once a task and tokenizer."""
+        """The task's rows under the checkpoint's tokenizer, made once per task and tokenizer."""
         tokenizer_of = (
             self.jobs.model_digests[setting.source.path] if setting.source.budget_tokens is None else "series"
         )
@@ -170,7 +170,7 @@ def _train(bench: Workbench, recipe: Recipe, setting: Setting, rate: float, epoc
     if bench.jobs.options.freeze_embeddings:
         transformer.get_input_embeddings().weight.requires_grad_(False)
     shape = batch_shape(options, 1)
-    # One process on one device, whatever world this process is part of.
+    # One process on one device, even if this process is one of several ranks.
     prepared = engine_options(options, shape, bf16=uses_bf16(options.bf16))
     engine = build_engine(model, prepared, ranks=Ranks(), device=bench.device)
     return finetune(recipe, model, options, engine=engine)
@@ -179,7 +179,7 @@ def _train(bench: Workbench, recipe: Recipe, setting: Setting, rate: float, epoc
 def finetuning_options(
     jobs: JobList, setting: Setting, learning_rate: float, epochs: float, seed: int
 ) -> FinetuningOptions:
-    """The recipe's options of one training."""
+    """The recipe's options for one training run."""
     own = jobs.options
     return FinetuningOptions(
         num_train_epochs=epochs * setting.epochs_factor,

@@ -1,4 +1,4 @@
-"""searches.jsonl: what every try of every search came to, and the choice that follows from it."""
+"""searches.jsonl: the outcome of every try of every search, and the choice that follows from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Choice:
-    """The learning rate and epochs of a setting, and what picking them on the scored examples would have gained."""
+    """The learning rate and epochs of a setting, and the gain had they been picked on the scored examples."""
 
     learning_rate: float
     epochs: float
@@ -75,7 +75,7 @@ def tries_of(jobs: JobList, job: PlannedCell) -> list[Search]:
 
 
 def choose(tries: Sequence[Search], records: Sequence[Mapping[str, Any]], grid_first: tuple[float, float]) -> Choice:
-    """The try with the best held-out score (the first of equals); without tries the grid's only entry."""
+    """The try with the best held-out score (the first of equals); without tries, the grid's only entry."""
     if not tries:
         return Choice(*grid_first)
     held_out = [float(record["held_out_score"]) for record in records]
@@ -86,7 +86,7 @@ def choose(tries: Sequence[Search], records: Sequence[Mapping[str, Any]], grid_f
 
 
 def same_arguments_notes(jobs: JobList, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """For each task: the gap on the held-out part with one learning rate for all, beside the one with each its own."""
+    """For each task: the gap on the held-out part with one learning rate for all, and with one for each."""
     notes = []
     for task in dict.fromkeys(cell.setting.task for cell in jobs.plan.cells):
         table: dict[Setting, dict[tuple[float, float], float]] = {}
@@ -112,7 +112,7 @@ def same_arguments_notes(jobs: JobList, records: Mapping[str, Mapping[str, Any]]
         own = table[upper][rate, epochs] - max(table[scratch].values())
         notes.append(
             f"{task}: with the same arguments for all (rate {rate:g}, {epochs:g} epochs, the reference's choice) "
-            f"the gap on the held-out part of training is {100 * same:.1f} points; with each its own choice it is "
+            f"the gap on the held-out part of training is {100 * same:.1f} points; with a choice for each it is "
             f"{100 * own:.1f} points (one seed)."
         )
     return notes

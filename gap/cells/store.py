@@ -1,10 +1,10 @@
-"""scores.jsonl, one line a finished cell, and the files of per-example predictions beside it.
+"""scores.jsonl, one line per finished cell, and the files of per-example predictions next to it.
 
 A predictions file is JSON: {"schema_version": 1, "examples": [{"id", "score", "cluster"?, "label"?, "prediction"?,
 "contaminated"?}, ...]}. `score` is the example's own score in 0..1 (exact match, F1 of the answer, right or wrong);
 `cluster` names what examples share (the paragraph of a question); `label` and `prediction` are needed by metrics that
-are no mean (f1 of classes, macro_f1, matthews, pearson, spearman); `contaminated` is true for an example whose text was
-found in the pretraining corpus. Examples are joined by id, never by row.
+are not means (f1 of classes, macro_f1, matthews, pearson, spearman); `contaminated` is true for an example whose text
+was found in the pretraining corpus. Examples are joined by id, never by row.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PREDICTIONS_REMEDY = "restore it, or remove its line from scores.jsonl and run t
 class Cell:
     """One fine-tuning run of one checkpoint and its score (0 to 1; correlations from -1).
 
-    `budget_tokens` is None for a reference from outside the series. `details` keeps whatever else the line holds.
+    `budget_tokens` is None for a reference from outside the series. `details` keeps all other values of the line.
     """
 
     fingerprint: str
@@ -60,7 +60,7 @@ class Cell:
         if not isinstance(self.score, (int, float)) or not math.isfinite(self.score) or not -1 <= self.score <= 1:
             raise ValueError(
                 f"score {self.score!r} of {self.task}: a number from 0 to 1 (correlations from -1) is needed; "
-                "a run that became NaN predicts nothing right, write the score of that"
+                "a run that became NaN predicts nothing right; write the score of such predictions"
             )
         if self.kind in ("raw", "annealed") and (self.budget_tokens is None or self.budget_tokens < 0):
             raise ValueError(f"budget_tokens {self.budget_tokens!r} of a {self.kind} checkpoint: 0 or more is needed")
@@ -72,7 +72,7 @@ class Cell:
 
     @property
     def place(self) -> tuple[Any, ...]:
-        """What the cell measures, whatever code and options measured it."""
+        """What the cell measures, regardless of the code and options."""
         return (
             *(self.task, self.kind, self.budget_tokens, self.control, self.label_fraction, self.epochs_factor),
             *(self.pretraining_seed, self.finetuning_seed),
@@ -101,7 +101,7 @@ class _ScoreLine(Schema):
     status: Name = "done"
     seconds: Seconds = 0.0
     predictions: PathName | None = None
-    # Of its details, what is computed with.
+    # The details that the analysis computes with.
     learning_rate: Number | None = None
     epochs: Number | None = None
     training_examples: Count | None = None
@@ -122,31 +122,31 @@ class _Predictions(Schema):
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
-    """sha256 of everything that decides a cell (model, data, options, code version), whatever the order of keys."""
+    """sha256 of everything that decides a cell (model, data, options, code version), in any order of keys."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class ScoreFile:
-    """scores.jsonl as it grows: a line is parsed once, however often it is asked which cells there are."""
+    """scores.jsonl as it grows: a line is parsed once, however often the cells are read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lines = JsonLines(path, _ScoreLine, as_item=_cell_of, unique="fingerprint")
 
     def append(self, cell: Cell) -> None:
-        """Add one line, durably; refuses a fingerprint that is there. A line torn by a crash is cut off first.
+        """Add one line, durably; refuses a fingerprint that is already there. A line torn by a crash is cut off first.
 
-        Several processes may append to one file: the file is locked while it is looked at and written.
+        Several processes may append to one file: it is locked while it is read and written.
         """
         record = {"schema_version": SCHEMA_VERSION, **asdict(cell)}
         record.update(record.pop("details"))
         self._lines.append(record)
 
     def cells(self) -> list[Cell]:
-        """All finished cells in the order they were written, none where there is no file; a torn last line is left out.
+        """All finished cells in the order they were written, none without a file; a torn last line is left out.
 
-        Raises ValueError naming the line when another line is damaged or a fingerprint comes twice.
+        Raises ValueError naming the line if another line is damaged or a fingerprint occurs twice.
         """
         return self._lines.read()
 
@@ -157,7 +157,7 @@ def append_score(path: Path, cell: Cell) -> None:
 
 
 def read_scores(path: Path) -> list[Cell]:
-    """All finished cells, as `ScoreFile.cells`; ValueError where there is no file."""
+    """All finished cells, as `ScoreFile.cells`; ValueError if there is no file."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist: run the cells first, or name the folder that holds scores.jsonl")
     return ScoreFile(path).cells()
@@ -172,7 +172,8 @@ def _cell_of(record: Mapping[str, Any]) -> Cell:
 def reported_cells(cells: Sequence[Cell], planned: Collection[str] | None) -> tuple[list[Cell], int]:
     """The cells whose fingerprints are planned, and how many others are left out.
 
-    Seeds of other options would be averaged with them. Where no plan is known (None): the last written of each place.
+    Otherwise seeds of other options would be averaged with them. Without a known plan (None), the last line for each
+    measurement is kept.
     """
     if planned is not None:
         kept = [cell for cell in cells if cell.fingerprint in planned]
@@ -191,7 +192,7 @@ def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
     examples = read_object(path, _Predictions, PREDICTIONS_REMEDY, largest=LARGEST_PREDICTIONS_BYTES)["examples"]
     records = {str(example["id"]): dict(example) for example in examples}
     if len(records) != len(examples) or not records:
-        raise ValueError(f"{path}: {len(examples)} examples with {len(records)} different ids; each id comes once")
+        raise ValueError(f"{path}: {len(examples)} examples with {len(records)} different ids; each id may occur once")
     outside = next((name for name, record in records.items() if not 0.0 <= float(record["score"]) <= 1.0), None)
     if outside is not None:
         raise ValueError(f"{path}: scores outside 0..1, the first of example {outside}; write shares, not percent")

@@ -1,11 +1,11 @@
-"""A worker: takes jobs from the shared list until none is left. Started by the executor, once a device.
+"""A worker: takes jobs from the shared list until none is left. The executor starts one per device.
 
     python gap/cells/worker.py DIRECTORY [WORKERS_ON_THIS_MACHINE | wait]
 
 The directory holds cells.json. A job is claimed by a lock that the kernel frees when its owner dies, so a killed
-worker's job is taken up by another, or by the next run. With `wait` the list is yet to be written: a line on standard
-input, the number of workers and the id of the process that wrote it, says when it is; the end of the input, that
-nothing is to be done.
+worker's job is taken over by another worker or by the next run. With `wait` the list is yet to be written: a line on
+standard input (the number of workers and the id of the process that wrote the list) says that it is ready; the end of
+the input says that there is nothing to do.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from runtime.processes.ranks import Ranks, choose_device
 POLL_SECONDS = 0.5
 MEMORY_REMEDY = (
     "lower --per_device_train_batch_size, --per_device_eval_batch_size or --max_parallel (none changes a score), and "
-    "the command goes on with this cell; --max_seq_length as well makes other cells, all to be run again"
+    "the command goes on with this cell; lowering --max_seq_length also helps, but all cells are then run again"
 )
 Say = Callable[[str], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Work through the list; the exit status is 0 when nothing is left to do."""
+    """Work through the list; the exit status is 0 once nothing is left to do."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     return run_command(lambda: run(arguments), memory_remedy=MEMORY_REMEDY)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command for its arguments: a directory, and how many workers there are or `wait`."""
+    """Run the command with its arguments: a directory, and the number of workers or `wait`."""
     if not arguments:
         raise ValueError("no directory: name the one that holds cells.json")
     code_version()  # of the sources that were imported, before the wait for the list
@@ -61,19 +61,19 @@ def run(arguments: Sequence[str]) -> int:
         if not told:
             return 0
         of_workers, parent = told[0], int(told[1])
-    end_or_watch(parent)  # a killed study's command goes on at once, without a cell that is another's
+    end_or_watch(parent)  # so that a killed study can be restarted at once, with no cell still claimed
     ranks = Ranks(local_world_size=int(of_workers))  # without a GPU: a share of the cores
     work(Path(arguments[0]), ranks=ranks, alive=lambda: os.getppid() == parent)
     return 0
 
 
 def print_now(text: str) -> None:
-    """Print without waiting for a full buffer: whoever reads a pipe or a log file sees a cell when it is done."""
+    """Print without waiting for a full buffer: a reader of the pipe or log file sees each cell once it is done."""
     print(text, flush=True)
 
 
 class Records:
-    """What is written down of a study in its directory; each line is parsed once, however often this is asked."""
+    """The records of a study in its directory; each line is parsed once, however often they are read."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -90,9 +90,9 @@ class Records:
 
 
 def remaining(jobs: JobList, directory: Path, records: Records | None = None) -> list[Search | PlannedCell]:
-    """Jobs that have yet to be run, the longest first; a search whose cells are all done is not among them.
+    """Jobs that have yet to run, the longest first; a search whose cells are all done is not among them.
 
-    Cells of many epochs taken last would leave all workers but one idle at the end; those of few labels fill its gaps.
+    Cells with many epochs, if taken last, would leave all workers but one idle at the end; short ones fill the gaps.
     """
     done = (records or Records(directory)).finished()
     cells = [cell for cell in jobs.plan.cells if jobs.fingerprint(cell) not in done]
@@ -108,15 +108,15 @@ def work(
     say: Say = print_now,
     alive: Callable[[], bool] = lambda: True,
 ) -> float:
-    """Run every job that is ready and nobody else's; returns the seconds spent training and evaluating.
+    """Run every job that is ready and not claimed; returns the seconds spent training and evaluating.
 
-    Ends when all jobs are done, or when `alive` says no. ValueError when the list was planned with other code.
+    Ends when all jobs are done, or when `alive` is false. ValueError if the list was planned with other code.
     """
     jobs = read_jobs(directory)
     if jobs.code != code_version():
         raise ValueError(
             f"{directory}: the cells were planned with other code (sources {jobs.code[:16]}, here "
-            f"{code_version()[:16]}): run the command that planned them again"
+            f"{code_version()[:16]}): run again the command that planned them"
         )
     quieten_transformers()
     bench = Workbench(jobs, choose_device(ranks or Ranks()))
@@ -134,19 +134,19 @@ def work(
                     with memory_explained(job):
                         busy += _run(bench, job, records, say)
         if busy == started:
-            time.sleep(POLL_SECONDS)  # what is left is claimed by others, or waits for their searches
+            time.sleep(POLL_SECONDS)  # the remaining jobs are claimed by others, or wait for their searches
     return busy
 
 
 @contextmanager
 def memory_explained(job: Search | PlannedCell) -> Iterator[None]:
-    """Turn an allocation that failed into Failed, which names the job and what to lower; anything else passes."""
+    """Turn a failed allocation into Failed, which names the job and what to lower; other errors pass through."""
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        reason = (str(error) or "no more to be had").splitlines()[0]
+        reason = (str(error) or "no memory left").splitlines()[0]
         raise Failed(f"{describe(job)}: out of memory ({reason}): {MEMORY_REMEDY}") from error
 
 
@@ -168,7 +168,7 @@ def claim(directory: Path, fingerprint: str) -> Iterator[bool]:
 
 
 def _run(bench: Workbench, job: Search | PlannedCell, records: Records, say: Say) -> float:
-    """Run one job and write it down; 0.0 when it waits for searches that are not done."""
+    """Run one job and record it, returning its seconds; 0.0 if it waits for searches that are not done."""
     jobs, directory = bench.jobs, records.directory
     if isinstance(job, Search):
         result = run_search(bench, job)

@@ -7,8 +7,8 @@ between budgets included, this is Student's t; a ratio gets Fieller's interval, 
 curve's band. Examples, of which there are many, are reweighted by Rubin's (1981) Bayesian bootstrap. Student's t for
 the seeds plus a normal for the examples is Fisher's solution of the Behrens-Fisher problem: slightly too long where
 both weigh the same, where Satterthwaite's degrees of freedom cover 90 to 96 % at three seeds (benchmarks/coverage.md).
-A reference from outside has fine-tuning seeds only. Two Student's t, its own and that of the pretraining seeds, would
-be far too long together, so their variances share Welch's (1947) degrees of freedom.
+A reference from outside has fine-tuning seeds only. Two separate Student's t, for it and for the pretraining seeds,
+would together be far too long, so their variances share Welch's (1947) degrees of freedom.
 """
 
 from __future__ import annotations
@@ -28,15 +28,13 @@ CHUNK_VALUES = 8_000_000  # weights held at once: 32 MB
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often, from which random stream, and whether corrected for few seeds (`percentile` is not)."""
+    """The number of draws, their random stream, and whether they are corrected for few seeds (`percentile` is not)."""
 
     draws: int = 10_000
     seed: int = 0
     correction: str = "inflated"
     stream: int = 0  # runs scored on the same examples share `seed` and differ in `stream`, which draws their seeds
-    example_stream: int = (
-        0  # of the examples: tasks that are averaged share the draws of their seeds and differ in this
-    )
+    example_stream: int = 0  # of the examples: averaged tasks share the draws of their seeds but not this
 
     def __post_init__(self) -> None:
         if self.draws < 100:
@@ -53,7 +51,7 @@ class Draws:
     pretraining: Floats  # [D, C] shifts from the pretraining seeds
     finetuning: Floats  # [D, C] shifts from the fine-tuning seeds
     examples: Floats  # [D, C] shifts from the examples
-    uniforms: Floats  # [D, 2] where in the distribution of the inflation a draw stands: pretraining, fine-tuning
+    uniforms: Floats  # [D, 2] quantile of the inflation in each draw: pretraining, fine-tuning
     grids: tuple[SeedGrid, ...]
     cell_scores: Floats  # [M]
     units: tuple[Weights, ...] | None  # per checkpoint: values [P, F, G] by cluster of examples, None: unknown
@@ -65,7 +63,7 @@ class Draws:
         return replace(shares, degrees=self._degrees(weights))
 
     def _degrees(self, weights: Floats) -> float | None:
-        """Welch's degrees of freedom of a statistic that seeds of both kinds move; None where one kind does."""
+        """Welch's degrees of freedom of a statistic that depends on seeds of both kinds; None if on one kind only."""
         variances, degrees = [], []
         for source, shifts in enumerate((self.pretraining, self.finetuning)):
             own = [column for column, grid in enumerate(self.grids) if grid.source == source and weights[column] != 0.0]
@@ -105,7 +103,7 @@ def resample(
     resampling: Resampling,
     units: Sequence[Weights] | None = None,
 ) -> Draws:
-    """Draw seeds and examples for the checkpoints whose cells stand in `grids`.
+    """Draw seeds and examples for the checkpoints whose cells are in `grids`.
 
     cell_scores [M] are the observed scores; `evaluate` scores all cells under weights of the clusters of examples
     (None: the examples are held fixed); `units` are the values of the cells by cluster, for metrics that are means.
@@ -180,7 +178,7 @@ def _percentile_draws(
     num_clusters: int,
     draws: int,
 ) -> Floats:
-    """The uncorrected multi-bootstrap: seeds and clusters drawn with replacement, the plain mean of what was drawn."""
+    """The uncorrected multi-bootstrap: seeds and clusters drawn with replacement, and the plain mean of the draw."""
 
     def counts(choices: set[tuple[int, ...]]) -> dict[tuple[int, ...], Floats]:
         return {

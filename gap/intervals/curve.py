@@ -15,7 +15,7 @@ BISECTIONS = 40
 def gap_closed(scores: Floats, scratch: Floats, reference: Floats) -> Floats:
     """(S(b) - S(0)) / (S(reference) - S(0)), a ratio of means: scores [..., C], scratch and reference [...].
 
-    Where a draw's gap is not positive the ratio says nothing; its limit, plus or minus infinity, keeps the order that
+    If a draw's gap is not positive the ratio is meaningless; its limit, plus or minus infinity, keeps the order that
     quantiles need.
     """
     risen, gap = scores - scratch[..., None], (reference - scratch)[..., None]
@@ -29,7 +29,7 @@ def isotonic(values: Floats) -> Floats:
     fit_i = max over j <= i of min over k >= i of mean(values[j..k]) (Robertson, Wright, Dykstra 1988, theorem 1.4.4).
     """
     size = values.shape[-1]
-    values = np.clip(values, -1e9, 1e9)  # a ratio of draws may be infinite; sums of infinities say nothing
+    values = np.clip(values, -1e9, 1e9)  # a ratio of draws may be infinite; sums of infinities are undefined
     sums = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
     fit = np.full(values.shape, -np.inf)
     for start in range(size):
@@ -72,7 +72,7 @@ class MonotoneCurve:
         return result
 
     def _cubics(self, values: Floats) -> PchipInterpolator:
-        with np.errstate(over="ignore"):  # beside a slope of almost zero the harmonic mean is zero
+        with np.errstate(over="ignore"):  # next to a slope of almost zero the harmonic mean is zero
             return PchipInterpolator(self.log_tokens, values, axis=1)
 
     def _bisect(self, rows: NDArray[np.int64], pieces: NDArray[np.int64], levels: Floats) -> Floats:

@@ -1,8 +1,8 @@
 """What more tokens should bring: saturating curves through the scores, extrapolated, and their backtest.
 
 Two families rise from the scratch score, one a sigmoid in log-tokens, one a power law towards its ceiling; every draw
-takes the member that fits it best, so that the interval holds the doubt about the shape as well. A forecast is no
-measurement: it is reported apart, beside what the same forecast made without the last budgets came to.
+takes the member that fits it best, so that the interval includes the uncertainty about the shape as well. A forecast is
+not a measurement: it is reported separately, next to how the same forecast without the last budgets turned out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.special import expit
 from gap.intervals.variance import Floats
 
 MULTIPLES = (2.0, 5.0, 10.0)
-FEWEST_BUDGETS = 4  # each family has three free numbers
+FEWEST_BUDGETS = 4  # each family has three free parameters
 
 
 MIDDLES, EXPONENTS = 16, 8  # of the coarse grid, both on log scales

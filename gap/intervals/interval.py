@@ -15,7 +15,7 @@ Statistic = Callable[[Floats], Floats]  # scores [D, C] -> values [D]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its interval; low and high are None where the interval is refused, and `refused` says why."""
+    """A value and its interval; low and high are None if the interval is refused, and `refused` says why."""
 
     value: float
     low: float | None = None
@@ -24,21 +24,21 @@ class Estimate:
 
     @property
     def includes_zero(self) -> bool:
-        """Whether the interval cannot tell the value from 0 (an interval that was refused cannot)."""
+        """Whether the interval cannot tell the value from 0 (a refused interval cannot)."""
         return self.low is None or self.high is None or self.low <= 0.0 <= self.high
 
 
 def statistic_draws(statistic: Statistic, draws: Draws) -> Floats:
     """Draws [D] of a statistic, its sources of variance combined by its slope in every score."""
     gradient = _gradient(statistic, draws)
-    # Flat or infinite at the observed scores: nothing is taken out, so the draws spread at least as far as they should.
+    # Flat or infinite at the observed scores: nothing is taken out, so the draws spread at least as far as they must.
     return statistic(draws.scores(Shares() if gradient is None else draws.shares(gradient)))
 
 
 def quantiles(values: Floats, confidence: float) -> tuple[float, float]:
-    """Ends of the central interval of draws [D]; infinite draws keep their order and are never mixed in."""
+    """Ends of the central interval of draws [D]; infinite draws keep their order and are never interpolated."""
     if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence is {confidence}: it lies between 0 and 1; use 0.95")
+        raise ValueError(f"confidence is {confidence}: it must lie between 0 and 1; use 0.95")
     tail = (1.0 - confidence) / 2
     low, high = np.quantile(values, tail, method="lower"), np.quantile(values, 1.0 - tail, method="higher")
     return float(low), float(high)
@@ -51,7 +51,7 @@ def estimate(
     confidence: float = 0.95,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Estimate:
-    """The statistic of the observed scores with its interval, cut at the bounds of what it can be."""
+    """The statistic of the observed scores with its interval, clipped to its possible range."""
     value = float(statistic(draws.observed[None])[0])
     low, high = quantiles(statistic_draws(statistic, draws), confidence)
     if not np.isfinite(low) or not np.isfinite(high):
@@ -60,7 +60,7 @@ def estimate(
 
 
 def _gradient(statistic: Statistic, draws: Draws) -> Floats | None:
-    """Slope of the statistic in every score [C], over half a standard deviation; None where it has none."""
+    """Slope of the statistic in every score [C], over half a standard deviation; None if it has no slope."""
     spread = (draws.pretraining + draws.finetuning + draws.examples).std(axis=0)
     steps = np.diag(np.maximum(spread / 2, 1e-6))
     values = statistic(np.concatenate([draws.observed + steps, draws.observed - steps]))

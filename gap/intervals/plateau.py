@@ -22,7 +22,7 @@ def doubling_slope(epochs_factors: Sequence[float], scores: Floats, *, last: int
 
 
 def plateau_verdict(slope: Estimate) -> str:
-    """`rising`, `flat` (surely less than a point a doubling), `falling`, or `not resolved`."""
+    """`rising`, `flat` (certainly less than a point per doubling), `falling`, or `not resolved`."""
     if slope.low is None or slope.high is None:
         return "not resolved"
     if slope.high < FLAT_POINTS / 100:

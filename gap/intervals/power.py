@@ -16,7 +16,7 @@ MOST_SEEDS = 100
 class PilotVariance:
     """Variances of one cell's paired difference by source; `examples` is that of the mean over the test set."""
 
-    pretraining: float  # between pretraining runs; 0 when there is one only, and then the plan is given this run
+    pretraining: float  # between pretraining runs; 0 with only one, and then the plan is conditional on that run
     finetuning: float
     examples: float
 
@@ -37,7 +37,7 @@ class PilotVariance:
 
 @dataclass(frozen=True)
 class SeedPlan:
-    """Seeds that resolve a difference, or `reason` why none do."""
+    """Seeds that resolve a difference, or the `reason` why none do."""
 
     difference: float
     pretraining_seeds: int
@@ -57,7 +57,7 @@ def plan_seeds(
 ) -> SeedPlan:
     """Fewest fine-tuning seeds, 3 to 100, that see the difference (in score, 0..1) with this power."""
     if difference <= 0:
-        raise ValueError(f"difference is {difference}: it is above 0, such as 0.01 for one point")
+        raise ValueError(f"difference is {difference}: it must be above 0, such as 0.01 for one point")
     reached = 0.0
     for seeds in range(3, MOST_SEEDS + 1):
         reached = power_of(pilot, difference, pretraining_seeds, seeds, confidence=confidence)
@@ -69,7 +69,7 @@ def plan_seeds(
         pretraining_seeds,
         None,
         reached,
-        f"{MOST_SEEDS} fine-tuning seeds reach a power of {reached:.0%} only: pretraining runs and test examples alone "
+        f"{MOST_SEEDS} fine-tuning seeds reach only a power of {reached:.0%}: pretraining runs and test examples alone "
         f"leave a standard error of {100 * floor:.2f} points; add pretraining runs or test examples",
     )
 

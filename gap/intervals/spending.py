@@ -1,4 +1,4 @@
-"""Looking again and again at a growing series without fooling oneself: the error is spent over the looks."""
+"""Looking repeatedly at a growing series without inflating the error, which is spent over the looks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ def spent_error(information: float, *, error: float = 0.05) -> float:
     The O'Brien-Fleming-like spending function of Lan and DeMets (1983): almost nothing early, all of it at the end.
     """
     if not 0.0 < information <= 1.0:
-        raise ValueError(f"information is {information}: the share of the planned looks done, above 0 and at most 1")
+        raise ValueError(f"information is {information}: it is the share of planned looks done, above 0 and at most 1")
     return float(2 - 2 * norm.cdf(norm.ppf(1 - error / 2) / information**0.5))
 
 
 def look_confidence(look: int, num_looks: int, *, error: float = 0.05) -> float:
-    """Confidence of the interval at look 1..num_looks, so that all looks together err at most with `error`.
+    """Confidence of the interval at look 1..num_looks, so that all looks together err with at most `error`.
 
-    Each look gets what the spending function adds. The looks count as if they were independent of each other (the
-    union bound), which needs no knowledge of how the estimates of a growing series hang together.
+    Each look gets what the spending function adds. The errors of the looks are added up (the union bound), which
+    needs no knowledge of how the estimates of a growing series are correlated.
     """
     if not 1 <= look <= num_looks:
         raise ValueError(f"look {look} of {num_looks}: looks are counted from 1; plan one look a budget")

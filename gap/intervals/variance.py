@@ -19,7 +19,7 @@ Weights = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SeedGrid:
-    """Where one checkpoint's cells stand among all cells, as pretraining seeds x fine-tuning seeds."""
+    """The positions of one checkpoint's cells among all cells, as pretraining seeds x fine-tuning seeds."""
 
     pretraining_seeds: tuple[int, ...]
     finetuning_seeds: tuple[int, ...]
@@ -36,7 +36,7 @@ class SeedGrid:
 
     @property
     def source(self) -> int | None:
-        """Which seeds the interval stands on: 0 pretraining; 1 fine-tuning, of a single run; None of one seed."""
+        """The seeds that the interval is based on: 0 pretraining; 1 fine-tuning, of a single run; None: one seed."""
         return 0 if len(self.pretraining_seeds) > 1 else 1 if len(self.finetuning_seeds) > 1 else None
 
 
@@ -44,7 +44,7 @@ class SeedGrid:
 class Shares:
     """Factors on the shifts of the fine-tuning seeds (where there are several pretraining runs) and of the examples.
 
-    `degrees` of freedom are given where seeds of both kinds move the statistic; else each column has its own.
+    `degrees` of freedom are given if the statistic depends on seeds of both kinds; else each column has its own.
     """
 
     finetuning: float = 1.0

@@ -1,4 +1,4 @@
-"""The examples of one task: every cell's score under any weights of the examples, recomputed and not averaged."""
+"""The examples of one task: every cell's score under any weights of the examples, recomputed, not averaged."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class ExampleTable:
     scores: NDArray[np.float32]  # [M, N] each example's own score
     contaminated: NDArray[np.bool_]  # [N]
     ids: tuple[str, ...]  # of the N examples
-    clean_scores: Floats | None  # [M]: every cell's score without the contaminated examples, where there are both
+    clean_scores: Floats | None  # [M]: every cell's score without contaminated examples, if there are both
 
 
 def tabulate_examples(metric: str, cells: Sequence[Records], contaminated_ids: Collection[str] = ()) -> ExampleTable:
     """Join the predictions of M cells by example id.
 
     An example is contaminated if its id is named, or a cell's record says so: the corpus may have been searched after
-    the first cells. Raises ValueError when the cells were not scored on the same examples with the same labels and
+    the first cells. Raises ValueError if the cells were not scored on the same examples with the same labels and
     clusters.
     """
     ids = sorted(cells[0])
@@ -45,7 +45,7 @@ def tabulate_examples(metric: str, cells: Sequence[Records], contaminated_ids: C
         if records.keys() != cells[0].keys():
             strange = sorted(records.keys() ^ cells[0].keys())[:3]
             raise ValueError(
-                f"predictions {number} and 0 are of different examples ({len(records)} and {len(cells[0])}, "
+                f"predictions {number} and 0 are for different examples ({len(records)} and {len(cells[0])}, "
                 f"such as {strange}): score every cell of a task on the same file"
             )
     first = [cells[0][name] for name in ids]
@@ -100,7 +100,7 @@ def _by_cluster(values: NDArray[Any], clusters: NDArray[np.intp]) -> NDArray[np.
 def _corpus_metric(
     metric: str, labels: NDArray[Any], predictions: NDArray[Any], clusters: Places, classes: Sequence[str]
 ) -> Evaluate:
-    """The metric of predictions [M, N] of labels [N]; `classes` may be more than occur here."""
+    """The metric of predictions [M, N] of labels [N]; `classes` may exceed those that occur here."""
     if metric in CORRELATIONS:
         return _correlation(
             np.asarray(labels, float), np.asarray(predictions, float), clusters, ranked=metric == "spearman"
@@ -151,7 +151,7 @@ def _matthews(confusion: Floats) -> Floats:
 
 
 def _correlation(labels: Floats, predictions: Floats, clusters: NDArray[np.intp], *, ranked: bool) -> Evaluate:
-    """Weighted Pearson correlation of values, or of mid-ranks taken anew under every draw's weights."""
+    """Weighted Pearson correlation of values, or of mid-ranks recomputed under every draw's weights."""
 
     def evaluate(weights: Weights) -> Floats:
         spread = weights[:, clusters].astype(np.float64)

@@ -1,4 +1,4 @@
-"""The charts that a report has: the page, the PNG and SVG files and the comparison draw what is declared here."""
+"""The charts of a report: the page, the PNG and SVG files and the comparison draw those declared here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gap.report.charts import Figure, gap_chart, macro_chart, run_chart, score_c
 from gap.report.control_charts import label_chart, loss_chart
 
 Results = TypeVar("Results")
-# Where a task's chart stands: below its gap, the crossings, the controls or the table of checkpoints.
+# A task's chart goes below its gap, the crossings, the controls or the table of checkpoints.
 Place = Literal["gap", "crossings", "controls", "checkpoints"]
 
 
@@ -20,8 +20,8 @@ Place = Literal["gap", "crossings", "controls", "checkpoints"]
 class Chart(Generic[Results]):
     """A chart of some results.
 
-    `draw` gives its plotly figure, or None where the results lack what it shows, and `note` the text above it.
-    `id` (on the page) and `file` (without an ending) are made with {task}, its name for files, and {number}, its place.
+    `draw` gives its plotly figure, or None if the results lack what it shows, and `note` the text above it. `id` (on
+    the page) and `file` (without an extension) are filled with {task}, its name for files, and {number}, its position.
     """
 
     title: str
@@ -34,7 +34,7 @@ class Chart(Generic[Results]):
 
 @dataclass(frozen=True)
 class DrawnChart:
-    """A chart that the results have something for."""
+    """A chart for which the results have data."""
 
     title: str
     note: str
@@ -47,7 +47,7 @@ class DrawnChart:
 def draw_charts(
     charts: Sequence[Chart[Results]], results: Results, *, task: str = "", number: int = 0
 ) -> list[DrawnChart]:
-    """Draw those charts that can be; `task` and `number` tell the sections of a page apart."""
+    """Draw the charts that can be drawn; `task` and `number` tell the sections of a page apart."""
     names = {"task": re.sub(r"[^\w.-]+", "-", task).strip("-.") or "task", "number": number}
     drawn = []
     for chart in charts:
@@ -59,7 +59,7 @@ def draw_charts(
 
 
 def _seeds_note(task: TaskResult) -> str:
-    return "Seeds of scratch, and of a reference from outside, stand left of the smallest budget."
+    return "Seeds of scratch, and of a reference from outside, are shown left of the smallest budget."
 
 
 def _loss_note(task: TaskResult) -> str:
@@ -81,7 +81,7 @@ TASK_CHARTS: tuple[Chart[TaskResult], ...] = (
     Chart("Validation loss against score", loss_chart, "loss-{number}", "{task}-loss", "checkpoints", _loss_note),
 )
 MACRO_CHARTS: tuple[Chart[MacroAverage], ...] = (Chart("Mean over the tasks", macro_chart, "macro", "mean-of-tasks"),)
-# Of several runs on one task, each with its name.
+# Charts of several runs on one task, each run with its name.
 RUN_CHARTS: tuple[Chart[Sequence[tuple[str, TaskResult | None]]], ...] = (
     Chart("Scores of all runs", run_chart, "runs-{number}", "runs-{number}"),
 )

@@ -1,4 +1,4 @@
-"""The charts of the report as plotly figures (plain dicts); colours are named by role, the page's theme fills them in.
+"""The charts of the report as plotly figures (plain dicts); colours are named by role, the page's theme sets them.
 
 A trace that has a budget axis carries its x in every unit under meta.x, so that the page can switch the axis.
 """
@@ -22,13 +22,13 @@ STYLES = {  # readable without colour: every role has its own marker and dash
     "reference": {"symbol": "star", "dash": "dashdot"},
     "other": {"symbol": "cross", "dash": "longdash"},
 }
-LEFT_OF_BUDGETS = 0.8  # times the smallest budget: where budget 0, which no log axis has, shows its seeds
-PERCENT = ".2~%"  # d3-format: 78.5 % where a narrow axis needs it, 78 % elsewhere
+LEFT_OF_BUDGETS = 0.8  # times the smallest budget: where seeds of budget 0, which a log axis lacks, are shown
+PERCENT = ".2~%"  # d3-format: 78.5 % if a narrow axis needs it, else 78 %
 LABELS = {**{unit: f"pretraining {title}" for unit, title in UNITS.items()}, "money": "pretraining cost"}
 
 
 def available_units(task: TaskResult, *, priced: bool) -> list[str]:
-    """Units that every budget of the task has a value in, so that no point is lost when the axis is switched."""
+    """Units in which every budget of the task has a value, so that no point is lost when the axis is switched."""
     points = budget_points(task, "annealed") + budget_points(task, "raw")
     return [
         unit
@@ -69,7 +69,7 @@ def score_chart(task: TaskResult) -> Figure | None:
 
 
 def macro_chart(macro: MacroAverage) -> Figure | None:
-    """Mean gap closed (the mean score, where no gap is resolved) over budget; None below two budgets."""
+    """Mean gap closed (mean score if no gap is resolved) over budget; None below two budgets."""
     traces: list[Figure] = []
     by_gap = any(point.gap_closed is not None for point in macro.checkpoints)
     for kind in ("annealed", "raw"):
@@ -135,7 +135,7 @@ def _line(
 
 
 def _band(points: Sequence[CheckpointResult], kind: str, estimates: Sequence[Estimate]) -> list[Figure]:
-    """The interval as a filled band: there along the upper ends, back along the lower."""
+    """The interval as a filled band: forward along the upper ends, back along the lower."""
     kept = [(point, est) for point, est in zip(points, estimates, strict=True) if est.low is not None]
     if len(kept) < 2:
         return []
@@ -160,7 +160,7 @@ def _band(points: Sequence[CheckpointResult], kind: str, estimates: Sequence[Est
 def _seed_dots(
     points: Sequence[CheckpointResult], kind: str, places: dict[str, list[float | None]] | None = None
 ) -> Figure:
-    """Every cell, at its budget or the places given; a failed run is a cross."""
+    """Every cell, at its budget or the given positions; a failed run is a cross."""
     pairs = [(point, dot) for point in points for dot in point.dots]
     return _trace(
         _places([point for point, _ in pairs]) if places is None else places,
@@ -261,7 +261,7 @@ def base_layout(title: str, *, percent: bool) -> Figure:
 
 
 def run_chart(runs: Sequence[tuple[str, TaskResult | None]]) -> Figure | None:
-    """Scores over budget of several runs, annealed where there are such; each run has its own marker and dash."""
+    """Scores over budget of several runs, annealed ones if available; each run has its own marker and dash."""
     traces: list[Figure] = []
     for number, (name, task) in enumerate(runs):
         if task is None:

@@ -1,8 +1,8 @@
 """Several runs side by side: paired differences with their intervals, all against the first run.
 
-Runs scored on the same examples share the examples' weights in every draw, so that what is hard for both cancels; their
-seeds are drawn independently. A share of the gap is one goal for two runs only where one outside reference ends both
-gaps; without it each run's 100 % is its own, however bad its largest budget is.
+Runs scored on the same examples share the examples' weights in every draw, so that difficulty for both cancels; their
+seeds are drawn independently. A share of the gap is a common goal for two runs only if one outside reference ends both
+gaps; without it each run has its own 100 %, however bad its largest budget is.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Difference:
 
     @property
     def resolved(self) -> bool:
-        """Whether the interval tells the two runs apart."""
+        """Whether the interval excludes equality of the two runs."""
         none = 1.0 if self.unit == "ratio" else 0.0
         low, high = self.change.low, self.change.high
         return low is not None and high is not None and not low <= none <= high
@@ -68,7 +68,7 @@ def compare_runs(
 ) -> Comparison:
     """Compare every run with the first, on the tasks and budgets they share."""
     if len(runs) < 2:
-        raise ValueError(f"{len(runs)} run: a comparison needs two or more; name their output folders")
+        raise ValueError(f"{len(runs)} run: a comparison needs two or more; name the runs' output folders")
     if len({run.name for run in runs}) < len(runs):
         raise ValueError(f"runs {[run.name for run in runs]} share a name: name each run once")
     studies = []
@@ -98,7 +98,7 @@ def compare_runs(
                 if not _same_reference(first, tasks[task]):
                     notes.append(
                         f"{task}: {run.name} and {runs[0].name} have no outside reference in common, so 100 % of "
-                        "the gap is another score in each: tokens to a share of it do not say which run is better. "
+                        "the gap is a different score in each: tokens to a share of it do not say which run is better. "
                         "Compare their scores, and their tokens to the same score."
                     )
     return Comparison(tuple(run.name for run in runs), tuple(differences), tuple(notes))
@@ -116,7 +116,7 @@ def _not_comparable(first: TaskStudy, second: TaskStudy) -> str | None:
 
 
 def _same_reference(first: TaskStudy, second: TaskStudy) -> bool:
-    """Whether one and the same checkpoint from outside ends both gaps: the same weights, or the very same cells."""
+    """Whether one and the same outside checkpoint ends both gaps: the same weights, or the very same cells."""
     one, two = (
         {str(cell.details.get("model", cell.fingerprint)) for cell in study.table.cells_of(study.reference)}
         for study in (first, second)
@@ -226,9 +226,9 @@ def _tokens(study: TaskStudy, columns: Sequence[int]) -> list[float]:
 
 
 def _common_scores(first: TaskStudy, second: TaskStudy, kind: str) -> list[float]:
-    """Scores that both runs have risen to: 50, 90 and 95 % of the way from the better scratch to the worse best budget.
+    """Scores that both runs have reached: 50, 90 and 95 % of the way from the better scratch to the worse best budget.
 
-    They are fixed numbers, the same in every draw: what is asked is how many tokens each run needs to get there.
+    They are fixed numbers, the same in every draw: the question is how many tokens each run needs to get there.
     """
     floor = max(float(study.draws.observed[study.scratch]) for study in (first, second))
     top = min(float(study.draws.observed[study.budgets(kind)].max()) for study in (first, second))

@@ -1,4 +1,4 @@
-"""The report of several runs: their differences, their curves over one another, then each run's own answer."""
+"""The report of several runs: their differences, their curves overlaid, then each run's own answer."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def write_comparison(comparison: Comparison, analyses: Sequence[Analysis], direc
 
 
 def compared_tasks(comparison: Comparison) -> list[str]:
-    """Tasks by how much there is to compare."""
+    """Tasks, ordered by how much there is to compare."""
     names = [difference.task for difference in comparison.differences]
     return sorted(dict.fromkeys(names), key=lambda name: -names.count(name))
 
 
 def comparison_answers(comparison: Comparison) -> list[str]:
-    """One sentence a task and run: the score at the largest common budget, then the tokens to the best goal of both."""
+    """One sentence per task and run: the score at the largest common budget, then the tokens to their best goal."""
     answers = []
     for task in compared_tasks(comparison):
         for run in comparison.runs[1:]:
@@ -74,7 +74,7 @@ def comparison_answers(comparison: Comparison) -> list[str]:
             changes = "; ".join(_change_text(difference) for difference in [*scores[-1:], *(shares or ratios)[-1:]])
             if changes:
                 answers.append(f"On {task}, {run} against {comparison.runs[0]}: {changes}.")
-    return answers or ["The runs have nothing in common that could be compared."]
+    return answers or ["The runs have no tasks or budgets in common to compare."]
 
 
 def _change_text(difference: Difference) -> str:

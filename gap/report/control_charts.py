@@ -1,4 +1,4 @@
-"""Charts beside the curve: fewer labels, and validation loss against score."""
+"""Charts other than the curve: fewer labels, and validation loss against score."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gap.report.charts import STYLES, Figure, base_layout
 
 
 def label_chart(task: TaskResult) -> Figure | None:
-    """Score over the share of the labels, scratch beside pretrained; None without the control."""
+    """Score over the share of the labels, scratch and pretrained; None without the control."""
     shares = sorted({checkpoint.label_fraction for checkpoint in task.checkpoints})
     if len(shares) < 2:
         return None
@@ -62,7 +62,7 @@ def label_chart(task: TaskResult) -> Figure | None:
 
 
 def loss_chart(task: TaskResult) -> Figure | None:
-    """Score over the checkpoint's validation loss, one dot a checkpoint; None without a series."""
+    """Score over the checkpoint's validation loss, one dot per checkpoint; None without a series."""
     traces = []
     for kind in ("scratch", "annealed", "raw"):
         points = [

@@ -1,4 +1,4 @@
-"""report.html, one file without network; curve.json and curve.csv for machines; every figure as PNG and SVG."""
+"""report.html, one file that needs no network; curve.json and curve.csv for machines; figures as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gap.report.text import macro_parts, method_parts, task_parts
 
 @dataclass(frozen=True)
 class Section:
-    """A heading of the report and what stands under it."""
+    """A heading of the report and the parts under it."""
 
     title: str
     parts: Sequence[Part]
@@ -94,7 +94,7 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def _longest_first(tasks: Sequence[TaskResult]) -> list[TaskResult]:
-    """The task with the most checkpoints is what the run was about."""
+    """The run's main task: the one with the most checkpoints."""
     return sorted(tasks, key=lambda task: -len(task.checkpoints))
 
 

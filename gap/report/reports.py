@@ -1,4 +1,4 @@
-"""The report of finished runs: of one in its own folder, of several side by side."""
+"""The report of finished runs: for one run in its folder, for several side by side."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def write_reports(
 ) -> Path:
     """Analyse the runs in these folders again and write their report; returns its path.
 
-    `prices` gives those to use for those that a run was made with. Raises ValueError without a run, and where the
-    report of several has no place of its own.
+    `prices` maps the prices that a run was made with to those to use. Raises ValueError without a run, and if the
+    report of several runs has no separate folder.
     """
     if not folders:
         raise ValueError("no run named: give one or more folders that hold scores.jsonl")
     runs = told_apart([RunSource.of(Path(folder)) for folder in folders])
     if len(runs) > 1 and output_dir is None:
-        raise ValueError(f"{len(runs)} runs and no --output_dir: say where their report goes")
+        raise ValueError(f"{len(runs)} runs and no --output_dir: name a folder for their report")
     if len(runs) > 1 and Path(str(output_dir)).resolve() in [run.scores.resolve().parent for run in runs]:
         raise ValueError(f"--output_dir {output_dir} is one of the runs, whose own report it holds: name another")
     analyses = [

@@ -55,7 +55,7 @@ def crossing_table(task: TaskResult, currency: str, *, priced: bool) -> Table:
 
 
 def checkpoint_table(task: TaskResult) -> Table:
-    """One row a checkpoint: score, gap closed, failed runs, seeds, loss and calibration."""
+    """One row per checkpoint: score, gap closed, failed runs, seeds, loss and calibration."""
     rows = []
     for checkpoint in task.checkpoints:
         if checkpoint.control is not None:
@@ -88,7 +88,7 @@ def checkpoint_table(task: TaskResult) -> Table:
 
 
 def cell_table(task: TaskResult) -> Table:
-    """One row a cell."""
+    """One row per cell."""
     rows = [
         (
             checkpoint.name,
@@ -117,7 +117,7 @@ def cell_table(task: TaskResult) -> Table:
 
 
 def control_table(task: TaskResult) -> Table | None:
-    """The controls, with what each closes of the gap."""
+    """The controls, with the share of the gap that each closes."""
     controls = [checkpoint for checkpoint in task.checkpoints if checkpoint.control is not None]
     if not controls:
         return None
@@ -134,7 +134,7 @@ def control_table(task: TaskResult) -> Table | None:
 
 
 def forecast_table(task: TaskResult) -> Table | None:
-    """The forecasts, and below them what earlier forecasts came to."""
+    """The forecasts, and below them how earlier forecasts turned out."""
     rows = []
     for curve in task.curves:
         for point in curve.forecast:
@@ -275,7 +275,7 @@ def score_text(score: Estimate) -> str:
 
 
 def closed_text(closed: Estimate) -> str:
-    """Gap closed in percent with its interval; the ends of the gap are so by definition."""
+    """Gap closed in percent with its interval; 0 and 100 % at the ends of the gap, by definition."""
     return percent_text(closed) + (f" ({closed.refused})" if closed.refused else "")
 
 

@@ -33,26 +33,26 @@ METHOD = (
 LIMITS = (
     "An interval covers the seeds and examples that were resampled, not another corpus, model size, tokenizer or "
     "hyper-parameter search. With one pretraining run it is about this run. Failed runs are counted and stay in every "
-    "mean. A forecast is no measurement."
+    "mean. A forecast is not a measurement."
 )
 LONG_TABLE = 8
 
 
 def task_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnChart]) -> list[Part]:
-    """Everything under one task's heading."""
+    """All parts under one task's heading."""
     return list(chain(_curve_parts(task, analysis, charts), _control_parts(task, charts), _detail_parts(task, charts)))
 
 
 def chart_parts(charts: Sequence[DrawnChart], place: Place | None = None) -> list[Part]:
-    """The charts that stand at a place; None: all."""
+    """The charts at one position; None: all."""
     return [Part(chart.title, chart.note, chart=chart.id) for chart in charts if place in (None, chart.place)]
 
 
 def macro_parts(macro: MacroAverage, charts: Sequence[DrawnChart]) -> list[Part]:
     """The average over tasks, every task with the same weight."""
     explained = (
-        f"Every task counts alike: {', '.join(macro.tasks)}. The intervals come from joint draws: seeds with the same "
-        "number move all tasks together, examples are drawn for each task by itself."
+        f"All tasks count equally: {', '.join(macro.tasks)}. The intervals come from joint draws: seeds with the same "
+        "number move all tasks together, examples are drawn for each task separately."
     )
     table = Part(text=explained, table=macro_table(macro))
     return [
@@ -63,7 +63,7 @@ def macro_parts(macro: MacroAverage, charts: Sequence[DrawnChart]) -> list[Part]
 
 
 def macro_table(macro: MacroAverage) -> Table:
-    """Means over the tasks, one row a checkpoint."""
+    """Means over the tasks, one row per checkpoint."""
     scored = macro.metric is not None
     rows = [
         (
@@ -78,7 +78,7 @@ def macro_table(macro: MacroAverage) -> Table:
 
 
 def method_parts(analysis: Analysis) -> list[Part]:
-    """How it was done, what it does not say, and with what."""
+    """The method, its limits, and the versions."""
     parts = [
         Part(
             "Method",
@@ -96,7 +96,7 @@ def note_parts(analysis: Analysis) -> list[Part]:
 
 
 def made_parts(analysis: Analysis, of: str = "") -> list[Part]:
-    """The commands and options of a study, when and on what its cells were trained; `of` names one of several."""
+    """A study's commands and options, and when and on what its cells were trained; `of` names one of several."""
     parts = [Part(f"Commands{of}", code="\n".join(analysis.commands))] if analysis.commands else []
     if analysis.made:
         parts.append(
@@ -109,7 +109,7 @@ def made_parts(analysis: Analysis, of: str = "") -> list[Part]:
 
 
 def command_text(argv: list[str]) -> str:
-    """A command line as one can paste it."""
+    """A command line that can be pasted into a shell."""
     return shlex.join(argv)
 
 
@@ -146,7 +146,7 @@ def _control_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[P
         yield Part(
             "Is scratch stuck?",
             f"Over the last doublings of its epochs the scratch score moves by {percent_text(task.plateau, digits=2)} "
-            f"a doubling: {task.plateau_verdict}.",
+            f"per doubling: {task.plateau_verdict}.",
         )
     yield from chart_parts(charts, "controls")
     labels = label_table(task)
@@ -165,7 +165,7 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
     yield Part(
         "Checkpoints, failed runs and calibration",
         f"{failed} of {runs} runs failed (score at the majority rate, no variety in the predictions, or not finite); "
-        "none is left out of a mean.",
+        "every mean includes them.",
         table=checkpoint_table(task),
     )
     yield from chart_parts(charts, "checkpoints")
@@ -190,7 +190,7 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
 
 
 def _contamination_part(task: TaskResult) -> Part:
-    """How many scored texts stand in the pretraining corpus and what they do to the scores, or why nobody knows."""
+    """How many scored texts occur in the pretraining corpus and how they affect the scores, or why it is unknown."""
     if task.contaminated_examples:
         rows = [
             (

@@ -1,1 +1,1 @@
-"""A study from its options to its end, and the looks while a run is going on."""
+"""A study from its options to its end, and the looks at a run in progress."""

@@ -14,14 +14,14 @@ PROCESS = Path("/proc/self/stat")
 
 @dataclass
 class Clock:
-    """Wall time since it was made (or since its process began), and how much of it made the series."""
+    """Wall time since it was made (or since its process started), and how much of it went into the series."""
 
     started: float = field(default_factory=time.perf_counter)
     pretraining_seconds: float = 0.0
 
     @staticmethod
     def of_process() -> Clock:
-        """A clock that counts from the start of this process, its imports included (Linux; elsewhere from now)."""
+        """A clock that counts from the start of this process, imports included (Linux; elsewhere from now)."""
         now = time.perf_counter()
         if not PROCESS.is_file():
             return Clock(now)
@@ -31,7 +31,7 @@ class Clock:
 
     @contextmanager
     def pretraining(self) -> Iterator[None]:
-        """Counts what is inside as pretraining."""
+        """Counts the time in the block as pretraining."""
         mark = time.perf_counter()
         yield
         self.pretraining_seconds += time.perf_counter() - mark
@@ -41,6 +41,6 @@ class Clock:
         total, cells = time.perf_counter() - self.started, busy_seconds / workers
         rest = max(0.0, total - self.pretraining_seconds - cells)
         return (
-            f"{total:.0f} s in all: {self.pretraining_seconds:.0f} s shards and pretraining, {cells:.0f} s cells "
+            f"{total:.0f} s in total: {self.pretraining_seconds:.0f} s shards and pretraining, {cells:.0f} s cells "
             f"(on {workers} worker{'s' * (workers > 1)}), {rest:.0f} s ({rest / total:.1%}) everything else"
         )

@@ -46,7 +46,7 @@ UNKNOWN = "not pretrained yet"
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that is asked of one run."""
+    """Everything that one run is to do."""
 
     tasks: tuple[TaskSpec, ...]
     tasks_at_ends: tuple[TaskSpec, ...] = ()
@@ -57,7 +57,7 @@ class Experiment:
     options: CellOptions = field(default_factory=CellOptions)
 
     def read(self) -> dict[str, TaskData]:
-        """The examples of every task by its name; ValueError when train and test overlap, or names come twice."""
+        """The examples of every task by its name; ValueError if train and test overlap, or a name occurs twice."""
         specs = [*self.tasks, *self.tasks_at_ends]
         names = [spec.name for spec in specs]
         if len(set(names)) < len(names):
@@ -65,7 +65,7 @@ class Experiment:
         return {spec.name: read_task(spec, self.options.reading) for spec in specs}
 
     def plan(self, sources: Sequence[Source]) -> CellPlan:
-        """The cells; ValueError with all that the plan could not answer."""
+        """The cells; ValueError with everything that the plan could not answer."""
         plan = make_plan(
             sources,
             [spec.name for spec in self.tasks],
@@ -82,7 +82,7 @@ class Experiment:
     def jobs(self, sources: Sequence[Source], data: Mapping[str, TaskData]) -> JobList:
         """The list that the workers share.
 
-        ValueError when checkpoints of the series differ in tokenizer or shape, or a search has nothing to judge by.
+        ValueError if checkpoints of the series differ in tokenizer or shape, or a search has no examples to judge by.
         """
         own = dict.fromkeys(source.path for source in sources if source.budget_tokens is not None)
         check_same_architecture(path for path in own if path != UNKNOWN)
@@ -103,7 +103,7 @@ class Experiment:
 
 
 def check_sources(sources: Sequence[Source]) -> None:
-    """ValueError for a checkpoint that no cell can start from, while nothing is run yet: see `check_encoder`."""
+    """ValueError for a checkpoint that no cell can start from, before anything runs: see `check_encoder`."""
     trained = {source.path for source in sources if not source.from_scratch}
     for source in {one.path: one for one in sources}.values():
         option = "--reference" if source.budget_tokens is None else "--series"
@@ -113,7 +113,7 @@ def check_sources(sources: Sequence[Source]) -> None:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is left to do and what it will take."""
+    """What is left to do, and how long it will take."""
 
     cells: int
     searches: int
@@ -129,7 +129,7 @@ class Outlook:
         wall = self.device_seconds / self.devices
         shown = f"{wall / 60:.1f} minutes" if wall < 7200 else f"{wall / 3600:.1f} hours"
         return (
-            f"{self.cells} cells and {self.searches} searches to run, {self.finished} cells finished before: about "
+            f"{self.cells} cells and {self.searches} searches to run, {self.finished} cells already finished: about "
             f"{shown} on {self.devices} device{'s' * (self.devices > 1)} at a time ({hours:.2f} device-hours{price})"
         )
 
@@ -172,9 +172,9 @@ def write_list(
     *,
     no_shards: str = "the shards of the series are not known: name them with --shards",
 ) -> None:
-    """Look for contamination (without shards, keep why not), then write cells.json: from here on workers can begin.
+    """Search for contamination (without shards, record why not), then write cells.json: now workers can start.
 
-    Says first what finished cells this list leaves behind because other code trained them.
+    First names the finished cells that this list leaves behind because other code trained them.
     """
     if warning := other_code_warning(jobs, directory):
         say(f"warning: {warning}")
@@ -184,12 +184,12 @@ def write_list(
         for name, found in write_contaminated(directory, list(data.values()), shards).items():
             if found:
                 number = len(data[name].scored)
-                say(f"warning: {found} of {number} scored examples of {name} stand in the pretraining corpus")
+                say(f"warning: {found} of {number} scored examples of {name} occur in the pretraining corpus")
     write_jobs(directory, jobs)
 
 
 def other_code_warning(jobs: JobList, directory: Path) -> str | None:
-    """What to say where finished cells of the list that is there were trained by other code; None: there are none."""
+    """The message if finished cells of the existing list were trained by other code; None if there are none."""
     before, cells = cells_of_other_code(jobs, directory)
     if not cells:
         return None
@@ -203,7 +203,7 @@ def other_code_warning(jobs: JobList, directory: Path) -> str | None:
 
 
 def shards_of(series: Path) -> str | None:
-    """The shards that the run beside a series.json was trained on: an address, or a directory that is still there."""
+    """The shards that the run next to a series.json was trained on: an address, or a directory that still exists."""
     run = (series if series.is_dir() else series.parent) / "run.json"
     if not run.is_file():
         return None
@@ -214,7 +214,7 @@ def shards_of(series: Path) -> str | None:
 
 
 def series_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The checkpoints of several series, one a pretraining seed, paired; ValueError when two have the same seed."""
+    """The checkpoints of several series, one per pretraining seed, paired; ValueError if two have the same seed."""
     rows: list[dict[str, Any]] = []
     seeds: list[int] = []
     for path in paths:
@@ -222,7 +222,7 @@ def series_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
         seeds += sorted({int(row["pretraining_seed"]) for row in own})
         rows += own
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"--series: pretraining seeds {seeds}; runs of one study differ in their --seed")
+        raise ValueError(f"--series: pretraining seeds {seeds}; the runs of one study must differ in --seed")
     return pair_budgets(rows)
 
 
@@ -238,9 +238,9 @@ def finish_experiment(
     resolve: float | None = None,
     series: Sequence[Path] = (),
 ) -> Analysis:
-    """Analyse the scores and write report, curves and figures into the directory; study.json lets that be repeated.
+    """Analyse the scores and write report, curves and figures into the directory; study.json makes it repeatable.
 
-    `series` are the series.json files: the report says what the pretraining runs beside them were made with.
+    `series` are the series.json files: the report gives the options of the pretraining runs next to them.
     """
     own = [*same_arguments_notes(jobs, read_searches(directory / SEARCHES_NAME)), *notes]
     planned, made = jobs.cell_names(), made_by(jobs, series)

@@ -45,19 +45,19 @@ class GapOptions(Options):
 
     series: str | None = option(
         None,
-        "series.json of one or more pretraining runs (commas between); none: small world",
+        "series.json of one or more pretraining runs (separated by commas); none: small world",
         group=OF_THE_TASKS,
         commas=True,
     )
     tasks: str | None = option(
         None,
-        "KIND:PLACE,...: qa:FOLDER, qa:TRAIN+TEST, glue:sst2@3000 (so many labels), ...",
+        "KIND:PLACE,...: qa:FOLDER, qa:TRAIN+TEST, glue:sst2@3000 (with 3000 labels), ...",
         group=OF_THE_TASKS,
         commas=True,
     )
     tasks_at_ends: str | None = option(
         None,
-        "tasks that are run from scratch and from the largest budget only",
+        "tasks that are run only from scratch and from the largest budget",
         group=OF_THE_TASKS,
         commas=True,
     )
@@ -68,7 +68,7 @@ class GapOptions(Options):
     )
     kinds: str | None = option(
         None,
-        "checkpoints of each budget, one kind or both with a comma between",
+        "checkpoints of each budget: one kind, or both separated by a comma",
         group=OF_THE_TASKS,
         choices=("annealed", "raw"),
         commas=True,
@@ -84,10 +84,10 @@ class GapOptions(Options):
         marks=(OF_A_LOOK,),
     )
     max_train_samples: int | None = option(
-        None, "at most so many training examples of a task", group=OF_THE_TASKS, at_least=1, marks=(OF_A_LOOK,)
+        None, "largest number of training examples per task", group=OF_THE_TASKS, at_least=1, marks=(OF_A_LOOK,)
     )
     max_eval_samples: int | None = option(
-        None, "at most so many scored examples of a task", group=OF_THE_TASKS, at_least=1, marks=(OF_A_LOOK,)
+        None, "largest number of scored examples per task", group=OF_THE_TASKS, at_least=1, marks=(OF_A_LOOK,)
     )
     full: bool = option(
         False, "small world: raw checkpoints, more pretraining seeds and all controls", group=OF_THE_TASKS
@@ -100,12 +100,12 @@ class GapOptions(Options):
         by_data={SMALL_WORLD: 1, FULL: 3},
     )
     pretraining: str = option(
-        "", "small world: more options for launch/pretrain.py, as on a command line", group=OF_THE_TASKS
+        "", "small world: further options for launch/pretrain.py, as on a command line", group=OF_THE_TASKS
     )
 
     learning_rates: str | None = option(
         None,
-        "tried for every checkpoint on a held-out part of training: 2e-5,5e-5",
+        "learning rates tried for every checkpoint on held-out training data: 2e-5,5e-5",
         group=TRAINING,
         commas=True,
         by_data={SMALL_WORLD: "2.5e-3", FULL: "2.5e-3", REAL_SERIES: "3e-5,1e-4,3e-4"},
@@ -113,7 +113,7 @@ class GapOptions(Options):
     )
     num_train_epochs: str | None = option(
         None,
-        "epochs; several with commas are tried like the learning rates",
+        "epochs; several, separated by commas, are tried like the learning rates",
         group=TRAINING,
         commas=True,
         by_data={SMALL_WORLD: "5", FULL: "5", REAL_SERIES: "3"},
@@ -180,12 +180,10 @@ class GapOptions(Options):
         marks=(OF_A_LOOK,),
     )
 
-    independent: str | None = option(
-        None, "series.json of a run that was made for one middle budget alone", group=CONTROLS
-    )
+    independent: str | None = option(None, "series.json of a run made for one middle budget alone", group=CONTROLS)
     scratch_longer: str | None = option(
         None,
-        "scratch with so many times the epochs: 2,4,8",
+        "factors on the epochs of scratch: 2,4,8",
         group=CONTROLS,
         commas=True,
         by_data={SMALL_WORLD: "2", FULL: "2,4,8"},
@@ -199,13 +197,13 @@ class GapOptions(Options):
     )
     shuffled_labels: bool | None = option(
         None,
-        "labels that mean nothing; must close nothing",
+        "meaningless labels, which must close no gap",
         group=CONTROLS,
         by_data={SMALL_WORLD: False, FULL: True, REAL_SERIES: False},
     )
 
     contamination: bool = option(
-        True, "look for the scored texts in the pretraining shards", group=CONTAMINATION, marks=(OF_A_LOOK,)
+        True, "search the pretraining shards for the scored texts", group=CONTAMINATION, marks=(OF_A_LOOK,)
     )
     shards: str | None = option(
         None, "shards of the series (directory or https); none: as its run.json says", group=CONTAMINATION
@@ -231,12 +229,12 @@ class GapOptions(Options):
     price_per_hour: float = option(0.0, "price of a device-hour", group=COSTS, at_least=0)
     currency: str = option("$", "its currency", group=COSTS)
     devices: int | None = option(
-        None, "devices that the series was pretrained on; none: as it says", group=COSTS, at_least=1
+        None, "devices that the series was pretrained on; none: as in series.json", group=COSTS, at_least=1
     )
 
     bf16: str = option(
         "auto",
-        "auto: as the folder's cells, or the hardware",
+        "auto: as in the folder's cells, else by the hardware",
         group=MACHINE,
         choices=PRECISIONS,
         nargs="?",
@@ -256,15 +254,15 @@ class GapOptions(Options):
     )
     executor: str = option(
         "local",
-        "local: one process a device; slurm: an array job over the same list",
+        "local: one process per device; slurm: an array job over the same list",
         group=MACHINE,
         choices=("local", "slurm"),
     )
-    max_parallel: int | None = option(None, "cells at once; none: one a GPU, or one a core", group=MACHINE, at_least=1)
+    max_parallel: int | None = option(None, "cells at once; none: one per GPU or core", group=MACHINE, at_least=1)
     slurm_workers: int = option(4, "tasks of the array job", group=CLUSTER, at_least=1)
     slurm_partition: str | None = option(None, "partition of the array job", group=CLUSTER)
     slurm_minutes: int = option(240, "time limit of each task of the array job", group=CLUSTER, at_least=1)
-    slurm_gpus: int = option(1, "GPUs of each task of the array job; 0 on a cluster without", group=CLUSTER, at_least=0)
+    slurm_gpus: int = option(1, "GPUs of each task of the array job; 0 without GPUs", group=CLUSTER, at_least=0)
     slurm_cpus: int = option(4, "cores of each task of the array job", group=CLUSTER, at_least=1)
     slurm_memory_gb: int = option(16, "memory of each task of the array job", group=CLUSTER, at_least=1)
     slurm_account: str | None = option(None, "account that the array job is charged to", group=CLUSTER)
@@ -274,12 +272,12 @@ class GapOptions(Options):
     dry_run: bool = option(False, "print the plan, the time and the cost, then stop", group=OUTPUT)
 
     def contradictions(self) -> list[str]:
-        """What belongs to the small world alone, or to a named series."""
+        """Options that apply only to the small world, or only to a named series."""
         found = []
         if self.full and self.series is not None:
-            found.append("--full is for the small world: name kinds and controls of a real series one by one")
+            found.append("--full is for the small world: for a real series, name kinds and controls one by one")
         if self.independent is not None and self.series is None:
-            found.append("--independent needs --series: --full makes such a run of the small world")
+            found.append("--independent needs --series: on the small world, --full makes such a run")
         if self.series is not None and self.tasks is None:
             found.append("--series needs --tasks, such as qa:FOLDER,glue:sst2")
         if self.pretraining_seeds is not None and self.series is not None:
@@ -302,7 +300,7 @@ class GapOptions(Options):
         return Path(self.output_dir) / "pretraining" / "independent" / "series.json" if self.full else None
 
     def experiment(self) -> Experiment:
-        """What these options ask for."""
+        """The experiment that these options describe."""
         own: list[TaskSpec] = small_world_tasks(SMALL_WORLD_DIRECTORY) if self.series is None else []
         tasks = parse_tasks(self.tasks) if self.tasks else own[:1]
         ends = parse_tasks(self.tasks_at_ends) if self.tasks_at_ends else [] if self.tasks else own[1:]
@@ -353,21 +351,21 @@ class GapOptions(Options):
         return {"price_per_hour": self.price_per_hour, "currency": self.currency}
 
     def notes(self) -> list[str]:
-        """What a reader of the report should know of how the cells were made."""
+        """What a reader of the report should know about how the cells were made."""
         if len(numbers(self.learning_rates)) * len(numbers(self.num_train_epochs)) == 1:
             return [
                 f"Learning rate {self.learning_rates} and {self.num_train_epochs} epochs for every checkpoint, scratch "
-                "included: nothing was searched, the gap is that with the same arguments for all."
+                "included: nothing was searched, so the gap is with the same arguments for all."
             ]
         return [
-            f"Learning rates {self.learning_rates} and epochs {self.num_train_epochs} were searched alike for every "
-            "checkpoint, scratch included, on a held-out fifth of its training examples; the chosen ones were then "
-            "trained on all of them, without looking at the scored examples."
+            f"Learning rates {self.learning_rates} and epochs {self.num_train_epochs} were searched in the same way "
+            "for every checkpoint, scratch included, on a held-out fifth of its training examples; the chosen ones "
+            "were then trained on all of them, without looking at the scored examples."
         ]
 
 
 def with_defaults(options: GapOptions) -> GapOptions:
-    """Fill what was not given; controls of the small world only where its own tasks are run."""
+    """Fill in what was not given; controls of the small world only if its own tasks are run."""
     data = REAL_SERIES if options.series is not None else FULL if options.full else SMALL_WORLD
     defaults = by_data(options, data)
     return replace(options, **{name: defaults[name] for name in defaults.keys() & not_given(options)})
@@ -389,8 +387,8 @@ def make_watch(
 ) -> GapWatch:
     """What `launch/pretrain.py --until` calls after each export; `more` are the options in its --finetuning.
 
-    Raises ValueError for a condition that is none, without a reference, for real shards without tasks, and for options
-    that a look has no use for.
+    Raises ValueError for an invalid condition, without a reference, for real shards without tasks, and for options
+    that a look does not use.
     """
     if tasks is None and not on_small_world:
         raise ValueError("--until needs --tasks, such as qa:FOLDER,glue:sst2")
@@ -399,7 +397,7 @@ def make_watch(
     if unused:
         raise ValueError(
             f"--finetuning: --until makes no use of --{', --'.join(unused)}; it takes "
-            f"--{', --'.join(taken)}, and --tasks, --reference and --finetuning_seeds beside it"
+            f"--{', --'.join(taken)}, and --tasks, --reference and --finetuning_seeds are given next to it"
         )
     own = replace(more, series=None if on_small_world else str(run), tasks=tasks, finetuning_seeds=finetuning_seeds)
     experiment = with_defaults(own).experiment()

@@ -1,4 +1,4 @@
-"""What `launch/gap.py` does without a series: the pretraining runs of the embedded small world."""
+"""What `launch/gap.py` does without a series: pretraining runs on the embedded small world."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from runtime.processes.ranks import Ranks, close_process_group
 
 
 def series_paths(options: GapOptions) -> list[Path]:
-    """The series files: those that were named, or those of the small world's runs."""
+    """The series files: the named ones, or those of the small world's runs."""
     if options.series is not None:
         paths = [Path(part.strip()) for part in options.series.split(",") if part.strip()]
         return [path / "series.json" if path.is_dir() else path for path in paths]
@@ -31,18 +31,18 @@ def series_paths(options: GapOptions) -> list[Path]:
 
 
 def pretraining_runs(options: GapOptions) -> list[PretrainingOptions]:
-    """The runs that make the series, defaults filled in, one a seed from --seed on; none for a named series.
+    """The runs that make the series, defaults filled in, one per seed from --seed on; none for a named series.
 
-    With `full` the last is a run of a middle budget by itself: is its annealed branch a fair stand-in for that?
+    With `full`, the last is a run for a middle budget alone: it shows how well the annealed branch stands in for it.
     Raises ValueError for what --pretraining cannot set: a folder, a dry run.
     """
     if options.series is not None:
         return []
-    text = f"--output_dir '' --report_to none {options.pretraining}"  # what is given later counts
+    text = f"--output_dir '' --report_to none {options.pretraining}"  # later options override earlier ones
     given = parse_text(PretrainingOptions, text, option="--pretraining", replaced=REPLACED_OPTIONS.get)
     if given.output_dir or given.dry_run:
         idle = f"--output_dir {given.output_dir}" if given.output_dir else "--dry_run"
-        raise ValueError(f"--pretraining: {idle} does nothing there: give it to launch/gap.py itself")
+        raise ValueError(f"--pretraining: {idle} has no effect there: give it to launch/gap.py itself")
     places = [path.parent for path in series_paths(options)]
     runs = [
         with_defaults(replace(given, output_dir=str(place), seed=given.seed + number))
@@ -52,7 +52,7 @@ def pretraining_runs(options: GapOptions) -> list[PretrainingOptions]:
         budgets = budgets_of(runs[0])
         own: dict[str, Any] = {"budget_tokens": budgets[len(budgets) // 2], "series": "0"}
         place = str(options.independent_run.parent)
-        # A seed that no run of the series has, or it would be the series' own branch once more.
+        # A seed that no run of the series has, else it would repeat the series' own branch.
         runs.append(with_defaults(replace(given, output_dir=place, seed=given.seed + len(runs), **own)))
     return runs
 
@@ -74,7 +74,7 @@ def budgets_of(run: PretrainingOptions) -> tuple[float, ...]:
 
 
 def expected_sources(options: GapOptions, runs: Sequence[PretrainingOptions]) -> list[Source]:
-    """The checkpoints that the series will have, for a plan before there is one."""
+    """The checkpoints that the series will have, for a plan before the series exists."""
     sources = []
     for run in runs[: len(series_paths(options))]:
         sources.append(Source(UNKNOWN, "raw", 0, run.seed))
@@ -85,7 +85,7 @@ def expected_sources(options: GapOptions, runs: Sequence[PretrainingOptions]) ->
 
 
 def expected_own_run(options: GapOptions, runs: Sequence[PretrainingOptions]) -> list[Source]:
-    """The control run that `full` adds: a middle budget by itself, with a seed of its own."""
+    """The control run that `full` adds: a middle budget alone, with a different seed."""
     own = runs[len(series_paths(options)) :]
     return [
         Source(UNKNOWN, "annealed", round(float(run.budget_tokens or 0)), run.seed, control="independent_run")
@@ -94,7 +94,7 @@ def expected_own_run(options: GapOptions, runs: Sequence[PretrainingOptions]) ->
 
 
 def expected_config(run: PretrainingOptions) -> Any:
-    """The shape of the model that will be pretrained, to time it."""
+    """The configuration of the model that will be pretrained, to time it."""
     config = named_configuration(str(run.model), parse_overrides(run.config_overrides))
     special = {name: number for number, name in enumerate(("pad", "unk", "cls", "sep", "mask"))}
     length = int(run.max_seq_length or 128)

@@ -18,9 +18,9 @@ from pretraining.plan.options import PretrainingOptions
 def jobs_before_pretraining(
     options: GapOptions, runs: Sequence[PretrainingOptions]
 ) -> tuple[JobList, dict[str, TaskData], Any]:
-    """The list as far as it is known, and the configuration of models yet to be pretrained (None: they are there).
+    """The list as far as it is known, and the configuration of models yet to be pretrained (None: they exist).
 
-    ValueError with all that the plan cannot answer.
+    ValueError with everything that the plan cannot answer.
     """
     experiment, paths = options.experiment(), series_paths(options)
     config = None
@@ -34,15 +34,15 @@ def jobs_before_pretraining(
 
 
 def own_run_exists(options: GapOptions) -> bool:
-    """Whether the control run of a middle budget is there (a named one has to be), or none is asked for."""
+    """Whether the control run of a middle budget exists (a named one must), or none is asked for."""
     path = options.independent_run
     return path is None or options.independent is not None or path.exists()
 
 
 def extra_sources(options: GapOptions) -> list[Source]:
-    """The control run of a middle budget by itself, when there is one.
+    """The control run of a middle budget alone, if there is one.
 
-    ValueError when it shares its seed with the series, whose branch it would then repeat, or none of its budgets.
+    ValueError if it has a seed of the series, whose branch it would then repeat, or none of the series' budgets.
     """
     path = options.independent_run
     if path is None:

@@ -37,10 +37,10 @@ from runtime.processes.ranks import Ranks, choose_device, close_process_group, i
 def run_study(options: GapOptions, command: str, clock: Clock) -> int:
     """The whole study: pretrain what is missing, run the cells, write the report; the exit status.
 
-    `command` is the command line that the report shows. Raises Interrupted when it is told to stop; what was finished
-    stays.
+    `command` is the command line that the report shows. Raises Interrupted when it is told to stop; finished work is
+    kept.
     """
-    code_version()  # of the sources that this process runs, whatever happens to the files while it pretrains
+    code_version()  # of the sources that this process runs, even if the files change while it pretrains
     ranks, directory = read_ranks(), Path(options.output_dir)
     options = replace(options, bf16=settled_bf16(options.bf16, directory, elsewhere=options.runs_on_other_gpus))
     runs = pretraining_runs(options)
@@ -50,7 +50,7 @@ def run_study(options: GapOptions, command: str, clock: Clock) -> int:
     if options.dry_run:
         return show_plan(options, runs, directory) if ranks.is_main else 0
     if options.series is None and ranks.is_main:
-        jobs_before_pretraining(options, runs)  # what the plan cannot answer is refused before hours of training
+        jobs_before_pretraining(options, runs)  # an impossible plan is refused before hours of training
     with clock.pretraining():
         status = pretrain_series(runs, ranks)
     if status:
@@ -68,14 +68,14 @@ def run_study(options: GapOptions, command: str, clock: Clock) -> int:
 def run_cells(
     options: GapOptions, ranks: Ranks, owner: Ownership, workers: Workers, *, command: str, clock: Clock
 ) -> int:
-    """Plan, work through the list and write the report; the main rank holds the directory all the while."""
+    """Plan, work through the list and write the report; the main rank locks the directory throughout."""
     directory, paths = Path(options.output_dir), series_paths(options)
     rows = series_rows(paths)
     sources = [*sources_of(rows, options.kind_names), *extra_sources(options), *reference_sources(options.reference)]
     jobs = prepare(options, sources, directory, paths, ranks, owner)
     if options.executor == "slurm":
         print("submitted: " + (", ".join(submit_slurm(directory, options.slurm())) or "nothing, all cells are done"))
-        print("run the same command with --executor local when they are done: it analyses what is there")
+        print("when they are done, run the same command with --executor local, which analyses the finished cells")
         return 0
     before = busy_seconds(directory, jobs)
     if ranks.world_size > 1:
@@ -105,7 +105,7 @@ def run_cells(
 def prepare(
     options: GapOptions, sources: list[Source], directory: Path, paths: list[Path], ranks: Ranks, owner: Ownership
 ) -> JobList:
-    """The main rank plans, estimates, takes the directory and writes the list; every rank returns with it on disk."""
+    """The main rank plans, estimates, locks the directory and writes the list; all ranks return once it is on disk."""
     init_process_group(ranks, choose_device(ranks))
     experiment = options.experiment()
     data: dict[str, TaskData] = experiment.read()
@@ -136,7 +136,7 @@ def show_plan(options: GapOptions, runs: Sequence[PretrainingOptions], directory
 
 
 def devices_at_once(options: GapOptions, world_size: int = 1) -> int:
-    """How many cells are run at a time: of an array job its tasks, else the ranks or this machine's devices."""
+    """How many cells run at a time: the tasks of an array job, else the ranks or this machine's devices."""
     if options.executor == "slurm":
         return options.slurm_workers
     return max(world_size, len(devices_of(options.max_parallel)))

@@ -1,8 +1,8 @@
 """`--until "gap_closed>=0.9"`: look at the series as it grows, and stop pretraining when enough of the gap is closed.
 
 A look fine-tunes the newest annealed checkpoint (scratch and the reference at the first look) and asks whether the
-lower end of the interval of the gap closed has passed on every task. Looking several times would find a lucky interval
-sooner or later, so the error is spent over the planned looks (`gap/intervals/spending.py`).
+lower end of the interval of the gap closed has reached the level on every task. Repeated looks would sooner or later
+find a lucky interval, so the error is spent over the planned looks (`gap/intervals/spending.py`).
 """
 
 from __future__ import annotations
@@ -105,14 +105,14 @@ class GapWatch:
     shards: Shards | None = None
     draws: int = 10_000
     hang_timeout_seconds: float = 0.0  # of the run's watchdog; 0: it has none
-    stop_requested: Callable[[], str | None] = lambda: None  # the run's: why it is to end now
+    stop_requested: Callable[[], str | None] = lambda: None  # from the run: why it is to end now
     data: dict[str, TaskData] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.level = parse_condition(self.condition)
-        code_version()  # of the sources that this process runs, not of those that are there at the first look
+        code_version()  # of the sources that this process runs, not of those on disk at the first look
         if self.reference is None:
-            raise ValueError("--until needs --reference: the share of a gap needs its other end before it is trained")
+            raise ValueError("--until needs --reference: a share of the gap needs its upper end before training")
         if self.experiment.finetuning_seeds < 3:
             raise ValueError(
                 f"--finetuning_seeds {self.experiment.finetuning_seeds}: --until needs an interval, 3 or more"
@@ -123,28 +123,28 @@ class GapWatch:
 
     @property
     def reached(self) -> str | None:
-        """Why an earlier call of the same run stopped; None while it should go on."""
+        """Why an earlier call of the same run stopped; None if it should go on."""
         content = self._on_record()
         return str(content["stopped"]) if self._is_of_this(content) and content.get("stopped") else None
 
     def _on_record(self) -> dict[str, Any]:
-        """What until.json says; empty where no look was taken."""
+        """The content of until.json; empty if no look was taken."""
         path = self.run / FILE_NAME
-        return read_object(path, UntilFile, "remove it, and the looks are taken again") if path.exists() else {}
+        return read_object(path, UntilFile, "remove it to take the looks again") if path.exists() else {}
 
     @property
     def _asked(self) -> Any:
-        """What the looks are about, as JSON gives it back."""
+        """What the looks ask, as JSON returns it."""
         return json.loads(json.dumps({"reference": self.reference, **asdict(self.experiment)}))
 
     def _is_of_this(self, content: Mapping[str, Any]) -> bool:
-        """Whether looks on record asked the same: other tasks, seeds or another reference are another question."""
+        """Whether the recorded looks asked the same question: other tasks, seeds or references make it another."""
         return (content.get("condition"), content.get("asked")) == (self.condition, self._asked)
 
     def __call__(self, entry: Mapping[str, Any]) -> str | None:
-        """Look when an annealed checkpoint was exported; the reason to stop, on the main rank, or None.
+        """Look when an annealed checkpoint was exported; returns the reason to stop, on the main rank, or None.
 
-        Raises Interrupted, on all ranks, when the run is asked to stop meanwhile: the same look is taken up again.
+        Raises Interrupted, on all ranks, if the run is asked to stop meanwhile: a restart resumes the same look.
         """
         if entry["kind"] != "annealed":
             return None
@@ -165,7 +165,7 @@ class GapWatch:
         self.stop_requested = stop_requested
 
     def _wait(self, is_done: Callable[[], bool]) -> None:
-        """Until every rank is done: the waiting ranks meet in short collectives, and the run's watchdog sees them."""
+        """Wait until every rank is done, in short collectives, so that the run's watchdog sees progress."""
         while True:
             states = gather_json((is_done(), self.stop_requested()))
             if all(done for done, _ in states):
@@ -177,7 +177,7 @@ class GapWatch:
         arm_watchdog(self.hang_timeout_seconds)
 
     def _on_main(self, work: Callable[[], str | None], doing: str) -> str | None:
-        """What `work` gives on the main rank, None on the others, which wait for it as long as it takes."""
+        """What `work` returns on the main rank, None on the others, which wait for it as long as it takes."""
         if not self.ranks.is_main:
             self._wait(lambda: True)
             fail_together(None, doing)
@@ -190,7 +190,7 @@ class GapWatch:
         return future.result()
 
     def _write_list(self) -> None:
-        """The cells of all annealed checkpoints so far; those that are finished are not run again."""
+        """The cells of all annealed checkpoints so far; finished ones are not run again."""
         self.data = self.data or self.experiment.read()
         sources = sources_of(read_series(self.run), ["annealed"])
         jobs = self.experiment.jobs([*sources, *reference_sources(self.reference)[:1]], self.data)
@@ -215,7 +215,7 @@ class GapWatch:
                 worker.kill()
                 worker.wait()
         if any(gather_json(worker.returncode)):
-            raise Failed(f"a worker of --until failed: the reason stands above; its cells are in {self.directory}")
+            raise Failed(f"a worker of --until failed: the reason is above; its cells are in {self.directory}")
 
     def _judge(self, entry: Mapping[str, Any]) -> str | None:
         budget = round(float(entry["budget_tokens"]))

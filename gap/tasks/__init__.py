@@ -1,1 +1,1 @@
-"""Tasks: specified on the command line, read, encoded, and looked for in the corpus."""
+"""Tasks: specified on the command line, read, encoded, and searched for in the corpus."""

@@ -1,4 +1,4 @@
-"""Scored examples whose text stands in the pretraining corpus: their score is partly memory."""
+"""Scored examples whose text occurs in the pretraining corpus: their score is partly memory."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from shards.tokenization.vocabulary import load_tokenizer
 
 SCHEMA_VERSION = 1
 CONTAMINATED_SHARE = 0.5  # of an example's runs
-Shards = str | Path | ShardLocation  # a directory, an https address, or either of them opened
+Shards = str | Path | ShardLocation  # a directory, an https address, or either of them already opened
 
 
 def contaminated_ids(tasks: Mapping[str, Mapping[str, str]], shards: Shards) -> dict[str, list[str]]:
-    """By task the ids of its texts at least half of whose runs of 13 tokens stand in the corpus, in one pass over it.
+    """By task, the ids of texts at least half of whose runs of 13 tokens occur in the corpus, in one pass over it.
 
-    Texts under 13 tokens never do.
+    Texts under 13 tokens are never among them.
     """
     location = open_location(shards)
     tokenizer = load_tokenizer(str(location.directory / location.manifest.tokenizer.path))
@@ -50,9 +50,9 @@ def passages(data: TaskData) -> dict[str, str]:
 
 
 def write_contaminated(directory: Path, tasks: Sequence[TaskData], shards: Shards) -> dict[str, int]:
-    """Look once a task and corpus, keep the ids in DIRECTORY/contamination/TASK.json; returns how many, by task.
+    """Search once per task and corpus, keep the ids in DIRECTORY/contamination/TASK.json; returns how many, by task.
 
-    ValueError where the shards are not to be had.
+    ValueError if the shards cannot be read.
     """
     try:
         location = open_location(shards)
@@ -72,7 +72,7 @@ def write_contaminated(directory: Path, tasks: Sequence[TaskData], shards: Shard
 
 
 def write_not_searched(directory: Path, tasks: Sequence[TaskData], reason: str) -> None:
-    """Keep why nobody looked, unless these very examples were looked for before."""
+    """Record why there was no search, unless these very examples were searched for before."""
     for data in tasks:
         known = _read(directory, data.spec.name)
         if known.get("data") != data.digest or known.get("corpus") is None:
@@ -80,12 +80,12 @@ def write_not_searched(directory: Path, tasks: Sequence[TaskData], reason: str) 
 
 
 def read_contaminated(directory: Path, task: str) -> set[str]:
-    """The ids that were found in the corpus; none when nobody looked."""
+    """The ids that were found in the corpus; none without a search."""
     return set(_read(directory, task).get("ids", []))
 
 
 def not_searched(directory: Path, task: str) -> str | None:
-    """Why nobody looked; None where the corpus was searched."""
+    """Why there was no search; None if the corpus was searched."""
     content = _read(directory, task)
     if not content:
         return "no search is on record"
@@ -94,11 +94,11 @@ def not_searched(directory: Path, task: str) -> str | None:
 
 def _read(directory: Path, task: str) -> dict[str, Any]:
     path = directory / "contamination" / f"{task}.json"
-    return read_object(path, _ContaminationFile, "remove it, and the corpus is searched again") if path.exists() else {}
+    return read_object(path, _ContaminationFile, "remove it to search the corpus again") if path.exists() else {}
 
 
 class _ContaminationFile(Schema):
-    """What a search of the corpus for a task's texts came to."""
+    """The outcome of a search of the corpus for a task's texts."""
 
     data: Name
     corpus: Items[str] | None

@@ -1,4 +1,4 @@
-"""Which runs of tokens stand in a pretraining corpus: one pass over its shards, on all cores and in bounded memory."""
+"""Which runs of tokens occur in a pretraining corpus: one pass over its shards, on all cores, in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from runtime.machine import usable_cores
 from shards.storage.location import ShardLocation
 from shards.storage.reader import ShardReader
 
-RUN_TOKENS = 13  # a run of so many tokens in common is no accident (Brown et al. 2020, appendix C, with words)
+RUN_TOKENS = 13  # a common run of this many tokens is no accident (Brown et al. 2020, appendix C, with words)
 FACTOR = 0x9E3779B97F4A7C15
-TABLE_BITS = 4, 16, 26  # of a table: so many more than the hashes have, at least, at most (64 MB)
+TABLE_BITS = 4, 16, 26  # of a table: how many more than the hashes have, minimum, maximum (64 MB)
 Hashes = NDArray[np.uint64]
 Tokens = NDArray[np.int64]
 
@@ -36,13 +36,13 @@ def run_hashes(tokens: NDArray[Any]) -> Hashes:
 
 
 def _joined(first: Hashes, first_length: int, second: Hashes, second_length: int) -> Hashes:
-    """Hashes of runs of both lengths together, from those of each length at every place."""
+    """Hashes of runs of the two lengths joined, from those of each length at every position."""
     behind = second[first_length:]
     return first[: len(behind)] * np.uint64(pow(FACTOR, second_length, 1 << 64)) + behind
 
 
 class WantedRuns:
-    """Sorted hashes that are looked for, and which of them were found."""
+    """Sorted hashes that are searched for, and which of them were found."""
 
     def __init__(self, hashes: Hashes) -> None:
         spare, fewest, most = TABLE_BITS
@@ -64,8 +64,8 @@ class WantedRuns:
 def corpus_hits(shards: ShardLocation, wanted: Hashes, threads: int | None = None) -> NDArray[np.bool_]:
     """Which of the sorted hashes (one or more) occur in the training split, also across the ends of its shards.
 
-    Every thread (one a core) holds one block. Threads, since numpy and hashlib let go of the interpreter, and what does
-    not, the decoding of a block, is a tenth of the work: a process would have to import torch and copy what is wanted.
+    Every thread (one per core) holds one block. Threads suffice because numpy and hashlib release the interpreter lock;
+    decoding a block, which does not, is a tenth of the work. A process would have to import torch and copy the hashes.
     """
     threads = threads or usable_cores()
     runs, readers = WantedRuns(wanted), SimpleQueue[ShardReader]()
@@ -89,7 +89,7 @@ def corpus_hits(shards: ShardLocation, wanted: Hashes, threads: int | None = Non
 
 
 def _search_blocks(reader: ShardReader, start: int, end: int, runs: WantedRuns) -> tuple[Tokens, Tokens]:
-    """Look into consecutive blocks; their first and last 12 tokens, for the runs that reach beyond them."""
+    """Search consecutive blocks; returns their first and last 12 tokens, for the runs that reach beyond them."""
     first = last = np.zeros(0, dtype=np.int64)
     for number in range(start, end):
         tokens = np.concatenate([last, reader.block(number).tokens.astype(np.int64)])

@@ -1,4 +1,4 @@
-"""What a cell leaves of every scored example, and its metrics as shares of 1."""
+"""What a cell records of every scored example, and its metrics as shares of 1."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CALIBRATION_BINS = 15
 def example_records(
     data: TaskData, predictions: Mapping[str, Mapping[str, Any]], contaminated: Collection[str] = ()
 ) -> list[Record]:
-    """One record an example, as `gap/cells/store.py` has them; ids, scores in 0..1, clusters, labels, predictions."""
+    """One record per example, as in `gap/cells/store.py`; ids, scores in 0..1, clusters, labels, predictions."""
     return [
         {
             "id": name,

@@ -22,7 +22,7 @@ SCORED, HELD_OUT = "test", "heldout"  # names of evaluation sets
 def encode_task(
     data: TaskData, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, options: RowOptions
 ) -> Recipe:
-    """The recipe of a task with all of its training rows and the scored set."""
+    """The recipe of a task with all its training rows and the scored set."""
     splits = {"train": list(data.train.values()), SCORED: list(data.scored.values())}
     return data.encode(splits, tokenizer, row_limit(options.max_seq_length, config), options)
 
@@ -47,7 +47,7 @@ def held_out(data: TaskData, ids: Collection[str]) -> set[str]:
     if len(chosen) == len(ids):
         raise ValueError(
             f"task {data.spec.name}: {len(ids)} training examples on {len(by_cluster)} texts leave nothing to hold "
-            "out: give more, or one learning rate only"
+            "out: give more examples, or only one learning rate"
         )
     return chosen
 

@@ -24,12 +24,12 @@ SPEC = re.compile(r"(?:(?P<name>[\w.-]+)=)?(?P<kind>\w+):(?P<place>.+?)(?:@(?P<m
 
 
 def parse_tasks(text: str) -> list[TaskSpec]:
-    """Specifications with commas between; ValueError names the one that is wrong, and names that come twice."""
+    """Specifications separated by commas; ValueError names the one that is wrong, and names that occur twice."""
     specs = [_parse(part.strip()) for part in text.split(",") if part.strip()]
     names = [spec.name for spec in specs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not specs or twice:
-        problem = f"{', '.join(twice)} comes twice: give names, NAME=KIND:PLACE" if twice else "name at least one task"
+        problem = f"{', '.join(twice)} occurs twice: give names, NAME=KIND:PLACE" if twice else "name at least one task"
         raise ValueError(f"--tasks {text!r}: {problem}")
     return specs
 
@@ -41,7 +41,7 @@ def spec_text(spec: TaskSpec) -> str:
 
 
 def small_world_tasks(directory: Path) -> list[TaskSpec]:
-    """The tasks of the embedded small world, one a kind that it has; some are kept cheap."""
+    """The tasks of the embedded small world, one per kind that it has; some are kept cheap."""
     return [
         TaskSpec(kind, kind, str(directory / kind), data.small_world_examples)
         for kind, data in KINDS.items()
@@ -52,8 +52,8 @@ def small_world_tasks(directory: Path) -> list[TaskSpec]:
 def read_task(spec: TaskSpec, options: ReadingOptions | None = None) -> TaskData:
     """Read a task; the scored examples are the labelled test set, else the validation set, else a fifth of the file.
 
-    Raises ValueError for files that cannot be read, and when training and scored examples share texts, unless
-    `on_overlap` is "drop": then those are left out of training.
+    Raises ValueError for files that cannot be read, and if training and scored examples share texts, unless
+    `on_overlap` is "drop": then the shared texts are left out of training.
     """
     options = options or ReadingOptions()
     data = KINDS[spec.kind].read(spec, options)
@@ -63,7 +63,7 @@ def read_task(spec: TaskSpec, options: ReadingOptions | None = None) -> TaskData
     train = {key: example for key, example in data.train.items() if data.train_clusters[key] not in shared}
     if options.on_overlap == "stop" or not train:
         raise ValueError(
-            f"task {spec.name}: {len(shared)} texts stand both in the training and in the scored examples, so the "
+            f"task {spec.name}: {len(shared)} texts occur both in the training and in the scored examples, so the "
             "score would partly be memory: separate them, or leave them out of training with --on_overlap drop"
         )
     return _with_train(data, train)
@@ -77,12 +77,12 @@ def _parse(text: str) -> TaskSpec:
     match = SPEC.fullmatch(text)
     if match is None or match["kind"] not in KINDS:
         raise ValueError(
-            f"--tasks: {text!r} is no task; write KIND:PLACE with a KIND of {', '.join(KINDS)}, such as qa:squad/"
+            f"--tasks: {text!r} is not a task; write KIND:PLACE with a KIND of {', '.join(KINDS)}, such as qa:squad/"
         )
     kind, place = match["kind"], match["place"]
     places = KINDS[kind].places
     if places is not None and place not in places:
-        raise ValueError(f"--tasks: {kind}:{place} is none of {', '.join(places)}")
+        raise ValueError(f"--tasks: {kind}:{place} is not one of {', '.join(places)}")
     last = Path(place.split("+")[-1])
     name = match["name"] or last.name.split(".")[0]
     if match["name"] is None and split_of(last) and len(last.parts) > 1:

@@ -102,7 +102,10 @@ def test_a_saved_model_is_evaluated_with_its_own_pooling_and_labels_without_a_tr
     other = write_reviews(tmp_path / "other.json", [{"id": "1", "text": "a day", "label": "mixed"}])
     capsys.readouterr()
     assert classification.main([*again, "--validation_file", other, "--output_dir", str(tmp_path / "other")]) == 2
-    assert "the label 'mixed', which the head or the training set has not (bad, good)" in capsys.readouterr().err
+    assert (
+        "the label 'mixed', which is not a class of the head or of the training set (bad, good)"
+        in capsys.readouterr().err
+    )
     facts["labels"] = []
     (train / "best" / "recipe.json").write_text(json.dumps(facts))
     assert classification.main([*again, *named, "--output_dir", str(tmp_path / "old")]) == 2

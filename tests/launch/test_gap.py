@@ -48,7 +48,7 @@ def test_a_series_becomes_scores_and_a_report(tmp_path, capsys):
     assert {line["control"] for line in lines} == {None, "scratch_longer"}
     assert len((out / "searches.jsonl").read_text().splitlines()) == 4 * 2
     said = capsys.readouterr().out
-    assert "12 cells and 8 searches to run, 0 cells finished before" in said
+    assert "12 cells and 8 searches to run, 0 cells already finished" in said
     assert "$" in said
     assert "with the same arguments for all" in said
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def test_a_series_becomes_scores_and_a_report(tmp_path, capsys):
     after = (out / "scores.jsonl").read_bytes()
     assert after.startswith(before)
     assert len(after.splitlines()) == 4 * 4
-    assert "4 cells and 0 searches to run, 12 cells finished before" in capsys.readouterr().out
+    assert "4 cells and 0 searches to run, 12 cells already finished" in capsys.readouterr().out
     check_report_again(out, capsys)
 
 
@@ -174,8 +174,8 @@ def test_more_options_of_the_small_worlds_runs_are_taken_as_given_or_refused(tmp
     options = with_defaults(GapOptions(output_dir=str(tmp_path), pretraining=text, pretraining_seeds=2))
     assert {one.pretraining_seed for one in expected_sources(options, given)} == {5, 6}
     for wrong, said in (
-        ("--output_dir elsewhere", "--output_dir elsewhere does nothing there"),
-        ("--dry_run true", "--dry_run does nothing there"),
+        ("--output_dir elsewhere", "--output_dir elsewhere has no effect there"),
+        ("--dry_run true", "--dry_run has no effect there"),
         ("--model 'bert-tiny", "No closing quotation"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -186,7 +186,7 @@ def test_what_was_not_searched_is_not_called_a_search():
     one = " ".join(with_defaults(GapOptions()).notes())
     assert "nothing was searched" in one
     several = " ".join(with_defaults(GapOptions(learning_rates="1e-4,1e-3")).notes())
-    assert "searched alike for every checkpoint" in several
+    assert "searched in the same way for every checkpoint" in several
 
 
 def test_a_run_of_one_budget_is_a_control_of_a_real_series(tmp_path):

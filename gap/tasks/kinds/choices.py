@@ -27,7 +27,7 @@ class ChoiceData(TaskData):
 
     @classmethod
     def read(cls, spec: TaskSpec, options: ReadingOptions) -> Self:
-        """Files of any of the forms that the recipe knows."""
+        """Files in any of the layouts that the recipe knows."""
 
         def load() -> Splits:
             rows = known_splits(spec)
@@ -50,11 +50,11 @@ class ChoiceData(TaskData):
         longest: int,
         options: RowOptions,
     ) -> ChoiceRecipe:
-        """A row of texts a choice."""
+        """One row of texts per choice."""
         return ChoiceRecipe(splits, tokenizer, max_seq_length=longest)
 
     def record(self, example: Any, prediction: Mapping[str, Any]) -> Record:
-        """Right or wrong, with the chance that the model gives its choice."""
+        """Right or wrong, with the probability that the model gives to its choice."""
         chances = probabilities([prediction["logits"]])[0]
         return {
             "score": float(prediction["choice"] == example.label),
@@ -64,15 +64,15 @@ class ChoiceData(TaskData):
         }
 
     def passage(self, example: Any) -> str:
-        """The paragraph that all choices share, else what stands before each."""
+        """The paragraph that all choices share, else the text before each choice."""
         return example.firsts[0] if len(set(example.firsts)) == 1 else "\n".join(example.firsts)
 
     def row_texts(self, example: Any) -> list[str]:
-        """Each choice with what stands before it."""
+        """Each choice with the text before it."""
         return [f"{first} {second}" for first, second in zip(example.firsts, example.seconds, strict=True)]
 
     def shuffled(self, rows: Sequence[Feature], random: np.random.Generator) -> list[Feature]:
-        """Labels permuted; that of another question is folded into the choices that this one has."""
+        """Labels permuted; a label of another question is folded into the number of choices of this one."""
         return [
             row if row["label"] is None else {**row, "label": row["label"] % len(row["input_ids"])}
             for row in super().shuffled(rows, random)

@@ -1,4 +1,4 @@
-"""Data sets of `datasets` behind a task; errors name it as --tasks does, and say what else that or --data_dir takes."""
+"""Data sets of `datasets` behind a task; errors name it as in --tasks and say what --tasks or --data_dir accepts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def glue_splits(task: GlueTask) -> dict[str, list[LabelledText]]:
 
 
 def known_splits(spec: TaskSpec) -> dict[str, Any]:
-    """The rows of a data set's train, validation and test splits, whatever they are called there."""
+    """The rows of a data set's train, validation and test splits, under any of their usual names."""
     return load_splits(spec.place, None, asked=_asked(spec), remedy=_remedy(spec))
 
 

@@ -38,7 +38,7 @@ class QuestionData(TaskData):
 
     @classmethod
     def read(cls, spec: TaskSpec, options: ReadingOptions) -> Self:
-        """SQuAD files and those like them; a set in which some questions have no answer is of version 2."""
+        """SQuAD files and similar ones; a set in which some questions have no answer is of version 2."""
 
         def load() -> Splits:
             rows = known_splits(spec)
@@ -69,7 +69,7 @@ class QuestionData(TaskData):
         longest: int,
         options: RowOptions,
     ) -> QARecipe:
-        """A row a window of the paragraph."""
+        """One row per window of the paragraph."""
         settings = QASettings(
             windows=Windows(longest, options.doc_stride),
             limits=SpanLimits(max_answer_length=options.max_answer_length),

@@ -1,4 +1,4 @@
-"""From the PLACE of a task to its training and its scored examples: what all kinds of task have in common."""
+"""From the PLACE of a task to its training and scored examples: what all kinds of task have in common."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from finetuning.examples.record_files import file_format
 from finetuning.texts.labelled_text import split_of
 from gap.tasks.kinds.task_data import ReadingOptions, TaskSpec
 
-SCORED_SHARE = 0.2  # of a file that comes alone
+SCORED_SHARE = 0.2  # of a single file
 Splits = dict[str, list[Any]]
 
 
 def read_place(spec: TaskSpec, read: Callable[[Path], list[Any]], load: Callable[[], Splits]) -> Splits:
     """Examples by split from a folder of files, TRAIN+TEST, one file ("all" is its split), or a data set's name.
 
-    `read` takes a file, `load` reads the data set. Raises ValueError for a place that is none of these.
+    `read` reads a file, `load` reads the data set. Raises ValueError for a place that is none of these.
     """
     places = [Path(name) for name in spec.place.split("+")]
     if len(places) > 2:
-        raise ValueError(f"task {spec.name}: {spec.place} names {len(places)} files; TRAIN+TEST are two")
+        raise ValueError(f"task {spec.name}: {spec.place} names {len(places)} files; name two, TRAIN+TEST")
     if len(places) == 2:
         return {"train": read(places[0]), "test": read(places[1])}
     place = places[0]
@@ -50,7 +50,7 @@ def training_and_scored(
     """The fields of TaskData that splits decide: training and scored examples, cut, with their clusters.
 
     `key` gives an example's id, `cluster` what it shares with others, `labelled` whether a split's answers are known.
-    Raises ValueError without a training set and a labelled one beside it, and for ids that come twice.
+    Raises ValueError without a training set and another labelled set, and for ids that occur twice.
     """
     if "all" in splits:
         chosen = ranked({cluster(example) for example in splits["all"]}, "scored")
@@ -69,7 +69,7 @@ def training_and_scored(
     ):
         by_id = {key(example): example for example in examples}
         if len(by_id) < len(examples):
-            raise ValueError(f"task {spec.name}: {len(examples) - len(by_id)} ids come twice; give each its own")
+            raise ValueError(f"task {spec.name}: {len(examples) - len(by_id)} ids occur twice; give each its own")
         if most is not None and most < 1:
             raise ValueError(f"--max_train_samples and --max_eval_samples are {most}: use 1 or more")
         kept = set(ranked(by_id, "sample")[:most])
@@ -79,7 +79,7 @@ def training_and_scored(
 
 
 def ranked(keys: Iterable[str], salt: str) -> list[str]:
-    """Keys in an order that their hash decides: subsets of it are nested and the same for every run."""
+    """Keys in an order decided by their hash: its subsets are nested and the same for every run."""
     return sorted(keys, key=lambda key: hashlib.sha256(f"{salt}\0{key}".encode()).digest())
 
 

@@ -33,7 +33,7 @@ class TaskSpec:
 class ReadingOptions:
     """How examples are read."""
 
-    data_dir: str | None = None  # of GLUE's files
+    data_dir: str | None = None  # with GLUE's files
     max_train_samples: int | None = None
     max_eval_samples: int | None = None
     on_overlap: str = "stop"
@@ -67,10 +67,10 @@ class TaskData(ABC):
     train_clusters: Mapping[str, str]
     scored_clusters: Mapping[str, str]
 
-    places: ClassVar[Collection[str] | None] = None  # all that PLACE can be; None: see `TaskSpec`
-    windowed: ClassVar[bool] = False  # a long example becomes several rows, none is cut
+    places: ClassVar[Collection[str] | None] = None  # all possible values of PLACE; None: see `TaskSpec`
+    windowed: ClassVar[bool] = False  # a long example becomes several rows instead of being cut
     in_small_world: ClassVar[bool] = True  # the embedded small world has such a task
-    small_world_examples: ClassVar[int | None] = None  # at most so many of its training examples; None: all
+    small_world_examples: ClassVar[int | None] = None  # largest number of its training examples; None: all
 
     @classmethod
     @abstractmethod
@@ -85,29 +85,29 @@ class TaskData(ABC):
         longest: int,
         options: RowOptions,
     ) -> Recipe:
-        """The recipe with the rows, of at most `longest` tokens, of the examples in `splits`."""
+        """The recipe with the rows of the examples in `splits`, of at most `longest` tokens."""
 
     @abstractmethod
     def record(self, example: Any, prediction: Mapping[str, Any]) -> Record:
-        """What a cell leaves of one example: "score" in 0..1, and any of "confidence", "label", "prediction", ...
+        """What a cell records of one example: "score" in 0..1, and any of "confidence", "label", "prediction", ...
 
-        `gap/cells/store.py` says what they are; id and cluster are added to them.
+        `gap/cells/store.py` describes them; id and cluster are added to them.
         """
 
     @abstractmethod
     def passage(self, example: Any) -> str:
-        """The text of an example that a pretraining corpus could have shown."""
+        """The text of an example that a pretraining corpus could contain."""
 
     @abstractmethod
     def row_texts(self, example: Any) -> list[str]:
-        """The text of each row that an example becomes when it is not too long, to guess what training costs."""
+        """The text of each row that an example becomes when it is not too long, to estimate the cost of training."""
 
     def metrics(self, scores: Mapping[str, float], records: Sequence[Record]) -> dict[str, float]:
         """A cell's metrics, `self.metric` among them, from the recipe's scores under their plain names."""
         return dict(scores)
 
     def shuffled(self, rows: Sequence[Feature], random: np.random.Generator) -> list[Feature]:
-        """The same rows with labels that mean nothing: permuted."""
+        """The same rows with meaningless, permuted labels."""
         order = random.permutation(len(rows))
         return [{**row, "label": rows[j]["label"]} for row, j in zip(rows, order, strict=True)]
 
@@ -121,5 +121,5 @@ class TaskData(ABC):
 
     @property
     def shared_clusters(self) -> set[str]:
-        """Texts (paragraphs of questions) that stand in training and among the scored examples."""
+        """Texts (paragraphs of questions) that occur both in training and among the scored examples."""
         return set(self.train_clusters.values()) & set(self.scored_clusters.values())

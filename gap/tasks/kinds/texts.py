@@ -1,4 +1,4 @@
-"""One text or two with a class or a number: the recipes of `finetuning/glue.py` and `finetuning/classification.py`."""
+"""One or two texts with a class or a number: the recipes of `finetuning/glue.py` and `finetuning/classification.py`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TextData(TaskData):
         longest: int,
         options: RowOptions,
     ) -> TextRecipe:
-        """A row an example."""
+        """One row per example."""
         return TextRecipe(
             self.spec.name,
             labels=self.labels,
@@ -56,7 +56,7 @@ class TextData(TaskData):
         )
 
     def record(self, example: Any, prediction: Mapping[str, Any]) -> Record:
-        """Right or wrong; of a regression how near the value is, as a share of the range of the labels."""
+        """Right or wrong; for a regression, how near the value is, as a share of the range of the labels."""
         if self.labels:
             score = float(prediction["label"] == example.label)
             return {"score": score, "label": example.label, "prediction": prediction["label"]}
@@ -66,7 +66,7 @@ class TextData(TaskData):
         return {"score": max(0.0, 1.0 - abs(label - value) / (high - low)), "label": label, "prediction": value}
 
     def metrics(self, scores: Mapping[str, float], records: Sequence[Record]) -> dict[str, float]:
-        """The recipe's scores; a correlation under the name that a report has for it too."""
+        """The recipe's scores; a correlation also under the report's name for it."""
         official = OFFICIAL_NAMES.get(self.metric)
         return {**scores, **({} if official is None else {self.metric: scores[official]})}
 
@@ -102,7 +102,7 @@ class ClassificationData(TextData):
 
     @classmethod
     def read(cls, spec: TaskSpec, options: ReadingOptions) -> Self:
-        """Files of records, or folders and archives with a folder a class."""
+        """Files of records, or folders and archives with one folder per class."""
 
         def load() -> Splits:
             rows = all_splits(spec)

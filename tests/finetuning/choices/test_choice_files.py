@@ -64,7 +64,7 @@ def test_c3_and_dream_count_their_choices(tmp_path):
     with pytest.raises(ValueError, match="1 of 3 questions have no label"):
         has_labels(found, "f")
     content[0][1][0]["answer"] = "w"
-    with pytest.raises(ValueError, match="the answer 'w' of question 0 is none of its choices"):
+    with pytest.raises(ValueError, match="the answer 'w' of question 0 is not one of its choices"):
         read_choices(write(tmp_path / "g.json", content))
 
 
@@ -107,7 +107,7 @@ def test_two_stage_paragraphs(tmp_path):
     ]
     with pytest.raises(ValueError, match="--context_file"):
         read_choices(file)
-    with pytest.raises(ValueError, match=r"relevant paragraph 1 is none of its paragraphs \[2, 0\]"):
+    with pytest.raises(ValueError, match=r"relevant paragraph 1 is not one of its paragraphs \[2, 0\]"):
         read_choices(write(tmp_path / "g.json", [{**row, "relevant": 1}]), context_file=contexts)
 
 
@@ -118,14 +118,17 @@ def test_two_stage_paragraphs(tmp_path):
         ([], "no questions"),
         ([{"id": "a", "context": "c", "question": "q", "choices": ["x"], "label": 0}], "give at least 2"),
         ([{"id": "a", "context": "c", "question": "q", "choices": ["x", "y"], "label": 2}], "its choices are 0 to 1"),
-        ([{"id": "a", "context": "c", "question": "q", "choices": ["x", "y"], "label": 0}] * 2, "ids stand more than"),
+        ([{"id": "a", "context": "c", "question": "q", "choices": ["x", "y"], "label": 0}] * 2, "ids occur more than"),
         ([{"id": "a", "context": "c", "question": "q", "choices": "xyz", "label": 0}], "'xyz'; a list of texts"),
         (
             [{"id": "a", "context": "c", "question": "q", "choices": ["x", {"text": "y"}], "label": 0}],
-            "choice .* no text",
+            "choice .* not a text",
         ),
         ([{"id": "a", "context": None, "question": "q", "choices": ["x", "y"], "label": 0}], "'context' is NoneType"),
-        ([[["a line"], [{"question": "q", "choice": ["x", None], "answer": "x"}], "d"]], "the choice None is no text"),
+        (
+            [[["a line"], [{"question": "q", "choice": ["x", None], "answer": "x"}], "d"]],
+            "the choice None is not a text",
+        ),
     ],
 )
 def test_bad_files_are_refused_by_name(tmp_path, content, message):

@@ -173,7 +173,7 @@ def test_choices_whose_answer_is_written_otherwise_or_wrong():
     for label in (2, -2, 5):
         with pytest.raises(ValueError, match=rf"entry 0: question a has label {label}, but its choices are 0 to 1"):
             choices_from_rows([choice(label=label)], "x")
-    with pytest.raises(ValueError, match=r"answerKey 'C' is none of the letters \('A', 'B'\)"):
+    with pytest.raises(ValueError, match=r"answerKey 'C' is not one of the letters \('A', 'B'\)"):
         choices_from_rows([{**lettered, "answerKey": "C"}], "x")
 
 
@@ -200,7 +200,7 @@ def test_classification_counts_what_it_leaves_out_and_strict_refuses(tmp_path, c
     shown = capsys.readouterr().out
     assert "warning: 4 of 40 examples of train have no label" in shown
     assert "warning: 1 of 10 examples of validation have no label" in shown
-    assert "warning: 1 examples have the label '-', a class of its own here; often stands for" in shown
+    assert "warning: 1 examples have the label '-', a separate class here; often stands for" in shown
     results = json.loads((tmp_path / "run" / "all_results.json").read_text())
     assert (results["preflight_train_unlabelled"], results["preflight_train_examples"]) == (4, 36)
     assert results["preflight_train_unknown_share"] == 0

@@ -89,7 +89,7 @@ def test_preflight_says_what_misleads():
     assert found.figures["preflight_train_repeated_texts"] == 1
     assert found.figures["preflight_train_test_shared_texts"] == 2
     assert found.figures["preflight_train_majority_share"] == 0.95
-    assert "2 texts stand both in train and in test" in "\n".join(found.lines())
+    assert "2 texts occur both in train and in test" in "\n".join(found.lines())
     assert any("95.0% of train has the label '1'" in line for line in found.lines())
 
 

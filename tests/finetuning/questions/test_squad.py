@@ -80,7 +80,7 @@ def test_two_stage_layout_with_and_without_the_relevant_paragraph(tmp_path):
         read_questions(bad, context_file=contexts)
     for relevant in (1, -1, 7):
         bad = write(tmp_path / "bad.json", [{**row, "paragraphs": [0, 2], "relevant": relevant}])
-        with pytest.raises(ValueError, match=rf"entry 0: the relevant paragraph {relevant} is none of its paragraphs"):
+        with pytest.raises(ValueError, match=rf"the relevant paragraph {relevant} is not one of its paragraphs"):
             read_questions(bad, context_file=contexts)
 
 
@@ -98,7 +98,7 @@ def test_answers_are_moved_only_to_a_single_place():
     assert [answer.text for answer in placed[3].answers] == ["green", "blue"]  # all texts still count in the metric
     assert (repairs.answers, repairs.off, repairs.repaired, repairs.ambiguous, repairs.absent) == (5, 4, 2, 1, 1)
     assert repairs.without_span == 1
-    with pytest.raises(ValueError, match=r"^dev.json: 4 answers do not stand.*\(ids moved, twice, nowhere\): correct"):
+    with pytest.raises(ValueError, match=r"^dev.json: 4 answers are not.*\(ids moved, twice, nowhere\): correct"):
         place_answers(questions, strict=True, where="dev.json")
     assert place_answers(questions[:1], strict=True)[1].off == 0
 
@@ -107,7 +107,7 @@ def test_duplicate_ids_are_listed(tmp_path):
     file = write(
         tmp_path / "f.json", squad("one two", entry("a", "two", 4), entry("b", "two", 4), entry("a", "one", 0))
     )
-    with pytest.raises(ValueError, match=r"1 ids stand more than once \(a\)"):
+    with pytest.raises(ValueError, match=r"1 ids occur more than once \(a\)"):
         read_questions(file)
 
 
@@ -144,7 +144,7 @@ def test_is_impossible_leaves_out_the_plausible_answers(tmp_path):
         (b"", "empty or blank"),
         (b"  \n ", "empty or blank"),
         (b'{"data": []}', "no questions"),
-        (b'{"data": [{"title": "x", "paragraphs": []}]}', "no questions are left"),
+        (b'{"data": [{"title": "x", "paragraphs": []}]}', "no questions: the file has paragraphs"),
         (b'{"data": [{"paragraphs": [{"context": 5, "qas": [{"id": "a"}]}]}]}', "'context' is int"),
         (b'{"data": [{"nothing": 1}]}', "entry 0 is not a known layout"),
         (b"[1, 2]", "entry 0 is not a known layout"),

@@ -181,7 +181,7 @@ def test_mistakes_end_with_a_message_and_status_2(tmp_path, model, capsys):
         ({"train_file": train, "model_name_or_path": "./nowhere"}, "no such directory"),
         ({"train_file": train, "dataset_name": "set"}, "--dataset_name and --train_file"),
         ({"train_file": train, "dataset_config_name": "c"}, "--dataset_config_name c does nothing without"),
-        ({"dataset_name": "nobody/nothing"}, "neither cache nor hub has it"),
+        ({"dataset_name": "nobody/nothing"}, "neither the cache nor the hub has it"),
     ]
     for values, message in cases:
         assert status_of(qa.main, arguments(model, **values)) == 2
@@ -233,7 +233,7 @@ def test_multiple_choice_writes_its_choices(tmp_path, model, capsys):
     assert status_of(multiple_choice.main, [*given, "--qa_learning_rate", "1"]) == 2
     assert "--qa_learning_rate 1.0 does nothing without --chain" in capsys.readouterr().err
     assert multiple_choice.main([*given, "--test_file", "train.json", "--strict", "true"]) == 2
-    assert "texts stand both in train and in test" in capsys.readouterr().err
+    assert "texts occur both in train and in test" in capsys.readouterr().err
     assert multiple_choice.main(given) == 0
     assert 0 <= results(tmp_path / "out")["eval_accuracy"] <= 1
     assert len((tmp_path / "out" / "prediction.csv").read_text("utf-8").splitlines()) == 16
@@ -244,12 +244,12 @@ def test_strict_refuses_questions_that_would_be_dropped_and_texts_of_two_sets(tm
     given = arguments(model, train_file=train, strict="true")
     same = squad_file(tmp_path / "same.json", tiny_questions(6, prefix="v", long=False))
     assert qa.main([*given, "--validation_file", same]) == 2
-    assert "--strict, and the preflight warns: 6 texts stand both in train and in validation" in capsys.readouterr().err
+    assert "--strict, and the preflight warns: 6 texts occur both in train and in validation" in capsys.readouterr().err
     long = tiny_questions(6, prefix="v", seed=2)
     split = [replace(one, answers=(Answer(one.context[: len(one.context) // 2], 0),)) for one in long]
     answers = squad_file(tmp_path / "split.json", split)
     assert qa.main([*given, "--validation_file", answers, "--max_seq_length", "20"]) == 2
-    assert "answers of validation lie in no window whole" in capsys.readouterr().err
+    assert "answers of validation fit whole in no window" in capsys.readouterr().err
 
 
 def test_questions_on_a_blank_context_are_named_and_told_from_those_that_need_the_chain(tmp_path, model, capsys):

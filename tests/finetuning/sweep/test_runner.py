@@ -286,7 +286,7 @@ def wait_for(condition, seconds: float = 60.0) -> None:
 def test_a_metric_that_the_first_cell_has_not_stops_the_sweep(tmp_path):
     """It gave a table of empty means and exit status 0."""
     file, out = write(tmp_path, metric="eval_f1"), tmp_path / "out"
-    with pytest.raises(ValueError, match=r"has no eval_f1.*eval_accuracy.*; mend `metric`"):
+    with pytest.raises(ValueError, match=r"has no eval_f1.*eval_accuracy.*; correct `metric`"):
         run_sweep(file, out)
     directories = [cell_directory(out, cell) for cell in make_sweep(CONTENT).cells]
     assert [times_run(one) for one in directories] == [1] + [0] * 7
@@ -305,7 +305,7 @@ def test_a_file_that_changes_between_two_cells_stops_the_sweep(tmp_path, change)
     sweep = make_sweep({**CONTENT, "base": base, "seeds": [0]})
     alter = data.unlink if change == "deleted" else lambda: data.write_text("[1]")
     runner = Runner(sweep, [None], lambda text: alter())
-    with pytest.raises(ValueError, match=r"train\.json changed or went away since the sweep began: restore it"):
+    with pytest.raises(ValueError, match=r"train\.json changed or disappeared since the sweep began: restore it"):
         runner.run(sweep.cells, lambda cell: cell_directory(out, cell))
     assert [outcome(cell_directory(out, cell), cell).status for cell in sweep.cells] == ["done", *["waiting"] * 3]
     assert not runner.running

@@ -133,7 +133,7 @@ REFUSED_BY_THE_RECIPE = [
     ("qa", {"weight_decay": -0.1}, "--weight_decay -0.1: use a finite number, at least 0"),
     ("qa", {"bf16": "maybe"}, "--bf16 maybe: use one of auto"),
     ("qa", {"report_to": "paper"}, "--report_to paper: use one of tensorboard"),
-    ("qa", {"learning_rate": [1, 2]}, "2 has no place: the option before it takes one value"),
+    ("qa", {"learning_rate": [1, 2]}, "2 is left over: the option before it takes one value"),
     (
         "qa",
         {"global_batch_rows": 9, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},

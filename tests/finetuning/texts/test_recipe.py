@@ -172,8 +172,10 @@ def test_bad_examples_are_refused(tokenizer):
     good = splits()
     one = good["train"][0]
     cases = {
-        "ids come more than once": {"train": [*good["train"], one]},
-        "which the head or the training set has not": {"validation": [LabelledText("v", "a", label="neutral")]},
+        "ids occur more than once": {"train": [*good["train"], one]},
+        "which is not a class of the head or of the training set": {
+            "validation": [LabelledText("v", "a", label="neutral")]
+        },
         "train: 1 of 41 examples have no label": {"train": [*good["train"], LabelledText("x", "a")]},
         "test: 1 of 2 examples have no label": {"test": [one, LabelledText("x", "a")]},
         "validation: 1 of 1 examples have no label": {"validation": [LabelledText("x", "a")]},
@@ -182,7 +184,7 @@ def test_bad_examples_are_refused(tokenizer):
         with pytest.raises(ValueError, match=message):
             recipe_of(tokenizer, {**good, **change})
     for task, names_the_option in ((None, True), (GLUE_TASKS["sst2"], False)):
-        with pytest.raises(ValueError, match="ids come more than once") as caught:
+        with pytest.raises(ValueError, match="ids occur more than once") as caught:
             recipe_of(tokenizer, {**good, "train": [*good["train"], one]}, task=task)
         assert ("--id_column" in str(caught.value)) == names_the_option
     with pytest.raises(ValueError, match="a regression needs a number"):

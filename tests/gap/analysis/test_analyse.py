@@ -75,7 +75,7 @@ def test_the_controls_say_whether_the_curve_can_be_believed(tmp_path: Path) -> N
     made.add("qa", "annealed", 1000, 0.8, control="independent_run")
     made.add("qa", "annealed", 1000, 0.4, control="shuffled_labels")
     notes = " ".join(analyse(made.scores, draws=DRAWS).tasks[0].notes)
-    assert "not told apart" in notes
+    assert "not resolved: this is how well the branch stands in" in notes
     assert "something leaks" in notes
     assert re.search(r"same arguments .* the gap is \+6\d\.\d \[", notes)
 
@@ -86,8 +86,8 @@ def test_shuffled_labels_without_an_interval_are_not_judged(tmp_path: Path) -> N
         for control in (None, "shuffled_labels"):
             made.add("qa", kind, budget, chance, control=control, finetuning_seeds=2)
     notes = " ".join(analyse(made.scores, draws=DRAWS).tasks[0].notes)
-    assert "not judged, there is no interval (2 fine-tuning seeds" in notes
-    assert "as it must be" not in notes
+    assert "no verdict, since there is no interval (2 fine-tuning seeds" in notes
+    assert "as it should be" not in notes
 
 
 def test_failed_runs_are_counted_and_stay_in_the_mean(study: Analysis) -> None:

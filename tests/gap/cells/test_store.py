@@ -90,7 +90,7 @@ def test_predictions_are_keyed_by_id_and_checked(tmp_path: Path) -> None:
     write_predictions(path, [{"id": "x", "score": 1.0}, {"id": "y", "score": 0.0, "cluster": "c"}])
     assert read_predictions(path)["y"]["cluster"] == "c"
     write_predictions(path, [{"id": "x", "score": 1.0}, {"id": "x", "score": 0.0}])
-    with pytest.raises(ValueError, match="each id comes once"):
+    with pytest.raises(ValueError, match="each id may occur once"):
         read_predictions(path)
     write_predictions(path, [{"id": "x", "score": 75.0}])
     with pytest.raises(ValueError, match="not percent"):

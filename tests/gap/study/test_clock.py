@@ -19,7 +19,7 @@ def test_the_parts_add_up(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: next(now))
     with one.pretraining():
         pass
-    said = "100 s in all: 40 s shards and pretraining, 50 s cells (on 2 workers), 10 s (10.0%) everything else"
+    said = "100 s in total: 40 s shards and pretraining, 50 s cells (on 2 workers), 10 s (10.0%) everything else"
     assert one.line(100.0, 2) == said
 
 

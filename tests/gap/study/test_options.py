@@ -98,7 +98,7 @@ def test_a_list_never_leaves_the_precision_open(tmp_path, monkeypatch, capsys):
 def test_a_search_with_nothing_to_hold_out_is_refused_with_the_plan(tmp_path, capsys):
     argv = [*arguments(tmp_path), "--max_train_samples", "1", "--dry_run", "true"]
     assert gap.main(argv) == 2
-    assert "one learning rate only" in capsys.readouterr().err
+    assert "only one learning rate" in capsys.readouterr().err
     assert gap.main([*argv, "--learning_rates", "1e-3"]) == 0
 
 

@@ -82,7 +82,7 @@ def test_texts_in_training_and_in_the_scored_set_are_refused_or_dropped(tmp_path
     rows[0]["text"] = json.loads(train.read_text())[3]["text"].upper()  # case aside it is the same
     test.write_text(json.dumps(rows))
     spec = TaskSpec("texts", "classification", f"{train}+{test}")
-    with pytest.raises(ValueError, match="1 texts stand both"):
+    with pytest.raises(ValueError, match="1 texts occur both"):
         read_task(spec)
     data = read_task(spec, ReadingOptions(on_overlap="drop"))
     assert len(data.train) == 19
