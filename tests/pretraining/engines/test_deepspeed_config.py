@@ -237,7 +237,7 @@ def test_without_a_compiler_torch_s_optimizer_takes_over(monkeypatch, caplog):
     [
         ('{"train_batch_size": 1, "train_batch_size": 2}', "train_batch_size stands there twice"),
         ('{"bf16": {"enabled": true, "enabled": false}}', "enabled stands there twice"),
-        ('{"gradient_clipping": NaN}', "NaN is no number"),
+        ('{"gradient_clipping": NaN}', "NaN is not a number"),
         ("[1, 2]", "holds a list"),
         ("{", "no valid JSON"),
         ('{"a": ' * 20 + "1" + "}" * 20, "nested too deeply"),
@@ -256,7 +256,7 @@ def test_a_malformed_file_is_refused_by_name(tmp_path, text, message):
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match=r"missing\.json is no file"):
+    with pytest.raises(ValueError, match=r"missing\.json is not a file"):
         load_config(tmp_path / "missing.json")
 
 
