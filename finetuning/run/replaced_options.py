@@ -122,4 +122,4 @@ def replaced_option(name: str) -> str | None:
     if name in REPLACED_OPTIONS:
         return REPLACED_OPTIONS[name]
     recipes = [recipe for recipe in RECIPES if name in declarations(options_class(recipe))]
-    return f"it is an option of {' and '.join(f'{recipe}.py' for recipe in recipes)}" if recipes else None
+    return f"it is one of {' and '.join(f'{recipe}.py' for recipe in recipes)}" if recipes else None

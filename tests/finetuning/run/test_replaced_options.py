@@ -69,10 +69,10 @@ def test_no_recipe_has_a_replaced_option_and_every_replacement_is_one_of_some_re
 @pytest.mark.parametrize(
     ("recipe", "option", "message"),
     [
-        ("multiple_choice", "--pooling", "--pooling is no option here: it is an option of glue.py and classification.py"),
-        ("qa", "--task-name", "--task-name is no option here: it is an option of glue.py"),
-        ("glue", "--doc_stride", "it is an option of qa.py and multiple_choice.py"),
-        ("classification", "--chain", "it is an option of multiple_choice.py"),
+        ("multiple_choice", "--pooling", "--pooling is no option here: it is one of glue.py and classification.py"),
+        ("qa", "--task-name", "--task-name is no option here: it is one of glue.py"),
+        ("glue", "--doc_stride", "it is one of qa.py and multiple_choice.py"),
+        ("classification", "--chain", "it is one of multiple_choice.py"),
     ],
 )
 def test_of_an_option_of_another_recipe_it_is_said_which(recipe, option, message, capsys):
