@@ -94,7 +94,7 @@ def check_output_dir(plan: Plan) -> None:
     if plan.ranks.is_main and not nearest.is_dir():
         raise ValueError(f"--output_dir {plan.options.output_dir}: {nearest} is a file; name a directory")
     if plan.ranks.is_main and not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"--output_dir {plan.options.output_dir}: {nearest} may not be written to; name another")
+        raise ValueError(f"--output_dir {plan.options.output_dir}: {nearest} is not writable; name another")
 
 
 def check_compiler(plan: Plan) -> None:

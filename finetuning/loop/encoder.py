@@ -106,7 +106,7 @@ def default_model(run: Path = DEFAULT_RUN) -> str:
         )
     rows = read_series(series)
     if not rows:
-        raise ValueError(f"{series} lists no checkpoint yet: let `python launch/pretrain.py` go on, or name a model")
+        raise ValueError(f"{series} lists no checkpoint yet: let `python launch/pretrain.py` continue, or name a model")
     newest = max(rows, key=lambda row: (row["budget_tokens"], row["kind"] == "annealed"))
     return str(run / Path(newest["path"]).relative_to(run.resolve()))
 

@@ -58,7 +58,7 @@ def curves_of(lines: Sequence[Line]) -> Curves:
 def cumulative_mean(values: ArrayLike, updates: ArrayLike, epoch_ends: ArrayLike) -> NDArray[np.float64]:
     """Mean of the values since the epoch began, one an update: [N], [N] updates, [E] last updates -> [N].
 
-    It starts anew with each epoch, since rows seen again have a lower loss and would bend a mean over the whole run.
+    It restarts with each epoch, since rows seen again have a lower loss and would bend a mean over the whole run.
     NaN (an update that was skipped) does not enter the mean.
     """
     series = np.asarray(values, dtype=np.float64)

@@ -56,6 +56,6 @@ def finished_results(
 
 
 def weights_digest(model_name_or_path: str) -> str:
-    """sha256 over the weights and the configuration of a checkpoint directory; a hub name stands for itself."""
+    """sha256 over the weights and the configuration of a checkpoint directory; a hub name is kept as it is."""
     directory = Path(model_name_or_path).expanduser()
     return checkpoint_digest(directory) if directory.is_dir() else model_name_or_path

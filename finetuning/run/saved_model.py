@@ -1,6 +1,6 @@
 """The fine-tuned model on disk: a directory that plain `transformers` loads, proven and written whole.
 
-`recipe.json` beside the model says which recipe made it and how its rows were made; a head that `transformers` has no
+`recipe.json` next to the model says which recipe made it and how its rows were made; a head that `transformers` has no
 class for lies in `head.safetensors`, with the encoder as the model.
 """
 
@@ -68,7 +68,7 @@ class RecipeFile(Schema):
 
 
 class _OldRecipeFile(Schema):
-    """head.json of earlier versions, which saved every head beside a bare encoder."""
+    """head.json of earlier versions, which saved every head next to a bare encoder."""
 
     recipe: str
     labels: Items[str] = []  # noqa: RUF012
@@ -247,12 +247,12 @@ def saved_facts(model_name_or_path: str, config: PretrainedConfig) -> dict[str, 
 
 
 def has_names(labels: Sequence[str]) -> bool:
-    """False for LABEL_0, LABEL_1, ..., which `transformers` writes where nobody named the classes."""
+    """False for LABEL_0, LABEL_1, ..., which `transformers` writes when the classes were not named."""
     return not all(re.fullmatch(r"LABEL_\d+", label) for label in labels)
 
 
 def _old_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """head.json of earlier versions, which saved every head beside a bare encoder."""
+    """head.json of earlier versions, which saved every head next to a bare encoder."""
     name = facts["recipe"]
     return {
         "recipe": name,

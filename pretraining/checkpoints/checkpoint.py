@@ -173,7 +173,7 @@ def _commit(temporary: Path, final: Path, entries: list[dict[str, Any]], state: 
 
 
 def defect(path: Path) -> str | None:
-    """What is wrong with a checkpoint directory, in a few words; None when it is whole and unchanged."""
+    """What is wrong with a checkpoint directory, in a few words; None when it is complete and unchanged."""
     try:
         manifest = read_file(path / MANIFEST_NAME, _Manifest, "remove this checkpoint")
         files = {entry.name: (entry.bytes, entry.sha256) for entry in manifest.files}

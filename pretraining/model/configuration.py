@@ -105,7 +105,7 @@ def overridden(config: PreTrainedConfig, settings: Mapping[str, Any]) -> PreTrai
 
 
 def rederived(config: PreTrainedConfig, settings: Mapping[str, Any]) -> PreTrainedConfig:
-    """The same configuration with `settings` on top, built anew so that what depends on them is derived again."""
+    """The same configuration with `settings` on top, rebuilt so that what depends on them is derived again."""
     values = config.to_dict()
     if "num_hidden_layers" in settings and "layer_types" not in settings:
         values.pop("layer_types", None)

@@ -242,7 +242,7 @@ class PretrainingOptions(Options):
     )
     resume_from_checkpoint: str = option(
         "auto",
-        "auto: continue what the output directory holds; false: begin anew; or a checkpoint's path",
+        "auto: continue what the output directory holds; false: start from the beginning; or a checkpoint's path",
         group=OUTPUT,
         identity=False,
         old_values={"never": "false", "true": "auto"},

@@ -90,7 +90,7 @@ def tokenizer_files(directory: Path) -> dict[str, bytes]:
     files = {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file()}
     if not files:
         raise ValueError(
-            f"{directory} holds no tokenizer files: name the tokenizer/ folder beside the shards' manifest"
+            f"{directory} holds no tokenizer files: name the tokenizer/ folder next to the shards' manifest"
         )
     return files
 

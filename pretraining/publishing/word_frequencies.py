@@ -34,5 +34,5 @@ def plateau_warning(loss: float, unigram_loss: float) -> str | None:
     return (
         f"validation loss {loss:.2f}: word frequencies alone give {unigram_loss:.2f}, so the context is not used yet. "
         "BERT with learned positions may sit here for millions of tokens: try ModernBERT, fewer rows an update "
-        "(--global_batch_rows), another --learning_rate (launch/overfit.py), or go on"
+        "(--global_batch_rows), another --learning_rate (launch/overfit.py), or train longer"
     )
