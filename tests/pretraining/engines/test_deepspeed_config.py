@@ -239,11 +239,11 @@ def test_without_a_compiler_torch_s_optimizer_takes_over(monkeypatch, caplog):
         ('{"bf16": {"enabled": true, "enabled": false}}', "enabled stands there twice"),
         ('{"gradient_clipping": NaN}', "NaN is not a number"),
         ("[1, 2]", "holds a list"),
-        ("{", "no valid JSON"),
+        ("{", "not valid JSON"),
         ('{"a": ' * 20 + "1" + "}" * 20, "nested too deeply"),
         ("[" * 200_000, "nested too deeply"),
         (" " * (1 << 20) + "{}", "bytes"),
-        ("\udcff", "no valid JSON"),
+        ("\udcff", "not valid JSON"),
     ],
     ids=["twice", "twice-inside", "not-finite", "list", "cut", "deep", "very-deep", "huge", "not-utf-8"],
 )

@@ -114,7 +114,7 @@ def test_a_run_that_goes_on_says_what_its_journal_lacks(tmp_path, capsys, damage
     in_process(shards, run, options, fault="update.before:8:terminate", status=75)
     journal = run / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
-    journal.unlink() if damage == "is not there" else journal.write_text("".join([*lines[:3], "null\n"]))
+    journal.unlink() if damage == "is missing" else journal.write_text("".join([*lines[:3], "null\n"]))
     capsys.readouterr()
     in_process(shards, run, options)
     assert re.search(f"warning: {journal} {damage}", capsys.readouterr().out)

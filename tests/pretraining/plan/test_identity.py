@@ -24,9 +24,9 @@ MINE = {"seed": 0, "shards": {"train": ["a", "b"]}}
 
 def test_a_checkpoint_says_itself_of_which_run_it_is(tmp_path):
     assert check_same_origin(tmp_path, {"identity": condensed(MINE)}, MINE) is None
-    with pytest.raises(ValueError, match=r"of another run \(seed: 1 there, 0 here\)"):
+    with pytest.raises(ValueError, match=r"to another run \(seed: 1 there, 0 here\)"):
         check_same_origin(tmp_path, {"identity": condensed({**MINE, "seed": 1})}, MINE)
-    with pytest.raises(ValueError, match=r"of another run \(shards: "):
+    with pytest.raises(ValueError, match=r"to another run \(shards: "):
         check_same_origin(tmp_path, {"identity": condensed({**MINE, "shards": {"train": ["a", "c"]}})}, MINE)
 
 

@@ -311,7 +311,7 @@ def test_advice_never_names_what_is_in_use(plan):
 @pytest.mark.parametrize(
     ("num_ranks", "options", "complaint"),
     [
-        (1, {"fsdp_offload": True}, "this is one"),
+        (1, {"fsdp_offload": True}, "there is only one"),
         (8, {"fsdp": "hybrid_shard", "hybrid_shard_size": 3, "global_batch_rows": 16}, "does not divide 8 ranks"),
         (64, {"global_batch_rows": 48}, "64 ranks for 48 lanes"),
         (2, {"global_batch_rows": 257}, "2 ranks for 1 lanes"),
