@@ -37,7 +37,7 @@ MUCH_PADDING = 0.1  # of the rows
 
 
 def announce(plan: Plan, shards: ShardLocation) -> bool:
-    """Print the plan, or on stderr what contradicts itself in it; whether it can be run. Every rank calls it."""
+    """Print the plan, or its contradictions on stderr; returns whether it can run. Every rank calls it."""
     warnings: list[str] = []
     problems = find_problems(plan, lambda: warnings.extend(data_warnings(plan, shards)))
     if plan.ranks.is_main:
@@ -52,8 +52,8 @@ def announce(plan: Plan, shards: ShardLocation) -> bool:
 def find_problems(plan: Plan, *more: Callable[[], object]) -> list[str]:
     """Every contradiction between options, JSON, data and ranks, each with its remedy; each once; collective.
 
-    `more` are further checks that raise ValueError or OSError. What one rank finds (another disk, another package) all
-    ranks know, so that they end together.
+    `more` are further checks that raise ValueError or OSError. What one rank finds (another disk, another package) is
+    shared with all ranks, so that they end together.
     """
     checks: list[Callable[[], object]] = [lambda name=name: getattr(plan, name) for name in PROPERTIES]  # type: ignore[misc]
     checks += [lambda: check_deepspeed(plan), lambda: check_data(plan)]
@@ -88,13 +88,13 @@ def check_deepspeed(plan: Plan) -> None:
 
 
 def check_output_dir(plan: Plan) -> None:
-    """The directory need not exist, but nothing that is no directory may stand in its way."""
+    """The directory need not exist, but no file may be in its place or above it."""
     wanted = Path(plan.options.output_dir).absolute()
     nearest = next(place for place in (wanted, *wanted.parents) if place.exists())
     if plan.ranks.is_main and not nearest.is_dir():
         raise ValueError(f"--output_dir {plan.options.output_dir}: {nearest} is a file; name a directory")
     if plan.ranks.is_main and not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"--output_dir {plan.options.output_dir}: {nearest} may not be written to; name another")
+        raise ValueError(f"--output_dir {plan.options.output_dir}: {nearest} is not writable; name another")
 
 
 def check_compiler(plan: Plan) -> None:
@@ -108,7 +108,7 @@ def check_lanes(plan: Plan) -> None:
 
 
 def check_spacing(plan: Plan) -> None:
-    """Budgets are reached at the end of an update: nearer to each other than one, two can be the same checkpoint.
+    """Budgets are reached at the end of an update: two that are less than one apart can be the same checkpoint.
 
     An update with padding has fewer tokens than a full one, so a full one apart is always enough. How many updates fill
     a budget of hours is not known beforehand.
@@ -136,7 +136,7 @@ def check_data(plan: Plan) -> None:
 
 
 def check_source(plan: Plan) -> None:
-    """Trained weights must fill the model; found here, they are refused by a dry run and before anything is built."""
+    """Trained weights must fill the model; checked before anything is built, and by a dry run too."""
     if plan.options.model_name_or_path:
         check_weights(plan.config, plan.options.model_name_or_path, plan.options.objective)
 
@@ -146,7 +146,7 @@ def check_resume(plan: Plan) -> None:
     if wanted not in ("auto", "false"):
         if not Path(wanted).is_dir():
             raise ValueError(
-                f"--resume_from_checkpoint {wanted} is no directory: use auto, false, or a checkpoint's path"
+                f"--resume_from_checkpoint {wanted} is not a directory: use auto, false, or a checkpoint's path"
             )
         if not (Path(wanted) / MANIFEST_NAME).exists():
             inside = [*committed(Path(wanted) / "checkpoints"), *committed(Path(wanted))]
@@ -160,7 +160,7 @@ def check_resume(plan: Plan) -> None:
 
 
 def data_warnings(plan: Plan, shards: ShardLocation) -> list[str]:
-    """Warnings from what lies in the shards; ValueError where it contradicts the options."""
+    """Warnings about the content of the shards; ValueError where it contradicts the options."""
     found: list[str | None] = []
     if plan.options.dry_run:  # a run itself opens the stream next
         load_vocabulary(shards.directory, shards.manifest)
@@ -175,7 +175,7 @@ def find_warnings(plan: Plan) -> list[str]:
     """What is allowed but should be known."""
     found: list[str] = []
     wanted = plan.options.resume_from_checkpoint
-    if plan.options.dry_run and wanted not in ("auto", "false"):  # a run itself says it
+    if plan.options.dry_run and wanted not in ("auto", "false"):  # a run says it itself
         found += [warning for warning in [origin_warning(Path(wanted), identity_of(plan))] if warning]
     options = plan.options
     if options.reference_batch_rows != type(options).reference_batch_rows and options.learning_rate_rule == "none":
@@ -215,7 +215,7 @@ def find_warnings(plan: Plan) -> list[str]:
 
 
 def padding_warning(block_tokens: int, row_tokens: int) -> str | None:
-    """What to say where rows cut blocks badly: the last row of each block is padded."""
+    """The warning where rows divide blocks badly: the last row of each block is padded."""
     rows = -(-block_tokens // row_tokens)
     padding = 1 - block_tokens / (rows * row_tokens)
     if padding < MUCH_PADDING:

@@ -11,7 +11,7 @@ from pretraining.checkpoints.position import Position
 from pretraining.model.flops import peak_flops
 from pretraining.plan.plan import Plan
 
-# The clock of a budget in hours is no count: it has no prefixes and no rate.
+# A budget in hours is a clock and not a count: it has no prefixes and no rate.
 HOURS: dict[str, Any] = {"bar_format": "{l_bar}{bar}| {n:.4g}/{total:.4g} hours [{elapsed}<{remaining}{postfix}]"}
 # A terminal shows one line that changes, a log file gets a new one at most every ten seconds.
 TERMINAL: dict[str, Any] = {"dynamic_ncols": True}
@@ -38,7 +38,7 @@ class ProgressBar:
         self._total = 0.0  # of the budget's unit, all segments
 
     def start(self, position: Position) -> None:
-        """Open the bar where the run stands: all segments, branches included, are work to be done."""
+        """Open the bar at the run's position: all segments, branches included, are work to be done."""
         segments, budget = self.plan.segments, self.plan.budget
         self._total = sum(segment.end - segment.start for segment in segments)
         done = sum(segment.end - segment.start for segment in segments[: position.segment])

@@ -1,4 +1,4 @@
-"""Options of `transformers` language-modelling scripts and the Trainer that are none here, and what does their work."""
+"""Options of `transformers` scripts for language models that this program does not have, and what replaces them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
         "max_train_steps",
     ),
     "use --max_seq_length": ("block_size", "max_length", "max_len"),
-    "a document to a line is chosen when the shards are built: launch/build_shards.py --document line": (
+    "one document per line is chosen when the shards are built: launch/build_shards.py --document line": (
         "line_by_line",
     ),
     "rows are filled from documents and hold next to no padding; leave it out": (
@@ -46,7 +46,7 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
     "use --learning_rate": ("lr",),
     "use --optimizer": ("optim", "adafactor"),
     "use --bf16 auto, true or false; there is no loss scaling for fp16": ("fp16", "fp16_opt_level", "mixed_precision"),
-    "the same command goes on where it was; --resume_from_checkpoint false, or another --output_dir, starts anew": (
+    "the same command resumes the run; --resume_from_checkpoint false, or another --output_dir, starts a new one": (
         "overwrite_output_dir",
     ),
     "use --save_steps or --save_minutes": ("save_strategy", "checkpointing_steps"),
@@ -55,7 +55,7 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
         "eval_strategy",
         "eval_steps",
     ),
-    "every update stands in journal.jsonl and goes where --report_to says; leave it out": (
+    "every update is in journal.jsonl and goes where --report_to says; leave it out": (
         "logging_steps",
         "logging_strategy",
         "logging_first_step",

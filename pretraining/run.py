@@ -51,10 +51,10 @@ class Watch(Protocol):
         """Why an earlier call of the same run stopped; None while it should go on."""
 
     def check(self) -> None:
-        """Raise ValueError or OSError for what no look could use; on the main rank, before anything is trained."""
+        """Raise ValueError or OSError for what a look cannot use; on the main rank, before anything is trained."""
 
     def obey(self, stop_requested: Callable[[], str | None]) -> None:
-        """Take what says why the run is to end now, to ask it during a look."""
+        """Take the function that says why the run must end now; it is asked during a look."""
 
     def __call__(self, entry: dict[str, Any]) -> str | None:
         """Look at a checkpoint of the series; on the main rank the reason to stop, or None."""
@@ -107,7 +107,7 @@ def _check_first(watch: Watch, ranks: Ranks) -> None:
 
 
 def _execute(run: Run, watch: Watch | None) -> None:
-    """Train; a run that its watch has ended is done, and nobody is to continue it."""
+    """Train; a run that its watch has ended is finished, and nothing should resume it."""
     if watch is not None:
         watch.obey(run.stop_requested)
     run.start()
@@ -137,9 +137,9 @@ class Run:
         self._saved: Position | None = None
 
     def start(self) -> None:
-        """Take the directory, refuse another run's, build stream, model and engine, and continue where it stands.
+        """Take the directory, refuse another run's, build stream, model and engine, and continue where it stopped.
 
-        A run that is refused lets go of the directory and of the signals.
+        A run that is refused releases the directory and the signals.
         """
         try:
             self._start()
@@ -235,7 +235,7 @@ class Run:
     def save(self, position: Position) -> str:
         """Commit a checkpoint unless this very position is committed already; returns its name.
 
-        A branch without an update stands where its fork does.
+        A branch without an update is at the position of its fork.
         """
         name = position.checkpoint_name
         if (self._saved == position or position.fork == name) and (self.checkpoints / name).is_dir():
@@ -273,7 +273,7 @@ class Run:
         if self.after_export is not None:
             self.stop_reason = broadcast_json(self.after_export(entry))
 
-    # How it is done.
+    # The parts of those calls.
 
     def _open_stream(self) -> MaskedStream:
         """The stream of this rank; ranks that see the same files divide the checking, and fail together."""

@@ -18,7 +18,7 @@ from pretraining.model.source_tokenizer import require_embeddings
 from runtime.hub import hub_is_reachable, is_missing_path
 from shards.tokenization.tokenizer_source import open_tokenizer
 
-DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes when told nothing
+DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes by default
 
 
 def load_tokenizer(
@@ -57,8 +57,8 @@ def load_config(
 ) -> PretrainedConfig:
     """The configuration, with every dropout rate replaced by `dropout` when it is given.
 
-    Raises ValueError, naming the `option` that the name came from, when there is no such model or it is no encoder that
-    recipes can use.
+    Raises ValueError, naming the `option` that the name came from, when there is no such model or it is not an encoder
+    that recipes can use.
     """
     config = from_source(lambda name, only: source_config(name, local_files_only=only), model_name_or_path, option)
     require_encoder(config, f"{option} {model_name_or_path}")
@@ -80,11 +80,11 @@ def require_encoder(config: PretrainedConfig, source: str) -> None:
     """ValueError, naming `source`, for an encoder-decoder, and for a family whose scores would depend on the batch."""
     remedy = "use an encoder such as BERT, RoBERTa, DeBERTa or ModernBERT"
     if config.is_encoder_decoder or type(config) not in AutoModel._model_mapping:
-        raise ValueError(f"{source}: {config.model_type} is no encoder alone; {remedy}")
+        raise ValueError(f"{source}: {config.model_type} is not an encoder alone; {remedy}")
     if family_of(config).sees_padding:
         raise ValueError(
-            f"{source}: what {config.model_type} makes of a text depends on the padding behind it, and so would its "
-            f"score on the rows of a batch; {remedy}"
+            f"{source}: the outputs of {config.model_type} for a text depend on the padding after it, and so its score "
+            f"would depend on the rows of a batch; {remedy}"
         )
 
 
@@ -106,13 +106,13 @@ def default_model(run: Path = DEFAULT_RUN) -> str:
         )
     rows = read_series(series)
     if not rows:
-        raise ValueError(f"{series} lists no checkpoint yet: let `python launch/pretrain.py` go on, or name a model")
+        raise ValueError(f"{series} lists no checkpoint yet: let `python launch/pretrain.py` continue, or name a model")
     newest = max(rows, key=lambda row: (row["budget_tokens"], row["kind"] == "annealed"))
     return str(run / Path(newest["path"]).relative_to(run.resolve()))
 
 
 def from_source(read: Callable[[str, bool], Any], name: str, option: str = "--model_name_or_path") -> Any:
-    """What `read` makes of the name and of whether the network is left alone; local directories come first.
+    """What `read` returns for the name and for whether to leave the network alone; local directories come first.
 
     An unreachable hub becomes a clear message.
     """
@@ -129,6 +129,6 @@ def from_source(read: Callable[[str, bool], Any], name: str, option: str = "--mo
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
-            f"{option} {name} is no local directory, and the hub did not give it{offline}: {reason}. "
+            f"{option} {name} is not a local directory, and the hub did not give it{offline}: {reason}. "
             "Give a directory, or a hub name while the hub can be reached"
         ) from error

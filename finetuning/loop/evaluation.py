@@ -37,7 +37,7 @@ def evaluate(
     """Predict a set and score it; every rank must call this, and every rank gets the whole result.
 
     The model is in evaluation mode meanwhile, and back in its former mode afterwards. `check` is called after each
-    batch, as often on every rank, and may end the evaluation by raising; `watch` sees the batches pass (a bar).
+    batch, equally often on every rank, and may end the evaluation by raising; `watch` sees the batches pass (a bar).
     """
     started = time.perf_counter()
     features = evaluation_set.features

@@ -1,4 +1,4 @@
-"""The model of a task: the class that `transformers` has for it, or a head of ours where it has none.
+"""The model of a task: the class that `transformers` has for it, or our own head where it has none.
 
 `AutoModelForSequenceClassification`, `AutoModelForQuestionAnswering` and `AutoModelForMultipleChoice` are the default,
 so that a saved model loads there as it is. Poolings that a family's class does not know (mean and max on BERT) keep
@@ -76,7 +76,7 @@ class Head:
 
     @property
     def problem_type(self) -> str | None:
-        """What `transformers` calls the loss; None where the task has one only."""
+        """What `transformers` calls the loss; None where the task has only one."""
         if self.task != CLASSIFICATION:
             return None
         return "single_label_classification" if self.labels else "regression"
@@ -305,13 +305,13 @@ def head_dropout(config: PretrainedConfig) -> float:
 
 
 def _no_pooler(config: PretrainedConfig) -> dict[str, bool]:
-    """An argument for families whose encoder makes a pooler unless told not to."""
+    """An argument for families whose encoder builds a pooler by default."""
     takes = inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
 
 
 def _fill_head(model: OwnHead, file: Path) -> bool:
-    """Load the layer that lies beside an encoder; False when there is none. Raises ValueError when it does not fit."""
+    """Load the layer stored next to an encoder; False when there is none. Raises ValueError when it does not fit."""
     if not file.is_file():
         return False
     parameters = dict(model.head.named_parameters(prefix="head"))

@@ -40,7 +40,7 @@ def half_scores(recipe: Recipe, evaluation_set: EvaluationSet, predictions: Mapp
 def selection_optimism(best: float, scores: Sequence[HalfScores | None], sizes: tuple[int, int]) -> float | None:
     """`best` minus the cross-fitted score: each half is scored at the validation that the other half picks.
 
-    What is picked on one half owes the other nothing, so where the validations differ by chance alone the mean of this
+    A pick on one half is independent of the other, so where the validations differ by chance alone the mean of this
     is the true optimism; where they do differ, half the examples pick worse than all and it is a little too large.
     Never negative for a metric that is a mean over examples. None without two validations, or with a score missing.
     """
@@ -48,4 +48,4 @@ def selection_optimism(best: float, scores: Sequence[HalfScores | None], sizes: 
         return None
     first, second = np.array([one for one in scores if one is not None]).T
     crossed = (sizes[0] * first[second.argmax()] + sizes[1] * second[first.argmax()]) / sum(sizes)
-    return 0.0 if math.isclose(best, crossed) else float(best - crossed)  # the sums are rounded apart
+    return 0.0 if math.isclose(best, crossed) else float(best - crossed)  # the two sums are rounded separately

@@ -117,7 +117,7 @@ def make_result(
 def write_predictions(recipe: Recipe, result: Result, directory: Path) -> None:
     """history.json and the prediction files; the main rank's work.
 
-    The files of "test" (of "validation" without a test) lie in `directory` itself, other sets' in a folder each.
+    The files of "test" (of "validation" without a test) are in `directory` itself, those of others in a folder each.
     """
     directory.mkdir(parents=True, exist_ok=True)
     main = "test" if "test" in result.predictions else "validation"

@@ -105,10 +105,10 @@ class JournalLine(Schema):
 def drop_lines_after(journal: Path, updates: int, closed: int) -> str | None:
     """Remove lines of updates, and of validations after `closed`, that a resumed run makes again; and damaged lines.
 
-    Returns what to say of updates up to `updates` that have no line any more; None where all have one.
+    Returns a warning about updates up to `updates` whose lines are missing; None when all have one.
     """
     if not journal.is_file():
-        return f"{journal} is not there: it begins anew after update {updates}" if updates else None
+        return f"{journal} is missing: it starts again after update {updates}" if updates else None
     kept, damaged, counted = [], 0, set()
     for line in sound_lines(journal, JournalLine):
         damaged += line is None
@@ -139,7 +139,7 @@ def epoch_line(epoch: float, training: Mapping[str, float], validation: Mapping[
 
 
 def closing_table(title: str, results: Mapping[str, Any]) -> str:
-    """Name and value, one a line, aligned; what a run has no value for stands in all_results.json alone."""
+    """Name and value, one per line, aligned; what a run has no value for is in all_results.json only."""
     shown = {
         name: f"{value:.4f}" if isinstance(value, float) else str(value)
         for name, value in results.items()

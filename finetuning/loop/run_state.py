@@ -76,7 +76,7 @@ class Progress:
     half_scores: list[list[float] | None] = field(default_factory=list)  # likewise, see finetuning/loop/optimism.py
 
     def take_validation(self, scores: Mapping[str, float], metric: str, schedule: Schedule, patience: int) -> bool:
-        """Enter a validation; True when it is the best so far (the first of equals stays)."""
+        """Record a validation; True when it is the best so far (the first of equals stays)."""
         if metric not in scores:
             raise ValueError(f"the selection metric {metric!r} is not among the scores {sorted(scores)}")
         epoch = self.updates / schedule.updates_per_epoch
@@ -93,7 +93,7 @@ class Progress:
 
 
 def progress_of(checkpoint: Checkpoint, metric: str) -> Progress:
-    """What a saved run has done; ValueError for a state.json that no run which selects by `metric` writes."""
+    """What a saved run has done; ValueError for a state.json that is not of a run selecting by `metric`."""
     place = str(checkpoint.path / STATE_FILE)
     checked(checkpoint.state, _StateFile, place, REMEDY)
     found = Progress(**{one.name: checkpoint.state["progress"][one.name] for one in fields(Progress)})
@@ -103,7 +103,7 @@ def progress_of(checkpoint: Checkpoint, metric: str) -> Progress:
 
 
 class RunIdentity(NamedTuple):
-    """What tells a run from others: a digest of all that decides it, and in words all of that but its rows."""
+    """What distinguishes a run from others: a digest of all that decides it, and the same in words without its rows."""
 
     fingerprint: str = ""
     decided_by: Mapping[str, Any] = {}
@@ -155,13 +155,13 @@ class RunState:
         return progress
 
     def _start_optimizer(self, example: Mapping[str, Any]) -> None:
-        """One update of nothing: ZeRO makes its state in its first step, and a recipe's outputs are no single loss."""
+        """One empty update: ZeRO makes its state in its first step, and a recipe's outputs are not a single loss."""
         outputs = self.engine(**example)
         self.engine.backward(sum(output.float().sum() for output in outputs.values()) * 0.0, last=True)
         self.engine.step(0.0)
 
     def save(self, progress: Progress) -> None:
-        """Commit the state; the one before it goes."""
+        """Commit the state and remove the previous one."""
         if self.directory is None:
             return
         best = ((f"best:{name}", tensor) for name, tensor in self.best.items())
@@ -201,7 +201,7 @@ class RunState:
 
 
 def decided_by(recipe: Recipe, options: FinetuningOptions, global_rows: int, weights: str = "") -> dict[str, Any]:
-    """What decides a run beside its rows and examples, as JSON gives it back."""
+    """What decides a run besides its rows and examples, as read back from JSON."""
     content = {
         "recipe": recipe.name,
         "head": asdict(recipe.head),
@@ -213,7 +213,7 @@ def decided_by(recipe: Recipe, options: FinetuningOptions, global_rows: int, wei
 
 
 def differences(theirs: Mapping[str, Any] | None, mine: Mapping[str, Any]) -> str:
-    """In which options two runs of different fingerprints differ, in words; of earlier versions nothing is known."""
+    """The options in which two runs of different fingerprints differ, in words; unknown for earlier versions."""
     if not theirs:
         return "written by an earlier version, which does not say which"
     names = [name for name in mine if mine[name] != theirs.get(name)]

@@ -38,7 +38,7 @@ def makes_updates(options: FinetuningOptions) -> bool:
 
 
 def require_training_rows(options: FinetuningOptions, num_rows: int, *, num_dropped: int = 0) -> None:
-    """ValueError where updates are asked for and no row is left to learn from; `num_dropped` questions had no place."""
+    """ValueError where updates are asked for and there are no training rows; `num_dropped` questions were dropped."""
     if num_rows or not makes_updates(options):
         return
     source = options.train_file or options.dataset_name

@@ -1,4 +1,4 @@
-"""Being asked to stop while fine-tuning: noted by signal, and learnt by all ranks at the same call."""
+"""Requests to stop a fine-tuning: noted by signal handlers, and shared with all ranks at the same call."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Asked = Callable[[], str | None]  # why this process was asked to stop, None if 
 
 
 def never() -> None:
-    """Nobody asks: for a fine-tuning that is one of many in a process which its owner ends."""
+    """Never asks: for one of many fine-tunings in a process that its owner ends."""
 
 
 @contextmanager
 def noting_signals() -> Iterator[Asked]:
-    """Note signals and the launcher's death instead of dying of them; the handlers from before come back afterwards."""
+    """Note signals and the launcher's death instead of ending at once; the former handlers are restored afterwards."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     interruption = Interruption()
     interruption.install()

@@ -115,7 +115,7 @@ def engine_options(options: FinetuningOptions, shape: BatchShape, *, bf16: bool 
 
 
 def uses_bf16(choice: str) -> bool:
-    """Whether `--bf16` means it: auto does where the GPU has it."""
+    """Whether `--bf16` asks for bfloat16: auto does where the GPU has it."""
     if choice != "auto":
         return choice == "true"
     return computes_bf16()
@@ -164,7 +164,7 @@ def _example(recipe: Recipe, engine: Engine) -> dict[str, torch.Tensor]:
 
 
 def _train_epoch(run: Run) -> None:
-    """The rest of the epoch that the progress is in; nothing is left of one that was cut off in its validation."""
+    """The remaining updates of the current epoch; none if the run was interrupted during its validation."""
     features, progress, ranks = run.recipe.train_features, run.progress, run.engine.ranks
     lengths = np.array([row_length(feature) for feature in features], dtype=np.int64)
     epoch = run.schedule.epoch_of(progress.closed)
@@ -248,7 +248,7 @@ def _validate(run: Run) -> None:
 
 
 def _evaluate_best(run: Run) -> Mapping[str, Evaluation]:
-    """Every evaluation set with the best weights; the validation set only where its best scores are not at hand."""
+    """Every evaluation set with the best weights; the validation set only where its best scores are not kept."""
     if run.progress.history and run.progress.history[-1]["updates"] != run.progress.best_updates:
         run.state.restore_best(run.example)
     return {

@@ -19,7 +19,7 @@ Sums = dict[str, list[float]]  # by measure: sum and number of the finite values
 
 
 def add_update(sums: Sums, values: Mapping[str, float]) -> None:
-    """Enter an update's measures; one that is not finite (the update was skipped) does not count."""
+    """Add an update's measures; one that is not finite (the update was skipped) does not count."""
     for name, value in values.items():
         if name not in NOT_A_MEASURE and math.isfinite(value):
             total, count = sums.get(name, (0.0, 0.0))
@@ -40,7 +40,7 @@ def micro_batches(
     """One rank's part of a global batch; shares add up to 1 over all ranks and micro-batches, fillers have none."""
     total = sum(float(features[i].get("weight", 1.0)) for i in batch)
     if total <= 0:
-        raise ValueError("the rows of a batch weigh nothing together: class weights must be above zero")
+        raise ValueError("the weights of a batch's rows sum to zero: class weights must be above zero")
     parts = []
     for rows in rank_micro_batches(batch, shape, rank=rank, world_size=world_size):
         shares = [float(features[i].get("weight", 1.0)) / total if i >= 0 else 0.0 for i in rows]
@@ -74,5 +74,5 @@ def weighted_sum(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
 
 
 def reseed(seed: int, update: int, rank: int) -> None:
-    """Random numbers of an update depend on where it stands alone: a resumed run draws the same dropout."""
+    """Random numbers of an update depend on its position alone: a resumed run draws the same dropout."""
     torch.manual_seed(int(np.random.SeedSequence([seed, update, rank]).generate_state(1)[0]))

@@ -44,7 +44,7 @@ Options = TypeVar("Options", bound=FinetuningOptions)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a recipe's own code makes of the options: the recipe, what the preflight found, and what it starts from."""
+    """What a recipe's code derives from the options: the recipe, what the preflight found, and what it starts from."""
 
     start: StartingPoint
     recipe: Recipe
@@ -56,7 +56,7 @@ Prepare = Callable[[], Prepared]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command has of a run: its all_results.json, and the whole result unless it was finished before."""
+    """What a command keeps of a run: its all_results.json, and the whole result unless it was finished before."""
 
     results: dict[str, Any]
     result: Result | None
@@ -85,7 +85,7 @@ def open_world(options: FinetuningOptions) -> Ranks:
 
 
 def small_world_files(task: str, ranks: Ranks) -> dict[str, str]:
-    """The embedded default's files of a task by split; made by the main rank when they are not there."""
+    """The embedded default's files of a task by split; made by the main rank when they are missing."""
     if ranks.is_main:
         write_small_world(SMALL_WORLD)
     barrier()
@@ -128,8 +128,8 @@ def run_recipe(
 ) -> Outcome:
     """Prepare, train, evaluate, write to --output_dir; a run that was finished before is read. Every rank calls it.
 
-    The main rank writes and prints; it calls `finish` before all_results.json, whose presence says that nothing is left
-    to do. `prepare` is called once the directory is this run's. Raises Interrupted, all saved, once `asked` gives a
+    The main rank writes and prints; it calls `finish` before all_results.json, whose presence marks a finished
+    run. `prepare` is called once the directory is this run's. Raises Interrupted, all saved, once `asked` gives a
     reason.
     """
     directory = Path(str(options.output_dir))
@@ -244,7 +244,7 @@ def _save_best(
 
 
 def on_main(work: Callable[[], Any], ranks: Ranks, doing: str) -> Any:
-    """What `work` gives on the main rank, on every rank; its ValueError or OSError is raised on every rank."""
+    """Run `work` on the main rank; return its result, or raise its ValueError or OSError, on every rank."""
     found, error = None, None
     if ranks.is_main:
         try:

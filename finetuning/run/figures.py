@@ -58,7 +58,7 @@ def curves_of(lines: Sequence[Line]) -> Curves:
 def cumulative_mean(values: ArrayLike, updates: ArrayLike, epoch_ends: ArrayLike) -> NDArray[np.float64]:
     """Mean of the values since the epoch began, one an update: [N], [N] updates, [E] last updates -> [N].
 
-    It starts anew with each epoch, since rows seen again have a lower loss and would bend a mean over the whole run.
+    It restarts with each epoch, since rows seen again have a lower loss and would bend a mean over the whole run.
     NaN (an update that was skipped) does not enter the mean.
     """
     series = np.asarray(values, dtype=np.float64)
@@ -164,7 +164,7 @@ def _draw_panel(axis: Axes, panel: str, runs: Sequence[Curves], colour: Any, *, 
 def _draw_lines(
     axis: Axes, lines: Sequence[tuple[NDArray[Any], NDArray[Any] | None]], colour: Any, style: str, *, each: bool = True
 ) -> None:
-    """One line as it is; of several their mean, and each pale."""
+    """Draw one line as it is; of several draw the mean, and each one pale."""
     drawn = [(updates, values) for updates, values in lines if values is not None and len(updates)]
     if len(drawn) > 1:
         for updates, values in drawn if each else []:
@@ -183,7 +183,7 @@ def _colours(number: int) -> list[Any]:
 
 
 def _legend(curves: Mapping[str, Sequence[Curves]], colours: Mapping[str, Any], *, validated: bool) -> list[Line2D]:
-    """What the lines of the first panel, the loss, are: the settings by colour, or the lines of one, and the dashed."""
+    """Legend of the first panel, the loss: the settings by colour, or the lines of one setting, and the dashed line."""
     handles: list[Line2D] = []
     alone = len(curves) == 1
     colour: Any = next(iter(colours.values())) if alone else "grey"

@@ -1,4 +1,4 @@
-"""What was run to its end in a directory: recognised when the same command comes again, never run twice."""
+"""Finished runs in a directory: recognised when the same command is given again, never run twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Results(Schema):
 
 
 def read_results(directory: Path) -> dict[str, Any]:
-    """The finished run's all_results.json; ValueError for one that no run writes."""
+    """The finished run's all_results.json; ValueError when it is invalid."""
     return read_object(directory / RESULTS_NAME, _Results, REMEDY)
 
 
@@ -56,6 +56,6 @@ def finished_results(
 
 
 def weights_digest(model_name_or_path: str) -> str:
-    """sha256 over the weights and the configuration of a checkpoint directory; a hub name stands for itself."""
+    """sha256 over the weights and the configuration of a checkpoint directory; a hub name is kept as it is."""
     directory = Path(model_name_or_path).expanduser()
     return checkpoint_digest(directory) if directory.is_dir() else model_name_or_path

@@ -25,7 +25,7 @@ def options_class(recipe: str) -> type[FinetuningOptions]:
 def check_options(options: FinetuningOptions, ranks: Ranks | None = None) -> None:
     """ValueError, naming the option, for what is wrong with options, ranks and a DeepSpeed JSON together.
 
-    Without `ranks` a run is one process. It asks no hardware, so that a sweep may call it, and all ranks say the same.
+    Without `ranks` a run is one process. It does not query the hardware, so a sweep may call it, and all ranks agree.
     """
     ranks = ranks or Ranks()
     parse_reporters(options.report_to)

@@ -39,7 +39,7 @@ class PredictionOptions(Options):
         None, "Two-stage data: the JSON list of paragraphs that the rows number.", group=DATA
     )
     text_column: str | None = option(
-        None, "Column of the text; default: that of the training, or the usual names.", group=DATA, marks=(COLUMN,)
+        None, "Column of the text; default: that used in training, or the usual names.", group=DATA, marks=(COLUMN,)
     )
     text_pair_column: str | None = option(None, "Column of the second text.", group=DATA, marks=(COLUMN,))
     label_column: str | None = option(None, "Column of the label, if there is one.", group=DATA, marks=(COLUMN,))
@@ -50,7 +50,7 @@ class PredictionOptions(Options):
         marks=(COLUMN,),
     )
     max_seq_length: int | None = option(
-        None, "Longest row in tokens; default: that of the training.", group=DATA, at_least=8
+        None, "Longest row in tokens; default: that used in training.", group=DATA, at_least=8
     )
     max_eval_samples: int | None = option(
         None, "Predict only N examples, chosen by a hash of their ids.", group=DATA, at_least=1, marks=(GIVEN,)
@@ -82,9 +82,9 @@ class PredictionOptions(Options):
 
 
 def predict(options: PredictionOptions, asked: Asked, predictors: Mapping[str, Predictor]) -> int:
-    """Predict with the recipe that made the model, which `predictors` has by its task; returns the exit status.
+    """Predict with the recipe that made the model, found in `predictors` by its task; returns the exit status.
 
-    Raises ValueError where the model has no head of a recipe, or an option that its recipe has no use for is given.
+    Raises ValueError where the model has no head of a recipe, or an option is given that its recipe does not use.
     """
     start = open_start(required(options.model_name_or_path, "--model_name_or_path", "the `best` folder of a run"))
     facts = start.head
@@ -109,7 +109,7 @@ def settings_of(options: PredictionOptions, facts: Mapping[str, Any]) -> dict[st
 
 
 def refuse_idle(options: PredictionOptions, task: str) -> None:
-    """ValueError for an option that the model's task has no use for."""
+    """ValueError for an option that the model's task does not use."""
     idle = names_marked(options, COLUMN) if task != CLASSIFICATION else ("context_file",)
     for name in idle:
         if getattr(options, name) is not None:

@@ -1,4 +1,4 @@
-"""Options that are none here, and what does their work: those of `transformers`' scripts, and of another recipe."""
+"""Options that a recipe lacks, and what replaces them: those of `transformers`' scripts, and of another recipe."""
 
 from __future__ import annotations
 
@@ -46,8 +46,12 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
         "mixed_precision",
     ),
     "the classes are counted in the training set; leave it out": ("num_labels", "label_list", "num_classes"),
-    "STS-B is a regression and all else has classes; leave it out": ("do_regression", "is_regression", "problem_type"),
-    "every update stands in journal.jsonl and goes where --report_to says; leave it out": (
+    "STS-B is a regression and all other tasks have classes; leave it out": (
+        "do_regression",
+        "is_regression",
+        "problem_type",
+    ),
+    "every update is in journal.jsonl and goes where --report_to says; leave it out": (
         "logging_steps",
         "logging_strategy",
         "logging_first_step",
@@ -91,7 +95,7 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
         "do_lower_case",
         "ignore_mismatched_sizes",
     ),
-    "the hub's own settings are used: HF_HOME, HF_TOKEN; a revision is a directory downloaded before": (
+    "the hub's own settings are used: HF_HOME, HF_TOKEN; for a revision, name a directory downloaded before": (
         "cache_dir",
         "token",
         "use_auth_token",
@@ -114,7 +118,7 @@ REPLACED_OPTIONS = {name: replacement for replacement, names in BY_REPLACEMENT.i
 
 
 def replaced_option(name: str) -> str | None:
-    """What does the work of an option that the asking recipe does not have; None for a name that nothing knows."""
+    """What replaces an option that the given recipe does not have; None for an unknown name."""
     if name in REPLACED_OPTIONS:
         return REPLACED_OPTIONS[name]
     recipes = [recipe for recipe in RECIPES if name in declarations(options_class(recipe))]

@@ -1,6 +1,6 @@
 """The fine-tuned model on disk: a directory that plain `transformers` loads, proven and written whole.
 
-`recipe.json` beside the model says which recipe made it and how its rows were made; a head that `transformers` has no
+`recipe.json` next to the model says which recipe made it and how its rows were made; a head that `transformers` has no
 class for lies in `head.safetensors`, with the encoder as the model.
 """
 
@@ -38,7 +38,7 @@ from runtime.options.declaration import names_marked
 RECIPE_NAME, OLD_RECIPE_NAME = "recipe.json", "head.json"
 PROOF_ROWS = 8
 REMEDY = "save the model again with the recipe that trained it"
-PADDING_LOGIT = -1e8  # below it stands what is no logit: padding, choices that a question does not have
+PADDING_LOGIT = -1e8  # smaller values are not logits: padding, choices that a question does not have
 
 
 class _KeptOptions(Schema):
@@ -68,7 +68,7 @@ class RecipeFile(Schema):
 
 
 class _OldRecipeFile(Schema):
-    """head.json of earlier versions, which saved every head beside a bare encoder."""
+    """head.json of earlier versions, which saved every head next to a bare encoder."""
 
     recipe: str
     labels: Items[str] = []  # noqa: RUF012
@@ -85,7 +85,7 @@ class Proof:
 
     @property
     def is_finite(self) -> bool:
-        """False for a model that came apart in training."""
+        """False for a model that diverged in training."""
         return all(bool(torch.isfinite(tensor).all()) for tensor in self.outputs.values())
 
 
@@ -120,7 +120,7 @@ def save_model(
 
     The directory gets its name when the model read back from it gives the live model's outputs. It loads with the
     `transformers` class of its head (an `OwnHead`: with `finetuning.load`), with AutoTokenizer, and with
-    --model_name_or_path. Raises ExportError when the outputs differ; nothing is left then but what was there before.
+    --model_name_or_path. Raises ExportError when the outputs differ; then only what was there before remains.
     """
     transformer = model.transformer
     with whole_directory(directory) as temporary:
@@ -191,7 +191,7 @@ def read_back(directory: Path) -> torch.nn.Module:
     )
     lost = sorted([*report["missing_keys"], *report["unexpected_keys"]])
     if lost:
-        raise ExportError(f"{directory} does not read back whole: {', '.join(lost[:5])}")
+        raise ExportError(f"{directory} cannot be read back completely: {', '.join(lost[:5])}")
     return model.eval()
 
 
@@ -218,7 +218,7 @@ def load(directory: str | Path) -> tuple[torch.nn.Module, PreTrainedTokenizerBas
 
 
 def saved_facts(model_name_or_path: str, config: PretrainedConfig) -> dict[str, Any] | None:
-    """What is known of the head of a checkpoint: its recipe.json, or for a model of others its architecture,
+    """What is known of the head of a checkpoint: its recipe.json, or for a model from elsewhere its architecture,
     as its `config` names it.
 
     None where it has no head of a recipe: a pretraining checkpoint, or a bare encoder.
@@ -247,12 +247,12 @@ def saved_facts(model_name_or_path: str, config: PretrainedConfig) -> dict[str, 
 
 
 def has_names(labels: Sequence[str]) -> bool:
-    """False for LABEL_0, LABEL_1, ..., which `transformers` writes where nobody named the classes."""
+    """False for LABEL_0, LABEL_1, ..., which `transformers` writes when the classes were not named."""
     return not all(re.fullmatch(r"LABEL_\d+", label) for label in labels)
 
 
 def _old_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """head.json of earlier versions, which saved every head beside a bare encoder."""
+    """head.json of earlier versions, which saved every head next to a bare encoder."""
     name = facts["recipe"]
     return {
         "recipe": name,

@@ -33,11 +33,11 @@ def run_seeds(
     *,
     stages: Sequence[str] = ("",),
 ) -> list[dict[str, Any]]:
-    """`run` once a seed of --seeds, in `directory`/seed-N, or with one seed in `directory` itself; all ranks call it.
+    """`run` once per seed of --seeds, in `directory`/seed-N, or with one seed in `directory` itself; all ranks call it.
 
     Returns each seed's all_results.json. Of several seeds the main rank writes a summary under that name in `directory`
     and overlays their curves, one picture for each of `stages` (folders of a run with a journal). Seeds that were
-    finished before are read. Raises ValueError where `directory` holds a run of its own.
+    finished before are read. Raises ValueError where `directory` holds a single run.
     """
     seeds = options.seeds or [options.seed]
     options = replace(options, seeds=[])
@@ -68,7 +68,7 @@ def refuse_single_run(directory: Path, *, again: bool) -> None:
 def seed_summary(seeds: Sequence[int], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The flat content of all_results.json over seeds: of each score the mean, _median, _sd and _by_seed (a list).
 
-    Collapsed seeds count; a score that a seed has not (not finite) does not, and is null in the list.
+    Collapsed seeds count; a score that a seed lacks (not finite) does not, and is null in the list.
     """
     failed = [(seed, one) for seed, one in zip(seeds, found, strict=True) if one["status"] != "done"]
     summary: dict[str, Any] = {

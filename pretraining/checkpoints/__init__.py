@@ -1,1 +1,1 @@
-"""Checkpoints: committed or not there, where a run goes on, and the list of the exported ones."""
+"""Checkpoints: atomic writes, where a run resumes, and the list of exported checkpoints."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a running job: committed or not there, verified when loaded, free of ranks and engines.
+"""Checkpoints of a running job: written atomically, verified when loaded, independent of ranks and engine.
 
 A checkpoint is a directory: one safetensors file for each rank that wrote it (full fp32 tensors by parameter name,
 dealt to the ranks in turn), `state.json`, and `MANIFEST.json` with the size and sha256 of all of them. It is written
@@ -30,11 +30,11 @@ NAME_PATTERN = re.compile(r"step-\d{8}(-\d{3})?")
 FILE_PATTERN = re.compile(r"state\.json|rank-\d{5}\.safetensors")
 
 
-REMEDY = "the file was changed or is of another program; remove this checkpoint, so that an earlier one is used"
+REMEDY = "the file was changed or comes from another program; remove this checkpoint, so that an earlier one is used"
 
 
 class StateFile(Schema):
-    """What every state.json holds; whoever saves a checkpoint has a schema of its own for the rest."""
+    """What every state.json holds; each writer of checkpoints has its own schema for the rest."""
 
     optimizer_steps: Count = 0
     fork: str | None = None  # the name of the trunk's checkpoint that a branch returns to
@@ -68,7 +68,9 @@ class Checkpoint:
         try:
             self._files = [safe_open(file, framework="pt", device="cpu") for file in sorted(path.glob("*.safetensors"))]
         except SafetensorError as error:
-            raise ValueError(f"{path} holds a file that is no safetensors ({error}): remove this checkpoint") from error
+            raise ValueError(
+                f"{path} holds a file that is not safetensors ({error}): remove this checkpoint"
+            ) from error
         self._holder = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118
 
     @property
@@ -96,7 +98,7 @@ def save_checkpoint(
     """Commit checkpoint `name` under `directory`; every rank calls it and passes the same tensors.
 
     On any rank's failure (disk full, no permission) every rank raises, the temporary directory is removed and the
-    checkpoints that were there stay as they are.
+    existing checkpoints stay as they are.
     """
     assert NAME_PATTERN.fullmatch(name), name
     final = directory / name
@@ -171,7 +173,7 @@ def _commit(temporary: Path, final: Path, entries: list[dict[str, Any]], state: 
 
 
 def defect(path: Path) -> str | None:
-    """What is wrong with a checkpoint directory, in a few words; None when it is whole and unchanged."""
+    """What is wrong with a checkpoint directory, in a few words; None when it is complete and unchanged."""
     try:
         manifest = read_file(path / MANIFEST_NAME, _Manifest, "remove this checkpoint")
         files = {entry.name: (entry.bytes, entry.sha256) for entry in manifest.files}
@@ -187,7 +189,7 @@ def defect(path: Path) -> str | None:
     for name, (size, digest) in files.items():
         file = path / name
         if file.is_symlink() or not file.is_file():
-            return f"{name} is no regular file"
+            return f"{name} is not a regular file"
         if file.stat().st_size != size:
             return f"{name} has {file.stat().st_size} bytes, the manifest says {size}"
         if sha256_of(file) != digest:
@@ -205,7 +207,7 @@ def committed(directory: Path) -> list[Path]:
 def newest_checkpoint(directory: Path, ranks: Ranks, *, say: Any = print) -> Checkpoint | None:
     """Open the newest verified checkpoint, by scan (`latest` is only a hint for people); collective.
 
-    Says which are passed over and why. None only when there is none at all; ValueError when there are checkpoints but
+    Says which are skipped and why. None only when there are no checkpoints; ValueError when there are some but
     none can be trusted: a run never silently starts from zero.
     """
     name: str | None = None
@@ -238,7 +240,7 @@ def _choose(directory: Path, say: Any) -> str | None:
 
 
 def _defect_of_fork(path: Path) -> str | None:
-    """What is wrong with the trunk's checkpoint that the branch of a whole one returns to."""
+    """What is wrong with the trunk's checkpoint to which the branch of this intact checkpoint returns."""
     try:
         state = read_state(path)
     except (OSError, ValueError) as error:
@@ -251,24 +253,24 @@ def _defect_of_fork(path: Path) -> str | None:
 
 
 def defect_of_trunk(fork: Path, state: Mapping[str, Any]) -> str | None:
-    """What is wrong with `fork` as the place that a checkpoint with this state, inside a branch, returns to."""
+    """What is wrong with `fork` as the checkpoint that a branch's checkpoint with this state returns to."""
     if reason := defect(fork):
         return reason
     if fork_of(fork) is not None:
         return f"it is inside a branch itself: {STATE_FILE} was changed"
     serial, segment = state.get("serial"), state.get("segment")
     if isinstance(serial, int) and isinstance(segment, int) and fork.name >= f"step-{serial:08d}-{segment:03d}":
-        return f"it does not come before it in the run: {STATE_FILE} was changed"
+        return f"it does not precede this checkpoint in the run: {STATE_FILE} was changed"
     return None
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The state.json of a checkpoint's directory; ValueError for one that no run writes."""
+    """The state.json of a checkpoint's directory; ValueError when it is invalid."""
     return read_object(path / STATE_FILE, StateFile, REMEDY)
 
 
 def fork_of(path: Path) -> Path | None:
-    """The checkpoint beside `path` that its branch returns to; None on the trunk or where it cannot be read."""
+    """The checkpoint next to `path` that its branch returns to; None on the trunk or where it cannot be read."""
     try:
         fork = read_state(path).get("fork")
     except (OSError, ValueError):
@@ -277,7 +279,7 @@ def fork_of(path: Path) -> Path | None:
 
 
 def open_checkpoint(path: Path, ranks: Ranks) -> Checkpoint:
-    """Open one checkpoint that the main rank verifies; ValueError on all when it is not whole; collective."""
+    """Open one checkpoint, verified by the main rank; ValueError on every rank when it is damaged; collective."""
     error: BaseException | None = None
     if ranks.is_main:
         try:
@@ -308,9 +310,9 @@ def prune_partial(directory: Path) -> None:
 
 
 def retain(directory: Path, keep: int, *, newest: str) -> None:
-    """Of `newest` and those before it keep `newest`, its fork and the last `keep` without one; the main rank's work.
+    """Keep `newest`, its fork and the last `keep` before it that have no fork, and remove the others; on the main rank.
 
-    So within a branch a damaged fork leaves one before it, where `keep` is at least 2. Later ones than `newest` are
+    So a damaged fork leaves an earlier checkpoint, if `keep` is at least 2. Checkpoints later than `newest` are
     left as they are.
     """
     candidates = [path for path in committed(directory) if path.name <= newest]
@@ -318,7 +320,7 @@ def retain(directory: Path, keep: int, *, newest: str) -> None:
     kept = {directory / newest, fork_of(directory / newest), *trunk[: max(1, keep)]}
     for path in candidates:
         if path not in kept:
-            # A half-deleted directory must not pass for a checkpoint: it loses its name first.
+            # A half-deleted directory must not pass for a checkpoint: rename it first.
             doomed = path.with_name(f".tmp-{path.name}")
             remove_whole(doomed)
             path.rename(doomed)

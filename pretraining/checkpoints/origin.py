@@ -1,4 +1,4 @@
-"""Of which run a directory or a checkpoint is: run.json, and the identity that a checkpoint carries."""
+"""Which run a directory or a checkpoint belongs to: run.json, and the identity stored in each checkpoint."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ REMEDY = "restore it or remove it"
 
 
 class RunFile(Schema):
-    """run.json: of which run a directory is, and where its shards were."""
+    """run.json: which run a directory belongs to, and where its shards were."""
 
     schema_version: Literal[1] = 1
-    identity: dict[str, Any] | None = None  # where it lacks one, nothing says which run it is
+    identity: dict[str, Any] | None = None  # None: the run is unknown
     shards: str | None = None
 
     @field_validator("identity")
@@ -32,14 +32,14 @@ class RunFile(Schema):
 
 
 def read_run(path: Path) -> RunFile:
-    """A run.json; ValueError for one that no run writes."""
+    """Read a run.json; ValueError when it is invalid."""
     return read_file(path, RunFile, REMEDY)
 
 
 def check_same_run(directory: Path, mine: Mapping[str, Any]) -> None:
     """Refuse a directory that holds another run, naming what differs; changes nothing.
 
-    Where its run.json is gone, the newest checkpoint says of which run it is.
+    If its run.json is gone, the newest checkpoint says which run it belongs to.
     """
     path = directory / RUN_NAME
     if path.exists():
@@ -52,13 +52,13 @@ def check_same_run(directory: Path, mine: Mapping[str, Any]) -> None:
         has_state = (found[-1] / STATE_FILE).is_file()
         if not has_state or check_same_origin(found[-1], read_state(found[-1]), mine):
             raise ValueError(
-                f"{directory} has checkpoints but no {RUN_NAME}, and {found[-1].name} does not say of which run it is: "
-                "use another --output_dir"
+                f"{directory} has checkpoints but no {RUN_NAME}, and {found[-1].name} does not say which run "
+                "it belongs to: use another --output_dir"
             )
 
 
 def check_same_origin(checkpoint: Path, state: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
-    """Refuse a checkpoint of another run; a warning where nothing says of which run it is.
+    """Refuse a checkpoint of another run; returns a warning when its run is unknown.
 
     Checkpoints without an identity have that of the run.json above their folder.
     """
@@ -67,10 +67,13 @@ def check_same_origin(checkpoint: Path, state: Mapping[str, Any], mine: Mapping[
         recorded = read_run(beside).identity
         theirs = condensed(recorded) if recorded else None
     if theirs is None:
-        return f"{checkpoint} does not say of which run it is: make sure that its options and shards were these"
+        return (
+            f"{checkpoint} does not say which run it belongs to: make sure that it was trained with these options "
+            "and shards"
+        )
     if listed := differences(theirs, condensed(mine)):
         raise ValueError(
-            f"{checkpoint} is of another run ({listed}): resume with that run's options, or start anew from an export "
-            "of it with --model_name_or_path"
+            f"{checkpoint} belongs to another run ({listed}): resume with that run's options, or start anew from an "
+            "export of it with --model_name_or_path"
         )
     return None

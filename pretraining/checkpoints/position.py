@@ -17,7 +17,7 @@ LAST_SERIAL = 99_999_999  # names of checkpoints have eight digits for it
 
 @dataclass(frozen=True)
 class Position:
-    """Segment, number of updates really done (branches included), progress, and the trunk to return to."""
+    """Segment, number of updates actually done (branches included), progress, and the trunk to return to."""
 
     segment: int = 0
     serial: int = 0
@@ -49,14 +49,14 @@ class _PositionState(Schema):
 
 
 def position_from(state: Mapping[str, Any], *, num_segments: int) -> Position:
-    """Read a checkpoint's state; ValueError for one that is not of this plan, or that names a file outside."""
-    found = checked(state, _PositionState, "state.json", "the checkpoint is of another program, or was changed")
+    """Read a checkpoint's state; ValueError for one that does not fit this plan, or names a file outside."""
+    found = checked(state, _PositionState, "state.json", "the checkpoint comes from another program, or was changed")
     given, fork = found.progress, found.fork
     progress = Progress(given.updates, given.rows, given.tokens, flops=given.flops, seconds=given.seconds)
     if found.segment > num_segments or found.serial < progress.updates:
         raise ValueError(
-            f"state.json: segment {found.segment}, update {found.serial} is no place in a plan of {num_segments}"
+            f"state.json: segment {found.segment}, update {found.serial} is not a position in a plan of {num_segments}"
         )
     if fork is not None and not NAME_PATTERN.fullmatch(fork):
-        raise ValueError(f"state.json: fork {shown(fork)} is no checkpoint's name: the file was changed")
+        raise ValueError(f"state.json: fork {shown(fork)} is not a checkpoint's name: the file was changed")
     return Position(found.segment, found.serial, progress, fork)

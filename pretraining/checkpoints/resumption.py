@@ -1,4 +1,4 @@
-"""Where a run goes on: at the newest checkpoint of its own, at one that was named, or at the beginning."""
+"""Where a run resumes: at its own newest checkpoint, at one that the user names, or at the beginning."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from runtime.files.whole_files import remove_whole, sha256_of, sync_file, write_
 from runtime.processes.collectives import broadcast_json, fail_together
 from runtime.processes.ranks import Ranks
 
-TAKEN_NAME = "resumed_from"  # beside the checkpoints: the sha256 of the manifest of the one that was last named
+TAKEN_NAME = "resumed_from"  # next to the checkpoints: sha256 of the manifest of the checkpoint last named
 
 Say = Callable[[str], None]
 
@@ -36,10 +36,10 @@ Say = Callable[[str], None]
 def find_checkpoint(
     wanted: str, directory: Path, ranks: Ranks, *, identity: Mapping[str, Any], num_segments: int, say: Say = print
 ) -> Checkpoint | None:
-    """The checkpoint in a run's `directory` to go on from, as --resume_from_checkpoint wants; None: begin; collective.
+    """The checkpoint in a run's `directory` to resume from, as --resume_from_checkpoint asks; None: start; collective.
 
-    One that lies elsewhere is first copied into the directory, with the trunk's checkpoint that its branch returns to.
-    Named by the same command again, it is not gone back to: the run goes on at its newest.
+    One from elsewhere is first copied into the directory, with the trunk's checkpoint that its branch returns to.
+    If the same command names it again, the run does not go back to it but resumes from its own newest checkpoint.
     """
     checkpoints = directory / "checkpoints"
     if wanted == "auto":
@@ -65,12 +65,12 @@ def find_checkpoint(
     if name is not None:
         return open_checkpoint(checkpoints / name, ranks)
     if ranks.is_main:
-        say(f"{wanted} was resumed from before; to go back to it, delete {checkpoints / TAKEN_NAME}")
+        say(f"{wanted} has already been resumed from; to go back to it, delete {checkpoints / TAKEN_NAME}")
     return newest_checkpoint(checkpoints, ranks, say=say)
 
 
 def was_taken(path: Path, checkpoints: Path) -> bool:
-    """Whether the run went on from this checkpoint, and has checkpoints since."""
+    """Whether the run already resumed from this checkpoint and has later checkpoints."""
     record, manifest = checkpoints / TAKEN_NAME, path / MANIFEST_NAME
     if not (record.is_file() and manifest.is_file() and committed(checkpoints)):
         return False
@@ -78,9 +78,9 @@ def was_taken(path: Path, checkpoints: Path) -> bool:
 
 
 def settle(checkpoints: Path, name: str, wanted: str, ended: Sequence[Segment], *, say: Say = print) -> None:
-    """What is past checkpoint `name`, where a run goes on, is set aside, and the one that was named is remembered.
+    """Set aside the checkpoints after `name`, where a run resumes, and remember the checkpoint that the user named.
 
-    `ended` are the segments before it: what they left of the series comes along from the named one's folder.
+    `ended` are the segments before it: their exports in the series are copied from the named checkpoint's run.
     """
     set_later_aside(checkpoints, name, say=say)
     if wanted not in ("auto", "false") and (manifest := Path(wanted) / MANIFEST_NAME).is_file():
@@ -89,7 +89,7 @@ def settle(checkpoints: Path, name: str, wanted: str, ended: Sequence[Segment], 
 
 
 def take_series(source: Path, directory: Path, ended: Sequence[Segment], *, say: Say = print) -> None:
-    """Copy what the ended segments left of the series from the run in `source`, so that none of its budgets is lost."""
+    """Copy the series checkpoints of the ended segments from the run in `source`, so that no budget is lost."""
     if source == directory.resolve() or not (source / SERIES_NAME).is_file():
         return
     wanted = {("raw", 0.0), *((segment.kind, segment.budget) for segment in ended)}
@@ -103,7 +103,7 @@ def take_series(source: Path, directory: Path, ended: Sequence[Segment], *, say:
 
 
 def check_resumption(wanted: str, directory: Path, *, identity: Mapping[str, Any], num_segments: int) -> None:
-    """ValueError where a run in `directory` could not go on as --resume_from_checkpoint wants; changes nothing."""
+    """ValueError if a run in `directory` could not resume as --resume_from_checkpoint asks; changes nothing."""
     if wanted == "auto":
         if not committed(directory / "checkpoints"):
             check_nothing_is_lost(directory)
@@ -114,14 +114,14 @@ def check_resumption(wanted: str, directory: Path, *, identity: Mapping[str, Any
 
 
 def check_named(path: Path, identity: Mapping[str, Any], num_segments: int) -> None:
-    """Verify a checkpoint, the fork beside it if it is inside a branch, and that both are of this run."""
+    """Verify a checkpoint and, if it is inside a branch, the fork next to it; both must belong to this run."""
     if reason := defect(path):
         raise ValueError(f"{path} cannot be resumed from: {reason}")
     fork, own = fork_of(path), read_state(path)
     if fork and (reason := defect_of_trunk(fork, own)):
         raise ValueError(
             f"{path} is inside a branch that returns to {fork}, which cannot be used ({reason}): put that checkpoint "
-            "back beside it, or resume from an earlier one"
+            "back next to it, or resume from an earlier one"
         )
     for each in (path, fork) if fork else (path,):
         state = read_state(each)
@@ -130,14 +130,14 @@ def check_named(path: Path, identity: Mapping[str, Any], num_segments: int) -> N
 
 
 def origin_warning(path: Path, identity: Mapping[str, Any]) -> str | None:
-    """What to say of a checkpoint that does not tell of which run it is."""
+    """The warning about a checkpoint that does not say which run it belongs to."""
     return check_same_origin(path, read_state(path), identity)
 
 
 def adopt(path: Path, checkpoints: Path, num_segments: int, *, say: Say = print) -> str:
-    """Make a verified checkpoint, and its fork, one of `checkpoints` under its own name, which is returned.
+    """Bring a verified checkpoint and its fork into `checkpoints` under its own name, which is returned.
 
-    What lies elsewhere, or there under another name, is copied; a different one that holds the name is set aside.
+    A checkpoint elsewhere, or there under another name, is copied; a different one of that name is set aside.
     """
     path, name = path.resolve(), path.resolve().name
     if not NAME_PATTERN.fullmatch(name):  # it was renamed
@@ -161,7 +161,7 @@ def copy_checkpoint(source: Path, target: Path) -> bool:
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a flat directory, synced and renamed when it is whole; what holds the name is set aside."""
+    """Copy a flat directory, synced and renamed when it is complete; whatever has that name is set aside."""
     temporary = target.with_name(f".tmp-{target.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_whole(temporary)
@@ -175,19 +175,19 @@ def copy_whole(source: Path, target: Path) -> None:
 
 
 def _is_the_same(source: Path, target: Path) -> bool:
-    """Whether a directory is a whole copy: its manifest names the sha256 of all that is in it."""
+    """Whether a directory is a complete copy: its manifest names the sha256 of all that is in it."""
     return defect(target) is None and (source / MANIFEST_NAME).read_bytes() == (target / MANIFEST_NAME).read_bytes()
 
 
 def set_later_aside(directory: Path, name: str, *, say: Say = print) -> None:
-    """Rename the checkpoints past `name`, where a run goes on: they are of another course, or could not be trusted."""
+    """Rename the checkpoints after `name`, where a run resumes: they are of another course, or could not be trusted."""
     for path in committed(directory):
         if path.name > name:
-            say(f"checkpoint {path.name} is past the one resumed from and now named {set_aside(path).name}")
+            say(f"checkpoint {path.name} is later than the one resumed from, and is now named {set_aside(path).name}")
 
 
 def set_aside(path: Path) -> Path:
-    """Take a checkpoint its name, so that no run finds it; returns where it lies now. Nothing is deleted."""
+    """Rename a checkpoint so that no run picks it up; returns its new path. Nothing is deleted."""
     number = 1
     while (aside := path.with_name(f"aside-{path.name}" + f"-{number}" * (number > 1))).exists():
         number += 1
@@ -196,7 +196,7 @@ def set_aside(path: Path) -> Path:
 
 
 def check_none_there(checkpoints: Path) -> None:
-    """ValueError where a run that is to begin anew would begin among checkpoints."""
+    """ValueError if a run that is to start from the beginning finds checkpoints."""
     if committed(checkpoints):
         raise ValueError(
             f"--resume_from_checkpoint false, but {checkpoints} holds checkpoints: use another --output_dir"
@@ -204,7 +204,7 @@ def check_none_there(checkpoints: Path) -> None:
 
 
 def check_nothing_is_lost(directory: Path) -> None:
-    """ValueError when the series shows that there were checkpoints: starting again must be asked for."""
+    """ValueError when the series shows that there were checkpoints: the user must ask for a new start."""
     series = directory / SERIES_NAME
     if series.exists() and any(entry["tokens_seen"] for entry in read_series(series)):
         raise ValueError(

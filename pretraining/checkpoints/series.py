@@ -60,13 +60,13 @@ FIELDS = tuple(name for name, field in SeriesEntry.model_fields.items() if field
 def read_series(path: Path | str) -> list[dict[str, Any]]:
     """The checkpoints of a `series.json` (or of the directory that holds it), paths made absolute, in file order.
 
-    Raises ValueError, naming the file, for one that is no such list: another schema, a field missing or outside its
+    Raises ValueError, naming the file, for one that is not such a list: another schema, a field missing or outside its
     range, a checkpoint or a key that comes twice, or a path that leaves its directory.
     """
     path = Path(path)
     path = path / SERIES_NAME if path.is_dir() else path
     if not path.is_file():
-        raise ValueError(f"{path} is not there: make a series with launch/pretrain.py --output_dir {path.parent}")
+        raise ValueError(f"{path} does not exist: make a series with launch/pretrain.py --output_dir {path.parent}")
     root = path.parent.resolve()
     checkpoints = [{**entry, "path": str(_inside(root, entry["path"], path))} for entry in _entries(path)]
     _refuse_doubles(path, [entry["path"] for entry in checkpoints])
@@ -86,7 +86,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def add_to_series(path: Path, entry: dict[str, Any]) -> None:
-    """Add a checkpoint, or replace the one of the same path; atomic. ValueError where the file holds no such list."""
+    """Add a checkpoint, or replace the one of the same path; atomic. ValueError when the file is not such a list."""
     checkpoints = _entries(path) if path.exists() else []
     kept = [other for other in checkpoints if other["path"] != entry["path"]]
     ordered = sorted([*kept, entry], key=lambda other: (other["budget_tokens"], other["kind"] != "raw"))
@@ -94,7 +94,7 @@ def add_to_series(path: Path, entry: dict[str, Any]) -> None:
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
-    """The checked entries as they stand in the file."""
+    """The checked entries as the file has them."""
     entries = finite_figures(read_object(path, _Series, REMEDY)["checkpoints"])
     _refuse_doubles(path, [entry["path"] for entry in entries])
     _refuse_doubles(path, [_planned_as(entry) for entry in entries])
@@ -114,7 +114,7 @@ def _inside(root: Path, name: str, path: Path) -> Path:
     try:
         target = (root / name).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, or characters that no path can have
-        raise ValueError(f"{path}: {shown(name)} is no path ({error}): {REMEDY}") from error
+        raise ValueError(f"{path}: {shown(name)} is not a path ({error}): {REMEDY}") from error
     if target == root or not target.is_relative_to(root):
         raise ValueError(f"{path}: {shown(name)} lies outside {root}: a series holds its own checkpoints only")
     return target

@@ -30,7 +30,7 @@ def compiled_operators(config: Mapping[str, Any], *, on_cpu: bool) -> list[str]:
 
 
 def clear_abandoned_build(name: str) -> None:
-    """Remove the lock of a build that nobody works on; one that is being worked on is left to DeepSpeed to wait for."""
+    """Remove the lock of a build that no process works on; DeepSpeed waits for one that is in progress."""
     from torch.utils.cpp_extension import _get_build_directory
 
     clear_abandoned_lock(Path(_get_build_directory(name, verbose=False)))

@@ -1,7 +1,7 @@
 """A DeepSpeed JSON file -> the complete configuration of one run, or a refusal before the model is built.
 
 The JSON owns ZeRO, offload and communication; the command line owns batch, learning rate, clipping and precision, which
-stand in the JSON as "auto". DeepSpeed itself crashes on "auto", accepts a misspelt top-level key silently and asserts
+are "auto" in the JSON. DeepSpeed itself crashes on "auto", accepts a misspelt top-level key silently and asserts
 late on batch sizes.
 """
 
@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 def load_config(path: str | Path) -> dict[str, Any]:
     """Read a DeepSpeed JSON file.
 
-    Raises ValueError, naming the file, when it is missing, too large or too deep, no JSON object, or holds a key twice.
+    Raises ValueError, naming the file, when it is missing, too large, too deep, not a JSON object, or repeats a key.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"--deepspeed {path} is no file: name one, such as ds_configs/zero2.json")
+        raise ValueError(f"--deepspeed {path} is not a file: name one, such as ds_configs/zero2.json")
     num_bytes = path.stat().st_size
     if num_bytes > LARGEST_FILE_BYTES:
         raise ValueError(f"{path} has {num_bytes} bytes: a DeepSpeed JSON has at most {LARGEST_FILE_BYTES}")
@@ -46,7 +46,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
         text = path.read_bytes().decode("utf-8")
         config = json.loads(text, object_pairs_hook=without_duplicates, parse_constant=refuse_constant)
     except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}") from error
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply: at most {DEEPEST_NESTING} levels") from error
     if not isinstance(config, dict):
@@ -58,7 +58,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
 
 
 def refuse_constant(name: str) -> None:
-    raise DuplicateKey(f"{name} is no number: write a finite one")
+    raise DuplicateKey(f"{name} is not a number: write a finite one")
 
 
 def resolve_config(
@@ -98,7 +98,7 @@ def resolve_config(
 
 
 def fill(section: dict[str, Any], key: str, value: Any, option: str, *, path: str = "") -> list[str]:
-    """Set a missing or "auto" value; a value that stands there must equal the option's."""
+    """Set a missing or "auto" value; a value given there must equal the option's."""
     given = section.get(key, AUTO)
     if given == AUTO:
         section[key] = value

@@ -85,7 +85,7 @@ class DeepSpeedEngine:
         return torch.as_tensor(float("nan") if skipped or given is None else float(given)).to(self.device)
 
     def _stage_0_step(self) -> torch.Tensor:
-        """Stage 0 looks at no gradient: an update that is not finite is left out here, and its gradients cleared."""
+        """Stage 0 does not check gradients: an update that is not finite is skipped here, and its gradients cleared."""
         gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients).detach()
         if bool(torch.isfinite(norm)):

@@ -19,7 +19,7 @@ Reader = Callable[[str], torch.Tensor]
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What an engine needs to know beside the model: sharding, precision, accumulation, clipping, optimizer."""
+    """What an engine needs to know besides the model: sharding, precision, accumulation, clipping, optimizer."""
 
     deepspeed: Mapping[str, Any] | None = None  # what the DeepSpeed JSON holds (`load_config`); None: PyTorch
     fsdp: str = "full_shard"  # used by PyTorch when there are several ranks
@@ -43,7 +43,7 @@ class EngineOptions:
         micro_batch_size: int,
         gradient_accumulation_steps: int,
     ) -> EngineOptions:
-        """From a command's options: those of the same name as a field here, and beside them what follows from several.
+        """From a command's options: those with the same name as a field here, plus what follows from several.
 
         A field that the command has no option for keeps its default. Raises ValueError for a value outside its range.
         """
@@ -75,7 +75,9 @@ def check_ranks(options: EngineOptions, ranks: Ranks) -> None:
     if options.deepspeed is not None:
         return
     if options.fsdp_offload and ranks.world_size == 1:
-        raise ValueError("--fsdp_offload shards over several ranks, this is one: start with torchrun, or leave it out")
+        raise ValueError(
+            "--fsdp_offload shards over several ranks, and there is only one: start with torchrun, or leave it out"
+        )
     if ranks.world_size > 1 and options.fsdp == "hybrid_shard" and ranks.world_size % hybrid_size(options, ranks):
         raise ValueError(
             f"--hybrid_shard_size {hybrid_size(options, ranks)} does not divide {ranks.world_size} ranks: use a divisor"
@@ -125,7 +127,7 @@ class Engine(Protocol):
 
 
 def state_name(parameter: str, kind: str) -> str:
-    """The rank-free name of one tensor of the state; a wrapper's prefix is no part of it."""
+    """The rank-free name of one tensor of the state; a wrapper's prefix is not part of it."""
     return f"{plain_name(parameter)}/{kind}"
 
 

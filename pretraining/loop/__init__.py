@@ -1,1 +1,1 @@
-"""The loop: what a run is fed, its updates, and what they say."""
+"""The loop: batches, updates, evaluation and the journal."""

@@ -25,6 +25,6 @@ def as_inputs(batch: Any, device: torch.device) -> dict[str, torch.Tensor]:
         value = getattr(batch, name)
         if value is not None:
             tensor = torch.from_numpy(value)
-            # Pinned memory lets the copy run beside the previous update.
+            # Pinned memory lets the copy overlap the previous update.
             inputs[name] = tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
     return inputs

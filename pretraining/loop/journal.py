@@ -13,9 +13,9 @@ from runtime.files.whole_files import remove_whole, sync_file
 
 
 class JournalLine(Schema):
-    """What a line must hold to be one."""
+    """What every line must hold."""
 
-    serial: Count = 0  # updates really done, branches included
+    serial: Count = 0  # updates actually done, branches included
 
 
 class Journal:
@@ -25,12 +25,12 @@ class Journal:
         self.path = path
 
     def cut_back(self, serial: int) -> str | None:
-        """Drop what lies beyond the checkpoint that is resumed, and damaged lines.
+        """Drop the lines after the checkpoint that is resumed, and damaged lines.
 
-        Returns what to say of updates up to `serial` that have no line any more; None where all have one.
+        Returns a warning about updates up to `serial` whose lines are missing; None when all have one.
         """
         if not self.path.exists():
-            return f"{self.path} is not there: it begins anew after update {serial}" if serial else None
+            return f"{self.path} is missing: it starts again after update {serial}" if serial else None
         temporary = self.path.with_suffix(".tmp")
         remove_whole(temporary)
         kept, damaged = set(), 0
@@ -60,5 +60,5 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a journal, without what a killed run or a lost block left torn."""
+    """All complete lines of a journal, without those torn by a killed run or a lost block."""
     return [line for line in sound_lines(path, JournalLine) if line is not None]

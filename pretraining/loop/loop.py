@@ -52,7 +52,7 @@ class Callbacks(Protocol):
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """What the loop decides by; `warmup` is in the budget's unit."""
+    """The settings of the loop; `warmup` is in the budget's unit."""
 
     global_batch_rows: int
     micro_batches_per_update: int
@@ -66,7 +66,7 @@ class LoopOptions:
     max_skipped_updates: int = 10
     hang_timeout_seconds: float = 1800.0
     next_sentence: bool = False
-    save_before_export: bool = False  # of a branch: where an export may take hours and be interrupted
+    save_before_export: bool = False  # of a branch: its export may take hours and be interrupted
 
 
 class NotFinite(Failed):

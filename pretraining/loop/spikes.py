@@ -1,4 +1,4 @@
-"""Loss spikes: an update whose loss stands far above those before it."""
+"""Loss spikes: an update whose loss is far above those before it."""
 
 from __future__ import annotations
 

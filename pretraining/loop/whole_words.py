@@ -9,13 +9,13 @@ from shards.storage.reader import ShardReader
 from shards.tokenization.vocabulary import load_tokenizer
 
 IDEOGRAPH = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-SMALLEST_SHARE = 0.1  # of the characters: below it Chinese is a quotation here and there
+SMALLEST_SHARE = 0.1  # of the characters: below it Chinese occurs only as an occasional quotation
 
 
 def whole_word_warning(shards: ShardLocation) -> str | None:
-    """What to say of shards with much Chinese text that do not store where words start; reads one block.
+    """The warning about shards with much Chinese text that do not store where words start; reads one block.
 
-    Raises ValueError for a shard that is not what was built, OSError for one that cannot be fetched.
+    Raises ValueError for a shard that was changed after the build, OSError for one that cannot be fetched.
     """
     manifest = shards.manifest
     filled = [name for name, split in manifest.splits.items() if split.tokens]
@@ -36,5 +36,5 @@ def whole_word_warning(shards: ShardLocation) -> str | None:
 
 
 def ideograph_share(text: str) -> float:
-    """Chinese characters among the characters of a text that are no blanks."""
+    """Chinese characters among the characters of a text that are not blanks."""
     return len(IDEOGRAPH.findall(text)) / max(1, sum(not character.isspace() for character in text))

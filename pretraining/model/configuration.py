@@ -67,7 +67,7 @@ def parse_overrides(overrides: str | Mapping[str, Any] | None) -> dict[str, Any]
             return dict(require_bounded(json.loads(overrides)))
         except (ValueError, RecursionError) as error:
             raise ValueError(
-                f"--config_overrides {overrides[:LONGEST_SHOWN]!r} is no JSON object ({error}): write "
+                f"--config_overrides {overrides[:LONGEST_SHOWN]!r} is not a JSON object ({error}): write "
                 "'{\"hidden_size\": 128}', or hidden_size=128"
             ) from error
     settings: dict[str, Any] = {}
@@ -105,7 +105,7 @@ def overridden(config: PreTrainedConfig, settings: Mapping[str, Any]) -> PreTrai
 
 
 def rederived(config: PreTrainedConfig, settings: Mapping[str, Any]) -> PreTrainedConfig:
-    """The same configuration with `settings` on top, built anew so that what depends on them is derived again."""
+    """The same configuration with `settings` on top, rebuilt so that what depends on them is derived again."""
     values = config.to_dict()
     if "num_hidden_layers" in settings and "layer_types" not in settings:
         values.pop("layer_types", None)
@@ -162,7 +162,7 @@ def configuration_from(source: str) -> PreTrainedConfig:
 
 
 def unreadable(source: str, error: Exception) -> str:
-    """What to say of a configuration or of weights that could not be read."""
+    """The message about a configuration or weights that could not be read."""
     if Path(source).exists():
         reason = str(error).strip().splitlines()[0]
         return (
@@ -170,7 +170,7 @@ def unreadable(source: str, error: Exception) -> str:
             "belong together, as save_pretrained writes them; without --config_overrides that change its shapes"
         )
     return (
-        f"{source!r} could not be read: it is no directory here, and the hub did not give it (unreachable, unknown "
+        f"{source!r} could not be read: it is not a local directory, and the hub did not give it (unreachable, unknown "
         "name, or no safetensors weights). Download it on a machine with network access (hf download "
         f"{source}) and give the directory"
     )
@@ -179,7 +179,7 @@ def unreadable(source: str, error: Exception) -> str:
 def reading(source: str) -> dict[str, Any]:
     """Arguments for `from_pretrained`: a directory is read without asking the hub; a path must exist.
 
-    Raises ValueError where `source` looks like a path and there is nothing.
+    Raises ValueError where `source` looks like a path and does not exist.
     """
     path = Path(source)
     if path.is_dir():

@@ -59,7 +59,7 @@ def full_and_sliding_masks(config: PreTrainedConfig, attention_mask: Tensor) -> 
 
 @dataclass(frozen=True)
 class Family:
-    """What is special about an architecture; the defaults are true of one that nothing is known of."""
+    """What is special about an architecture; the defaults hold for an unknown one."""
 
     # Position ids start at pad_token_id + 1 (`create_position_ids_from_input_ids` in `transformers`), or after
     # `padding_id` where the code takes that one whatever the configuration says.
@@ -157,6 +157,6 @@ def from_configuration(config: PreTrainedConfig, objective: str, **loading: Any)
 
 
 def shape_only(config: PreTrainedConfig, *, next_sentence: bool = False, **loading: Any) -> Any:
-    """The model without any memory, to be counted or traced."""
+    """The model as shapes without memory, to be counted or traced."""
     with torch.device("meta"):
         return from_configuration(config, "mlm+nsp" if next_sentence else "mlm", **loading)

@@ -1,10 +1,11 @@
 """Floating-point operations of an update, counted per matrix product, and what a device could do at most.
 
 A product of [m, k] by [k, n] is 2 m k n operations; the backward pass costs two products of the same size for each
-one of the forward pass. Lookups, norms, activations and softmax are no matrix products and are left out. The MLM
+one of the forward pass. Lookups, norms, activations and softmax are not matrix products and are left out. The MLM
 head counts on the masked positions only. What a run *needs* (model FLOPs) counts the pairs inside ModernBERT's
-attention windows; what a kernel with a dense mask *executes*, and what activation checkpointing does twice, is no
-progress and is counted apart (`executed`). The rule 6 N D is not used: it charges for embeddings that multiply nothing.
+attention windows; what a kernel with a dense mask *executes*, and what activation checkpointing does twice, is not
+progress and is counted separately (`executed`). The rule 6 N D is not used: it charges for embeddings that multiply
+nothing.
 """
 
 import json
@@ -21,8 +22,8 @@ from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig
 from pretraining.model.families import family_of
 
 # Dense bf16 (fp16 where there is no bf16) peak of the tensor cores, operations per second, as the makers' data sheets
-# give it (half of what they print "with sparsity"). The first that stands in the device's name as a word counts.
-# Beside each: the maker's document, and whether the figure was found again in November 2026 ("seen": a reprint of the
+# give it (half of what they print "with sparsity"). The first that occurs in the device's name as a word counts.
+# Next to each: the maker's document, and whether the figure was found again in November 2026 ("seen": a reprint of the
 # sheet, or several independent tables in published benchmarks and training code that agree).
 PEAK_FLOPS = (
     ("B200", 2250e12),  # NVIDIA Blackwell architecture technical brief, HGX B200; seen
@@ -161,7 +162,7 @@ def peak_flops(device: torch.device | str, device_name: str | None = None) -> fl
         return measured_cpu_flops(torch.get_num_threads())
     name = device_name or torch.cuda.get_device_name(device)
     for part, flops in PEAK_FLOPS:
-        # An RTX A4000 is no A40, and a 4090 Laptop GPU no 4090.
+        # An RTX A4000 is not an A40, and a 4090 Laptop GPU is not a 4090.
         if re.search(rf"\b{part}\b(?! (?:Ti|D|Laptop)\b)", name, re.IGNORECASE):
             return flops
     return None

@@ -18,8 +18,8 @@ ATTENTION_IMPLEMENTATIONS = ("sdpa", "flash_attention_2", "eager", "auto")
 class PretrainingModel(nn.Module):
     """A masked-language model (BERT also with a next-sentence head) that returns sums, never means.
 
-    `transformer` is the `transformers` model; export it, not this. Where its family has no other way the head runs on
-    every position, of which the plan warns. Whoever trains it normalises by counts taken over ranks and
+    `transformer` is the `transformers` model; export it, not this. Where its family allows nothing else, the head runs
+    on every position, and the plan warns of it. Whoever trains it normalises by counts taken over ranks and
     micro-batches. Nothing in `forward` waits for the device.
     """
 
@@ -116,8 +116,8 @@ def build_model(
     """Build the model of a finished configuration (`build_configuration`), in fp32 on the CPU; `config` is copied.
 
     Random weights depend on `seed` alone, so every rank has the same; `weights`, a directory or hub name, gives trained
-    ones. `attention` is an implementation that the architecture has (`attention_for`); None: torch's fused one where it
-    has that, else its own. Raises ValueError for weights that do not fill the model.
+    ones. `attention` is an implementation that the architecture supports (`attention_for`); None: torch's fused one
+    where it supports that, else its own. Raises ValueError for weights that do not fill the model.
     """
     attention = attention or attention_for("auto", config, bf16=False)
     loading = {"attn_implementation": attention, "dtype": torch.float32}
@@ -135,9 +135,9 @@ def build_model(
 
 
 def attention_for(implementation: str, config: PreTrainedConfig, *, bf16: bool) -> str:
-    """The attention that `--attn_implementation` means for this architecture: auto takes the fastest that it has.
+    """The attention that `--attn_implementation` means for this architecture: auto takes the fastest that it supports.
 
-    Raises ValueError for an unknown name, and for one that the architecture, the precision or the machine has not.
+    Raises ValueError for an unknown name, and for one that the architecture, precision or machine does not support.
     """
     if implementation not in ATTENTION_IMPLEMENTATIONS:
         choices = ", ".join(ATTENTION_IMPLEMENTATIONS)
@@ -149,7 +149,7 @@ def attention_for(implementation: str, config: PreTrainedConfig, *, bf16: bool) 
             return "flash_attention_2"
         return "sdpa" if has_sdpa else "eager"
     if implementation == "sdpa" and not has_sdpa:
-        raise ValueError(f"--attn_implementation sdpa: {config.model_type} has no such attention; use auto or eager")
+        raise ValueError(f"--attn_implementation sdpa: {config.model_type} does not support it; use auto or eager")
     if implementation == "flash_attention_2":
         if not is_flash_attn_2_available():
             raise ValueError(
@@ -157,13 +157,13 @@ def attention_for(implementation: str, config: PreTrainedConfig, *, bf16: bool) 
                 "(pip install flash-attn), or use sdpa"
             )
         if not bf16 or not has_flash:
-            lacking = f"{config.model_type} has it not" if not has_flash else "it computes in bf16 only"
+            lacking = f"{config.model_type} does not support it" if not has_flash else "it computes in bf16 only"
             raise ValueError(f"--attn_implementation flash_attention_2: {lacking}; use auto")
     return implementation
 
 
 def _load_weights(model_class: Any, source: str, config: PreTrainedConfig, loading: dict[str, Any]) -> PreTrainedModel:
-    """Trained weights from safetensors only; says which of the head's the checkpoint does not hold."""
+    """Trained weights from safetensors only; says which weights of the head the checkpoint lacks."""
     only = reading(source)["local_files_only"]
     try:
         transformer, drawn = load_checkpoint(source, config, model_class, local_files_only=only, **loading)

@@ -1,9 +1,9 @@
 """An estimate of a rank's memory before anything is built: model states exactly, activations by tracing shapes.
 
 Model states follow Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054, section 3) with the sizes that the two engines
-use: DeepSpeed keeps weights in the training precision and, from stage 1 on, an fp32 copy of this rank's share beside
+use: DeepSpeed keeps weights in the training precision and, from stage 1 on, an fp32 copy of this rank's share next to
 them; FSDP2 shards fp32 weights, which are the masters, and gathers a layer at a time in the training precision. What
-the allocator wastes and what libraries take for themselves (about 1 GB on a GPU) is not in it.
+the allocator wastes and what libraries take for themselves (about 1 GB on a GPU) is not included.
 """
 
 from dataclasses import dataclass, field

@@ -28,11 +28,11 @@ REMEDY = "it must hold a config.json and a whole model.safetensors that belong t
 def check_checkpoint(
     source: str, config: PreTrainedConfig, auto_class: Any, *, local_files_only: bool, weights: bool = True
 ) -> list[str]:
-    """Refuse a checkpoint that does not fill the encoder of `config`, by the heads of its files: nothing is loaded.
+    """Refuse a checkpoint that does not fill the encoder of `config`, by the headers of its files: nothing is loaded.
 
     `auto_class` is the class that will load it (AutoModel, AutoModelForMaskedLM, BertForPreTraining); without
     `weights` only the configuration counts. Returns the names of the head's tensors that will be drawn from the seed.
-    Raises ValueError with names, counts and remedy; nothing is said of a hub model that is yet to be downloaded.
+    Raises ValueError with names, counts and remedy; a hub model that is not downloaded yet is not checked.
     """
     count = require_buildable(config, auto_class, source)
     if not weights:
@@ -63,7 +63,7 @@ def load_checkpoint(
     other_heads: bool = False,
     **loading: Any,
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load weights from safetensors alone, in fp32: checked before as `check_checkpoint`, and after, their numbers too.
+    """Load weights from safetensors alone, in fp32: first checked by `check_checkpoint`, and then for finite values.
 
     `source` is a directory or hub name, `loading` goes to `from_pretrained`; with `other_heads` a head of other shapes
     (one for other classes) counts as missing. Returns the model and the names of the
@@ -163,7 +163,7 @@ def _few(names: list[str]) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Neither a table of the names nor a bar, which a check has no use for."""
+    """Silence the table of names and the progress bar, which a check does not need."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

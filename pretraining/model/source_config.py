@@ -32,7 +32,8 @@ REMEDY = "correct it, or download the model again"
 def source_config(source: str, *, local_files_only: bool) -> PreTrainedConfig:
     """The configuration of a directory, a `config.json` or a hub name.
 
-    Raises ValueError, naming the file, where it is none or sizes no model; OSError where the hub does not give it.
+    Raises ValueError, naming the file, for an invalid one and for sizes that no model has; OSError where the hub does
+    not give it.
     """
     path = Path(source).expanduser()
     file = path / "config.json" if path.is_dir() else path
@@ -85,7 +86,7 @@ def check_content(content: dict[str, Any], file: Path) -> None:
 
 
 def require_buildable(config: PreTrainedConfig, auto_class: Any, source: str) -> int:
-    """Parameters of the model; ValueError where none can be built (shapes only), or one that no machine holds."""
+    """Parameters of the model; ValueError where none can be built (shapes only), or one too large for any machine."""
     probe = copy.deepcopy(config)  # building writes its attention into it
     remedy = f"no model can be built from it; {REMEDY}"
     with reading_foreign(f"the configuration of {source}", remedy), torch.device("meta"):

@@ -1,4 +1,4 @@
-"""The tokenizer beside trained weights against the one that made the shards: every id must mean the same token."""
+"""Compare the tokenizer next to trained weights with the one of the shards: every id must mean the same token."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_source_tokenizer(source: str, shards_tokenizer: Path) -> str | None:
     if differing:
         number, token = differing[0]
         raise ValueError(
-            f"{source} has another tokenizer than the shards: {len(differing)} of their {len(ours)} tokens have "
+            f"{source} has a different tokenizer from the shards: {len(differing)} of their {len(ours)} tokens have "
             f"another id there or none, first {token!r} ({number} in the shards, {theirs.get(token, 'none')} there); "
             f"build the shards again with --tokenizer {source}"
         )
@@ -47,7 +47,7 @@ def _vocabulary(source: str) -> dict[str, int] | None:
 
 
 def own_vocabulary_length(source: str) -> int | None:
-    """One more than the largest id of the tokenizer beside trained weights; None where there is none to be read."""
+    """One more than the largest id of the tokenizer next to trained weights; None where there is none."""
     try:
         vocabulary = _vocabulary(source)
     except ValueError:
@@ -63,7 +63,7 @@ def require_embeddings(tokenizer: Any, config: PreTrainedConfig, source: str) ->
 
 
 def too_few_rows(source: str, tokens: int, rows: int) -> str:
-    """What to say of a tokenizer that grew without its model."""
+    """The message about a tokenizer that grew without its model."""
     return (
         f"{source}: the tokenizer has {tokens} tokens, the model {rows}: load both with transformers, call "
         f"model.resize_token_embeddings({tokens}) and save them to one folder, or use the tokenizer that the model was "

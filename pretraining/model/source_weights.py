@@ -15,7 +15,7 @@ from runtime.files.foreign import read_foreign_object, reading_foreign, refuse_p
 from runtime.files.whole_files import sha256_of
 
 SHARD_NAME = re.compile(r"[^/\\\0]{1,200}\.safetensors")
-# What `transformers` writes for a distributed model, and reads first and by another way.
+# What `transformers` writes for a distributed model, and reads first, by other code.
 DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 TRAINABLE = ("F64", "F32", "F16", "BF16")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
@@ -75,7 +75,7 @@ def hub_weight_files(source: str, *, local_files_only: bool) -> list[Path]:
 
 
 def shard_names(index: Path) -> list[str]:
-    """The files that an index names, each once; ValueError where one is no plain `*.safetensors` name."""
+    """The files that an index names, each once; ValueError where one is not a plain `*.safetensors` name."""
     mapping = read_foreign_object(index).get("weight_map")
     if not isinstance(mapping, dict) or not mapping:
         raise ValueError(f"{index} has no weight_map from tensors to files: copy or download it again")
@@ -92,7 +92,7 @@ def shard_names(index: Path) -> list[str]:
 def checkpoint_digest(folder: Path, *, tokenizer: bool = False) -> str:
     """sha256 over the configuration and the weights of a checkpoint's folder, and its tokenizer.json where asked for.
 
-    The one digest by which runs, cells and sweeps know a checkpoint again; its place and name do not count.
+    The one digest by which runs, cells and sweeps recognise a checkpoint; its path and name do not count.
     """
     files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
     files += [folder / "tokenizer.json"] if tokenizer else []
@@ -103,7 +103,7 @@ def checkpoint_digest(folder: Path, *, tokenizer: bool = False) -> str:
 def _shard(folder: Path, name: str) -> Path:
     path, inside = folder / name, folder.resolve()
     if not path.is_file():
-        raise ValueError(f"{folder / SAFE_WEIGHTS_INDEX_NAME} names {name}, which is not there: download it as well")
+        raise ValueError(f"{folder / SAFE_WEIGHTS_INDEX_NAME} names {name}, which is missing: download it as well")
     # The hub's cache links from models--X/snapshots/COMMIT to models--X/blobs.
     allowed = [inside, inside.parent.parent / "blobs"] if inside.parent.name == "snapshots" else [inside]
     if not any(path.resolve().is_relative_to(place) for place in allowed):
@@ -112,9 +112,9 @@ def _shard(folder: Path, name: str) -> Path:
 
 
 def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
-    """Tensor name -> shape from the heads of the files.
+    """Tensor name -> shape from the headers of the files.
 
-    Raises ValueError, naming the file, for one that is cut short or no safetensors file, and for weights of integers.
+    Raises ValueError, naming the file, for one that is cut short or not safetensors, and for weights of integers.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
@@ -128,7 +128,7 @@ def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
             whole = [name for name, one in slices.items() if one.get_dtype() not in TRAINABLE]
         if whole := [name for name in whole if name.endswith((".weight", ".bias"))]:
             raise ValueError(
-                f"{file} holds {whole[0][:120]} in another type than {', '.join(TRAINABLE)}: quantized weights cannot "
+                f"{file} holds {whole[0][:120]} in a type other than {', '.join(TRAINABLE)}: quantized weights cannot "
                 "be trained here; use the model's full precision weights"
             )
     return shapes

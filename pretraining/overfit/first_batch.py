@@ -1,4 +1,4 @@
-"""One batch of a shard directory, for tries before a run, and a small one to try on where there is none."""
+"""One batch of a shard directory, for tries before a run, and a small shard directory where none is given."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ from shards.streaming.stream import MaskedStream
 def check_overfits(plan: Plan, shards: ShardLocation) -> None:
     """Print the verdict; ValueError on every rank unless the batch was overfitted. The main rank computes alone.
 
-    A run that goes on from a checkpoint was let through when it began.
+    A run that resumes from a checkpoint passed when it started.
     """
     if broadcast_json(_resumes(plan)):
         return

@@ -18,7 +18,7 @@ SOLVED_ACCURACY = 0.95
 SOLVED_LOSS = 0.5  # at most this multiple of the unigram entropy
 # A loss that falls by less than this share of the unigram entropy from one quarter of the updates to the next is flat.
 FLAT_SHARE = 0.05
-ONE_TOKEN_SHARE = 0.9  # of the predictions, from which on "one token is predicted everywhere"
+ONE_TOKEN_SHARE = 0.9  # of the predictions: from here on "one token is predicted everywhere"
 AT_ENTROPY = (0.9, 1.25)  # multiples of the unigram entropy between which the loss sits at it
 
 REMEDIES = {
@@ -32,17 +32,17 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class OverfitResult:
-    """What came of trying: `verdict` is a key of REMEDIES; entropy and losses are in nats a masked token."""
+    """The outcome of a try: `verdict` is a key of REMEDIES; entropy and losses are in nats a masked token."""
 
     verdict: str
     learning_rate: float
     losses: tuple[float, ...]  # of each update, dropout on
     final_loss: float  # without dropout
     accuracy: float
-    unigram_entropy: float  # the best loss of one and the same prediction everywhere
+    unigram_entropy: float  # the best loss with the same prediction everywhere
     distinct_labels: int
     distinct_predictions: int
-    most_common_share: float  # of the predictions that are the most common one
+    most_common_share: float  # the share of the most common prediction
     predictions: Tensor  # [S, K]
 
     @property

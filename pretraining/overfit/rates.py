@@ -18,7 +18,7 @@ from shards.tokenization.vocabulary import load_tokenizer
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model is tried: one of the first three, and settings on top."""
+    """Which model is tried: one of the first three fields, and settings on top."""
 
     model: str | None = None  # a named size
     from_config: str | None = None
@@ -31,7 +31,7 @@ class Trial:
     """How long a rate is tried, and how much of the batch is shown."""
 
     max_updates: int = 100
-    max_grad_norm: float = 1.0  # gradients are clipped to it; 0: not
+    max_grad_norm: float = 1.0  # gradients are clipped to it; 0: no clipping
     show_sequences: int = 2
 
 

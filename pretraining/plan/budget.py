@@ -17,7 +17,7 @@ class Counts(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """All that a resume needs beside weights and moments."""
+    """All that a resume needs besides weights and moments."""
 
     updates: int = 0
     rows: int = 0  # consumed by all ranks: the stream's whole state

@@ -31,7 +31,7 @@ def condensed(identity: Mapping[str, Any]) -> dict[str, Any]:
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     """What differs, in words; empty where nothing does.
 
-    Runs once wrote down "auto" for their optimizer, and nothing of their precision: unknown.
+    Older runs recorded "auto" as their optimizer and did not record their precision: both are unknown.
     """
     unknown = {"optimizer": "auto", "bf16": None}
     known = [key for key in mine if key not in unknown or theirs.get(key) != unknown[key]]

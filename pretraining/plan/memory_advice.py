@@ -33,7 +33,7 @@ def explained(plan: Plan) -> Iterator[None]:
 
 
 def advice(plan: Plan) -> str:
-    """The estimate of a rank's memory, and what each remedy would make of it."""
+    """The estimate of a rank's memory, and what each remedy would reduce it to."""
     rows, options = plan.micro_batch_rows, plan.options
     lines = [f"estimated for a rank: {_size(plan.memory)} on the device"]
     if plan.memory is not None:

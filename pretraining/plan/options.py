@@ -147,7 +147,7 @@ class PretrainingOptions(Options):
     adam_beta2: float = option(0.98, "decay of the mean of their squares", group=TRAINING, at_least=0, below=1)
     adam_epsilon: float = option(1e-6, "added to the root of that mean", group=TRAINING, above=0, below=math.inf)
     max_grad_norm: float = option(
-        1.0, "gradients are clipped to this norm; 0: not", group=TRAINING, at_least=0, what="1.0 is usual"
+        1.0, "gradients are clipped to this norm; 0: no clipping", group=TRAINING, at_least=0, what="1.0 is usual"
     )
     warmup_fraction: float = option(
         0.1,
@@ -171,7 +171,7 @@ class PretrainingOptions(Options):
     )
     max_skipped_updates: int = option(
         10,
-        "updates in a row with a loss that is not finite before the run is ended",
+        "updates in a row with a loss that is not finite before the run ends",
         group=TRAINING,
         at_least=1,
         identity=False,
@@ -243,7 +243,7 @@ class PretrainingOptions(Options):
     )
     resume_from_checkpoint: str = option(
         "auto",
-        "auto: continue what the output directory holds; false: begin anew; or a checkpoint's path",
+        "auto: continue what the output directory holds; false: start from the beginning; or a checkpoint's path",
         group=OUTPUT,
         identity=False,
         old_values={"never": "false", "true": "auto"},
@@ -252,7 +252,7 @@ class PretrainingOptions(Options):
     save_minutes: float = option(10.0, "minutes between checkpoints", group=OUTPUT, at_least=0, identity=False)
     save_total_limit: int = option(
         2,
-        "checkpoints kept beside the series; within a branch one more",
+        "checkpoints kept besides the series; one more within a branch",
         group=OUTPUT,
         at_least=1,
         identity=False,

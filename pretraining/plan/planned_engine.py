@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def optimizer_kind(plan: Plan) -> str:
-    """adamw, adam or lamb. A JSON's rate, betas, epsilon and weight decay are the options' own, or it is refused."""
+    """adamw, adam or lamb. A JSON's rate, betas, epsilon and weight decay must equal the options', or it is refused."""
     name, section = plan.optimizer.name, _section(plan.deepspeed_config or {}, "optimizer")
     kind = str(section.get("type", "")).lower()
     if kind == "adam":  # DeepSpeed's "Adam" is AdamW unless adam_w_mode is false

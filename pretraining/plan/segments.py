@@ -32,13 +32,13 @@ def series_budgets(largest: float, count: int, ratio: float) -> tuple[float, ...
     """`count` log-spaced budgets, the largest last; 0, random weights, belongs to every series and is not listed."""
     if count < 1 or not 1 < ratio < math.inf:
         raise ValueError(
-            f"--series of {count} budgets with --series_ratio {ratio} is none: use at least 1 and a ratio above 1"
+            f"--series of {count} budgets with --series_ratio {ratio} is not a series: use 1 or more, a ratio above 1"
         )
     try:
         return tuple(largest / ratio ** (count - 1 - index) for index in range(count))
     except OverflowError as error:
         raise ValueError(
-            f"--series of {count} budgets with --series_ratio {ratio} goes below every number: lower one of them"
+            f"--series of {count} budgets with --series_ratio {ratio} goes below the smallest number: lower one of them"
         ) from error
 
 
@@ -48,9 +48,11 @@ def parse_series(text: str, largest: float, ratio: float) -> tuple[float, ...]:
     try:
         numbers = [float(part) for part in parts]
     except ValueError as error:
-        raise ValueError(f"--series {text!r} is no number and no list of numbers: use 6, or 1e5,2e5,4e5") from error
+        raise ValueError(
+            f"--series {text!r} is neither a number nor a list of numbers: use 6, or 1e5,2e5,4e5"
+        ) from error
     if not all(0 <= number < math.inf for number in numbers):
-        raise ValueError(f"--series {text}: budgets are numbers from 0 on, such as 1e5,2e5,4e5")
+        raise ValueError(f"--series {text}: budgets are numbers of at least 0, such as 1e5,2e5,4e5")
     if len(numbers) == 1 and numbers[0] < 1000 and numbers[0] == int(numbers[0]):
         return series_budgets(largest, max(1, int(numbers[0])), ratio)
     budgets = tuple(sorted(set(numbers) - {0.0}))
@@ -66,7 +68,7 @@ def plan_segments(budgets: Sequence[float], *, decay_fraction: float, raw: bool)
     largest budget. Without `raw` the last decay is the run's own end and nothing is trained twice.
     """
     if not 0 < decay_fraction < 1:
-        raise ValueError(f"--decay_fraction {decay_fraction} is no share of a budget: use a number between 0 and 1")
+        raise ValueError(f"--decay_fraction {decay_fraction} is not a share of a budget: use a number between 0 and 1")
     events = [((1 - decay_fraction) * budget, "annealed", budget) for budget in budgets]
     events += [(budget, "raw", budget) for budget in budgets] if raw else []
     segments: list[Segment] = []

@@ -1,1 +1,1 @@
-"""What a run gives away: evaluated, proven exports."""
+"""What a run publishes: evaluated, proven exports."""

@@ -1,7 +1,7 @@
 """What leaves the project: a `transformers` directory (safetensors, tokenizer, configuration) that proves itself.
 
-A directory gets its name only when it is whole and, where the live model's logits are given, when the model read back
-from it gives the same.
+A directory gets its name only when it is complete and, where the live model's logits are given, when the model read
+back from it gives the same.
 """
 
 import copy
@@ -42,7 +42,7 @@ def export_model(
     """Write `weights`, full fp32 tensors by their names in `transformer`, as `directory`; for one rank to call.
 
     `transformer` gives class, configuration and buffers; its own weights may be sharded away. `tokenizer` are the files
-    that go beside the model (`tokenizer_files`), but for names that it has itself. With `live_logits`
+    that go next to the model (`tokenizer_files`), except names that it has itself. With `live_logits`
     [S, K, V] at the mask positions of `example_batch` the export is proven before it gets its name (see
     `prove_export`), and the largest difference is returned. `card` is the text of its README.md. Replaces what was
     there before. Raises ValueError for weights that are not the model's, ExportError when the proof fails.
@@ -90,7 +90,7 @@ def tokenizer_files(directory: Path) -> dict[str, bytes]:
     files = {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file()}
     if not files:
         raise ValueError(
-            f"{directory} holds no tokenizer files: name the tokenizer/ folder beside the shards' manifest"
+            f"{directory} holds no tokenizer files: name the tokenizer/ folder next to the shards' manifest"
         )
     return files
 
@@ -116,7 +116,7 @@ def load_exported(directory: Path | str) -> PreTrainedModel:
     )
     lost = sorted([*report["missing_keys"], *report["unexpected_keys"]])
     if lost:
-        raise ExportError(f"{directory} does not read back whole: {', '.join(lost[:5])}")
+        raise ExportError(f"{directory} cannot be read back completely: {', '.join(lost[:5])}")
     return model.eval()
 
 

@@ -1,4 +1,4 @@
-"""What a run gives away at a budget: an evaluated, proven `transformers` directory, listed in `series.json`."""
+"""What a run publishes at a budget: an evaluated, proven `transformers` directory, listed in `series.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss that word frequencies alone give: where a model sits that has learnt nothing of the context yet."""
+"""The loss that word frequencies alone give: where a model stays that has not learnt to use the context yet."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from shards.storage.location import ShardLocation, open_location
 from shards.storage.reader import ShardReader
 
 COUNTED_BLOCKS = 16  # about a million tokens
-NOTHING_LEARNT = 0.05  # nats: a loss nearer than this to the frequencies' has not left them
+NOTHING_LEARNT = 0.05  # nats: a loss within this of the frequencies' is no better than theirs
 
 
 def unigram_entropy(shards: str | ShardLocation) -> float:
     """Entropy in nats of the token frequencies of the held-out text's first blocks.
 
-    Raises ValueError for a shard that is not what was built.
+    Raises ValueError for a shard that was changed after the build.
     """
     location = open_location(shards)
     manifest = location.manifest
@@ -28,11 +28,11 @@ def unigram_entropy(shards: str | ShardLocation) -> float:
 
 
 def plateau_warning(loss: float, unigram_loss: float) -> str | None:
-    """What to say of a trained model that predicts no better than frequencies do; None when it does."""
+    """The warning about a trained model that predicts no better than frequencies do; None when it does better."""
     if loss < unigram_loss - NOTHING_LEARNT:
         return None
     return (
         f"validation loss {loss:.2f}: word frequencies alone give {unigram_loss:.2f}, so the context is not used yet. "
         "BERT with learned positions may sit here for millions of tokens: try ModernBERT, fewer rows an update "
-        "(--global_batch_rows), another --learning_rate (launch/overfit.py), or go on"
+        "(--global_batch_rows), another --learning_rate (launch/overfit.py), or train longer"
     )

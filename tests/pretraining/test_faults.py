@@ -167,7 +167,7 @@ def test_a_branch_with_a_damaged_fork_is_left_for_the_checkpoint_before_it(shard
     in_process(shards, output, FULL)
     said = capsys.readouterr().out
     assert f"checkpoint {inside.name} is passed over: its branch returns to {fork.name}" in said
-    assert f"checkpoint {inside.name} is past the one resumed from" in said
+    assert f"checkpoint {inside.name} is later than the one resumed from" in said
     assert_same_course(whole, output)
     same_series(whole, output)
 

@@ -68,14 +68,14 @@ def test_families_without_fused_attention_or_without_token_types_are_read(tmp_pa
 
 def test_an_encoder_decoder_is_refused(tmp_path):
     T5Config(vocab_size=30, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="t5 is no encoder alone"):
+    with pytest.raises(ValueError, match="t5 is not an encoder alone"):
         load_headed(str(tmp_path), HEAD)
 
 
 @pytest.mark.parametrize("family", [name for name, family in FAMILY_RECORDS.items() if family.sees_padding])
 def test_a_family_whose_scores_would_depend_on_padding_is_refused_before_any_row(tmp_path, family):
     AutoConfig.for_model(family, hidden_size=16, num_attention_heads=2).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=rf"--reference .*: what {family} makes of a text depends on the padding"):
+    with pytest.raises(ValueError, match=rf"--reference .*: the outputs of {family} for a text depend on the padding"):
         load_config(str(tmp_path), option="--reference")
     with pytest.raises(ValueError, match="use an encoder such as BERT"):
         load_headed(str(tmp_path), HEAD)

@@ -124,7 +124,7 @@ def test_the_choices_of_the_first_stage(tmp_path, rounds):
 def test_a_journal_that_went_away_or_lost_lines_is_spoken_of(tmp_path):
     journal = tmp_path / "journal.jsonl"
     assert drop_lines_after(journal, 0, 0) is None
-    assert "is not there" in drop_lines_after(journal, 5, 5)
+    assert "is missing" in drop_lines_after(journal, 5, 5)
     lines = [json.dumps({"update": update, "loss": 1.0}) for update in range(1, 9)]
     journal.write_text("\n".join([*lines, ""]))
     assert drop_lines_after(journal, 6, 6) is None

@@ -22,7 +22,7 @@ OF_ALL = [
     ("--max_grad_norm", "-1", "--max_grad_norm -1.0"),
     ("--weight_decay", "-1", "--weight_decay -1.0: use a finite number, at least 0"),
     ("--fsdp", "half", "--fsdp half: use one of full_shard"),
-    ("--deepspeed", "none.json", "--deepspeed none.json is no file"),
+    ("--deepspeed", "none.json", "--deepspeed none.json is not a file"),
     ("--dropout", "1", "--dropout 1.0: use at least 0 and below 1"),
 ]
 OF_TEXTS = [

@@ -35,7 +35,7 @@ def test_a_look_ends_on_all_ranks_when_one_is_told_to_stop(monkeypatch, tmp_path
     ("more", "said"),
     [
         (["--tasks", "qa:nowhere.json"], "nowhere.json"),
-        (["--reference", "nowhere/model"], "--reference nowhere/model is no local directory"),
+        (["--reference", "nowhere/model"], "--reference nowhere/model is not a local directory"),
     ],
 )
 def test_tasks_and_reference_are_read_before_training(monkeypatch, tiny_small_world, capsys, more, said):

@@ -163,7 +163,7 @@ DAMAGES = {
         '{"schema_version": 1, "files": [{"name": "state.json"}]}'
     ),
     "schema_version is 2": lambda path: (path / MANIFEST_NAME).write_text('{"schema_version": 2, "files": []}'),
-    "no regular file": lambda path: replace_by_link(path / "rank-00000.safetensors"),
+    "not a regular file": lambda path: replace_by_link(path / "rank-00000.safetensors"),
 }
 
 

@@ -60,7 +60,7 @@ def test_the_state_of_a_checkpoint(tmp_path, rounds):
         try:
             check_same_origin(path, state, IDENTITY)
         except ValueError as error:
-            assert "of another run" in str(error)  # noqa: PT017
+            assert "to another run" in str(error)  # noqa: PT017
 
     refusals(path / STATE_FILE, read, rounds, named=STATE_FILE)
 
@@ -146,7 +146,7 @@ def test_a_link_or_a_file_that_holds_the_temporary_name_blocks_no_save(tmp_path)
 def test_a_journal_that_went_away_or_lost_lines_is_spoken_of(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     assert journal.cut_back(0) is None
-    assert "is not there" in journal.cut_back(5)
+    assert "is missing" in journal.cut_back(5)
     journal.append({"serial": serial} for serial in range(1, 25))
     assert journal.cut_back(24) is None
     assert journal.cut_back(20) is None

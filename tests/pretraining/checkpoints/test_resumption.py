@@ -107,7 +107,7 @@ def test_the_same_command_again_goes_on_and_does_not_go_back(shards, whole, insi
     capsys.readouterr()
     in_process(shards, tmp_path / "run", options)
     said = capsys.readouterr().out
-    assert f"{path} was resumed from before" in said
+    assert f"{path} has already been resumed from" in said
     assert f"resuming from {folder / newest}" in said
     assert not list(folder.glob("aside-*"))
     assert_rest(whole, path, tmp_path / "run")
@@ -150,7 +150,7 @@ def test_a_dry_run_finds_what_a_named_checkpoint_contradicts(shards, whole, insi
     in_process(shards, tmp_path / "run", named)
     assert "does not say" not in capsys.readouterr().out
     in_process(shards, tmp_path / "run", {**named, "seed": 1}, status=WRONG)
-    assert f"contradiction: {path} is of another run (seed: 0 there, 1 here)" in capsys.readouterr().err
+    assert f"contradiction: {path} belongs to another run (seed: 0 there, 1 here)" in capsys.readouterr().err
     in_process(shards, whole, {**FULL, "resume_from_checkpoint": "false", "dry_run": "true"}, status=WRONG)
     assert "contradiction: --resume_from_checkpoint false, but" in capsys.readouterr().err
 
@@ -165,7 +165,7 @@ def test_a_dry_run_says_when_nothing_tells_whose_checkpoint_it_is(shards, inside
     (path / "state.json").write_text(json.dumps(state))
     rewrite_manifest(path)
     in_process(shards, tmp_path / "run", {**FULL, "resume_from_checkpoint": path, "dry_run": "true"})
-    assert "does not say of which run it is" in capsys.readouterr().out
+    assert "does not say which run it belongs to" in capsys.readouterr().out
 
 
 def test_what_lies_past_the_point_resumed_from_does_not_come_back(tmp_path):

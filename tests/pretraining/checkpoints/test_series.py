@@ -48,7 +48,7 @@ def test_another_schema_or_no_json_is_refused(tmp_path, content):
 
 
 def test_a_missing_field_or_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match="is not there"):
+    with pytest.raises(ValueError, match="does not exist"):
         read_series(tmp_path)
     incomplete = entry("raw", 0)
     del incomplete["flops"]

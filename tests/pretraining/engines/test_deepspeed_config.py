@@ -237,13 +237,13 @@ def test_without_a_compiler_torch_s_optimizer_takes_over(monkeypatch, caplog):
     [
         ('{"train_batch_size": 1, "train_batch_size": 2}', "train_batch_size appears twice"),
         ('{"bf16": {"enabled": true, "enabled": false}}', "enabled appears twice"),
-        ('{"gradient_clipping": NaN}', "NaN is no number"),
+        ('{"gradient_clipping": NaN}', "NaN is not a number"),
         ("[1, 2]", "holds a list"),
-        ("{", "no valid JSON"),
+        ("{", "not valid JSON"),
         ('{"a": ' * 20 + "1" + "}" * 20, "nested too deeply"),
         ("[" * 200_000, "nested too deeply"),
         (" " * (1 << 20) + "{}", "bytes"),
-        ("\udcff", "no valid JSON"),
+        ("\udcff", "not valid JSON"),
     ],
     ids=["twice", "twice-inside", "not-finite", "list", "cut", "deep", "very-deep", "huge", "not-utf-8"],
 )
@@ -256,7 +256,7 @@ def test_a_malformed_file_is_refused_by_name(tmp_path, text, message):
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match=r"missing\.json is no file"):
+    with pytest.raises(ValueError, match=r"missing\.json is not a file"):
         load_config(tmp_path / "missing.json")
 
 

@@ -107,14 +107,14 @@ def test_the_journal_is_on_the_disk_before_a_checkpoint_is(tmp_path, monkeypatch
     assert order == ["journal", "checkpoint"] * (len(order) // 2)
 
 
-@pytest.mark.parametrize("damage", ["is not there", r"lacks the lines of \d+ of \d+ updates \(1 damaged"])
+@pytest.mark.parametrize("damage", ["is missing", r"lacks the lines of \d+ of \d+ updates \(1 damaged"])
 def test_a_run_that_goes_on_says_what_its_journal_lacks(tmp_path, capsys, damage):
     shards, run = write_shards(tmp_path / "shards"), tmp_path / "run"
     options = {"save_steps": 5}
     in_process(shards, run, options, fault="update.before:8:terminate", status=75)
     journal = run / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
-    journal.unlink() if damage == "is not there" else journal.write_text("".join([*lines[:3], "null\n"]))
+    journal.unlink() if damage == "is missing" else journal.write_text("".join([*lines[:3], "null\n"]))
     capsys.readouterr()
     in_process(shards, run, options)
     assert re.search(f"warning: {journal} {damage}", capsys.readouterr().out)

@@ -222,7 +222,7 @@ class Evil:
         (["model-0.safetensors", "/tmp/model-1.safetensors"], "names '/tmp/model-1"),
         (["model-0.safetensors", ["model-1.safetensors"]], "only safetensors files inside its folder"),
         (["model-0.safetensors", None], "only safetensors files inside its folder"),
-        (["model-0.safetensors", "model-2.safetensors"], "model-2.safetensors, which is not there"),
+        (["model-0.safetensors", "model-2.safetensors"], "model-2.safetensors, which is missing"),
         (["model-0.safetensors", "link.safetensors"], "is a link that leads outside its folder"),
     ],
     ids=lambda one: str(one)[:40],
@@ -261,7 +261,7 @@ def test_weights_of_integers_are_refused(source):
         return {k: v.to(torch.int8) if k.endswith("query.weight") else v for k, v in tensors.items()}
 
     rewrite(source, quantized)
-    refused(source, r"query.weight in another type than F64, .*full precision weights")
+    refused(source, r"query.weight in a type other than F64, .*full precision weights")
 
 
 def grow_tokenizer(source):

@@ -24,9 +24,9 @@ MINE = {"seed": 0, "shards": {"train": ["a", "b"]}}
 
 def test_a_checkpoint_says_itself_of_which_run_it_is(tmp_path):
     assert check_same_origin(tmp_path, {"identity": condensed(MINE)}, MINE) is None
-    with pytest.raises(ValueError, match=r"of another run \(seed: 1 there, 0 here\)"):
+    with pytest.raises(ValueError, match=r"to another run \(seed: 1 there, 0 here\)"):
         check_same_origin(tmp_path, {"identity": condensed({**MINE, "seed": 1})}, MINE)
-    with pytest.raises(ValueError, match=r"of another run \(shards: "):
+    with pytest.raises(ValueError, match=r"to another run \(shards: "):
         check_same_origin(tmp_path, {"identity": condensed({**MINE, "shards": {"train": ["a", "c"]}})}, MINE)
 
 
@@ -132,7 +132,7 @@ def test_the_checkpoint_of_another_seed_is_not_resumed_from(tmp_path, capsys):
     in_process(shards, tmp_path / "first", {"budget_tokens": 800})
     path = tmp_path / "first" / "checkpoints" / checkpoints(tmp_path / "first")[-1]
     in_process(shards, tmp_path / "other", {"budget_tokens": 800, "seed": 1, "resume_from_checkpoint": path}, status=2)
-    assert "is of another run (seed: 0 there, 1 here)" in capsys.readouterr().err
+    assert "belongs to another run (seed: 0 there, 1 here)" in capsys.readouterr().err
     in_process(shards, tmp_path / "same", {"budget_tokens": 800, "resume_from_checkpoint": path})
 
 
@@ -144,10 +144,10 @@ def test_a_run_whose_record_is_gone_is_known_by_its_checkpoints(tmp_path, capsys
     assert "restore it or remove it" in capsys.readouterr().err
     (run / RUN_NAME).unlink()
     in_process(shards, run, {"budget_tokens": 800, "seed": 1}, status=2)
-    assert "is of another run (seed: 0 there, 1 here)" in capsys.readouterr().err
+    assert "belongs to another run (seed: 0 there, 1 here)" in capsys.readouterr().err
     in_process(shards, run, {"budget_tokens": 800})
     assert json.loads((run / RUN_NAME).read_text())["identity"]["seed"] == 0
     (run / RUN_NAME).unlink()
     (run / "checkpoints" / checkpoints(run)[-1] / "state.json").write_text("{}")
     in_process(shards, run, {"budget_tokens": 800}, status=2)
-    assert "does not say of which run it is" in capsys.readouterr().err
+    assert "does not say which run it belongs to" in capsys.readouterr().err

@@ -144,7 +144,7 @@ def test_a_misspelt_key_is_answered_with_the_nearest(plan, tmp_path):
         ({"series": "1e9"}, "beyond the budget"),
         ({"series": "999", "series_ratio": 3.0}, "--series of 999 budgets with --series_ratio 3.0"),
         ({"bf16": "true", "deepspeed": zero(0)}, "stage 0"),
-        ({"deepspeed": "gone.json"}, "is no file"),
+        ({"deepspeed": "gone.json"}, "is not a file"),
         ({"deepspeed": zero(2), "fsdp_offload": True}, "fsdp_offload"),
         ({"deepspeed": zero(2), "fsdp": "shard_grad_op"}, "--fsdp shard_grad_op belongs to FSDP2"),
         ({"length_schedule": "0:0.5,64:0.5", "max_seq_length": None}, "--length_schedule"),
@@ -311,7 +311,7 @@ def test_advice_never_names_what_is_in_use(plan):
 @pytest.mark.parametrize(
     ("num_ranks", "options", "complaint"),
     [
-        (1, {"fsdp_offload": True}, "this is one"),
+        (1, {"fsdp_offload": True}, "there is only one"),
         (8, {"fsdp": "hybrid_shard", "hybrid_shard_size": 3, "global_batch_rows": 16}, "does not divide 8 ranks"),
         (64, {"global_batch_rows": 48}, "64 ranks for 48 lanes"),
         (2, {"global_batch_rows": 257}, "2 ranks for 1 lanes"),
