@@ -12,7 +12,8 @@ from pretraining.checkpoints.origin import RUN_NAME, check_same_run
 from pretraining.checkpoints.position import Position, position_from
 from pretraining.checkpoints.resumption import find_checkpoint, settle
 from pretraining.checks import announce
-from pretraining.engines.engine import Engine, build_engine
+from pretraining.engines.build import build_engine
+from pretraining.engines.engine import Engine
 from pretraining.loop.batches import as_inputs
 from pretraining.loop.journal import Journal
 from pretraining.loop.loop import LoopOptions, TrainingLoop

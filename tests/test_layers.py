@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ PRIVATE_WORDS = re.compile(
     re.IGNORECASE,
 )
 LARGEST_FILE_LINES = 450
+SMALLEST_FILE_LINES = 25
 MOST_ENTRIES = 12
 
 
@@ -139,6 +141,36 @@ def test_the_layer_rule_sees_every_way_to_import():
     assert layer_faults("gap", "import shards, finetuning.qa\nimport numpy") == []
 
 
+def part_of(module: str) -> str:
+    """The sub-package of a module, or the module itself where it lies beside the sub-packages."""
+    return ".".join(module.split(".")[:2])
+
+
+def cycle(edges: Mapping[str, set[str]]) -> list[str]:
+    """Names that import each other in a circle, the first one repeated at the end; empty where there is none."""
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_and_no_sub_packages_import_each_other_in_a_circle():
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in sources()
+    }
+    imported = {
+        name: set(imports(ast.parse(path.read_text(encoding="utf-8")))) & modules.keys() - {name}
+        for name, path in modules.items()
+    }
+    assert cycle(imported) == []
+    parts: dict[str, set[str]] = {}
+    for name, names in imported.items():
+        parts.setdefault(part_of(name), set()).update({part_of(other) for other in names} - {part_of(name)})
+    assert parts
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}})[0] in "abc"
+
+
 def test_only_the_engines_import_deepspeed_and_fsdp():
     faults = {
         name_of(path): engine_faults(path.read_text(encoding="utf-8"))
@@ -198,6 +230,22 @@ def test_no_source_is_longer_than_the_house_allows():
     paths = sources(*LAYERS, "tests", "benchmarks")
     lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
     assert {name: length for name, length in lengths.items() if length > LARGEST_FILE_LINES} == {}
+
+
+def is_record(source: str) -> bool:
+    """Whether a module only declares data: imports, dataclasses and constants, no function outside a class."""
+    return not any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) for node in ast.parse(source).body)
+
+
+def test_no_source_is_so_short_that_it_belongs_to_its_neighbour():
+    short = [
+        name_of(path)
+        for path in sources()
+        if path.name != "__init__.py" and path not in launchables()
+        for source in (path.read_text(encoding="utf-8"),)
+        if len(source.splitlines()) < SMALLEST_FILE_LINES and not is_record(source)
+    ]
+    assert short == []
 
 
 def crowded(places: list[Path]) -> dict[str, int]:

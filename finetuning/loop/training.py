@@ -21,8 +21,9 @@ from finetuning.loop.run_state import Progress, RunIdentity, RunState, run_ident
 from finetuning.loop.schedule import Schedule, make_schedule
 from finetuning.loop.stopping import Asked, FinetuningInterrupted, Stopping, never
 from finetuning.loop.updates import add_update, means, micro_batches, reseed, train_update
+from pretraining.engines.build import build_engine
 from pretraining.engines.deepspeed_config import load_config
-from pretraining.engines.engine import Engine, EngineOptions, build_engine
+from pretraining.engines.engine import Engine, EngineOptions
 from pretraining.engines.optimizers import OptimizerOptions
 from runtime.machine import computes_bf16
 from runtime.processes.collectives import sum_over_ranks

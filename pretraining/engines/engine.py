@@ -1,4 +1,4 @@
-"""The protocol that the training loops see, and the choice between its two implementations."""
+"""The protocol of an engine: what the training loops use of DeepSpeed and of torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pretraining.engines.optimizers import OptimizerOptions
-from runtime.processes.ranks import Ranks, init_process_group
+from runtime.processes.ranks import Ranks
 
 FSDP_MODES = ("full_shard", "shard_grad_op", "hybrid_shard")
 
@@ -146,19 +146,3 @@ def full_weights(engine: Engine) -> dict[str, torch.Tensor]:
         if engine.ranks.is_main:
             weights[name.removesuffix("/weight")] = tensor.detach().cpu().clone()
     return weights
-
-
-def build_engine(model: nn.Module, options: EngineOptions, *, ranks: Ranks, device: torch.device) -> Engine:
-    """Shard `model` over the ranks and give it an optimizer: DeepSpeed where `options.deepspeed` is given.
-
-    Raises ValueError for options that contradict the JSON, the world size or each other.
-    """
-    if options.deepspeed is not None:
-        from pretraining.engines.deepspeed_engine import DeepSpeedEngine
-
-        init_process_group(ranks, device, always=True)
-        return DeepSpeedEngine(model, options, options.deepspeed, ranks=ranks, device=device)
-    from pretraining.engines.torch_engine import TorchEngine
-
-    init_process_group(ranks, device)
-    return TorchEngine(model, options, ranks=ranks, device=device)

@@ -11,7 +11,6 @@ from pretraining.checkpoints.checkpoint import committed
 from pretraining.loop.batches import as_inputs
 from pretraining.overfit.overfit import OverfitResult, overfit_one_batch
 from pretraining.plan.plan import Plan
-from pretraining.plan.planned_engine import optimizer_kind
 from runtime.processes.collectives import broadcast_json, fail_together
 from shards.storage.location import ShardLocation
 from shards.streaming.stream import MaskedStream
@@ -50,7 +49,7 @@ def _try(plan: Plan, shards: ShardLocation) -> OverfitResult:
         plan.peak_learning_rate,
         max_updates=200,
         max_grad_norm=plan.options.max_grad_norm,
-        optimizer_options=replace(plan.optimizer, name=optimizer_kind(plan)),
+        optimizer_options=replace(plan.optimizer, name=plan.optimizer_kind),
         bf16=plan.bf16,
         seed=plan.options.seed,
     )

@@ -7,8 +7,6 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pretraining.plan.planned_engine import optimizer_kind
-
 if TYPE_CHECKING:
     from pretraining.plan.plan import Plan
 
@@ -17,7 +15,7 @@ def identity_of(plan: Plan) -> dict[str, Any]:
     """The options that decide what is computed, what their "auto" means here, and the hashes of the data."""
     data = {name: [shard.sha256 for shard in split.shards] for name, split in plan.manifest.splits.items()}
     tokenizer = plan.manifest.tokenizer.fingerprint
-    meant = {"optimizer": optimizer_kind(plan), "bf16": plan.bf16}
+    meant = {"optimizer": plan.optimizer_kind, "bf16": plan.bf16}
     found = {**plan.options.identity(), **meant, "shards": data, "tokenizer": tokenizer}
     return dict(json.loads(json.dumps(found)))
 

@@ -19,7 +19,7 @@ from pretraining.model.memory import MemoryEstimate, Sharding, estimate_memory
 from pretraining.plan.budget import UNITS, Budget, option_of
 from pretraining.plan.lengths import parse_length_schedule, scheduled_rows
 from pretraining.plan.options import PretrainingOptions
-from pretraining.plan.planned_engine import planned_sharding
+from pretraining.plan.planned_engine import optimizer_kind, optimizer_title, planned_sharding
 from pretraining.plan.segments import Segment, check_cost, parse_series, plan_segments
 from runtime.machine import computes_bf16
 from runtime.processes.ranks import Ranks
@@ -175,6 +175,15 @@ class Plan:
             betas=(options.adam_beta1, options.adam_beta2),
             eps=options.adam_epsilon,
         )
+
+    @property
+    def optimizer_kind(self) -> str:
+        """adamw, adam or lamb, whoever names it: the options or the DeepSpeed JSON."""
+        return optimizer_kind(self.optimizer.name, self.deepspeed_config)
+
+    @property
+    def optimizer_title(self) -> str:
+        return optimizer_title(self.optimizer.name, self.deepspeed_config, self.sharding)
 
     @cached_property
     def deepspeed_config(self) -> dict[str, Any] | None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pretraining.engines.deepspeed_config import zero_stage
 from pretraining.model.memory import REDUCE_BUCKET_ELEMENTS, Sharding
 from pretraining.plan.options import PretrainingOptions
 from runtime.processes.ranks import Ranks
 
-if TYPE_CHECKING:
-    from pretraining.plan.plan import Plan
 
-
-def optimizer_kind(plan: Plan) -> str:
+def optimizer_kind(name: str, deepspeed: Mapping[str, Any] | None) -> str:
     """adamw, adam or lamb. A JSON's rate, betas, epsilon and weight decay must equal the options', or it is refused."""
-    name, section = plan.optimizer.name, _section(plan.deepspeed_config or {}, "optimizer")
+    section = _section(deepspeed or {}, "optimizer")
     kind = str(section.get("type", "")).lower()
     if kind == "adam":  # DeepSpeed's "Adam" is AdamW unless adam_w_mode is false
         parameters = section.get("params")
@@ -25,12 +22,12 @@ def optimizer_kind(plan: Plan) -> str:
     return kind or ("adamw" if name == "auto" else name)
 
 
-def optimizer_title(plan: Plan) -> str:
+def optimizer_title(name: str, deepspeed: Mapping[str, Any] | None, sharding: Sharding) -> str:
     """The optimizer by its own name, with who builds it."""
-    if kind := _section(plan.deepspeed_config or {}, "optimizer").get("type"):
+    if kind := _section(deepspeed or {}, "optimizer").get("type"):
         return f"DeepSpeed {kind}"
-    builder = "DeepSpeed CPU" if plan.options.deepspeed and plan.sharding.offload_optimizer else "torch"
-    return f"{builder} {optimizer_kind(plan)}"
+    builder = "DeepSpeed CPU" if deepspeed is not None and sharding.offload_optimizer else "torch"
+    return f"{builder} {optimizer_kind(name, deepspeed)}"
 
 
 def planned_sharding(

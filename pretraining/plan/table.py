@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from pretraining.plan.plan import Plan
-from pretraining.plan.planned_engine import optimizer_title
 from pretraining.plan.segments import relative_cost
 
 
@@ -24,7 +23,7 @@ def plan_lines(plan: Plan) -> list[str]:
         "update": f"{options.global_batch_rows} rows, {plan.tokens_per_update:,} tokens: {ranks.world_size} ranks x "
         f"{plan.accumulation} micro-batches x {plan.micro_batch_rows} rows",
         "lengths": ", ".join(f"{length} tokens from row {first:,}" for first, length in plan.lengths),
-        "optimizer": f"{optimizer_title(plan)}, peak learning rate {plan.peak_learning_rate:g}, "
+        "optimizer": f"{plan.optimizer_title}, peak learning rate {plan.peak_learning_rate:g}, "
         f"warmup {plan.warmup:.3g} {unit}, decay over {options.decay_fraction:.0%} of each budget",
         "engine": f"{sharding}, {plan.device.type}, {'bf16' if plan.bf16 else 'fp32'}, attention {plan.attention}",
         "budget": f"{amount:,.4g} {unit}{updates}",

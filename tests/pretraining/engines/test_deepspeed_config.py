@@ -291,7 +291,8 @@ def test_whatever_stands_in_the_file_the_answer_is_a_configuration_or_a_value_er
 TRAINING = """
 import sys, torch
 from pretraining.engines.deepspeed_config import load_config, skip_compiled_collective
-from pretraining.engines.engine import EngineOptions, build_engine
+from pretraining.engines.build import build_engine
+from pretraining.engines.engine import EngineOptions
 from runtime.processes.ranks import choose_device, close_process_group, read_ranks
 
 skip_compiled_collective()

@@ -10,7 +10,7 @@ from pretraining_runs import arguments, checkpoints, in_process, write_shards
 
 from pretraining.checkpoints.origin import RUN_NAME, check_same_origin
 from pretraining.checks import find_problems
-from pretraining.engines.engine import build_engine
+from pretraining.engines.build import build_engine
 from pretraining.plan.identity import condensed, identity_of
 from pretraining.plan.options import PretrainingOptions, with_defaults
 from pretraining.plan.plan import Plan

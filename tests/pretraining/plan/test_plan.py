@@ -19,7 +19,6 @@ from pretraining.plan.lengths import parse_length_schedule
 from pretraining.plan.memory_advice import OutOfMemory, advice, explained
 from pretraining.plan.options import PretrainingOptions, with_defaults
 from pretraining.plan.plan import Plan
-from pretraining.plan.planned_engine import optimizer_title
 from pretraining.plan.table import plan_lines
 from runtime.processes.ranks import Ranks
 from shards.storage.manifest import read_manifest
@@ -209,7 +208,7 @@ def test_the_table_says_what_will_be_done(plan):
     ],
 )
 def test_auto_names_the_optimizer_that_is_used(plan, options, name):
-    assert optimizer_title(plan(**options)) == name
+    assert plan(**options).optimizer_title == name
 
 
 def test_an_optimizer_in_the_json_is_honoured(plan, tmp_path):
@@ -217,7 +216,7 @@ def test_an_optimizer_in_the_json_is_honoured(plan, tmp_path):
     config.write_text(
         json.dumps({"optimizer": {"type": "AdamW", "params": {"torch_adam": True}}, "zero_optimization": {"stage": 2}})
     )
-    assert optimizer_title(plan(deepspeed=str(config))) == "DeepSpeed AdamW"
+    assert plan(deepspeed=str(config)).optimizer_title == "DeepSpeed AdamW"
 
 
 def test_only_other_architectures_run_their_head_on_every_position(plan):
