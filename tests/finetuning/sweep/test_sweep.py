@@ -142,7 +142,7 @@ REFUSED_BY_THE_RECIPE = [
     ("qa", {"train_file": "none.json"}, "--train_file none.json: no such file or folder"),
     ("qa", {"model_name_or_path": "./none"}, "--model_name_or_path ./none: no such file or folder"),
     ("qa", {"dataset_name": "./none"}, "--dataset_name ./none: no such file or folder"),
-    ("qa", {"dataset_name": "squad", "test_file": "x.json"}, "the data are named one way only"),
+    ("qa", {"dataset_name": "squad", "test_file": "x.json"}, "both name the data"),
     ("classification", {"data": "none"}, "--data none: no such file or folder"),
     ("classification", {"data": "none", "train_file": "x.csv"}, "--data and --train_file: name the data one way only"),
     ("glue", {"task_name": "rte", "data_dir": "none"}, "--data_dir none: no such file or folder"),
@@ -197,7 +197,7 @@ def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path):
     """YAML's readers keep the second and drop the first without a word."""
     path = tmp_path / "sweep.yaml"
     path.write_text("recipe: qa\ngrid:\n  weight_decay: [0.1]\nseeds: [1]\ngrid:\n  max_grad_norm: [1.0]\n")
-    with pytest.raises(ValueError, match=r"(?s)sweep\.yaml.*key grid stands in line 2 and again here.*line 5"):
+    with pytest.raises(ValueError, match=r"(?s)sweep\.yaml.*key grid is in line 2 and again here.*line 5"):
         read_sweep(path)
 
 
