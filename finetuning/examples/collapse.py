@@ -45,13 +45,13 @@ def collapse_reason(
 
 
 def likely_cause(learning_rate: float, batch_rows: int, *, hidden_size: int) -> str:
-    """What to try next: the learning rate against the batch and the width of the model.
+    """The likely cause of a failed run, judged by the learning rate for the batch and the width of the model.
 
     Rules of thumb: base-size encoders (768 wide) train at 1e-5 to 1e-4 for a batch of 16 to 32, narrower ones take
     proportionally more, and it scales with the square root of the batch.
     """
     usual = 5e-5 * (768 / max(hidden_size, 1)) * math.sqrt(batch_rows / 32)
-    figures = f"{learning_rate:g} at {batch_rows} rows an update and width {hidden_size}, usual is near {usual:.1g}"
+    figures = f"{learning_rate:g} at {batch_rows} rows per update and width {hidden_size}, usual is near {usual:.1g}"
     if learning_rate > 4 * usual:
         return f"probably the learning rate is too high for the batch ({figures}): lower it or raise the warmup"
     if learning_rate < usual / 10:

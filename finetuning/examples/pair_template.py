@@ -1,4 +1,4 @@
-"""Rows from token ids of one text or a pair of texts, with the special tokens where the tokenizer puts them."""
+"""Building rows from the token ids of one text or a pair, with special tokens as the tokenizer places them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def pair_template(tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
     second = [i for i, place in enumerate(places) if place == 1]
     if not first or not second or first[0] == 0:
         raise ValueError(
-            "the tokenizer adds no token in front of a pair of texts, and recipes need one to stand for the whole: "
+            "the tokenizer adds no token in front of a pair of texts, and recipes classify by that token: "
             "use an encoder's tokenizer ([CLS] A [SEP] B [SEP])"
         )
     if tokenizer.pad_token_id is None:

@@ -1,4 +1,4 @@
-"""Look at the examples before training on them, and report first what will make a score misleading."""
+"""The preflight: checks of the examples before training, and warnings about misleading scores."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 @dataclass
 class Preflight:
-    """Figures for all_results.json, and lines for people."""
+    """The outcome of the checks: figures for all_results.json, and warnings and notes to print."""
 
     figures: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)  # what may make a score misleading: --strict refuses it
-    notes: list[str] = field(default_factory=list)  # what is only worth knowing
+    notes: list[str] = field(default_factory=list)  # for information only
 
     def note(self, name: str, value: float | int, warning: str | None = None) -> None:
         """Keep a figure; if it is not zero, add its warning as well."""
@@ -49,12 +49,12 @@ def note_row_limit(found: Preflight, asked: int, limit: int) -> None:
 
 
 def shared_groups(first: Iterable[str], second: Iterable[str]) -> int:
-    """How many different texts occur in both."""
+    """The number of different texts that occur in both."""
     return len(set(first) & set(second))
 
 
 def repeated_groups(texts: Iterable[str]) -> int:
-    """How many different texts occur more than once."""
+    """The number of different texts that occur more than once."""
     return sum(count > 1 for count in Counter(texts).values())
 
 

@@ -1,4 +1,4 @@
-"""Whole files of examples: rows of CSV, TSV, JSON, JSON lines or parquet, read in the same way as by shard builds."""
+"""Readers of whole example files: rows of CSV, TSV, JSON, JSON lines or parquet, with the readers of shard builds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def bad_text(choice: str) -> OnBadText:
-    """--on_bad_text in the readers' terms."""
+    """The readers' mode for a value of --on_bad_text."""
     if choice not in ("stop", "replace"):
         raise ValueError(f"--on_bad_text {choice}: use stop or replace")
     return "replace" if choice == "replace" else "stop"
@@ -121,7 +121,7 @@ def decode_text(content: bytes, name: str, *, on_bad_text: OnBadText = "stop") -
 
 
 def parse_json(text: str, name: str) -> Any:
-    """JSON without surprises: nesting beyond Python's limit and broken text are ValueErrors that name the file."""
+    """Parse JSON; nesting beyond Python's limit and broken text are ValueErrors that name the file."""
     try:
         content = json.loads(text)
     except RecursionError as error:
@@ -136,7 +136,7 @@ def parse_json(text: str, name: str) -> Any:
 def examples_of(
     rows: Iterable[Any], where: str, read: Callable[[Any, int], Iterable[Example]], layouts: str
 ) -> list[Example]:
-    """What `read` makes of each entry and its number; ValueError naming `where` and the entry that it cannot read."""
+    """The examples that `read` makes of each entry and its number; ValueError names `where` and an unreadable entry."""
     found: list[Example] = []
     for number, item in enumerate(rows):
         try:

@@ -1,4 +1,4 @@
-"""How much of a text the model's vocabulary does not know, estimated on a sample of each split."""
+"""The share of unknown characters under the model's vocabulary, estimated on a sample of each split."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def note_unknown_share(
     for split, own in texts.items():
         share = unknown_share(tokenizer, own)
         warning = (
-            f"{share:.1%} of the characters of {split} become {tokenizer.unk_token}, so the model cannot tell them "
-            "apart: use a model whose vocabulary covers this language"
+            f"{share:.1%} of the characters of {split} become {tokenizer.unk_token}, so the model cannot read them: "
+            "use a model whose vocabulary covers this language"
         )
         found.note(f"{split}_unknown_share", share, warning if share >= MUCH_UNKNOWN else None)
 

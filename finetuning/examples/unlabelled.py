@@ -1,4 +1,4 @@
-"""Leaves out, counts and reports examples without a label in sets that train or that pick the best epoch."""
+"""Drops, counts and reports examples without a label in the training and validation sets."""
 
 from __future__ import annotations
 

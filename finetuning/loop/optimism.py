@@ -1,4 +1,4 @@
-"""How much too high the best of several validations is, because the scored examples picked it."""
+"""Selection optimism: how much too high the best of several validation scores is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from finetuning.examples.recipe import EvaluationSet, Recipe
 
-SMALLEST_HALF = 10  # examples; a metric of fewer says nothing
+SMALLEST_HALF = 10  # examples; a metric of fewer is meaningless
 
 HalfScores = Sequence[float]  # of both halves of a set
 

@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 
 @dataclass
 class Result:
-    """What a run gave. `scores` are named eval_..., test_...; `predictions` are by set name, then by example id."""
+    """A run's outcome. `scores` are named eval_..., test_...; `predictions` are by set name, then by example id."""
 
     status: str  # "done", "collapsed" or "not_finite"
     scores: dict[str, float]
@@ -37,12 +37,12 @@ class Result:
     evaluation_examples_per_second: float | None = None
     best_epoch: float | None = None
     selection_gain: float | None = None  # best minus last validation score
-    selection_optimism: float | None = None  # of the best one as a score, since it was picked there: cross-fitted
+    selection_optimism: float | None = None  # bias of the best validation score from picking it: cross-fitted
     reason: str | None = None  # of a status other than "done"
     stopped_early: bool = False
     not_finite_updates: int = 0
     training: dict[str, float] = field(default_factory=dict)  # measures, means over the last epoch's updates
-    history: list[dict[str, float]] = field(default_factory=list)  # one entry a validation
+    history: list[dict[str, float]] = field(default_factory=list)  # one entry per validation
 
     def as_json(self) -> dict[str, Any]:
         """The flat content of all_results.json."""

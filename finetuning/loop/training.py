@@ -1,4 +1,4 @@
-"""The one fine-tuning loop: any recipe, any engine, any world size."""
+"""The fine-tuning loop of all recipes, engines and world sizes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MOST_NOT_FINITE = 5  # skipped updates after which a run is given up
 
 @dataclass
 class Run:
-    """Everything a running fine-tuning consists of."""
+    """The objects of a running fine-tuning."""
 
     recipe: Recipe
     options: FinetuningOptions
@@ -65,7 +65,7 @@ def finetune(
     """Train, pick the best epoch on the set "validation", then score every evaluation set with it.
 
     Every rank calls it and gets the same result. `directory` keeps journal and resume state; without one nothing is
-    written (and nothing can be resumed). `identity` is what a resume must have too; None: that of `run_identity`
+    written (and nothing can be resumed). A resume requires the same `identity`; None: that of `run_identity`
     without a digest of the first weights. The model ends with the best epoch's weights. Raises FinetuningInterrupted on
     every rank, the state saved, once `asked` gives a reason on one of them.
     """
@@ -97,7 +97,7 @@ def open_engine(model: nn.Module, options: FinetuningOptions, shape: BatchShape)
 
 
 def engine_options(options: FinetuningOptions, shape: BatchShape, *, bf16: bool = False) -> EngineOptions:
-    """What the engine needs to know; `bf16` (`uses_bf16`) asks the hardware, which a check of the options may not.
+    """The engine's options; `bf16` comes from `uses_bf16`, since a check of the options may not query the hardware.
 
     Raises ValueError for an option outside its range, and for a DeepSpeed JSON that cannot be read.
     """
@@ -212,7 +212,7 @@ def _saves_here(run: Run) -> bool:
 
 
 def _flush(run: Run, pending: list[tuple[int, float, dict[str, torch.Tensor]]]) -> None:
-    """Read the waiting updates from the device, sum them over the ranks, write them down, judge them."""
+    """Read the pending updates from the device, sum them over the ranks, log and check them."""
     if not pending:
         return
     names = list(pending[0][2])
@@ -258,7 +258,7 @@ def _evaluate_best(run: Run) -> Mapping[str, Evaluation]:
 
 
 def _evaluate(run: Run, name: str) -> Evaluation:
-    """One evaluation set, its batches on a bar of their own."""
+    """Evaluate one set, with its own progress bar."""
     run.stopping.restart()
     return evaluate(
         run.recipe,

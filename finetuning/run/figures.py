@@ -1,4 +1,4 @@
-"""Pictures of runs: curves over updates from journals, runs or settings overlaid, and reliability diagrams."""
+"""Plots of runs: curves over updates from journals, of one run or several, and reliability diagrams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from finetuning.loop.run_log import JOURNAL_NAME, read_journal
 from finetuning.loop.updates import NOT_A_MEASURE
 
 DOTS_PER_INCH = 120
-MOST_LEGEND_ENTRIES = 40  # more settings cannot be told apart by colour either
+MOST_LEGEND_ENTRIES = 40  # the colours of more settings cannot be distinguished either
 MOST_INSIDE, LONGEST_INSIDE = 6, 40  # legend entries, and characters of one, that leave room for the curves
 FAINT: dict[str, Any] = {"alpha": 0.25, "linewidth": 0.8}
 
@@ -28,10 +28,10 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Curves:
-    """What one journal holds: per update the values, and per validation the scores with the update they came after."""
+    """The content of a journal: values per update, and scores per validation with the update before it."""
 
     updates: NDArray[np.int64]
-    values: Mapping[str, NDArray[np.float64]]  # by name, one an update; NaN where the run had none
+    values: Mapping[str, NDArray[np.float64]]  # by name, one per update; NaN where the run had none
     validation_updates: NDArray[np.int64]
     validations: Mapping[str, NDArray[np.float64]]
 
@@ -56,7 +56,7 @@ def curves_of(lines: Sequence[Line]) -> Curves:
 
 
 def cumulative_mean(values: ArrayLike, updates: ArrayLike, epoch_ends: ArrayLike) -> NDArray[np.float64]:
-    """Mean of the values since the epoch began, one an update: [N], [N] updates, [E] last updates -> [N].
+    """Mean of the values since the epoch began, one per update: [N], [N] updates, [E] last updates -> [N].
 
     It restarts with each epoch, since rows seen again have a lower loss and would bend a mean over the whole run.
     NaN (an update that was skipped) does not enter the mean.
@@ -164,7 +164,7 @@ def _draw_panel(axis: Axes, panel: str, runs: Sequence[Curves], colour: Any, *, 
 def _draw_lines(
     axis: Axes, lines: Sequence[tuple[NDArray[Any], NDArray[Any] | None]], colour: Any, style: str, *, each: bool = True
 ) -> None:
-    """Draw one line as it is; of several draw the mean, and each one pale."""
+    """Draw a single line, or of several lines the mean, and each of them pale."""
     drawn = [(updates, values) for updates, values in lines if values is not None and len(updates)]
     if len(drawn) > 1:
         for updates, values in drawn if each else []:
@@ -175,7 +175,7 @@ def _draw_lines(
 
 
 def _colours(number: int) -> list[Any]:
-    """As many colours as can be told apart, or nearly."""
+    """A palette of (nearly) distinguishable colours."""
     if number == 1:
         return [colormaps["viridis"](0.0)]
     table = "tab10" if number <= 10 else "tab20"

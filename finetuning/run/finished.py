@@ -1,4 +1,4 @@
-"""Finished runs in a directory: recognised when the same command is given again, never run twice."""
+"""Recognition of finished runs: the same command given again reads them instead of running them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def finished_results(
 ) -> dict[str, Any] | None:
     """all_results.json of the same run, finished before; None when it has yet to be made.
 
-    With `again` whatever was finished there is dropped. Raises ValueError when the directory holds the results of
+    With `again` finished results there are dropped. Raises ValueError when the directory holds the results of
     another run.
     """
     results = directory / RESULTS_NAME

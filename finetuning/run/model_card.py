@@ -1,4 +1,4 @@
-"""The README.md of a fine-tuned model: what it started from, its data, its budget, its scores, how to load it."""
+"""The README.md of a fine-tuned model: starting checkpoint, data, budget, scores, how to load it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipes' options, and what is refused before any data is read: by every recipe, and by a sweep for its rows."""
+"""Checks of the recipes' options before any data are read, by each recipe and by a sweep for its rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def options_class(recipe: str) -> type[FinetuningOptions]:
 
 
 def check_options(options: FinetuningOptions, ranks: Ranks | None = None) -> None:
-    """ValueError, naming the option, for what is wrong with options, ranks and a DeepSpeed JSON together.
+    """ValueError, naming the option, for contradictions between options, ranks and a DeepSpeed JSON.
 
     Without `ranks` a run is one process. It does not query the hardware, so a sweep may call it, and all ranks agree.
     """

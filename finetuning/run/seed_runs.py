@@ -1,4 +1,4 @@
-"""Several seeds of one command: a folder each, then mean, median and spread of every score, and the curves overlaid."""
+"""Runs of several seeds: a folder per seed, the mean, median and spread of every score, and overlaid curves."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def spread(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def seed_table(title: str, seeds: Sequence[int], found: Sequence[Mapping[str, Any]]) -> str:
-    """Scores over seeds for people: a line each, mean, median, sd and every seed."""
+    """A table of scores over seeds: one line per score with mean, median, sd and every seed."""
     names = scores_of(found)
     width = max((len(name) for name in names), default=0)
     heads = ["mean", "median", "sd", *(f"seed {seed}" for seed in seeds)]

@@ -1,4 +1,4 @@
-"""The options of a sweep's row as its recipe will see them: typed, with all defaults, and the files they name."""
+"""The full options of a sweep's rows, typed and with all defaults, and digests of the files they name."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _full_row(recipe: str, parser: OptionParser, row: Mapping[str, Any], named: 
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
     if left:
-        raise ValueError(f"{' '.join(left)} is left over: the option before it takes one value, not several")
+        raise ValueError(f"{' '.join(left)} is left over: the option before it takes a single value")
     options = options_from(options_class(recipe), namespace)
     if recipe in CHANGED_FOR_SMALL_WORLD:
         options = for_small_world(options)

@@ -1,4 +1,4 @@
-"""A sweep from file to table: lock, smoke run, cells, CSV, Markdown and overlaid curves."""
+"""A whole sweep from its file to its table: lock, smoke run, cells, CSV, Markdown and overlaid curves."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def run_sweep(
 
 
 def _failed_unless_stopped(runner: Runner) -> int:
-    """Status 1; raises Interrupted if cells did not run or finish because somebody asked to stop."""
+    """Return status 1; raises Interrupted if cells did not run or finish because of a request to stop."""
     if runner.stopping:
         raise Interrupted("asked to stop", together=False)
     return FAILED
 
 
 def report(sweep: Sweep, output_dir: Path, *, compare_with: str, log: SweepLog) -> None:
-    """Write the tables and curves of what is finished so far."""
+    """Write the tables and curves of the cells finished so far."""
     outcomes = {cell.fingerprint: outcome(cell_directory(output_dir, cell), cell) for cell in sweep.cells}
     metrics = metrics_of_rows(sweep, outcomes)
     if not any(metrics):

@@ -65,13 +65,13 @@ def cell_directory(output_dir: Path, cell: SweepCell) -> Path:
 
 
 def command(recipe: str, options: Mapping[str, Any], directory: Path) -> list[str]:
-    """The argument list that runs one cell; no shell reads it."""
+    """The argument list that runs one cell, without a shell."""
     script = str(PROJECT_ROOT / "finetuning" / f"{recipe}.py")
     return [sys.executable, script, *as_arguments(options, options_class(recipe)), "--output_dir", str(directory)]
 
 
 def outcome(directory: Path, cell: SweepCell) -> Outcome:
-    """What a cell's directory says: finished only with this cell's fingerprint and an all_results.json."""
+    """The outcome in a cell's directory: finished only with this cell's fingerprint and an all_results.json."""
     record = read_record(directory)
     if record is None:
         return Outcome("waiting", {})
@@ -147,7 +147,7 @@ class Runner:
         directory.mkdir(parents=True, exist_ok=True)
         wait_for_live_cell(directory, self.say)
         device = self.free.pop(0)
-        environment = without_launcher() | {"PYTHONUNBUFFERED": "1"}  # so that a killed cell's last lines are not lost
+        environment = without_launcher() | {"PYTHONUNBUFFERED": "1"}  # keeps a killed cell's last lines
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         if self.num_devices > 1:

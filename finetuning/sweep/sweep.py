@@ -1,4 +1,4 @@
-"""A sweep as described by a YAML file: rows of options times seeds, each cell with its own directory."""
+"""The sweep file (YAML): rows of options times seeds, each cell with its own directory."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class Sweep:
         return [name for name in self.rows[0] if len({json.dumps(row[name]) for row in self.rows}) > 1]
 
     def told(self, cell: SweepCell) -> str:
-        """A cell in words: the options that vary and the seed."""
+        """A cell as text: the options that vary and the seed."""
         return ", ".join([*self._varied_of(cell.row), f"seed={cell.seed}"])
 
     def setting(self, row: int) -> str:
-        """A row in words."""
+        """A row as text."""
         return ", ".join(self._varied_of(row)) or self.recipe
 
     def _varied_of(self, row: int) -> list[str]:
@@ -82,7 +82,7 @@ class Sweep:
         )
 
     def changes(self, row: int) -> dict[str, Any]:
-        """Options in which a row differs from its reference; with more than one, their effects cannot be told apart."""
+        """Options in which a row differs from its reference; the effects of several cannot be separated."""
         reference = self.rows[self.reference(row)]
         return {name: self.rows[row][name] for name in self.varied if self.rows[row][name] != reference[name]}
 
@@ -147,7 +147,7 @@ def fingerprint(recipe: str, options: Mapping[str, Any], states: Mapping[str, st
 
 
 def _told_to_cell(row: Mapping[str, Any], given: Mapping[str, Any], seed: int) -> Options:
-    """The file's options and the model; a default pretraining run still going would change it under later cells."""
+    """The file's options and the model, fixed now: a default pretraining run still going would change it later."""
     return {name: row[name] for name in row if name in given or name == "model_name_or_path"} | {"seed": seed}
 
 
@@ -164,7 +164,7 @@ def _rows(content: Mapping[str, Any], base: Options, source: str) -> tuple[list[
     if not isinstance(seeds, list) or any(isinstance(seed, bool) or not isinstance(seed, int) for seed in seeds):
         raise ValueError(f"{source}: seeds is {seeds!r}; it must be a list of integers, such as [0, 1, 2]")
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"{source}: seeds {seeds} repeat; each counts once")
+        raise ValueError(f"{source}: seeds {seeds} repeat; name each once")
     fixed = {name: value for name, value in base.items() if name != "seed"}
     cells = len(listed) * math.prod(map(len, axes.values())) * len(seeds)
     if cells > MOST_CELLS:
@@ -195,7 +195,9 @@ def _baseline(asked: Any, recipe: str, rows: Sequence[Options], source: str) -> 
     typed = full_rows(recipe, [{**rows[0], **wanted}], f"{source}: baseline")[0]
     found = [number for number, row in enumerate(rows) if all(row[name] == typed[name] for name in wanted)]
     if len(found) != 1:
-        raise ValueError(f"{source}: baseline {wanted} fits {len(found)} rows; name the options that single out one")
+        raise ValueError(
+            f"{source}: baseline {wanted} matches {len(found)} rows; name the options that select a single row"
+        )
     return found[0]
 
 

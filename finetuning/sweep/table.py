@@ -1,4 +1,4 @@
-"""What a sweep found: one row per setting, best validation mean first, with paired intervals."""
+"""The table of a sweep: one row per setting, best validation mean first, with paired intervals."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def paired_interval(scores: Mapping[int, float], reference: Mapping[int, float])
 
 
 def metrics_of_rows(sweep: Sweep, outcomes: Mapping[str, Outcome]) -> list[str | None]:
-    """What each row is scored by: the sweep's metric, else that of the first cell; per task where tasks vary.
+    """The metric of each row: the sweep's, else that of the first cell; per task where tasks vary.
 
     None for rows of a task without a finished cell.
     """
@@ -125,10 +125,10 @@ def as_markdown(
     ]
     if any(row["confounded"] for row in rows):
         lines.append(
-            "`confounded`: these options changed together against the reference; their effects cannot be told apart."
+            "`confounded`: these options changed together against the reference; their effects cannot be separated."
         )
     bad = [cell for cell in sweep.cells if outcomes[cell.fingerprint].status != "done"]
-    lines += ["", "## Cells that did not end well", ""] if bad else ["", "Every cell ended well."]
+    lines += ["", "## Failed cells", ""] if bad else ["", "No cell failed."]
     for cell in bad:
         lines.append(f"- {outcomes[cell.fingerprint].status}: {sweep.told(cell)} (cells/{cell.fingerprint[:16]})")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Numbers and answers in words."""
+"""Formatting of numbers and answers as text."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which sources decide a cell's score, and their digest: the part of a cell's identity that is code.
+"""The digest of the sources that decide a cell's score: the code's part of a cell's identity.
 
 The imports are followed from ROOTS on, inside the project and without the modules in FREE. What a module computes
 counts. Its name, its place and the order of its imports do not, nor do docstrings, comments, annotations of arguments,
-printed lines, help texts and the texts of errors. Moving a file, or rewording it, runs no finished cell again.
+printed lines, help texts and the texts of errors. After moving or rewording a file, no finished cell is run again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FREE = frozenset(
 PACKAGES = ("tokenizers", "torch", "transformers")  # their versions count as well
 # Methods of a kind of task: what the corpus is searched for, and a cell's estimated cost, decide no score.
 FREE_METHODS = ("passage", "row_texts")
-SPEAKING = ("print", "say")  # calls of these only print
+SPEAKING = ("print", "say")  # functions that only print
 DECLARED = "option"  # a field with a default; its other arguments are help, groups and limits
 # Fields of a syntax tree's nodes that differ between versions of Python, or only inform the reader.
 UNREAD_FIELDS = frozenset({"ctx", "kind", "returns", "type_comment", "type_params"})

@@ -1,4 +1,4 @@
-"""What to run: checkpoints x tasks x fine-tuning seeds, the controls, and the searches before them."""
+"""The plan of the cells: checkpoints x tasks x fine-tuning seeds, the controls, and the searches before them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FEWEST_SEEDS = 3
-SEARCH_SEED = 10_000  # of the searches: no scored cell has it
+SEARCH_SEED = 10_000  # of the searches; no scored cell uses it
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint to fine-tune: where it is and what it stands for in scores.jsonl."""
+    """A checkpoint to fine-tune: its path and its place in scores.jsonl."""
 
     path: str
     kind: str  # raw, annealed, reference, reference_scratch
@@ -76,7 +76,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Controls:
-    """What is run in addition to the curve, on its tasks."""
+    """The controls that are run in addition to the curve, on its tasks."""
 
     scratch_longer: tuple[float, ...] = ()
     label_fractions: tuple[float, ...] = ()
@@ -192,7 +192,7 @@ def make_plan(
 
 
 def problems_of(plan: CellPlan, *, finetuning_seeds: int, intervals: bool) -> list[str]:
-    """What this plan cannot answer."""
+    """The questions that this plan cannot answer, with remedies."""
     problems = []
     if intervals and finetuning_seeds < FEWEST_SEEDS:
         problems.append(

@@ -1,4 +1,4 @@
-"""How a study was made: when, on what, with which options and code. The last page of its report."""
+"""Provenance of a study for the end of its report: dates, devices, options and code."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def made_by(jobs: JobList, series: Sequence[Path]) -> dict[str, str]:
 
 
 def made_of(cells: Sequence[Cell]) -> dict[str, str]:
-    """When and on what the cells were trained, according to their lines; lines of older versions do not say."""
+    """Dates and devices of the cells' training, from their lines; lines of older versions lack them."""
     times = sorted(str(cell.details["finished"]) for cell in cells if cell.details.get("finished"))
     devices = Counter(f"{cell.details['device']}, {precision_of(cell)}" for cell in cells if cell.details.get("device"))
     found = {}
@@ -71,7 +71,7 @@ def precision_notes(cells: Sequence[Cell]) -> list[str]:
 
 
 def precision_of(cell: Cell) -> str:
-    """bf16 or fp32, empty if the line does not say."""
+    """bf16 or fp32, empty if the line does not record it."""
     return str(cell.details.get("precision", ""))
 
 

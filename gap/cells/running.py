@@ -1,4 +1,4 @@
-"""One cell after another in one process: nothing is imported again, tasks are encoded once, only scores written."""
+"""Running cells one after another in a process: tasks are encoded once, and only scores are written."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SearchResult:
 
 @dataclass
 class Workbench:
-    """What stays in memory between cells: tasks by name, their rows by tokenizer, the last checkpoint's weights."""
+    """The cache between cells: tasks by name, their rows by tokenizer, the last checkpoint's weights."""
 
     jobs: JobList
     device: torch.device

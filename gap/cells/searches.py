@@ -1,4 +1,4 @@
-"""searches.jsonl: the outcome of every try of every search, and the choice that follows from it."""
+"""searches.jsonl: the outcome of every try of every search, and the choice of learning rate and epochs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Choice:
-    """The learning rate and epochs of a setting, and the gain had they been picked on the scored examples."""
+    """The chosen learning rate and epochs, and the gain if they had been picked on the scored examples."""
 
     learning_rate: float
     epochs: float

@@ -1,4 +1,4 @@
-"""A worker: takes jobs from the shared list until none is left. The executor starts one per device.
+"""The worker process: runs jobs from the shared list until none is left. The executor starts one per device.
 
     python gap/cells/worker.py DIRECTORY [WORKERS_ON_THIS_MACHINE | wait]
 
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command with its arguments: a directory, and the number of workers or `wait`."""
     if not arguments:
         raise ValueError("no directory: name the one that holds cells.json")
-    code_version()  # of the sources that were imported, before the wait for the list
+    code_version()  # of the imported sources: called before the wait for the list
     of_workers, parent = arguments[1] if len(arguments) > 1 else "1", os.getppid()
     if of_workers == "wait":
         told = sys.stdin.readline().split()
@@ -195,7 +195,7 @@ def _run(bench: Workbench, job: Search | PlannedCell, records: Records, say: Say
     try:
         records.scores.append(cell)
     except ValueError:
-        if cell.fingerprint not in records.finished():  # a file system without locks: another worker was faster
+        if cell.fingerprint not in records.finished():  # without working locks, another worker may have been faster
             raise
     done, total = len(records.finished() & jobs.cell_names()), len(jobs.plan.cells)
     say(f"cell {done}/{total}  {describe(job)}: {cell.metric} {cell.score:.3f}, {cell.status}, {cell.seconds:.1f} s")

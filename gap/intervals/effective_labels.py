@@ -1,4 +1,4 @@
-"""How many labelled examples pretraining is worth: effective data transferred (Hernandez et al. 2021, section 2).
+"""The value of pretraining in labelled examples: effective data transferred (Hernandez et al. 2021, section 2).
 
 The effective labels are those that a model from scratch would need to reach the pretrained model's score with n labels;
 those beyond n are what pretraining transferred. They are read off the monotone curve of scratch over labels, never

@@ -1,4 +1,4 @@
-"""A value with its interval: any function of the checkpoints' scores, through the draws of the bootstrap."""
+"""A statistic with its interval: any function of the checkpoints' scores, evaluated on the bootstrap draws."""
 
 from __future__ import annotations
 

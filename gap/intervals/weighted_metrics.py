@@ -1,4 +1,4 @@
-"""The examples of one task: every cell's score under any weights of the examples, recomputed, not averaged."""
+"""Metrics under example weights: every cell's score, recomputed (not averaged) for any weights of the examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An experiment from its options to its report: plan, cells, analysis. What the commands call."""
+"""An experiment: its plan, the list of cells, and the analysis."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ UNKNOWN = "not pretrained yet"
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that one run is to do."""
+    """The tasks, seeds, controls and options of a study."""
 
     tasks: tuple[TaskSpec, ...]
     tasks_at_ends: tuple[TaskSpec, ...] = ()
@@ -113,7 +113,7 @@ def check_sources(sources: Sequence[Source]) -> None:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is left to do, and how long it will take."""
+    """The remaining jobs and the estimated time for them."""
 
     cells: int
     searches: int
@@ -144,7 +144,7 @@ def outlook(
     price_per_hour: float = 0.0,
     currency: str = "$",
 ) -> Outlook:
-    """Count and estimate what is left; `config` stands in for a model that is yet to be pretrained."""
+    """Count and estimate the remaining jobs; `config` replaces a model that is yet to be pretrained."""
     left = remaining(jobs, directory)
     finished = _finished_cells(jobs, directory)
     seconds = 0.0
@@ -174,7 +174,7 @@ def write_list(
 ) -> None:
     """Search for contamination (without shards, record why not), then write cells.json: now workers can start.
 
-    First names the finished cells that this list leaves behind because other code trained them.
+    First reports finished cells that do not belong to this list because other code trained them.
     """
     if warning := other_code_warning(jobs, directory):
         say(f"warning: {warning}")

@@ -1,4 +1,4 @@
-"""Where a study's cells start from: the series, the control run of a middle budget, the reference."""
+"""The checkpoints that a study fine-tunes: the series, the control run of a middle budget, the reference."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`--until "gap_closed>=0.9"`: look at the series as it grows, and stop pretraining when enough of the gap is closed.
+"""`--until "gap_closed>=0.9"`: evaluate the growing series, and stop pretraining when enough of the gap is closed.
 
-A look fine-tunes the newest annealed checkpoint (scratch and the reference at the first look) and asks whether the
-lower end of the interval of the gap closed has reached the level on every task. Repeated looks would sooner or later
-find a lucky interval, so the error is spent over the planned looks (`gap/intervals/spending.py`).
+A look fine-tunes the newest annealed checkpoint (scratch and the reference at the first look) and checks whether the
+lower end of the interval of the gap closed has reached the level on every task. Repeated looks would eventually
+hit a lucky interval, so the error is spent over the planned looks (`gap/intervals/spending.py`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _LookFile(Schema):
 
 
 class UntilFile(Schema):
-    """until.json: the looks so far, what they asked, and why the run stopped."""
+    """until.json: the looks so far, their settings, and why the run stopped."""
 
     condition: str
     asked: Any
@@ -134,11 +134,11 @@ class GapWatch:
 
     @property
     def _asked(self) -> Any:
-        """What the looks ask, as JSON returns it."""
+        """The settings of the looks, as read back from JSON."""
         return json.loads(json.dumps({"reference": self.reference, **asdict(self.experiment)}))
 
     def _is_of_this(self, content: Mapping[str, Any]) -> bool:
-        """Whether the recorded looks asked the same question: other tasks, seeds or references make it another."""
+        """Whether the recorded looks have the same settings (tasks, seeds, reference)."""
         return (content.get("condition"), content.get("asked")) == (self.condition, self._asked)
 
     def __call__(self, entry: Mapping[str, Any]) -> str | None:
@@ -161,7 +161,7 @@ class GapWatch:
             model_digest(source.path)
 
     def obey(self, stop_requested: Callable[[], str | None]) -> None:
-        """Ask this during a look: why the run is to end now, None to go on."""
+        """Poll this function during a look: why the run is to end now, None to go on."""
         self.stop_requested = stop_requested
 
     def _wait(self, is_done: Callable[[], bool]) -> None:
@@ -248,7 +248,7 @@ class GapWatch:
         return reason
 
     def _reason(self, look: Look, entry: Mapping[str, Any]) -> str:
-        """What was reached, and what stopping here saves."""
+        """The message about the level reached and the budget saved."""
         seen, planned = float(entry["budget"]), max(self.budgets)
         hours = float(entry["seconds"]) / 3600 * (planned / seen - 1)
         return (

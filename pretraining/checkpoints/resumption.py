@@ -1,4 +1,4 @@
-"""Where a run resumes: at its own newest checkpoint, at one that the user names, or at the beginning."""
+"""The checkpoint that a run resumes from: its own newest, one that the user names, or none."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def _is_the_same(source: Path, target: Path) -> bool:
 
 
 def set_later_aside(directory: Path, name: str, *, say: Say = print) -> None:
-    """Rename the checkpoints after `name`, where a run resumes: they are of another course, or could not be trusted."""
+    """Rename the checkpoints after `name`, where a run resumes: they are from another history, or invalid."""
     for path in committed(directory):
         if path.name > name:
             say(f"checkpoint {path.name} is later than the one resumed from, and is now named {set_aside(path).name}")
@@ -196,7 +196,7 @@ def set_aside(path: Path) -> Path:
 
 
 def check_none_there(checkpoints: Path) -> None:
-    """ValueError if a run that is to start from the beginning finds checkpoints."""
+    """ValueError if a run is to start from the beginning but its directory holds checkpoints."""
     if committed(checkpoints):
         raise ValueError(
             f"--resume_from_checkpoint false, but {checkpoints} holds checkpoints: use another --output_dir"
@@ -204,7 +204,7 @@ def check_none_there(checkpoints: Path) -> None:
 
 
 def check_nothing_is_lost(directory: Path) -> None:
-    """ValueError when the series shows that there were checkpoints: the user must ask for a new start."""
+    """ValueError when the series shows that checkpoints are missing: the user must request a new start."""
     series = directory / SERIES_NAME
     if series.exists() and any(entry["tokens_seen"] for entry in read_series(series)):
         raise ValueError(

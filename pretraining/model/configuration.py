@@ -113,7 +113,7 @@ def rederived(config: PreTrainedConfig, settings: Mapping[str, Any]) -> PreTrain
 
 
 def _built(make: Callable[[], PreTrainedConfig], settings: Mapping[str, Any]) -> PreTrainedConfig:
-    """The configuration, when a model can be built from it (shapes only); else a ValueError that names the settings."""
+    """The configuration, if a model can be built from it (shapes only); else a ValueError that names the settings."""
     try:
         config = make()
         if settings and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
@@ -170,8 +170,8 @@ def unreadable(source: str, error: Exception) -> str:
             "belong together, as save_pretrained writes them; without --config_overrides that change its shapes"
         )
     return (
-        f"{source!r} could not be read: it is not a local directory, and the hub did not give it (unreachable, unknown "
-        "name, or no safetensors weights). Download it on a machine with network access (hf download "
+        f"{source!r} could not be read: it is not a local directory, and the hub did not deliver it (unreachable, "
+        "unknown name, or no safetensors weights). Download it on a machine with network access (hf download "
         f"{source}) and give the directory"
     )
 

@@ -1,4 +1,4 @@
-"""What a run ends up with where the DeepSpeed JSON has a say: its optimizer, and how its states are spread."""
+"""The optimizer and the sharding of a run, from the options and the DeepSpeed JSON together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def optimizer_kind(plan: Plan) -> str:
 
 
 def optimizer_title(plan: Plan) -> str:
-    """The optimizer by its own name, with who builds it."""
+    """The optimizer's name, and which library builds it."""
     if kind := _section(plan.deepspeed_config or {}, "optimizer").get("type"):
         return f"DeepSpeed {kind}"
     builder = "DeepSpeed CPU" if plan.options.deepspeed and plan.sharding.offload_optimizer else "torch"

@@ -1,4 +1,4 @@
-"""Which documents were kept, on disk: the first in input order stays; new keys wait in memory and go there sorted."""
+"""The on-disk index of kept documents, for duplicate search; new keys wait in memory and are inserted sorted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shards.building.minhash import band_keys
 MOST_CANDIDATES = 64
 DOCUMENTS_PER_KEY = 64
 NUMBER_BYTES = 5
-PENDING_KEY_BYTES = 144  # approximate memory of one key that waits to be put in
+PENDING_KEY_BYTES = 144  # approximate memory of one queued key
 SMALLEST_CACHE_KIB = 2_048
 
 SCHEMA = """
@@ -33,9 +33,9 @@ SET documents = substr(CAST(documents || excluded.documents AS BLOB), 1, ?3)
 class DuplicateIndex:
     """Documents kept so far, in the tables of an open database; the caller opens transactions and commits.
 
-    `near` says what happens to near duplicates: "drop" all but the first, "separate" drops only those that
+    `near` is the treatment of near duplicates: "drop" drops all but the first, "separate" only those that
     would be across the held-out split from a kept one, "ignore" does not look. An exact copy is dropped if
-    `exact`, and otherwise stays, whatever `near` says.
+    `exact`, and otherwise kept, whatever the value of `near`.
 
     A document is found by 17 keys: its digest and its 16 bands. A random key costs a page of the database, read and
     written, so new ones wait in memory (half of `memory_mb`, the other half is the database's cache) and are put in by
@@ -68,7 +68,7 @@ class DuplicateIndex:
             self.wait(document, self.own_keys(digest, bool(held_out), bands))
 
     def admit(self, digest: bytes, held_out: bool, signature: np.ndarray | None, bands: Sequence[int]) -> str | None:
-        """Take a document in and return None, or return why it is dropped ("duplicate", "near_duplicate", ...).
+        """Add a document and return None, or return why it is dropped ("duplicate", "near_duplicate", ...).
 
         `signature` uint32 [128], None or zeros where none could be made; `bands` are its 16 keys.
         """
@@ -119,7 +119,7 @@ class DuplicateIndex:
         return any(other == digest for (other,) in self.read("digest", documents))
 
     def has_similar(self, signature: np.ndarray, found: dict[int, list[int]]) -> bool:
-        """Whether a document found by bands is as similar as the threshold; the most promising are compared."""
+        """Whether a document found by bands reaches the similarity threshold; the most promising are compared."""
         worth: Counter[int] = Counter()
         for documents in found.values():
             for document in documents:
@@ -135,7 +135,7 @@ class DuplicateIndex:
         return self.database.execute(f"SELECT {column} FROM documents WHERE document IN ({places})", documents)  # noqa: S608
 
     def wait(self, document: int, keys: Sequence[int]) -> None:
-        """Let keys of a document wait to be put in."""
+        """Queue the keys of a document for insertion."""
         packed = document.to_bytes(NUMBER_BYTES, "big")
         for key in dict.fromkeys(keys):
             before = self.waiting.get(key, b"")
@@ -143,7 +143,7 @@ class DuplicateIndex:
                 self.waiting[key] = before + packed if before else packed
 
     def put_in(self) -> None:
-        """Put the waiting keys into the database, in order."""
+        """Insert the queued keys into the database, in order."""
         most = DOCUMENTS_PER_KEY * NUMBER_BYTES
         self.database.executemany(PUT, ((key, self.waiting[key], most) for key in sorted(self.waiting)))
         self.waiting.clear()

@@ -15,7 +15,7 @@ from shards.storage.shard_file import write_shard
 
 
 class _Counts(Schema):
-    """What an unfinished build remembers of a split."""
+    """A split's counts in the state of an unfinished build."""
 
     blocks: Count
     documents: Count
@@ -60,7 +60,7 @@ class SplitPacker:
                 self.close_block()
 
     def close_block(self) -> None:
-        """Put the open block among those that wait; write the shard when it is full."""
+        """Queue the open block; write the shard when it is full."""
         fields = {
             "tokens": self.block[: self.filled].copy(),
             "documents": np.array(self.starts, dtype=np.uint32),
@@ -94,7 +94,7 @@ class SplitPacker:
         return {"documents": self.documents, "tokens": self.tokens}
 
     def saved(self) -> tuple[str, bytes]:
-        """What a restart needs in addition to the entries of written shards: counts as JSON, waiting tokens as npz."""
+        """The state for a restart, besides the entries of written shards: counts as JSON, unwritten tokens as npz."""
         arrays = {f"block.{name}": value for name, value in self.open_fields().items()}
         for index, (_, fields) in enumerate(self.pending):
             arrays |= {f"pending{index:06d}.{name}": value for name, value in fields.items()}

@@ -39,7 +39,7 @@ def examples(make: MakeExample, cast: Cast, size: int, prefix: str, taken: set[s
 
 
 def span_question(cast: Cast, number: int) -> Example:
-    """Which river is named? The context names exactly one, among names of other classes, and gives no class away.
+    """A question such as "which river is named?": the context names one river among names of other classes.
 
     A context has 3 or 4 names; about one in a hundred has 20 and is longer than 64 tokens. ``answer_start`` counts
     characters.
@@ -69,7 +69,7 @@ def span_question(cast: Cast, number: int) -> Example:
 
 
 def choice_question(cast: Cast, number: int) -> Example:
-    """Which of four names, or (every second time) of four sentences, completes the context? One fits its class."""
+    """A question with four names or (every second time) four sentences to choose from; one fits by its class."""
     generator = cast.generator
     classes = generator.sample(CLASSES, NUM_CHOICES)
     if number % 2 == 0:

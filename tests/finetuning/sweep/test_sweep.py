@@ -110,7 +110,7 @@ BAD = {
     "is 9 tasks": {"recipe": "glue", "grid": {"task_name": ["all"]}, "base": MODEL},
     "use each of cola, .* once, or all": {"recipe": "glue", "base": {"task_name": "sst3", **MODEL}},
     "list of integers": {"recipe": "glue", "seeds": ["a"]},
-    "each counts once": {"recipe": "glue", "seeds": [1, 1]},
+    "name each once": {"recipe": "glue", "seeds": [1, 1]},
     "has no values": {"recipe": "glue", "grid": {"weight_decay": []}},
     "a word, true, false": {"recipe": "glue", "base": {"weight_decay": {"a": 1}}},
     "must map option names": {"recipe": "glue", "base": [1]},
@@ -133,7 +133,7 @@ REFUSED_BY_THE_RECIPE = [
     ("qa", {"weight_decay": -0.1}, "--weight_decay -0.1: use a finite number, at least 0"),
     ("qa", {"bf16": "maybe"}, "--bf16 maybe: use one of auto"),
     ("qa", {"report_to": "paper"}, "--report_to paper: use one of tensorboard"),
-    ("qa", {"learning_rate": [1, 2]}, "2 is left over: the option before it takes one value"),
+    ("qa", {"learning_rate": [1, 2]}, "2 is left over: the option before it takes a single value"),
     (
         "qa",
         {"global_batch_rows": 9, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
