@@ -63,12 +63,12 @@ def doubtful_labels(labels: Iterable[str]) -> dict[str, str]:
     """
     known = set(labels)
     empty = "if so, empty these cells or remove the rows"
-    found = {label: f"often stands for an unknown label: {empty}" for label in known if label.lower() in DOUBTFUL}
+    doubts = {label: f"often stands for an unknown label: {empty}" for label in known if label.lower() in DOUBTFUL}
     if {MINUS_ONE, "0"} <= known:
-        found[MINUS_ONE] = f"in `datasets` it stands for an unknown label: {empty}"
+        doubts[MINUS_ONE] = f"in `datasets` it stands for an unknown label: {empty}"
     folded: dict[str, str] = {}
     for label in sorted(known):
         other = folded.setdefault(label.casefold(), label)
         if other != label:
-            found[label] = f"differs from {other!r} only in case: if both mean one class, write them the same way"
-    return dict(sorted(found.items()))
+            doubts[label] = f"differs from {other!r} only in case: if both mean one class, write them the same way"
+    return dict(sorted(doubts.items()))

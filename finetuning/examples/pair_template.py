@@ -67,18 +67,18 @@ def pair_template(tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Ids of each text, without special tokens and without a limit."""
-    found: list[list[int]] = []
+    ids: list[list[int]] = []
     for start in range(0, len(texts), CONTENT_BATCH):
         encoded = tokenizer(list(texts[start : start + CONTENT_BATCH]), add_special_tokens=False, verbose=False)
-        found.extend(encoded["input_ids"])
-    return found
+        ids.extend(encoded["input_ids"])
+    return ids
 
 
 def token_ids_with_offsets(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> list[tuple[list[int], np.ndarray]]:
     """Ids of each text and the characters [n, 2] that each token covers."""
-    found: list[tuple[list[int], np.ndarray]] = []
+    encoded_texts: list[tuple[list[int], np.ndarray]] = []
     for start in range(0, len(texts), CONTENT_BATCH):
         encoded = tokenizer(
             list(texts[start : start + CONTENT_BATCH]),
@@ -87,8 +87,8 @@ def token_ids_with_offsets(
             verbose=False,
         )
         for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            found.append((ids, np.array(offsets, dtype=np.int64).reshape(-1, 2)))
-    return found
+            encoded_texts.append((ids, np.array(offsets, dtype=np.int64).reshape(-1, 2)))
+    return encoded_texts
 
 
 @cache

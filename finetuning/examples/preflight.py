@@ -41,11 +41,11 @@ class Preflight:
         ]
 
 
-def note_row_limit(found: Preflight, asked: int, limit: int) -> None:
+def note_row_limit(preflight: Preflight, asked: int, limit: int) -> None:
     """Note that rows are shorter than --max_seq_length, because the model has no more positions."""
     if limit < asked:
-        found.note("max_seq_length", limit)
-        found.notes.append(f"--max_seq_length {asked} is lowered to {limit}, the positions of the model")
+        preflight.note("max_seq_length", limit)
+        preflight.notes.append(f"--max_seq_length {asked} is lowered to {limit}, the positions of the model")
 
 
 def shared_groups(first: Iterable[str], second: Iterable[str]) -> int:
@@ -58,25 +58,25 @@ def repeated_groups(texts: Iterable[str]) -> int:
     return sum(count > 1 for count in Counter(texts).values())
 
 
-def note_shared_texts(found: Preflight, texts: Mapping[str, Sequence[str]]) -> None:
+def note_shared_texts(preflight: Preflight, texts: Mapping[str, Sequence[str]]) -> None:
     """Count texts that occur twice in a split, and texts of the training set that also occur in another split."""
     for name, split in texts.items():
-        found.note(f"{name}_repeated_texts", repeated_groups(split))
+        preflight.note(f"{name}_repeated_texts", repeated_groups(split))
         if name != "train" and "train" in texts:
             shared = shared_groups(texts["train"], split)
-            found.note(
+            preflight.note(
                 f"train_{name}_shared_texts",
                 shared,
                 f"{shared} texts occur both in train and in {name}: their score is partly memory",
             )
 
 
-def note_label_balance(found: Preflight, labels: Mapping[str, Sequence[str]]) -> None:
+def note_label_balance(preflight: Preflight, labels: Mapping[str, Sequence[str]]) -> None:
     """The share of the most frequent label of each split, which is what a constant answer scores."""
     for name, split in labels.items():
         if split:
             label, count = Counter(split).most_common(1)[0]
             share = count / len(split)
-            found.note(f"{name}_majority_share", share)
+            preflight.note(f"{name}_majority_share", share)
             if share > 0.9:
-                found.warnings.append(f"{share:.1%} of {name} has the label {label!r}: accuracy says little here")
+                preflight.warnings.append(f"{share:.1%} of {name} has the label {label!r}: accuracy says little here")

@@ -84,19 +84,21 @@ def make_result(
 ) -> Result:
     """Put a finished run's figures together and judge whether it failed."""
     scores = {
-        score_prefix(name) + key: value for name, found in evaluations.items() for key, value in found.scores.items()
+        score_prefix(name) + key: value
+        for name, evaluation in evaluations.items()
+        for key, value in evaluation.scores.items()
     }
     status, reason = _judge(recipe, evaluations, progress)
     if status == "collapsed":
         reason = f"{reason}; {likely_cause(options.learning_rate, shape.global_rows, hidden_size=hidden_size)}"
-    evaluation_seconds = sum(found.seconds for found in evaluations.values())
-    num_evaluated = sum(len(found.predictions) for found in evaluations.values())
+    evaluation_seconds = sum(evaluation.seconds for evaluation in evaluations.values())
+    num_evaluated = sum(len(evaluation.predictions) for evaluation in evaluations.values())
     last = progress.history[-1][recipe.metric] if progress.history else None
     return Result(
         status=status,
         reason=reason,
         scores=scores,
-        predictions={name: found.predictions for name, found in evaluations.items()},
+        predictions={name: evaluation.predictions for name, evaluation in evaluations.items()},
         seconds=seconds,
         train_seconds=progress.train_seconds,
         epochs=progress.updates / schedule.updates_per_epoch,
@@ -138,14 +140,14 @@ def _judge(recipe: Recipe, evaluations: Mapping[str, Evaluation], progress: Prog
     if progress.stopped == "not_finite":
         return "not_finite", f"loss or gradient was not finite in {progress.not_finite} updates, which were skipped"
     for name in ("validation", *evaluations):
-        found = evaluations.get(name)
-        if found is None or not found.scores or not progress.updates:
+        evaluation = evaluations.get(name)
+        if evaluation is None or not evaluation.scores or not progress.updates:
             continue
-        if not math.isfinite(found.scores[recipe.metric]):
+        if not math.isfinite(evaluation.scores[recipe.metric]):
             return "not_finite", f"{recipe.metric} of {name} is not finite"
         reason = collapse_reason(
-            recipe.predicted_labels(found.predictions),
-            found.scores[recipe.metric],
+            recipe.predicted_labels(evaluation.predictions),
+            evaluation.scores[recipe.metric],
             recipe.majority_score(recipe.evaluation_sets[name].examples),
             score_range=recipe.metric_maximum,
         )

@@ -129,10 +129,10 @@ def read_journal(journal: Path) -> list[dict[str, Any]]:
 
 def epoch_line(epoch: float, training: Mapping[str, float], validation: Mapping[str, float]) -> str:
     """The line about an epoch: the means over its updates, and the scores after it."""
-    told = {"train": training, "validation": validation}
+    figures = {"train": training, "validation": validation}
     parts = [
         f"{name} " + ", ".join(f"{measure} {value:.4f}" for measure, value in values.items())
-        for name, values in told.items()
+        for name, values in figures.items()
         if values
     ]
     return f"epoch {epoch:g}: " + "; ".join(parts)

@@ -96,10 +96,10 @@ def progress_of(checkpoint: Checkpoint, metric: str) -> Progress:
     """The progress of a saved run; ValueError for a state.json that is not of a run selecting by `metric`."""
     place = str(checkpoint.path / STATE_FILE)
     checked(checkpoint.state, _StateFile, place, REMEDY)
-    found = Progress(**{one.name: checkpoint.state["progress"][one.name] for one in fields(Progress)})
-    if any(name not in entry for entry in found.history for name in ("epoch", "updates", metric)):
+    progress = Progress(**{item.name: checkpoint.state["progress"][item.name] for item in fields(Progress)})
+    if any(name not in entry for entry in progress.history for name in ("epoch", "updates", metric)):
         raise ValueError(f"{place}: a validation of progress.history lacks epoch, updates or {metric}: {REMEDY}")
-    return found
+    return progress
 
 
 class RunIdentity(NamedTuple):

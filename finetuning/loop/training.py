@@ -155,7 +155,7 @@ def _open_run(
 
 
 def _example(recipe: Recipe, engine: Engine) -> dict[str, torch.Tensor]:
-    sets = [recipe.train_features, *(one.features for one in recipe.evaluation_sets.values())]
+    sets = [recipe.train_features, *(evaluation_set.features for evaluation_set in recipe.evaluation_sets.values())]
     row = next((features[0] for features in sets if len(features)), None)
     if row is None:
         raise ValueError("there is nothing to train on and nothing to evaluate: give a training or an evaluation file")
@@ -234,17 +234,19 @@ def _validate(run: Run) -> None:
     if validation is None or not validation.labelled:
         return
     try:
-        found = _evaluate(run, "validation")
+        evaluation = _evaluate(run, "validation")
     except Interrupted:
         _save(run)  # with the epoch still open: the resumed run validates first
         raise
-    if run.progress.take_validation(found.scores, run.recipe.metric, run.schedule, run.options.early_stopping_patience):
-        run.best = found
+    if run.progress.take_validation(
+        evaluation.scores, run.recipe.metric, run.schedule, run.options.early_stopping_patience
+    ):
+        run.best = evaluation
         run.state.keep_best()
-    run.progress.half_scores.append(half_scores(run.recipe, validation, found.predictions))
+    run.progress.half_scores.append(half_scores(run.recipe, validation, evaluation.predictions))
     epoch = run.progress.history[-1]["epoch"]
-    run.log.validation(run.progress.updates, epoch, found.scores)
-    run.log.say(epoch_line(epoch, means(run.progress.epoch_sums), found.scores))
+    run.log.validation(run.progress.updates, epoch, evaluation.scores)
+    run.log.say(epoch_line(epoch, means(run.progress.epoch_sums), evaluation.scores))
 
 
 def _evaluate_best(run: Run) -> Mapping[str, Evaluation]:

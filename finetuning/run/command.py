@@ -245,14 +245,14 @@ def _save_best(
 
 def on_main(work: Callable[[], Any], ranks: Ranks, doing: str) -> Any:
     """Run `work` on the main rank; return its result, or raise its ValueError or OSError, on every rank."""
-    found, error = None, None
+    result, error = None, None
     if ranks.is_main:
         try:
-            found = work()
+            result = work()
         except (ValueError, OSError) as caught:
             error = caught
     fail_together(error, doing)
-    return broadcast_json(found)
+    return broadcast_json(result)
 
 
 def _tell(recipe: Recipe, result: Result, directory: Path, results: Mapping[str, Any]) -> None:

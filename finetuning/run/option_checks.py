@@ -18,7 +18,7 @@ def options_class(recipe: str) -> type[FinetuningOptions]:
     """The dataclass of a recipe's options."""
     module = importlib.import_module(f"finetuning.{recipe}")
     return next(
-        found for found in vars(module).values() if isinstance(found, type) and issubclass(found, FinetuningOptions)
+        member for member in vars(module).values() if isinstance(member, type) and issubclass(member, FinetuningOptions)
     )
 
 

@@ -91,7 +91,7 @@ class Proof:
 
 def live_proof(recipe: Recipe, engine: Engine, *, bf16: bool) -> Proof:
     """The first rows of a set and the live model's outputs for them; every rank calls it."""
-    sets = [*(one.features for one in recipe.evaluation_sets.values()), recipe.train_features]
+    sets = [*(evaluation_set.features for evaluation_set in recipe.evaluation_sets.values()), recipe.train_features]
     rows = next(features for features in sets if len(features))[:PROOF_ROWS]
     batch = recipe.collate(rows)
     inputs = {name: batch[name] for name in recipe.model_inputs if name in batch}

@@ -35,13 +35,13 @@ def full_rows(recipe: str, rows: Sequence[Mapping[str, Any]], source: str) -> li
     """
     parser = OptionParser(options_class(recipe), exit_on_error=False)
     named = list(dict.fromkeys(name for row in rows for name in row))
-    found = []
+    full = []
     for row, place in zip(rows, _places(rows, source), strict=True):
         try:
-            found.append(_full_row(recipe, parser, row, named))
+            full.append(_full_row(recipe, parser, row, named))
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
-    return found
+    return full
 
 
 def state_of(name: str) -> str | None:
@@ -112,8 +112,8 @@ def _places(rows: Sequence[Mapping[str, Any]], source: str) -> list[str]:
     first = rows[0]
     names = dict.fromkeys(name for row in rows for name in row)
     varied = [name for name in names if any(row.get(name) != first.get(name) for row in rows)]
-    told = [", ".join(f"{name}={row[name]}" for name in varied if name in row) for row in rows]
-    return [f"{source}: row {number} ({words})" for number, words in enumerate(told, start=1)]
+    words_of_rows = [", ".join(f"{name}={row[name]}" for name in varied if name in row) for row in rows]
+    return [f"{source}: row {number} ({words})" for number, words in enumerate(words_of_rows, start=1)]
 
 
 def _require_one_task(options: Any) -> None:

@@ -61,7 +61,7 @@ class Sweep:
         """Options that differ between rows, in the order of the file."""
         return [name for name in self.rows[0] if len({json.dumps(row[name]) for row in self.rows}) > 1]
 
-    def told(self, cell: SweepCell) -> str:
+    def cell_text(self, cell: SweepCell) -> str:
         """A cell as text: the options that vary and the seed."""
         return ", ".join([*self._varied_of(cell.row), f"seed={cell.seed}"])
 
@@ -76,9 +76,10 @@ class Sweep:
         """The row that a row is compared with: the baseline, with its options on the same task where tasks vary."""
         wanted = {**self.rows[self.baseline], TASK: self.rows[row].get(TASK)}
         names = [name for name in self.varied if name != TASK]
-        same_task = [one for one, found in enumerate(self.rows) if found.get(TASK) == wanted[TASK]]
+        same_task = [number for number, options in enumerate(self.rows) if options.get(TASK) == wanted[TASK]]
         return next(
-            (one for one in same_task if all(self.rows[one][name] == wanted[name] for name in names)), same_task[0]
+            (number for number in same_task if all(self.rows[number][name] == wanted[name] for name in names)),
+            same_task[0],
         )
 
     def changes(self, row: int) -> dict[str, Any]:
@@ -175,8 +176,8 @@ def _rows(content: Mapping[str, Any], base: Options, source: str) -> tuple[list[
             f"{source}: {cells:,} cells with options of up to {longest:,} characters; shorten the values or split it"
         )
     rows = [
-        {**fixed, **dict(zip(axes, values, strict=True)), **_mapping(one, f"{source}: list")}
-        for one in listed
+        {**fixed, **dict(zip(axes, values, strict=True)), **_mapping(options, f"{source}: list")}
+        for options in listed
         for values in itertools.product(*axes.values())
     ]
     return rows, seeds
@@ -193,12 +194,12 @@ def _baseline(asked: Any, recipe: str, rows: Sequence[Options], source: str) -> 
     wanted = _mapping(asked, f"{source}: baseline")
     _check_names(recipe, [wanted], f"{source}: baseline")
     typed = full_rows(recipe, [{**rows[0], **wanted}], f"{source}: baseline")[0]
-    found = [number for number, row in enumerate(rows) if all(row[name] == typed[name] for name in wanted)]
-    if len(found) != 1:
+    matches = [number for number, row in enumerate(rows) if all(row[name] == typed[name] for name in wanted)]
+    if len(matches) != 1:
         raise ValueError(
-            f"{source}: baseline {wanted} matches {len(found)} rows; name the options that select a single row"
+            f"{source}: baseline {wanted} matches {len(matches)} rows; name the options that select a single row"
         )
-    return found[0]
+    return matches[0]
 
 
 def _refuse_doubles(rows: Sequence[Options], given: Sequence[Options], source: str) -> None:

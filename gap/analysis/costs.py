@@ -122,7 +122,7 @@ def convert_tokens(costs: Sequence[CheckpointCost], kind: str, tokens: float | N
     if not points:
         return None
     if any(value <= 0 for _, value in points):
-        return float(np.interp(tokens, [one for one, _ in points], [value for _, value in points]))
+        return float(np.interp(tokens, [spent for spent, _ in points], [value for _, value in points]))
     budgets, values = np.log(np.array(points, dtype=np.float64)).T
     return float(np.exp(np.interp(np.log(tokens), budgets, values)))
 

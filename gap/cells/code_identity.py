@@ -86,17 +86,17 @@ def deciding_modules(root: Path, roots: Collection[str] = ROOTS, free: Collectio
     """The modules, by name, that `roots` import directly or indirectly, packages included, without those in `free`."""
     missing = sorted(name for name in {*roots, *free} if _file_of(root, name) is None)
     assert not missing, f"no such modules: {', '.join(missing)}: they moved; correct ROOTS and FREE"
-    found: dict[str, Module] = {}
+    modules: dict[str, Module] = {}
     waiting = list(roots)
     while waiting:
         name = waiting.pop()
         file = _file_of(root, name)
-        if file is None or name in found or name in free:
+        if file is None or name in modules or name in free:
             continue
-        found[name] = parse_module(file.read_text(encoding="utf-8"), root)
-        waiting += [target for target, _, _ in found[name].own]
+        modules[name] = parse_module(file.read_text(encoding="utf-8"), root)
+        waiting += [target for target, _, _ in modules[name].own]
         waiting += [name.rpartition(".")[0]] if "." in name else []
-    return found
+    return modules
 
 
 def parse_module(source: str, root: Path) -> Module:
@@ -128,7 +128,11 @@ def _imports(node: ast.AST) -> Iterator[tuple[str, str, str]]:
 def _counted(body: Sequence[ast.AST]) -> list[ast.AST]:
     """The statements that compute something."""
     idle = (ast.Import, ast.ImportFrom, ast.Pass)
-    return [one for one in body if not (isinstance(one, idle) or _is_for_types(one) or _says(one) or _is_free(one))]
+    return [
+        statement
+        for statement in body
+        if not (isinstance(statement, idle) or _is_for_types(statement) or _says(statement) or _is_free(statement))
+    ]
 
 
 def _is_free(node: ast.AST) -> bool:
@@ -154,7 +158,7 @@ def _name(call: ast.Call) -> str:
 def _text(node: object) -> str:
     """A part of a syntax tree as text, the same under every version of Python."""
     if isinstance(node, list):
-        return f"[{','.join(_text(one) for one in _counted(node))}]"
+        return f"[{','.join(_text(child) for child in _counted(node))}]"
     if not isinstance(node, ast.AST):
         return repr(node)
     fields: Mapping[str, object] = {name: value for name, value in ast.iter_fields(node) if name not in UNREAD_FIELDS}

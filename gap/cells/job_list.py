@@ -175,8 +175,8 @@ def read_jobs(directory: Path) -> JobList:
 
 def _jobs_of(content: Mapping[str, Any]) -> JobList:
     plan, options = content["plan"], content["options"]
-    searches = (Search(_setting(one["setting"]), one["learning_rate"], one["epochs"]) for one in plan["searches"])
-    cells = (PlannedCell(_setting(one["setting"]), one["finetuning_seed"], one["control"]) for one in plan["cells"])
+    searches = (Search(_setting(job["setting"]), job["learning_rate"], job["epochs"]) for job in plan["searches"])
+    cells = (PlannedCell(_setting(job["setting"]), job["finetuning_seed"], job["control"]) for job in plan["cells"])
     grid = Grid(tuple(plan["grid"]["learning_rates"]), tuple(plan["grid"]["epochs"]))
     reading, rows = ReadingOptions(**options["reading"]), RowOptions(**options["rows"])
     jobs = JobList(
@@ -188,8 +188,8 @@ def _jobs_of(content: Mapping[str, Any]) -> JobList:
         content["code"],
     )
     settings = {job.setting for job in jobs.plan.jobs()}
-    unknown = {one.task for one in settings} - set(jobs.task_digests)
-    unknown |= {one.source.path for one in settings} - set(jobs.model_digests)
+    unknown = {setting.task for setting in settings} - set(jobs.task_digests)
+    unknown |= {setting.source.path for setting in settings} - set(jobs.model_digests)
     if unknown:
         raise ValueError(f"no digest of {', '.join(sorted(unknown)[:5])}")
     return jobs

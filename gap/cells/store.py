@@ -79,7 +79,7 @@ class Cell:
         )
 
 
-CELL_FIELDS = frozenset(one.name for one in fields(Cell)) - {"details"}
+CELL_FIELDS = frozenset(item.name for item in fields(Cell)) - {"details"}
 
 
 class _ScoreLine(Schema):

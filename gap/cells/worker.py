@@ -57,10 +57,10 @@ def run(arguments: Sequence[str]) -> int:
     code_version()  # of the imported sources: called before the wait for the list
     of_workers, parent = arguments[1] if len(arguments) > 1 else "1", os.getppid()
     if of_workers == "wait":
-        told = sys.stdin.readline().split()
-        if not told:
+        start = sys.stdin.readline().split()
+        if not start:
             return 0
-        of_workers, parent = told[0], int(told[1])
+        of_workers, parent = start[0], int(start[1])
     end_or_watch(parent)  # so that a killed study can be restarted at once, with no cell still claimed
     ranks = Ranks(local_world_size=int(of_workers))  # without a GPU: a share of the cores
     work(Path(arguments[0]), ranks=ranks, alive=lambda: os.getppid() == parent)
@@ -176,7 +176,7 @@ def _run(bench: Workbench, job: Search | PlannedCell, records: Records, say: Say
         say(f"search  {describe(job)}: {result.held_out:.3f} held out, {result.seconds:.1f} s")
         return result.seconds
     tries, searches = tries_of(jobs, job), records.searches()
-    names = [jobs.fingerprint(one) for one in tries]
+    names = [jobs.fingerprint(search) for search in tries]
     if any(name not in searches for name in names):
         return 0.0
     choice = choose(tries, [searches[name] for name in names], jobs.plan.grid.tries[0])

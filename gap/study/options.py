@@ -273,16 +273,16 @@ class GapOptions(Options):
 
     def contradictions(self) -> list[str]:
         """Options that apply only to the small world, or only to a named series."""
-        found = []
+        problems = []
         if self.full and self.series is not None:
-            found.append("--full is for the small world: for a real series, name kinds and controls one by one")
+            problems.append("--full is for the small world: for a real series, name kinds and controls one by one")
         if self.independent is not None and self.series is None:
-            found.append("--independent needs --series: on the small world, --full makes such a run")
+            problems.append("--independent needs --series: on the small world, --full makes such a run")
         if self.series is not None and self.tasks is None:
-            found.append("--series needs --tasks, such as qa:FOLDER,glue:sst2")
+            problems.append("--series needs --tasks, such as qa:FOLDER,glue:sst2")
         if self.pretraining_seeds is not None and self.series is not None:
-            found.append("--pretraining_seeds is for the small world: name more --series instead")
-        return found
+            problems.append("--pretraining_seeds is for the small world: name more --series instead")
+        return problems
 
     @property
     def kind_names(self) -> list[str]:

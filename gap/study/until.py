@@ -73,15 +73,19 @@ class Look:
 
     def passes(self, level: float) -> bool:
         """Whether every task's lower end reaches the level."""
-        return bool(self.closed) and all(one is not None and one[1] >= level for one in self.closed.values())
+        return bool(self.closed) and all(
+            interval is not None and interval[1] >= level for interval in self.closed.values()
+        )
 
     def words(self) -> str:
-        told = [
-            f"{task} not resolved" if one is None else f"{task} {one[0]:.1%} [{one[1]:.1%}, {one[2]:.1%}]"
-            for task, one in self.closed.items()
+        parts = [
+            f"{task} not resolved"
+            if interval is None
+            else f"{task} {interval[0]:.1%} [{interval[1]:.1%}, {interval[2]:.1%}]"
+            for task, interval in self.closed.items()
         ]
         sure = f"{100 * self.confidence:.6g} % intervals"
-        return f"look {self.number} at {self.budget_tokens:,} tokens, gap closed ({sure}): {', '.join(told)}"
+        return f"look {self.number} at {self.budget_tokens:,} tokens, gap closed ({sure}): {', '.join(parts)}"
 
 
 def parse_condition(text: str) -> float:
@@ -219,7 +223,7 @@ class GapWatch:
 
     def _judge(self, entry: Mapping[str, Any]) -> str | None:
         budget = round(float(entry["budget_tokens"]))
-        number = 1 + sum(one < float(entry["budget"]) * (1 - 1e-9) for one in self.budgets)
+        number = 1 + sum(budget < float(entry["budget"]) * (1 - 1e-9) for budget in self.budgets)
         confidence = look_confidence(number, len(self.budgets))
         studies, _ = read_studies(
             self.directory / SCORES_NAME,
@@ -238,9 +242,9 @@ class GapWatch:
             closed[study.table.task] = None
             if gap.low is not None and gap.low > 0:
                 share, involved = study.closed([column]), [column, study.scratch, study.reference]
-                found = study.estimate(lambda scores, share=share: share(scores)[:, 0], involved)  # type: ignore[misc]
-                if found.low is not None and found.high is not None:
-                    closed[study.table.task] = found.value, found.low, found.high
+                estimate = study.estimate(lambda scores, share=share: share(scores)[:, 0], involved)  # type: ignore[misc]
+                if estimate.low is not None and estimate.high is not None:
+                    closed[study.table.task] = estimate.value, estimate.low, estimate.high
         look = Look(number, budget, confidence, closed)
         print(look.words(), flush=True)
         reason = self._reason(look, entry) if look.passes(self.level) else None
@@ -263,9 +267,11 @@ class GapWatch:
             "look": look.number,
             "budget_tokens": look.budget_tokens,
             "confidence": look.confidence,
-            "gap_closed": {task: None if one is None else list(one) for task, one in look.closed.items()},
+            "gap_closed": {
+                task: None if interval is None else list(interval) for task, interval in look.closed.items()
+            },
         }
-        kept = [one for one in looks if one["look"] != look.number]
+        kept = [earlier for earlier in looks if earlier["look"] != look.number]
         write_json(
             self.run / FILE_NAME,
             {

@@ -79,12 +79,12 @@ class DuplicateIndex:
         if not look:
             bands = ()
         name = digest_key(digest)
-        found = self.look_up([name, *self.sought_keys(held_out, bands)])
-        same_name = found.pop(name, None)
+        candidates = self.look_up([name, *self.sought_keys(held_out, bands)])
+        same_name = candidates.pop(name, None)
         if same_name and self.has_copy(digest, same_name):
             return "duplicate" if self.exact else None
-        self.met_full_key = any(len(documents) == DOCUMENTS_PER_KEY for documents in found.values())
-        if signature is not None and found and self.has_similar(signature, found):
+        self.met_full_key = any(len(documents) == DOCUMENTS_PER_KEY for documents in candidates.values())
+        if signature is not None and candidates and self.has_similar(signature, candidates):
             return "near_duplicate" if self.near == "drop" else "near_duplicate_across_split"
         stored = signature.tobytes() if look and signature is not None else None
         self.database.execute("INSERT INTO documents VALUES (?, ?, ?, ?)", (self.documents, held_out, digest, stored))
@@ -108,20 +108,20 @@ class DuplicateIndex:
         """The documents stored under each of these keys, in order; keys without documents are left out."""
         places = ",".join("?" * len(keys))
         rows = self.database.execute(f"SELECT key, documents FROM keys WHERE key IN ({places})", keys)  # noqa: S608
-        found = dict(rows)
+        by_key = dict(rows)
         for key in keys:
             if key in self.waiting:
-                found[key] = (found.get(key, b"") + self.waiting[key])[: DOCUMENTS_PER_KEY * NUMBER_BYTES]
-        return {key: numbers(packed) for key, packed in found.items()}
+                by_key[key] = (by_key.get(key, b"") + self.waiting[key])[: DOCUMENTS_PER_KEY * NUMBER_BYTES]
+        return {key: numbers(packed) for key, packed in by_key.items()}
 
     def has_copy(self, digest: bytes, documents: Sequence[int]) -> bool:
         """Whether one of these documents has this digest."""
         return any(other == digest for (other,) in self.read("digest", documents))
 
-    def has_similar(self, signature: np.ndarray, found: dict[int, list[int]]) -> bool:
+    def has_similar(self, signature: np.ndarray, candidates: dict[int, list[int]]) -> bool:
         """Whether a document found by bands reaches the similarity threshold; the most promising are compared."""
         worth: Counter[int] = Counter()
-        for documents in found.values():
+        for documents in candidates.values():
             for document in documents:
                 worth[document] += DOCUMENTS_PER_KEY // len(documents)
         chosen = sorted(worth, key=lambda document: (-worth[document], document))[:MOST_CANDIDATES]

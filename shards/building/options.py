@@ -156,12 +156,12 @@ class BuildOptions(Options):
 
     def contradictions(self) -> list[str]:
         """Input and output must be named, and the tokenizer is either given or trained."""
-        found = []
+        problems = []
         if not self.input or not self.output_dir:
-            found.append("--input and --output_dir are needed: what to read and where the shards go")
+            problems.append("--input and --output_dir are needed: what to read and where the shards go")
         if self.tokenizer and self.vocab_size:
-            found.append(f"--tokenizer {self.tokenizer} and --vocab_size {self.vocab_size}: give one of the two")
-        return found
+            problems.append(f"--tokenizer {self.tokenizer} and --vocab_size {self.vocab_size}: give one of the two")
+        return problems
 
     @property
     def trained_vocab_size(self) -> int:

@@ -164,11 +164,11 @@ class TextEncoder:
         parts = list(split_text(piece, LOOKED_AT_CHARACTERS)) if self.piece_characters == PIECE_CHARACTERS else [piece]
         if 2 * len(places) < len(parts):
             expected = places[0] / len(ids) * len(parts) - 0.5
-            found: dict[int, list[str]] = {}
+            parts_by_number: dict[int, list[str]] = {}
             for number in sorted(range(len(parts)), key=lambda number: abs(number - expected)):
-                found[number] = self.unknown_parts_of(parts[number])
-                if sum(map(len, found.values())) == len(places):
-                    return [part for _, some in sorted(found.items()) for part in some]
+                parts_by_number[number] = self.unknown_parts_of(parts[number])
+                if sum(map(len, parts_by_number.values())) == len(places):
+                    return [part for _, some in sorted(parts_by_number.items()) for part in some]
         return self.unknown_parts_of(piece)
 
     def unknown_parts_of(self, text: str) -> list[str]:

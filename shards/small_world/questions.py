@@ -103,7 +103,9 @@ def _neutral_templates(cast: Cast) -> list[str]:
     templates: list[str] = []
     while wanted:  # whole sentences: never too many names, and never just one left over, as no sentence has one name
         left = {template: wanted - len(slots(template)) for template in NEUTRAL}
-        template = cast.generator.choice([one for one in NEUTRAL if left[one] == 0 or left[one] > 1])
+        template = cast.generator.choice(
+            [candidate for candidate in NEUTRAL if left[candidate] == 0 or left[candidate] > 1]
+        )
         templates.append(template)
         wanted = left[template]
     return templates

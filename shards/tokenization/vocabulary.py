@@ -138,10 +138,10 @@ def special_ids(tokenizer: Any) -> dict[str, int]:
     ids: dict[str, int] = {}
     for name in SPECIAL_TOKENS:
         own = getattr(tokenizer, f"{name}_token_id")
-        found = stand_ins.get(name) if own is None else own
-        if found is None:
+        number = stand_ins.get(name) if own is None else own
+        if number is None:
             raise ValueError(f"the tokenizer has no {name} token: use one made for masked language models")
-        ids[name] = int(found)
+        ids[name] = int(number)
     return ids
 
 

@@ -200,7 +200,7 @@ def test_a_file_of_another_kind_is_refused_even_with_a_matching_manifest(tmp_pat
 
 def test_when_none_can_be_trusted_nothing_starts_from_zero(tmp_path):
     flip_bit(save(tmp_path, "step-00000001-000") / "rank-00000.safetensors")
-    with pytest.raises(ValueError, match="no checkpoint in .* is valid"):
+    with pytest.raises(ValueError, match=r"no checkpoint in .* is valid"):
         newest(tmp_path)
 
 
