@@ -27,7 +27,7 @@ def collapse_reason(
 ) -> str | None:
     """Why this run counts as collapsed, or None.
 
-    Constant predictions are a collapse whatever they score, unless every example truly has the same answer
+    Constant predictions are a collapse at any score, unless every example truly has the same answer
     (score at the top of the range). A score at the majority rate is one only when most predictions are one label: a
     weak model may pass through the majority rate with varied predictions.
     """

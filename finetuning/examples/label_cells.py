@@ -63,9 +63,9 @@ def doubtful_labels(labels: Iterable[str]) -> dict[str, str]:
     """
     known = set(labels)
     empty = "if so, empty these cells or remove the rows"
-    doubts = {label: f"often stands for an unknown label: {empty}" for label in known if label.lower() in DOUBTFUL}
+    doubts = {label: f"often means an unknown label: {empty}" for label in known if label.lower() in DOUBTFUL}
     if {MINUS_ONE, "0"} <= known:
-        doubts[MINUS_ONE] = f"in `datasets` it stands for an unknown label: {empty}"
+        doubts[MINUS_ONE] = f"in `datasets` it means an unknown label: {empty}"
     folded: dict[str, str] = {}
     for label in sorted(known):
         other = folded.setdefault(label.casefold(), label)

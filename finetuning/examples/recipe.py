@@ -42,7 +42,7 @@ SET_BY_A_SWEEP = "set by a sweep, not by its rows"
 COLUMN = "a column of a table"
 
 # One encoded row. Read by the loop: "example_id" (str), "input_ids" (for the length), and if present "window" (int,
-# tells the rows of one example apart), "length" (int, what rows are grouped by), "weight" (float, share in the loss).
+# numbers the rows of an example), "length" (int, by which rows are grouped), "weight" (float, share in the loss).
 Feature = Mapping[str, Any]
 Batch = dict[str, torch.Tensor]
 

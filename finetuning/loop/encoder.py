@@ -96,7 +96,7 @@ def attention_of(config: PretrainedConfig) -> str:
 def default_model(run: Path = DEFAULT_RUN) -> str:
     """The checkpoint with the largest budget of the default pretraining run, annealed before raw.
 
-    Raises ValueError that names the command when there is none, and as `read_series`.
+    Raises ValueError, naming the command, when no checkpoint exists, and as `read_series`.
     """
     series = run / SERIES_NAME
     if not series.is_file():

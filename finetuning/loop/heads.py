@@ -54,7 +54,7 @@ AUTO_CLASSES: dict[str, Any] = {
     SPANS: AutoModelForQuestionAnswering,
     CHOICE: AutoModelForMultipleChoice,
 }
-HEAD_STD = 0.02  # of every new layer, whatever the encoder and wherever its weights come from (Devlin et al. 2019)
+HEAD_STD = 0.02  # of every new layer, for any encoder and any source of its weights (Devlin et al. 2019)
 HEAD_WEIGHTS = "head.safetensors"
 SHOWN_NAMES = 4
 

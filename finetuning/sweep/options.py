@@ -45,7 +45,7 @@ def full_rows(recipe: str, rows: Sequence[Mapping[str, Any]], source: str) -> li
 
 
 def state_of(name: str) -> str | None:
-    """A hash of the content at a path, whatever its name; None if there is nothing.
+    """A hash of the content at a path, independent of its name; None if there is nothing.
 
     For a checkpoint: its configuration, weights and tokenizer; for any other folder: all of its files.
     """

@@ -21,7 +21,7 @@ REFERENCES = ("baseline", "best")
 
 
 class SweepLog:
-    """Writes lines to the terminal and to sweep.log; the sweep goes on if the terminal is gone."""
+    """Writes lines to the terminal and to sweep.log; the sweep continues if the terminal is gone."""
 
     def __init__(self, directory: Path) -> None:
         self.file = (directory / "sweep.log").open("a", encoding="utf-8")
@@ -102,7 +102,7 @@ def report(sweep: Sweep, output_dir: Path, *, compare_with: str, log: SweepLog) 
 
 
 def _smoke(sweep: Sweep, runner: Runner, output_dir: Path, samples: int, log: SweepLog) -> bool:
-    """Run every cell for one epoch, in separate directories; False if any fails or the sweep is told to stop."""
+    """Run every cell for one epoch, in separate directories; False if any fails or the sweep is asked to stop."""
     log.say("smoke run: every cell for one epoch")
     unfinished = [
         cell for cell in sweep.cells if outcome(cell_directory(output_dir, cell), cell).status in ("waiting", "failed")

@@ -75,7 +75,7 @@ def digest_of(root: Path, roots: Collection[str] = ROOTS, free: Collection[str] 
     modules = deciding_modules(root, roots, free)
     lines = []
     for module in modules.values():
-        # An imported name stands for its module's content: imported from another module, it is another function.
+        # An imported name represents its module's content: imported from another module, it is another function.
         own = sorted((modules[target].digest, name, local) for target, name, local in module.own if target in modules)
         if module.text or own:  # an __init__.py that only describes its folder is not code
             lines.append(_sha256(repr((module.text, own, sorted(module.others)))))
@@ -162,7 +162,7 @@ def _text(node: object) -> str:
     if not isinstance(node, ast.AST):
         return repr(node)
     fields: Mapping[str, object] = {name: value for name, value in ast.iter_fields(node) if name not in UNREAD_FIELDS}
-    if isinstance(node, ast.Raise):  # the kind of error, not what it says
+    if isinstance(node, ast.Raise):  # the type of the error, not its text
         fields = {"exc": node.exc.func if isinstance(node.exc, ast.Call) else node.exc}
     elif isinstance(node, ast.Call) and _name(node) == DECLARED:
         fields = {"func": node.func, "args": node.args[:1]}

@@ -94,7 +94,7 @@ def waiting_workers(directory: Path, devices: Sequence[str | None]) -> Iterator[
 
 
 def run_local(directory: Path, workers: Workers, *, say: Say = print_now) -> None:
-    """Run the rest of the list in this process and in `workers`, no more of which start than there are jobs.
+    """Run the rest of the list in this process and in `workers`, at most as many as there are jobs.
 
     A worker that fails is reported, and the others take over its job.
     """

@@ -33,7 +33,7 @@ def series_paths(options: GapOptions) -> list[Path]:
 def pretraining_runs(options: GapOptions) -> list[PretrainingOptions]:
     """The runs that make the series, defaults filled in, one per seed from --seed on; none for a named series.
 
-    With `full`, the last is a run for a middle budget alone: it shows how well the annealed branch stands in for it.
+    With `full`, the last is a run for a middle budget alone, with which the annealed branch is compared.
     Raises ValueError for what --pretraining cannot set: a folder, a dry run.
     """
     if options.series is not None:

@@ -157,7 +157,7 @@ class GapWatch:
         return self._on_main(lambda: self._judge(entry), "analysing the cells of --until")
 
     def check(self) -> None:
-        """Read tasks and reference before anything is trained; ValueError says what is wrong with them."""
+        """Read tasks and reference before anything is trained; ValueError names what is wrong with them."""
         self.data = self.experiment.read()
         sources = reference_sources(self.reference)
         check_sources(sources)

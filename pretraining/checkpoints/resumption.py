@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 def find_checkpoint(
     wanted: str, directory: Path, ranks: Ranks, *, identity: Mapping[str, Any], num_segments: int, say: Say = print
 ) -> Checkpoint | None:
-    """The checkpoint in a run's `directory` to resume from, as --resume_from_checkpoint asks; None: start; collective.
+    """The checkpoint in a run's `directory` to resume from by --resume_from_checkpoint; None: start anew; collective.
 
     One from elsewhere is first copied into the directory, with the trunk's checkpoint that its branch returns to.
     If the same command names it again, the run does not go back to it but resumes from its own newest checkpoint.
@@ -103,7 +103,7 @@ def take_series(source: Path, directory: Path, ended: Sequence[Segment], *, say:
 
 
 def check_resumption(wanted: str, directory: Path, *, identity: Mapping[str, Any], num_segments: int) -> None:
-    """ValueError if a run in `directory` could not resume as --resume_from_checkpoint asks; changes nothing."""
+    """ValueError if a run in `directory` could not resume by its --resume_from_checkpoint; changes nothing."""
     if wanted == "auto":
         if not committed(directory / "checkpoints"):
             check_nothing_is_lost(directory)
@@ -161,7 +161,7 @@ def copy_checkpoint(source: Path, target: Path) -> bool:
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a flat directory, synced and renamed when it is complete; whatever has that name is set aside."""
+    """Copy a flat directory, synced and renamed when it is complete; anything of that name is set aside."""
     temporary = target.with_name(f".tmp-{target.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_whole(temporary)

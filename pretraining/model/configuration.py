@@ -145,7 +145,7 @@ def _check_keys(config: PreTrainedConfig, settings: Mapping[str, Any]) -> None:
 def configuration_from(source: str) -> PreTrainedConfig:
     """Configuration from a `config.json`, a directory that holds one, or a hub name.
 
-    Raises ValueError where there is none, and for an architecture that has no masked-language model.
+    Raises ValueError if it has no configuration, and for an architecture without a masked-language model.
     """
     only = True if Path(source).is_file() else bool(reading(source)["local_files_only"])
     try:
@@ -222,7 +222,7 @@ def check_fits_data(
         if (own := own_vocabulary_length(source)) is not None and own > config.vocab_size:
             raise ValueError(too_few_rows(source, own, config.vocab_size))
         raise ValueError(
-            f"{source} knows {config.vocab_size} tokens, the shards' tokenizer has {vocab_size}: "
+            f"{source} has {config.vocab_size} tokens, the shards' tokenizer {vocab_size}: "
             f"build the shards with that model's tokenizer (--tokenizer {source})"
         )
     pad = getattr(config, "pad_token_id", None)

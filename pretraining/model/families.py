@@ -150,7 +150,7 @@ def model_class(config: PreTrainedConfig, objective: str) -> Any:
 
 
 def from_configuration(config: PreTrainedConfig, objective: str, **loading: Any) -> Any:
-    """A model with the heads of an objective and random weights; `config` stays as it is."""
+    """A model with the heads of an objective and random weights; `config` is left unchanged."""
     chosen = model_class(config, objective)
     build = chosen.from_config if hasattr(chosen, "from_config") else chosen._from_config
     return build(copy.deepcopy(config), **loading)

@@ -128,7 +128,7 @@ def _attended_pairs(config: PreTrainedConfig, layer: int, length: int) -> int:
 
 @lru_cache(maxsize=64)
 def _traced_forward(config_json: str, length: int) -> float:
-    """Operations of one sequence through a model of shapes only; through a real one where its code asks for values.
+    """Operations of one sequence through a model on the meta device; through a real one if its code needs values.
 
     `transformers` leaves its checks of values out for fake tensors, not for those of the meta device.
     """

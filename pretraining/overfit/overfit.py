@@ -77,7 +77,7 @@ def overfit_one_batch(
 ) -> OverfitResult:
     """Train a copy of `model` on `batch` (the model's inputs, [S, T] and [S, K]) at a constant rate; judge the outcome.
 
-    Stops early once solved. The model itself is left as it is; `bf16` computes under autocast; `seed` is the dropout's.
+    Stops early once solved. The model itself is left unchanged; `bf16` computes under autocast; `seed` is for dropout.
     """
     torch.manual_seed(seed)
     model = copy.deepcopy(model).train()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class OutOfMemory(Failed):
-    """The device's or the host's memory is full; the message says what to lower."""
+    """The device's or the host's memory is full; the message names what to lower."""
 
 
 @contextmanager

@@ -65,7 +65,7 @@ class PretrainingOptions(Options):
     mask_token_rate: float = option(0.8, "share of these shown as [MASK]", group=DATA, at_least=0, at_most=1)
     random_token_rate: float = option(
         0.1,
-        "share of these shown as a random token; the rest is shown as it is",
+        "share of these shown as a random token; the rest is left unchanged",
         group=DATA,
         at_least=0,
         at_most=1,

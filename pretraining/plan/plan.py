@@ -42,7 +42,7 @@ class Plan:
 
     @cached_property
     def bf16(self) -> bool:
-        """Whether to compute in bfloat16: where the hardware has it, unless told otherwise."""
+        """Whether to compute in bfloat16: where the hardware has it, unless --bf16 is set."""
         if self.options.bf16 == "auto":
             # Older GPUs (V100, T4) only emulate it, slower than fp32.
             return self.device.type == "cuda" and computes_bf16()

@@ -81,7 +81,7 @@ class LockFile:
         """
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # another process is doing it, or the file system does not tell the two kinds of lock apart
+        except OSError:  # another process is doing it, or the file system does not distinguish the two kinds of lock
             return
         if _is_at(self.path, descriptor) and os.pread(descriptor, RECORD_BYTES, 0) == record:
             self.path.unlink()
@@ -157,7 +157,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _write_owner(descriptor: int) -> None:
-    """Write who owns the lock, in words, and a line from which others can tell whether the owner is alive."""
+    """Write the owner of the lock, as text, and a line by which others check whether it is alive."""
     words = f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
     space, start = pid_space(), start_time(os.getpid())
     record = words + (f"{space} {start}\n" if space and start else "")

@@ -55,7 +55,7 @@ def as_argument_field(item: Field[Any], hint: Any) -> Field[Any]:
     """The field as HfArgumentParser reads it: its metadata are arguments of `add_argument`."""
     declared, argument = declaration_of(item), dict(item.metadata)
     argument.pop(DECLARED, None)
-    if declared.choices:  # a word outside them is reported together with whatever else is wrong
+    if declared.choices:  # a value outside them is reported together with all other errors
         argument.setdefault("metavar", "{" + ",".join(declared.choices) + "}")
     if declared.by_data:
         values = ", ".join(f"{value} {data}" for data, value in declared.by_data.items())

@@ -22,7 +22,7 @@ MENDED = "check the disk (space, quota, health) or the network, then run the sam
 def run_command(work: Callable[[], int], *, memory_remedy: str, output_dir: Path | str | None = None) -> int:
     """Run a command; returns its exit status: that of `work`, or the one for its exception, which goes to stderr.
 
-    `memory_remedy` says what to lower when the memory was full. With `output_dir` an interrupted command leaves
+    `memory_remedy` is what to lower when the memory was full. With `output_dir` an interrupted command leaves
     INTERRUPTED.json there for job scripts, and the next start removes it; None: the command does that itself. Any
     exception not handled below is a bug in this project and propagates: a traceback, and status 1.
     """

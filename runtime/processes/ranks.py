@@ -69,7 +69,7 @@ def free_port() -> int:
 
 
 def choose_device(ranks: Ranks) -> torch.device:
-    """The GPU of this local rank, or the CPU if there is none; either way, threads for its share of the cores."""
+    """The GPU of this local rank, or the CPU without GPUs; in both cases, threads for its share of the cores."""
     # torchrun sets one thread for each rank and deepspeed sets nothing: both waste the machine.
     if ranks.world_size > 1 or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, usable_cores() // ranks.local_world_size))

@@ -131,7 +131,7 @@ def read_chunks(
 def encode_chunks(
     chunks: Iterable[Chunk], options: EncoderOptions, processes: int
 ) -> Iterator[tuple[Chunk, EncodedChunk]]:
-    """Encode chunks, in this process or in several, in input order and with a bounded number under way.
+    """Encode chunks, in this process or in several, in input order, with a bounded number in progress.
 
     Raises Failed when a worker process dies.
     """

@@ -38,7 +38,7 @@ class DuplicateIndex:
     `exact`, and otherwise kept, whatever the value of `near`.
 
     A document is found by 17 keys: its digest and its 16 bands. A random key costs a page of the database, read and
-    written, so new ones wait in memory (half of `memory_mb`, the other half is the database's cache) and are put in by
+    written, so new ones wait in memory (half of `memory_mb`, the other half is the database's cache) and are added by
     the thousands, in order. The documents themselves are appended at once: after a restart the waiting keys are
     those of the latest documents. A key keeps its first 64 documents, so that a phrase on a million pages costs no
     more than on 64; a document is still found by its other keys, and `met_full_key` says whether the last one that was

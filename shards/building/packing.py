@@ -40,7 +40,7 @@ class SplitPacker:
         self.filled = 0
         self.starts: list[int] = []
         self.pending: list[tuple[str, dict[str, np.ndarray]]] = []
-        self.written: list[dict[str, Any]] = []  # manifest entries that nobody has taken yet
+        self.written: list[dict[str, Any]] = []  # manifest entries not yet taken by `take_written`
         self.num_shards = self.blocks = self.documents = self.tokens = 0
 
     def add(self, tokens: np.ndarray, word_starts: np.ndarray | None = None) -> None:
@@ -115,7 +115,7 @@ class SplitPacker:
         return fields | {"words": self.word_starts[: self.filled]}
 
     def restore(self, text: str, arrays: bytes) -> None:
-        """Restore what `saved` returned; ValueError, KeyError or whatever numpy raises if it was changed."""
+        """Restore what `saved` returned; ValueError, KeyError or any error of numpy's if it was changed."""
         counts = checked(json.loads(text), _Counts, f"the counts of {self.split}", "they were changed")
         self.num_shards = counts.shards
         self.blocks, self.documents, self.tokens = counts.blocks, counts.documents, counts.tokens

@@ -210,7 +210,7 @@ def word_starts(text: str, offsets: Sequence[tuple[int, int]], segmenter: Any, c
 
     For Chinese, the segmenter's words are used. jieba cuts all but Chinese and ASCII into characters, so a token that
     continues a word by the vocabulary does not begin one, unless it follows a Chinese character (byte-level BPE marks
-    a word's start by the space before it, and there is none). White space belongs to the next word, as in "Ġword".
+    a word's start by the space before it, which is missing there). White space belongs to the next word, as in "Ġword".
     """
     word_of_character = np.zeros(len(text) + 1, dtype=np.int64)
     position, number = 0, 1

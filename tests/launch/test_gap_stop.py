@@ -1,4 +1,4 @@
-"""launch/gap.py: what is refused before pretraining, one run to a folder, and being told to stop."""
+"""launch/gap.py: what is refused before pretraining, one run per folder, and requests to stop."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""What a run does when something goes wrong: it loses nothing, says why, and ends within a bound.
+"""Failures of a run: it loses nothing, reports the reason, and ends in bounded time.
 
 Resumed runs are compared with uninterrupted ones by their journals: segment, update, rows and loss of every update.
 The fast tests run in this process; the slow ones start ranks with the real launchers and kill them.
@@ -266,7 +266,7 @@ def test_the_gate_refuses_a_rate_at_which_one_batch_cannot_be_learnt(shards, tmp
 
 
 def killed(engine, shards, output, options, point, *, rank=1, num_ranks=2):
-    """Run until a rank kills itself; the launcher must end soon and nobody may be left."""
+    """Run until a rank kills itself; the launcher must end soon and no process may be left."""
     variables = {"FAULT_POINT": point, "FAULT_RANK": str(rank)}
     process = start(engine, shards, output, options, num_ranks=num_ranks, variables=variables)
     try:

@@ -250,7 +250,7 @@ def test_the_default_model_is_named_and_counts_by_content(tmp_path, monkeypatch)
 
 
 def test_rows_are_compared_with_the_values_that_the_recipe_takes(tmp_path):
-    """On the small world QA takes a learning rate of its own where the default stands."""
+    """On the small world QA has its own learning rate unless one is given."""
     with pytest.raises(ValueError, match="the same run"):
         make_sweep({"recipe": "qa", "base": MODEL, "grid": {"learning_rate": [5e-5, 1e-3]}})
     sweep = make_sweep(

@@ -1,4 +1,4 @@
-"""The code in a cell's identity: what decides its score counts, where a source lies and what it tells does not."""
+"""The code in a cell's identity: what decides its score counts; the place of a source and its texts do not."""
 
 import ast
 import re

@@ -48,7 +48,7 @@ def newest(directory):
 
 
 def rewrite_manifest(path):
-    """The manifest that a forger who knows the format would write."""
+    """A manifest as a forger with knowledge of the format would write it."""
     files = [file for file in sorted(path.iterdir()) if file.name != MANIFEST_NAME]
     entries = [{"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files]
     (path / MANIFEST_NAME).write_text(json.dumps({"schema_version": 1, "files": entries}))

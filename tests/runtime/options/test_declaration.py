@@ -1,4 +1,4 @@
-"""What is true of one option stands in its declaration: the choices, the range, the identity, and nowhere else."""
+"""Facts about one option (choices, range, identity) are in its declaration and nowhere else."""
 
 import ast
 import importlib
