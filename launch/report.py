@@ -49,7 +49,7 @@ class ReportOptions(Options):
         what="a difference in score such as 0.02",
     )
     price_per_hour: float | None = option(None, "price of a device-hour", group=COSTS, at_least=0)
-    currency: str | None = option(None, "its currency", group=COSTS)
+    currency: str | None = option(None, "currency of the price", group=COSTS)
     devices: int | None = option(None, "devices that the series was pretrained on", group=COSTS, at_least=1)
     output_dir: str | None = option(None, "where to write; default for one run: its own folder", group=OUTPUT)
 

@@ -1,4 +1,4 @@
-"""Tell a failed run from a weak one: the majority rate, or the same prediction for everything."""
+"""Detection of collapsed runs: a score at the majority rate, or the same prediction for everything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NEAR_MAJORITY = 0.005  # share of the metric's range within which a score counts
 def normalised_entropy(labels: Sequence[str]) -> float:
     """Entropy of the predicted labels as a share of the largest possible entropy, in [0, 1].
 
-    1 for one example or none, which have no entropy to lose.
+    1 for one example or none.
     """
     if len(labels) < 2:
         return 1.0

@@ -227,7 +227,7 @@ class GapOptions(Options):
         what="a difference in score such as 0.02",
     )
     price_per_hour: float = option(0.0, "price of a device-hour", group=COSTS, at_least=0)
-    currency: str = option("$", "its currency", group=COSTS)
+    currency: str = option("$", "currency of the price", group=COSTS)
     devices: int | None = option(
         None, "devices that the series was pretrained on; none: as in series.json", group=COSTS, at_least=1
     )

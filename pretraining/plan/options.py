@@ -62,10 +62,10 @@ class PretrainingOptions(Options):
         below=1,
         by_data={SMALL_WORLD: 0.2, SHARDS: 0.3},
     )
-    mask_token_rate: float = option(0.8, "share of these shown as [MASK]", group=DATA, at_least=0, at_most=1)
+    mask_token_rate: float = option(0.8, "share of these replaced by [MASK]", group=DATA, at_least=0, at_most=1)
     random_token_rate: float = option(
         0.1,
-        "share of these shown as a random token; the rest is left unchanged",
+        "share of these replaced by a random token; the rest is unchanged",
         group=DATA,
         at_least=0,
         at_most=1,
@@ -73,13 +73,13 @@ class PretrainingOptions(Options):
     whole_word_masking: bool = option(
         False, "mask whole words; Chinese ones in shards built with --words jieba", group=DATA
     )
-    validation_rows: int = option(384, "held-out rows for the validation loss", group=DATA, at_least=1)
+    validation_rows: int = option(384, "held-out rows of the validation loss", group=DATA, at_least=1)
     dataloader_num_workers: int = option(
-        0, "processes that read and mask; 0: this one", group=DATA, at_least=0, identity=False
+        0, "worker processes that read and mask; 0: the main process", group=DATA, at_least=0, identity=False
     )
     verify: str = option(
         "sizes",
-        "sizes before the start and sha256 when a shard is opened; full: sha256 of all first",
+        "sizes: sizes at the start, sha256 when a shard is opened; full: all sha256 at the start",
         group=DATA,
         choices=("sizes", "full"),
         identity=False,

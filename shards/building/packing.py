@@ -1,4 +1,4 @@
-"""Pack documents into blocks and blocks into shards; what is not yet written can be saved and restored."""
+"""Packing of documents into blocks and blocks into shards; the unwritten part can be saved and restored."""
 
 from __future__ import annotations
 
