@@ -1,8 +1,8 @@
 """Multiple choice: `torchrun finetuning/multiple_choice.py` (or python, or deepspeed), and the two-stage chain.
 
 SWAG-like endings, C3, DREAM, CommonsenseQA and two-stage files. With no option it runs on the embedded small world from
-the newest checkpoint of the default pretraining run. With --chain true the chosen paragraph of each two-stage question
-goes on to extractive QA, and one CSV has the answers.
+the newest checkpoint of the default pretraining run. With --chain true extractive QA answers each two-stage question in
+its chosen paragraph, and the answers are in one CSV.
 """
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""From budgets x tasks x seeds to scores, and from scores to the curve with its intervals."""
+"""The gap study: scores for budgets x tasks x seeds, the curve with its intervals, and the report."""
 
 import runtime  # noqa: F401  (before torch is loaded: see there)

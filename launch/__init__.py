@@ -1,1 +1,1 @@
-"""Command lines: parse, build, call; no logic of their own."""
+"""The commands: parse options, build objects, call the packages; no logic of their own."""

@@ -1,7 +1,7 @@
 """How much pretraining closes the gap: from a checkpoint series to scores, the curve and report.html.
 
     python launch/gap.py                                   the whole job on the embedded small world
-    python launch/gap.py --dry_run true                    the plan: how many cells, how long, at what price
+    python launch/gap.py --dry_run true                    the plan only: number of cells, time, cost
     python launch/gap.py --series runs/wiki/series.json --tasks qa:FILE,glue:sst2,classification:imdb \\
         --reference bert-base-uncased --finetuning_seeds 5 --output_dir runs/gap
 

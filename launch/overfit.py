@@ -1,4 +1,4 @@
-"""Can this model, at this rate, overfit one batch of this data? `launch/overfit.py --learning_rate 1e-2 1e-3 1e-5`."""
+"""Check whether a model can overfit one batch at some learning rates: `overfit.py --learning_rate 1e-2 1e-3 1e-5`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(options: OverfitOptions) -> int:
-    """The command for parsed options."""
+    """Try the learning rates; returns the exit status."""
     if not read_ranks().is_main:  # under a launcher one rank is enough
         return 0
     named = options.from_config or options.model_name_or_path

@@ -2,8 +2,8 @@
 
     python launch/predict.py --model_name_or_path runs/finetuning/qa/best --test_file new.json --output_dir runs/new
 
-The model's folder says which recipe made it, its rows and its classes. Predictions go to files in --output_dir as that
-recipe writes them, by example id; where the file has answers, their scores are printed too.
+The model's folder stores its recipe, the form of its rows and its classes. Predictions go to --output_dir as that
+recipe writes them, by example id; if the file has answers, the scores are printed too.
 """
 
 from __future__ import annotations

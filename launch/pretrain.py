@@ -2,8 +2,8 @@
 
     deepspeed launch/pretrain.py --deepspeed ds_configs/zero2.json     ZeRO
     torchrun --nproc_per_node 2 launch/pretrain.py                     FSDP2
-    python launch/pretrain.py --dry_run true                           the plan, and what contradicts it
-    python launch/pretrain.py --until "gap_closed>=0.9" --reference NAME --tasks qa:FILE    stop when it is enough
+    python launch/pretrain.py --dry_run true                           the plan only, and its contradictions
+    python launch/pretrain.py --until "gap_closed>=0.9" --reference NAME --tasks qa:FILE    stop at this share
 
 Without --shards it runs on the embedded small world, which it generates. Exit status: 0 done, 75 interrupted and saved
 (run the same command again), 1 failed, 2 wrong options or unreadable input (docs/exit-status.md).
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(options: Options) -> int:
-    """The command for parsed options."""
+    """Pretrain; returns the exit status."""
     settings = with_defaults(options)
     status = pretrain(settings, read_ranks(), watch_of=None if options.until is None else watch_of(options))
     close_process_group()
@@ -78,7 +78,7 @@ def run(options: Options) -> int:
 
 
 def watch_of(options: Options) -> Callable[[Plan, ShardLocation], Watch]:
-    """A function that makes the watch of a plan, which checks the gap after each export."""
+    """A function that builds a plan's watch, which measures the gap after each export."""
     from gap.study.options import GapOptions, make_watch  # loads much that only --until needs
 
     more = parse_text(GapOptions, options.finetuning, option="--finetuning")

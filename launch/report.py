@@ -27,7 +27,7 @@ from runtime.options.declaration import OUTPUT, Options, option
 from runtime.options.exit_status import run_command
 from runtime.processes.ranks import read_ranks
 
-LOCAL_RANK = ("--local_rank=", "--local-rank=")  # what the deepspeed launcher puts in front
+LOCAL_RANK = ("--local_rank=", "--local-rank=")  # inserted by the deepspeed launcher
 OPTION_FILES = (".yaml", ".yml", ".json")
 
 
@@ -49,7 +49,7 @@ class ReportOptions(Options):
         what="a difference in score such as 0.02",
     )
     price_per_hour: float | None = option(None, "price of a device-hour", group=COSTS, at_least=0)
-    currency: str | None = option(None, "its currency", group=COSTS)
+    currency: str | None = option(None, "currency of the price", group=COSTS)
     devices: int | None = option(None, "devices that the series was pretrained on", group=COSTS, at_least=1)
     output_dir: str | None = option(None, "where to write; default for one run: its own folder", group=OUTPUT)
 
@@ -64,15 +64,16 @@ class ReportOptions(Options):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, write; returns the exit status."""
-    arguments = [one for one in (sys.argv[1:] if argv is None else argv) if not one.startswith(LOCAL_RANK)]
-    folders, given = runs_and_options(arguments)
-    options = parse_options(ReportOptions, given, description=__doc__)
+    given = sys.argv[1:] if argv is None else argv
+    arguments = [argument for argument in given if not argument.startswith(LOCAL_RANK)]
+    folders, option_arguments = runs_and_options(arguments)
+    options = parse_options(ReportOptions, option_arguments, description=__doc__)
     command = command_text(["python", "launch/report.py", *arguments])
     return run_command(lambda: run(folders, options, command), memory_remedy="lower --draws")
 
 
 def run(folders: Sequence[str], options: ReportOptions, command: str) -> int:
-    """The command for parsed options."""
+    """Write the report; returns the exit status."""
     if read_ranks().is_main:  # under a launcher one process writes
         report = write_reports(
             folders,
@@ -89,8 +90,8 @@ def run(folders: Sequence[str], options: ReportOptions, command: str) -> int:
 
 
 def runs_and_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Arguments before the first `--option` name runs, except that the very first may be a file of options."""
-    first_option = next((number for number, one in enumerate(arguments) if one.startswith("-")), len(arguments))
+    """Split arguments into run folders, up to the first `--option`, and options; the first may be an options file."""
+    first_option = next((index for index, text in enumerate(arguments) if text.startswith("-")), len(arguments))
     first_run = int(bool(first_option) and Path(arguments[0]).suffix in OPTION_FILES)
     return list(arguments[first_run:first_option]), [*arguments[:first_run], *arguments[first_option:]]
 

@@ -23,7 +23,7 @@ class SweepOptions(Options):
 
     sweep_file: str = option(MISSING, "YAML file: recipe, base, grid or list, seeds; see docs/sweep.md.", group=DATA)
     output_dir: str = option(
-        MISSING, "Cells, tables and curves go here; the same command again continues.", group=OUTPUT
+        MISSING, "Folder of cells, tables and curves; the same command again continues.", group=OUTPUT
     )
     max_parallel: int | None = option(
         None, "Cells run at once; default: one per GPU, or one on the CPU.", group=MACHINE, at_least=1
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(options: SweepOptions) -> int:
-    """The command for parsed options."""
+    """Run the sweep; returns the exit status."""
     if not read_ranks().is_main:  # under a launcher, one process starts the cells, each as a separate run
         return 0
     return run_sweep(

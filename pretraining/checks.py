@@ -1,4 +1,4 @@
-"""What contradicts itself in a plan, and what is allowed but should be known."""
+"""Checks of a plan: contradictions, which stop the run, and warnings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def announce(plan: Plan, shards: ShardLocation) -> bool:
 
 
 def find_problems(plan: Plan, *more: Callable[[], object]) -> list[str]:
-    """Every contradiction between options, JSON, data and ranks, each with its remedy; each once; collective.
+    """All contradictions between options, JSON, data and ranks, with remedies, without duplicates; collective.
 
     `more` are further checks that raise ValueError or OSError. What one rank finds (another disk, another package) is
     shared with all ranks, so that they end together.
@@ -74,7 +74,7 @@ def complaints(checks: Iterable[Callable[[], object]]) -> Iterable[str]:
 
 
 def check_deepspeed(plan: Plan) -> None:
-    """Fill the JSON's "auto"s on trial."""
+    """Fill in the JSON's "auto" values, as a trial."""
     if plan.deepspeed_config is not None:
         resolve_config(
             plan.deepspeed_config,
@@ -161,57 +161,57 @@ def check_resume(plan: Plan) -> None:
 
 def data_warnings(plan: Plan, shards: ShardLocation) -> list[str]:
     """Warnings about the content of the shards; ValueError where it contradicts the options."""
-    found: list[str | None] = []
+    texts: list[str | None] = []
     if plan.options.dry_run:  # a run itself opens the stream next
         load_vocabulary(shards.directory, shards.manifest)
     if source := plan.options.model_name_or_path:
-        found.append(check_source_tokenizer(source, shards.directory / shards.manifest.tokenizer.path))
+        texts.append(check_source_tokenizer(source, shards.directory / shards.manifest.tokenizer.path))
     if plan.options.whole_word_masking:
-        found.append(whole_word_warning(shards))
-    return [warning for warning in found if warning]
+        texts.append(whole_word_warning(shards))
+    return [warning for warning in texts if warning]
 
 
 def find_warnings(plan: Plan) -> list[str]:
-    """What is allowed but should be known."""
-    found: list[str] = []
+    """Warnings about a valid plan."""
+    texts: list[str] = []
     wanted = plan.options.resume_from_checkpoint
     if plan.options.dry_run and wanted not in ("auto", "false"):  # a run says it itself
-        found += [warning for warning in [origin_warning(Path(wanted), identity_of(plan))] if warning]
+        texts += [warning for warning in [origin_warning(Path(wanted), identity_of(plan))] if warning]
     options = plan.options
     if options.reference_batch_rows != type(options).reference_batch_rows and options.learning_rate_rule == "none":
-        found.append("--reference_batch_rows changes nothing without --learning_rate_rule sqrt or linear")
+        texts.append("--reference_batch_rows changes nothing without --learning_rate_rule sqrt or linear")
     if plan.memory is None:
-        found.append(
+        texts.append(
             f"the memory is unknown, {plan.config.model_type} cannot be traced as shapes: start with a small "
             "--per_device_train_batch_size"
         )
     if family_of(plan.config).runs_head_everywhere:
         _, length, slots = plan.shape_at(0)
-        found.append(
+        texts.append(
             f"the head of {plan.config.model_type} runs on all {length} positions of a "
             f"sequence, not on the {slots} that are predicted, which costs time and memory"
         )
     if warning := padding_warning(plan.manifest.block_tokens, plan.stream.tokens_per_row):
-        found.append(warning)
+        texts.append(warning)
     if len(plan.lengths) > 1:
         parts = [(later - first, length) for (first, length), (later, _) in pairwise(plan.lengths)]
         reached = sum(rows * plan.cost_of_row(plan.stream, length) for rows, length in parts)
         short = [f"{budget:.3g}" for budget in plan.budgets if budget <= reached]
         if short:
-            found.append(
+            texts.append(
                 f"budgets {', '.join(short)} end before length {plan.lengths[-1][1]} begins: their positions beyond "
                 "the shorter length are never trained"
             )
     if plan.budget.unit != "tokens":
-        return found
+        return texts
     epochs = plan.budget.amount / max(1, plan.manifest.split("train").tokens)
     if epochs > 4:
-        found.append(f"the budget is {epochs:.1f} passes over the shards: repeated tokens teach less and less")
+        texts.append(f"the budget is {epochs:.1f} passes over the shards: repeated tokens teach less and less")
     if plan.budgets[0] < 10 * plan.tokens_per_update:
-        found.append(
+        texts.append(
             f"the smallest budget of {plan.budgets[0]:.3g} tokens is under ten updates of {plan.tokens_per_update}"
         )
-    return found
+    return texts
 
 
 def padding_warning(block_tokens: int, row_tokens: int) -> str | None:

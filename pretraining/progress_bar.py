@@ -1,4 +1,4 @@
-"""What people see while a run computes: loss, tokens per second, share of the machine's peak, time left."""
+"""The progress bar of a run: loss, tokens per second, share of the machine's peak, time left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of `transformers` scripts for language models that this program does not have, and what replaces them."""
+"""Options of the `transformers` language-modelling scripts that this program lacks, and their replacements."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
         "eval_strategy",
         "eval_steps",
     ),
-    "every update is in journal.jsonl and goes where --report_to says; leave it out": (
+    "every update is in journal.jsonl and in the trackers of --report_to; leave it out": (
         "logging_steps",
         "logging_strategy",
         "logging_first_step",
         "logging_dir",
     ),
     "use --report_to": ("with_tracking",),
-    "--seed decides the order of the rows too": ("data_seed",),
+    "--seed sets the order of the rows too": ("data_seed",),
     "code that comes with a model is never run": ("trust_remote_code",),
     "nothing is uploaded: a checkpoint of the series is what a hub takes": ("push_to_hub", "hub_model_id", "hub_token"),
     "CUDA_VISIBLE_DEVICES= hides the GPUs": ("no_cuda", "use_cpu"),

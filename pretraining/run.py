@@ -1,4 +1,4 @@
-"""A pretraining run, from its options on; it owns the output directory, and does what the training loop hands out."""
+"""A pretraining run, from options to the last export; it owns the output directory and serves the training loop."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ StopEarly = Callable[[dict[str, Any]], str | None]
 
 
 class Watch(Protocol):
-    """Looks at the series as it grows and may end the run: `gap.study.until.GapWatch`. On every rank."""
+    """A callback that evaluates the growing series and may end the run: `gap.study.until.GapWatch`. On every rank."""
 
     @property
     def reached(self) -> str | None:
         """Why an earlier call of the same run stopped; None while it should go on."""
 
     def check(self) -> None:
-        """Raise ValueError or OSError for what a look cannot use; on the main rank, before anything is trained."""
+        """Raise ValueError or OSError for unusable tasks or reference; on the main rank, before training."""
 
     def obey(self, stop_requested: Callable[[], str | None]) -> None:
-        """Take the function that says why the run must end now; it is asked during a look."""
+        """Set the function that returns why the run must end now; a look polls it."""
 
     def __call__(self, entry: dict[str, Any]) -> str | None:
         """Look at a checkpoint of the series; on the main rank the reason to stop, or None."""
@@ -67,9 +67,9 @@ def pretrain(
     *,
     watch_of: Callable[[Plan, ShardLocation], Watch] | None = None,
 ) -> int:
-    """Plan, check and run what the options ask for, on this rank; the exit status. Leaves the process group open.
+    """Plan, check and run the pretraining, on this rank; the exit status. Leaves the process group open.
 
-    `watch_of` makes the watch of a plan that has no contradictions. Raises Interrupted once all is saved.
+    `watch_of` builds the watch of a plan without contradictions. Raises Interrupted once all is saved.
     """
     quiet_libraries(is_main=ranks.is_main)
     device = choose_device(ranks)
@@ -84,7 +84,7 @@ def pretrain(
     if watch is not None:
         if watch.reached:
             if ranks.is_main:
-                print(f"stopped before: {watch.reached}")
+                print(f"already stopped: {watch.reached}")
             return DONE
         _check_first(watch, ranks)
     with explained(plan):
@@ -129,7 +129,7 @@ class Run:
         self.plan, self.options, self.ranks, self.shards = plan, plan.options, plan.ranks, open_location(shards)
         self.directory = Path(plan.options.output_dir)
         self.checkpoints = self.directory / "checkpoints"
-        self.identity = identity_of(plan)  # once: a run stays the same one, whatever happens to the files it names
+        self.identity = identity_of(plan)  # once: later changes to the files do not change the run's identity
         self.ownership, self.interruption = Ownership(self.directory), Interruption()
         self.journal = Journal(self.directory / "journal.jsonl")
         self.after_export, self.stop_reason = after_export, None
@@ -226,7 +226,7 @@ class Run:
             if line.get("spike"):
                 self.bar.say(f"loss spike at update {line['update']}: {line['loss']:.3f}, rows {line['rows']}")
             if line.get("skipped"):
-                self.bar.say(f"update {line['update']} was skipped, not finite: rows {line['rows']}")
+                self.bar.say(f"update {line['update']} was skipped (not finite): rows {line['rows']}")
             if line["segment"] == "trunk":
                 figures = ("loss", "accuracy", "learning_rate", "gradient_norm", "tokens_per_second")
                 for reporter in self.reporters:
@@ -261,7 +261,7 @@ class Run:
         return position_from(opened.state, num_segments=len(self.plan.segments)).progress
 
     def export(self, segment: Segment, progress: Progress) -> None:
-        """Publish the live model; afterwards whoever started the run may end it."""
+        """Publish the live model; then the watch may end the run."""
         entry = self.publisher.publish(segment, progress)
         if self.ranks.is_main:
             name, figures = str(entry["path"]), {key: entry[key] for key in entry if key.startswith("validation_")}

@@ -1,8 +1,8 @@
-"""What every command builds on: files, processes, options, the machine; no model, no data."""
+"""Base of all commands: files, processes, options, the machine; nothing about models or data."""
 
 import os
 
-# How long torch's OpenMP threads spin before they sleep; it is read when torch is loaded, so every package of ours
-# imports this one first. By default they spin for so long that one other busy process on the machine makes small
+# How long torch's OpenMP threads spin before they sleep. OpenMP reads it when torch is loaded, so each of our packages
+# imports this one first. By default they spin for so long that another busy process on the machine makes small
 # models twenty times slower (docs/lab-notes.md); a short spin costs nothing on a quiet one.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")

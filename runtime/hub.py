@@ -1,4 +1,4 @@
-"""Whether a name is on the hub, and whether the hub answers: asked once, as its clients retry for most of a minute."""
+"""Whether the hub is reachable (checked once: its clients retry for most of a minute), and which names are paths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def hub_is_reachable() -> bool:
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
-    except Exception:  # from whatever client the installed version uses: no answer, no hub
+    except Exception:  # the type depends on the HTTP client of the installed version
         return False
     return True
 
@@ -29,7 +29,7 @@ def local_files_only(name: str) -> bool:
 
 
 def is_missing_path(name: str) -> bool:
-    """Whether a name that is not a local directory was meant as one: its form says so, or its parent folder exists."""
+    """Whether a name was meant as a local path that is missing: it looks like a path, or its parent folder exists."""
     path = Path(name)
     if name.startswith((".", "/", "~")) or len(path.parts) > 2:
         return True

@@ -1,4 +1,4 @@
-"""The machine: how many cores there are to use, which precision it computes in, and whether its memory was full."""
+"""The machine: usable CPU cores, bfloat16 support, and whether an error means out of memory."""
 
 import errno
 import os
@@ -16,16 +16,16 @@ def usable_cores() -> int:
 
 def computes_bf16() -> bool:
     """Whether a GPU here computes in bfloat16. Older ones (V100, T4) only emulate it, slower than fp32."""
-    import torch  # only for who asks: a build of shards does without it
+    import torch  # imported late: a build of shards does not need it
 
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device's or the host's memory was full."""
+    """Whether the error means that the device or the host ran out of memory."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    import torch  # only after a failure: callers that ask for cores need not load it
+    import torch  # imported late: callers that only count cores do not need it
 
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in text for sign in SIGNS)

@@ -1,4 +1,4 @@
-"""Where figures go in addition to the journal: TensorBoard, Weights & Biases, MLflow."""
+"""Experiment trackers, in addition to the journal: TensorBoard, Weights & Biases, MLflow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Reporter(Protocol):
 
 
 class TensorBoardReporter:
-    """Event files under `directory/tensorboard`; what an earlier start logged from `first_step` on is hidden."""
+    """Event files under `directory/tensorboard`; steps of an earlier start from `first_step` on are hidden."""
 
     def __init__(self, directory: Path, options: Mapping[str, Any], *, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -45,7 +45,7 @@ class TensorBoardReporter:
 class WandbReporter:
     """A run of Weights & Biases, which a restart continues; WANDB_MODE, WANDB_PROJECT and the rest are honoured.
 
-    The update is logged as a separate value: W&B's step may never go back, and a branch ends beyond the trunk's next
+    The update is logged as a separate value: W&B's step may never decrease, and a branch ends beyond the trunk's next
     update.
     """
 
@@ -93,7 +93,7 @@ class MlflowReporter:
 
 
 def kept_run_id(directory: Path, name: str) -> str | None:
-    """The reporter's own id of the run in this output directory; None before its first start."""
+    """The tracker's own id of the run in this output directory; None before its first start."""
     path = directory / RUN_IDS_NAME
     return _kept_run_ids(path).get(name)
 

@@ -1,4 +1,4 @@
-"""What other libraries print: progress bars of weights being read, DeepSpeed's every setting, kernels' warnings."""
+"""Silence the output of other libraries: progress bars of loading weights, DeepSpeed's settings, kernel warnings."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ NOISY_LOGGERS = ("DeepSpeed", "torch.distributed", "torch.distributed.elastic", 
 
 
 def quiet_libraries(*, is_main: bool) -> None:
-    """Leave warnings of the libraries on the main rank and errors on the others; no bars but ours."""
+    """Show the libraries' warnings on the main rank, errors on the others, and none of their progress bars."""
     import torch
     import transformers
 
     if not torch.cuda.is_available():
-        # DeepSpeed warns when it has to find that out by itself.
+        # DeepSpeed warns when it has to detect the accelerator itself.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
@@ -23,6 +23,6 @@ def quiet_libraries(*, is_main: bool) -> None:
         logging.getLogger(name).setLevel(logging.WARNING if is_main else logging.ERROR)
     if not is_main:
         warnings.simplefilter("ignore")
-    # DeepSpeed and torch.compile announce what does not concern a user of these commands.
+    # DeepSpeed and torch.compile log details that are of no use to a user of these commands.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\..*|deepspeed\..*")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\..*|deepspeed\..*")

@@ -1,3 +1,3 @@
-"""Text to tokens to tar shards to masked batches; knows nothing of distributed training."""
+"""The data pipeline: text, tokens, tar shards, masked batches; independent of distributed training."""
 
 import runtime  # noqa: F401  (before torch is loaded: see there)

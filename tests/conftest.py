@@ -1,4 +1,4 @@
-"""What every test stands on: one thread, no network, no stray launcher variables, and where the real data lies."""
+"""Fixtures of every test: one thread, no network, no stray launcher variables, and the folder of the real data."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def listed_files(page: str) -> set[str]:
 
 
 def source_files() -> set[str]:
-    """Tracked and new sources; of tests/ those in the folder itself, since the others lie as what they test."""
+    """Tracked and new sources; of tests/ those in the folder itself, since the others mirror the code."""
     command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run([*command, *FOLDERS, "tests"], capture_output=True, text=True, check=True).stdout.split()
     sources = {name for name in names if name.endswith((".py", ".html", ".json")) and (ROOT / name).is_file()}

@@ -29,13 +29,13 @@ from runtime.files.schemas import Schema, checked, shown
 from runtime.files.whole_files import read_json
 from runtime.processes.ranks import Ranks
 
-CHAINED = "_chain"  # what the name of a set ends with when its paragraphs were chosen by the first stage
+CHAINED = "_chain"  # suffix of the sets whose paragraphs were chosen by the first stage
 CHOICES_REMEDY = "restore its predictions.json, or remove its folder and run the same command again"
 
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Exact match of the validation set in percent, and where it is lost."""
+    """Exact match of the validation set in percent, and how much of it each stage loses."""
 
     examples: int
     choice_right: int
@@ -50,7 +50,7 @@ class Decomposition:
         wrong = self.examples - self.choice_right
         return (
             f"exact match {self.with_right_paragraph:.2f} with the right paragraph given, {self.of_chain:.2f} for the "
-            f"chain: {lost:.2f} points are lost by the {wrong} of {self.examples} paragraphs chosen wrongly"
+            f"chain: {lost:.2f} points are lost to the {wrong} of {self.examples} paragraphs that were chosen wrongly"
         )
 
 
@@ -66,7 +66,7 @@ def check_chain(options: Any, files: Mapping[str, str], ranks: Ranks) -> None:
 
 
 def second_start(options: Any, start: StartingPoint) -> StartingPoint:
-    """What the second stage starts from: --qa_model_name_or_path, or the first's. ValueError as `open_start`."""
+    """The second stage's checkpoint: --qa_model_name_or_path, or the first stage's. ValueError as `open_start`."""
     if options.qa_model_name_or_path is None:
         return start
     return open_start(
@@ -131,7 +131,7 @@ class _Choice(Schema):
 def _choices_in(path: Path) -> dict[str, Any]:
     content = read_json(path, remedy=CHOICES_REMEDY, largest=1 << 30)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no object of choices: {CHOICES_REMEDY}")
+        raise ValueError(f"{path} does not hold a JSON object of choices: {CHOICES_REMEDY}")
     for name, choice in content.items():
         checked(choice, _Choice, f"{path}: {shown(name)}", CHOICES_REMEDY)
     return content

@@ -1,4 +1,4 @@
-"""Multiple-choice files: SWAG-like endings, C3, DREAM, CommonsenseQA, plain rows, and the two-stage format."""
+"""Readers of multiple-choice files: SWAG-like, C3, DREAM, CommonsenseQA, plain rows, and the two-stage format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ChoiceQuestion:
     firsts: tuple[str, ...]  # one per choice, usually the same text
     seconds: tuple[str, ...]
     label: int | None
-    names: tuple[str, ...]  # what the file calls the choices: numbers, letters or texts
+    names: tuple[str, ...]  # the choices' names in the file: numbers, letters or texts
     numbered: bool = field(default=False, repr=False, compare=False)  # the choices are paragraphs of a context file
 
     def __post_init__(self) -> None:

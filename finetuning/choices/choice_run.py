@@ -1,4 +1,4 @@
-"""A run of multiple choice, alone or as the first stage of the chain: its options, its rows, every seed."""
+"""The multiple-choice run, alone or as the first stage of the chain: options, data, and the seeds."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class MultipleChoiceOptions(QAOptions):
     )
 
     def contradictions(self) -> list[str]:
-        """Also refuses options of the second stage where there is no second stage."""
+        """Also refuses options of the second stage without a second stage."""
         return [*super().contradictions(), *idle_without(self, "chain", names_marked(self, OF_THE_CHAIN))]
 
 
@@ -117,7 +117,7 @@ def prepare(options: MultipleChoiceOptions, files: Mapping[str, str], start: Sta
 
 
 def choice_text(question: ChoiceQuestion) -> str:
-    """What makes two questions the same: their texts, in any order of the choices."""
+    """The text by which equal questions are recognised, whatever the order of the choices."""
     return "\n".join([*dict.fromkeys(question.firsts), *sorted(question.seconds)])
 
 

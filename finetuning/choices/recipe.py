@@ -1,4 +1,4 @@
-"""Multiple choice as the training loop sees it: any number of choices, each scored alone."""
+"""The multiple-choice recipe: any number of choices, each scored alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_LOGIT = -1e9  # of a choice that a question does not have; finite, so that ze
 
 @dataclass(frozen=True)
 class ChoiceCounts:
-    """What encoding came across."""
+    """Counts of what was encoded."""
 
     questions: int = 0
     choices: int = 0

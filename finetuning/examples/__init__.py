@@ -1,1 +1,1 @@
-"""Examples of any task: read, cut to rows, batched, and joined to predictions by id."""
+"""Examples of any task: reading, encoding into rows, batching, and joining to predictions by id."""

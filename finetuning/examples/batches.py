@@ -1,4 +1,4 @@
-"""Which rows make which batch: length-grouped, seeded, and the same at every world size."""
+"""Assignment of rows to batches: grouped by length, seeded, and the same at every world size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BatchShape:
 
 
 def batch_shape(options: FinetuningOptions, world_size: int) -> BatchShape:
-    """The three batch options, any of which may be missing, made to agree.
+    """Resolve the three batch options, any of which may be missing.
 
     Raises ValueError when a given global batch and a given product differ.
     """
@@ -49,14 +49,14 @@ def batch_shape(options: FinetuningOptions, world_size: int) -> BatchShape:
 
 
 def row_length(feature: Feature) -> int:
-    """The length a row is grouped by."""
+    """The length by which a row is grouped."""
     return int(feature["length"]) if "length" in feature else len(feature["input_ids"])
 
 
 def training_order(lengths: np.ndarray, *, batch_rows: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Global batches of one epoch: each row once, similar lengths together, longest row first within a batch.
 
-    A pure function of its arguments: neither world size nor micro-batch enters. Only the last batch made may be short.
+    A pure function of its arguments: independent of world size and micro-batch. Only the last batch made may be short.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))

@@ -1,4 +1,4 @@
-"""Tell a failed run from a weak one: the majority rate, or the same prediction for everything."""
+"""Detection of collapsed runs: a score at the majority rate, or the same prediction for everything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NEAR_MAJORITY = 0.005  # share of the metric's range within which a score counts
 def normalised_entropy(labels: Sequence[str]) -> float:
     """Entropy of the predicted labels as a share of the largest possible entropy, in [0, 1].
 
-    1 for one example or none, which have no entropy to lose.
+    1 for one example or none.
     """
     if len(labels) < 2:
         return 1.0
@@ -27,7 +27,7 @@ def collapse_reason(
 ) -> str | None:
     """Why this run counts as collapsed, or None.
 
-    Constant predictions are a collapse whatever they score, unless every example truly has the same answer
+    Constant predictions are a collapse at any score, unless every example truly has the same answer
     (score at the top of the range). A score at the majority rate is one only when most predictions are one label: a
     weak model may pass through the majority rate with varied predictions.
     """
@@ -45,13 +45,13 @@ def collapse_reason(
 
 
 def likely_cause(learning_rate: float, batch_rows: int, *, hidden_size: int) -> str:
-    """What to try next: the learning rate against the batch and the width of the model.
+    """The likely cause of a failed run, judged by the learning rate for the batch and the width of the model.
 
     Rules of thumb: base-size encoders (768 wide) train at 1e-5 to 1e-4 for a batch of 16 to 32, narrower ones take
     proportionally more, and it scales with the square root of the batch.
     """
     usual = 5e-5 * (768 / max(hidden_size, 1)) * math.sqrt(batch_rows / 32)
-    figures = f"{learning_rate:g} at {batch_rows} rows an update and width {hidden_size}, usual is near {usual:.1g}"
+    figures = f"{learning_rate:g} at {batch_rows} rows per update and width {hidden_size}, usual is near {usual:.1g}"
     if learning_rate > 4 * usual:
         return f"probably the learning rate is too high for the batch ({figures}): lower it or raise the warmup"
     if learning_rate < usual / 10:

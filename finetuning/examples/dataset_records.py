@@ -23,7 +23,7 @@ def subset(examples: Sequence[Example], limit: int | None, id_of: Callable[[Exam
         return list(examples)
     ranked = sorted(map(id_of, examples), key=lambda name: hashlib.sha256(name.encode()).digest())
     chosen = set(ranked[:limit])
-    return [one for one in examples if id_of(one) in chosen]
+    return [example for example in examples if id_of(example) in chosen]
 
 
 SAVE_IT = "save the set with save_to_disk on a machine with a network"
@@ -53,18 +53,19 @@ def read_dataset(
             config.HF_HUB_OFFLINE = True  # the cache alone, without the client's retries
     try:
         if is_saved(where):
-            found: Any = load_from_disk(name)
+            loaded: Any = load_from_disk(name)
         else:
-            found = load_dataset(name, configuration)
+            loaded = load_dataset(name, configuration)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{asked}: not a saved data set, and neither the cache nor the hub has it ({reason}); {remedy}"
         ) from error
-    if isinstance(found, Dataset):
-        found = DatasetDict({"train": found})
+    if isinstance(loaded, Dataset):
+        loaded = DatasetDict({"train": loaded})
     return {
-        str(split): _named(rows, f"{asked} {split}") if class_names else rows.to_list() for split, rows in found.items()
+        str(split): _named(rows, f"{asked} {split}") if class_names else rows.to_list()
+        for split, rows in loaded.items()
     }
 
 

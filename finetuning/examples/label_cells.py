@@ -1,4 +1,4 @@
-"""What a label's cell says: a class's name, a number or nothing, however a person or pandas wrote it."""
+"""Parsing of label cells: a class's name, a number or nothing, as written by people or pandas."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ def is_integer(label: str) -> bool:
 
 
 def doubtful_labels(labels: Iterable[str]) -> dict[str, str]:
-    """Label -> why it may not be a class at all; empty if none is doubtful.
+    """Label -> why it may not be a class; empty if none is doubtful.
 
     Doubtful are a word or sign that often means "unknown", -1 next to class numbers that count from 0, and names that
     differ only in case.
     """
     known = set(labels)
-    empty = "if that is what it means, empty these cells or remove the rows"
-    found = {label: f"often stands for an unknown label: {empty}" for label in known if label.lower() in DOUBTFUL}
+    empty = "if so, empty these cells or remove the rows"
+    doubts = {label: f"often means an unknown label: {empty}" for label in known if label.lower() in DOUBTFUL}
     if {MINUS_ONE, "0"} <= known:
-        found[MINUS_ONE] = f"in `datasets` it stands for an unknown label: {empty}"
+        doubts[MINUS_ONE] = f"in `datasets` it means an unknown label: {empty}"
     folded: dict[str, str] = {}
     for label in sorted(known):
         other = folded.setdefault(label.casefold(), label)
         if other != label:
-            found[label] = f"differs from {other!r} only in case: if both mean one class, write them the same way"
-    return dict(sorted(found.items()))
+            doubts[label] = f"differs from {other!r} only in case: if both mean one class, write them the same way"
+    return dict(sorted(doubts.items()))

@@ -1,4 +1,4 @@
-"""Rows from token ids of one text or a pair of texts, with the special tokens where the tokenizer puts them."""
+"""Building rows from the token ids of one text or a pair, with special tokens as the tokenizer places them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def pair_template(tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
     second = [i for i, place in enumerate(places) if place == 1]
     if not first or not second or first[0] == 0:
         raise ValueError(
-            "the tokenizer adds no token in front of a pair of texts, and recipes need one to stand for the whole: "
+            "the tokenizer adds no token in front of a pair of texts, and recipes classify by that token: "
             "use an encoder's tokenizer ([CLS] A [SEP] B [SEP])"
         )
     if tokenizer.pad_token_id is None:
@@ -67,18 +67,18 @@ def pair_template(tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Ids of each text, without special tokens and without a limit."""
-    found: list[list[int]] = []
+    ids: list[list[int]] = []
     for start in range(0, len(texts), CONTENT_BATCH):
         encoded = tokenizer(list(texts[start : start + CONTENT_BATCH]), add_special_tokens=False, verbose=False)
-        found.extend(encoded["input_ids"])
-    return found
+        ids.extend(encoded["input_ids"])
+    return ids
 
 
 def token_ids_with_offsets(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> list[tuple[list[int], np.ndarray]]:
     """Ids of each text and the characters [n, 2] that each token covers."""
-    found: list[tuple[list[int], np.ndarray]] = []
+    encoded_texts: list[tuple[list[int], np.ndarray]] = []
     for start in range(0, len(texts), CONTENT_BATCH):
         encoded = tokenizer(
             list(texts[start : start + CONTENT_BATCH]),
@@ -87,8 +87,8 @@ def token_ids_with_offsets(
             verbose=False,
         )
         for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            found.append((ids, np.array(offsets, dtype=np.int64).reshape(-1, 2)))
-    return found
+            encoded_texts.append((ids, np.array(offsets, dtype=np.int64).reshape(-1, 2)))
+    return encoded_texts
 
 
 @cache

@@ -1,4 +1,4 @@
-"""From row outputs on every rank to one prediction per example id, and the files that hold them."""
+"""Gathering of row outputs over ranks into one prediction per example id, and the prediction files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RowKey = tuple[str, int]  # example id, window
 
 
 def row_key(feature: Feature) -> RowKey:
-    """What identifies a row from the file to the prediction: never its position."""
+    """The key that identifies a row from file to prediction, independent of its position."""
     return str(feature["example_id"]), int(feature.get("window", 0))
 
 
@@ -49,7 +49,7 @@ class RowCollector:
     def gather(self, device: torch.device | str = "cpu") -> dict[str, np.ndarray]:
         """All ranks' rows [N, ...] in the order of the features; every rank must call this.
 
-        A rank leaves the rows of other ranks zero, so that a sum puts all of them together.
+        Each rank leaves the other ranks' rows zero, so that a sum combines them.
         """
         seen = _sum(self.seen, device)
         wrong = [key for key, i in self.index.items() if seen[i] != 1]
@@ -86,7 +86,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Put a text file in place in one move."""
+    """Replace a text file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Look at the examples before training on them, and report first what will make a score misleading."""
+"""The preflight: checks of the examples before training, and warnings about misleading scores."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 @dataclass
 class Preflight:
-    """Figures for all_results.json, and lines for people."""
+    """The outcome of the checks: figures for all_results.json, and warnings and notes to print."""
 
     figures: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)  # what may make a score misleading: --strict refuses it
-    notes: list[str] = field(default_factory=list)  # what is only worth knowing
+    notes: list[str] = field(default_factory=list)  # for information only
 
     def note(self, name: str, value: float | int, warning: str | None = None) -> None:
         """Keep a figure; if it is not zero, add its warning as well."""
@@ -41,42 +41,42 @@ class Preflight:
         ]
 
 
-def note_row_limit(found: Preflight, asked: int, limit: int) -> None:
+def note_row_limit(preflight: Preflight, asked: int, limit: int) -> None:
     """Note that rows are shorter than --max_seq_length, because the model has no more positions."""
     if limit < asked:
-        found.note("max_seq_length", limit)
-        found.notes.append(f"--max_seq_length {asked} is lowered to {limit}, the positions of the model")
+        preflight.note("max_seq_length", limit)
+        preflight.notes.append(f"--max_seq_length {asked} is lowered to {limit}, the positions of the model")
 
 
 def shared_groups(first: Iterable[str], second: Iterable[str]) -> int:
-    """How many different texts occur in both."""
+    """The number of different texts that occur in both."""
     return len(set(first) & set(second))
 
 
 def repeated_groups(texts: Iterable[str]) -> int:
-    """How many different texts occur more than once."""
+    """The number of different texts that occur more than once."""
     return sum(count > 1 for count in Counter(texts).values())
 
 
-def note_shared_texts(found: Preflight, texts: Mapping[str, Sequence[str]]) -> None:
+def note_shared_texts(preflight: Preflight, texts: Mapping[str, Sequence[str]]) -> None:
     """Count texts that occur twice in a split, and texts of the training set that also occur in another split."""
     for name, split in texts.items():
-        found.note(f"{name}_repeated_texts", repeated_groups(split))
+        preflight.note(f"{name}_repeated_texts", repeated_groups(split))
         if name != "train" and "train" in texts:
             shared = shared_groups(texts["train"], split)
-            found.note(
+            preflight.note(
                 f"train_{name}_shared_texts",
                 shared,
                 f"{shared} texts occur both in train and in {name}: their score is partly memory",
             )
 
 
-def note_label_balance(found: Preflight, labels: Mapping[str, Sequence[str]]) -> None:
+def note_label_balance(preflight: Preflight, labels: Mapping[str, Sequence[str]]) -> None:
     """The share of the most frequent label of each split, which is what a constant answer scores."""
     for name, split in labels.items():
         if split:
             label, count = Counter(split).most_common(1)[0]
             share = count / len(split)
-            found.note(f"{name}_majority_share", share)
+            preflight.note(f"{name}_majority_share", share)
             if share > 0.9:
-                found.warnings.append(f"{share:.1%} of {name} has the label {label!r}: accuracy says little here")
+                preflight.warnings.append(f"{share:.1%} of {name} has the label {label!r}: accuracy says little here")

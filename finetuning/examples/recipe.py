@@ -1,4 +1,4 @@
-"""What a task tells the training loop: the Recipe protocol, and the options that all recipes share."""
+"""The Recipe protocol between a task and the training loop, and the options that all recipes share."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SET_BY_A_SWEEP = "set by a sweep, not by its rows"
 COLUMN = "a column of a table"
 
 # One encoded row. Read by the loop: "example_id" (str), "input_ids" (for the length), and if present "window" (int,
-# tells the rows of one example apart), "length" (int, what rows are grouped by), "weight" (float, share in the loss).
+# numbers the rows of an example), "length" (int, by which rows are grouped), "weight" (float, share in the loss).
 Feature = Mapping[str, Any]
 Batch = dict[str, torch.Tensor]
 
@@ -58,7 +58,7 @@ class EvaluationSet:
 
 
 class Recipe(Protocol):
-    """A task as the loop sees it; a plain class with these members is enough."""
+    """The interface of a task to the loop; any class with these members will do."""
 
     @property
     def name(self) -> str: ...
@@ -116,7 +116,7 @@ class Recipe(Protocol):
         ...
 
     def predicted_labels(self, predictions: Mapping[str, Any]) -> list[str]:
-        """What was predicted, one label per example: their entropy shows whether a run collapsed."""
+        """The predicted labels, one per example: their entropy shows whether a run collapsed."""
         ...
 
     def majority_score(self, examples: Mapping[str, Any]) -> float | None:
@@ -207,7 +207,7 @@ class FinetuningOptions(Options):
         what="0 only evaluates",
         by_data={SMALL_WORLD: 8.0},
     )
-    max_steps: int = option(-1, "Stop after N updates, whatever the number of epochs; -1: no limit.", group=TRAINING)
+    max_steps: int = option(-1, "Stop after N updates, before the last epoch if need be; -1: no limit.", group=TRAINING)
     global_batch_rows: int | None = option(
         None,
         "Rows of one update over all ranks; default: batch x accumulation x ranks if given, else 32.",
@@ -219,7 +219,7 @@ class FinetuningOptions(Options):
         5e-5, "Peak learning rate.", group=TRAINING, at_least=0, below=math.inf, by_data={SMALL_WORLD: 1e-3}
     )
     lr_scheduler_type: str = option(
-        "linear", "What follows the warmup: linear (to zero) or constant.", group=TRAINING, choices=SCHEDULES
+        "linear", "Learning rate after the warmup: linear (to zero) or constant.", group=TRAINING, choices=SCHEDULES
     )
     warmup_ratio: float = option(
         0.1,
@@ -265,7 +265,7 @@ class FinetuningOptions(Options):
     )
     fsdp: str = option(
         "full_shard",
-        "What PyTorch spreads over several ranks.",
+        "What PyTorch shards over several ranks.",
         group=MACHINE,
         choices=FSDP_MODES,
         identity=False,
@@ -273,14 +273,14 @@ class FinetuningOptions(Options):
 
     output_dir: str | None = option(
         None,
-        "Where results go; default: runs/finetuning/<recipe>.",
+        "Folder of the results; default: runs/finetuning/<recipe>.",
         group=OUTPUT,
         identity=False,
         marks=(SET_BY_A_SWEEP,),
     )
     resume_from_checkpoint: str = option(
         "auto",
-        "auto: continue or read the run with the same options in --output_dir; false: start again.",
+        "auto: continue (or, if finished, read) the same run in --output_dir; false: start again.",
         group=OUTPUT,
         choices=("auto", "false"),
         identity=False,
@@ -300,7 +300,7 @@ class FinetuningOptions(Options):
     )
     report_to: str = option(
         "tensorboard",
-        "Where the curves go; separate several with commas.",
+        "Trackers of the curves; separate several with commas.",
         group=OUTPUT,
         choices=(*REPORTERS, "none"),
         commas=True,

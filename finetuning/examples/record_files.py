@@ -1,4 +1,4 @@
-"""Whole files of examples: rows of CSV, TSV, JSON, JSON lines or parquet, read in the same way as by shard builds."""
+"""Readers of whole example files: rows of CSV, TSV, JSON, JSON lines or parquet, with the readers of shard builds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def bad_text(choice: str) -> OnBadText:
-    """--on_bad_text in the readers' terms."""
+    """The readers' mode for a value of --on_bad_text."""
     if choice not in ("stop", "replace"):
         raise ValueError(f"--on_bad_text {choice}: use stop or replace")
     return "replace" if choice == "replace" else "stop"
@@ -53,8 +53,8 @@ def read_records(
         raise ValueError(
             f"{where}: unknown format; name the file {', '.join(FORMATS)}, with .gz, .xz, .bz2 or .zst if packed"
         )
-    found = read_content(where, columns=columns, malformed=malformed, on_bad_text=on_bad_text)
-    rows = found.get("data") if isinstance(found, dict) else found
+    content = read_content(where, columns=columns, malformed=malformed, on_bad_text=on_bad_text)
+    rows = content.get("data") if isinstance(content, dict) else content
     if not isinstance(rows, list):
         raise ValueError(f"{where}: a list of objects, or an object with such a list as `data`, is needed")
     if not rows:
@@ -80,16 +80,16 @@ def read_content(
         raise ValueError(f"{where}: the file is empty or blank; give a file with at least one row")
     stream: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, io.BytesIO(data)))
     if kind == "parquet":
-        found: Any = list(_parquet_records(stream, where, rules))
+        rows: Any = list(_parquet_records(stream, where, rules))
     elif kind in ("csv", "tsv"):
-        found = _table_records(stream, where, rules, tabs=kind == "tsv", columns=columns, malformed=malformed)
+        rows = _table_records(stream, where, rules, tabs=kind == "tsv", columns=columns, malformed=malformed)
     elif name_suffix(where.name) in LINE_FORMATS:
-        found = list(_line_values(stream, where, rules))
+        rows = list(_line_values(stream, where, rules))
     else:
         text = _text(data, str(where), rules)
-        found = list(_line_values(stream, where, rules)) if _is_lines(text) else parse_json(text, str(where))
+        rows = list(_line_values(stream, where, rules)) if _is_lines(text) else parse_json(text, str(where))
     _note_replaced(rules, str(where))
-    return found
+    return rows
 
 
 def file_format(path: str | Path) -> str | None:
@@ -121,7 +121,7 @@ def decode_text(content: bytes, name: str, *, on_bad_text: OnBadText = "stop") -
 
 
 def parse_json(text: str, name: str) -> Any:
-    """JSON without surprises: nesting beyond Python's limit and broken text are ValueErrors that name the file."""
+    """Parse JSON; nesting beyond Python's limit and broken text are ValueErrors that name the file."""
     try:
         content = json.loads(text)
     except RecursionError as error:
@@ -136,17 +136,17 @@ def parse_json(text: str, name: str) -> Any:
 def examples_of(
     rows: Iterable[Any], where: str, read: Callable[[Any, int], Iterable[Example]], layouts: str
 ) -> list[Example]:
-    """What `read` makes of each entry and its number; ValueError naming `where` and the entry that it cannot read."""
-    found: list[Example] = []
+    """The examples that `read` makes of each entry and its number; ValueError names `where` and an unreadable entry."""
+    examples: list[Example] = []
     for number, item in enumerate(rows):
         try:
-            found.extend(read(item, number))
+            examples.extend(read(item, number))
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"{where}: entry {number} is not a known layout ({reason}): {layouts}") from error
         except ValueError as error:
             raise ValueError(f"{where}: entry {number}: {error}") from error
-    return found
+    return examples
 
 
 def whole_number(value: Any, field: str) -> int:
@@ -238,9 +238,9 @@ def _whole_characters(content: Any, text: str, name: str) -> Any:
     while waiting:
         value, place = waiting.pop()
         if isinstance(value, dict):
-            waiting.extend((one, f"{place}[{key!r}]") for key, one in value.items())
+            waiting.extend((item, f"{place}[{key!r}]") for key, item in value.items())
         elif isinstance(value, list):
-            waiting.extend((one, f"{place}[{number}]") for number, one in enumerate(value))
+            waiting.extend((item, f"{place}[{number}]") for number, item in enumerate(value))
         elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
             raise ValueError(
                 f"{name}: the text at {place} has half a character (a lone \\ud8xx or \\udcxx); correct it"

@@ -1,4 +1,4 @@
-"""How much of a text the model's vocabulary does not know, estimated on a sample of each split."""
+"""The share of unknown characters under the model's vocabulary, estimated on a sample of each split."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ SAMPLED_CHARACTERS = 2_000  # of each text, from its beginning
 
 
 def note_unknown_share(
-    found: Preflight, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, Sequence[str]]
+    preflight: Preflight, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, Sequence[str]]
 ) -> None:
     """The share of each split's characters that become the unknown token; a warning at 2 % or more."""
     for split, own in texts.items():
         share = unknown_share(tokenizer, own)
         warning = (
-            f"{share:.1%} of the characters of {split} become {tokenizer.unk_token}, so the model cannot tell them "
-            "apart: use a model whose vocabulary covers this language"
+            f"{share:.1%} of the characters of {split} become {tokenizer.unk_token}, so the model cannot read them: "
+            "use a model whose vocabulary covers this language"
         )
-        found.note(f"{split}_unknown_share", share, warning if share >= MUCH_UNKNOWN else None)
+        preflight.note(f"{split}_unknown_share", share, warning if share >= MUCH_UNKNOWN else None)
 
 
 def unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:

@@ -1,4 +1,4 @@
-"""Leaves out, counts and reports examples without a label in sets that train or that pick the best epoch."""
+"""Drops, counts and reports examples without a label in the training and validation sets."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ def drop_unlabelled(splits: Mapping[str, Sequence[Example]]) -> dict[str, list[E
     """The splits without examples whose label is None, except in test sets, and in sets that have no label at all."""
     kept = {}
     for split, examples in splits.items():
-        labelled = [one for one in examples if one.label is not None]
+        labelled = [example for example in examples if example.label is not None]
         kept[split] = list(examples) if split.startswith("test") or not labelled else labelled
     return kept
 
 
-def note_unlabelled(found: Preflight, before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]) -> None:
+def note_unlabelled(
+    preflight: Preflight, before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]
+) -> None:
     """Count what `drop_unlabelled` left out of each split, with a warning if it left out any."""
     for split, warning in _warnings(before, after).items():
-        found.note(f"{split}_unlabelled", len(before[split]) - len(after[split]), warning)
+        preflight.note(f"{split}_unlabelled", len(before[split]) - len(after[split]), warning)
 
 
 def labelled_only(splits: Mapping[str, Sequence[Example]], where: str) -> dict[str, list[Example]]:

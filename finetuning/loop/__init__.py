@@ -1,1 +1,1 @@
-"""The one fine-tuning loop: training, evaluation, what a resume needs, the outcome."""
+"""The fine-tuning loop: training, evaluation, resuming and results."""

@@ -1,4 +1,4 @@
-"""The checkpoint under every recipe: its tokenizer and configuration, from a directory or the hub."""
+"""Loading of a checkpoint's tokenizer and configuration, from a directory or the hub."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def attention_of(config: PretrainedConfig) -> str:
 def default_model(run: Path = DEFAULT_RUN) -> str:
     """The checkpoint with the largest budget of the default pretraining run, annealed before raw.
 
-    Raises ValueError that names the command when there is none, and as `read_series`.
+    Raises ValueError, naming the command, when no checkpoint exists, and as `read_series`.
     """
     series = run / SERIES_NAME
     if not series.is_file():
@@ -112,7 +112,7 @@ def default_model(run: Path = DEFAULT_RUN) -> str:
 
 
 def from_source(read: Callable[[str, bool], Any], name: str, option: str = "--model_name_or_path") -> Any:
-    """What `read` returns for the name and for whether to leave the network alone; local directories come first.
+    """Call `read` with the name and whether to stay offline; local directories come first.
 
     An unreachable hub becomes a clear message.
     """
@@ -129,6 +129,6 @@ def from_source(read: Callable[[str, bool], Any], name: str, option: str = "--mo
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
-            f"{option} {name} is not a local directory, and the hub did not give it{offline}: {reason}. "
+            f"{option} {name} is not a local directory, and the hub did not deliver it{offline}: {reason}. "
             "Give a directory, or a hub name while the hub can be reached"
         ) from error

@@ -1,4 +1,4 @@
-"""Run a model over an evaluation set, on all ranks together: predictions and measures, whatever the batching."""
+"""Evaluation of a model on a set, over all ranks: predictions and scores, independent of the batching."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runtime.processes.fault_points import fault_point
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one pass over a set gave; `scores` is empty for a set without labels."""
+    """The outcome of one pass over a set; `scores` is empty for a set without labels."""
 
     scores: dict[str, float]
     predictions: dict[str, Any]

@@ -1,7 +1,7 @@
-"""The model of a task: the class that `transformers` has for it, or our own head where it has none.
+"""The model of a task: the `transformers` class with its head, or our own head where there is none.
 
 `AutoModelForSequenceClassification`, `AutoModelForQuestionAnswering` and `AutoModelForMultipleChoice` are the default,
-so that a saved model loads there as it is. Poolings that a family's class does not know (mean and max on BERT) keep
+so that a saved model loads there unchanged. Poolings that a family's class lacks (mean and max on BERT) keep
 working through `OwnHead`, which only `finetuning.load` reads back.
 """
 
@@ -54,14 +54,14 @@ AUTO_CLASSES: dict[str, Any] = {
     SPANS: AutoModelForQuestionAnswering,
     CHOICE: AutoModelForMultipleChoice,
 }
-HEAD_STD = 0.02  # of every new layer, whatever the encoder and wherever its weights come from (Devlin et al. 2019)
+HEAD_STD = 0.02  # of every new layer, for any encoder and any source of its weights (Devlin et al. 2019)
 HEAD_WEIGHTS = "head.safetensors"
 SHOWN_NAMES = 4
 
 
 @dataclass(frozen=True)
 class Head:
-    """What a recipe asks of a head.
+    """The head that a recipe needs.
 
     `num_outputs` is the number of classes, 1 for a regression and for a choice, 2 (start and end) for spans. `pooling`
     and `dropout` None: the family's own. `own` asks for `OwnHead` even where `transformers` has a class.
@@ -76,13 +76,13 @@ class Head:
 
     @property
     def problem_type(self) -> str | None:
-        """What `transformers` calls the loss; None where the task has only one."""
+        """The name of the loss in `transformers`; None where the task has only one."""
         if self.task != CLASSIFICATION:
             return None
         return "single_label_classification" if self.labels else "regression"
 
     def configured(self, config: PretrainedConfig) -> PretrainedConfig:
-        """A copy of the configuration that says num_labels, id2label, label2id, problem_type, pooling and dropout."""
+        """A copy of the configuration with num_labels, id2label, label2id, problem_type, pooling and dropout set."""
         config = copy.deepcopy(config)
         config.return_dict = True
         config.num_labels = self.num_outputs
@@ -158,7 +158,7 @@ class OwnHead(nn.Module):
 
 
 class TaskModel(nn.Module):
-    """What a recipe trains: `transformer`, a class of `transformers` or an `OwnHead`, and the recipe's outputs."""
+    """The model that a recipe trains: `transformer` (a `transformers` class or `OwnHead`) and the recipe's outputs."""
 
     def __init__(self, transformer: nn.Module) -> None:
         super().__init__()
@@ -173,14 +173,14 @@ class TaskModel(nn.Module):
     def outputs(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None
     ) -> Any:
-        """What the class of `transformers` returns; token types only where the family knows several."""
+        """The output of the `transformers` class; token types are passed only where the family has several."""
         types = {} if token_type_ids is None or not self.takes_token_types else {"token_type_ids": token_type_ids}
         return self.transformer(input_ids=input_ids, attention_mask=attention_mask, **types)
 
 
 @dataclass
 class Headed:
-    """A model with its head, and the parameters of it that no checkpoint gave: `draw` fills them from a seed."""
+    """A model with its head, and the parameters that the checkpoint lacked: `draw` initialises them from a seed."""
 
     transformer: nn.Module
     drawn: tuple[str, ...]
@@ -209,7 +209,7 @@ class Headed:
         return Headed(copy.deepcopy(self.transformer), self.drawn).draw(seed)
 
     def sentence(self, seed: int) -> str:
-        """What the run says of its head."""
+        """A line about the head, for the output of a run."""
         layers = list(dict.fromkeys(name.rpartition(".")[0] for name in self.drawn))
         shown = ", ".join(layers[:SHOWN_NAMES]) + (
             f" and {len(layers) - SHOWN_NAMES} more" * (len(layers) > SHOWN_NAMES)
@@ -277,19 +277,19 @@ def random_headed(config: PretrainedConfig, head: Head, *, seed: int = 42, sourc
 
 
 def head_names(model: nn.Module) -> list[str]:
-    """Parameters outside the encoder, and its pooler: what only the task uses."""
+    """Names of the parameters outside the encoder, and of its pooler: those that only the task uses."""
     prefix = "encoder." if isinstance(model, OwnHead) else f"{model.base_model_prefix}."
     names = [name for name, _ in model.named_parameters()]
     return [name for name in names if not name.startswith(prefix) or is_pooler(name)]
 
 
 def is_pooler(name: str) -> bool:
-    """Whether a parameter is of the layer that makes one vector of the first token: part of the head."""
+    """Whether a parameter belongs to the pooler (the layer on the first token), which counts as head."""
     return "pooler" in name.split(".")
 
 
 def output_layer(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
-    """The last linear layer of the head, as a name: the one whose outputs are the task's."""
+    """The name of the head's last linear layer, whose outputs are the task's."""
     modules = dict(model.named_modules())
     layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
     return tuple([layer for layer in layers if isinstance(modules[layer], nn.Linear)][-1:])

@@ -1,4 +1,4 @@
-"""How much too high the best of several validations is, because the scored examples picked it."""
+"""Selection optimism: how much too high the best of several validation scores is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from finetuning.examples.recipe import EvaluationSet, Recipe
 
-SMALLEST_HALF = 10  # examples; a metric of fewer says nothing
+SMALLEST_HALF = 10  # examples; a metric of fewer is meaningless
 
 HalfScores = Sequence[float]  # of both halves of a set
 
@@ -30,11 +30,11 @@ def half_scores(recipe: Recipe, evaluation_set: EvaluationSet, predictions: Mapp
     parts = split_in_halves(evaluation_set)
     if min(map(len, parts)) < SMALLEST_HALF:
         return None
-    found = []
+    scores = []
     for names in parts:
         examples = {name: evaluation_set.examples[name] for name in names}
-        found.append(recipe.score({name: predictions[name] for name in names}, examples)[recipe.metric])
-    return found
+        scores.append(recipe.score({name: predictions[name] for name in names}, examples)[recipe.metric])
+    return scores
 
 
 def selection_optimism(best: float, scores: Sequence[HalfScores | None], sizes: tuple[int, int]) -> float | None:
@@ -44,8 +44,8 @@ def selection_optimism(best: float, scores: Sequence[HalfScores | None], sizes: 
     is the true optimism; where they do differ, half the examples pick worse than all and it is a little too large.
     Never negative for a metric that is a mean over examples. None without two validations, or with a score missing.
     """
-    if len(scores) < 2 or any(one is None or not all(map(math.isfinite, one)) for one in scores):
+    if len(scores) < 2 or any(pair is None or not all(map(math.isfinite, pair)) for pair in scores):
         return None
-    first, second = np.array([one for one in scores if one is not None]).T
+    first, second = np.array([pair for pair in scores if pair is not None]).T
     crossed = (sizes[0] * first[second.argmax()] + sizes[1] * second[first.argmax()]) / sum(sizes)
     return 0.0 if math.isclose(best, crossed) else float(best - crossed)  # the two sums are rounded separately

@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 
 @dataclass
 class Result:
-    """What a run gave. `scores` are named eval_..., test_...; `predictions` are by set name, then by example id."""
+    """A run's outcome. `scores` are named eval_..., test_...; `predictions` are by set name, then by example id."""
 
     status: str  # "done", "collapsed" or "not_finite"
     scores: dict[str, float]
@@ -37,12 +37,12 @@ class Result:
     evaluation_examples_per_second: float | None = None
     best_epoch: float | None = None
     selection_gain: float | None = None  # best minus last validation score
-    selection_optimism: float | None = None  # of the best one as a score, since it was picked there: cross-fitted
+    selection_optimism: float | None = None  # bias of the best validation score from picking it: cross-fitted
     reason: str | None = None  # of a status other than "done"
     stopped_early: bool = False
     not_finite_updates: int = 0
     training: dict[str, float] = field(default_factory=dict)  # measures, means over the last epoch's updates
-    history: list[dict[str, float]] = field(default_factory=list)  # one entry a validation
+    history: list[dict[str, float]] = field(default_factory=list)  # one entry per validation
 
     def as_json(self) -> dict[str, Any]:
         """The flat content of all_results.json."""
@@ -84,19 +84,21 @@ def make_result(
 ) -> Result:
     """Put a finished run's figures together and judge whether it failed."""
     scores = {
-        score_prefix(name) + key: value for name, found in evaluations.items() for key, value in found.scores.items()
+        score_prefix(name) + key: value
+        for name, evaluation in evaluations.items()
+        for key, value in evaluation.scores.items()
     }
     status, reason = _judge(recipe, evaluations, progress)
     if status == "collapsed":
         reason = f"{reason}; {likely_cause(options.learning_rate, shape.global_rows, hidden_size=hidden_size)}"
-    evaluation_seconds = sum(found.seconds for found in evaluations.values())
-    num_evaluated = sum(len(found.predictions) for found in evaluations.values())
+    evaluation_seconds = sum(evaluation.seconds for evaluation in evaluations.values())
+    num_evaluated = sum(len(evaluation.predictions) for evaluation in evaluations.values())
     last = progress.history[-1][recipe.metric] if progress.history else None
     return Result(
         status=status,
         reason=reason,
         scores=scores,
-        predictions={name: found.predictions for name, found in evaluations.items()},
+        predictions={name: evaluation.predictions for name, evaluation in evaluations.items()},
         seconds=seconds,
         train_seconds=progress.train_seconds,
         epochs=progress.updates / schedule.updates_per_epoch,
@@ -138,14 +140,14 @@ def _judge(recipe: Recipe, evaluations: Mapping[str, Evaluation], progress: Prog
     if progress.stopped == "not_finite":
         return "not_finite", f"loss or gradient was not finite in {progress.not_finite} updates, which were skipped"
     for name in ("validation", *evaluations):
-        found = evaluations.get(name)
-        if found is None or not found.scores or not progress.updates:
+        evaluation = evaluations.get(name)
+        if evaluation is None or not evaluation.scores or not progress.updates:
             continue
-        if not math.isfinite(found.scores[recipe.metric]):
+        if not math.isfinite(evaluation.scores[recipe.metric]):
             return "not_finite", f"{recipe.metric} of {name} is not finite"
         reason = collapse_reason(
-            recipe.predicted_labels(found.predictions),
-            found.scores[recipe.metric],
+            recipe.predicted_labels(evaluation.predictions),
+            evaluation.scores[recipe.metric],
             recipe.majority_score(recipe.evaluation_sets[name].examples),
             score_range=recipe.metric_maximum,
         )

@@ -1,4 +1,4 @@
-"""What a fine-tuning run tells people and files while it runs: journal, TensorBoard and others, progress bar."""
+"""The log of a fine-tuning run: journal, trackers, progress bar and printed lines."""
 
 from __future__ import annotations
 
@@ -69,17 +69,17 @@ class RunLog:
             reporter.log({f"eval/{name}": value for name, value in scores.items()}, update)
 
     def watch(self, batches: Iterable[Item], what: str) -> Iterable[Item]:
-        """The batches of an evaluation, counted on a second bar where there is a first; it goes when they end."""
+        """The batches of an evaluation, with a second progress bar while it lasts."""
         is_off = self.bar is None or self.bar.disable
         return tqdm(batches, desc=what, unit="batch", leave=False, disable=is_off)
 
     def say(self, text: str) -> None:
-        """A line for people, above the progress bar."""
+        """Print a line above the progress bar."""
         if self.file is not None:
             tqdm.write(text)
 
     def flush(self) -> None:
-        """Push what was written to the files."""
+        """Flush the files."""
         if self.file is not None:
             self.file.flush()
 
@@ -108,7 +108,7 @@ def drop_lines_after(journal: Path, updates: int, closed: int) -> str | None:
     Returns a warning about updates up to `updates` whose lines are missing; None when all have one.
     """
     if not journal.is_file():
-        return f"{journal} is missing: it starts again after update {updates}" if updates else None
+        return f"{journal} is missing: the new one starts after update {updates}" if updates else None
     kept, damaged, counted = [], 0, set()
     for line in sound_lines(journal, JournalLine):
         damaged += line is None
@@ -119,7 +119,7 @@ def drop_lines_after(journal: Path, updates: int, closed: int) -> str | None:
     lacking = updates - len(counted - {0})
     if lacking <= 0:
         return None
-    return f"{journal} lacks the lines of {lacking} of {updates} updates ({damaged} damaged lines were removed)"
+    return f"{journal} has no lines for {lacking} of {updates} updates ({damaged} damaged lines were removed)"
 
 
 def read_journal(journal: Path) -> list[dict[str, Any]]:
@@ -128,18 +128,18 @@ def read_journal(journal: Path) -> list[dict[str, Any]]:
 
 
 def epoch_line(epoch: float, training: Mapping[str, float], validation: Mapping[str, float]) -> str:
-    """What people quote of an epoch: the means over its updates, and the scores after it."""
-    told = {"train": training, "validation": validation}
+    """The line about an epoch: the means over its updates, and the scores after it."""
+    figures = {"train": training, "validation": validation}
     parts = [
         f"{name} " + ", ".join(f"{measure} {value:.4f}" for measure, value in values.items())
-        for name, values in told.items()
+        for name, values in figures.items()
         if values
     ]
     return f"epoch {epoch:g}: " + "; ".join(parts)
 
 
 def closing_table(title: str, results: Mapping[str, Any]) -> str:
-    """Name and value, one per line, aligned; what a run has no value for is in all_results.json only."""
+    """A table of names and values, one per line, aligned; values that are null are in all_results.json only."""
     shown = {
         name: f"{value:.4f}" if isinstance(value, float) else str(value)
         for name, value in results.items()

@@ -1,4 +1,4 @@
-"""What a resume needs: progress, weights, optimizer, and the best epoch's weights so far."""
+"""The saved state of a run: progress, weights, optimizer, and the best epoch's weights so far."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class _StateFile(Schema):
 
 @dataclass
 class Progress:
-    """What a run has done so far."""
+    """The progress of a run."""
 
     updates: int = 0
     closed: int = 0  # updates up to the end of the last epoch that was validated
@@ -72,7 +72,7 @@ class Progress:
     best_updates: int | None = None
     validations_since_best: int = 0
     epoch_sums: Sums = field(default_factory=dict)  # of the training measures since the epoch began
-    history: list[dict[str, float]] = field(default_factory=list)  # one entry a validation
+    history: list[dict[str, float]] = field(default_factory=list)  # one entry per validation
     half_scores: list[list[float] | None] = field(default_factory=list)  # likewise, see finetuning/loop/optimism.py
 
     def take_validation(self, scores: Mapping[str, float], metric: str, schedule: Schedule, patience: int) -> bool:
@@ -93,17 +93,17 @@ class Progress:
 
 
 def progress_of(checkpoint: Checkpoint, metric: str) -> Progress:
-    """What a saved run has done; ValueError for a state.json that is not of a run selecting by `metric`."""
+    """The progress of a saved run; ValueError for a state.json that is not of a run selecting by `metric`."""
     place = str(checkpoint.path / STATE_FILE)
     checked(checkpoint.state, _StateFile, place, REMEDY)
-    found = Progress(**{one.name: checkpoint.state["progress"][one.name] for one in fields(Progress)})
-    if any(name not in entry for entry in found.history for name in ("epoch", "updates", metric)):
+    progress = Progress(**{item.name: checkpoint.state["progress"][item.name] for item in fields(Progress)})
+    if any(name not in entry for entry in progress.history for name in ("epoch", "updates", metric)):
         raise ValueError(f"{place}: a validation of progress.history lacks epoch, updates or {metric}: {REMEDY}")
-    return found
+    return progress
 
 
 class RunIdentity(NamedTuple):
-    """What distinguishes a run from others: a digest of all that decides it, and the same in words without its rows."""
+    """A run's identity: a digest of all that decides it, and the same values in words, without the rows."""
 
     fingerprint: str = ""
     decided_by: Mapping[str, Any] = {}
@@ -155,7 +155,7 @@ class RunState:
         return progress
 
     def _start_optimizer(self, example: Mapping[str, Any]) -> None:
-        """One empty update: ZeRO makes its state in its first step, and a recipe's outputs are not a single loss."""
+        """Run one empty update: ZeRO creates its state in the first step, and needs a single loss."""
         outputs = self.engine(**example)
         self.engine.backward(sum(output.float().sum() for output in outputs.values()) * 0.0, last=True)
         self.engine.step(0.0)
@@ -183,7 +183,7 @@ class RunState:
             retain(self.directory, 1, newest=name)
 
     def keep_best(self) -> None:
-        """Remember the weights of this moment, on the CPU."""
+        """Keep a copy of the current weights on the CPU."""
         tensors = self.engine.state_tensors()
         self.best = {name: tensor.to("cpu", copy=True) for name, tensor in tensors if name.endswith("/weight")}
 
@@ -201,7 +201,7 @@ class RunState:
 
 
 def decided_by(recipe: Recipe, options: FinetuningOptions, global_rows: int, weights: str = "") -> dict[str, Any]:
-    """What decides a run besides its rows and examples, as read back from JSON."""
+    """The values that decide a run besides its rows and examples, as read back from JSON."""
     content = {
         "recipe": recipe.name,
         "head": asdict(recipe.head),
@@ -215,7 +215,7 @@ def decided_by(recipe: Recipe, options: FinetuningOptions, global_rows: int, wei
 def differences(theirs: Mapping[str, Any] | None, mine: Mapping[str, Any]) -> str:
     """The options in which two runs of different fingerprints differ, in words; unknown for earlier versions."""
     if not theirs:
-        return "written by an earlier version, which does not say which"
+        return "written by an earlier version, which did not record them"
     names = [name for name in mine if mine[name] != theirs.get(name)]
     if not names:
         return "the same options: the training or evaluation examples differ"
@@ -230,7 +230,7 @@ def run_identity(recipe: Recipe, options: FinetuningOptions, global_rows: int, w
 
 
 def run_fingerprint(recipe: Recipe, options: FinetuningOptions, global_rows: int, weights: str = "") -> str:
-    """sha256 over what decides a run: recipe, options that matter, the global batch, first weights, rows, examples."""
+    """sha256 over all that decides a run: recipe, relevant options, global batch, first weights, rows, examples."""
     content = decided_by(recipe, options, global_rows, weights)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     _add_rows(digest, recipe.train_features)

@@ -1,4 +1,4 @@
-"""How long a fine-tuning run lasts and how fast it learns."""
+"""The schedule of a fine-tuning run: number of updates and learning rate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Schedule:
     kind: str
 
     def epoch_of(self, updates: int) -> int:
-        """The epoch (from 0) in which the next update falls after `updates` of them."""
+        """The epoch (from 0) of the next update after `updates` updates."""
         return updates // self.updates_per_epoch
 
     def learning_rate(self, update: int) -> float:
@@ -42,12 +42,10 @@ def require_training_rows(options: FinetuningOptions, num_rows: int, *, num_drop
     if num_rows or not makes_updates(options):
         return
     source = options.train_file or options.dataset_name
-    found = f"{source} gives none" if source else "no training set is named"
+    reason = f"{source} gives none" if source else "no training set is named"
     if num_dropped:
-        found += f" ({num_dropped} questions were dropped: no answer of theirs stands in its context)"
-    raise ValueError(
-        f"no training rows: {found}; give a --train_file to learn from, or --num_train_epochs 0 to evaluate only"
-    )
+        reason += f" ({num_dropped} questions were dropped: none of their answers occurs in the context)"
+    raise ValueError(f"no training rows: {reason}; give a --train_file, or --num_train_epochs 0 to evaluate only")
 
 
 def make_schedule(options: FinetuningOptions, num_rows: int, shape: BatchShape) -> Schedule:

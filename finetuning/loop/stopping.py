@@ -1,4 +1,4 @@
-"""Requests to stop a fine-tuning: noted by signal handlers, and shared with all ranks at the same call."""
+"""Requests to stop a fine-tuning: recorded by signal handlers, and shared with all ranks at the same call."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Asked = Callable[[], str | None]  # why this process was asked to stop, None if 
 
 
 def never() -> None:
-    """Never asks: for one of many fine-tunings in a process that its owner ends."""
+    """Never stop: for fine-tunings inside a process that its owner ends."""
 
 
 @contextmanager
 def noting_signals() -> Iterator[Asked]:
-    """Note signals and the launcher's death instead of ending at once; the former handlers are restored afterwards."""
+    """Record signals and the launcher's death instead of ending at once; earlier handlers are restored afterwards."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     interruption = Interruption()
     interruption.install()
@@ -42,9 +42,9 @@ class FinetuningInterrupted(Interrupted):
 
 
 class Stopping:
-    """Tells all ranks that any of them was asked to stop. Every rank makes the same calls.
+    """Shares a request to stop on any rank with all ranks. Every rank makes the same calls.
 
-    The ranks talk about once a second by the main rank's clock, not in every call.
+    The ranks communicate about once a second by the main rank's clock, not in every call.
     """
 
     def __init__(self, asked: Asked = never) -> None:
@@ -52,7 +52,7 @@ class Stopping:
         self.restart()
 
     def restart(self) -> None:
-        """Another kind of work begins, whose calls may take longer: talk in its first one."""
+        """Start another kind of work, whose calls may take longer: communicate in its first call."""
         self._calls, self._interval, self._since = 0, 1, time.monotonic()
 
     def reason(self) -> str | None:

@@ -1,4 +1,4 @@
-"""The one fine-tuning loop: any recipe, any engine, any world size."""
+"""The fine-tuning loop of all recipes, engines and world sizes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MOST_NOT_FINITE = 5  # skipped updates after which a run is given up
 
 @dataclass
 class Run:
-    """Everything a running fine-tuning consists of."""
+    """The objects of a running fine-tuning."""
 
     recipe: Recipe
     options: FinetuningOptions
@@ -66,7 +66,7 @@ def finetune(
     """Train, pick the best epoch on the set "validation", then score every evaluation set with it.
 
     Every rank calls it and gets the same result. `directory` keeps journal and resume state; without one nothing is
-    written (and nothing can be resumed). `identity` is what a resume must have too; None: that of `run_identity`
+    written (and nothing can be resumed). A resume requires the same `identity`; None: that of `run_identity`
     without a digest of the first weights. The model ends with the best epoch's weights. Raises FinetuningInterrupted on
     every rank, the state saved, once `asked` gives a reason on one of them.
     """
@@ -98,7 +98,7 @@ def open_engine(model: nn.Module, options: FinetuningOptions, shape: BatchShape)
 
 
 def engine_options(options: FinetuningOptions, shape: BatchShape, *, bf16: bool = False) -> EngineOptions:
-    """What the engine needs to know; `bf16` (`uses_bf16`) asks the hardware, which a check of the options may not.
+    """The engine's options; `bf16` comes from `uses_bf16`, since a check of the options may not query the hardware.
 
     Raises ValueError for an option outside its range, and for a DeepSpeed JSON that cannot be read.
     """
@@ -156,7 +156,7 @@ def _open_run(
 
 
 def _example(recipe: Recipe, engine: Engine) -> dict[str, torch.Tensor]:
-    sets = [recipe.train_features, *(one.features for one in recipe.evaluation_sets.values())]
+    sets = [recipe.train_features, *(evaluation_set.features for evaluation_set in recipe.evaluation_sets.values())]
     row = next((features[0] for features in sets if len(features)), None)
     if row is None:
         raise ValueError("there is nothing to train on and nothing to evaluate: give a training or an evaluation file")
@@ -213,7 +213,7 @@ def _saves_here(run: Run) -> bool:
 
 
 def _flush(run: Run, pending: list[tuple[int, float, dict[str, torch.Tensor]]]) -> None:
-    """Read the waiting updates from the device, sum them over the ranks, write them down, judge them."""
+    """Read the pending updates from the device, sum them over the ranks, log and check them."""
     if not pending:
         return
     names = list(pending[0][2])
@@ -235,17 +235,19 @@ def _validate(run: Run) -> None:
     if validation is None or not validation.labelled:
         return
     try:
-        found = _evaluate(run, "validation")
+        evaluation = _evaluate(run, "validation")
     except Interrupted:
         _save(run)  # with the epoch still open: the resumed run validates first
         raise
-    if run.progress.take_validation(found.scores, run.recipe.metric, run.schedule, run.options.early_stopping_patience):
-        run.best = found
+    if run.progress.take_validation(
+        evaluation.scores, run.recipe.metric, run.schedule, run.options.early_stopping_patience
+    ):
+        run.best = evaluation
         run.state.keep_best()
-    run.progress.half_scores.append(half_scores(run.recipe, validation, found.predictions))
+    run.progress.half_scores.append(half_scores(run.recipe, validation, evaluation.predictions))
     epoch = run.progress.history[-1]["epoch"]
-    run.log.validation(run.progress.updates, epoch, found.scores)
-    run.log.say(epoch_line(epoch, means(run.progress.epoch_sums), found.scores))
+    run.log.validation(run.progress.updates, epoch, evaluation.scores)
+    run.log.say(epoch_line(epoch, means(run.progress.epoch_sums), evaluation.scores))
 
 
 def _evaluate_best(run: Run) -> Mapping[str, Evaluation]:
@@ -259,7 +261,7 @@ def _evaluate_best(run: Run) -> Mapping[str, Evaluation]:
 
 
 def _evaluate(run: Run, name: str) -> Evaluation:
-    """One evaluation set, its batches on a bar of their own."""
+    """Evaluate one set, with its own progress bar."""
     run.stopping.restart()
     return evaluate(
         run.recipe,

@@ -1,4 +1,4 @@
-"""One update of a fine-tuning run: its micro-batches, its loss, its random numbers."""
+"""One update of a fine-tuning run: micro-batches, loss and random seed."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def train_update(
 
 
 def weighted_sum(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Sum of values [R] times shares [R]; a filler's value counts for nothing even if it is not finite."""
+    """Sum of values [R] times shares [R]; a filler's value is ignored even if it is not finite."""
     return (values.float().masked_fill(shares == 0, 0.0) * shares).sum()
 
 
 def reseed(seed: int, update: int, rank: int) -> None:
-    """Random numbers of an update depend on its position alone: a resumed run draws the same dropout."""
+    """Seed an update's random numbers by its position alone, so that a resumed run draws the same dropout."""
     torch.manual_seed(int(np.random.SeedSequence([seed, update, rank]).generate_state(1)[0]))

@@ -1,4 +1,4 @@
-"""A run of extractive question answering: its options, its rows, and every seed trained and scored."""
+"""The run of extractive question answering: options, data, and training and scoring of each seed."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def prepare(options: QAOptions, files: Mapping[str, str], start: StartingPoint) 
 def with_places(
     options: FinetuningOptions, found: Preflight, name: str, questions: Sequence[Question]
 ) -> list[Question]:
-    """The questions with their answers at their offsets, and what the preflight says of those that are not there."""
+    """The questions with their answers at their offsets; the preflight notes those that are not."""
     placed, repairs = place_answers(questions, strict=options.strict, where=f"the {name} set")
     note_answers(found, name, placed, repairs)
     return placed
@@ -126,7 +126,7 @@ def encoded(
     start: StartingPoint,
     unlabelled: Sequence[str],
 ) -> Prepared:
-    """The recipe for these questions; ValueError if --strict forbids what the preflight found."""
+    """The recipe for these questions; ValueError if --strict forbids a warning of the preflight."""
     recipe = QARecipe(splits, start.tokenizer, settings_of(options, start.config), unlabelled=unlabelled)
     note_windows(found, recipe.window_counts)
     note_row_limit(found, options.max_seq_length, recipe.settings.windows.max_seq_length)

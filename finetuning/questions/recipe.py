@@ -1,4 +1,4 @@
-"""Extractive question answering as the training loop sees it."""
+"""The recipe of extractive question answering."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LANGUAGES = ("auto", "en", "zh")
 
 @dataclass(frozen=True)
 class QASettings:
-    """How questions become rows, and rows become answers."""
+    """Settings for encoding questions into rows and rows into answers."""
 
     windows: Windows = field(default_factory=lambda: Windows(384))
     limits: SpanLimits = field(default_factory=SpanLimits)

@@ -1,4 +1,4 @@
-"""The question sets of a run, from files or a `datasets` data set, and what the preflight says of them."""
+"""The question sets of a run, from files or a `datasets` data set, and their preflight checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runtime.options.option_rules import refuse_given
 
 
 class QuestionSource(Protocol):
-    """The options that say where questions come from."""
+    """The options that name the source of questions."""
 
     dataset_name: str | None
     dataset_config_name: str | None
@@ -69,7 +69,7 @@ def load_splits(name: str, config: str | None, *, asked: str | None = None, **re
 
 
 def note_answers(found: Preflight, name: str, questions: Sequence[Question], repairs: AnswerRepairs) -> None:
-    """Unanswerable questions, and answers that were not at their offset."""
+    """Note unanswerable questions, and answers that were not at their offset."""
     none = sum(not question.answers for question in questions)
     found.note(f"{name}_examples", len(questions))
     found.note(f"{name}_unanswerable_share", none / len(questions))
@@ -88,14 +88,16 @@ def note_answers(found: Preflight, name: str, questions: Sequence[Question], rep
 
 
 def note_windows(found: Preflight, counts: Mapping[str, WindowCounts]) -> None:
-    """Contexts longer than a row, cut questions, and answers that no window holds."""
+    """Note contexts longer than a row, cut questions, and answers that no window contains whole."""
     for name, count in counts.items():
         found.note(f"{name}_overlong_share", count.long_contexts / max(1, count.questions))
         found.note(f"{name}_rows", count.rows)
         found.note(f"{name}_cut_questions", count.cut_questions, f"{count.cut_questions} questions of {name} were cut")
-        found.note(f"{name}_dropped", count.dropped, f"{count.dropped} questions of {name} have no position to learn")
+        found.note(
+            f"{name}_dropped", count.dropped, f"{count.dropped} questions of {name} have no answer position to train on"
+        )
         found.note(
             f"{name}_unreachable",
             count.unreachable,
-            f"{count.unreachable} answers of {name} fit whole in no window: raise --doc_stride or --max_seq_length",
+            f"{count.unreachable} answers of {name} do not fit into any window: raise --doc_stride or --max_seq_length",
         )

@@ -1,4 +1,4 @@
-"""Start and end logits -> answers: exact n-best spans of each row, then the best over an example's windows."""
+"""Span extraction: exact n-best spans of each row, then the best answer over an example's windows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finetuning.examples.recipe import Feature
 
 @dataclass(frozen=True)
 class SpanLimits:
-    """How answers are searched for."""
+    """Limits of the search for answers."""
 
     n_best_size: int = 20
     max_answer_length: int = 30  # tokens

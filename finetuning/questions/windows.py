@@ -1,4 +1,4 @@
-"""Question and context -> rows: overlapping windows over contexts that are longer than a row."""
+"""Encoding of questions and contexts into rows, with overlapping windows over long contexts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finetuning.questions.squad import Question
 
 @dataclass(frozen=True)
 class WindowCounts:
-    """What windowing came across."""
+    """Counts of the encoding into windows."""
 
     questions: int = 0
     rows: int = 0
@@ -28,13 +28,13 @@ class WindowCounts:
 
 @dataclass(frozen=True)
 class Windows:
-    """How contexts are cut. `doc_stride` is the overlap of neighbouring windows in tokens, as in `transformers`."""
+    """Settings of the windows. `doc_stride` is the overlap of neighbouring windows in tokens, as in `transformers`."""
 
     max_seq_length: int
     doc_stride: int = 128
 
     def question_limit(self, template: PairTemplate) -> int:
-        """A question may take half of what a row holds."""
+        """The longest question in tokens: half of a row."""
         return max(1, (self.max_seq_length - template.overhead) // 2)
 
     def spans(self, context_tokens: int, room: int) -> Iterator[tuple[int, int]]:

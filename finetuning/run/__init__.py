@@ -1,1 +1,1 @@
-"""A recipe's command from its options to its files, one seed or several."""
+"""The command of a recipe, from options to result files, for one seed or several."""

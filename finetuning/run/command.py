@@ -1,4 +1,4 @@
-"""What the launchable recipes share: from options to a finished run with its files and its closing table."""
+"""The shared part of the recipes' commands: from options to a finished run with its files and closing table."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Options = TypeVar("Options", bound=FinetuningOptions)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a recipe's code derives from the options: the recipe, what the preflight found, and what it starts from."""
+    """The recipe that was built from the options, the preflight's outcome, and the starting checkpoint."""
 
     start: StartingPoint
     recipe: Recipe
@@ -56,14 +56,14 @@ Prepare = Callable[[], Prepared]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command keeps of a run: its all_results.json, and the whole result unless it was finished before."""
+    """A run's all_results.json, and its whole result unless it was finished before."""
 
     results: dict[str, Any]
     result: Result | None
 
 
 def run_until_asked(run: Callable[[Asked], int], directory: Path) -> int:
-    """The exit status of a command of this package that writes to `directory` and saves when it is asked to stop."""
+    """Run a command that writes to `directory` and saves when asked to stop; returns its exit status."""
 
     def work() -> int:
         with noting_signals() as asked:
@@ -100,16 +100,16 @@ def given_files(options: FinetuningOptions, task: str, ranks: Ranks) -> dict[str
 
 
 def for_small_world(options: Options) -> Options:
-    """The options as they are, or, for the embedded default, with what its small models need where nothing was given.
+    """The options; on the embedded small world, unset ones get the defaults that its small models need.
 
-    Names of two words in short sentences: rows are short, and a width of 128 wants a high learning rate.
+    Its rows are short, and a model of width 128 needs a high learning rate.
     """
     if any(getattr(options, name) for name in names_marked(options, NAMES_DATA)):
         return options
     defaults = by_data(options, SMALL_WORLD_DATA)
     left: dict[str, Any] = {name: defaults[name] for name in defaults.keys() & not_given(options)}
     if options.per_device_train_batch_size is not None or options.gradient_accumulation_steps is not None:
-        left.pop("global_batch_rows", None)  # these say what the batch is
+        left.pop("global_batch_rows", None)  # these set the batch
     return replace(options, **left)
 
 
@@ -185,7 +185,7 @@ def _run_owned(
 
 
 def _build(prepared: Prepared, options: FinetuningOptions, ranks: Ranks) -> tuple[Engine, nn.Module]:
-    """Say what is about to be trained, and build it."""
+    """Announce the run and build its model."""
     recipe, start, head = prepared.recipe, prepared.start, prepared.recipe.head
     say = print if ranks.is_main else (lambda *words: None)
     weights = "random weights in the shape of" if options.from_scratch else "weights of"
@@ -222,7 +222,7 @@ def _save_best(
     tokenizer: Any,
     place: Path,
 ) -> None:
-    """Write the best epoch's model, proven; every rank calls it, and the main rank's failure is everyone's."""
+    """Write and verify the best epoch's model; every rank calls it, and all fail if the main rank does."""
     proof = live_proof(recipe, engine, bf16=uses_bf16(options.bf16))
     weights, error = full_weights(engine), None
     if engine.ranks.is_main and not proof.is_finite:
@@ -245,14 +245,14 @@ def _save_best(
 
 def on_main(work: Callable[[], Any], ranks: Ranks, doing: str) -> Any:
     """Run `work` on the main rank; return its result, or raise its ValueError or OSError, on every rank."""
-    found, error = None, None
+    result, error = None, None
     if ranks.is_main:
         try:
-            found = work()
+            result = work()
         except (ValueError, OSError) as caught:
             error = caught
     fail_together(error, doing)
-    return broadcast_json(found)
+    return broadcast_json(result)
 
 
 def _tell(recipe: Recipe, result: Result, directory: Path, results: Mapping[str, Any]) -> None:
@@ -265,10 +265,10 @@ def _tell(recipe: Recipe, result: Result, directory: Path, results: Mapping[str,
         print(
             f"note: the best of {len(result.history)} epochs was picked on the scored set itself; {recipe.metric} is "
             f"about {max(result.selection_optimism, 0.0):.3g} too high (cross-fitted: each half of the examples scored "
-            "at the epoch that the other half picks); score a test set for a figure without it"
+            "at the epoch that the other half picks); score a test set for an unbiased figure"
         )
 
 
 def finish_world() -> None:
-    """Leave the process group together."""
+    """Close the process group on all ranks together."""
     close_process_group()

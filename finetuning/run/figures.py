@@ -1,4 +1,4 @@
-"""Pictures of runs: curves over updates from journals, runs or settings overlaid, and reliability diagrams."""
+"""Plots of runs: curves over updates from journals, of one run or several, and reliability diagrams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from finetuning.loop.run_log import JOURNAL_NAME, read_journal
 from finetuning.loop.updates import NOT_A_MEASURE
 
 DOTS_PER_INCH = 120
-MOST_LEGEND_ENTRIES = 40  # more settings cannot be told apart by colour either
+MOST_LEGEND_ENTRIES = 40  # the colours of more settings cannot be distinguished either
 MOST_INSIDE, LONGEST_INSIDE = 6, 40  # legend entries, and characters of one, that leave room for the curves
 FAINT: dict[str, Any] = {"alpha": 0.25, "linewidth": 0.8}
 
@@ -28,10 +28,10 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Curves:
-    """What one journal holds: per update the values, and per validation the scores with the update they came after."""
+    """The content of a journal: values per update, and scores per validation with the update before it."""
 
     updates: NDArray[np.int64]
-    values: Mapping[str, NDArray[np.float64]]  # by name, one an update; NaN where the run had none
+    values: Mapping[str, NDArray[np.float64]]  # by name, one per update; NaN where the run had none
     validation_updates: NDArray[np.int64]
     validations: Mapping[str, NDArray[np.float64]]
 
@@ -56,7 +56,7 @@ def curves_of(lines: Sequence[Line]) -> Curves:
 
 
 def cumulative_mean(values: ArrayLike, updates: ArrayLike, epoch_ends: ArrayLike) -> NDArray[np.float64]:
-    """Mean of the values since the epoch began, one an update: [N], [N] updates, [E] last updates -> [N].
+    """Mean of the values since the epoch began, one per update: [N], [N] updates, [E] last updates -> [N].
 
     It restarts with each epoch, since rows seen again have a lower loss and would bend a mean over the whole run.
     NaN (an update that was skipped) does not enter the mean.
@@ -76,7 +76,9 @@ def cumulative_mean(values: ArrayLike, updates: ArrayLike, epoch_ends: ArrayLike
 def mean_over_runs(curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Mean of several ([N] updates, [N] values) at the updates that all have: a run that ended early ends the mean."""
     shared = reduce(np.intersect1d, [np.asarray(updates, dtype=np.int64) for updates, _ in curves])
-    values = [np.asarray(found, dtype=np.float64)[np.isin(updates, shared)] for updates, found in curves]
+    values = [
+        np.asarray(values_of_run, dtype=np.float64)[np.isin(updates, shared)] for updates, values_of_run in curves
+    ]
     return shared, np.mean(values, axis=0)
 
 
@@ -89,7 +91,7 @@ def draw_curves(
     epoch: `metric` without eval_, by default the accuracy or else the loss. Of several seeds the cumulative means are
     pale, and the mean over the seeds stands out.
     """
-    places = {label: [found] if isinstance(found, Path) else list(found) for label, found in runs.items()}
+    places = {label: [folders] if isinstance(folders, Path) else list(folders) for label, folders in runs.items()}
     curves = {label: [curves_of(read_journal(one / JOURNAL_NAME)) for one in some] for label, some in places.items()}
     every = [one for some in curves.values() for one in some]
     measures = list(dict.fromkeys(name for one in every for name in one.measures))
@@ -128,17 +130,21 @@ def draw_reliability(bins: Sequence[Any], error: float, path: Path, *, title: st
     """
     figure = Figure(figsize=(5, 5.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    centres = [(one.lower + one.upper) / 2 for one in bins]
+    centres = [(cell.lower + cell.upper) / 2 for cell in bins]
     width = bins[0].upper - bins[0].lower
-    top.bar(centres, [one.accuracy for one in bins], width=width, edgecolor="black", label="accuracy")
+    top.bar(centres, [cell.accuracy for cell in bins], width=width, edgecolor="black", label="accuracy")
     top.plot(
-        [one.confidence for one in bins], [one.accuracy for one in bins], "o", color="black", label="mean confidence"
+        [cell.confidence for cell in bins],
+        [cell.accuracy for cell in bins],
+        "o",
+        color="black",
+        label="mean confidence",
     )
     top.plot([0, 1], [0, 1], "--", color="grey", label="calibrated")
     top.set_ylabel("accuracy")
     top.set_title(f"{title}\nexpected calibration error {error:.3f}")
     top.legend(fontsize="small")
-    bottom.bar(centres, [one.count for one in bins], width=width, edgecolor="black")
+    bottom.bar(centres, [cell.count for cell in bins], width=width, edgecolor="black")
     bottom.set_xlabel("confidence")
     bottom.set_ylabel("examples")
     bottom.set_xlim(0, 1)
@@ -147,24 +153,24 @@ def draw_reliability(bins: Sequence[Any], error: float, path: Path, *, title: st
 
 def _draw_panel(axis: Axes, panel: str, runs: Sequence[Curves], colour: Any, *, metric: str) -> None:
     if panel == "validation":
-        _draw_lines(axis, [(one.validation_updates, one.validations.get(metric)) for one in runs], colour, "o-")
+        _draw_lines(axis, [(run.validation_updates, run.validations.get(metric)) for run in runs], colour, "o-")
     elif panel == "learning_rate":
-        _draw_lines(axis, [(one.updates, one.values.get(panel)) for one in runs[:1]], colour, "-")
+        _draw_lines(axis, [(run.updates, run.values.get(panel)) for run in runs[:1]], colour, "-")
     else:
-        found = [one for one in runs if panel in one.values]
-        if len(found) == 1:
-            axis.plot(found[0].updates, found[0].values[panel], color=colour, **FAINT)
-        means = [cumulative_mean(one.values[panel], one.updates, one.validation_updates) for one in found]
-        _draw_lines(axis, [(one.updates, mean) for one, mean in zip(found, means, strict=True)], colour, "-")
+        shown = [run for run in runs if panel in run.values]
+        if len(shown) == 1:
+            axis.plot(shown[0].updates, shown[0].values[panel], color=colour, **FAINT)
+        means = [cumulative_mean(run.values[panel], run.updates, run.validation_updates) for run in shown]
+        _draw_lines(axis, [(run.updates, mean) for run, mean in zip(shown, means, strict=True)], colour, "-")
         if panel == "loss":
-            validated = [(one.validation_updates, one.validations.get("eval_loss")) for one in runs]
+            validated = [(run.validation_updates, run.validations.get("eval_loss")) for run in runs]
             _draw_lines(axis, validated, colour, "x--", each=False)
 
 
 def _draw_lines(
     axis: Axes, lines: Sequence[tuple[NDArray[Any], NDArray[Any] | None]], colour: Any, style: str, *, each: bool = True
 ) -> None:
-    """Draw one line as it is; of several draw the mean, and each one pale."""
+    """Draw a single line, or of several lines the mean, and each of them pale."""
     drawn = [(updates, values) for updates, values in lines if values is not None and len(updates)]
     if len(drawn) > 1:
         for updates, values in drawn if each else []:
@@ -175,7 +181,7 @@ def _draw_lines(
 
 
 def _colours(number: int) -> list[Any]:
-    """As many colours as can be told apart, or nearly."""
+    """A palette of (nearly) distinguishable colours."""
     if number == 1:
         return [colormaps["viridis"](0.0)]
     table = "tab10" if number <= 10 else "tab20"

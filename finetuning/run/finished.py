@@ -1,4 +1,4 @@
-"""Finished runs in a directory: recognised when the same command is given again, never run twice."""
+"""Recognition of finished runs: the same command given again reads them instead of running them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def finished_results(
 ) -> dict[str, Any] | None:
     """all_results.json of the same run, finished before; None when it has yet to be made.
 
-    With `again` whatever was finished there is dropped. Raises ValueError when the directory holds the results of
+    With `again` finished results there are dropped. Raises ValueError when the directory holds the results of
     another run.
     """
     results = directory / RESULTS_NAME
@@ -45,14 +45,14 @@ def finished_results(
         results.unlink(missing_ok=True)
     if not results.is_file():
         return None
-    found = read_results(directory)
-    if found.get("fingerprint") != fingerprint:
-        listed = differences(found.get("decided_by"), decided_by)
+    previous = read_results(directory)
+    if previous.get("fingerprint") != fingerprint:
+        listed = differences(previous.get("decided_by"), decided_by)
         raise ValueError(
             f"{directory} holds the results of a run with other options, data or weights, or of an earlier version "
             f"({listed}): choose another --output_dir, remove it, or drop them with --resume_from_checkpoint false"
         )
-    return found
+    return previous
 
 
 def weights_digest(model_name_or_path: str) -> str:

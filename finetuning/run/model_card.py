@@ -1,4 +1,4 @@
-"""The README.md of a fine-tuned model: what it started from, its data, its budget, its scores, how to load it."""
+"""The README.md of a fine-tuned model: starting checkpoint, data, budget, scores, how to load it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def finetuning_card(
     start = f"random weights in the shape of `{source}`" if options.from_scratch else f"`{source}`"
     data = [(name, named(value)) for name, value in _data_options(options).items()]
     examples = [("training rows", f"{len(recipe.train_features):,}")]
-    examples += [(f"{name} examples", f"{len(one.examples):,}") for name, one in recipe.evaluation_sets.items()]
+    examples += [
+        (f"{name} examples", f"{len(evaluation_set.examples):,}")
+        for name, evaluation_set in recipe.evaluation_sets.items()
+    ]
     budget = [
         ("updates", f"{result.updates:,}"),
         ("epochs", f"{result.epochs:g} (best: {result.best_epoch:g})" if result.best_epoch else f"{result.epochs:g}"),

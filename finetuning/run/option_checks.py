@@ -1,4 +1,4 @@
-"""The recipes' options, and what is refused before any data is read: by every recipe, and by a sweep for its rows."""
+"""Checks of the recipes' options before any data are read, by each recipe and by a sweep for its rows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def options_class(recipe: str) -> type[FinetuningOptions]:
     """The dataclass of a recipe's options."""
     module = importlib.import_module(f"finetuning.{recipe}")
     return next(
-        found for found in vars(module).values() if isinstance(found, type) and issubclass(found, FinetuningOptions)
+        member for member in vars(module).values() if isinstance(member, type) and issubclass(member, FinetuningOptions)
     )
 
 
 def check_options(options: FinetuningOptions, ranks: Ranks | None = None) -> None:
-    """ValueError, naming the option, for what is wrong with options, ranks and a DeepSpeed JSON together.
+    """ValueError, naming the option, for contradictions between options, ranks and a DeepSpeed JSON.
 
     Without `ranks` a run is one process. It does not query the hardware, so a sweep may call it, and all ranks agree.
     """

@@ -1,4 +1,4 @@
-"""Predictions of a fine-tuned model on new data: its own recipe, its own rows, no training."""
+"""Prediction with a fine-tuned model on new data, with the recipe and row settings stored with it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from runtime.options.declaration import (
     option,
 )
 
-# How a recipe predicts: the dataclass of its options, and what it does with them and the model.
+# How a recipe predicts: the dataclass of its options, and the function that takes them and the model.
 Predictor = tuple[type[FinetuningOptions], Callable[[Any, Asked, StartingPoint], int]]
 
-GIVEN = "a recipe's option that prediction sets, whatever was kept with the model"
+GIVEN = "a recipe's option that prediction sets, not the value kept with the model"
 
 
 @dataclass
@@ -78,7 +78,7 @@ class PredictionOptions(Options):
         const="true",
         marks=(GIVEN,),
     )
-    output_dir: str = option("runs/predictions", "Where the predictions go.", group=OUTPUT, marks=(GIVEN,))
+    output_dir: str = option("runs/predictions", "Folder of the predictions.", group=OUTPUT, marks=(GIVEN,))
 
 
 def predict(options: PredictionOptions, asked: Asked, predictors: Mapping[str, Predictor]) -> int:

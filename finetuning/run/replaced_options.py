@@ -1,4 +1,4 @@
-"""Options that a recipe lacks, and what replaces them: those of `transformers`' scripts, and of another recipe."""
+"""Options of the `transformers` scripts and of other recipes that a recipe lacks, and their replacements."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
         "is_regression",
         "problem_type",
     ),
-    "every update is in journal.jsonl and goes where --report_to says; leave it out": (
+    "every update is in journal.jsonl and in the trackers of --report_to; leave it out": (
         "logging_steps",
         "logging_strategy",
         "logging_first_step",
@@ -103,7 +103,7 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
     ),
     "code that comes with a model or a data set is never run": ("trust_remote_code",),
     "nothing is uploaded: output_dir/best is what a hub takes": ("push_to_hub", "hub_model_id", "hub_token"),
-    "the rows are made once, when the run starts, and stay in memory; leave it out": (
+    "the rows are encoded once, when the run starts, and stay in memory; leave it out": (
         "overwrite_cache",
         "preprocessing_num_workers",
         "dataloader_num_workers",
@@ -111,14 +111,14 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
         "dataloader_pin_memory",
         "remove_unused_columns",
     ),
-    "--seed decides the order of the rows too": ("data_seed", "shuffle_seed", "shuffle_train_dataset"),
+    "--seed sets the order of the rows too": ("data_seed", "shuffle_seed", "shuffle_train_dataset"),
     "CUDA_VISIBLE_DEVICES= hides the GPUs": ("no_cuda", "use_cpu", "n_gpu"),
 }
 REPLACED_OPTIONS = {name: replacement for replacement, names in BY_REPLACEMENT.items() for name in names}
 
 
 def replaced_option(name: str) -> str | None:
-    """What replaces an option that the given recipe does not have; None for an unknown name."""
+    """The replacement of an option that the given recipe lacks; None for an unknown name."""
     if name in REPLACED_OPTIONS:
         return REPLACED_OPTIONS[name]
     recipes = [recipe for recipe in RECIPES if name in declarations(options_class(recipe))]

@@ -1,7 +1,7 @@
-"""The fine-tuned model on disk: a directory that plain `transformers` loads, proven and written whole.
+"""Saving and loading of fine-tuned models: verified directories, written atomically, that `transformers` loads.
 
-`recipe.json` next to the model says which recipe made it and how its rows were made; a head that `transformers` has no
-class for lies in `head.safetensors`, with the encoder as the model.
+`recipe.json` next to the model names the recipe and stores its row settings; a head that `transformers` has no
+class for is in `head.safetensors`, and the encoder is the model.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _OldRecipeFile(Schema):
 
 @dataclass(frozen=True)
 class Proof:
-    """What the live model gives for some rows: a saved one must give the same, within the rounding of `dtype`."""
+    """The live model's outputs for some rows, which a saved model must reproduce within the rounding of `dtype`."""
 
     inputs: Mapping[str, torch.Tensor]
     outputs: Mapping[str, torch.Tensor]
@@ -91,7 +91,7 @@ class Proof:
 
 def live_proof(recipe: Recipe, engine: Engine, *, bf16: bool) -> Proof:
     """The first rows of a set and the live model's outputs for them; every rank calls it."""
-    sets = [*(one.features for one in recipe.evaluation_sets.values()), recipe.train_features]
+    sets = [*(evaluation_set.features for evaluation_set in recipe.evaluation_sets.values()), recipe.train_features]
     rows = next(features for features in sets if len(features))[:PROOF_ROWS]
     batch = recipe.collate(rows)
     inputs = {name: batch[name] for name in recipe.model_inputs if name in batch}
@@ -165,7 +165,7 @@ def recipe_facts(
 
 
 def prove(recipe: Recipe, directory: Path, proof: Proof) -> None:
-    """ExportError unless the directory, read as any user would read it, gives the live model's outputs on the CPU."""
+    """ExportError unless the directory, read as a user would read it, gives the live model's outputs on the CPU."""
     transformer = read_back(directory)
     with torch.no_grad():
         outputs = recipe.build_model(transformer).eval()(**proof.inputs)
@@ -203,7 +203,7 @@ def head_of(facts: Mapping[str, Any]) -> Head:
 
 
 def load(directory: str | Path) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
-    """A fine-tuned model with its head, in evaluation mode, and its tokenizer, whatever the pooling.
+    """A fine-tuned model with its head, in evaluation mode, and its tokenizer; for any pooling.
 
     The model takes the tokenizer's tensors and gives `.logits` (spans: `.start_logits`, `.end_logits`), as the classes
     of `transformers` do. Raises ValueError where the directory was not written by a recipe.
@@ -218,7 +218,7 @@ def load(directory: str | Path) -> tuple[torch.nn.Module, PreTrainedTokenizerBas
 
 
 def saved_facts(model_name_or_path: str, config: PretrainedConfig) -> dict[str, Any] | None:
-    """What is known of the head of a checkpoint: its recipe.json, or for a model from elsewhere its architecture,
+    """The description of a checkpoint's head: its recipe.json, or for a model from elsewhere its architecture,
     as its `config` names it.
 
     None where it has no head of a recipe: a pretraining checkpoint, or a bare encoder.

@@ -1,4 +1,4 @@
-"""Several seeds of one command: a folder each, then mean, median and spread of every score, and the curves overlaid."""
+"""Runs of several seeds: a folder per seed, the mean, median and spread of every score, and overlaid curves."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def run_seeds(
     again = options.resume_from_checkpoint == "false"
     on_main(lambda: refuse_single_run(directory, again=again), ranks, "looking at its results")
     places = {seed: directory / f"seed-{seed}" for seed in seeds}
-    found = [dict(run(replace(options, seed=seed, output_dir=str(place)))) for seed, place in places.items()]
+    results = [dict(run(replace(options, seed=seed, output_dir=str(place)))) for seed, place in places.items()]
     if ranks.is_main:
         overlay_curves(places, directory, name, stages)
-        write_json(directory / RESULTS_NAME, seed_summary(seeds, found))
-        print(seed_table(f"{name} in {directory}: {len(seeds)} seeds", seeds, found), flush=True)
-    return found
+        write_json(directory / RESULTS_NAME, seed_summary(seeds, results))
+        print(seed_table(f"{name} in {directory}: {len(seeds)} seeds", seeds, results), flush=True)
+    return results
 
 
 def refuse_single_run(directory: Path, *, again: bool) -> None:
@@ -65,34 +65,35 @@ def refuse_single_run(directory: Path, *, again: bool) -> None:
         )
 
 
-def seed_summary(seeds: Sequence[int], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def seed_summary(seeds: Sequence[int], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The flat content of all_results.json over seeds: of each score the mean, _median, _sd and _by_seed (a list).
 
     Collapsed seeds count; a score that a seed lacks (not finite) does not, and is null in the list.
     """
-    failed = [(seed, one) for seed, one in zip(seeds, found, strict=True) if one["status"] != "done"]
+    failed = [(seed, result) for seed, result in zip(seeds, results, strict=True) if result["status"] != "done"]
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "status": failed[0][1]["status"] if failed else "done",
-        "reason": "; ".join(f"seed {seed}: {one.get('reason') or one['status']}" for seed, one in failed) or None,
-        "metric": found[0]["metric"],
+        "reason": "; ".join(f"seed {seed}: {result.get('reason') or result['status']}" for seed, result in failed)
+        or None,
+        "metric": results[0]["metric"],
         "seeds": list(seeds),
         "failed_seeds": [seed for seed, _ in failed],
     }
-    for score in scores_of(found):
-        values = _values(found, score)
+    for score in scores_of(results):
+        values = _values(results, score)
         mean, median, deviation = spread(values)
         summary |= {score: mean, f"{score}_median": median, f"{score}_sd": deviation, f"{score}_by_seed": list(values)}
-    summary |= {name: float(np.nansum(_values(found, name))) for name in SUMMED if name in found[0]}
-    summary |= {name: spread(_values(found, name))[0] for name in AVERAGED if name in found[0]}
+    summary |= {name: float(np.nansum(_values(results, name))) for name in SUMMED if name in results[0]}
+    summary |= {name: spread(_values(results, name))[0] for name in AVERAGED if name in results[0]}
     kept = ("preflight_", "model", "from_scratch")
-    return summary | {name: value for name, value in found[0].items() if name.startswith(kept)}
+    return summary | {name: value for name, value in results[0].items() if name.startswith(kept)}
 
 
-def scores_of(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def scores_of(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the scores that any seed has as a number, in their order."""
-    names = dict.fromkeys(name for one in found for name in one if name.startswith(SCORES))
-    return [name for name in names if np.isfinite(_values(found, name)).any()]
+    names = dict.fromkeys(name for result in results for name in result if name.startswith(SCORES))
+    return [name for name in names if np.isfinite(_values(results, name)).any()]
 
 
 def spread(values: np.ndarray) -> tuple[float, float, float]:
@@ -104,19 +105,21 @@ def spread(values: np.ndarray) -> tuple[float, float, float]:
     return float(numbers.mean()), float(np.median(numbers)), deviation
 
 
-def seed_table(title: str, seeds: Sequence[int], found: Sequence[Mapping[str, Any]]) -> str:
-    """Scores over seeds for people: a line each, mean, median, sd and every seed."""
-    names = scores_of(found)
+def seed_table(title: str, seeds: Sequence[int], results: Sequence[Mapping[str, Any]]) -> str:
+    """A table of scores over seeds: one line per score with mean, median, sd and every seed."""
+    names = scores_of(results)
     width = max((len(name) for name in names), default=0)
     heads = ["mean", "median", "sd", *(f"seed {seed}" for seed in seeds)]
     lines = [title, "-" * len(title), " " * width + "".join(f"  {head:>10}" for head in heads)]
     for name in names:
-        values = _values(found, name)
+        values = _values(results, name)
         shown = ["-" if np.isnan(value) else f"{value:.4f}" for value in (*spread(values), *values)]
         lines.append(f"{name:<{width}}" + "".join(f"  {value:>10}" for value in shown))
-    for seed, one in zip(seeds, found, strict=True):
-        if one["status"] != "done":
-            lines.append(f"FAILED ({one['status']}) seed {seed}: {one.get('reason') or 'see its all_results.json'}")
+    for seed, result in zip(seeds, results, strict=True):
+        if result["status"] != "done":
+            lines.append(
+                f"FAILED ({result['status']}) seed {seed}: {result.get('reason') or 'see its all_results.json'}"
+            )
     return "\n".join(lines)
 
 
@@ -132,7 +135,7 @@ def overlay_curves(places: Mapping[int, Path], directory: Path, name: str, stage
             draw_curves(drawn, directory / f"curves{stage and f'_{stage}'}.png", title=title, metric=metric)
 
 
-def _values(found: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+def _values(results: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     """[number of seeds]; NaN where a seed has none."""
-    values = [one.get(name) for one in found]
-    return np.array([float(one) if isinstance(one, int | float) else np.nan for one in values])
+    values = [result.get(name) for result in results]
+    return np.array([float(value) if isinstance(value, int | float) else np.nan for value in values])

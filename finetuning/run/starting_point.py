@@ -1,4 +1,4 @@
-"""The checkpoint that a command starts from: checked and read once for all its seeds, tasks and stages."""
+"""The checkpoint that a command starts from, checked and read once for all its seeds, tasks and stages."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class StartingPoint:
     """A checkpoint directory or hub name that recipes can start from, with its configuration and tokenizer."""
 
     name: str
-    config: PretrainedConfig  # as the checkpoint has it: whoever changes it makes a copy
+    config: PretrainedConfig  # the checkpoint's own: copy it before changing it
     tokenizer: PreTrainedTokenizerBase
 
     @cached_property
     def head(self) -> dict[str, Any] | None:
-        """What is known of its head, as `saved_facts` says it; None where it has none of a recipe."""
+        """The description of its head, as by `saved_facts`; None where it has none of a recipe."""
         return saved_facts(self.name, self.config)
 
     @cached_property
     def digest(self) -> str:
-        """The digest of its weights, as the main rank reads them; every rank asks for it together."""
+        """The digest of its weights, as the main rank reads them; collective."""
         return str(broadcast_json(weights_digest(self.name) if read_ranks().is_main else None))
 
 
@@ -53,6 +53,6 @@ def model_name(options: FinetuningOptions) -> str:
 
 
 def quieten_transformers() -> None:
-    """No report of the pretraining head's weights, which no recipe uses, and no bar for reading one file."""
+    """Silence the report on the pretraining head's weights, which no recipe uses, and the bar for reading one file."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

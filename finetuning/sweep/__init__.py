@@ -1,1 +1,1 @@
-"""Sweeps: a grid of settings run, scored and tabulated."""
+"""Sweeps: running a grid of settings, and the table of their scores."""

@@ -1,4 +1,4 @@
-"""What a sweep's table is sorted by: its name, checked before and after the first cell, and its direction."""
+"""The metric that sorts a sweep's table: its name, checked before and after the first cell, and its direction."""
 
 from __future__ import annotations
 

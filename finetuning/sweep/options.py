@@ -1,4 +1,4 @@
-"""The options of a sweep's row as its recipe will see them: typed, with all defaults, and the files they name."""
+"""The full options of a sweep's rows, typed and with all defaults, and digests of the files they name."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def full_rows(recipe: str, rows: Sequence[Mapping[str, Any]], source: str) -> li
     """
     parser = OptionParser(options_class(recipe), exit_on_error=False)
     named = list(dict.fromkeys(name for row in rows for name in row))
-    found = []
+    full = []
     for row, place in zip(rows, _places(rows, source), strict=True):
         try:
-            found.append(_full_row(recipe, parser, row, named))
+            full.append(_full_row(recipe, parser, row, named))
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
-    return found
+    return full
 
 
 def state_of(name: str) -> str | None:
-    """A hash of the content at a path, whatever its name; None if there is nothing.
+    """A hash of the content at a path, independent of its name; None if there is nothing.
 
     For a checkpoint: its configuration, weights and tokenizer; for any other folder: all of its files.
     """
@@ -80,7 +80,7 @@ def _full_row(recipe: str, parser: OptionParser, row: Mapping[str, Any], named: 
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
     if left:
-        raise ValueError(f"{' '.join(left)} is left over: the option before it takes one value, not several")
+        raise ValueError(f"{' '.join(left)} is left over: the option before it takes a single value")
     options = options_from(options_class(recipe), namespace)
     if recipe in CHANGED_FOR_SMALL_WORLD:
         options = for_small_world(options)
@@ -112,8 +112,8 @@ def _places(rows: Sequence[Mapping[str, Any]], source: str) -> list[str]:
     first = rows[0]
     names = dict.fromkeys(name for row in rows for name in row)
     varied = [name for name in names if any(row.get(name) != first.get(name) for row in rows)]
-    told = [", ".join(f"{name}={row[name]}" for name in varied if name in row) for row in rows]
-    return [f"{source}: row {number} ({words})" for number, words in enumerate(told, start=1)]
+    words_of_rows = [", ".join(f"{name}={row[name]}" for name in varied if name in row) for row in rows]
+    return [f"{source}: row {number} ({words})" for number, words in enumerate(words_of_rows, start=1)]
 
 
 def _require_one_task(options: Any) -> None:

@@ -1,4 +1,4 @@
-"""A sweep from file to table: lock, smoke run, cells, CSV, Markdown and overlaid curves."""
+"""A whole sweep from its file to its table: lock, smoke run, cells, CSV, Markdown and overlaid curves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFERENCES = ("baseline", "best")
 
 
 class SweepLog:
-    """Writes lines to the terminal and to sweep.log; the sweep goes on if the terminal is gone."""
+    """Writes lines to the terminal and to sweep.log; the sweep continues if the terminal is gone."""
 
     def __init__(self, directory: Path) -> None:
         self.file = (directory / "sweep.log").open("a", encoding="utf-8")
@@ -74,14 +74,14 @@ def run_sweep(
 
 
 def _failed_unless_stopped(runner: Runner) -> int:
-    """Status 1; raises Interrupted if cells did not run or finish because somebody asked to stop."""
+    """Return status 1; raises Interrupted if cells did not run or finish because of a request to stop."""
     if runner.stopping:
         raise Interrupted("asked to stop", together=False)
     return FAILED
 
 
 def report(sweep: Sweep, output_dir: Path, *, compare_with: str, log: SweepLog) -> None:
-    """Write the tables and curves of what is finished so far."""
+    """Write the tables and curves of the cells finished so far."""
     outcomes = {cell.fingerprint: outcome(cell_directory(output_dir, cell), cell) for cell in sweep.cells}
     metrics = metrics_of_rows(sweep, outcomes)
     if not any(metrics):
@@ -102,7 +102,7 @@ def report(sweep: Sweep, output_dir: Path, *, compare_with: str, log: SweepLog) 
 
 
 def _smoke(sweep: Sweep, runner: Runner, output_dir: Path, samples: int, log: SweepLog) -> bool:
-    """Run every cell for one epoch, in separate directories; False if any fails or the sweep is told to stop."""
+    """Run every cell for one epoch, in separate directories; False if any fails or the sweep is asked to stop."""
     log.say("smoke run: every cell for one epoch")
     unfinished = [
         cell for cell in sweep.cells if outcome(cell_directory(output_dir, cell), cell).status in ("waiting", "failed")

@@ -65,23 +65,23 @@ def cell_directory(output_dir: Path, cell: SweepCell) -> Path:
 
 
 def command(recipe: str, options: Mapping[str, Any], directory: Path) -> list[str]:
-    """The argument list that runs one cell; no shell reads it."""
+    """The argument list that runs one cell, without a shell."""
     script = str(PROJECT_ROOT / "finetuning" / f"{recipe}.py")
     return [sys.executable, script, *as_arguments(options, options_class(recipe)), "--output_dir", str(directory)]
 
 
 def outcome(directory: Path, cell: SweepCell) -> Outcome:
-    """What a cell's directory says: finished only with this cell's fingerprint and an all_results.json."""
+    """The outcome in a cell's directory: finished only with this cell's fingerprint and an all_results.json."""
     record = read_record(directory)
     if record is None:
         return Outcome("waiting", {})
     if record.fingerprint != cell.fingerprint:
         raise ValueError(f"{directory}: belongs to another cell; use another --output_dir, or move the directory away")
     if record.status == "finished" and (directory / RESULTS_NAME).is_file():
-        found = read_results(directory)
-        scores = {name: value for name, value in found.items() if isinstance(value, int | float)}
-        metric = f"eval_{found['metric']}" if "metric" in found else None
-        return Outcome(str(found.get("status", "done")), scores, float(found.get("seconds") or 0.0), metric)
+        results = read_results(directory)
+        scores = {name: value for name, value in results.items() if isinstance(value, int | float)}
+        metric = f"eval_{results['metric']}" if "metric" in results else None
+        return Outcome(str(results.get("status", "done")), scores, float(results.get("seconds") or 0.0), metric)
     return Outcome("failed" if record.status == "failed" else "waiting", {})
 
 
@@ -126,12 +126,12 @@ class Runner:
                     self.running.append(self._start(waiting[0], directory_of(waiting[0])))
                     waiting.pop(0)
                 time.sleep(POLL_SECONDS)
-                for one in [one for one in self.running if one.process.poll() is not None]:
-                    self.running.remove(one)
-                    self.free.append(one.device)
-                    if not self._finish(one):
-                        failed.append(one.cell)
-                    self.say(f"{total - len(waiting) - len(self.running)}/{total} {self._told(one)}")
+                for running in [running for running in self.running if running.process.poll() is not None]:
+                    self.running.remove(running)
+                    self.free.append(running.device)
+                    if not self._finish(running):
+                        failed.append(running.cell)
+                    self.say(f"{total - len(waiting) - len(self.running)}/{total} {self._progress_line(running)}")
         finally:
             self._end_running()
         return failed
@@ -147,7 +147,7 @@ class Runner:
         directory.mkdir(parents=True, exist_ok=True)
         wait_for_live_cell(directory, self.say)
         device = self.free.pop(0)
-        environment = without_launcher() | {"PYTHONUNBUFFERED": "1"}  # so that a killed cell's last lines are not lost
+        environment = without_launcher() | {"PYTHONUNBUFFERED": "1"}  # keeps a killed cell's last lines
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         if self.num_devices > 1:
@@ -167,53 +167,56 @@ class Runner:
         _record(directory, cell, self.sweep.recipe, status="running", pid=process.pid, start=start_time(process.pid))
         return Running(cell, process, device, directory)
 
-    def _finish(self, one: Running) -> bool:
+    def _finish(self, running: Running) -> bool:
         """Record how a cell ended; False if it failed. A cell that was asked to stop stops the whole sweep.
 
         ValueError if the first to finish lacks the score that the sweep is sorted by: the others would lack it too.
         """
-        code = one.process.returncode
+        code = running.process.returncode
         if code == EXIT_CODE:
             self.stopping = True
-            _record(one.directory, one.cell, self.sweep.recipe, status="interrupted")
+            _record(running.directory, running.cell, self.sweep.recipe, status="interrupted")
             return True
-        whole = code == 0 and (one.directory / "all_results.json").is_file()
+        whole = code == 0 and (running.directory / "all_results.json").is_file()
         _record(
-            one.directory,
-            one.cell,
+            running.directory,
+            running.cell,
             self.sweep.recipe,
             status="finished" if whole else "failed",
             exit_code=code,
-            seconds=time.monotonic() - one.started,
+            seconds=time.monotonic() - running.started,
         )
         if whole and not self.has_metric:
-            require_given_metric(self.sweep.metric, read_results(one.directory), one.directory)
+            require_given_metric(self.sweep.metric, read_results(running.directory), running.directory)
             self.has_metric = True
         return whole
 
-    def _told(self, one: Running) -> str:
-        told = self.sweep.told(one.cell)
-        if one.process.returncode in (0, EXIT_CODE):
-            ended = "interrupted" if one.process.returncode else outcome(one.directory, one.cell).status
-            return f"{told}: {ended}"
-        lines = (one.directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
-        return f"{told}: FAILED with exit code {one.process.returncode} ({one.directory}/log.txt)\n  " + "\n  ".join(
-            lines
+    def _progress_line(self, running: Running) -> str:
+        cell_text = self.sweep.cell_text(running.cell)
+        if running.process.returncode in (0, EXIT_CODE):
+            ended = "interrupted" if running.process.returncode else outcome(running.directory, running.cell).status
+            return f"{cell_text}: {ended}"
+        lines = (
+            (running.directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        )
+        return (
+            f"{cell_text}: FAILED with exit code {running.process.returncode} ({running.directory}/log.txt)\n  "
+            + "\n  ".join(lines)
         )
 
     def _end_running(self) -> None:
         """Ask the cells to save and end; they resume when the sweep is run again."""
-        for one in self.running:
-            one.process.send_signal(signal.SIGTERM)
+        for running in self.running:
+            running.process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS
-        for one in self.running:
+        for running in self.running:
             try:
-                one.process.wait(max(0.1, deadline - time.monotonic()))
+                running.process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                one.process.kill()
-                one.process.wait()
-            _record(one.directory, one.cell, self.sweep.recipe, status="interrupted")
-            self.free.append(one.device)
+                running.process.kill()
+                running.process.wait()
+            _record(running.directory, running.cell, self.sweep.recipe, status="interrupted")
+            self.free.append(running.device)
         self.running.clear()
 
 

@@ -1,4 +1,4 @@
-"""A sweep as described by a YAML file: rows of options times seeds, each cell with its own directory."""
+"""The sweep file (YAML): rows of options times seeds, each cell with its own directory."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class Sweep:
         """Options that differ between rows, in the order of the file."""
         return [name for name in self.rows[0] if len({json.dumps(row[name]) for row in self.rows}) > 1]
 
-    def told(self, cell: SweepCell) -> str:
-        """A cell in words: the options that vary and the seed."""
+    def cell_text(self, cell: SweepCell) -> str:
+        """A cell as text: the options that vary and the seed."""
         return ", ".join([*self._varied_of(cell.row), f"seed={cell.seed}"])
 
     def setting(self, row: int) -> str:
-        """A row in words."""
+        """A row as text."""
         return ", ".join(self._varied_of(row)) or self.recipe
 
     def _varied_of(self, row: int) -> list[str]:
@@ -76,13 +76,14 @@ class Sweep:
         """The row that a row is compared with: the baseline, with its options on the same task where tasks vary."""
         wanted = {**self.rows[self.baseline], TASK: self.rows[row].get(TASK)}
         names = [name for name in self.varied if name != TASK]
-        same_task = [one for one, found in enumerate(self.rows) if found.get(TASK) == wanted[TASK]]
+        same_task = [number for number, options in enumerate(self.rows) if options.get(TASK) == wanted[TASK]]
         return next(
-            (one for one in same_task if all(self.rows[one][name] == wanted[name] for name in names)), same_task[0]
+            (number for number in same_task if all(self.rows[number][name] == wanted[name] for name in names)),
+            same_task[0],
         )
 
     def changes(self, row: int) -> dict[str, Any]:
-        """Options in which a row differs from its reference; with more than one, their effects cannot be told apart."""
+        """Options in which a row differs from its reference; the effects of several cannot be separated."""
         reference = self.rows[self.reference(row)]
         return {name: self.rows[row][name] for name in self.varied if self.rows[row][name] != reference[name]}
 
@@ -147,7 +148,7 @@ def fingerprint(recipe: str, options: Mapping[str, Any], states: Mapping[str, st
 
 
 def _told_to_cell(row: Mapping[str, Any], given: Mapping[str, Any], seed: int) -> Options:
-    """The file's options and the model; a default pretraining run still going would change it under later cells."""
+    """The file's options and the model, fixed now: a default pretraining run still going would change it later."""
     return {name: row[name] for name in row if name in given or name == "model_name_or_path"} | {"seed": seed}
 
 
@@ -164,7 +165,7 @@ def _rows(content: Mapping[str, Any], base: Options, source: str) -> tuple[list[
     if not isinstance(seeds, list) or any(isinstance(seed, bool) or not isinstance(seed, int) for seed in seeds):
         raise ValueError(f"{source}: seeds is {seeds!r}; it must be a list of integers, such as [0, 1, 2]")
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"{source}: seeds {seeds} repeat; each counts once")
+        raise ValueError(f"{source}: seeds {seeds} repeat; name each once")
     fixed = {name: value for name, value in base.items() if name != "seed"}
     cells = len(listed) * math.prod(map(len, axes.values())) * len(seeds)
     if cells > MOST_CELLS:
@@ -175,8 +176,8 @@ def _rows(content: Mapping[str, Any], base: Options, source: str) -> tuple[list[
             f"{source}: {cells:,} cells with options of up to {longest:,} characters; shorten the values or split it"
         )
     rows = [
-        {**fixed, **dict(zip(axes, values, strict=True)), **_mapping(one, f"{source}: list")}
-        for one in listed
+        {**fixed, **dict(zip(axes, values, strict=True)), **_mapping(options, f"{source}: list")}
+        for options in listed
         for values in itertools.product(*axes.values())
     ]
     return rows, seeds
@@ -193,10 +194,12 @@ def _baseline(asked: Any, recipe: str, rows: Sequence[Options], source: str) -> 
     wanted = _mapping(asked, f"{source}: baseline")
     _check_names(recipe, [wanted], f"{source}: baseline")
     typed = full_rows(recipe, [{**rows[0], **wanted}], f"{source}: baseline")[0]
-    found = [number for number, row in enumerate(rows) if all(row[name] == typed[name] for name in wanted)]
-    if len(found) != 1:
-        raise ValueError(f"{source}: baseline {wanted} fits {len(found)} rows; name the options that single out one")
-    return found[0]
+    matches = [number for number, row in enumerate(rows) if all(row[name] == typed[name] for name in wanted)]
+    if len(matches) != 1:
+        raise ValueError(
+            f"{source}: baseline {wanted} matches {len(matches)} rows; name the options that select a single row"
+        )
+    return matches[0]
 
 
 def _refuse_doubles(rows: Sequence[Options], given: Sequence[Options], source: str) -> None:

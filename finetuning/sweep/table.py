@@ -1,4 +1,4 @@
-"""What a sweep found: one row per setting, best validation mean first, with paired intervals."""
+"""The table of a sweep: one row per setting, best validation mean first, with paired intervals."""
 
 from __future__ import annotations
 
@@ -57,18 +57,20 @@ def paired_interval(scores: Mapping[int, float], reference: Mapping[int, float])
 
 
 def metrics_of_rows(sweep: Sweep, outcomes: Mapping[str, Outcome]) -> list[str | None]:
-    """What each row is scored by: the sweep's metric, else that of the first cell; per task where tasks vary.
+    """The metric of each row: the sweep's, else that of the first cell; per task where tasks vary.
 
     None for rows of a task without a finished cell.
     """
     own = [
-        [found.metric for cell in sweep.cells if cell.row == row and (found := outcomes[cell.fingerprint]).metric]
+        [outcome.metric for cell in sweep.cells if cell.row == row and (outcome := outcomes[cell.fingerprint]).metric]
         for row in range(len(sweep.rows))
     ]
     if sweep.metric is None and TASK in sweep.varied:
-        by_task = {sweep.rows[row][TASK]: found[0] for row, found in reversed(list(enumerate(own))) if found}
+        by_task = {
+            sweep.rows[row][TASK]: row_metrics[0] for row, row_metrics in reversed(list(enumerate(own))) if row_metrics
+        }
         return [by_task.get(row[TASK]) for row in sweep.rows]
-    first = next((found[0] for found in own if found), None)
+    first = next((row_metrics[0] for row_metrics in own if row_metrics), None)
     return [(sweep.metric if first else None) or first] * len(sweep.rows)
 
 
@@ -79,17 +81,17 @@ def table_rows(
 
     `outcomes` is by fingerprint, `metrics` by row; losses and errors ascend. A collapsed run counts in its row's mean
     (leaving it out would flatter the row); failed ones have no score and are counted separately. `confounded` names the
-    options in which a row differs from its reference, if there are several: their effects cannot be told apart.
+    options in which a row differs from its reference, if there are several: their effects cannot be separated.
     """
     scores = [_scores(sweep, outcomes, row, metric) for row, metric in enumerate(metrics)]
-    worth = [_worth(found, metric) for found, metric in zip(scores, metrics, strict=True)]
+    worth = [_worth(item, metric) for item, metric in zip(scores, metrics, strict=True)]
     tasks = list(dict.fromkeys(row.get(TASK) for row in sweep.rows))
     order = sorted(range(len(sweep.rows)), key=lambda row: (tasks.index(sweep.rows[row].get(TASK)), -worth[row], row))
     best = {task: next(row for row in order if sweep.rows[row].get(TASK) == task) for task in tasks}
     references = [
         best[sweep.rows[row].get(TASK)] if compare_with == "best" else sweep.reference(row) for row in range(len(order))
     ]
-    beside = [name for name in BESIDE if any(name in found.scores for found in outcomes.values())]
+    beside = [name for name in BESIDE if any(name in item.scores for item in outcomes.values())]
     return [
         _table_row(sweep, outcomes, row, scores, metrics, reference=references[row], beside=beside) for row in order
     ]
@@ -109,9 +111,9 @@ def as_markdown(
 ) -> str:
     """The table as Markdown, how it was made, and every cell that failed, by name."""
     names = list(rows[0])
-    told = " or ".join(dict.fromkeys(name for name in metrics if name))
+    measure = " or ".join(dict.fromkeys(name for name in metrics if name))
     lines = [
-        f"# Sweep of {sweep.recipe}: {len(sweep.rows)} settings x {len(sweep.seeds)} seeds, by the mean of {told}",
+        f"# Sweep of {sweep.recipe}: {len(sweep.rows)} settings x {len(sweep.seeds)} seeds, by the mean of {measure}",
         "",
         "| " + " | ".join(names) + " |",
         "|" + "---|" * len(names),
@@ -125,22 +127,22 @@ def as_markdown(
     ]
     if any(row["confounded"] for row in rows):
         lines.append(
-            "`confounded`: these options changed together against the reference; their effects cannot be told apart."
+            "`confounded`: these options changed together against the reference; their effects cannot be separated."
         )
     bad = [cell for cell in sweep.cells if outcomes[cell.fingerprint].status != "done"]
-    lines += ["", "## Cells that did not end well", ""] if bad else ["", "Every cell ended well."]
+    lines += ["", "## Failed or unfinished cells", ""] if bad else ["", "Every cell succeeded."]
     for cell in bad:
-        lines.append(f"- {outcomes[cell.fingerprint].status}: {sweep.told(cell)} (cells/{cell.fingerprint[:16]})")
+        lines.append(f"- {outcomes[cell.fingerprint].status}: {sweep.cell_text(cell)} (cells/{cell.fingerprint[:16]})")
     return "\n".join(lines) + "\n"
 
 
 def _scores(sweep: Sweep, outcomes: Mapping[str, Outcome], row: int, metric: str | None) -> dict[int, float]:
-    found = {}
+    scores = {}
     for cell in sweep.cells:
         value = outcomes[cell.fingerprint].scores.get(metric or "")
         if cell.row == row and value is not None and math.isfinite(value):
-            found[cell.seed] = float(value)
-    return found
+            scores[cell.seed] = float(value)
+    return scores
 
 
 def _worth(scores: Mapping[int, float], metric: str | None) -> float:
@@ -166,7 +168,7 @@ def _table_row(
     interval = None if row == reference else paired_interval(scores[row], scores[reference])
     test_name = metric.replace("eval_", "test_", 1)
     changes = sweep.changes(row)
-    states = [one.status for one in own]
+    states = [outcome.status for outcome in own]
     return {
         **{name: sweep.rows[row][name] for name in sweep.varied},
         **({"metric": metric} if len(set(metrics)) > 1 else {}),
@@ -179,7 +181,7 @@ def _table_row(
         "high": None if interval is None else interval.high,
         "test_mean": _mean_of(test_name, own),
         **{name: _mean_of(name, own) for name in beside},
-        "seconds": _or_none(np.mean, [one.seconds for one in own if one.seconds]),
+        "seconds": _or_none(np.mean, [outcome.seconds for outcome in own if outcome.seconds]),
         "collapsed": states.count("collapsed"),
         "failed": states.count("failed") + states.count("not_finite"),
         "reference": "yes" if row == reference else "",
@@ -188,7 +190,7 @@ def _table_row(
 
 
 def _mean_of(name: str, outcomes: Sequence[Outcome]) -> float | None:
-    return _or_none(np.mean, [one.scores[name] for one in outcomes if one.scores.get(name) is not None])
+    return _or_none(np.mean, [outcome.scores[name] for outcome in outcomes if outcome.scores.get(name) is not None])
 
 
 def _or_none(statistic: Any, values: Sequence[float]) -> float | None:

@@ -1,1 +1,1 @@
-"""Labelled text: files, GLUE's tasks, pooling, metrics."""
+"""Labelled text: readers, GLUE's tasks, the recipe and its metrics."""

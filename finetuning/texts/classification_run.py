@@ -1,4 +1,4 @@
-"""A run of classification: its options, its examples from tables, folders, archives or `datasets`, its classes."""
+"""The classification run: options, examples from tables, folders, archives or `datasets`, and classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of GLUE: its options, and every task that they ask for trained, scored and saved."""
+"""The GLUE run: options, and training, scoring and saving of each task."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def run(options: GlueOptions, asked: Asked) -> int:
 
 
 def starting_points(options: GlueOptions, tasks: Sequence[GlueTask]) -> dict[str, StartingPoint]:
-    """What each task starts from; opened once for all tasks, before the first runs. Every rank calls it."""
+    """The checkpoint of each task; opened once for all tasks, before the first runs. Every rank calls it."""
     from_mnli = [task.name for task in tasks if starts_from_mnli(options, task)]
     starts: dict[str, StartingPoint] = {}
     if options.mnli_checkpoint is not None:
@@ -170,7 +170,7 @@ def run_glue_task(
     """Every seed of one task; the results say whether it was started from MNLI."""
     started = starts_from_mnli(options, task)
     if started and ranks.is_main:
-        print(f"{task.title}: started from {start.name}, which has seen MNLI", flush=True)
+        print(f"{task.title}: started from {start.name}, which was fine-tuned on MNLI", flush=True)
     whole = TextTask(f"glue_{task.name}", task.labels, splits, task.metrics, task)
     return [
         {**result, "started_from_mnli": started} for result in run_task(whole, options, start, directory, ranks, asked)

@@ -65,7 +65,7 @@ def write_table(rows: Sequence[Row], directory: Path, *, missing: Sequence[str] 
     averages = [row["average_of"] for row in rows if row["average_of"] is not None]
     lines += ["", f"Average of the {len(averages)} tasks: {np.mean(averages):.2f}" if averages else "No score."]
     if missing:
-        lines.append(f"Not run, no data: {', '.join(missing)}; the average is not that of GLUE.")
+        lines.append(f"Not run, no data: {', '.join(missing)}; the average is not GLUE's.")
     lines += [
         "Validation scores in percent; the best epoch was picked on the same examples, so they are optimistic"
         " (by about `selection_optimism` in all_results.json).",

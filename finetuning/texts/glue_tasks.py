@@ -23,7 +23,7 @@ MNLI_SPLITS = {
 
 @dataclass(frozen=True)
 class GlueTask:
-    """One task: where its columns are, what its labels are called (in the order of `datasets`), how it is scored."""
+    """One task: its columns, its labels (in the order of `datasets`) and its metrics."""
 
     name: str  # in --task_name and in the configurations of the `datasets` set nyu-mll/glue
     title: str
@@ -188,7 +188,7 @@ def from_dataset(
 
 
 def check_labels(task: GlueTask, examples: Sequence[LabelledText], source: str) -> None:
-    """ValueError naming the first example whose label is neither of the task, nor in its range, nor unknown."""
+    """ValueError naming the first example whose label is not one of the task's, nor in its range, nor unknown."""
     for number, example in enumerate(examples):
         if not _is_valid(task, example.label):
             wanted = " or ".join(task.labels) or f"a number from {task.score_range}"

@@ -1,4 +1,4 @@
-"""What to know about labelled texts before training on them."""
+"""Preflight checks of labelled texts before training."""
 
 from __future__ import annotations
 

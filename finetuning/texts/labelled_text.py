@@ -32,7 +32,7 @@ class LabelledText:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what; None: the first of the usual names that the file has."""
+    """The names of the columns; None: the first of the usual names that the file has."""
 
     text: str | None = None
     text_pair: str | None = None
@@ -187,7 +187,7 @@ def is_blank(example: LabelledText) -> bool:
 
 
 def content_key(example: LabelledText) -> str:
-    """What makes two examples copies of each other: the text and the pair, ignoring blanks and case."""
+    """The key by which copies are recognised: the text and the pair, ignoring blanks and case."""
     return "\x00".join(" ".join(part.split()).casefold() for part in (example.text, example.text_pair or ""))
 
 

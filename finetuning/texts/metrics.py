@@ -1,4 +1,4 @@
-"""Scores of classification and regression: those of GLUE's server, and how far probabilities can be trusted."""
+"""Metrics of classification and regression, as on GLUE's server, and the calibration of probabilities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Predictions whose confidence falls into (lower, upper]: how sure they are and how often they are right."""
+    """Predictions whose confidence falls into (lower, upper]: their mean confidence and accuracy."""
 
     lower: float
     upper: float
@@ -48,7 +48,7 @@ def matthews(labels: ArrayLike, predictions: ArrayLike) -> float:
 
 
 def pearson(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Linear correlation; 0 when either side is constant, which tells nothing."""
+    """Linear correlation; 0 when either side is constant."""
     first, second = _same_length(labels, predictions)
     return 0.0 if _constant(first) or _constant(second) else float(pearsonr(first, second).statistic)
 

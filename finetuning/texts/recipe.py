@@ -1,4 +1,4 @@
-"""Classes or a number from one or two texts: the recipe behind `glue.py` and `classification.py`."""
+"""The recipe of classification and regression on one or two texts, used by `glue.py` and `classification.py`."""
 
 from __future__ import annotations
 

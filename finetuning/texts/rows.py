@@ -1,4 +1,4 @@
-"""Labelled texts as rows of token ids: truncation, targets, class weights, and checks of ids and labels."""
+"""Encoding of labelled texts into rows of token ids: truncation, targets, class weights, checks of ids and labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRUNCATIONS = ("head", "tail", "head+tail")
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What a tokenizer puts around a pair of texts, and after a single one."""
+    """The special tokens that a tokenizer adds around a pair of texts, and after a single one."""
 
     pair: PairTemplate
     after_single: tuple[int, ...]
@@ -77,19 +77,19 @@ def build_row(
 
 @dataclass(frozen=True)
 class TextSettings:
-    """How texts become rows and rows become logits."""
+    """Settings of the encoding into rows and of the head."""
 
     max_seq_length: int = 128
     truncation: str = "head"
     pooling: str | None = None  # None: the model family's default
     head_dropout: float | None = None  # None: the configuration's
     label_smoothing: float = 0.0
-    balance_classes: bool = False  # weigh every class alike in the loss, however rare
+    balance_classes: bool = False  # give every class the same total weight in the loss
 
 
 @dataclass
 class EncodedText:
-    """Rows of a split, and how many of its texts were too long."""
+    """The rows of a split, and the number of texts that were too long."""
 
     features: list[Feature]
     num_overlong: int

@@ -1,4 +1,4 @@
-"""What GLUE and classification share: their options, and a task with every seed trained, scored and drawn."""
+"""The shared part of GLUE and classification: options, and training, scoring and plots of a task's seeds."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class TextOptions(FinetuningOptions):
         below=1,
         what="a share of the target",
     )
-    balance_classes: bool = option(False, "Weigh every class alike in the loss, however rare.", group=TRAINING)
+    balance_classes: bool = option(False, "Give every class the same total weight in the loss.", group=TRAINING)
 
     def settings(self, longest: int) -> TextSettings:
         """The part that turns texts into rows, with rows of at most `longest` tokens."""
@@ -87,7 +87,7 @@ class TextOptions(FinetuningOptions):
 
 @dataclass(frozen=True)
 class TextTask:
-    """Examples by split, and what is to be predicted."""
+    """Examples by split, and the classes to predict."""
 
     name: str
     labels: Sequence[str]
@@ -124,7 +124,7 @@ def run_task(
 
 
 def saved_head(options: TextOptions, start: StartingPoint) -> Mapping[str, Any]:
-    """What is known of the head that will be loaded; nothing if a new one is trained."""
+    """The description of the head that will be loaded; empty if a new one is trained."""
     if makes_updates(options) or options.from_scratch:
         return {}
     facts = start.head or {}
@@ -132,7 +132,7 @@ def saved_head(options: TextOptions, start: StartingPoint) -> Mapping[str, Any]:
 
 
 def saved_labels(head: Mapping[str, Any]) -> list[str]:
-    """The classes of a saved head as the data readers name them ("1.0" is "1"), in the order of its outputs.
+    """The classes of a saved head under the data readers' names ("1.0" is "1"), in the order of its outputs.
 
     Unnamed classes (LABEL_0, LABEL_1, ...) are called by their numbers.
     """

@@ -1,1 +1,1 @@
-"""From scores to results: for one task, for all tasks, and in words."""
+"""Analysis of the scores: per task, over all tasks, and as text."""

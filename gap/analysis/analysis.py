@@ -1,4 +1,4 @@
-"""From scores.jsonl to everything that is reported about it."""
+"""Analysis of a scores.jsonl: everything that the report shows."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def read_studies(
     confidence: float,
     planned: Collection[str] | None = None,
 ) -> tuple[list[TaskStudy], list[str]]:
-    """One study a task, in the order of the task's name, and notes about the file."""
+    """One study per task, in the order of the task names, and notes about the file."""
     costs: Sequence[CheckpointCost] = ()
     if isinstance(series, (str, Path)):
         costs = series_costs(read_series(series), prices)
@@ -96,7 +96,7 @@ def read_studies(
     whose = "of other options, checkpoints or code than this report's"
     notes = [f"{left_out} older cells in {path.name}, {whose}, are left out."] if left_out else []
     if any(cost.hours and not cost.devices_known for cost in costs):
-        notes.append("series.json does not say how many devices made it: device-hours assume 1; see --devices.")
+        notes.append("series.json does not record the number of devices: device-hours assume 1; see --devices.")
     studies = []
     for task in sorted({cell.task for cell in cells}):
         table = tabulate(task, [cell for cell in cells if cell.task == task], path.parent)

@@ -1,4 +1,4 @@
-"""What the controls say about whether the curve can be believed, in sentences."""
+"""The controls' results as sentences: whether they support the curve."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def control_notes(study: TaskStudy) -> Iterator[str]:
 
 
 def _independent_runs(study: TaskStudy) -> Iterator[str]:
-    """An annealed branch can stand in for a finished run of its size if a run made for that size scores the same."""
+    """Compare an annealed branch with a run made for that budget alone: the branch is valid if both score the same."""
     for column, checkpoint in enumerate(study.table.checkpoints):
         branch = study.table.find(replace(checkpoint, control=None))
         if checkpoint.control == "independent_run" and branch is not None:
@@ -27,12 +27,12 @@ def _independent_runs(study: TaskStudy) -> Iterator[str]:
             name = describe(study.table.checkpoints[branch])
             yield (
                 f"A run trained for its budget alone scores {points_text(change)} points against the series' {name}"
-                f"{verdict}: this is how well the branch stands in for it (their pretraining seeds differ as well)."
+                f"{verdict}: this is how well the branch replaces it (their pretraining seeds differ as well)."
             )
 
 
 def _shuffled_labels(study: TaskStudy) -> Iterator[str]:
-    """Meaningless labels must close no gap: the pretrained checkpoint must not beat scratch on them."""
+    """Compare on shuffled labels: the pretrained checkpoint must not beat scratch there."""
     shuffled = [
         column for column, checkpoint in enumerate(study.table.checkpoints) if checkpoint.control == "shuffled_labels"
     ]

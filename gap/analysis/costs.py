@@ -1,4 +1,4 @@
-"""What the checkpoints of a series cost and how well they predict masked tokens, from series.json, over seeds."""
+"""Cost and validation loss of a series' checkpoints, from series.json, averaged over seeds."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from pretraining.plan.budget import UNITS as BUDGET_UNITS
 
-# By the name of what a `CheckpointCost` says of it: its title. Those of budgets, and money.
+# Title by the field of `CheckpointCost`: those of budgets, and money.
 UNITS = {**{name: unit.title for name, unit in BUDGET_UNITS.items()}, "money": "money"}
 
 
 @dataclass(frozen=True)
 class Prices:
-    """What a device-hour costs; series.json has the wall time of `devices` devices (None: as many as it says)."""
+    """The price of a device-hour; series.json has the wall time of `devices` devices (None: as recorded there)."""
 
     per_device_hour: float = 0.0
     currency: str = "$"
@@ -38,7 +38,7 @@ class CheckpointCost:
     unique_tokens: float | None = None
     flops: float | None = None
     hours: float | None = None  # device-hours
-    devices_known: bool = True  # False: series.json does not say how many devices; one is assumed
+    devices_known: bool = True  # False: series.json does not record the number of devices; one is assumed
     money: float | None = None
     validation_loss: float | None = None
     validation_accuracy: float | None = None
@@ -48,7 +48,7 @@ class CheckpointCost:
 
     @property
     def epochs(self) -> float | None:
-        """How often each distinct token was seen."""
+        """The number of passes over the distinct tokens."""
         return self.tokens_seen / self.unique_tokens if self.tokens_seen and self.unique_tokens else None
 
 
@@ -122,7 +122,7 @@ def convert_tokens(costs: Sequence[CheckpointCost], kind: str, tokens: float | N
     if not points:
         return None
     if any(value <= 0 for _, value in points):
-        return float(np.interp(tokens, [one for one, _ in points], [value for _, value in points]))
+        return float(np.interp(tokens, [spent for spent, _ in points], [value for _, value in points]))
     budgets, values = np.log(np.array(points, dtype=np.float64)).T
     return float(np.exp(np.interp(np.log(tokens), budgets, values)))
 

@@ -1,4 +1,4 @@
-"""What pretraining is worth in labelled examples, from the cells with fewer labels."""
+"""The value of pretraining in labelled examples, from the cells with fewer labels."""
 
 from __future__ import annotations
 

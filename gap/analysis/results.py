@@ -1,4 +1,4 @@
-"""The results of an analysis as plain values, which become curve.json and the report."""
+"""The results of an analysis as plain dataclasses, from which curve.json and the report are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished run in its folder: its scores, and what made them, so that it can be analysed again."""
+"""Reading a finished run's folder: its scores and their provenance, for another analysis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REMEDY = "run launch/gap.py again, which writes the file"
 
 @dataclass(frozen=True)
 class RunSource:
-    """One run: its scores.jsonl, its checkpoints where they are known, and what its first report said."""
+    """One run: its scores.jsonl, its checkpoints where they are known, and the data of its first report."""
 
     name: str
     scores: Path

@@ -1,4 +1,4 @@
-"""The statistics of one task: from its table of cells to its result."""
+"""The statistics of one task, from its table of cells to its result."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _curve(study: TaskStudy, kind: str, resolved: bool) -> CurveResult:
         crossings = tuple(_crossing(study, kind, columns, budgets, level) for level in levels)
     if resolved:
         points, backtests, refused = _forecast(study, columns, budgets)
-    else:  # a trend fitted to noise can promise anything: 98 % at ten times a budget that closed no gap
+    else:  # a trend fitted to noise can predict anything: 98 % at ten times a budget that closed no gap
         points, backtests, refused = (), (), "the gap is not resolved, so there is no trend to follow"
     return CurveResult(kind, line, crossings, points, backtests, refused)
 
@@ -262,7 +262,7 @@ def _loss_correlation(checkpoints: Sequence[CheckpointResult]) -> float | None:
 
 
 def _notes(study: TaskStudy) -> list[str]:
-    """What a reader must know before believing the numbers."""
+    """Caveats about the numbers, for the reader of the report."""
     table, notes = study.table, []
     if study.in_series:
         notes.append(

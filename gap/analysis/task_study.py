@@ -1,4 +1,4 @@
-"""One task under study: its table, its draws, its scratch and its reference."""
+"""One task's table and draws, with its scratch and its reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All cells of one task as a table: checkpoints x seeds, their scores and their examples, ready for resampling."""
+"""The table of one task's cells, checkpoints x seeds, with scores and examples, for resampling."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEWEST_SEEDS = 3
 
 @dataclass(frozen=True)
 class CheckpointKey:
-    """What was fine-tuned and how: one column of the table. Scratch has budget 0 and always kind `scratch`."""
+    """The key of a table column: checkpoint and setting of fine-tuning. Scratch has budget 0 and kind `scratch`."""
 
     kind: str
     budget_tokens: int | None
@@ -136,7 +136,7 @@ def tabulate(task: str, cells: Sequence[Cell], folder: Path) -> TaskTable:
 
 
 def describe(checkpoint: CheckpointKey) -> str:
-    """The checkpoint in words, such as `annealed at 1,000,000 tokens, 1/8 of the labels`."""
+    """The checkpoint as text, such as `annealed at 1,000,000 tokens, 1/8 of the labels`."""
     if checkpoint.kind in ("scratch", "reference"):
         words = [checkpoint.kind]
     elif checkpoint.kind == "reference_scratch":

@@ -1,4 +1,4 @@
-"""Numbers and answers in words."""
+"""Formatting of numbers and answers as text."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ def interval_text(crossing: Crossing) -> str:
     return f"[{low}, {high}]"
 
 
-def checkpoint_text(one: CheckpointResult, estimate: Estimate) -> str:
+def checkpoint_text(checkpoint: CheckpointResult, estimate: Estimate) -> str:
     """A checkpoint with its mean in words: the hover text, with lines separated by <br>."""
-    failed = f"<br>{one.failed_runs} of {one.runs} runs failed" if one.failed_runs else ""
-    return f"<b>{one.name}</b><br>{percent_text(estimate)}<br>{one.layout} seeds{failed}"
+    failed = f"<br>{checkpoint.failed_runs} of {checkpoint.runs} runs failed" if checkpoint.failed_runs else ""
+    return f"<b>{checkpoint.name}</b><br>{percent_text(estimate)}<br>{checkpoint.layout} seeds{failed}"
 
 
-def cell_text(one: CheckpointResult, dot: Dot) -> str:
+def cell_text(checkpoint: CheckpointResult, dot: Dot) -> str:
     """One cell in words: the hover text."""
     rate = "" if dot.learning_rate is None else f"<br>learning rate {dot.learning_rate:g}"
     return (
-        f"<b>{one.name}</b><br>score {100 * dot.score:.2f} % ({dot.status.replace('_', ' ')})"
+        f"<b>{checkpoint.name}</b><br>score {100 * dot.score:.2f} % ({dot.status.replace('_', ' ')})"
         f"<br>pretraining seed {dot.pretraining_seed}, fine-tuning seed {dot.finetuning_seed}"
         f"{rate}<br>{dot.seconds:.0f} s<br>cell {dot.fingerprint[:12]}"
     )
@@ -94,7 +94,7 @@ def answer_text(
             f"On {task} there is no gap to close that this study resolves: {reference} minus scratch is "
             f"{100 * gap.value:.1f} points {_points(gap)}."
         )
-    curve = next((one for one in curves if one.kind == "annealed"), curves[0] if curves else None)
+    curve = next((candidate for candidate in curves if candidate.kind == "annealed"), curves[0] if curves else None)
     if curve is None or not curve.crossings:
         given = f" ({conditional})" if conditional else ""
         return (
@@ -108,9 +108,9 @@ def answer_text(
 
 def _crossing_words(curve: CurveResult, whose: str, currency: str, priced: bool) -> str:
     """The highest level that was measured, or how far the largest budget came."""
-    measured = [one for one in curve.crossings if one.state == "measured"]
+    measured = [crossing for crossing in curve.crossings if crossing.state == "measured"]
     if measured:
-        best = max(measured, key=lambda one: one.level)
+        best = max(measured, key=lambda crossing: crossing.level)
         costs = []
         if best.other_units.get("hours", (None,))[0] is not None:
             costs.append(duration_text(float(best.other_units["hours"][0] or 0.0)))
@@ -120,20 +120,24 @@ def _crossing_words(curve: CurveResult, whose: str, currency: str, priced: bool)
         return (
             f"{100 * best.level:g} % of {whose} is closed after {_end(best.tokens)} tokens {interval_text(best)}{price}"
         )
-    already = [one for one in curve.crossings if one.state == "already_reached"]
+    already = [crossing for crossing in curve.crossings if crossing.state == "already_reached"]
     if already:
-        best = max(already, key=lambda one: one.level)
+        best = max(already, key=lambda crossing: crossing.level)
         smallest = _end(curve.line[0][0])
         return f"{100 * best.level:g} % of {whose} is closed already at the smallest budget, {smallest} tokens"
-    lowest = min(one.level for one in curve.crossings)
+    lowest = min(crossing.level for crossing in curve.crossings)
     return f"{100 * lowest:g} % of {whose} is not reached by {_end(curve.line[-1][0])} tokens"
 
 
 def _longer_words(checkpoints: Sequence[CheckpointResult]) -> str:
-    longer = [one for one in checkpoints if one.control == "scratch_longer" and one.gap_closed is not None]
+    longer = [
+        checkpoint
+        for checkpoint in checkpoints
+        if checkpoint.control == "scratch_longer" and checkpoint.gap_closed is not None
+    ]
     if not longer:
         return ""
-    longest = max(longer, key=lambda one: one.epochs_factor)
+    longest = max(longer, key=lambda checkpoint: checkpoint.epochs_factor)
     assert longest.gap_closed is not None
     return f"; scratch with {longest.epochs_factor:g}x epochs closes {percent_text(longest.gap_closed, digits=0)}"
 

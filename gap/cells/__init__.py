@@ -1,1 +1,1 @@
-"""Cells: planned, listed, run by workers, and stored with their provenance."""
+"""Cells: planning, the list of jobs, the workers, and storage with provenance."""

@@ -1,8 +1,8 @@
-"""Which sources decide a cell's score, and their digest: the part of a cell's identity that is code.
+"""The digest of the sources that decide a cell's score: the code's part of a cell's identity.
 
 The imports are followed from ROOTS on, inside the project and without the modules in FREE. What a module computes
 counts. Its name, its place and the order of its imports do not, nor do docstrings, comments, annotations of arguments,
-printed lines, help texts and the texts of errors. Moving a file, or rewording it, runs no finished cell again.
+printed lines, help texts and the texts of errors. After moving or rewording a file, no finished cell is run again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FREE = frozenset(
 PACKAGES = ("tokenizers", "torch", "transformers")  # their versions count as well
 # Methods of a kind of task: what the corpus is searched for, and a cell's estimated cost, decide no score.
 FREE_METHODS = ("passage", "row_texts")
-SPEAKING = ("print", "say")  # calls of these only print
+SPEAKING = ("print", "say")  # functions that only print
 DECLARED = "option"  # a field with a default; its other arguments are help, groups and limits
 # Fields of a syntax tree's nodes that differ between versions of Python, or only inform the reader.
 UNREAD_FIELDS = frozenset({"ctx", "kind", "returns", "type_comment", "type_params"})
@@ -75,7 +75,7 @@ def digest_of(root: Path, roots: Collection[str] = ROOTS, free: Collection[str] 
     modules = deciding_modules(root, roots, free)
     lines = []
     for module in modules.values():
-        # An imported name stands for its module's content: imported from another module, it is another function.
+        # An imported name represents its module's content: imported from another module, it is another function.
         own = sorted((modules[target].digest, name, local) for target, name, local in module.own if target in modules)
         if module.text or own:  # an __init__.py that only describes its folder is not code
             lines.append(_sha256(repr((module.text, own, sorted(module.others)))))
@@ -86,17 +86,17 @@ def deciding_modules(root: Path, roots: Collection[str] = ROOTS, free: Collectio
     """The modules, by name, that `roots` import directly or indirectly, packages included, without those in `free`."""
     missing = sorted(name for name in {*roots, *free} if _file_of(root, name) is None)
     assert not missing, f"no such modules: {', '.join(missing)}: they moved; correct ROOTS and FREE"
-    found: dict[str, Module] = {}
+    modules: dict[str, Module] = {}
     waiting = list(roots)
     while waiting:
         name = waiting.pop()
         file = _file_of(root, name)
-        if file is None or name in found or name in free:
+        if file is None or name in modules or name in free:
             continue
-        found[name] = parse_module(file.read_text(encoding="utf-8"), root)
-        waiting += [target for target, _, _ in found[name].own]
+        modules[name] = parse_module(file.read_text(encoding="utf-8"), root)
+        waiting += [target for target, _, _ in modules[name].own]
         waiting += [name.rpartition(".")[0]] if "." in name else []
-    return found
+    return modules
 
 
 def parse_module(source: str, root: Path) -> Module:
@@ -128,7 +128,11 @@ def _imports(node: ast.AST) -> Iterator[tuple[str, str, str]]:
 def _counted(body: Sequence[ast.AST]) -> list[ast.AST]:
     """The statements that compute something."""
     idle = (ast.Import, ast.ImportFrom, ast.Pass)
-    return [one for one in body if not (isinstance(one, idle) or _is_for_types(one) or _says(one) or _is_free(one))]
+    return [
+        statement
+        for statement in body
+        if not (isinstance(statement, idle) or _is_for_types(statement) or _says(statement) or _is_free(statement))
+    ]
 
 
 def _is_free(node: ast.AST) -> bool:
@@ -154,11 +158,11 @@ def _name(call: ast.Call) -> str:
 def _text(node: object) -> str:
     """A part of a syntax tree as text, the same under every version of Python."""
     if isinstance(node, list):
-        return f"[{','.join(_text(one) for one in _counted(node))}]"
+        return f"[{','.join(_text(child) for child in _counted(node))}]"
     if not isinstance(node, ast.AST):
         return repr(node)
     fields: Mapping[str, object] = {name: value for name, value in ast.iter_fields(node) if name not in UNREAD_FIELDS}
-    if isinstance(node, ast.Raise):  # the kind of error, not what it says
+    if isinstance(node, ast.Raise):  # the type of the error, not its text
         fields = {"exc": node.exc.func if isinstance(node.exc, ast.Call) else node.exc}
     elif isinstance(node, ast.Call) and _name(node) == DECLARED:
         fields = {"func": node.func, "args": node.args[:1]}

@@ -1,4 +1,4 @@
-"""What all cells of a study share: tokenizer and architecture of its checkpoints, and the precision, settled once."""
+"""Consistency of a study's cells: same tokenizer and architecture, and one precision for all."""
 
 from __future__ import annotations
 
@@ -66,6 +66,6 @@ def check_same_architecture(paths: Iterable[str]) -> None:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """What decides the rows; empty if there is no such file."""
+    """The values that decide the rows; empty if there is no such file."""
     content = read_foreign_object(path) if path.is_file() else {}
     return {key: value for key, value in content.items() if key not in NO_MATTER}

@@ -1,4 +1,4 @@
-"""How long a list of cells will take: from cells of the kind that were measured, else from a few timed updates."""
+"""Estimate of the time for a list of cells, from finished cells of the same kind, else from a few timed updates."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def time_rows(config: PretrainedConfig, tokens: int, options: CellOptions, devic
 
 
 def model_of(source: Source) -> str:
-    """The model that a source is timed as: the checkpoints of a series have one shape, a reference has another."""
+    """The model by which a source is timed: the checkpoints of a series have one shape, a reference another."""
     return source.path if source.budget_tokens is None else ""
 
 

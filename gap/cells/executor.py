@@ -1,4 +1,4 @@
-"""The processes that work through the list: one per device, or an array job on a cluster."""
+"""Starting the workers: one process per device, or an array job on a cluster."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def devices_of(max_parallel: int | None) -> list[str | None]:
 
 
 class Workers:
-    """Worker processes, one per device, which import torch and then wait until they are told to start or to exit.
+    """Worker processes, one per device, which import torch and then wait for the command to start or to exit.
 
     They exit when this process ends, however it ends, because the pipe that they read from is then closed.
     """
@@ -65,7 +65,7 @@ class Workers:
         return len(self._devices)
 
     def begin(self, number: int) -> None:
-        """Tell this many of them to work through the list, alongside this process; the others exit."""
+        """Start this many of them on the list, alongside this process; the others exit."""
         self._begun, unneeded = self._waiting[:number], self._waiting[number:]
         for worker, device in zip(self._begun, self._devices, strict=False):
             share = 1 + len(self._begun) if device is None else 1
@@ -94,7 +94,7 @@ def waiting_workers(directory: Path, devices: Sequence[str | None]) -> Iterator[
 
 
 def run_local(directory: Path, workers: Workers, *, say: Say = print_now) -> None:
-    """Run the rest of the list in this process and in `workers`, no more of which start than there are jobs.
+    """Run the rest of the list in this process and in `workers`, at most as many as there are jobs.
 
     A worker that fails is reported, and the others take over its job.
     """
@@ -109,7 +109,7 @@ def run_local(directory: Path, workers: Workers, *, say: Say = print_now) -> Non
 
 
 def worker_command(directory: Path, of_workers: int | None) -> list[str]:
-    """The argument list that starts a worker, without a shell. None: it waits to be told how many workers there are."""
+    """The argument list that starts a worker, without a shell. None: it waits for the number of workers."""
     return [sys.executable, str(WORKER), str(directory), "wait" if of_workers is None else str(of_workers)]
 
 

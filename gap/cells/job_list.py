@@ -1,4 +1,4 @@
-"""The list of jobs on disk, shared by all workers: what to run, with every option that decides a cell."""
+"""The list of jobs on disk (cells.json), shared by all workers, with every option that decides a cell."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CellOptions:
     bf16: str = "auto"
 
     def deciding(self) -> dict[str, Any]:
-        """What a score depends on; the micro-batch and the evaluation batch do not change it."""
+        """The options that a score depends on; the micro-batch and the evaluation batch do not change it."""
         return identity_values(self)
 
 
@@ -77,7 +77,7 @@ class JobList:
 
 
 def write_jobs(directory: Path, jobs: JobList) -> None:
-    """Write cells.json, whole or not at all."""
+    """Write cells.json atomically."""
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / LIST_NAME, {"schema_version": SCHEMA_VERSION, **asdict(jobs)})
 
@@ -166,17 +166,17 @@ def read_jobs(directory: Path) -> JobList:
     try:
         content = read_object(path, _ListFile, REMEDY)
     except OSError as error:
-        raise ValueError(f"{path} is not a list of cells ({error}): {REMEDY}") from error
+        raise ValueError(f"{path} does not hold a list of cells ({error}): {REMEDY}") from error
     try:
         return _jobs_of(content)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a list of cells ({error!r}): {REMEDY}") from error
+        raise ValueError(f"{path} does not hold a list of cells ({error!r}): {REMEDY}") from error
 
 
 def _jobs_of(content: Mapping[str, Any]) -> JobList:
     plan, options = content["plan"], content["options"]
-    searches = (Search(_setting(one["setting"]), one["learning_rate"], one["epochs"]) for one in plan["searches"])
-    cells = (PlannedCell(_setting(one["setting"]), one["finetuning_seed"], one["control"]) for one in plan["cells"])
+    searches = (Search(_setting(job["setting"]), job["learning_rate"], job["epochs"]) for job in plan["searches"])
+    cells = (PlannedCell(_setting(job["setting"]), job["finetuning_seed"], job["control"]) for job in plan["cells"])
     grid = Grid(tuple(plan["grid"]["learning_rates"]), tuple(plan["grid"]["epochs"]))
     reading, rows = ReadingOptions(**options["reading"]), RowOptions(**options["rows"])
     jobs = JobList(
@@ -188,8 +188,8 @@ def _jobs_of(content: Mapping[str, Any]) -> JobList:
         content["code"],
     )
     settings = {job.setting for job in jobs.plan.jobs()}
-    unknown = {one.task for one in settings} - set(jobs.task_digests)
-    unknown |= {one.source.path for one in settings} - set(jobs.model_digests)
+    unknown = {setting.task for setting in settings} - set(jobs.task_digests)
+    unknown |= {setting.source.path for setting in settings} - set(jobs.model_digests)
     if unknown:
         raise ValueError(f"no digest of {', '.join(sorted(unknown)[:5])}")
     return jobs
@@ -221,7 +221,7 @@ def model_digest(path: str) -> str:
             commit = hub_commit(path, local_files_only=not hub_is_reachable())
         except OSError as error:
             raise ValueError(
-                f"{path} is not a directory here, and the model hub does not give it ({str(error).splitlines()[0]}): "
+                f"{path} is not a directory here, and the model hub did not deliver it ({str(error).splitlines()[0]}): "
                 "name a directory (--reference, --series)"
             ) from error
         return f"{path}@{commit}"

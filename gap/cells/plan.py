@@ -1,4 +1,4 @@
-"""What to run: checkpoints x tasks x fine-tuning seeds, the controls, and the searches before them."""
+"""The plan of the cells: checkpoints x tasks x fine-tuning seeds, the controls, and the searches before them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FEWEST_SEEDS = 3
-SEARCH_SEED = 10_000  # of the searches: no scored cell has it
+SEARCH_SEED = 10_000  # of the searches; no scored cell uses it
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint to fine-tune: where it is and what it stands for in scores.jsonl."""
+    """A checkpoint to fine-tune: its path and its place in scores.jsonl."""
 
     path: str
     kind: str  # raw, annealed, reference, reference_scratch
@@ -76,7 +76,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Controls:
-    """What is run in addition to the curve, on its tasks."""
+    """The controls that are run in addition to the curve, on its tasks."""
 
     scratch_longer: tuple[float, ...] = ()
     label_fractions: tuple[float, ...] = ()
@@ -125,7 +125,9 @@ def sources_of(series: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> lis
     ]
     if not any(source.is_scratch for source in sources):
         raise ValueError("the series has no checkpoint at budget 0: scratch is one end of the gap; pretrain again")
-    missing = [kind for kind in kinds if not any(one.kind == kind and not one.is_scratch for one in sources)]
+    missing = [
+        kind for kind in kinds if not any(candidate.kind == kind and not candidate.is_scratch for candidate in sources)
+    ]
     if missing:
         raise ValueError(f"the series has no {' and no '.join(missing)} checkpoint above budget 0: see --kinds")
     return [source for source in sources if source.is_scratch or source.kind in kinds]
@@ -140,12 +142,16 @@ def reference_sources(reference: str | None) -> list[Source]:
 
 def largest_sources(sources: Sequence[Source]) -> list[Source]:
     """For each pretraining seed, the reference of its series: the largest budget, annealed if available."""
-    found = {}
+    largest = {}
     for seed in sorted({source.pretraining_seed for source in sources}):
-        own = [one for one in sources if one.pretraining_seed == seed and one.budget_tokens and one.control is None]
+        own = [
+            candidate
+            for candidate in sources
+            if candidate.pretraining_seed == seed and candidate.budget_tokens and candidate.control is None
+        ]
         if own:
-            found[seed] = max(own, key=lambda one: (one.kind == "annealed", one.budget_tokens))
-    return list(found.values())
+            largest[seed] = max(own, key=lambda candidate: (candidate.kind == "annealed", candidate.budget_tokens))
+    return list(largest.values())
 
 
 def make_plan(
@@ -192,7 +198,7 @@ def make_plan(
 
 
 def problems_of(plan: CellPlan, *, finetuning_seeds: int, intervals: bool) -> list[str]:
-    """What this plan cannot answer."""
+    """The questions that this plan cannot answer, with remedies."""
     problems = []
     if intervals and finetuning_seeds < FEWEST_SEEDS:
         problems.append(

@@ -1,4 +1,4 @@
-"""How a study was made: when, on what, with which options and code. The last page of its report."""
+"""Provenance of a study for the end of its report: dates, devices, options and code."""
 
 from __future__ import annotations
 
@@ -38,40 +38,40 @@ def made_by(jobs: JobList, series: Sequence[Path]) -> dict[str, str]:
     """The options of the cells and of each pretraining run next to its series.json, and a digest of the code."""
     reading, rows = asdict(jobs.options.reading), asdict(jobs.options.rows)
     more = {name: value for name, value in asdict(jobs.options).items() if name not in ("reading", "rows")}
-    found = {"fine-tuning": _options_text({**reading, **rows, **more})}
+    made = {"fine-tuning": _options_text({**reading, **rows, **more})}
     for path in series:
         run = (path if path.is_dir() else path.parent) / "run.json"
         if run.is_file() and (identity := read_run(run).identity):
             kept = {name: value for name, value in identity.items() if name not in DIGESTS}
-            found[f"pretraining, seed {identity.get('seed')}"] = _options_text(kept)
-    return {**found, "sources (sha256)": jobs.code[:SHOWN_DIGITS]}
+            made[f"pretraining, seed {identity.get('seed')}"] = _options_text(kept)
+    return {**made, "sources (sha256)": jobs.code[:SHOWN_DIGITS]}
 
 
 def made_of(cells: Sequence[Cell]) -> dict[str, str]:
-    """When and on what the cells were trained, according to their lines; lines of older versions do not say."""
+    """Dates and devices of the cells' training, from their lines; lines of older versions lack them."""
     times = sorted(str(cell.details["finished"]) for cell in cells if cell.details.get("finished"))
     devices = Counter(f"{cell.details['device']}, {precision_of(cell)}" for cell in cells if cell.details.get("device"))
-    found = {}
+    made = {}
     if times:
-        found["cells finished"] = times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"
+        made["cells finished"] = times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"
     if devices:
-        found["cells trained on"] = "; ".join(f"{name} ({number})" for name, number in devices.most_common())
-    return found
+        made["cells trained on"] = "; ".join(f"{name} ({number})" for name, number in devices.most_common())
+    return made
 
 
 def precision_notes(cells: Sequence[Cell]) -> list[str]:
     """A warning if cells of one study were trained in different precisions."""
-    found = sorted({precision_of(cell) for cell in cells if precision_of(cell)})
-    if len(found) < 2:
+    precisions = sorted({precision_of(cell) for cell in cells if precision_of(cell)})
+    if len(precisions) < 2:
         return []
     return [
-        f"Cells were trained in {' and '.join(found)}: differences between them may be due to the precision; "
+        f"Cells were trained in {' and '.join(precisions)}: differences between them may be due to the precision; "
         "give --bf16 true or false, and run those of the other precision again."
     ]
 
 
 def precision_of(cell: Cell) -> str:
-    """bf16 or fp32, empty if the line does not say."""
+    """bf16 or fp32, empty if the line does not record it."""
     return str(cell.details.get("precision", ""))
 
 

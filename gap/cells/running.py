@@ -1,4 +1,4 @@
-"""One cell after another in one process: nothing is imported again, tasks are encoded once, only scores written."""
+"""Running cells one after another in a process: tasks are encoded once, and only scores are written."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 
 from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions, Recipe
-from finetuning.loop.result import Result
-from finetuning.loop.training import engine_options, finetune, uses_bf16
 from finetuning.loop.encoder import load_config, load_tokenizer
 from finetuning.loop.heads import Head, Headed, load_headed
+from finetuning.loop.result import Result
+from finetuning.loop.training import engine_options, finetune, uses_bf16
 from gap.cells.job_list import JobList, model_digest
 from gap.cells.plan import SEARCH_SEED, PlannedCell, Search, Setting, Source
 from gap.cells.provenance import device_text, now_text
@@ -41,7 +41,7 @@ class SearchResult:
 
 @dataclass
 class Workbench:
-    """What stays in memory between cells: tasks by name, their rows by tokenizer, the last checkpoint's weights."""
+    """The cache between cells: tasks by name, their rows by tokenizer, the last checkpoint's weights."""
 
     jobs: JobList
     device: torch.device

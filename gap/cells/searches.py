@@ -1,4 +1,4 @@
-"""searches.jsonl: the outcome of every try of every search, and the choice that follows from it."""
+"""searches.jsonl: the outcome of every try of every search, and the choice of learning rate and epochs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Choice:
-    """The learning rate and epochs of a setting, and the gain had they been picked on the scored examples."""
+    """The chosen learning rate and epochs, and the gain if they had been picked on the scored examples."""
 
     learning_rate: float
     epochs: float
@@ -95,13 +95,13 @@ def same_arguments_notes(jobs: JobList, records: Mapping[str, Mapping[str, Any]]
             setting = search.setting
             if record and setting.task == task and setting.label_fraction == setting.epochs_factor == 1.0:
                 table.setdefault(setting, {})[search.learning_rate, search.epochs] = float(record["held_out_score"])
-        scratch = next((one for one in table if one.source.is_scratch), None)
+        scratch = next((entry for entry in table if entry.source.is_scratch), None)
         upper = max(
-            (one for one in table if not one.source.is_scratch and one.source.kind != "reference_scratch"),
-            key=lambda one: (
-                one.source.budget_tokens is None,
-                one.source.kind == "annealed",
-                one.source.budget_tokens or 0,
+            (entry for entry in table if not entry.source.is_scratch and entry.source.kind != "reference_scratch"),
+            key=lambda entry: (
+                entry.source.budget_tokens is None,
+                entry.source.kind == "annealed",
+                entry.source.budget_tokens or 0,
             ),
             default=None,
         )

@@ -2,7 +2,7 @@
 
 A predictions file is JSON: {"schema_version": 1, "examples": [{"id", "score", "cluster"?, "label"?, "prediction"?,
 "contaminated"?}, ...]}. `score` is the example's own score in 0..1 (exact match, F1 of the answer, right or wrong);
-`cluster` names what examples share (the paragraph of a question); `label` and `prediction` are needed by metrics that
+`cluster` is a key that examples share (a question's paragraph); `label` and `prediction` are needed by metrics that
 are not means (f1 of classes, macro_f1, matthews, pearson, spearman); `contaminated` is true for an example whose text
 was found in the pretraining corpus. Examples are joined by id, never by row.
 """
@@ -60,7 +60,7 @@ class Cell:
         if not isinstance(self.score, (int, float)) or not math.isfinite(self.score) or not -1 <= self.score <= 1:
             raise ValueError(
                 f"score {self.score!r} of {self.task}: a number from 0 to 1 (correlations from -1) is needed; "
-                "a run that became NaN predicts nothing right; write the score of such predictions"
+                "a run that became NaN gets the score of wrong predictions; write that"
             )
         if self.kind in ("raw", "annealed") and (self.budget_tokens is None or self.budget_tokens < 0):
             raise ValueError(f"budget_tokens {self.budget_tokens!r} of a {self.kind} checkpoint: 0 or more is needed")
@@ -79,7 +79,7 @@ class Cell:
         )
 
 
-CELL_FIELDS = frozenset(one.name for one in fields(Cell)) - {"details"}
+CELL_FIELDS = frozenset(item.name for item in fields(Cell)) - {"details"}
 
 
 class _ScoreLine(Schema):

@@ -1,4 +1,4 @@
-"""A worker: takes jobs from the shared list until none is left. The executor starts one per device.
+"""The worker process: runs jobs from the shared list until none is left. The executor starts one per device.
 
     python gap/cells/worker.py DIRECTORY [WORKERS_ON_THIS_MACHINE | wait]
 
@@ -54,13 +54,13 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command with its arguments: a directory, and the number of workers or `wait`."""
     if not arguments:
         raise ValueError("no directory: name the one that holds cells.json")
-    code_version()  # of the sources that were imported, before the wait for the list
+    code_version()  # of the imported sources: called before the wait for the list
     of_workers, parent = arguments[1] if len(arguments) > 1 else "1", os.getppid()
     if of_workers == "wait":
-        told = sys.stdin.readline().split()
-        if not told:
+        start = sys.stdin.readline().split()
+        if not start:
             return 0
-        of_workers, parent = told[0], int(told[1])
+        of_workers, parent = start[0], int(start[1])
     end_or_watch(parent)  # so that a killed study can be restarted at once, with no cell still claimed
     ranks = Ranks(local_world_size=int(of_workers))  # without a GPU: a share of the cores
     work(Path(arguments[0]), ranks=ranks, alive=lambda: os.getppid() == parent)
@@ -176,7 +176,7 @@ def _run(bench: Workbench, job: Search | PlannedCell, records: Records, say: Say
         say(f"search  {describe(job)}: {result.held_out:.3f} held out, {result.seconds:.1f} s")
         return result.seconds
     tries, searches = tries_of(jobs, job), records.searches()
-    names = [jobs.fingerprint(one) for one in tries]
+    names = [jobs.fingerprint(search) for search in tries]
     if any(name not in searches for name in names):
         return 0.0
     choice = choose(tries, [searches[name] for name in names], jobs.plan.grid.tries[0])
@@ -195,7 +195,7 @@ def _run(bench: Workbench, job: Search | PlannedCell, records: Records, say: Say
     try:
         records.scores.append(cell)
     except ValueError:
-        if cell.fingerprint not in records.finished():  # a file system without locks: another worker was faster
+        if cell.fingerprint not in records.finished():  # without working locks, another worker may have been faster
             raise
     done, total = len(records.finished() & jobs.cell_names()), len(jobs.plan.cells)
     say(f"cell {done}/{total}  {describe(job)}: {cell.metric} {cell.score:.3f}, {cell.status}, {cell.seconds:.1f} s")

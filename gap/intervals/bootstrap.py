@@ -72,7 +72,7 @@ class Draws:
                 degrees.append(min(len(self.grids[column].seeds[source]) for column in own) - 1)
         if len(variances) < 2 or sum(variances) == 0.0:
             return None
-        return sum(variances) ** 2 / sum(one**2 / free for one, free in zip(variances, degrees, strict=True))
+        return sum(variances) ** 2 / sum(variance**2 / free for variance, free in zip(variances, degrees, strict=True))
 
     def scores(self, shares: Shares) -> Floats:
         """Draws of the scores [D, C]."""

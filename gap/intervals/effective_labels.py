@@ -1,4 +1,4 @@
-"""How many labelled examples pretraining is worth: effective data transferred (Hernandez et al. 2021, section 2).
+"""The value of pretraining in labelled examples: effective data transferred (Hernandez et al. 2021, section 2).
 
 The effective labels are those that a model from scratch would need to reach the pretrained model's score with n labels;
 those beyond n are what pretraining transferred. They are read off the monotone curve of scratch over labels, never
@@ -24,6 +24,6 @@ def effective_labels(label_counts: Sequence[float], scratch_scores: Floats, pret
 
 
 def share_text(share: float) -> str:
-    """A share of the labels in words: `1/8` for 0.125, `0.3` for a share that is not such a fraction."""
+    """A share of the labels as text: `1/8` for 0.125, `0.3` for a share that is not one over a whole number."""
     parts = 1 / share
     return f"1/{parts:g}" if math.isclose(parts, round(parts)) else f"{share:g}"

@@ -1,4 +1,4 @@
-"""What more tokens should bring: saturating curves through the scores, extrapolated, and their backtest.
+"""Forecast of the score at more tokens: saturating curves fitted to the scores, extrapolated, and their backtest.
 
 Two families rise from the scratch score, one a sigmoid in log-tokens, one a power law towards its ceiling; every draw
 takes the member that fits it best, so that the interval includes the uncertainty about the shape as well. A forecast is
@@ -71,7 +71,7 @@ def _errors(risen: Floats, room: Floats, shapes: Floats) -> tuple[Floats, Floats
 
 @dataclass(frozen=True)
 class Backtest:
-    """A forecast made without the last budgets, and what one of those turned out to be."""
+    """A forecast made without the last budgets, and the measured score of one of those."""
 
     made_at_tokens: float
     tokens: float

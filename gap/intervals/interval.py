@@ -1,4 +1,4 @@
-"""A value with its interval: any function of the checkpoints' scores, through the draws of the bootstrap."""
+"""A statistic with its interval: any function of the checkpoints' scores, evaluated on the bootstrap draws."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Estimate:
 
     @property
     def includes_zero(self) -> bool:
-        """Whether the interval cannot tell the value from 0 (a refused interval cannot)."""
+        """Whether the interval does not exclude 0 (true for a refused interval)."""
         return self.low is None or self.high is None or self.low <= 0.0 <= self.high
 
 

@@ -1,4 +1,4 @@
-"""Is it stuck? The slope of a score over the last doublings of epochs."""
+"""Plateau test: the slope of a score over the last doublings of epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many seeds resolve a given difference: the variances of a few pilot cells, then the smallest design that does."""
+"""Power analysis: the number of seeds that resolve a given difference, from the variances of pilot cells."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PilotVariance:
 
 @dataclass(frozen=True)
 class SeedPlan:
-    """Seeds that resolve a difference, or the `reason` why none do."""
+    """The number of seeds that resolve a difference, or the `reason` why none does."""
 
     difference: float
     pretraining_seeds: int

@@ -1,4 +1,4 @@
-"""Looking repeatedly at a growing series without inflating the error, which is spent over the looks."""
+"""Error spending: repeated looks at a growing series at a fixed total error."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def look_confidence(look: int, num_looks: int, *, error: float = 0.05) -> float:
     needs no knowledge of how the estimates of a growing series are correlated.
     """
     if not 1 <= look <= num_looks:
-        raise ValueError(f"look {look} of {num_looks}: looks are counted from 1; plan one look a budget")
+        raise ValueError(f"look {look} of {num_looks}: looks are counted from 1; plan one look per budget")
     before = spent_error((look - 1) / num_looks, error=error) if look > 1 else 0.0
     return 1.0 - (spent_error(look / num_looks, error=error) - before)

@@ -1,4 +1,4 @@
-"""The examples of one task: every cell's score under any weights of the examples, recomputed, not averaged."""
+"""Metrics under example weights: every cell's score, recomputed (not averaged) for any weights of the examples."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def tabulate_examples(metric: str, cells: Sequence[Records], contaminated_ids: C
             raise ValueError("cells of one task disagree about the labels: score every cell on the same file")
         predictions = np.array([[records[name].get("prediction") for name in ids] for records in cells], dtype=object)
         named = () if metric in CORRELATIONS else (*labels, *predictions.flat)
-        classes = sorted({str(one) for one in named})
+        classes = sorted({str(label) for label in named})
 
         def evaluator(kept: Places, groups: Places) -> tuple[Evaluate, NDArray[np.float32] | None]:
             return _corpus_metric(metric, labels[kept], predictions[:, kept], groups, classes), None
@@ -106,8 +106,8 @@ def _corpus_metric(
             np.asarray(labels, float), np.asarray(predictions, float), clusters, ranked=metric == "spearman"
         )
     index = {name: number for number, name in enumerate(classes)}
-    truth = np.array([index[str(one)] for one in labels])
-    guesses = np.array([[index[str(one)] for one in row] for row in predictions])
+    truth = np.array([index[str(label)] for label in labels])
+    guesses = np.array([[index[str(label)] for label in row] for row in predictions])
     size = len(classes)
     cells = truth * size + guesses  # [M, N]
     counts = np.stack([_by_cluster(cells == number, clusters) for number in range(size * size)], axis=-1)  # [M, G, K*K]

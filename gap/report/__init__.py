@@ -1,1 +1,1 @@
-"""The report: page, tables, charts, and several runs side by side."""
+"""The report: page, tables, charts, and the comparison of several runs."""

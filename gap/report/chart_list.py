@@ -1,4 +1,4 @@
-"""The charts of a report: the page, the PNG and SVG files and the comparison draw those declared here."""
+"""The declarations of a report's charts, drawn by the page, the PNG and SVG files and the comparison."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DrawnChart:
 def draw_charts(
     charts: Sequence[Chart[Results]], results: Results, *, task: str = "", number: int = 0
 ) -> list[DrawnChart]:
-    """Draw the charts that can be drawn; `task` and `number` tell the sections of a page apart."""
+    """Draw the charts that have data; `task` and `number` identify the section of the page."""
     names = {"task": re.sub(r"[^\w.-]+", "-", task).strip("-.") or "task", "number": number}
     drawn = []
     for chart in charts:

@@ -1,4 +1,4 @@
-"""Several runs side by side: paired differences with their intervals, all against the first run.
+"""Comparison of several runs: paired differences with their intervals, all against the first run.
 
 Runs scored on the same examples share the examples' weights in every draw, so that difficulty for both cancels; their
 seeds are drawn independently. A share of the gap is a common goal for two runs only if one outside reference ends both
@@ -39,7 +39,7 @@ class Difference:
     baseline_value: float | None
     other_value: float | None
     change: Estimate
-    same_goal: bool = True  # False: tokens to a share of two different gaps, which do not say which run is better
+    same_goal: bool = True  # False: tokens to a share of two different gaps, which do not rank the runs
 
     @property
     def resolved(self) -> bool:

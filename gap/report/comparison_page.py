@@ -1,4 +1,4 @@
-"""The report of several runs: their differences, their curves overlaid, then each run's own answer."""
+"""The report page of several runs: their differences, overlaid curves, then each run's own answer."""
 
 from __future__ import annotations
 

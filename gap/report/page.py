@@ -1,4 +1,4 @@
-"""report.html, one file that needs no network; curve.json and curve.csv for machines; figures as PNG and SVG."""
+"""Writing of report.html (one file, no network needed), curve.json, curve.csv, and the figures as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def render_page(
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

@@ -1,4 +1,4 @@
-"""The report of finished runs: for one run in its folder, for several side by side."""
+"""Reports of finished runs: of one run in its folder, or of several in a comparison."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_reports(
     if len(runs) > 1 and output_dir is None:
         raise ValueError(f"{len(runs)} runs and no --output_dir: name a folder for their report")
     if len(runs) > 1 and Path(str(output_dir)).resolve() in [run.scores.resolve().parent for run in runs]:
-        raise ValueError(f"--output_dir {output_dir} is one of the runs, whose own report it holds: name another")
+        raise ValueError(f"--output_dir {output_dir} is one of the runs and holds its own report: name another")
     analyses = [
         analyse(
             run.scores,

@@ -134,7 +134,7 @@ def control_table(task: TaskResult) -> Table | None:
 
 
 def forecast_table(task: TaskResult) -> Table | None:
-    """The forecasts, and below them how earlier forecasts turned out."""
+    """The forecasts, and below them the backtests."""
     rows = []
     for curve in task.curves:
         for point in curve.forecast:
@@ -163,7 +163,7 @@ def forecast_table(task: TaskResult) -> Table | None:
 
 
 def label_table(task: TaskResult) -> Table | None:
-    """What each checkpoint is worth in labels."""
+    """The value of each checkpoint in labels."""
     if not task.labels:
         return None
     counted = any(equivalent.labels > 1 for equivalent in task.labels)

@@ -1,4 +1,4 @@
-"""What the report says around its charts and tables."""
+"""The texts of the report between its charts and tables."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def method_parts(analysis: Analysis) -> list[Part]:
 
 
 def note_parts(analysis: Analysis) -> list[Part]:
-    """What the study says about itself."""
+    """The notes and warnings of the study."""
     return [Part(text=note, style="soft") for note in analysis.notes]
 
 
@@ -172,7 +172,7 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
     yield _contamination_part(task)
     if task.peeking_gain is not None:
         yield Part(
-            text="Picking learning rate and epochs on the scored examples would have shown "
+            text="Picking learning rate and epochs on the scored examples would have given "
             f"{100 * task.peeking_gain:+.2f} points more; they were picked on held-out training data.",
             style="warn",
         )

@@ -1,1 +1,1 @@
-"""A study from its options to its end, and the looks at a run in progress."""
+"""A study, from options to report, and `--until`, which evaluates a run in progress."""

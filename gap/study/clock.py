@@ -1,4 +1,4 @@
-"""Where the time of a study went."""
+"""The time of a study by part: pretraining, cells and overhead."""
 
 from __future__ import annotations
 

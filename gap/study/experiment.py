@@ -1,4 +1,4 @@
-"""An experiment from its options to its report: plan, cells, analysis. What the commands call."""
+"""An experiment: its plan, the list of cells, and the analysis."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ UNKNOWN = "not pretrained yet"
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that one run is to do."""
+    """The tasks, seeds, controls and options of a study."""
 
     tasks: tuple[TaskSpec, ...]
     tasks_at_ends: tuple[TaskSpec, ...] = ()
@@ -89,14 +89,14 @@ class Experiment:
         check_sources(sources)
         paths = dict.fromkeys(source.path for source in sources)
         plan = self.plan(sources)
-        searched = dict.fromkeys((one.setting.task, one.setting.label_fraction) for one in plan.searches)
+        searched = dict.fromkeys((search.setting.task, search.setting.label_fraction) for search in plan.searches)
         for task, fraction in searched:
             held_out(data[task], label_subset(data[task], fraction))
         return JobList(
             plan,
             self.options,
             {spec.name: spec_text(spec) for spec in (*self.tasks, *self.tasks_at_ends)},
-            {name: one.digest for name, one in data.items()},
+            {name: task.digest for name, task in data.items()},
             {path: path if path == UNKNOWN else model_digest(path) for path in paths},
             code_version(),
         )
@@ -105,7 +105,7 @@ class Experiment:
 def check_sources(sources: Sequence[Source]) -> None:
     """ValueError for a checkpoint that no cell can start from, before anything runs: see `check_encoder`."""
     trained = {source.path for source in sources if not source.from_scratch}
-    for source in {one.path: one for one in sources}.values():
+    for source in {other.path: other for other in sources}.values():
         option = "--reference" if source.budget_tokens is None else "--series"
         if source.path != UNKNOWN:
             check_encoder(source.path, from_scratch=source.path not in trained, option=option)
@@ -113,7 +113,7 @@ def check_sources(sources: Sequence[Source]) -> None:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is left to do, and how long it will take."""
+    """The remaining jobs and the estimated time for them."""
 
     cells: int
     searches: int
@@ -144,14 +144,14 @@ def outlook(
     price_per_hour: float = 0.0,
     currency: str = "$",
 ) -> Outlook:
-    """Count and estimate what is left; `config` stands in for a model that is yet to be pretrained."""
+    """Count and estimate the remaining jobs; `config` replaces a model that is yet to be pretrained."""
     left = remaining(jobs, directory)
     finished = _finished_cells(jobs, directory)
     seconds = 0.0
     if left:
         device = choose_device(Ranks(local_world_size=devices))
-        work = {name: work_of(one, jobs.options) for name, one in data.items()}
-        models = {(one.setting.task, model_of(one.setting.source)): one.setting.source.path for one in left}
+        work = {name: work_of(task, jobs.options) for name, task in data.items()}
+        models = {(job.setting.task, model_of(job.setting.source)): job.setting.source.path for job in left}
         speed = {
             key: time_rows(
                 config if path == UNKNOWN else load_config(path), work[key[0]].row_tokens, jobs.options, device
@@ -159,7 +159,7 @@ def outlook(
             for key, path in models.items()
         }
         seconds = estimated_seconds(jobs, left, finished, work, speed)
-    cells = [one for one in left if one in set(jobs.plan.cells)]
+    cells = [job for job in left if job in set(jobs.plan.cells)]
     return Outlook(len(cells), len(left) - len(cells), len(finished), seconds, devices, price_per_hour, currency)
 
 
@@ -174,17 +174,17 @@ def write_list(
 ) -> None:
     """Search for contamination (without shards, record why not), then write cells.json: now workers can start.
 
-    First names the finished cells that this list leaves behind because other code trained them.
+    First reports finished cells that do not belong to this list because other code trained them.
     """
     if warning := other_code_warning(jobs, directory):
         say(f"warning: {warning}")
     if shards is None:
         write_not_searched(directory, list(data.values()), no_shards)
     else:
-        for name, found in write_contaminated(directory, list(data.values()), shards).items():
-            if found:
+        for name, number_found in write_contaminated(directory, list(data.values()), shards).items():
+            if number_found:
                 number = len(data[name].scored)
-                say(f"warning: {found} of {number} scored examples of {name} occur in the pretraining corpus")
+                say(f"warning: {number_found} of {number} scored examples of {name} occur in the pretraining corpus")
     write_jobs(directory, jobs)
 
 
@@ -249,12 +249,12 @@ def finish_experiment(
         directory, rows, planned=planned, commands=commands, notes=own, prices=prices, resolve=resolve, made=made
     )
     path = directory / SCORES_NAME
-    found = analyse(
+    analysis = analyse(
         path, series=rows, prices=prices, draws=draws, commands=commands, made=made, planned=planned, resolve=resolve
     )
-    found = replace(found, notes=(*found.notes, *own))
-    write_report(found, directory)
-    return found
+    analysis = replace(analysis, notes=(*analysis.notes, *own))
+    write_report(analysis, directory)
+    return analysis
 
 
 def busy_seconds(directory: Path, jobs: JobList) -> float:

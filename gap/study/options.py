@@ -206,7 +206,7 @@ class GapOptions(Options):
         True, "search the pretraining shards for the scored texts", group=CONTAMINATION, marks=(OF_A_LOOK,)
     )
     shards: str | None = option(
-        None, "shards of the series (directory or https); none: as its run.json says", group=CONTAMINATION
+        None, "shards of the series (directory or https); none: those in its run.json", group=CONTAMINATION
     )
     on_overlap: str = option(
         "stop",
@@ -227,7 +227,7 @@ class GapOptions(Options):
         what="a difference in score such as 0.02",
     )
     price_per_hour: float = option(0.0, "price of a device-hour", group=COSTS, at_least=0)
-    currency: str = option("$", "its currency", group=COSTS)
+    currency: str = option("$", "currency of the price", group=COSTS)
     devices: int | None = option(
         None, "devices that the series was pretrained on; none: as in series.json", group=COSTS, at_least=1
     )
@@ -268,21 +268,21 @@ class GapOptions(Options):
     slurm_account: str | None = option(None, "account that the array job is charged to", group=CLUSTER)
     slurm_qos: str | None = option(None, "quality of service of the array job", group=CLUSTER)
 
-    output_dir: str = option("runs/gap", "where scores, predictions, curves and the report go", group=OUTPUT)
+    output_dir: str = option("runs/gap", "folder of the scores, predictions, curves and report", group=OUTPUT)
     dry_run: bool = option(False, "print the plan, the time and the cost, then stop", group=OUTPUT)
 
     def contradictions(self) -> list[str]:
         """Options that apply only to the small world, or only to a named series."""
-        found = []
+        problems = []
         if self.full and self.series is not None:
-            found.append("--full is for the small world: for a real series, name kinds and controls one by one")
+            problems.append("--full is for the small world: for a real series, name kinds and controls one by one")
         if self.independent is not None and self.series is None:
-            found.append("--independent needs --series: on the small world, --full makes such a run")
+            problems.append("--independent needs --series: on the small world, --full makes such a run")
         if self.series is not None and self.tasks is None:
-            found.append("--series needs --tasks, such as qa:FOLDER,glue:sst2")
+            problems.append("--series needs --tasks, such as qa:FOLDER,glue:sst2")
         if self.pretraining_seeds is not None and self.series is not None:
-            found.append("--pretraining_seeds is for the small world: name more --series instead")
-        return found
+            problems.append("--pretraining_seeds is for the small world: name more --series instead")
+        return problems
 
     @property
     def kind_names(self) -> list[str]:
@@ -351,7 +351,7 @@ class GapOptions(Options):
         return {"price_per_hour": self.price_per_hour, "currency": self.currency}
 
     def notes(self) -> list[str]:
-        """What a reader of the report should know about how the cells were made."""
+        """Notes for the report on how the cells were made."""
         if len(numbers(self.learning_rates)) * len(numbers(self.num_train_epochs)) == 1:
             return [
                 f"Learning rate {self.learning_rates} and {self.num_train_epochs} epochs for every checkpoint, scratch "
@@ -365,7 +365,7 @@ class GapOptions(Options):
 
 
 def with_defaults(options: GapOptions) -> GapOptions:
-    """Fill in what was not given; controls of the small world only if its own tasks are run."""
+    """Fill in the defaults; controls of the small world only if its own tasks are run."""
     data = REAL_SERIES if options.series is not None else FULL if options.full else SMALL_WORLD
     defaults = by_data(options, data)
     return replace(options, **{name: defaults[name] for name in defaults.keys() & not_given(options)})
@@ -385,7 +385,7 @@ def make_watch(
     ranks: Ranks,
     hang_timeout_seconds: float = 0.0,
 ) -> GapWatch:
-    """What `launch/pretrain.py --until` calls after each export; `more` are the options in its --finetuning.
+    """The callback of `launch/pretrain.py --until` after each export; `more` are the options in its --finetuning.
 
     Raises ValueError for an invalid condition, without a reference, for real shards without tasks, and for options
     that a look does not use.

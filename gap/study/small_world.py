@@ -1,4 +1,4 @@
-"""What `launch/gap.py` does without a series: pretraining runs on the embedded small world."""
+"""The pretraining runs on the embedded small world, which `launch/gap.py` makes if no series is named."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def series_paths(options: GapOptions) -> list[Path]:
 def pretraining_runs(options: GapOptions) -> list[PretrainingOptions]:
     """The runs that make the series, defaults filled in, one per seed from --seed on; none for a named series.
 
-    With `full`, the last is a run for a middle budget alone: it shows how well the annealed branch stands in for it.
+    With `full`, the last is a run for a middle budget alone, with which the annealed branch is compared.
     Raises ValueError for what --pretraining cannot set: a folder, a dry run.
     """
     if options.series is not None:
@@ -58,7 +58,7 @@ def pretraining_runs(options: GapOptions) -> list[PretrainingOptions]:
 
 
 def pretrain_series(runs: Sequence[PretrainingOptions], ranks: Ranks) -> int:
-    """Make the series, one run after the other; a finished one is left as it is. The status of the first that fails."""
+    """Make the series, run by run; finished runs are kept. Returns the status of the first that fails."""
     for run in runs:
         status = pretrain(run, ranks)
         disarm_watchdog()

@@ -1,4 +1,4 @@
-"""Where a study's cells start from: the series, the control run of a middle budget, the reference."""
+"""The checkpoints that a study fine-tunes: the series, the control run of a middle budget, the reference."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def jobs_before_pretraining(
     experiment, paths = options.experiment(), series_paths(options)
     config = None
     if options.series is not None or all(path.is_file() for path in paths):
-        found = sources_of(series_rows(paths), options.kind_names)
-        found += extra_sources(options) if own_run_exists(options) else expected_own_run(options, runs)
+        sources = sources_of(series_rows(paths), options.kind_names)
+        sources += extra_sources(options) if own_run_exists(options) else expected_own_run(options, runs)
     else:
-        found, config = expected_sources(options, runs), expected_config(runs[0])
+        sources, config = expected_sources(options, runs), expected_config(runs[0])
     data = experiment.read()
-    return experiment.jobs([*found, *reference_sources(options.reference)], data), data, config
+    return experiment.jobs([*sources, *reference_sources(options.reference)], data), data, config
 
 
 def own_run_exists(options: GapOptions) -> bool:

@@ -1,4 +1,4 @@
-"""A study from parsed options to its report: pretraining, the plan, the cells, the analysis."""
+"""A whole study, from parsed options to its report: pretraining, plan, cells, analysis."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from runtime.processes.ranks import Ranks, choose_device, close_process_group, i
 def run_study(options: GapOptions, command: str, clock: Clock) -> int:
     """The whole study: pretrain what is missing, run the cells, write the report; the exit status.
 
-    `command` is the command line that the report shows. Raises Interrupted when it is told to stop; finished work is
+    `command` is the command line that the report shows. Raises Interrupted when asked to stop; finished work is
     kept.
     """
     code_version()  # of the sources that this process runs, even if the files change while it pretrains
@@ -56,7 +56,7 @@ def run_study(options: GapOptions, command: str, clock: Clock) -> int:
     if status:
         return status
     alone = ranks.world_size == 1 and options.executor == "local"
-    others = devices_of(options.max_parallel)[1:] if alone else []  # this process works on the first
+    others = devices_of(options.max_parallel)[1:] if alone else []  # this process uses the first
     owner = Ownership(directory)
     with waiting_workers(directory, others) as workers:
         try:

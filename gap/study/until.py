@@ -1,8 +1,8 @@
-"""`--until "gap_closed>=0.9"`: look at the series as it grows, and stop pretraining when enough of the gap is closed.
+"""`--until "gap_closed>=0.9"`: evaluate the growing series, and stop pretraining when enough of the gap is closed.
 
-A look fine-tunes the newest annealed checkpoint (scratch and the reference at the first look) and asks whether the
-lower end of the interval of the gap closed has reached the level on every task. Repeated looks would sooner or later
-find a lucky interval, so the error is spent over the planned looks (`gap/intervals/spending.py`).
+A look fine-tunes the newest annealed checkpoint (scratch and the reference at the first look) and checks whether the
+lower end of the interval of the gap closed has reached the level on every task. Repeated looks would eventually
+hit a lucky interval, so the error is spent over the planned looks (`gap/intervals/spending.py`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _LookFile(Schema):
 
 
 class UntilFile(Schema):
-    """until.json: the looks so far, what they asked, and why the run stopped."""
+    """until.json: the looks so far, their settings, and why the run stopped."""
 
     condition: str
     asked: Any
@@ -73,15 +73,19 @@ class Look:
 
     def passes(self, level: float) -> bool:
         """Whether every task's lower end reaches the level."""
-        return bool(self.closed) and all(one is not None and one[1] >= level for one in self.closed.values())
+        return bool(self.closed) and all(
+            interval is not None and interval[1] >= level for interval in self.closed.values()
+        )
 
     def words(self) -> str:
-        told = [
-            f"{task} not resolved" if one is None else f"{task} {one[0]:.1%} [{one[1]:.1%}, {one[2]:.1%}]"
-            for task, one in self.closed.items()
+        parts = [
+            f"{task} not resolved"
+            if interval is None
+            else f"{task} {interval[0]:.1%} [{interval[1]:.1%}, {interval[2]:.1%}]"
+            for task, interval in self.closed.items()
         ]
         sure = f"{100 * self.confidence:.6g} % intervals"
-        return f"look {self.number} at {self.budget_tokens:,} tokens, gap closed ({sure}): {', '.join(told)}"
+        return f"look {self.number} at {self.budget_tokens:,} tokens, gap closed ({sure}): {', '.join(parts)}"
 
 
 def parse_condition(text: str) -> float:
@@ -134,11 +138,11 @@ class GapWatch:
 
     @property
     def _asked(self) -> Any:
-        """What the looks ask, as JSON returns it."""
+        """The settings of the looks, as read back from JSON."""
         return json.loads(json.dumps({"reference": self.reference, **asdict(self.experiment)}))
 
     def _is_of_this(self, content: Mapping[str, Any]) -> bool:
-        """Whether the recorded looks asked the same question: other tasks, seeds or references make it another."""
+        """Whether the recorded looks have the same settings (tasks, seeds, reference)."""
         return (content.get("condition"), content.get("asked")) == (self.condition, self._asked)
 
     def __call__(self, entry: Mapping[str, Any]) -> str | None:
@@ -153,7 +157,7 @@ class GapWatch:
         return self._on_main(lambda: self._judge(entry), "analysing the cells of --until")
 
     def check(self) -> None:
-        """Read tasks and reference before anything is trained; ValueError says what is wrong with them."""
+        """Read tasks and reference before anything is trained; ValueError names what is wrong with them."""
         self.data = self.experiment.read()
         sources = reference_sources(self.reference)
         check_sources(sources)
@@ -161,7 +165,7 @@ class GapWatch:
             model_digest(source.path)
 
     def obey(self, stop_requested: Callable[[], str | None]) -> None:
-        """Ask this during a look: why the run is to end now, None to go on."""
+        """Poll this function during a look: why the run is to end now, None to go on."""
         self.stop_requested = stop_requested
 
     def _wait(self, is_done: Callable[[], bool]) -> None:
@@ -219,7 +223,7 @@ class GapWatch:
 
     def _judge(self, entry: Mapping[str, Any]) -> str | None:
         budget = round(float(entry["budget_tokens"]))
-        number = 1 + sum(one < float(entry["budget"]) * (1 - 1e-9) for one in self.budgets)
+        number = 1 + sum(budget < float(entry["budget"]) * (1 - 1e-9) for budget in self.budgets)
         confidence = look_confidence(number, len(self.budgets))
         studies, _ = read_studies(
             self.directory / SCORES_NAME,
@@ -238,9 +242,9 @@ class GapWatch:
             closed[study.table.task] = None
             if gap.low is not None and gap.low > 0:
                 share, involved = study.closed([column]), [column, study.scratch, study.reference]
-                found = study.estimate(lambda scores, share=share: share(scores)[:, 0], involved)  # type: ignore[misc]
-                if found.low is not None and found.high is not None:
-                    closed[study.table.task] = found.value, found.low, found.high
+                estimate = study.estimate(lambda scores, share=share: share(scores)[:, 0], involved)  # type: ignore[misc]
+                if estimate.low is not None and estimate.high is not None:
+                    closed[study.table.task] = estimate.value, estimate.low, estimate.high
         look = Look(number, budget, confidence, closed)
         print(look.words(), flush=True)
         reason = self._reason(look, entry) if look.passes(self.level) else None
@@ -248,7 +252,7 @@ class GapWatch:
         return reason
 
     def _reason(self, look: Look, entry: Mapping[str, Any]) -> str:
-        """What was reached, and what stopping here saves."""
+        """The message about the level reached and the budget saved."""
         seen, planned = float(entry["budget"]), max(self.budgets)
         hours = float(entry["seconds"]) / 3600 * (planned / seen - 1)
         return (
@@ -263,9 +267,11 @@ class GapWatch:
             "look": look.number,
             "budget_tokens": look.budget_tokens,
             "confidence": look.confidence,
-            "gap_closed": {task: None if one is None else list(one) for task, one in look.closed.items()},
+            "gap_closed": {
+                task: None if interval is None else list(interval) for task, interval in look.closed.items()
+            },
         }
-        kept = [one for one in looks if one["look"] != look.number]
+        kept = [earlier for earlier in looks if earlier["look"] != look.number]
         write_json(
             self.run / FILE_NAME,
             {

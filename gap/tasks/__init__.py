@@ -1,1 +1,1 @@
-"""Tasks: specified on the command line, read, encoded, and searched for in the corpus."""
+"""Tasks: specification, reading, encoding, and the search for contamination."""

@@ -1,4 +1,4 @@
-"""Scored examples whose text occurs in the pretraining corpus: their score is partly memory."""
+"""Contamination: scored examples whose text occurs in the pretraining corpus."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def write_contaminated(directory: Path, tasks: Sequence[TaskData], shards: Shard
         location = open_location(shards)
         corpus = [shard.sha256 for shard in location.manifest.split("train").shards]
     except ValueError as error:
-        raise ValueError(f"{error}; --contamination false goes on without looking into the corpus") from error
+        raise ValueError(f"{error}; --contamination false skips the search of the corpus") from error
     known = {data.spec.name: _read(directory, data.spec.name) for data in tasks}
     new = [
         data
@@ -72,7 +72,7 @@ def write_contaminated(directory: Path, tasks: Sequence[TaskData], shards: Shard
 
 
 def write_not_searched(directory: Path, tasks: Sequence[TaskData], reason: str) -> None:
-    """Record why there was no search, unless these very examples were searched for before."""
+    """Record why there was no search, unless the same examples were searched for before."""
     for data in tasks:
         known = _read(directory, data.spec.name)
         if known.get("data") != data.digest or known.get("corpus") is None:
@@ -89,7 +89,7 @@ def not_searched(directory: Path, task: str) -> str | None:
     content = _read(directory, task)
     if not content:
         return "no search is on record"
-    return None if content["corpus"] is not None else str(content.get("reason") or "the record does not say why")
+    return None if content["corpus"] is not None else str(content.get("reason") or "the record has no reason")
 
 
 def _read(directory: Path, task: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which runs of tokens occur in a pretraining corpus: one pass over its shards, on all cores, in bounded memory."""
+"""Search of a pretraining corpus for runs of tokens: one pass over its shards, on all cores, in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.machine import usable_cores
 from shards.storage.location import ShardLocation
 from shards.storage.reader import ShardReader
 
-RUN_TOKENS = 13  # a common run of this many tokens is no accident (Brown et al. 2020, appendix C, with words)
+RUN_TOKENS = 13  # a shared run of this many tokens is not a coincidence (Brown et al. 2020, appendix C, with words)
 FACTOR = 0x9E3779B97F4A7C15
 TABLE_BITS = 4, 16, 26  # of a table: how many more than the hashes have, minimum, maximum (64 MB)
 Hashes = NDArray[np.uint64]

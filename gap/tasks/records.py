@@ -1,4 +1,4 @@
-"""What a cell records of every scored example, and its metrics as shares of 1."""
+"""A cell's records of the scored examples, and its metrics as shares of 1."""
 
 from __future__ import annotations
 

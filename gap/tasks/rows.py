@@ -1,4 +1,4 @@
-"""A task encoded once for a tokenizer, and cheap views of it: fewer labels, a held-out part, shuffled labels."""
+"""A task's encoded rows per tokenizer, and views of them: fewer labels, a held-out part, shuffled labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task specifications (`qa:FILE`, `glue:sst2`, `classification:imdb`, ...), and the examples behind them."""
+"""Parsing of task specifications (`qa:FILE`, `glue:sst2`, `classification:imdb`, ...) and reading of the examples."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Checkpoints: atomic writes, where a run resumes, and the list of exported checkpoints."""
+"""Checkpoints: atomic writes, resuming, and the list of exported checkpoints."""

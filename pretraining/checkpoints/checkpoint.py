@@ -1,8 +1,8 @@
 """Checkpoints of a running job: written atomically, verified when loaded, independent of ranks and engine.
 
 A checkpoint is a directory: one safetensors file for each rank that wrote it (full fp32 tensors by parameter name,
-dealt to the ranks in turn), `state.json`, and `MANIFEST.json` with the size and sha256 of all of them. It is written
-under a temporary name, synced and renamed; then `latest` is moved. Nothing in it is ever unpickled.
+dealt to the ranks in turn), `state.json`, and `MANIFEST.json` with the size and sha256 of every file. It is written
+under a temporary name, synced and renamed; then `latest` is updated. Nothing in it is ever unpickled.
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ class Checkpoint:
         try:
             self._files = [safe_open(file, framework="pt", device="cpu") for file in sorted(path.glob("*.safetensors"))]
         except SafetensorError as error:
-            raise ValueError(
-                f"{path} holds a file that is not safetensors ({error}): remove this checkpoint"
-            ) from error
+            raise ValueError(f"{path} has a damaged safetensors file ({error}): remove this checkpoint") from error
         self._holder = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118
 
     @property
@@ -140,7 +138,7 @@ def dealt(tensors: Iterable[tuple[str, torch.Tensor]], ranks: Ranks) -> Iterable
     """This rank's share: every rank walks through all tensors (gathering is collective) and keeps each n-th."""
     for index, (name, tensor) in enumerate(tensors):
         if index % ranks.world_size == ranks.rank:
-            # A copy: gathering may hand out a view of what the next update overwrites.
+            # A copy: gathering may return a view of memory that the next update overwrites.
             yield name, tensor.detach().to("cpu", copy=True).contiguous()
 
 
@@ -160,7 +158,7 @@ def _commit(temporary: Path, final: Path, entries: list[dict[str, Any]], state: 
     write_json(temporary / MANIFEST_NAME, {"schema_version": SCHEMA_VERSION, "files": entries})
     sync_file(temporary)
     fault_point("checkpoint.before_rename")
-    # Only a checkpoint that was passed over when the run was resumed can hold the name.
+    # Only a checkpoint that was skipped when the run was resumed can have this name.
     earlier = final.with_name(f".tmp-{final.name}-earlier")
     if os.path.lexists(final):
         remove_whole(earlier)
@@ -183,9 +181,9 @@ def defect(path: Path) -> str | None:
     if strange or STATE_FILE not in files:
         listed = shown(strange or sorted(files))
         return f"{MANIFEST_NAME} names {listed}: a checkpoint is {STATE_FILE} and rank-*.safetensors"
-    found = {file.name for file in path.iterdir()} - {MANIFEST_NAME}
-    if found != set(files):
-        return f"files {sorted(found ^ set(files))} are missing or not in the manifest"
+    present = {file.name for file in path.iterdir()} - {MANIFEST_NAME}
+    if present != set(files):
+        return f"files {sorted(present ^ set(files))} are missing or not in the manifest"
     for name, (size, digest) in files.items():
         file = path / name
         if file.is_symlink() or not file.is_file():
@@ -205,10 +203,10 @@ def committed(directory: Path) -> list[Path]:
 
 
 def newest_checkpoint(directory: Path, ranks: Ranks, *, say: Any = print) -> Checkpoint | None:
-    """Open the newest verified checkpoint, by scan (`latest` is only a hint for people); collective.
+    """Open the newest valid checkpoint, by scanning the directory (`latest` is only for people); collective.
 
-    Says which are skipped and why. None only when there are no checkpoints; ValueError when there are some but
-    none can be trusted: a run never silently starts from zero.
+    Reports which are skipped and why. None only when there are no checkpoints; ValueError when there are some but
+    none is valid: a run never silently starts from zero.
     """
     name: str | None = None
     error: BaseException | None = None
@@ -229,11 +227,11 @@ def _choose(directory: Path, say: Any) -> str | None:
         reason = defect(path) or _defect_of_fork(path)
         if reason is None:
             return path.name
-        say(f"checkpoint {path.name} is passed over: {reason}")
+        say(f"checkpoint {path.name} is skipped: {reason}")
         reasons.append(reason)
     if reasons:
         raise ValueError(
-            f"no checkpoint in {directory} can be trusted (the newest: {reasons[0]}): repair or remove them, or start "
+            f"no checkpoint in {directory} is valid (the newest: {reasons[0]}): repair or remove them, or start "
             "in an empty --output_dir"
         )
     return None
@@ -320,7 +318,7 @@ def retain(directory: Path, keep: int, *, newest: str) -> None:
     kept = {directory / newest, fork_of(directory / newest), *trunk[: max(1, keep)]}
     for path in candidates:
         if path not in kept:
-            # A half-deleted directory must not pass for a checkpoint: rename it first.
+            # A half-deleted directory must not look like a checkpoint: rename it first.
             doomed = path.with_name(f".tmp-{path.name}")
             remove_whole(doomed)
             path.rename(doomed)

@@ -1,4 +1,4 @@
-"""Which run a directory or a checkpoint belongs to: run.json, and the identity stored in each checkpoint."""
+"""The identity of the run that a directory or a checkpoint belongs to: run.json, and a copy in each checkpoint."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def check_same_run(directory: Path, mine: Mapping[str, Any]) -> None:
             raise ValueError(f"{path}: the content lacks identity: {REMEDY}")
         if listed := differences(theirs, mine):
             raise ValueError(f"{directory} holds another run ({listed}): use another --output_dir, or the same options")
-    elif found := sorted(directory.glob("checkpoints/step-*")):
-        has_state = (found[-1] / STATE_FILE).is_file()
-        if not has_state or check_same_origin(found[-1], read_state(found[-1]), mine):
+    elif checkpoints := sorted(directory.glob("checkpoints/step-*")):
+        has_state = (checkpoints[-1] / STATE_FILE).is_file()
+        if not has_state or check_same_origin(checkpoints[-1], read_state(checkpoints[-1]), mine):
             raise ValueError(
-                f"{directory} has checkpoints but no {RUN_NAME}, and {found[-1].name} does not say which run "
+                f"{directory} has checkpoints but no {RUN_NAME}, and {checkpoints[-1].name} does not say which run "
                 "it belongs to: use another --output_dir"
             )
 
@@ -68,7 +68,7 @@ def check_same_origin(checkpoint: Path, state: Mapping[str, Any], mine: Mapping[
         theirs = condensed(recorded) if recorded else None
     if theirs is None:
         return (
-            f"{checkpoint} does not say which run it belongs to: make sure that it was trained with these options "
+            f"{checkpoint} does not say which run it belongs to: check that it was trained with these options "
             "and shards"
         )
     if listed := differences(theirs, condensed(mine)):

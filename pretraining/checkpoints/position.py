@@ -1,4 +1,4 @@
-"""Where a run stands in its plan, and how a checkpoint's `state.json` says so."""
+"""The position of a run in its plan, and its form in a checkpoint's `state.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pretraining.checkpoints.checkpoint import NAME_PATTERN
 from pretraining.plan.budget import Progress
 from runtime.files.schemas import Count, Schema, Seconds, checked, shown
 
-LAST_SERIAL = 99_999_999  # names of checkpoints have eight digits for it
+LAST_SERIAL = 99_999_999  # eight digits in the names of checkpoints
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Position:
 
     @property
     def checkpoint_name(self) -> str:
-        """Names sort as positions do: the end of a segment and the start of the next are two checkpoints."""
+        """The checkpoint's name; names sort like positions, and a segment's end and the next one's start differ."""
         return f"step-{self.serial:08d}-{self.segment:03d}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -50,13 +50,13 @@ class _PositionState(Schema):
 
 def position_from(state: Mapping[str, Any], *, num_segments: int) -> Position:
     """Read a checkpoint's state; ValueError for one that does not fit this plan, or names a file outside."""
-    found = checked(state, _PositionState, "state.json", "the checkpoint comes from another program, or was changed")
-    given, fork = found.progress, found.fork
+    place = checked(state, _PositionState, "state.json", "the checkpoint comes from another program, or was changed")
+    given, fork = place.progress, place.fork
     progress = Progress(given.updates, given.rows, given.tokens, flops=given.flops, seconds=given.seconds)
-    if found.segment > num_segments or found.serial < progress.updates:
+    if place.segment > num_segments or place.serial < progress.updates:
         raise ValueError(
-            f"state.json: segment {found.segment}, update {found.serial} is not a position in a plan of {num_segments}"
+            f"state.json: segment {place.segment}, update {place.serial} is not a position in a plan of {num_segments}"
         )
     if fork is not None and not NAME_PATTERN.fullmatch(fork):
         raise ValueError(f"state.json: fork {shown(fork)} is not a checkpoint's name: the file was changed")
-    return Position(found.segment, found.serial, progress, fork)
+    return Position(place.segment, place.serial, progress, fork)

@@ -1,4 +1,4 @@
-"""Where a run resumes: at its own newest checkpoint, at one that the user names, or at the beginning."""
+"""The checkpoint that a run resumes from: its own newest, one that the user names, or none."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 def find_checkpoint(
     wanted: str, directory: Path, ranks: Ranks, *, identity: Mapping[str, Any], num_segments: int, say: Say = print
 ) -> Checkpoint | None:
-    """The checkpoint in a run's `directory` to resume from, as --resume_from_checkpoint asks; None: start; collective.
+    """The checkpoint in a run's `directory` to resume from by --resume_from_checkpoint; None: start anew; collective.
 
     One from elsewhere is first copied into the directory, with the trunk's checkpoint that its branch returns to.
     If the same command names it again, the run does not go back to it but resumes from its own newest checkpoint.
@@ -103,7 +103,7 @@ def take_series(source: Path, directory: Path, ended: Sequence[Segment], *, say:
 
 
 def check_resumption(wanted: str, directory: Path, *, identity: Mapping[str, Any], num_segments: int) -> None:
-    """ValueError if a run in `directory` could not resume as --resume_from_checkpoint asks; changes nothing."""
+    """ValueError if a run in `directory` could not resume by its --resume_from_checkpoint; changes nothing."""
     if wanted == "auto":
         if not committed(directory / "checkpoints"):
             check_nothing_is_lost(directory)
@@ -161,7 +161,7 @@ def copy_checkpoint(source: Path, target: Path) -> bool:
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a flat directory, synced and renamed when it is complete; whatever has that name is set aside."""
+    """Copy a flat directory, synced and renamed when it is complete; anything of that name is set aside."""
     temporary = target.with_name(f".tmp-{target.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_whole(temporary)
@@ -180,7 +180,7 @@ def _is_the_same(source: Path, target: Path) -> bool:
 
 
 def set_later_aside(directory: Path, name: str, *, say: Say = print) -> None:
-    """Rename the checkpoints after `name`, where a run resumes: they are of another course, or could not be trusted."""
+    """Rename the checkpoints after `name`, where a run resumes: they are from another history, or invalid."""
     for path in committed(directory):
         if path.name > name:
             say(f"checkpoint {path.name} is later than the one resumed from, and is now named {set_aside(path).name}")
@@ -196,7 +196,7 @@ def set_aside(path: Path) -> Path:
 
 
 def check_none_there(checkpoints: Path) -> None:
-    """ValueError if a run that is to start from the beginning finds checkpoints."""
+    """ValueError if a run is to start from the beginning but its directory holds checkpoints."""
     if committed(checkpoints):
         raise ValueError(
             f"--resume_from_checkpoint false, but {checkpoints} holds checkpoints: use another --output_dir"
@@ -204,7 +204,7 @@ def check_none_there(checkpoints: Path) -> None:
 
 
 def check_nothing_is_lost(directory: Path) -> None:
-    """ValueError when the series shows that there were checkpoints: the user must ask for a new start."""
+    """ValueError when the series shows that checkpoints are missing: the user must request a new start."""
     series = directory / SERIES_NAME
     if series.exists() and any(entry["tokens_seen"] for entry in read_series(series)):
         raise ValueError(

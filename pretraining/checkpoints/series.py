@@ -1,4 +1,4 @@
-"""`series.json`: the list of a run's checkpoints at each budget, which fine-tuning and the gap read."""
+"""`series.json`, the list of a run's exported checkpoints at each budget: schema, reader and writer."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 
 def _planned_as(entry: dict[str, Any]) -> str:
-    """What tells a checkpoint of a run from the others: kind, seed, and the budget in the unit it was planned in."""
+    """What identifies a checkpoint of a run: kind, seed, and the budget in the unit it was planned in."""
     unit = entry.get("budget_unit", "tokens")
     planned = entry.get("budget") if unit != "tokens" else None
     amount = entry["budget_tokens"] if planned is None else planned

@@ -1,1 +1,1 @@
-"""Engines: one protocol, DeepSpeed and PyTorch behind it; nothing else of ours imports either's sharding."""
+"""Engines: one protocol with a DeepSpeed and a PyTorch implementation; only this folder uses their sharding."""

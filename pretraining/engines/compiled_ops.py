@@ -1,6 +1,6 @@
 """DeepSpeed's compiled operators: a compilation that was killed must not block every later start.
 
-torch guards a build by a file named `lock` and waits for it to go away, for ever if its owner was killed.
+torch guards a build with a file named `lock` and waits until it is gone: forever if its owner was killed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from pretraining.engines.deepspeed_config import names_optimizer, offload_device
 
 LOCK_NAME = "lock"
-# From making its lock a builder takes less than this to start the compiler in the folder.
+# A builder takes less than this from creating its lock to starting the compiler in the folder.
 START_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
@@ -57,9 +57,9 @@ def is_worked_in(folder: Path) -> bool:
     for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
         if entry.name.isdigit():
             try:
-                found = os.readlink(entry / "cwd")
+                working_directory = os.readlink(entry / "cwd")
             except OSError:
                 continue
-            if Path(found) == wanted:
+            if Path(working_directory) == wanted:
                 return True
     return False

@@ -1,4 +1,4 @@
-"""The protocol of an engine: what the training loops use of DeepSpeed and of torch."""
+"""The engine protocol that the training loops use, implemented with DeepSpeed and with torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Reader = Callable[[str], torch.Tensor]
 class EngineOptions:
     """What an engine needs to know besides the model: sharding, precision, accumulation, clipping, optimizer."""
 
-    deepspeed: Mapping[str, Any] | None = None  # what the DeepSpeed JSON holds (`load_config`); None: PyTorch
+    deepspeed: Mapping[str, Any] | None = None  # the content of the DeepSpeed JSON (`load_config`); None: PyTorch
     fsdp: str = "full_shard"  # used by PyTorch when there are several ranks
     fsdp_offload: bool = False
     hybrid_shard_size: int = 0  # ranks that share one copy of the model; 0: those of one machine
@@ -54,19 +54,19 @@ class EngineOptions:
             "micro_batch_size": micro_batch_size,
             "gradient_accumulation_steps": gradient_accumulation_steps,
         }
-        named = {one.name: getattr(options, one.name) for one in fields(cls) if hasattr(options, one.name)}
+        named = {item.name: getattr(options, item.name) for item in fields(cls) if hasattr(options, item.name)}
         return cls(**{**named, **derived})
 
     def __post_init__(self) -> None:
         if self.fsdp not in FSDP_MODES:
             raise ValueError(f"--fsdp {self.fsdp!r} is unknown: use one of {', '.join(FSDP_MODES)}")
-        if not self.max_grad_norm >= 0:  # a negative limit would turn every gradient around
+        if not self.max_grad_norm >= 0:  # a negative limit would flip the sign of every gradient
             raise ValueError(f"--max_grad_norm {self.max_grad_norm}: zero (no clipping) or more; 1.0 is usual")
         if self.deepspeed is not None and self.fsdp_offload:
             raise ValueError("--fsdp_offload belongs to FSDP2: with --deepspeed, name the offload in the JSON")
         if self.deepspeed is not None and self.fsdp != FSDP_MODES[0]:
             raise ValueError(
-                f"--fsdp {self.fsdp} belongs to FSDP2: with --deepspeed, the JSON's stage says what is spread"
+                f"--fsdp {self.fsdp} belongs to FSDP2: with --deepspeed, the JSON's stage sets the sharding"
             )
 
 

@@ -56,7 +56,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     """Split the trainable parameters into those that decay and those that do not; each parameter once, tied or not.
 
     Matrices decay (linear layers and embeddings, as in BERT); the gains and biases of norms, of whatever shape, and
-    all vectors (biases) do not. The choice is by the module's type and the parameter's shape, never by its name, so
+    all vectors (biases) do not. This is decided by the module's type and the parameter's shape, never by its name, so
     that it holds for every model family. Raises ValueError when nothing is trainable.
     """
     decayed: list[nn.Parameter] = []
@@ -92,7 +92,7 @@ def build_optimizer(groups: Sequence[dict[str, Any]], options: OptimizerOptions)
 
 
 def scaled_learning_rate(rate: float, *, rows: int, reference_rows: int, rule: str = "none") -> float:
-    """Carry a learning rate found at `reference_rows` rows an update over to `rows` rows.
+    """Rescale a learning rate tuned for `reference_rows` rows per update to `rows` rows.
 
     "sqrt" multiplies by the root of the ratio (Adam-like optimizers: Malladi et al. 2022), "linear" by the ratio
     (Goyal et al. 2017), "none" leaves it. Raises ValueError for an unknown rule or a batch without rows.
@@ -126,7 +126,7 @@ class Lamb(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of every parameter that has a gradient; returns the closure's loss.
 
-        A `found_inf` other than zero, as torch's fused optimizers know it, leaves weights and moments as they are.
+        A nonzero `found_inf`, as in torch's fused optimizers, leaves weights and moments unchanged.
         """
         loss = None
         if closure is not None:

@@ -1,4 +1,4 @@
-"""Learning rates: warmup-stable-decay, as a pure function of what is spent."""
+"""The learning-rate schedule, warmup-stable-decay, as a pure function of the budget spent."""
 
 from __future__ import annotations
 

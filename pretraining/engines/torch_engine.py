@@ -1,4 +1,4 @@
-"""PyTorch: FSDP2 (`fully_shard`) over several ranks, the plain module on one."""
+"""The PyTorch engine: FSDP2 (`fully_shard`) over several ranks, the plain module on one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TorchEngine:
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
         if isinstance(self.module, FSDPModule):
-            # shard_grad_op keeps whole gradients until the last micro-batch: one reduction an update.
+            # shard_grad_op keeps whole gradients until the last micro-batch: one reduction per update.
             self.module.set_requires_gradient_sync(last or self.options.fsdp != "shard_grad_op")
             loss = loss * self.ranks.world_size  # FSDP averages over the ranks, the protocol sums
         loss.backward()
@@ -90,7 +90,7 @@ class TorchEngine:
         self.module.eval()
 
     def _reshard(self) -> None:
-        """Forward passes alone leave the gathered weights in the shards' place when they are not resharded."""
+        """Free the gathered weights: forward passes without a backward pass leave them in place of the shards."""
         for module in self.module.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
@@ -117,7 +117,7 @@ class TorchEngine:
             self._load_moments(read, optimizer_steps)
 
     def _load_moments(self, read: Reader, optimizer_steps: int) -> None:
-        """Let the optimizer make its state in its own way (a step that it skips), then fill it."""
+        """Let the optimizer create its state itself (by a step that it skips), then fill it."""
         for parameter in self.module.parameters():
             parameter.grad = torch.zeros_like(parameter)
         self._skip_step()
@@ -172,7 +172,7 @@ def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def copy_full(target: torch.Tensor, value: torch.Tensor) -> None:
-    """Fill a tensor, sharded or not, with its share of a whole one that every rank holds."""
+    """Fill a tensor, sharded or not, from a full tensor that every rank holds."""
     if isinstance(target, DTensor):
         device = target.to_local().device
         mesh, placements = target.device_mesh, target.placements

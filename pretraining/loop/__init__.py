@@ -1,1 +1,1 @@
-"""The loop: batches, updates, evaluation and the journal."""
+"""The training loop: batches, updates, evaluation and the journal."""

@@ -1,4 +1,4 @@
-"""From the stream's numpy batches to the model's inputs on the device."""
+"""Conversion of the stream's numpy batches into the model's inputs on the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MLM loss on held-out rows: each row once over all ranks, whatever their number."""
+"""Evaluation: the MLM loss on held-out rows, each row once over any number of ranks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def statistics_of(*, next_sentence: bool) -> tuple[str, ...]:
 
 
 def losses(sums: Mapping[str, float]) -> dict[str, float]:
-    """Means over masked tokens (nats) and shares right, from sums over the global batch."""
+    """Mean losses over masked tokens (nats) and accuracies, from sums over the global batch."""
     masked = max(sums["mask_count"], 1.0)
     result = {"loss": sums["loss_sum"] / masked, "accuracy": sums["correct"] / masked}
     if "next_sentence_loss_sum" in sums:
@@ -32,7 +32,7 @@ def losses(sums: Mapping[str, float]) -> dict[str, float]:
 
 
 def evaluate(engine: Engine, batches: Iterable[Any], *, next_sentence: bool = False) -> dict[str, float]:
-    """`validation_loss` (nats a masked token) and `validation_accuracy`; collective, without dropout."""
+    """`validation_loss` (nats per masked token) and `validation_accuracy`; collective, without dropout."""
     names = statistics_of(next_sentence=next_sentence)
     engine.eval()
     sums = torch.zeros(len(names), dtype=torch.float64, device=engine.device)

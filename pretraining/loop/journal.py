@@ -1,4 +1,4 @@
-"""The journal: one JSON line an update, ordered by step, cut back to the checkpoint when a run is resumed."""
+"""The journal: one JSON line per update, in order, truncated to the checkpoint when a run is resumed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Journal:
         Returns a warning about updates up to `serial` whose lines are missing; None when all have one.
         """
         if not self.path.exists():
-            return f"{self.path} is missing: it starts again after update {serial}" if serial else None
+            return f"{self.path} is missing: the new one starts after update {serial}" if serial else None
         temporary = self.path.with_suffix(".tmp")
         remove_whole(temporary)
         kept, damaged = set(), 0
@@ -47,14 +47,14 @@ class Journal:
         lacking = serial - len(kept - {0})
         if lacking <= 0:
             return None
-        return f"{self.path} lacks the lines of {lacking} of {serial} updates ({damaged} damaged lines were removed)"
+        return f"{self.path} has no lines for {lacking} of {serial} updates ({damaged} damaged lines were removed)"
 
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(as_line(line) for line in lines)
 
     def sync(self) -> None:
-        """Force it to the disk: a checkpoint must not outlive the lines that led to it."""
+        """Force it to the disk: a checkpoint must not be durable before the journal lines up to it."""
         if self.path.exists():
             sync_file(self.path)
 

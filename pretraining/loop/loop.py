@@ -1,4 +1,4 @@
-"""The training loop: segments of updates, and an exchange among the ranks every few of them."""
+"""The training loop: segments of updates, with a synchronization of the ranks every few updates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LONGEST_EXCHANGE_INTERVAL = 50  # updates
 
 
 class Stream(Protocol):
-    """What the loop needs of `shards.streaming.stream.MaskedStream`."""
+    """The part of `shards.streaming.stream.MaskedStream` that the loop uses."""
 
     def batches(self, first_row: int, num_workers: int = 0) -> Iterator[Any]: ...
 
@@ -37,7 +37,7 @@ class Stream(Protocol):
 
 
 class Callbacks(Protocol):
-    """What the loop hands out to the run that owns the files; every rank makes every call."""
+    """The callbacks of the run, which owns the files; every rank makes every call."""
 
     def stop_requested(self) -> str | None: ...
 
@@ -125,7 +125,7 @@ class TrainingLoop:
             if self.position.serial >= self._next_exchange:
                 self._exchange()
             elif self.budget.spent(self.position.progress) >= segment.end:
-                self._flush()  # hours were estimated since the last exchange: the clock may say that some are left
+                self._flush()  # hours were estimated since the last exchange: by the clock, some may be left
         self._flush()
 
     def _update(self, segment: Segment, micro_batches: list[Any]) -> None:
@@ -164,7 +164,7 @@ class TrainingLoop:
         return sum_over_ranks(torch.tensor([masked, pairs]).to(self.engine.device)).clamp(min=1.0)
 
     def _rate(self, segment: Segment, before: Progress, after: Progress) -> float:
-        """The rate in the middle of the update: neither the first nor the last update of a schedule is wasted."""
+        """The rate in the middle of the update, so that no update of a schedule has a rate of zero."""
         until = self.budget.spent(after)
         if segment.is_branch:
             until = min(until, segment.end)  # the last update goes beyond the end: its rate would be zero
@@ -191,7 +191,7 @@ class TrainingLoop:
         }
 
     def _exchange(self) -> None:
-        """The only place where the host waits: figures, the leader's clock, and whether to save or to stop."""
+        """The only place where the host waits for the device: metrics, the leader's clock, saving and stopping."""
         self._flush()
         stop = self.callbacks.stop_requested()
         stops = largest([float(stop is not None)])[0] > 0
@@ -211,7 +211,7 @@ class TrainingLoop:
             raise Interrupted(stop or "another rank was asked to stop")
 
     def _flush(self) -> None:
-        """Bring the pending updates' figures to the host, correct the clock, and record them; collective."""
+        """Copy the pending updates' metrics to the host, correct the clock, and record them; collective."""
         if not self._pending:
             return
         lines = [line for line, _ in self._pending]
@@ -267,7 +267,7 @@ class TrainingLoop:
         self._off_the_clock(lambda: self.callbacks.export(segment, self.position.progress))
 
     def _off_the_clock(self, work: Callable[[], Any]) -> Any:
-        """Evaluation, saving and exporting are not what the budget pays for."""
+        """Do work that does not count towards a budget of hours: evaluation, saving, exporting."""
         self._flush()
         arm_watchdog(self.options.hang_timeout_seconds)
         result = work()

@@ -1,4 +1,4 @@
-"""Whether whole-word masking finds words: Chinese text has no spaces between them, and shards need not store them."""
+"""Warning about whole-word masking of Chinese text in shards that do not store word boundaries."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def whole_word_warning(shards: ShardLocation) -> str | None:
     if share < SMALLEST_SHARE:
         return None
     return (
-        f"{share:.0%} of the text is Chinese characters and the shards do not store its words: each token is one, so "
+        f"{share:.0%} of the text is Chinese and the shards store no word boundaries, so each token is a word: "
         "--whole_word_masking hides single characters there; build the shards with launch/build_shards.py --words jieba"
     )
 
 
 def ideograph_share(text: str) -> float:
-    """Chinese characters among the characters of a text that are not blanks."""
+    """The share of Chinese characters among the non-blank characters of a text."""
     return len(IDEOGRAPH.findall(text)) / max(1, sum(not character.isspace() for character in text))

@@ -1,1 +1,1 @@
-"""The model: configuration, network, and what it costs in memory and in FLOPs."""
+"""The model: configuration, network, and its cost in memory and FLOPs."""

@@ -1,4 +1,4 @@
-"""Bytes that the backward pass needs from the forward pass, found by tracing shapes on no device."""
+"""Activation memory (bytes kept for the backward pass), by tracing shapes on the meta device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _TRACED_ATTENTION = "shapes_of_fused_attention"
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes kept for the backward pass of one micro-batch, and `logits` bytes that the loss needs on top."""
+    """Bytes kept for the backward pass of one micro-batch, and `logits`, the additional bytes of the loss."""
 
     saved: int
     logits: int
@@ -92,7 +92,7 @@ def saved_bytes(model: torch.nn.Module, forward: Callable[[], Any]) -> int:
     """Bytes of the distinct storages that `forward` keeps for the backward pass, the model's parameters left out."""
     parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     sizes: dict[int, int] = {}
-    kept: list[Tensor] = []  # alive until the end, so that no address is given twice
+    kept: list[Tensor] = []  # alive until the end, so that no address is reused
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

@@ -113,7 +113,7 @@ def rederived(config: PreTrainedConfig, settings: Mapping[str, Any]) -> PreTrain
 
 
 def _built(make: Callable[[], PreTrainedConfig], settings: Mapping[str, Any]) -> PreTrainedConfig:
-    """The configuration, when a model can be built from it (shapes only); else a ValueError that names the settings."""
+    """The configuration, if a model can be built from it (shapes only); else a ValueError that names the settings."""
     try:
         config = make()
         if settings and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
@@ -145,7 +145,7 @@ def _check_keys(config: PreTrainedConfig, settings: Mapping[str, Any]) -> None:
 def configuration_from(source: str) -> PreTrainedConfig:
     """Configuration from a `config.json`, a directory that holds one, or a hub name.
 
-    Raises ValueError where there is none, and for an architecture that has no masked-language model.
+    Raises ValueError if it has no configuration, and for an architecture without a masked-language model.
     """
     only = True if Path(source).is_file() else bool(reading(source)["local_files_only"])
     try:
@@ -170,8 +170,8 @@ def unreadable(source: str, error: Exception) -> str:
             "belong together, as save_pretrained writes them; without --config_overrides that change its shapes"
         )
     return (
-        f"{source!r} could not be read: it is not a local directory, and the hub did not give it (unreachable, unknown "
-        "name, or no safetensors weights). Download it on a machine with network access (hf download "
+        f"{source!r} could not be read: it is not a local directory, and the hub did not deliver it (unreachable, "
+        "unknown name, or no safetensors weights). Download it on a machine with network access (hf download "
         f"{source}) and give the directory"
     )
 
@@ -222,7 +222,7 @@ def check_fits_data(
         if (own := own_vocabulary_length(source)) is not None and own > config.vocab_size:
             raise ValueError(too_few_rows(source, own, config.vocab_size))
         raise ValueError(
-            f"{source} knows {config.vocab_size} tokens, the shards' tokenizer has {vocab_size}: "
+            f"{source} has {config.vocab_size} tokens, the shards' tokenizer {vocab_size}: "
             f"build the shards with that model's tokenizer (--tokenizer {source})"
         )
     pad = getattr(config, "pad_token_id", None)

@@ -1,6 +1,6 @@
-"""What this project knows of the architectures of `transformers` beyond what their classes and configurations say.
+"""Properties of `transformers` architectures that their classes and configurations do not give.
 
-One record a family, read by everything that treats families differently: positions, the MLM head, attention masks, FLOP
+One record per family, read by all code that treats families differently: positions, MLM head, attention masks, FLOP
 counts, objectives, and what a classifier needs. An architecture that is not listed has the defaults of `Family`.
 """
 
@@ -59,10 +59,10 @@ def full_and_sliding_masks(config: PreTrainedConfig, attention_mask: Tensor) -> 
 
 @dataclass(frozen=True)
 class Family:
-    """What is special about an architecture; the defaults hold for an unknown one."""
+    """The properties of an architecture; the defaults hold for an unknown one."""
 
     # Position ids start at pad_token_id + 1 (`create_position_ids_from_input_ids` in `transformers`), or after
-    # `padding_id` where the code takes that one whatever the configuration says.
+    # `padding_id` where the code uses that constant instead of the configuration's.
     counts_from_padding: bool = False
     padding_id: int | None = None
     # (transformer, inputs, mask positions) -> logits of the masked positions and of the next sentence.
@@ -81,7 +81,7 @@ class Family:
 
     @property
     def runs_head_everywhere(self) -> bool:
-        """Whether the MLM head runs on every position, not on the masked ones alone."""
+        """Whether the MLM head runs on every position instead of the masked ones only."""
         return self.logits is logits_everywhere
 
     def position_offset(self, config: PreTrainedConfig) -> int:
@@ -126,13 +126,13 @@ def family_of(config: PreTrainedConfig) -> Family:
 def usable_positions(config: PreTrainedConfig) -> int | None:
     """Longest row that the model has positions for; None where there is no such limit."""
     positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or positions < 0:  # XLNet says -1 for no limit
+    if positions is None or positions < 0:  # XLNet has -1 for no limit
         return None
     return int(positions) - family_of(config).position_offset(config)
 
 
 def takes_token_types(transformer: nn.Module) -> bool:
-    """Whether token types change what the model gives: RoBERTa and DeBERTa know one type or none, ModernBERT none."""
+    """Whether token types change the model's output: RoBERTa and DeBERTa have one type or none, ModernBERT none."""
     takes = "token_type_ids" in inspect.signature(transformer.forward).parameters
     return takes and getattr(transformer.config, "type_vocab_size", 2) > 1
 
@@ -150,13 +150,13 @@ def model_class(config: PreTrainedConfig, objective: str) -> Any:
 
 
 def from_configuration(config: PreTrainedConfig, objective: str, **loading: Any) -> Any:
-    """A model with the heads of an objective and random weights; `config` stays as it is."""
+    """A model with the heads of an objective and random weights; `config` is left unchanged."""
     chosen = model_class(config, objective)
     build = chosen.from_config if hasattr(chosen, "from_config") else chosen._from_config
     return build(copy.deepcopy(config), **loading)
 
 
 def shape_only(config: PreTrainedConfig, *, next_sentence: bool = False, **loading: Any) -> Any:
-    """The model as shapes without memory, to be counted or traced."""
+    """The model on the meta device (shapes without memory), for counting and tracing."""
     with torch.device("meta"):
         return from_configuration(config, "mlm+nsp" if next_sentence else "mlm", **loading)

@@ -1,10 +1,10 @@
-"""Floating-point operations of an update, counted per matrix product, and what a device could do at most.
+"""Floating-point operations of an update, counted per matrix product, and the peak rate of a device.
 
 A product of [m, k] by [k, n] is 2 m k n operations; the backward pass costs two products of the same size for each
 one of the forward pass. Lookups, norms, activations and softmax are not matrix products and are left out. The MLM
 head counts on the masked positions only. What a run *needs* (model FLOPs) counts the pairs inside ModernBERT's
 attention windows; what a kernel with a dense mask *executes*, and what activation checkpointing does twice, is not
-progress and is counted separately (`executed`). The rule 6 N D is not used: it charges for embeddings that multiply
+progress and is counted separately (`executed`). The rule 6 N D is not used: it counts embeddings, which multiply
 nothing.
 """
 
@@ -22,9 +22,9 @@ from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedConfig
 from pretraining.model.families import family_of
 
 # Dense bf16 (fp16 where there is no bf16) peak of the tensor cores, operations per second, as the makers' data sheets
-# give it (half of what they print "with sparsity"). The first that occurs in the device's name as a word counts.
-# Next to each: the maker's document, and whether the figure was found again in November 2026 ("seen": a reprint of the
-# sheet, or several independent tables in published benchmarks and training code that agree).
+# give it (half of the figure "with sparsity"). The first entry that is a word of the device's name is used.
+# Next to each: the maker's document, and whether the figure was verified in November 2026 ("seen": in a reprint of the
+# sheet, or in several independent tables of published benchmarks and training code that agree).
 PEAK_FLOPS = (
     ("B200", 2250e12),  # NVIDIA Blackwell architecture technical brief, HGX B200; seen
     ("H200 NVL", 835.5e12),  # NVIDIA H200 data sheet; not seen
@@ -99,7 +99,7 @@ def forward_flops(
     next_sentence: bool = False,
     dense_attention: bool = False,
 ) -> ForwardFlops:
-    """Operations of one forward pass; a family without a count of its own is traced, on no device."""
+    """Operations of one forward pass; a family without a formula of its own is traced on the meta device."""
     feed_forward_inputs = family_of(config).feed_forward_inputs
     if feed_forward_inputs is None:
         return ForwardFlops(
@@ -128,7 +128,7 @@ def _attended_pairs(config: PreTrainedConfig, layer: int, length: int) -> int:
 
 @lru_cache(maxsize=64)
 def _traced_forward(config_json: str, length: int) -> float:
-    """Operations of one sequence through a model of shapes only; through a real one where its code asks for values.
+    """Operations of one sequence through a model on the meta device; through a real one if its code needs values.
 
     `transformers` leaves its checks of values out for fake tensors, not for those of the meta device.
     """
@@ -152,9 +152,9 @@ def _counted_forward(config: PreTrainedConfig, length: int) -> float:
 
 
 def peak_flops(device: torch.device | str, device_name: str | None = None) -> float | None:
-    """What the device could do at most, operations per second: by data sheet on a GPU, measured on a CPU.
+    """The device's peak rate in operations per second: by data sheet on a GPU, measured on a CPU.
 
-    The CPU's figure is the best fp32 matrix product with this process' threads. None for a device not in the table:
+    The CPU's rate is that of the best fp32 matrix product with this process's threads. None for an unknown device:
     then no share of the peak is shown, rather than a wrong one.
     """
     device = torch.device(device)
@@ -170,7 +170,7 @@ def peak_flops(device: torch.device | str, device_name: str | None = None) -> fl
 
 @lru_cache(maxsize=8)
 def measured_cpu_flops(num_threads: int) -> float:
-    """Best rate of an fp32 product of two 1024 x 1024 matrices over a third of a second; measured once a process."""
+    """Best rate of an fp32 product of two 1024 x 1024 matrices over a third of a second; measured once per process."""
     assert num_threads == torch.get_num_threads()
     left = torch.ones(_MEASURED_MATRIX_WIDTH, _MEASURED_MATRIX_WIDTH)
     best_seconds = float("inf")

@@ -18,9 +18,9 @@ ATTENTION_IMPLEMENTATIONS = ("sdpa", "flash_attention_2", "eager", "auto")
 class PretrainingModel(nn.Module):
     """A masked-language model (BERT also with a next-sentence head) that returns sums, never means.
 
-    `transformer` is the `transformers` model; export it, not this. Where its family allows nothing else, the head runs
-    on every position, and the plan warns of it. Whoever trains it normalises by counts taken over ranks and
-    micro-batches. Nothing in `forward` waits for the device.
+    `transformer` is the `transformers` model; export it, not this wrapper. In families that require it, the head runs
+    on every position, and the plan warns of it. The training loop normalises by counts over all ranks and
+    micro-batches. Nothing in `forward` makes the host wait for the device.
     """
 
     def __init__(self, transformer: PreTrainedModel, objective: str = "mlm") -> None:
@@ -84,7 +84,7 @@ class PretrainingModel(nn.Module):
         return self.family.logits(self.transformer, inputs, positions)
 
     def _masks(self, attention_mask: Tensor | None) -> Any:
-        """Padding mask [S, T] -> what the encoder takes.
+        """Padding mask [S, T] -> the mask that the encoder takes.
 
         For SDPA the boolean masks [S, 1, T, T] are made here: `transformers` would first ask the device whether
         anything is padded at all, and the host would wait for the answer in every micro-batch.
@@ -96,7 +96,7 @@ class PretrainingModel(nn.Module):
 
 
 def _weighted_sums(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted cross-entropy, weight and number right, summed in fp32; a slot of weight zero adds exactly nothing."""
+    """Weighted cross-entropy, weights and correct predictions, summed in fp32; a slot of weight zero adds exactly 0."""
     flat = logits.reshape(-1, logits.shape[-1]).float()
     labels, weights = labels.reshape(-1), weights.reshape(-1).float()
     losses = nn.functional.cross_entropy(flat, labels, reduction="none")
@@ -163,7 +163,7 @@ def attention_for(implementation: str, config: PreTrainedConfig, *, bf16: bool) 
 
 
 def _load_weights(model_class: Any, source: str, config: PreTrainedConfig, loading: dict[str, Any]) -> PreTrainedModel:
-    """Trained weights from safetensors only; says which weights of the head the checkpoint lacks."""
+    """Load trained weights, from safetensors only; warns of head weights that the checkpoint lacks."""
     only = reading(source)["local_files_only"]
     try:
         transformer, drawn = load_checkpoint(source, config, model_class, local_files_only=only, **loading)

@@ -1,9 +1,9 @@
-"""An estimate of a rank's memory before anything is built: model states exactly, activations by tracing shapes.
+"""Estimate of a rank's memory before anything is built: model states exactly, activations by tracing shapes.
 
 Model states follow Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054, section 3) with the sizes that the two engines
 use: DeepSpeed keeps weights in the training precision and, from stage 1 on, an fp32 copy of this rank's share next to
-them; FSDP2 shards fp32 weights, which are the masters, and gathers a layer at a time in the training precision. What
-the allocator wastes and what libraries take for themselves (about 1 GB on a GPU) is not included.
+them; FSDP2 shards the fp32 master weights and gathers one layer at a time in the training precision. Memory that
+the allocator wastes and that libraries use (about 1 GB on a GPU) is not included.
 """
 
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ from transformers import PreTrainedConfig
 from pretraining.model.activations import activations
 from pretraining.model.families import shape_only
 
-# The PyTorch engine computes bf16 under autocast, which runs norms in fp32: seen 1.15 to 1.24 times the activations of
-# a model wholly in bf16 (ModernBERT and BERT, tiny, CPU); rounded up.
+# The PyTorch engine computes bf16 under autocast, which runs norms in fp32: 1.15 to 1.24 times the activations of
+# a model wholly in bf16, as measured (ModernBERT and BERT, tiny, CPU); rounded up.
 AUTOCAST_FACTOR = 1.25
 
 SHARDINGS = ("none", "zero0", "zero1", "zero2", "zero3", "full_shard", "shard_grad_op", "hybrid_shard")
@@ -57,7 +57,7 @@ class MemoryEstimate:
         return sum(self.host.values())
 
     def table(self) -> str:
-        """A row for each thing held and a sum, in MB (10^6 bytes)."""
+        """A table with a row per item and a sum, in MB (10^6 bytes)."""
         places = [("device", self.device)] + ([("host", self.host)] if self.host else [])
         width = max(len(name) for _, rows in places for name in (*rows, "sum on the device"))
         lines = []
@@ -92,7 +92,7 @@ def _size(module: nn.Module) -> int:
 def model_states(counts: ParameterCounts, sharding: Sharding, *, num_moments: int = 2) -> MemoryEstimate:
     """Weights, gradients, fp32 masters and the optimizer's moments of one rank.
 
-    A share is rounded up; engines pad theirs by a few elements a tensor or a group.
+    A share is rounded up; engines pad theirs by a few elements per tensor or group.
     """
     if sharding.mode.startswith("zero"):
         return _zero_states(counts, sharding, num_moments)
@@ -147,7 +147,7 @@ def estimate_memory(
     next_sentence: bool = False,
     num_moments: int = 2,
 ) -> MemoryEstimate:
-    """Everything a rank holds at the peak of a micro-batch of `num_sequences`; builds nothing."""
+    """Peak memory of a rank during a micro-batch of `num_sequences` sequences; builds nothing."""
     counts = count_parameters(shape_only(config, next_sentence=next_sentence))
     estimate = model_states(counts, sharding, num_moments=num_moments)
     kept = activations(

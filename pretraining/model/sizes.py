@@ -1,4 +1,4 @@
-"""Named model sizes: the shapes that `--model` knows.
+"""Named model sizes: the shapes behind the names that `--model` takes.
 
 BERT: tiny to medium are the miniatures of Turc et al. 2019 (arXiv 1908.08962, table 1), base and large those of
 Devlin et al. 2018 (arXiv 1810.04805, section 3). Heads are 64 wide and the feed-forward layer is four hidden widths.
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers that set a model's size: layers, hidden width, attention heads, feed-forward width."""
+    """A model's size: layers, hidden width, attention heads, feed-forward width."""
 
     num_layers: int
     hidden_width: int

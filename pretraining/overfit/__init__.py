@@ -1,1 +1,1 @@
-"""Can this model overfit one batch? Asked by a command, and before a long run."""
+"""The overfit check: whether a model can overfit one batch, as a command and before a long run."""

@@ -1,4 +1,4 @@
-"""One batch of a shard directory, for tries before a run, and a small shard directory where none is given."""
+"""The first batch of a shard directory, for the overfit check, and small sample shards if none are given."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def first_batch(shards: Path | str | ShardLocation, options: StreamOptions, devi
 
 
 def write_sample_shards(directory: Path | str, *, seed: int = 0) -> Path:
-    """Shards of a few hundred documents of the embedded small world, made in seconds; returns where they lie."""
+    """Write shards of a few hundred documents of the embedded small world, in seconds; returns their directory."""
     directory = Path(directory)
     write_small_world(directory / "world", seed=seed, sizes=SAMPLE_WORLD)
     shards = directory / "shards"

@@ -1,4 +1,4 @@
-"""The gate before a long run: can this model, with this optimizer and rate, overfit one micro-batch of this data?"""
+"""`--overfit_gate`: before a long run, check that model, optimizer and rate can overfit one micro-batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can this model, at this learning rate, overfit one batch? If not, a long run would be wasted, and here is why."""
+"""Overfitting of one batch by a model at a learning rate, with a verdict and a remedy if it fails."""
 
 import copy
 import math
@@ -32,7 +32,7 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class OverfitResult:
-    """The outcome of a try: `verdict` is a key of REMEDIES; entropy and losses are in nats a masked token."""
+    """The outcome of a try: `verdict` is a key of REMEDIES; entropy and losses are in nats per masked token."""
 
     verdict: str
     learning_rate: float
@@ -50,12 +50,12 @@ class OverfitResult:
         return REMEDIES[self.verdict]
 
     def summary(self) -> str:
-        """The verdict and what it follows from, in one line."""
+        """The verdict with its figures, in one line."""
         return (
             f"{self.verdict}: learning rate {self.learning_rate:g}, {len(self.losses)} updates, loss "
             f"{self.losses[0]:.2f} -> {self.final_loss:.2f} (unigram entropy {self.unigram_entropy:.2f}), "
-            f"{self.accuracy:.0%} right, {self.distinct_predictions} different predictions for {self.distinct_labels} "
-            f"different targets, the commonest {self.most_common_share:.0%} of them; {self.remedy}"
+            f"{self.accuracy:.0%} correct, {self.distinct_predictions} distinct predictions for {self.distinct_labels} "
+            f"distinct targets, the most common {self.most_common_share:.0%} of all; {self.remedy}"
         )
 
     def require_solved(self) -> None:
@@ -77,7 +77,7 @@ def overfit_one_batch(
 ) -> OverfitResult:
     """Train a copy of `model` on `batch` (the model's inputs, [S, T] and [S, K]) at a constant rate; judge the outcome.
 
-    Stops early once solved. The model itself is left as it is; `bf16` computes under autocast; `seed` is the dropout's.
+    Stops early once solved. The model itself is left unchanged; `bf16` computes under autocast; `seed` is for dropout.
     """
     torch.manual_seed(seed)
     model = copy.deepcopy(model).train()
@@ -154,7 +154,7 @@ def _verdict(outcome: _Evaluation, losses: Sequence[float], most_common_share: f
 
 
 def unsolved_verdict(losses: Sequence[float], most_common_share: float, entropy: float) -> str:
-    """Stuck when the loss is flat where one answer to everything has it, or above its start.
+    """Stuck when the loss is flat at the level of one answer to everything, or above its start.
 
     All else is too slow: a loss that still falls, or that has hardly begun to.
     """
@@ -167,7 +167,7 @@ def unsolved_verdict(losses: Sequence[float], most_common_share: float, entropy:
 
 
 def unigram_entropy(labels: Tensor, weights: Tensor) -> float:
-    """Entropy in nats of the targets' frequencies: the loss of the best prediction that looks at nothing."""
+    """Entropy in nats of the targets' frequencies: the loss of the best prediction that ignores the input."""
     counts = Counter(labels[weights > 0].tolist())
     return -sum(count / counts.total() * math.log(count / counts.total()) for count in counts.values())
 
@@ -199,7 +199,7 @@ def side_by_side(
 
 
 def _columns(lines: Mapping[str, list[str]], width: int) -> list[str]:
-    """Token lists under each other, a column a token, folded to `width` characters."""
+    """Token lists under each other, one column per token, wrapped to `width` characters."""
     names = [name.ljust(max(map(len, lines))) for name in lines]
     folded, current = [], list(names)
     for cells in zip(*lines.values(), strict=True):

@@ -1,4 +1,4 @@
-"""Several learning rates tried on one batch: what is printed of each, and the table of all."""
+"""The overfit check at several learning rates: output per rate, and a table of all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shards.tokenization.vocabulary import load_tokenizer
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model is tried: one of the first three fields, and settings on top."""
+    """The model to try: one of the first three fields, and settings on top."""
 
     model: str | None = None  # a named size
     from_config: str | None = None
@@ -28,7 +28,7 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Trial:
-    """How long a rate is tried, and how much of the batch is shown."""
+    """Settings of a try: its length, gradient clipping, and how much of the batch is shown."""
 
     max_updates: int = 100
     max_grad_norm: float = 1.0  # gradients are clipped to it; 0: no clipping

@@ -1,1 +1,1 @@
-"""The plan of a run: options, and all that follows from them before a model is built."""
+"""The plan of a run: options, and all that is derived from them before a model is built."""

@@ -1,4 +1,4 @@
-"""What a run has done so far, and the budget it is measured against."""
+"""Budgets in tokens, FLOPs or hours, and the progress of a run towards them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 class Counts(Protocol):
-    """What a plan knows of rows before they are trained on."""
+    """Costs of rows that a plan can compute before they are trained on."""
 
     def tokens_of_row(self, stream: Any, length: int) -> int: ...
 
@@ -17,7 +17,7 @@ class Counts(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """All that a resume needs besides weights and moments."""
+    """The state that a resume needs besides weights and moments."""
 
     updates: int = 0
     rows: int = 0  # consumed by all ranks: the stream's whole state
@@ -41,11 +41,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Unit:
-    """What a budget is counted in: the one place to add another (with its option, `--budget_NAME`)."""
+    """A unit of budgets; a new one is added here, with its option `--budget_NAME`."""
 
     title: str  # in pages and charts
     spent: Callable[[Progress], float]
-    # What rows of a scheduled length cost, by (plan, number of rows, stream, length); None: known once trained on.
+    # Cost of rows of a scheduled length, by (plan, number of rows, stream, length); None: known only after training.
     of_rows: Callable[[Counts, int, Any, int], float] | None = None
 
 
@@ -71,7 +71,7 @@ def option_of(unit: str) -> str:
 
 @dataclass(frozen=True)
 class Budget:
-    """How much pretraining is paid for: `amount` in tokens, FLOPs or hours."""
+    """The size of a pretraining run: `amount` in tokens, FLOPs or hours."""
 
     amount: float
     unit: str = "tokens"
@@ -80,7 +80,7 @@ class Budget:
         if self.unit not in UNITS:
             raise ValueError(f"a budget in {self.unit!r} is unknown: use one of {', '.join(UNITS)}")
         if not 0 < self.amount < float("inf"):
-            raise ValueError(f"a budget of {self.amount} {self.unit} buys nothing: give a positive number")
+            raise ValueError(f"a budget of {self.amount} {self.unit} trains nothing: give a positive number")
 
     def spent(self, progress: Progress) -> float:
         """How much of this budget's unit a run has used."""
@@ -88,5 +88,5 @@ class Budget:
 
     @property
     def is_counted(self) -> bool:
-        """Whether it is known beforehand how many updates fill the budget: not for hours."""
+        """Whether the number of updates that fill the budget is known beforehand: not for hours."""
         return UNITS[self.unit].of_rows is not None

@@ -1,4 +1,4 @@
-"""What makes two runs the same one, and in what they differ."""
+"""The identity of a run, and the differences between two identities."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def identity_of(plan: Plan) -> dict[str, Any]:
     data = {name: [shard.sha256 for shard in split.shards] for name, split in plan.manifest.splits.items()}
     tokenizer = plan.manifest.tokenizer.fingerprint
     meant = {"optimizer": plan.optimizer_kind, "bf16": plan.bf16}
-    found = {**plan.options.identity(), **meant, "shards": data, "tokenizer": tokenizer}
-    return dict(json.loads(json.dumps(found)))
+    identity = {**plan.options.identity(), **meant, "shards": data, "tokenizer": tokenizer}
+    return dict(json.loads(json.dumps(identity)))
 
 
 def condensed(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def condensed(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
-    """What differs, in words; empty where nothing does.
+    """The differences in words; empty if there are none.
 
     Older runs recorded "auto" as their optimizer and did not record their precision: both are unknown.
     """

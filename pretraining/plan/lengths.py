@@ -1,4 +1,4 @@
-"""Sequence lengths over a run: `128:0.9,512:0.1` -> from which row on each length is trained."""
+"""The sequence-length schedule: `128:0.9,512:0.1` -> the first row of each length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Out of memory: what to lower, with the numbers of the plan."""
+"""Advice after running out of memory: what to lower, with the plan's numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class OutOfMemory(Failed):
-    """The device's or the host's memory is full; the message says what to lower."""
+    """The device's or the host's memory is full; the message names what to lower."""
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def explained(plan: Plan) -> Iterator[None]:
 def advice(plan: Plan) -> str:
     """The estimate of a rank's memory, and what each remedy would reduce it to."""
     rows, options = plan.micro_batch_rows, plan.options
-    lines = [f"estimated for a rank: {_size(plan.memory)} on the device"]
+    lines = [f"estimated per rank: {_size(plan.memory)} on the device"]
     if plan.memory is not None:
         lines = [f"{lines[0]}:", plan.memory.table()]
     remedies = []

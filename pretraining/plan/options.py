@@ -62,10 +62,10 @@ class PretrainingOptions(Options):
         below=1,
         by_data={SMALL_WORLD: 0.2, SHARDS: 0.3},
     )
-    mask_token_rate: float = option(0.8, "share of these shown as [MASK]", group=DATA, at_least=0, at_most=1)
+    mask_token_rate: float = option(0.8, "share of these replaced by [MASK]", group=DATA, at_least=0, at_most=1)
     random_token_rate: float = option(
         0.1,
-        "share of these shown as a random token; the rest is shown as it is",
+        "share of these replaced by a random token; the rest is unchanged",
         group=DATA,
         at_least=0,
         at_most=1,
@@ -73,13 +73,13 @@ class PretrainingOptions(Options):
     whole_word_masking: bool = option(
         False, "mask whole words; Chinese ones in shards built with --words jieba", group=DATA
     )
-    validation_rows: int = option(384, "held-out rows for the validation loss", group=DATA, at_least=1)
+    validation_rows: int = option(384, "held-out rows of the validation loss", group=DATA, at_least=1)
     dataloader_num_workers: int = option(
-        0, "processes that read and mask; 0: this one", group=DATA, at_least=0, identity=False
+        0, "worker processes that read and mask; 0: the main process", group=DATA, at_least=0, identity=False
     )
     verify: str = option(
         "sizes",
-        "sizes before the start and sha256 when a shard is opened; full: sha256 of all first",
+        "sizes: sizes at the start, sha256 when a shard is opened; full: all sha256 at the start",
         group=DATA,
         choices=("sizes", "full"),
         identity=False,
@@ -109,7 +109,7 @@ class PretrainingOptions(Options):
         by_data={SMALL_WORLD: "num_hidden_layers=3,num_attention_heads=4,initializer_range=0.05"},
     )
     objective: str = option(
-        "mlm", "masked tokens, and for BERT next sentences with them", group=MODEL, choices=OBJECTIVES
+        "mlm", "mlm: masked tokens; mlm+nsp (BERT): next-sentence prediction too", group=MODEL, choices=OBJECTIVES
     )
 
     global_batch_rows: int = option(
@@ -129,7 +129,7 @@ class PretrainingOptions(Options):
     )
     learning_rate_rule: str = option(
         "none",
-        "how it grows with global_batch_rows / reference_batch_rows",
+        "how the learning rate scales with global_batch_rows / reference_batch_rows",
         group=TRAINING,
         choices=LEARNING_RATE_RULES,
     )
@@ -177,7 +177,7 @@ class PretrainingOptions(Options):
         identity=False,
     )
     overfit_gate: bool = option(
-        False, "first see whether this model and rate can overfit one batch", group=TRAINING, identity=False
+        False, "first check that this model and rate can overfit one batch", group=TRAINING, identity=False
     )
 
     budget_tokens: float | None = option(
@@ -215,13 +215,13 @@ class PretrainingOptions(Options):
         False, "recompute activations in the backward pass to save memory", group=MACHINE, identity=False
     )
     attn_implementation: str = option(
-        "auto", "the kernel of attention", group=MACHINE, choices=ATTENTION_IMPLEMENTATIONS, identity=False
+        "auto", "the attention kernel", group=MACHINE, choices=ATTENTION_IMPLEMENTATIONS, identity=False
     )
     torch_compile: bool = option(False, "compile each encoder layer", group=MACHINE, identity=False)
     deepspeed: str | None = option(
         None, "DeepSpeed JSON; without it PyTorch, FSDP2 on several ranks", group=MACHINE, identity=False
     )
-    fsdp: str = option("full_shard", "what FSDP2 spreads", group=MACHINE, choices=FSDP_MODES, identity=False)
+    fsdp: str = option("full_shard", "what FSDP2 shards", group=MACHINE, choices=FSDP_MODES, identity=False)
     fsdp_offload: bool = option(False, "keep FSDP's parameters and optimizer on the CPU", group=MACHINE, identity=False)
     hybrid_shard_size: int = option(
         0,
@@ -232,18 +232,18 @@ class PretrainingOptions(Options):
     )
     hang_timeout_seconds: float = option(
         1800.0,
-        "an update that takes longer ends the run, with stacks; 0: never",
+        "an update that takes longer ends the run and prints the stacks; 0: never",
         group=MACHINE,
         at_least=0,
         identity=False,
     )
 
     output_dir: str = option(
-        "runs/pretrain", "where journal, checkpoints and the series go", group=OUTPUT, identity=False
+        "runs/pretrain", "folder of the journal, checkpoints and series", group=OUTPUT, identity=False
     )
     resume_from_checkpoint: str = option(
         "auto",
-        "auto: continue what the output directory holds; false: start from the beginning; or a checkpoint's path",
+        "auto: continue the run in the output directory; false: start from the beginning; or a checkpoint's path",
         group=OUTPUT,
         identity=False,
         old_values={"never": "false", "true": "auto"},
@@ -259,7 +259,7 @@ class PretrainingOptions(Options):
     )
     report_to: str = option(
         "tensorboard",
-        "where the curves go, several with commas between",
+        "trackers of the curves, separated by commas",
         group=OUTPUT,
         choices=(*REPORTERS, "none"),
         commas=True,
@@ -269,22 +269,22 @@ class PretrainingOptions(Options):
     dry_run: bool = option(False, "print the plan and every contradiction, then stop", group=OUTPUT, identity=False)
 
     def contradictions(self) -> list[str]:
-        """What is wrong between several options, whatever the data and the ranks; all of it."""
-        found = []
+        """All contradictions between options, independent of the data and the ranks."""
+        problems = []
         budgets = [f"--{option_of(unit)}" for unit in UNITS if getattr(self, option_of(unit)) is not None]
         if len(budgets) > 1:
-            found.append(f"{' and '.join(budgets)} exclude each other: give one")
+            problems.append(f"{' and '.join(budgets)} exclude each other: give one")
         named = [name for name in names_marked(self, NAMES_THE_MODEL) if getattr(self, name)]
         if len(named) > 1:
-            found.append(f"{' and '.join(f'--{name}' for name in named)}: name the model once")
+            problems.append(f"{' and '.join(f'--{name}' for name in named)}: name the model once")
         if self.max_seq_length is not None and self.length_schedule is not None:
-            found.append("--max_seq_length and --length_schedule both say how long sequences are: give one")
+            problems.append("--max_seq_length and --length_schedule both set the sequence length: give one")
         shares = self.mask_token_rate, self.random_token_rate
         if sum(shares) > 1:
-            found.append("--mask_token_rate {} and --random_token_rate {}: at most 1 together".format(*shares))
+            problems.append("--mask_token_rate {} and --random_token_rate {}: at most 1 together".format(*shares))
         if self.hybrid_shard_size and self.fsdp != "hybrid_shard":
-            found.append(f"--hybrid_shard_size {self.hybrid_shard_size} belongs to --fsdp hybrid_shard: give both")
-        return found
+            problems.append(f"--hybrid_shard_size {self.hybrid_shard_size} belongs to --fsdp hybrid_shard: give both")
+        return problems
 
     def identity(self) -> dict[str, Any]:
         """The options that decide what is computed; two runs with the same ones are the same run."""
@@ -292,7 +292,7 @@ class PretrainingOptions(Options):
 
 
 def with_defaults(options: PretrainingOptions) -> PretrainingOptions:
-    """Fill what was not given; a model or a budget named by any option is not overridden by a default."""
+    """Fill in the defaults; a model or a budget given by any option is not overridden by one."""
     defaults = by_data(options, SMALL_WORLD if options.shards is None else SHARDS)
     if any(getattr(options, name) for name in names_marked(options, NAMES_THE_MODEL)):
         defaults.pop("model")

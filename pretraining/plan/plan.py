@@ -1,4 +1,4 @@
-"""The plan of a run: all that follows from options, shards and ranks before a model is built."""
+"""The plan of a run: all that is derived from options, shards and ranks before a model is built."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MICRO_BATCH_TOKENS = 16_384
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do. Properties raise ValueError where the options contradict each other or the data."""
+    """The plan of a run. Properties raise ValueError where the options contradict each other or the data."""
 
     options: PretrainingOptions  # with defaults filled in
     manifest: Manifest
@@ -42,7 +42,7 @@ class Plan:
 
     @cached_property
     def bf16(self) -> bool:
-        """Whether to compute in bfloat16: where the hardware has it, unless told otherwise."""
+        """Whether to compute in bfloat16: where the hardware has it, unless --bf16 is set."""
         if self.options.bf16 == "auto":
             # Older GPUs (V100, T4) only emulate it, slower than fp32.
             return self.device.type == "cuda" and computes_bf16()
@@ -65,7 +65,7 @@ class Plan:
             return ((0, self.longest),)
         if not self.budget.is_counted:
             raise ValueError(
-                "--length_schedule shares out what can be counted beforehand, tokens or FLOPs: give --budget_tokens or "
+                "--length_schedule divides a budget of tokens or FLOPs: give --budget_tokens or "
                 "--budget_flops in place of --budget_hours"
             )
         probe = self.stream_with(tuple((index, length) for index, (length, _) in enumerate(self.shares)))
@@ -187,7 +187,7 @@ class Plan:
 
     @cached_property
     def deepspeed_config(self) -> dict[str, Any] | None:
-        """What the DeepSpeed JSON holds, read once: the file may change while the run goes on. None: PyTorch."""
+        """The content of the DeepSpeed JSON, read once: the file may change during the run. None: PyTorch."""
         return load_config(self.options.deepspeed) if self.options.deepspeed else None
 
     @cached_property
@@ -265,11 +265,11 @@ class Plan:
         )
 
     def cost_of_row(self, stream: StreamOptions, length: int) -> float:
-        """What a row of sequences of a scheduled length costs, in the unit of a budget that is counted."""
+        """The cost of a row of sequences of a scheduled length, in the unit of a counted budget."""
         return self._cost_of_rows(1, stream, length)
 
     def cost_of_update(self, row: int) -> float:
-        """What the update that starts at a global row costs, in the unit of a budget that is counted."""
+        """The cost of the update that starts at a global row, in the unit of a counted budget."""
         return self._cost_of_rows(self.options.global_batch_rows, self.stream, self.stream.length_at(row))
 
     def _cost_of_rows(self, num_rows: int, stream: StreamOptions, length: int) -> float:
@@ -287,7 +287,7 @@ class Plan:
 
     @cached_property
     def memory(self) -> MemoryEstimate | None:
-        """What a rank is expected to hold at most; None: unknown, the model's code cannot be traced without values."""
+        """The estimated peak memory of a rank; None: unknown, the model's code cannot be traced without values."""
         return self.memory_with()
 
     def memory_with(
@@ -297,7 +297,7 @@ class Plan:
         micro_batch_rows: int | None = None,
         gradient_checkpointing: bool | None = None,
     ) -> MemoryEstimate | None:
-        """The same with other choices, for what does not fit."""
+        """The estimate with other settings, for advice on a run that does not fit."""
         first, _ = max(self.lengths, key=lambda entry: entry[1])
         sequences, length, slots = self.shape_at(first)
         recompute = self.options.gradient_checkpointing if gradient_checkpointing is None else gradient_checkpointing
@@ -312,7 +312,7 @@ class Plan:
                 gradient_checkpointing=recompute,
                 next_sentence=self.has_pairs,
             )
-        except (AttributeError, RuntimeError, TypeError):  # how such code fails on shapes without values
+        except (AttributeError, RuntimeError, TypeError):  # such code fails with these on shapes without values
             return None
 
     @cached_property

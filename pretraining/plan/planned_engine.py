@@ -1,4 +1,4 @@
-"""What a run ends up with where the DeepSpeed JSON has a say: its optimizer, and how its states are spread."""
+"""The optimizer and the sharding of a run, from the options and the DeepSpeed JSON together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def optimizer_kind(name: str, deepspeed: Mapping[str, Any] | None) -> str:
 
 
 def optimizer_title(name: str, deepspeed: Mapping[str, Any] | None, sharding: Sharding) -> str:
-    """The optimizer by its own name, with who builds it."""
+    """The optimizer's name, and which library builds it."""
     if kind := _section(deepspeed or {}, "optimizer").get("type"):
         return f"DeepSpeed {kind}"
     builder = "DeepSpeed CPU" if deepspeed is not None and sharding.offload_optimizer else "torch"

@@ -1,4 +1,4 @@
-"""The course of a run: one trunk at the full rate, and short branches whose rate goes to zero at each budget."""
+"""The segments of a run: a trunk at the full rate, and a short branch per budget that decays the rate to zero."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def plan_segments(budgets: Sequence[float], *, decay_fraction: float, raw: bool)
 
 
 def relative_cost(segments: Sequence[Segment]) -> float:
-    """What all segments cost together, in multiples of the largest budget."""
+    """The cost of all segments together, in multiples of the largest budget."""
     return sum(segment.end - segment.start for segment in segments) / max(segment.end for segment in segments)
 
 

@@ -1,4 +1,4 @@
-"""The plan in words, as `--dry_run` and the start of a run print it."""
+"""The plan as text, as `--dry_run` and the start of a run print it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pretraining.plan.segments import relative_cost
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """One line for each thing that decides what a run does and costs."""
+    """The lines of the plan: model, data, update, optimizer, engine, budgets and memory."""
     options, ranks, unit, amount = plan.options, plan.ranks, plan.budget.unit, plan.budget.amount
     training = plan.manifest.split("train")
     name = options.model or options.from_config or options.model_name_or_path
@@ -31,7 +31,7 @@ def plan_lines(plan: Plan) -> list[str]:
         + f" {unit}; costs {relative_cost(plan.segments):.2f} times the largest",
         "memory": "unknown"
         if plan.memory is None
-        else f"{plan.memory.device_bytes / 1e9:.2f} GB a rank on the device, "
+        else f"{plan.memory.device_bytes / 1e9:.2f} GB per rank on the device, "
         f"{plan.memory.host_bytes / 1e9:.2f} GB on the host (estimate)",
     }
     return [f"{name:>10}  {text}" for name, text in rows.items()]

@@ -1,1 +1,1 @@
-"""What a run publishes: evaluated, proven exports."""
+"""Publishing: evaluated, verified exports of a run's checkpoints."""

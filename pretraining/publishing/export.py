@@ -1,4 +1,4 @@
-"""What leaves the project: a `transformers` directory (safetensors, tokenizer, configuration) that proves itself.
+"""Export of a model as a verified `transformers` directory (safetensors, tokenizer, configuration).
 
 A directory gets its name only when it is complete and, where the live model's logits are given, when the model read
 back from it gives the same.
@@ -96,11 +96,11 @@ def tokenizer_files(directory: Path) -> dict[str, bytes]:
 
 
 def fit_tokenizer(directory: Path, config: PreTrainedConfig) -> None:
-    """Let the saved tokenizer say what the model takes: at most its positions, token types only where it knows two."""
+    """Set the saved tokenizer's limits to the model's: maximum length, and token types only if it has two or more."""
     file = directory / "tokenizer_config.json"
     settings = read_json(file) if file.is_file() else {}
-    positions, said = usable_positions(config), settings.get("model_max_length")
-    if positions is not None and not (isinstance(said, int) and 0 < said <= positions):
+    positions, stored = usable_positions(config), settings.get("model_max_length")
+    if positions is not None and not (isinstance(stored, int) and 0 < stored <= positions):
         settings["model_max_length"] = positions
     types = ["token_type_ids"] if getattr(config, "type_vocab_size", 0) > 1 else []
     settings["model_input_names"] = ["input_ids", *types, "attention_mask"]  # transformers 5 gives no types unasked
@@ -108,7 +108,7 @@ def fit_tokenizer(directory: Path, config: PreTrainedConfig) -> None:
 
 
 def load_exported(directory: Path | str) -> PreTrainedModel:
-    """Read an export back as any user would: fp32, from safetensors only, with the heads it was trained with."""
+    """Read an export back as a user would: fp32, from safetensors only, with the heads it was trained with."""
     architectures = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8"))["architectures"]
     reader: Any = BertForPreTraining if architectures == ["BertForPreTraining"] else AutoModelForMaskedLM
     model, report = reader.from_pretrained(

@@ -71,6 +71,6 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def named(source: str) -> str:
-    """What to call a path or a hub name in a card: a path's last two parts, without those before them."""
+    """The name of a path or hub model in a card: of a path, the last two parts only."""
     path = Path(source)
     return "/".join(path.parts[-2:]) if path.exists() or path.is_absolute() else source

@@ -1,4 +1,4 @@
-"""What a run publishes at a budget: an evaluated, proven `transformers` directory, listed in `series.json`."""
+"""Publishing of a checkpoint at a budget: evaluated, exported, verified and listed in `series.json`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Publisher:
     ) -> None:
         self.plan, self.shards, self.directory = plan, shards, directory
         self.model, self.engine, self.stream = model, engine, stream
-        # What the stream has just checked: all exports get it, whatever happens to the folder meanwhile.
+        # Read now, just after the stream checked it: later changes to the folder do not reach the exports.
         self.tokenizer = tokenizer_files(shards.directory / plan.manifest.tokenizer.path)
         self._unigram_loss: float | None = None
 
@@ -115,9 +115,9 @@ class Publisher:
 
     def _card(self, entry: Mapping[str, Any]) -> str:
         options, stream = self.plan.options, self.plan.stream
-        told = {"objective": stream.objective, "mask_rate": stream.mask_rate, "learning_rate": options.learning_rate}
-        told["longest_sequence"] = self.plan.longest
-        return pretraining_card(entry, self.plan.manifest, told, type(self.model.transformer).__name__)
+        facts = {"objective": stream.objective, "mask_rate": stream.mask_rate, "learning_rate": options.learning_rate}
+        facts["longest_sequence"] = self.plan.longest
+        return pretraining_card(entry, self.plan.manifest, facts, type(self.model.transformer).__name__)
 
     def _validation_batches(self) -> Iterator[Any]:
         ranks = self.plan.ranks

@@ -1,4 +1,4 @@
-"""The loss that word frequencies alone give: where a model stays that has not learnt to use the context yet."""
+"""The loss that word frequencies alone give: the plateau of a model that does not use the context yet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from shards.storage.location import ShardLocation, open_location
 from shards.storage.reader import ShardReader
 
 COUNTED_BLOCKS = 16  # about a million tokens
-NOTHING_LEARNT = 0.05  # nats: a loss within this of the frequencies' is no better than theirs
+NOTHING_LEARNT = 0.05  # nats: a loss within this of the frequencies' loss counts as no better
 
 
 def unigram_entropy(shards: str | ShardLocation) -> float:
@@ -33,6 +33,6 @@ def plateau_warning(loss: float, unigram_loss: float) -> str | None:
         return None
     return (
         f"validation loss {loss:.2f}: word frequencies alone give {unigram_loss:.2f}, so the context is not used yet. "
-        "BERT with learned positions may sit here for millions of tokens: try ModernBERT, fewer rows an update "
+        "BERT with learned positions may stay here for millions of tokens: try ModernBERT, fewer rows per update "
         "(--global_batch_rows), another --learning_rate (launch/overfit.py), or train longer"
     )

@@ -1,1 +1,1 @@
-"""Files: complete or absent, one owner per folder, and foreign ones read with suspicion."""
+"""File I/O: atomic durable writes, locks on output folders, and validated reads of untrusted files."""

@@ -1,4 +1,4 @@
-"""Files that somebody else wrote: whatever is wrong with one becomes a ValueError that names it."""
+"""Reading files that other programs wrote: any error becomes a ValueError that names the file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DEEPEST = 32  # levels of lists and objects: readers recurse
 
 @contextmanager
 def reading_foreign(what: str, remedy: str, *, from_hub: bool = False) -> Iterator[None]:
-    """Turn whatever a library raises inside into a ValueError: `what` could not be read, the reason, the `remedy`.
+    """Turn any exception of a library inside the block into a ValueError: `what` could not be read, why, the `remedy`.
 
-    A MemoryError is passed on, and so is an OSError with `from_hub`: the hub did not deliver the file. A reader written
+    A MemoryError passes through, and with `from_hub` an OSError: the hub did not deliver the file. A reader written
     in Rust panics with an exception that is not an Exception.
     """
     try:
@@ -31,14 +31,14 @@ def reading_foreign(what: str, remedy: str, *, from_hub: bool = False) -> Iterat
 
 
 def reason_of(error: BaseException) -> str:
-    """The error's text on one line of bounded length, and its type, without which a KeyError says little."""
+    """The error's text on one line of bounded length, and its type (the text of a KeyError is only the key)."""
     text = " ".join(str(error).split())
     text = text if len(text) <= 300 else f"{text[:300]} ..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def refuse_pointer(path: Path) -> None:
-    """ValueError where Git LFS left a pointer in place of the file, and for an empty file."""
+    """Raise ValueError for a Git LFS pointer in place of the file, and for an empty file."""
     with path.open("rb") as file:
         head = file.read(len(LFS_HEAD))
     if head == LFS_HEAD:
@@ -54,7 +54,7 @@ def read_foreign_object(path: Path) -> dict[str, Any]:
     refuse_pointer(path)
     size = path.stat().st_size
     if size > LARGEST_JSON_BYTES:
-        raise ValueError(f"{path} has {size:,} bytes, which no such file needs: copy or download it again")
+        raise ValueError(f"{path} has {size:,} bytes, far too many for a file of this kind: copy or download it again")
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
         deep = _is_deep(content)
@@ -74,6 +74,6 @@ def _no_constant(text: str) -> None:
 def _is_deep(content: Any) -> bool:
     level = [content] if isinstance(content, dict | list) else []
     for _ in range(DEEPEST):
-        inside = (inner for one in level for inner in (one.values() if isinstance(one, dict) else one))
-        level = [inner for inner in inside if isinstance(inner, dict | list)]
+        inside = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
+        level = [child for child in inside if isinstance(child, dict | list)]
     return bool(level)

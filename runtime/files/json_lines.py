@@ -1,6 +1,6 @@
-"""Files of JSON lines: appended to durably by several processes, read as they grow, whatever a crash left at their end.
+"""JSON-lines files: durable appends from several processes, incremental reads, recovery of a torn last line.
 
-`JsonLines` is for records none of which may be lost: a damaged line is an error. `sound_lines` is for journals: a
+`JsonLines` is for records that must all be kept: a damaged line is an error. `sound_lines` is for journals: a
 damaged line is skipped, and counted by the reader.
 """
 
@@ -99,7 +99,7 @@ class JsonLines(Generic[Item]):
 
     def _parsed(self, line: bytes, place: str, names: set[str]) -> Item:
         if len(line) > LONGEST_LINE_BYTES:
-            raise ValueError(f"{place}: {len(line)} bytes, a record has at most {LONGEST_LINE_BYTES}: {REMEDY}")
+            raise ValueError(f"{place}: {len(line)} bytes, a record may have {LONGEST_LINE_BYTES}: {REMEDY}")
         try:
             content = parse_bounded(line, deepest=MOST_NESTED, finite=True)
         except ValueError as error:
@@ -117,7 +117,7 @@ class JsonLines(Generic[Item]):
 
 
 def sound_lines(path: Path, schema: type[Schema]) -> Iterator[dict[str, Any] | None]:
-    """The objects of a journal, one after the other; None for each line that is torn, damaged or of another kind.
+    """Yield the objects of a journal; None for each line that is torn, damaged or does not match the schema.
 
     Numbers that are not finite, which earlier versions wrote, become None.
     """

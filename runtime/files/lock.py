@@ -1,5 +1,5 @@
-"""A lock that is free once its owner has released it or died, whatever processes the owner left behind; it serves to
-give each output directory to one run only."""
+"""File locks that end with their owner, even if its child processes live on; they give an output directory to one
+run at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class LockFile:
-    """Held by one object of one process at a time; the file says by which.
+    """A lock held by one object of one process at a time; the file names its owner.
 
     The kernel frees the lock when the process ends. A process forked from the owner closes its copy.
     """
@@ -35,7 +35,7 @@ class LockFile:
         self._descriptor: int | None = None
 
     def take(self) -> str | None:
-        """None if the lock is now ours, else the description of its holder, on this machine or another one.
+        """Try to take the lock: None if it is now ours, else the description of its holder, on this or another machine.
 
         Raises ValueError if the path is not a regular file, or is a file that is not a lock.
         """
@@ -81,7 +81,7 @@ class LockFile:
         """
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # another process is doing it, or the file system does not tell the two kinds of lock apart
+        except OSError:  # another process is doing it, or the file system does not distinguish the two kinds of lock
             return
         if _is_at(self.path, descriptor) and os.pread(descriptor, RECORD_BYTES, 0) == record:
             self.path.unlink()
@@ -157,7 +157,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _write_owner(descriptor: int) -> None:
-    """Write who owns the lock, in words, and a line from which others can tell whether the owner is alive."""
+    """Write the owner of the lock, as text, and a line by which others check whether it is alive."""
     words = f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
     space, start = pid_space(), start_time(os.getpid())
     record = words + (f"{space} {start}\n" if space and start else "")

@@ -1,7 +1,7 @@
-"""Our own files, read as if a stranger had written them: JSON within bounds, then a schema, and then they are trusted.
+"""Validated reading of our own JSON files: limits on size and depth, then a pydantic schema.
 
 The schema of a file is defined next to the code that writes it. Fields that a schema does not name are kept: later
-versions write more. Whatever is wrong raises a ValueError that names the file, the place in it and the remedy.
+versions write more. Any violation raises a ValueError that names the file, the place in it and the remedy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHOWN_CHARACTERS = 80
 
 
 class Schema(BaseModel):
-    """What an object in one of our files must hold: types are not converted, and further fields are allowed."""
+    """Base of all file schemas: types are not converted, unknown fields are kept."""
 
     model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=())
 
@@ -34,7 +34,7 @@ Number = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Name = Annotated[str, Field(max_length=4096)]
-Items = Annotated[list[Item], Field(fail_fast=True)]  # of a million wrong entries the first is enough
+Items = Annotated[list[Item], Field(fail_fast=True)]  # stop at the first of a million wrong entries
 
 
 def _finite_or_none(value: Any) -> Any:

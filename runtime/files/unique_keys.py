@@ -1,4 +1,4 @@
-"""YAML and JSON as users write them: duplicate keys are refused, and so is content that grows when it is read."""
+"""YAML and JSON loaders for files that users write: they refuse duplicate keys and expansion bombs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import yaml
 # Far more than options need, and quick to read: a sweep of 10,000 rows of 4 options has 90,000 values.
 MOST_VALUES = 100_000
 DEEPEST_NESTING = 32
-LARGEST_EXPANSION = 1 << 21  # characters and values, each alias counted as what it stands for
-LONGEST_NUMBER = 100  # characters; one in base 60 or 16 takes long to read and longer to print
+LARGEST_EXPANSION = 1 << 21  # characters and values, with every alias expanded
+LONGEST_NUMBER = 100  # characters; a long one in base 60 or 16 is slow to parse and to print
 NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -29,13 +29,13 @@ def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         twice = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        told = ", ".join(name if name.isprintable() and len(name) <= 80 else ascii(name[:80]) for name in twice[:10])
-        raise DuplicateKey(f"key {told} appears twice: keep one")
+        names = ", ".join(name if name.isprintable() and len(name) <= 80 else ascii(name[:80]) for name in twice[:10])
+        raise DuplicateKey(f"key {names} appears twice: keep one")
     return content
 
 
 def require_bounded(content: Any, *, most_values: int = MOST_VALUES, deepest: int = DEEPEST_NESTING) -> Any:
-    """The parsed JSON itself; OutOfBounds where it holds more values than `most_values`, or is nested deeper."""
+    """Return the parsed JSON; OutOfBounds if it has more than `most_values` values or is nested too deeply."""
     level, current, values = 0, [content], 1
     while nested := [item for item in current if isinstance(item, dict | list)]:
         level += 1
@@ -61,7 +61,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
         self._measured: dict[int, tuple[int, int]] = {}  # node -> size and depth, with its aliases expanded
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """One value of the file, or the one that an alias stands for."""
+        """Compose one value of the file, or the value that an alias refers to."""
         self._values += 1
         self._depth += 1
         line, is_alias = self.peek_event().start_mark.line + 1, self.check_event(yaml.AliasEvent)
@@ -83,7 +83,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
                 raise OutOfBounds(f"line {line}: a number of {len(node.value)} characters: at most {LONGEST_NUMBER}")
             return len(node.value) + 1, 0
         pairs = isinstance(node, yaml.MappingNode)
-        inner = [self._measured[id(one)] for item in node.value for one in (item if pairs else (item,))]
+        inner = [self._measured[id(child)] for item in node.value for child in (item if pairs else (item,))]
         size = 1 + sum(size for size, _ in inner)
         depth = 1 + max((depth for _, depth in inner), default=0)
         if size > LARGEST_EXPANSION or depth > DEEPEST_NESTING:
@@ -96,8 +96,8 @@ class UniqueKeyLoader(yaml.SafeLoader):
         first: dict[tuple[str, str], Any] = {}
         for key, _ in mapping.value:
             if isinstance(key, yaml.ScalarNode) and (before := first.setdefault((key.tag, key.value), key)) is not key:
-                told = f"key {key.value} stands in line {before.start_mark.line + 1} and again here: keep one"
-                raise yaml.composer.ComposerError(None, None, told, key.start_mark)
+                message = f"key {key.value} is in line {before.start_mark.line + 1} and again here: keep one"
+                raise yaml.composer.ComposerError(None, None, message, key.start_mark)
         return mapping
 
 

@@ -1,4 +1,4 @@
-"""Durable files: a file under its final name is complete, or it does not exist."""
+"""Atomic, durable writes: a file under its final name is complete, or it does not exist."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def remove_whole(path: Path) -> None:
 
 @contextmanager
 def whole_directory(directory: Path) -> Iterator[Path]:
-    """A folder to write into; when the block ends it is synced and gets its name, and an earlier one is removed last.
+    """A temporary folder to write into, synced and renamed at the end of the block; an earlier one is then removed.
 
     If the block raises, the new folder is removed and the earlier one stays. Only one process may call this.
     """
@@ -88,14 +88,14 @@ def require_plain_file(path: Path) -> None:
 
 
 def read_json(path: Path, *, largest: int = LARGEST_JSON_BYTES, remedy: str = "restore it or remove it") -> Any:
-    """The low-level part of `runtime.files.schemas`, which adds the schema and the remedy.
+    """Read JSON without a schema; `runtime.files.schemas` adds the schema and the remedy.
 
     ValueError names the file if it has more than `largest` bytes, or is not JSON that `parse_bounded` accepts.
     """
     require_plain_file(path)
     size = path.stat().st_size
     if size > largest:
-        raise ValueError(f"{path} has {size} bytes, at most {largest} are read: this is not the intended file")
+        raise ValueError(f"{path} has {size} bytes, the limit is {largest}: this is not the intended file")
     try:
         return parse_bounded(path.read_bytes())
     except ValueError as error:
@@ -122,7 +122,7 @@ def parse_bounded(content: bytes, *, deepest: int = DEEPEST_NESTING, finite: boo
 
 
 def _number(text: str) -> float:
-    """An integer, or infinity for one of so many digits that it measures nothing."""
+    """An integer, or infinity for one with more digits than any real figure."""
     return int(text) if len(text) <= LONGEST_NUMBER else float(text)
 
 

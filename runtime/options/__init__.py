@@ -1,1 +1,1 @@
-"""Options: from a command line or a file to a dataclass, and rules that any command can state."""
+"""Options: parsing a command line or a file into a dataclass, and rules between options."""

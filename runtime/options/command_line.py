@@ -1,4 +1,4 @@
-"""Command-line options: one dataclass per command, in the manner of `transformers`."""
+"""Command-line parsing: one dataclass of options per command, as in `transformers`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def as_argument_field(item: Field[Any], hint: Any) -> Field[Any]:
     """The field as HfArgumentParser reads it: its metadata are arguments of `add_argument`."""
     declared, argument = declaration_of(item), dict(item.metadata)
     argument.pop(DECLARED, None)
-    if declared.choices:  # a word outside them is reported together with whatever else is wrong
+    if declared.choices:  # a value outside them is reported together with all other errors
         argument.setdefault("metavar", "{" + ",".join(declared.choices) + "}")
     if declared.by_data:
         values = ", ".join(f"{value} {data}" for data, value in declared.by_data.items())
@@ -71,7 +71,7 @@ Options = TypeVar("Options")
 Replacement = Callable[[str], str | None]  # the name of an option that this program does not have -> what replaces it
 
 LARGEST_OPTIONS_FILE_BYTES = 1 << 20
-MOST_EXPLAINED = 10  # unknown options of one call: looking for the nearest valid one takes a while
+MOST_EXPLAINED = 10  # unknown options of one call: the search for the nearest valid name is slow
 LONGEST_SHOWN = 100  # characters of one of them
 
 
@@ -86,7 +86,7 @@ def parse_options(
 
     `--local_rank=N`, which the deepspeed launcher injects, is accepted and ignored: ranks come from the environment.
     Ends the process with status 2 and a message on stderr, as argparse does, on an unknown, ill-typed or wrong option;
-    an unknown one is answered with its new name, with what `replaced` says, or with the nearest valid one.
+    for an unknown one the message gives its new name, the text of `replaced`, or the nearest valid name.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser, answer = OptionParser(cls, usage=USAGE, description=description), answers(cls, replaced)
@@ -101,7 +101,7 @@ def parse_options(
     namespace, unknown = parser.parse_known_args(arguments)
     if unknown:
         known_flags = sorted(flag for action in parser._actions for flag in action.option_strings)
-        flags = [one for one in unknown if one.startswith("-")]
+        flags = [argument for argument in unknown if argument.startswith("-")]
         explained = explain_all_unknown(flags, known_flags, answer)
         parser.error(explained or f"unexpected argument {unknown[0]!r}: every value follows its --option")
     try:
@@ -131,25 +131,25 @@ def options_from(cls: type[Options], namespace: argparse.Namespace) -> Options:
 
 
 def answers(cls: type, replaced: Replacement | None = None) -> Replacement:
-    """A function that says what replaces an option that `cls` does not have."""
+    """A function that gives the replacement of an option that `cls` does not have."""
     renamed = {old: name for name, declared in declarations(cls).items() for old in declared.formerly}
 
     def answer(name: str) -> str | None:
         if name in renamed:
-            return f"it is --{renamed[name]} now; use that"
+            return f"it was renamed to --{renamed[name]}; use that"
         return replaced(name) if replaced else None
 
     return answer
 
 
 def explain_all_unknown(arguments: Sequence[str], known: Sequence[str], replaced: Replacement | None = None) -> str:
-    """A sentence for each of the first few; "" if there are none."""
+    """One explanation for each of the first few unknown options; "" if there are none."""
     more = [f"and {len(arguments) - MOST_EXPLAINED:,} more"] if len(arguments) > MOST_EXPLAINED else []
-    return "; ".join([*(explain_unknown(one, known, replaced) for one in arguments[:MOST_EXPLAINED]), *more])
+    return "; ".join([*(explain_unknown(name, known, replaced) for name in arguments[:MOST_EXPLAINED]), *more])
 
 
 def explain_unknown(argument: str, known: Sequence[str], replaced: Replacement | None = None) -> str:
-    """One sentence that says what replaces an option of other programs, or names the nearest valid one."""
+    """One sentence with the replacement of an option of other programs, or with the nearest valid one."""
     name = argument[:LONGEST_SHOWN].split("=", 1)[0]
     replacement = replaced(name.lstrip("-").replace("-", "_")) if replaced else None
     if replacement:
@@ -182,7 +182,7 @@ def read_options_file(path: Path, names: Sequence[str], replaced: Replacement | 
 
 
 def as_arguments(values: Mapping[str, Any], cls: type) -> list[str]:
-    """Turn a mapping into command-line arguments of `cls`, so that a file and the command line are parsed alike.
+    """Turn a mapping into command-line arguments of `cls`, so that a file and the command line use one parser.
 
     A list for an option of comma-separated values is joined with commas; ValueError if it is empty.
     """

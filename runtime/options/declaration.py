@@ -1,7 +1,7 @@
-"""One declaration per option: default, help, heading, choices, range, and whether it is part of a run's identity.
+"""The declaration of an option: default, help, heading, choices, range, and whether it is part of a run's identity.
 
-Whatever concerns a single option is in its field. Rules between several are in `Options.contradictions`, or in a check
-that knows more than the options (the ranks, the data).
+All about a single option is in its field. Rules between several are in `Options.contradictions`, or in a check
+that also sees the ranks and the data.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Declaration:
         if isinstance(value, float) and math.isnan(value):
             return f"--{name} nan is not a number: give one, or leave the option out"
         if str(value) in self.old_values:
-            return f"--{name} {value}: the word is {self.old_values[str(value)]} now; use that"
+            return f"--{name} {value}: this value was renamed to {self.old_values[str(value)]}; use that"
         if self.choices and value not in self.choices:
             return f"--{name} {value or repr(value)}: use one of {', '.join(self.choices)}"
         if self.range and not isinstance(value, str) and not self.holds(value):
@@ -74,7 +74,7 @@ class Declaration:
             parts = [part.strip() for part in value.split(",") if part.strip()]
         elif isinstance(value, list):
             parts = value
-        yield from (found for part in parts if part is not None and (found := self.complaint(name, part)))
+        yield from (text for part in parts if part is not None and (text := self.complaint(name, part)))
 
 
 def option(
@@ -98,7 +98,7 @@ def option(
 ) -> Any:
     """A dataclass field that declares an option; see `Declaration`.
 
-    `default` may be a list, of which each object gets a copy, or `dataclasses.MISSING`: the option must be given.
+    `default` may be a list (each object gets a copy) or `dataclasses.MISSING` (the option must be given).
     `argument` goes to `argparse.ArgumentParser.add_argument` (nargs, const).
     """
     declared = Declaration(
@@ -138,12 +138,12 @@ class Options:
 
 
 def declaration_of(item: Field[Any]) -> Declaration:
-    """What a field declares; an empty declaration for a plain field."""
+    """The declaration of a field; an empty one for a plain field."""
     return item.metadata.get(DECLARED, Declaration())
 
 
 def declarations(options: Any) -> dict[str, Declaration]:
-    """What a dataclass of options declares, by name."""
+    """The declarations of a dataclass of options, by option name."""
     return {item.name: declaration_of(item) for item in fields(options)}
 
 
@@ -167,13 +167,14 @@ def identity_values(options: Any) -> dict[str, Any]:
 
 
 def names_marked(options: Any, mark: str) -> tuple[str, ...]:
-    """The options that carry a mark, in their order."""
+    """The names of the options that have a mark, in order of declaration."""
     return tuple(name for name, declared in declarations(options).items() if mark in declared.marks)
 
 
 def by_data(options: Any, data: str) -> dict[str, Any]:
-    """The values that options take on this kind of data where they were not given."""
-    return {name: one.by_data[data] for name, one in declarations(options).items() if data in one.by_data}
+    """The defaults for this kind of data of the options that were not given."""
+    declared = declarations(options).items()
+    return {name: declaration.by_data[data] for name, declaration in declared if data in declaration.by_data}
 
 
 def not_given(options: Any) -> set[str]:
@@ -182,16 +183,16 @@ def not_given(options: Any) -> set[str]:
 
 
 def default_of(item: Field[Any]) -> Any:
-    """A field's default, newly made if each object gets its own."""
+    """A field's default; a default factory is called."""
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def numbers(text: str | None) -> tuple[float, ...]:
     """`1e-4,3e-4` -> numbers, each once; None or "" -> (). ValueError for words, infinities and NaN."""
     try:
-        found = tuple(dict.fromkeys(float(part) for part in (text or "").split(",") if part.strip()))
+        values = tuple(dict.fromkeys(float(part) for part in (text or "").split(",") if part.strip()))
     except ValueError as error:
         raise ValueError(f"{text!r} is not a list of numbers: separate them with commas, such as 1e-4,3e-4") from error
-    if not all(map(math.isfinite, found)):
+    if not all(map(math.isfinite, values)):
         raise ValueError(f"{text!r}: use finite numbers separated by commas, such as 1e-4,3e-4")
-    return found
+    return values

@@ -1,4 +1,4 @@
-"""How a command ends: the one map from what was raised to the exit status. docs/exit-status.md is its table."""
+"""The exit status of a command: the single map from exceptions to statuses, documented in docs/exit-status.md."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MENDED = "check the disk (space, quota, health) or the network, then run the sam
 
 
 def run_command(work: Callable[[], int], *, memory_remedy: str, output_dir: Path | str | None = None) -> int:
-    """The exit status of a command: what `work` returns, or what its exception stands for, after saying so on stderr.
+    """Run a command; returns its exit status: that of `work`, or the one for its exception, which goes to stderr.
 
-    `memory_remedy` says what to lower when the memory was full. With `output_dir` an interrupted command leaves
-    INTERRUPTED.json there for job scripts, and one that starts removes it; None: the command does that itself. Any
-    exception not handled below is a bug of ours, and passes: a traceback, and status 1.
+    `memory_remedy` is what to lower when the memory was full. With `output_dir` an interrupted command leaves
+    INTERRUPTED.json there for job scripts, and the next start removes it; None: the command does that itself. Any
+    exception not handled below is a bug in this project and propagates: a traceback, and status 1.
     """
     try:
         return _work_or_interrupted(work, None if output_dir is None else Path(output_dir) / MARKER_NAME)
@@ -38,7 +38,7 @@ def run_command(work: Callable[[], int], *, memory_remedy: str, output_dir: Path
             return _say(f"error: out of memory ({reason}): {memory_remedy}", FAILED)
         if not isinstance(error, OSError):
             raise
-        # An OSError without a number is ours, or a library's, and its text says what to do.
+        # An OSError without an errno was raised by our code or a library, and its text says what to do.
         return _say(f"error: {error}" + ("" if error.errno is None else f": {MENDED}"), FAILED)
     finally:
         disarm_watchdog()
@@ -62,6 +62,6 @@ def _work_or_interrupted(work: Callable[[], int], marker: Path | None) -> int:
 
 
 def _say(text: str, status: int) -> int:
-    with suppress(OSError):  # the terminal is gone: the exit status still tells
+    with suppress(OSError):  # the terminal is gone: the exit status remains
         print(text, file=sys.stderr, flush=True)
     return status

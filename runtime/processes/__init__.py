@@ -1,1 +1,1 @@
-"""Processes: ranks and what they agree on, requests to stop, and places where a test makes one die."""
+"""Processes: ranks and collectives, signals, liveness, failures and fault injection."""

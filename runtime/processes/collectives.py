@@ -1,4 +1,4 @@
-"""Decisions that all ranks share, over small CPU collectives; a world of one agrees with itself."""
+"""Small CPU collectives for decisions that all ranks must share; without a process group they are no-ops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_distributed() -> bool:
 
 
 def broadcast_json(value: Any) -> Any:
-    """Rank 0's value on every rank; any that JSON can hold."""
+    """Rank 0's value, on every rank; it must be JSON."""
     if not is_distributed():
         return value
     is_main = dist.get_rank() == 0
@@ -33,7 +33,7 @@ def broadcast_json(value: Any) -> Any:
 
 
 def gather_json(value: Any) -> list[Any]:
-    """The values of all ranks, in rank order, on every rank; any that JSON can hold."""
+    """The values of all ranks, in rank order, on every rank; they must be JSON."""
     if not is_distributed():
         return [value]
     content = json.dumps(value).encode()
@@ -58,7 +58,7 @@ def largest(values: list[float]) -> list[float]:
 def fail_together(error: BaseException | None, doing: str) -> None:
     """Raise on every rank when one rank failed: its own error there, and on the others one that names it.
 
-    What the user has to fix is a ValueError on the others, so that all end alike; anything else is a PeerFailed there.
+    An error that the user has to fix is a ValueError on the others too (same exit status), any other a PeerFailed.
     """
     failures = gather_json(None if error is None else [is_users_to_mend(error), f"{error}"])
     if error is not None:

@@ -1,4 +1,4 @@
-"""Failures that are not bugs: a command reports them with their message, and without a traceback."""
+"""Exceptions that are not bugs: a command prints their message without a traceback."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ UNUSABLE = frozenset(
 
 
 class Failed(RuntimeError):
-    """The work could not be done, though the request was valid: the message says why, and what to do."""
+    """The request was valid but the work failed: the message gives the reason and the remedy."""
 
 
 def is_unusable_path(error: BaseException) -> bool:
-    """Whether a path that the user named cannot be used; not so for a disk or a network that fails."""
+    """Whether the error is about a path that the user named, not a failing disk or network."""
     return isinstance(error, OSError) and error.errno in UNUSABLE
 
 
 def is_users_to_mend(error: BaseException) -> bool:
-    """Whether the options, or the files that they name, have to be changed before the command can work."""
+    """Whether the user has to change the options, or the files that they name, before the command can work."""
     return isinstance(error, ValueError) or is_unusable_path(error)

@@ -1,9 +1,9 @@
-"""Fault points: places where a test makes a run die, fail or hang, named by the environment variable FAULT_POINT.
+"""Fault injection for tests: named places where the environment variable FAULT_POINT makes a run die, fail or hang.
 
 `FAULT_POINT=checkpoint.before_rename:2:kill` kills the process with SIGKILL the second time it passes that place;
 `fail` raises OSError "no space left", `oom` an allocation error, `hang` sleeps, `terminate` sends itself SIGTERM, `nan`
 answers True that time, `nan_on` from then on.
-`FAULT_RANK=1` restricts it to one rank. Without the variable a fault point costs one comparison.
+`FAULT_RANK=1` restricts it to that rank. Without the variable a fault point costs one comparison.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ACTIONS = ("kill", "fail", "hang", "terminate", "oom", "nan", "nan_on")
 
 
 def fault_point(name: str, *, rank: int = 0) -> bool:
-    """Do what the environment asks for at this place; True only for `nan` and `nan_on`."""
+    """Inject the fault that the environment sets for this place; True only for `nan` and `nan_on`."""
     if not _specification:
         return False
     wanted, count, action = _specification.split(":")

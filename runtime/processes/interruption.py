@@ -1,4 +1,4 @@
-"""Being asked to stop: signals, and the death of the launcher, which `deepspeed` does not pass on."""
+"""Requests to stop: signals, and the death of the launcher, which `deepspeed` does not forward."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAUNCHERS = (b"deepspeed", b"torchrun", b"torch.distributed", b"torch/distribute
 
 # A launcher forwards a signal that the terminal or the scheduler has already sent to its ranks: both are one request.
 REPEAT_SECONDS = 1.0
-LONGEST_TIMEOUT = 1e9  # seconds: the timer takes no more than 292 years
+LONGEST_TIMEOUT = 1e9  # seconds: the timer's limit is 292 years
 
 
 class Interrupted(Exception):
@@ -40,9 +40,9 @@ class Interrupted(Exception):
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """SIGTERM, SIGUSR1 and Ctrl-C end the block where it is, and become Interrupted: for work that survives a kill.
+    """Turn SIGTERM, SIGUSR1 and Ctrl-C into Interrupted at once: for work that survives a kill at any point.
 
-    Code inside may take over the signals, to stop at a place of its choice.
+    Code inside may install its own handlers, to stop at a place of its choice.
     """
     reasons = ["SIGINT"]
 
@@ -61,7 +61,7 @@ def stopping_at_once() -> Iterator[None]:
 
 
 class Interruption:
-    """Notes SIGTERM, SIGINT, SIGUSR1 and the launcher's death; a second signal, a second later, ends at once."""
+    """Records SIGTERM, SIGINT, SIGUSR1 and the launcher's death; another signal a second later ends the process."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -74,7 +74,7 @@ class Interruption:
             self._handlers[number] = signal.signal(number, self._on_signal)
 
     def restore(self) -> None:
-        """Restore the earlier signal handlers: nothing asks `requested` any more."""
+        """Restore the earlier signal handlers, once nothing polls `requested` any more."""
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
@@ -95,7 +95,7 @@ class Interruption:
 
 def launchers_above(pid: int) -> list[tuple[int, str]]:
     """Pids and start times of the launcher processes among the ancestors of `pid`."""
-    found = []
+    launchers = []
     while pid > 1:
         try:
             pid = int(Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[1])
@@ -107,12 +107,12 @@ def launchers_above(pid: int) -> list[tuple[int, str]]:
         if interpreter.startswith((b"bash", b"sh", b"make", b"timeout")) or start is None:
             continue
         if any(launcher in command for launcher in LAUNCHERS):
-            found.append((pid, start))
-    return found
+            launchers.append((pid, start))
+    return launchers
 
 
 def arm_watchdog(seconds: float) -> None:
-    """Unless armed again within `seconds`, print every thread's stack and end the process (a hang must not last)."""
+    """Unless armed again within `seconds`, print every thread's stack and end the process: a guard against hangs."""
     if seconds > 0:
         faulthandler.dump_traceback_later(min(seconds, LONGEST_TIMEOUT), exit=True, file=sys.__stderr__ or 2)
 

@@ -1,4 +1,4 @@
-"""Processes of this machine: whether one is still alive, and ending together with the one that started us."""
+"""Whether a process of this machine is alive, and ending this process together with its parent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLL_SECONDS = 0.5
 
 
 def start_time(pid: int) -> str | None:
-    """The start time of a process in clock ticks, which tells a reused pid from the old one; None if it is gone."""
+    """The start time of a process in clock ticks, which identifies a reused pid; None if it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
     except (OSError, IndexError):
@@ -25,12 +25,12 @@ def start_time(pid: int) -> str | None:
 
 
 def is_alive(pid: int, start: str) -> bool:
-    """Whether the process that had this pid and start time still runs."""
+    """Whether the process with this pid and start time is still running."""
     return start_time(pid) == start
 
 
 def pid_space() -> str:
-    """A name for this boot and this container, within which a pid is unambiguous; "" if the system does not tell."""
+    """An id of this boot and this container, within which a pid is unambiguous; "" if the system has none."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
@@ -39,10 +39,10 @@ def pid_space() -> str:
 
 
 def end_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> bool:
-    """Have the kernel send this process a signal once `parent`, which started it, ends, in whatever way.
+    """Have the kernel send this process a signal once `parent`, which started it, ends for any reason.
 
-    If it has already ended, this process ends here. False if there is no such service (not Linux), or if another
-    process is in between. The kernel goes by threads: the signal also comes when the thread that started us ends.
+    If it has already ended, this process ends here. False if the kernel cannot (not Linux), or if another
+    process is in between. The kernel counts threads: the signal also comes when the thread that started us ends.
     """
     is_ours = sys.platform.startswith("linux") and os.getppid() == parent
     is_ours = is_ours and LIBC.prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0) == 0

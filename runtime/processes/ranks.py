@@ -1,4 +1,4 @@
-"""The place of this process among its peers: the only module that reads RANK, LOCAL_RANK and WORLD_SIZE."""
+"""Rank, local rank and world size of this process: the only module that reads the launcher's variables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLLECTIVE_TIMEOUT_SECONDS = 1800.0
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process' place: `rank` of `world_size` in all, `local_rank` of `local_world_size` on this machine."""
+    """`rank` of `world_size` in all, and `local_rank` of `local_world_size` on this machine."""
 
     rank: int = 0
     local_rank: int = 0
@@ -30,7 +30,7 @@ class Ranks:
 
 
 def read_ranks() -> Ranks:
-    """Read what `torchrun` or `deepspeed` put into the environment; plain `python` is a world of one.
+    """Read the variables that `torchrun` or `deepspeed` set; plain `python` is a world of one.
 
     Raises ValueError when the launcher's variables contradict each other.
     """
@@ -43,33 +43,33 @@ def read_ranks() -> Ranks:
         raise ValueError(f"{given} are set but {missing} are not: start with torchrun or deepspeed, or unset all three")
     try:
         rank, local_rank, world_size = (int(os.environ[name]) for name in names)
-        # torchrun says LOCAL_WORLD_SIZE, deepspeed says LOCAL_SIZE.
+        # torchrun sets LOCAL_WORLD_SIZE, deepspeed sets LOCAL_SIZE.
         local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", world_size)))
     except ValueError as error:
         raise ValueError(f"RANK, LOCAL_RANK and WORLD_SIZE must be whole numbers ({error}): unset them") from error
     if not (0 <= rank < world_size and 0 <= local_rank < local_world_size):
         raise ValueError(
-            f"rank {rank} of {world_size} (local {local_rank} of {local_world_size}) is outside its world: "
+            f"rank {rank} of {world_size} (local {local_rank} of {local_world_size}) is out of range: "
             "unset RANK, LOCAL_RANK and WORLD_SIZE and start again with torchrun or deepspeed"
         )
     return Ranks(rank, local_rank, world_size, local_world_size)
 
 
 def without_launcher() -> dict[str, str]:
-    """This process's environment without what torchrun or deepspeed put into it: for a child that is a world of one."""
+    """This process's environment without the launcher's variables: for a child process with a world size of 1."""
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_SIZE")
     return {name: value for name, value in os.environ.items() if name not in names}
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at this moment."""
+    """A TCP port that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def choose_device(ranks: Ranks) -> torch.device:
-    """The GPU of this local rank, or the CPU if there is none; either way, threads for its share of the cores."""
+    """The GPU of this local rank, or the CPU without GPUs; in both cases, threads for its share of the cores."""
     # torchrun sets one thread for each rank and deepspeed sets nothing: both waste the machine.
     if ranks.world_size > 1 or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, usable_cores() // ranks.local_world_size))

@@ -1,1 +1,1 @@
-"""The build: from text to a directory of shards, with duplicates left out."""
+"""The shard build: from text to a directory of shards, without duplicates."""

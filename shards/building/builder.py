@@ -1,4 +1,4 @@
-"""Build shards: read, clean, tokenize, drop duplicates, split, pack.
+"""The shard build: read, clean, tokenize, drop duplicates, split, pack.
 
 One process reads and writes, the others clean and tokenize chunks of documents; results are taken in input order, so
 the shards do not depend on the number of processes. After every shard the position, the duplicate index and the tokens
@@ -40,14 +40,14 @@ from shards.tokenization.vocabulary import (
 )
 
 SPLITS = ("train", "validation")
-STATE_VERSION = 5  # of what an unfinished build leaves on disk
+STATE_VERSION = 5  # of an unfinished build's files
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Summary:
-    """What a build did: for the closing report."""
+    """The outcome of a build, for the closing report."""
 
     manifest: Manifest
     seconds: float
@@ -91,7 +91,7 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
 
 
 class Build:
-    """One build under way."""
+    """A build in progress."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class Build:
         return self.manifest({split: part | {"shards": self.state.shards(split)} for split, part in splits.items()})
 
     def pack(self, encoded: EncodedChunk) -> None:
-        """Drop duplicates and put the other documents where they belong."""
+        """Drop duplicates and add the other documents to their splits."""
         start = 0
         bands = encoded.bands.tolist() if encoded.bands is not None else None
         for number, (length, digest) in enumerate(zip(encoded.lengths, encoded.digests, strict=True)):
@@ -194,12 +194,12 @@ class Build:
         self.state.begin()
 
     def store_shards(self) -> None:
-        """Hand the entries of new shards to the state: their list grows with the corpus, and memory must not."""
+        """Move the entries of new shards into the state: their list grows with the corpus, and memory must not."""
         for split, packer in self.packers.items():
             self.state.add_shards(split, packer.num_shards, packer.take_written())
 
     def warn_of_unknown(self) -> None:
-        """Warn once, and early, that much of the text is unknown to the tokenizer."""
+        """Warn once, early, if much of the text is unknown to the tokenizer."""
         warning = unknown_warning(unknown_text(self.progress.characters, self.progress.unknown_characters))
         if warning and not self.warned_of_unknown:
             logger.warning("of the first %d characters %s", self.progress.characters, warning)
@@ -225,7 +225,7 @@ class Build:
         return sum(packer.num_shards for packer in self.packers.values())
 
     def encoder_options(self) -> EncoderOptions:
-        """What the workers need to know."""
+        """The options of the workers."""
         options, ids = self.options, special_ids(self.tokenizer)
         if options.words == "jieba" and find_spec("jieba") is None:
             raise ValueError("--words jieba needs the package jieba: pip install jieba")
@@ -265,9 +265,9 @@ class Build:
 
 
 def finished_build(directory: Path, options: BuildOptions, sources: list[Source]) -> Summary:
-    """A complete build, kept if it is the one asked for.
+    """The summary of the finished build in the directory.
 
-    Raises ValueError when options or sources differ.
+    Raises ValueError when it was built from other options or sources.
     """
     manifest = read_manifest(directory)
     data = manifest.data
@@ -294,7 +294,7 @@ def refuse_foreign_files(directory: Path) -> None:
 
 
 def check_same_build(state: BuildState, directory: Path, options: BuildOptions, sources: list[Source]) -> None:
-    """Record what this build is; raise ValueError if the directory holds another unfinished build."""
+    """Record this build's options and sources; ValueError if the directory holds another unfinished build."""
     identity = [STATE_VERSION, options.deciding(), options.tokenizer, [asdict(source) for source in sources]]
     if state.get("identity") == identity:
         return
@@ -303,7 +303,7 @@ def check_same_build(state: BuildState, directory: Path, options: BuildOptions, 
             f"{directory} holds an unfinished build from other input or options: repeat the command that began it, "
             "delete the directory, or choose another --output_dir"
         )
-    # Nothing was committed: what a failed first attempt left behind is of no use.
+    # Nothing was committed: the remains of a failed first attempt are useless.
     shutil.rmtree(directory / TOKENIZER_FOLDER, ignore_errors=True)
     for path in [*directory.glob("*.tar"), *directory.glob(".*.tar.partial")]:
         path.unlink()

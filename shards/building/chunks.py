@@ -1,4 +1,4 @@
-"""Chunks of documents on their way: read in order, encoded by several processes, taken back in order."""
+"""Chunks of documents: read in order, encoded by several processes, and returned in order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHUNK_DOCUMENTS = 2_048
 
 @dataclass
 class Chunk:
-    """Consecutive documents, the reader's position after them, and what it counted on the way."""
+    """Consecutive documents, the reader's position after them, and its counts."""
 
     texts: list[str]
     source: int
@@ -76,7 +76,7 @@ class Progress:
         self.dropped.update(encoded.dropped)
 
     def saved(self) -> dict[str, Any]:
-        """As stored in JSON, without `documents_read`, which is as long as the list of sources."""
+        """The JSON form, without `documents_read`, which is as long as the list of sources."""
         # dataclasses.asdict would count the items of a Counter.
         values = {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
         del values["documents_read"]
@@ -87,8 +87,8 @@ class Progress:
         """The progress that was committed, or that of a fresh build."""
         if saved is None:
             return cls()
-        found = checked(saved, _ProgressFile, "progress", "it was changed")
-        values = {name: getattr(found, name) for name in _ProgressFile.model_fields}
+        record = checked(saved, _ProgressFile, "progress", "it was changed")
+        values = {name: getattr(record, name) for name in _ProgressFile.model_fields}
         counts = {name: Counter(values[name]) for name in ("changed", "dropped")}
         return cls(**{**values, **counts, "documents_read": Counter(documents_read)})
 
@@ -124,14 +124,14 @@ def read_chunks(
             if characters >= CHUNK_CHARACTERS or len(texts) >= CHUNK_DOCUMENTS:
                 yield chunk()
     if texts or reader.changed:
-        place = (len(sources), 0)  # so that what was counted after the last document is not counted again
+        place = (len(sources), 0)  # so that counts after the last document are not repeated
         yield chunk()
 
 
 def encode_chunks(
     chunks: Iterable[Chunk], options: EncoderOptions, processes: int
 ) -> Iterator[tuple[Chunk, EncodedChunk]]:
-    """Encode chunks, in this process or in several, in input order and with a bounded number under way.
+    """Encode chunks, in this process or in several, in input order, with a bounded number in progress.
 
     Raises Failed when a worker process dies.
     """

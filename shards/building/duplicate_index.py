@@ -1,4 +1,4 @@
-"""Which documents were kept, on disk: the first in input order stays; new keys wait in memory and go there sorted."""
+"""The on-disk index of kept documents, for duplicate search; new keys wait in memory and are inserted sorted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shards.building.minhash import band_keys
 MOST_CANDIDATES = 64
 DOCUMENTS_PER_KEY = 64
 NUMBER_BYTES = 5
-PENDING_KEY_BYTES = 144  # approximate memory of one key that waits to be put in
+PENDING_KEY_BYTES = 144  # approximate memory of one queued key
 SMALLEST_CACHE_KIB = 2_048
 
 SCHEMA = """
@@ -33,12 +33,12 @@ SET documents = substr(CAST(documents || excluded.documents AS BLOB), 1, ?3)
 class DuplicateIndex:
     """Documents kept so far, in the tables of an open database; the caller opens transactions and commits.
 
-    `near` says what happens to near duplicates: "drop" all but the first, "separate" drops only those that
+    `near` is the treatment of near duplicates: "drop" drops all but the first, "separate" only those that
     would be across the held-out split from a kept one, "ignore" does not look. An exact copy is dropped if
-    `exact`, and otherwise stays, whatever `near` says.
+    `exact`, and otherwise kept, whatever the value of `near`.
 
     A document is found by 17 keys: its digest and its 16 bands. A random key costs a page of the database, read and
-    written, so new ones wait in memory (half of `memory_mb`, the other half is the database's cache) and are put in by
+    written, so new ones wait in memory (half of `memory_mb`, the other half is the database's cache) and are added by
     the thousands, in order. The documents themselves are appended at once: after a restart the waiting keys are
     those of the latest documents. A key keeps its first 64 documents, so that a phrase on a million pages costs no
     more than on 64; a document is still found by its other keys, and `met_full_key` says whether the last one that was
@@ -68,7 +68,7 @@ class DuplicateIndex:
             self.wait(document, self.own_keys(digest, bool(held_out), bands))
 
     def admit(self, digest: bytes, held_out: bool, signature: np.ndarray | None, bands: Sequence[int]) -> str | None:
-        """Take a document in and return None, or return why it is dropped ("duplicate", "near_duplicate", ...).
+        """Add a document and return None, or return why it is dropped ("duplicate", "near_duplicate", ...).
 
         `signature` uint32 [128], None or zeros where none could be made; `bands` are its 16 keys.
         """
@@ -79,12 +79,12 @@ class DuplicateIndex:
         if not look:
             bands = ()
         name = digest_key(digest)
-        found = self.look_up([name, *self.sought_keys(held_out, bands)])
-        same_name = found.pop(name, None)
+        candidates = self.look_up([name, *self.sought_keys(held_out, bands)])
+        same_name = candidates.pop(name, None)
         if same_name and self.has_copy(digest, same_name):
             return "duplicate" if self.exact else None
-        self.met_full_key = any(len(documents) == DOCUMENTS_PER_KEY for documents in found.values())
-        if signature is not None and found and self.has_similar(signature, found):
+        self.met_full_key = any(len(documents) == DOCUMENTS_PER_KEY for documents in candidates.values())
+        if signature is not None and candidates and self.has_similar(signature, candidates):
             return "near_duplicate" if self.near == "drop" else "near_duplicate_across_split"
         stored = signature.tobytes() if look and signature is not None else None
         self.database.execute("INSERT INTO documents VALUES (?, ?, ?, ?)", (self.documents, held_out, digest, stored))
@@ -108,20 +108,20 @@ class DuplicateIndex:
         """The documents stored under each of these keys, in order; keys without documents are left out."""
         places = ",".join("?" * len(keys))
         rows = self.database.execute(f"SELECT key, documents FROM keys WHERE key IN ({places})", keys)  # noqa: S608
-        found = dict(rows)
+        by_key = dict(rows)
         for key in keys:
             if key in self.waiting:
-                found[key] = (found.get(key, b"") + self.waiting[key])[: DOCUMENTS_PER_KEY * NUMBER_BYTES]
-        return {key: numbers(packed) for key, packed in found.items()}
+                by_key[key] = (by_key.get(key, b"") + self.waiting[key])[: DOCUMENTS_PER_KEY * NUMBER_BYTES]
+        return {key: numbers(packed) for key, packed in by_key.items()}
 
     def has_copy(self, digest: bytes, documents: Sequence[int]) -> bool:
         """Whether one of these documents has this digest."""
         return any(other == digest for (other,) in self.read("digest", documents))
 
-    def has_similar(self, signature: np.ndarray, found: dict[int, list[int]]) -> bool:
-        """Whether a document found by bands is as similar as the threshold; the most promising are compared."""
+    def has_similar(self, signature: np.ndarray, candidates: dict[int, list[int]]) -> bool:
+        """Whether a document found by bands reaches the similarity threshold; the most promising are compared."""
         worth: Counter[int] = Counter()
-        for documents in found.values():
+        for documents in candidates.values():
             for document in documents:
                 worth[document] += DOCUMENTS_PER_KEY // len(documents)
         chosen = sorted(worth, key=lambda document: (-worth[document], document))[:MOST_CANDIDATES]
@@ -135,7 +135,7 @@ class DuplicateIndex:
         return self.database.execute(f"SELECT {column} FROM documents WHERE document IN ({places})", documents)  # noqa: S608
 
     def wait(self, document: int, keys: Sequence[int]) -> None:
-        """Let keys of a document wait to be put in."""
+        """Queue the keys of a document for insertion."""
         packed = document.to_bytes(NUMBER_BYTES, "big")
         for key in dict.fromkeys(keys):
             before = self.waiting.get(key, b"")
@@ -143,7 +143,7 @@ class DuplicateIndex:
                 self.waiting[key] = before + packed if before else packed
 
     def put_in(self) -> None:
-        """Put the waiting keys into the database, in order."""
+        """Insert the queued keys into the database, in order."""
         most = DOCUMENTS_PER_KEY * NUMBER_BYTES
         self.database.executemany(PUT, ((key, self.waiting[key], most) for key in sorted(self.waiting)))
         self.waiting.clear()

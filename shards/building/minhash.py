@@ -1,4 +1,4 @@
-"""How equal and similar documents are recognised: a digest of the text, and MinHash signatures that meet in bands."""
+"""Detection of equal and similar documents: text digests, and MinHash signatures compared in bands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIGEST_BYTES = 16
 
 
 def text_digest(text: str) -> bytes:
-    """What identifies a document: the first 16 bytes of its BLAKE2b hash."""
+    """The digest that identifies a document: the first 16 bytes of its BLAKE2b hash."""
     return hashlib.blake2b(text.encode("utf-8"), digest_size=DIGEST_BYTES).digest()
 
 

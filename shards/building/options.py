@@ -34,7 +34,7 @@ class BuildOptions(Options):
     )
     document: DocumentRule = option(
         "file",
-        "What a document of plain text is: a file, a line, or the lines between blank ones",
+        "Unit that is a document in plain text: a file, a line, or the lines between blank ones",
         group=TEXT,
         choices=DOCUMENTS,
     )
@@ -59,7 +59,7 @@ class BuildOptions(Options):
     min_characters: int = option(
         1, "Shorter documents are dropped and counted", group=TEXT, at_least=1, at_most=1_000_000_000
     )
-    nfc: bool = option(True, "Bring text to Unicode NFC", group=TEXT)
+    nfc: bool = option(True, "Normalise text to Unicode NFC", group=TEXT)
     html_entities: bool = option(False, "Turn HTML entities such as &lt; into characters", group=TEXT)
 
     tokenizer: str | None = option(
@@ -95,12 +95,12 @@ class BuildOptions(Options):
 
     drop_duplicates: bool = option(
         True,
-        "Drop all but the first of identical documents; if false they stay, whatever --near_duplicates says",
+        "Drop all but the first of identical documents; if false they are kept, even with --near_duplicates drop",
         group=DUPLICATES,
     )
     near_duplicates: NearDuplicates = option(
         "drop",
-        "All but the first: drop; drop only those across the held-out split from one kept; do not look for any",
+        "drop: all but the first; separate: only those on the other side of the held-out split; ignore: no search",
         group=DUPLICATES,
         choices=get_args(NearDuplicates),
     )
@@ -156,12 +156,12 @@ class BuildOptions(Options):
 
     def contradictions(self) -> list[str]:
         """Input and output must be named, and the tokenizer is either given or trained."""
-        found = []
+        problems = []
         if not self.input or not self.output_dir:
-            found.append("--input and --output_dir are needed: what to read and where the shards go")
+            problems.append("--input and --output_dir are needed: what to read and where the shards go")
         if self.tokenizer and self.vocab_size:
-            found.append(f"--tokenizer {self.tokenizer} and --vocab_size {self.vocab_size}: give one of the two")
-        return found
+            problems.append(f"--tokenizer {self.tokenizer} and --vocab_size {self.vocab_size}: give one of the two")
+        return problems
 
     @property
     def trained_vocab_size(self) -> int:

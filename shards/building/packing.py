@@ -1,4 +1,4 @@
-"""Pack documents into blocks and blocks into shards; what is not yet written can be saved and restored."""
+"""Packing of documents into blocks and blocks into shards; the unwritten part can be saved and restored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shards.storage.shard_file import write_shard
 
 
 class _Counts(Schema):
-    """What an unfinished build remembers of a split."""
+    """A split's counts in the state of an unfinished build."""
 
     blocks: Count
     documents: Count
@@ -40,7 +40,7 @@ class SplitPacker:
         self.filled = 0
         self.starts: list[int] = []
         self.pending: list[tuple[str, dict[str, np.ndarray]]] = []
-        self.written: list[dict[str, Any]] = []  # manifest entries that nobody has taken yet
+        self.written: list[dict[str, Any]] = []  # manifest entries not yet taken by `take_written`
         self.num_shards = self.blocks = self.documents = self.tokens = 0
 
     def add(self, tokens: np.ndarray, word_starts: np.ndarray | None = None) -> None:
@@ -60,7 +60,7 @@ class SplitPacker:
                 self.close_block()
 
     def close_block(self) -> None:
-        """Put the open block among those that wait; write the shard when it is full."""
+        """Queue the open block; write the shard when it is full."""
         fields = {
             "tokens": self.block[: self.filled].copy(),
             "documents": np.array(self.starts, dtype=np.uint32),
@@ -94,7 +94,7 @@ class SplitPacker:
         return {"documents": self.documents, "tokens": self.tokens}
 
     def saved(self) -> tuple[str, bytes]:
-        """What a restart needs in addition to the entries of written shards: counts as JSON, waiting tokens as npz."""
+        """The state for a restart, besides the entries of written shards: counts as JSON, unwritten tokens as npz."""
         arrays = {f"block.{name}": value for name, value in self.open_fields().items()}
         for index, (_, fields) in enumerate(self.pending):
             arrays |= {f"pending{index:06d}.{name}": value for name, value in fields.items()}
@@ -115,7 +115,7 @@ class SplitPacker:
         return fields | {"words": self.word_starts[: self.filled]}
 
     def restore(self, text: str, arrays: bytes) -> None:
-        """Restore what `saved` returned; ValueError, KeyError or whatever numpy raises if it was changed."""
+        """Restore what `saved` returned; ValueError, KeyError or any error of numpy's if it was changed."""
         counts = checked(json.loads(text), _Counts, f"the counts of {self.split}", "they were changed")
         self.num_shards = counts.shards
         self.blocks, self.documents, self.tokens = counts.blocks, counts.documents, counts.tokens

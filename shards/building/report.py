@@ -1,4 +1,4 @@
-"""What a build prints: the bar while it runs, and the closing report."""
+"""The output of a build: the progress bar, and the closing report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def progress_reporter(bar: tqdm) -> Callable[[dict[str, int]], None]:
 
 
 def closing_report(summary: Summary, directory: Path) -> str:
-    """What is in the directory now, and what was left out."""
+    """The closing report: the content of the directory, and counts of dropped text."""
     manifest, data = summary.manifest, summary.manifest.data
     lines = [f"{directory}: already built" if summary.already_built else f"{directory}: built"]
     for name, split in manifest.splits.items():

@@ -1,4 +1,4 @@
-"""What an unfinished build remembers on disk: one database, so that index and progress advance together."""
+"""The state of an unfinished build on disk: one database, so that index and progress advance together."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class BuildState:
             raise ValueError(f"{self.path} could not be read ({error}): {REMEDY}") from error
 
     def reading(self) -> AbstractContextManager[None]:
-        """Whatever stored content raises inside becomes a ValueError that names the file."""
+        """Turn errors about stored content inside the block into a ValueError that names the file."""
         return reading_foreign(str(self.path), REMEDY)
 
     def get(self, name: str) -> Any:
@@ -80,7 +80,7 @@ class BuildState:
         self.database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", rows)
 
     def add_shards(self, split: str, last: int, entries: list[dict[str, Any]]) -> None:
-        """Remember the manifest entries of a split's latest shards, of which there are `last` now."""
+        """Store the manifest entries of a split's latest shards, up to number `last`."""
         first = last - len(entries)
         rows = [(split, first + index, json.dumps(entry)) for index, entry in enumerate(entries)]
         self.database.executemany("INSERT OR REPLACE INTO shards VALUES (?, ?, ?)", rows)
@@ -90,7 +90,7 @@ class BuildState:
         return StoredShards(self.database, split)
 
     def put_documents_read(self, documents: dict[int, int]) -> None:
-        """Remember how many documents of these sources have been read."""
+        """Store the number of documents read from these sources."""
         self.database.executemany("INSERT OR REPLACE INTO documents_read VALUES (?, ?)", documents.items())
 
     def documents_read(self) -> dict[int, int]:
@@ -98,7 +98,7 @@ class BuildState:
         return dict(self.database.execute("SELECT source, documents FROM documents_read"))
 
     def begin(self) -> None:
-        """Open a transaction; a process that dies in it leaves the state of the last commit."""
+        """Open a transaction; if the process dies in it, the state is that of the last commit."""
         self.database.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
@@ -106,7 +106,7 @@ class BuildState:
         self.database.execute("COMMIT")
 
     def close(self) -> None:
-        """Release the lock; an open transaction is undone."""
+        """Release the lock; an open transaction is rolled back."""
         self.database.close()
         self.lock.release()
 

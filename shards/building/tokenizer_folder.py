@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_tokenizer(directory: Path, options: BuildOptions, sources: list[Source]) -> Any:
-    """The tokenizer asked for, saved in `directory`; one that an interrupted build left there is reused."""
+    """The tokenizer of the options, saved in `directory`; one from an interrupted build is reused."""
     if not directory.is_dir():
         if options.tokenizer:
             tokenizer = load_tokenizer(options.tokenizer)

@@ -1,4 +1,4 @@
-"""Clean and tokenize a chunk of documents: what each worker process does."""
+"""The worker process of a build: clean and tokenize a chunk of documents."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from shards.tokenization.unknown_text import comparable_tokens, count_characters
 
 PIECE_CHARACTERS = 2_000
 LOOKED_AT_CHARACTERS = 250  # parts of a piece in which an unknown token is looked for
-PIECES_AT_ONCE = 512  # the library's encodings take some hundred bytes a token: hold few at a time
+PIECES_AT_ONCE = 512  # the library's encodings take some hundred bytes per token: hold few at a time
 PROBE = "A first line here, and more; then\n\nanother one. It's 12 words long: is it not? " * 3
 
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """All a worker needs: where the tokenizer is, its special ids, and what to do with a document."""
+    """The options of a worker: the tokenizer's folder and special ids, and the treatment of documents."""
 
     tokenizer_file: str
     separator_id: int
@@ -164,11 +164,11 @@ class TextEncoder:
         parts = list(split_text(piece, LOOKED_AT_CHARACTERS)) if self.piece_characters == PIECE_CHARACTERS else [piece]
         if 2 * len(places) < len(parts):
             expected = places[0] / len(ids) * len(parts) - 0.5
-            found: dict[int, list[str]] = {}
+            parts_by_number: dict[int, list[str]] = {}
             for number in sorted(range(len(parts)), key=lambda number: abs(number - expected)):
-                found[number] = self.unknown_parts_of(parts[number])
-                if sum(map(len, found.values())) == len(places):
-                    return [part for _, some in sorted(found.items()) for part in some]
+                parts_by_number[number] = self.unknown_parts_of(parts[number])
+                if sum(map(len, parts_by_number.values())) == len(places):
+                    return [part for _, some in sorted(parts_by_number.items()) for part in some]
         return self.unknown_parts_of(piece)
 
     def unknown_parts_of(self, text: str) -> list[str]:
@@ -208,9 +208,9 @@ def cut_position(text: str, low: int, high: int) -> int:
 def word_starts(text: str, offsets: Sequence[tuple[int, int]], segmenter: Any, continues: np.ndarray) -> np.ndarray:
     """Which tokens begin a word: T tokens' offsets in characters, and which continue a word (bool [T]) -> bool [T].
 
-    The segmenter's words decide about Chinese. jieba cuts all but Chinese and ASCII into characters, so a token that
+    For Chinese, the segmenter's words are used. jieba cuts all but Chinese and ASCII into characters, so a token that
     continues a word by the vocabulary does not begin one, unless it follows a Chinese character (byte-level BPE marks
-    a word's start by the space before it, and there is none). White space belongs to the next word, as in "Ġword".
+    a word's start by the space before it, which is missing there). White space belongs to the next word, as in "Ġword".
     """
     word_of_character = np.zeros(len(text) + 1, dtype=np.int64)
     position, number = 0, 1
@@ -251,7 +251,7 @@ class Worker:
 
 def start(options: EncoderOptions) -> None:
     """Prepare a worker process: one thread, an encoder, and an end when its parent dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all its processes: the parent answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent handles it
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["RAYON_NUM_THREADS"] = "1"
     parent = parent_process()

@@ -1,1 +1,1 @@
-"""The embedded default: a small made-up world, its corpus and its task sets."""
+"""The small world: a generated corpus and task sets, the default data of every command."""

@@ -1,4 +1,4 @@
-"""The names of the small world: made-up words, how often each is used, and which sets may use it."""
+"""The names of the small world: made-up words, their frequencies, and the sets that may use them."""
 
 import random
 import string
@@ -61,7 +61,7 @@ def seeded(seed: int, part: str) -> random.Random:
 
 
 def invent_names(seed: int, names_per_class: int, zipf_exponent: float) -> dict[str, Names]:
-    """The names of every class; no word belongs to two names, and a word's form says nothing of its class.
+    """The names of every class; no word belongs to two names, and a word's form does not reveal its class.
 
     Raises ValueError for fewer names than the sets need, or more than the syllables allow.
     """

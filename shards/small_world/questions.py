@@ -39,7 +39,7 @@ def examples(make: MakeExample, cast: Cast, size: int, prefix: str, taken: set[s
 
 
 def span_question(cast: Cast, number: int) -> Example:
-    """Which river is named? The context names exactly one, among names of other classes, and gives no class away.
+    """A question such as "which river is named?": the context names one river among names of other classes.
 
     A context has 3 or 4 names; about one in a hundred has 20 and is longer than 64 tokens. ``answer_start`` counts
     characters.
@@ -69,7 +69,7 @@ def span_question(cast: Cast, number: int) -> Example:
 
 
 def choice_question(cast: Cast, number: int) -> Example:
-    """Which of four names, or (every second time) of four sentences, completes the context? One fits its class."""
+    """A question with four names or (every second time) four sentences to choose from; one fits by its class."""
     generator = cast.generator
     classes = generator.sample(CLASSES, NUM_CHOICES)
     if number % 2 == 0:
@@ -103,7 +103,9 @@ def _neutral_templates(cast: Cast) -> list[str]:
     templates: list[str] = []
     while wanted:  # whole sentences: never too many names, and never just one left over, as no sentence has one name
         left = {template: wanted - len(slots(template)) for template in NEUTRAL}
-        template = cast.generator.choice([one for one in NEUTRAL if left[one] == 0 or left[one] > 1])
+        template = cast.generator.choice(
+            [candidate for candidate in NEUTRAL if left[candidate] == 0 or left[candidate] > 1]
+        )
         templates.append(template)
         wanted = left[template]
     return templates

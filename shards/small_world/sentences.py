@@ -1,4 +1,4 @@
-"""Sentences of the small world, and the rule that keeps those of the task sets out of the corpus."""
+"""The sentences of the small world, and the rule that keeps those of the task sets out of the corpus."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The English of the small world: sentences that give a class away, and sentences that do not."""
+"""The English templates of the small world: sentences that reveal a name's class, and sentences that do not."""
 
 CLASSES = ("person", "town", "firm", "animal", "food", "tool", "river", "month")
 

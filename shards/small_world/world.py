@@ -1,4 +1,4 @@
-"""The embedded default: a small made-up world, its corpus and its task sets, from a seed and sizes alone."""
+"""Generation of the small world, its corpus and its task sets, from a seed and sizes alone."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ TASKS: dict[str, MakeExample] = {
 
 @dataclass(frozen=True)
 class WorldSizes:
-    """How large a world is: documents of the corpus (about 36 tokens each), examples of every task's three sets."""
+    """The sizes of a world: documents of the corpus (about 36 tokens each), examples of every task's three sets."""
 
     documents: int = 40_000
     names_per_class: int = 160
@@ -35,12 +35,12 @@ class WorldSizes:
 
 
 def write_small_world(directory: str | Path, *, seed: int = 0, sizes: WorldSizes | None = None) -> dict[str, Any]:
-    """Write the corpus and the task sets and return what ``world.json`` says of them.
+    """Write the corpus and the task sets and return the content of ``world.json``.
 
     The files are ``corpus.jsonl`` ({"text"}), and for ``qa`` (SQuAD v1.1 layout), ``multiple_choice`` (lists of {"id",
     "context", "question", "choices", "label"}) and ``classification`` ({"id", "text", "label"}) a ``train.json``,
     ``validation.json`` and ``test.json`` each; last ``world.json`` with the parameters, and bytes and sha256 of every
-    file. Equal seed and sizes give equal bytes. A directory that holds this very world is left as it is.
+    file. Equal seed and sizes give equal bytes. A directory that holds this same world is left unchanged.
 
     Raises ValueError when the directory holds another world.
     """

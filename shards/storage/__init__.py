@@ -1,1 +1,1 @@
-"""Shards on disk or behind https: manifest, tar files, verified reading."""
+"""Storage of shards, on disk or behind https: manifest, tar files, verified reading."""

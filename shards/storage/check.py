@@ -1,4 +1,4 @@
-"""Whether a directory holds the shards that its manifest lists."""
+"""The check of a shard directory against its manifest."""
 
 from pathlib import Path
 from typing import Literal

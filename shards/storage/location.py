@@ -1,4 +1,4 @@
-"""Where shards are: a directory, or an https address whose files are fetched into a local folder and checked."""
+"""The location of shards: a directory, or an https address whose files are fetched into a local cache and checked."""
 
 import hashlib
 import os
@@ -71,7 +71,7 @@ class ShardLocation:
             check_shards(self.directory, self.manifest, verify, share)
 
     def fetch(self, shard: Shard) -> None:
-        """Fetch a shard into the folder unless it is there whole; only the manifest's bytes ever get its name.
+        """Fetch a shard into the folder unless it is complete there; it gets its name only if it matches the manifest.
 
         A copy that was damaged on disk is fetched again, even if its size is right.
         OSError names an address that cannot be read, ValueError one whose content does not match the manifest.
@@ -106,7 +106,7 @@ def open_location(location: str | Path | ShardLocation, cache_directory: Path | 
     At an address, the manifest and the tokenizer are fetched at once and each shard when it is first opened, into a
     separate folder under `cache_directory` (default: pretraining-gap in XDG_CACHE_HOME or ~/.cache). Any other
     scheme, including `pipe:`, is refused, and nothing in an address is expanded. A location that is already open is
-    returned as it is. No whole file is ever deleted there: the folder grows to the size of all shards that were opened.
+    returned unchanged. No complete file is ever deleted there: the folder grows to the size of all shards opened.
     """
     if isinstance(location, ShardLocation):
         return location
@@ -137,7 +137,7 @@ def remove_stale_partials(root: Path) -> None:
     """Delete what killed downloads left behind: not written to for a day, and by a process that is gone."""
     for path in root.rglob(".*.partial"):
         pid = path.name.removesuffix(".partial").rpartition(".")[2]
-        with suppress(FileNotFoundError):  # another process of the run was faster
+        with suppress(FileNotFoundError):  # another process of the run deleted it first
             if pid.isdigit() and time.time() - path.stat().st_mtime > STALE_SECONDS and not _is_running(int(pid)):
                 path.unlink()
 

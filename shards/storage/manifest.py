@@ -1,4 +1,4 @@
-"""The manifest: what is in a shard directory, read as if a stranger had written it."""
+"""The manifest of a shard directory: writing, and validated reading."""
 
 import json
 import os
@@ -81,7 +81,7 @@ class TokenizerRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that `manifest.json` says; `data` is its JSON without the splits, which can be large."""
+    """The content of `manifest.json`; `data` is its JSON without the splits, which can be large."""
 
     tokenizer: TokenizerRecord
     token_dtype: str
@@ -129,7 +129,7 @@ def _manifest_text(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read and check DIR/manifest.json; ValueError says what is wrong with it and where."""
+    """Read and check DIR/manifest.json; ValueError names the error and its place."""
     path = Path(directory) / MANIFEST_NAME
     if not path.is_file():
         raise ValueError(f"{path} is missing: give a directory that build_shards has finished, or run it again")
@@ -161,7 +161,7 @@ def read_json(path: Path, max_bytes: int) -> Any:
 def _compacted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = without_duplicates(pairs)
     if isinstance(data.get("blocks"), list):
-        with suppress(ValueError):  # left as it is: parse_manifest says where the fault is
+        with suppress(ValueError):  # left unchanged: parse_manifest reports the place
             data["blocks"] = _block_table(data["blocks"], "")
     return data
 

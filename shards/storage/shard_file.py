@@ -1,4 +1,4 @@
-"""A shard: a plain USTAR tar whose samples are blocks of tokens, written whole or not at all, read block by block."""
+"""The shard format: a plain USTAR tar of token blocks, written atomically and read block by block."""
 
 import hashlib
 import io
@@ -40,7 +40,7 @@ def write_shard(path: Path, blocks: Iterable[tuple[str, dict[str, np.ndarray]]])
     `blocks` yields (key, fields); fields holds 1-d arrays: `tokens` uint16 or uint32 [N], `documents` uint32 (document
     starts inside the block) and optionally `words` uint8 (`numpy.packbits` of one word-start flag per token). The entry
     is {"name", "bytes", "sha256", "blocks": [{"key", "offset", "bytes", "tokens", "documents"}]}, offsets and sizes in
-    bytes. The same blocks give the same bytes. `path` appears only when the shard is whole and on disk.
+    bytes. The same blocks give the same bytes. `path` appears only when the shard is complete and on disk.
     """
     temporary = path.with_name(f".{path.name}.partial")
     digest = hashlib.sha256()
@@ -67,7 +67,7 @@ def write_shard(path: Path, blocks: Iterable[tuple[str, dict[str, np.ndarray]]])
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the renames inside a directory survive a power cut."""
+    """Sync a directory, so that renames in it survive a power failure."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -116,7 +116,7 @@ def decode_sample(payload: bytes, source: str) -> dict[str, Any]:
 
 
 def check_members(payload: bytes, source: str) -> None:
-    """Refuse anything but whole, plain files with harmless names of allowed types, by name, type and size.
+    """Refuse anything but complete, plain files with safe names of allowed types, by name, type and size.
 
     webdataset ends silently at a damaged header, follows `../` and expands sparse members: so headers are walked first.
     """

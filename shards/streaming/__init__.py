@@ -1,1 +1,1 @@
-"""The stream: from one integer to masked micro-batches."""
+"""The stream of masked micro-batches, whose state is one integer."""

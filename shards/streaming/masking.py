@@ -1,4 +1,4 @@
-"""Masking: which tokens of a sequence are hidden, as a function of the sequence's key and nothing around it."""
+"""Masking: the choice of a sequence's masked tokens, as a pure function of the sequence's key."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ _REPLACE = np.uint64(0x5DEECE66D)
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What masking must know about a tokenizer: sizes, special ids, and which ids continue a word (bool [V], or None).
+    """A tokenizer's tables for masking: sizes, special ids, and which ids continue a word (bool [V], or None).
 
     Ids without a token are special: no text holds them, and none is drawn as a random token.
     """
@@ -103,12 +103,12 @@ _BYTE_OF = _byte_alphabet()
 
 
 def mask_slots(content_tokens: int, rate: float) -> int:
-    """How many mask slots a sequence has that stores at most `content_tokens` tokens: `rate` of them, at least one."""
+    """The number of mask slots of a sequence of up to `content_tokens` stored tokens: a share `rate`, at least one."""
     return max(1, int(content_tokens * rate + 0.5))
 
 
 class Masker:
-    """Hides tokens of whole batches; holds tables over the vocabulary only."""
+    """Masks the tokens of whole batches; its only state are tables over the vocabulary."""
 
     def __init__(self, vocabulary: Vocabulary, options: MaskOptions) -> None:
         special = np.zeros(vocabulary.vocab_size, dtype=bool)

@@ -1,4 +1,4 @@
-"""Rows of stored tokens become masked sequences."""
+"""Assembly of micro-batches: rows of stored tokens into masked sequences."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Assembler:
     def assemble(
         self, rows: np.ndarray, blocks: np.ndarray, places: np.ndarray, length: int, micro_rows: int
     ) -> Iterator[MicroBatch]:
-        """Micro-batches of `micro_rows` rows, given rows (-1: padding), blocks and places in them, int64 [num_rows]."""
+        """Micro-batches of `micro_rows` rows; rows (-1: padding), blocks and places in them are int64 [num_rows]."""
         sequences, width = self._options.sequence_shape(length)
         held = {number: self._reader.block(number) for number in np.unique(blocks[rows >= 0]).tolist()}
         stored, words, sizes = self._gather(rows, blocks, places, held, sequences * width)

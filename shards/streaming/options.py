@@ -11,10 +11,10 @@ OBJECTIVES = ("mlm", "mlm+nsp")
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """What the batches of a run look like; everything but `micro_batch_rows` decides which tokens come when.
+    """The shapes and order of a run's batches; all but `micro_batch_rows` affect which tokens come when.
 
     `lengths` is the schedule: (first global row, sequence length) pairs. An update has the length in force at its
-    first row. `row_tokens` (0: derived) is how many stored tokens a row has at every length: with lengths 128 and 512
+    first row. `row_tokens` (0: derived) is the number of stored tokens per row at any length: with lengths 128 and 512
     it is 4 x 126, so that the long sequences have 506 tokens.
     """
 
@@ -64,7 +64,7 @@ class StreamOptions:
         return self.row_tokens or max(contents) // min(contents) * min(contents)
 
     def mask_options(self) -> MaskOptions:
-        """The part that masking reads."""
+        """The options of masking."""
         return MaskOptions(self.mask_rate, self.mask_share, self.random_share, self.whole_word)
 
     def length_at(self, row: int) -> int:

@@ -46,7 +46,7 @@ class Order:
     Row g belongs to epoch g // N and lane g % L (N rows per epoch, L lanes). Per epoch the shards, and the blocks in
     each, are shuffled; their rows are cut into one contiguous range per lane, and a lane shuffles inside its range in
     windows. Shards stay together, so that a lane opens (and hashes) one after another instead of all of them at once.
-    Only caches change inside; nothing a caller does changes an answer.
+    Its only mutable state are caches, so results do not depend on earlier calls.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Next-sentence pairs: where a sequence is cut in two, and what replaces the second half of a false pair."""
+"""Next-sentence pairs: the cut of a sequence into two halves, and the replacement of the second in a false pair."""
 
 from dataclasses import dataclass
 
@@ -31,11 +31,11 @@ def draw_pairs(
     document_starts: list[np.ndarray],
     block_tokens: np.ndarray,
 ) -> SentencePairs:
-    """Cut each sequence inside one document and, on a coin toss, replace what follows by another document's tokens.
+    """Cut each sequence inside one document and, on a coin toss, replace the rest by another document's tokens.
 
     `sequence_keys` uint64, `lengths` (content tokens), `starts` (in the block) and `which_block` int64 [S];
     `document_starts` holds each block's starts, ascending and with 0; `block_tokens` int64 [num_blocks]. The cut is
-    drawn before the coin, so it says nothing about the label. If the block has no other document to draw from, the
+    drawn before the coin, so it is independent of the label. If the block has no other document to draw from, the
     sequence stays as it is with weight zero, whatever the coin says: weighing the true ones alone would make "true"
     the likelier answer. The same goes for a sequence without two neighbouring tokens of one document. After Devlin et
     al. 2019, section 3.1, with runs of tokens as "sentences".

@@ -1,4 +1,4 @@
-"""SplitMix64 as a counter-based random source: the same integers give the same bits on every machine and numpy."""
+"""SplitMix64 as a counter-based random generator: the same integers give the same bits on every machine and numpy."""
 
 import numpy as np
 

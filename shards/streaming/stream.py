@@ -1,4 +1,4 @@
-"""The stream: from one integer, the number of rows consumed, to this rank's masked micro-batches."""
+"""The stream of a rank's masked micro-batches; its whole state is one integer, the number of rows consumed."""
 
 import os
 import threading
@@ -45,7 +45,7 @@ class MaskedStream:
     """This rank's micro-batches of a shard directory, from any row on, forever.
 
     Which tokens and masks row g has depends on the options' seed and g only; ranks, workers and `micro_batch_rows` only
-    decide who makes it and next to which rows.
+    decide which process makes it, and in which batch.
     """
 
     def __init__(
@@ -251,7 +251,7 @@ def validation_batches(
 
 
 class _Chunks(IterableDataset[list[MicroBatch] | ValueError | OSError]):
-    """What a data worker makes; a faulty shard's error is an item, as torch would wrap a raised one in a traceback."""
+    """The items of a data worker; a faulty shard's error is an item: torch would wrap a raised one in a traceback."""
 
     def __init__(self, stream: MaskedStream, first_row: int) -> None:
         self._stream = stream
@@ -271,5 +271,5 @@ def _unchanged(chunk: Any) -> Any:
 
 
 def _end_with_owner(owner: int, started_by_thread: bool, worker: int) -> None:
-    """End a data worker with its rank: one that outlived it would hold the sockets that a fork has copied."""
+    """End a data worker with its rank: if it lived on, it would hold the sockets that a fork copied."""
     end_or_watch(owner, started_by_thread=started_by_thread)

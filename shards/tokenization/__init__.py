@@ -1,1 +1,1 @@
-"""The tokenizer: trained or taken as it is, saved, loaded and fingerprinted."""
+"""The tokenizer: training or loading, saving and fingerprints."""

@@ -1,4 +1,4 @@
-"""A tokenizer that somebody else saved: its files are checked before `transformers` reads them."""
+"""Loading a tokenizer from a directory or the hub, whose files are checked before `transformers` reads them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from runtime.files.foreign import read_foreign_object, reading_foreign, refuse_pointer
 from runtime.hub import local_files_only
 
-# What holds a vocabulary; without one `transformers` makes an empty tokenizer from config.json, every word unknown.
+# Files with a vocabulary; without one `transformers` makes an empty tokenizer from config.json, every word unknown.
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "spm.model"),
     "sentencepiece.bpe.model",
@@ -25,8 +25,8 @@ def has_tokenizer(folder: Path) -> bool:
 def open_tokenizer(source: str, *, option: str = "--tokenizer") -> Any:
     """The tokenizer of a directory or hub name; code that comes with it is never run.
 
-    Raises ValueError, naming the file, if a directory has none or a broken one, if it knows no word, and if it is not a
-    fast one. An OSError says that neither a directory nor the hub has it.
+    Raises ValueError, naming the file, if a directory has none or a broken one, if it has no words, and if it is not a
+    fast one; OSError if neither a directory nor the hub has it.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():

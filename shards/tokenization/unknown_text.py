@@ -1,4 +1,4 @@
-"""Text that a tokenizer does not know: how many characters become its unknown token, and which text that is."""
+"""Unknown text: the characters that a tokenizer turns into its unknown token, counted and located."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MUCH_UNKNOWN = 0.02  # the share of the characters above which to warn
 BLANKS = " \n\t\r\u00a0\u3000"  # not counted: tokenizers drop them or join them to a word
 FIRST_STAND_IN = 1 << 32  # beyond every token id
 REMEDY = (
-    "the model never sees what they say; train a byte-level vocabulary, which knows every character (--vocabulary "
+    "the model never sees them; train a byte-level vocabulary, which covers every character (--vocabulary "
     "byte_bpe, without --tokenizer), or give a --tokenizer that was made for this language"
 )
 
@@ -22,7 +22,7 @@ def count_characters(text: str) -> int:
 
 
 def comparable_tokens(tokens: np.ndarray, places: np.ndarray, parts: Sequence[str]) -> np.ndarray:
-    """Tokens [N] with unknown ones (at `places` [U]) told apart by the text behind them: uint64 [N].
+    """Tokens [N] with unknown ones (at `places` [U]) distinguished by the text behind them: uint64 [N].
 
     Without this, documents in an unknown script would all be alike. Known text keeps its ids.
     """
@@ -34,7 +34,7 @@ def comparable_tokens(tokens: np.ndarray, places: np.ndarray, parts: Sequence[st
 
 
 def unknown_text(characters: int, unknown: int) -> dict[str, float]:
-    """The manifest's record of characters that became unknown tokens: how many, of how many, and their share."""
+    """The manifest's record of characters that became unknown tokens: their number, the total, and the share."""
     share = unknown / characters if characters else 0.0
     return {"characters": characters, "unknown_characters": unknown, "share": round(share, 6)}
 

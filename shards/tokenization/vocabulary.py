@@ -1,4 +1,4 @@
-"""The tokenizer: trained on a sample of the corpus or taken as it is, saved for `AutoTokenizer`, and fingerprinted."""
+"""Training of a tokenizer on a sample of the corpus, saving for `AutoTokenizer`, and fingerprints."""
 
 from __future__ import annotations
 
@@ -138,15 +138,15 @@ def special_ids(tokenizer: Any) -> dict[str, int]:
     ids: dict[str, int] = {}
     for name in SPECIAL_TOKENS:
         own = getattr(tokenizer, f"{name}_token_id")
-        found = stand_ins.get(name) if own is None else own
-        if found is None:
+        number = stand_ins.get(name) if own is None else own
+        if number is None:
             raise ValueError(f"the tokenizer has no {name} token: use one made for masked language models")
-        ids[name] = int(found)
+        ids[name] = int(number)
     return ids
 
 
 def fingerprint(tokenizer: Any) -> str:
-    """The sha256 of what decides a tokenizer's ids: model, normalizer, pre-tokenizer, added tokens, special ids.
+    """The sha256 of all that decides a tokenizer's ids: model, normalizer, pre-tokenizer, added tokens, special ids.
 
     Padding, truncation and file layout do not count, so saving and loading do not change it.
     """
@@ -163,7 +163,7 @@ def vocabulary_length(tokenizer: Any) -> int:
 
 
 def save_tokenizer(tokenizer: Any, directory: Path) -> None:
-    """Save so that `AutoTokenizer.from_pretrained(directory)` loads it; the directory appears whole or not at all."""
+    """Save for `AutoTokenizer.from_pretrained(directory)`; the directory is written atomically."""
     temporary = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     tokenizer.save_pretrained(temporary)

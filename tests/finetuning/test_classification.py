@@ -1,4 +1,4 @@
-"""classification.py from its command line: learns, resumes, repeats, and says the same of one file on every path."""
+"""classification.py from its command line: learns, resumes, repeats, and scores a file the same on every path."""
 
 import contextlib
 import csv

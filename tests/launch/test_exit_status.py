@@ -1,4 +1,4 @@
-"""How every command ends: each status that it can have, for whatever was raised; docs/exit-status.md is the table."""
+"""The exit statuses of every command; docs/exit-status.md is the table."""
 
 import errno
 import importlib
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Command:
-    """A command, what stands for its work in these tests, what it is called with, and its remedy for full memory."""
+    """A command, the function that replaces its work in these tests, its arguments, and its remedy for full memory."""
 
     module: str
     work: str

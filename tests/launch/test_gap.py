@@ -80,7 +80,7 @@ def test_cells_of_other_options_in_the_same_folder_are_not_averaged(tmp_path, ca
 
 
 def check_report_again(out, capsys):
-    """launch/report.py knows what launch/gap.py knew: costs, prices, notes and commands."""
+    """launch/report.py uses the data of launch/gap.py: costs, prices, notes and commands."""
     before = json.loads((out / "curve.json").read_text())
     assert report.main([str(out), "--draws", "200"]) == 0
     after = json.loads((out / "curve.json").read_text())

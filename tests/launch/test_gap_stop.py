@@ -1,4 +1,4 @@
-"""launch/gap.py: what is refused before pretraining, one run to a folder, and being told to stop."""
+"""launch/gap.py: what is refused before pretraining, one run per folder, and requests to stop."""
 
 import json
 import signal
@@ -41,7 +41,7 @@ def test_a_reference_that_is_not_to_be_had_is_an_error_in_words(tmp_path, monkey
     for more in ([], ["--dry_run", "true"]):
         assert gap.main([*arguments(tmp_path), "--reference", "somebody/model", *more]) == 2
         said = capsys.readouterr().err
-        assert "somebody/model is not a local directory, and the hub did not give it" in said
+        assert "somebody/model is not a local directory, and the hub did not deliver it" in said
         assert "--reference" in said
         assert "Traceback" not in said
 
@@ -56,7 +56,7 @@ def test_an_unreachable_hub_is_not_asked_for_a_reference_again_and_again(tmp_pat
     assert not asked
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert gap.main([*argv, "somebody/no-such-model"]) == 2
-    assert "the hub did not give it" in capsys.readouterr().err
+    assert "the hub did not deliver it" in capsys.readouterr().err
     assert asked
 
 

@@ -26,7 +26,7 @@ def remote(shards, tmp_path):
 
 
 def trusting(server, tmp_path):
-    """What a user sets: whom to trust, and where fetched shards lie."""
+    """The environment of a user: trusted certificates, and the cache folder of fetched shards."""
     return {"SSL_CERT_FILE": str(server.certificate), "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
 

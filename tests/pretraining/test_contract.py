@@ -1,4 +1,4 @@
-"""The same numbers, whoever computes them: every engine, ZeRO stage, sharding, micro-batch and number of ranks.
+"""The same numbers from every engine, ZeRO stage, sharding, micro-batch and number of ranks.
 
 fp32, no dropout, the same global batch, over 20 updates of a trunk and its branches: losses equal to 1e-5.
 """

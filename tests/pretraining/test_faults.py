@@ -1,4 +1,4 @@
-"""What a run does when something goes wrong: it loses nothing, says why, and ends within a bound.
+"""Failures of a run: it loses nothing, reports the reason, and ends in bounded time.
 
 Resumed runs are compared with uninterrupted ones by their journals: segment, update, rows and loss of every update.
 The fast tests run in this process; the slow ones start ranks with the real launchers and kill them.
@@ -152,7 +152,7 @@ def test_a_flipped_bit_the_one_before_is_resumed_from_and_said(shards, whole, tm
     content[-5] ^= 4
     weights.write_bytes(content)
     in_process(shards, output, FULL)
-    assert f"checkpoint {newest.name} is passed over" in capsys.readouterr().out
+    assert f"checkpoint {newest.name} is skipped" in capsys.readouterr().out
     assert_same_course(whole, output)
 
 
@@ -166,7 +166,7 @@ def test_a_branch_with_a_damaged_fork_is_left_for_the_checkpoint_before_it(shard
     capsys.readouterr()
     in_process(shards, output, FULL)
     said = capsys.readouterr().out
-    assert f"checkpoint {inside.name} is passed over: its branch returns to {fork.name}" in said
+    assert f"checkpoint {inside.name} is skipped: its branch returns to {fork.name}" in said
     assert f"checkpoint {inside.name} is later than the one resumed from" in said
     assert_same_course(whole, output)
     same_series(whole, output)
@@ -214,7 +214,7 @@ def test_one_loss_that_is_not_a_number_is_skipped_and_said(shards, whole, tmp_pa
     skipped = [line for line in journal(tmp_path / "run") if line.get("skipped")]
     assert [line["rows"] for line in skipped] == [[48, 59]]
     assert [line["gradient_norm"] for line in skipped] == [None]
-    assert "update 5 was skipped, not finite: rows [48, 59]" in capsys.readouterr().out
+    assert "update 5 was skipped (not finite): rows [48, 59]" in capsys.readouterr().out
     before, after = course(whole), course(tmp_path / "run")
     assert before[:5] == after[:5]
     assert before[5] != after[5]
@@ -266,7 +266,7 @@ def test_the_gate_refuses_a_rate_at_which_one_batch_cannot_be_learnt(shards, tmp
 
 
 def killed(engine, shards, output, options, point, *, rank=1, num_ranks=2):
-    """Run until a rank kills itself; the launcher must end soon and nobody may be left."""
+    """Run until a rank kills itself; the launcher must end soon and no process may be left."""
     variables = {"FAULT_POINT": point, "FAULT_RANK": str(rank)}
     process = start(engine, shards, output, options, num_ranks=num_ranks, variables=variables)
     try:

@@ -30,14 +30,14 @@ def asked(monkeypatch):
 
 def test_an_unreachable_hub_is_asked_once_by_all_layers_together(asked):
     for number in range(2):
-        with pytest.raises(ValueError, match=r"--model_name_or_path nobody/nothing .* the hub did not give it"):
+        with pytest.raises(ValueError, match=r"--model_name_or_path nobody/nothing .* the hub did not deliver it"):
             encoder.load_tokenizer("nobody/nothing")
         assert len(asked) == 1, number
         with pytest.raises(ValueError, match="--dataset_name nobody/nothing: not a saved data set"):
             read_dataset("nobody/nothing")
-        with pytest.raises(ValueError, match="model hub does not give it"):
+        with pytest.raises(ValueError, match="model hub did not deliver it"):
             model_digest("nobody/nothing")
-        with pytest.raises(ValueError, match=r"the hub did not give it .*Download it"):
+        with pytest.raises(ValueError, match=r"the hub did not deliver it .*Download it"):
             configuration_from("nobody/nothing")
         with pytest.raises(ValueError, match="--tokenizer nobody/nothing cannot be loaded"):
             load_tokenizer("nobody/nothing")

@@ -1,4 +1,4 @@
-"""torch must find how long its threads may spin when it is loaded, whatever is started."""
+"""The spin time of torch's threads is set before torch is loaded, in every command."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""Reports beside the journal, each really written and read back, without network."""
+"""Trackers beside the journal, each written and read back, without network."""
 
 import importlib.util
 import json

@@ -20,7 +20,7 @@ few_and_many = pytest.mark.parametrize("rounds", [50, pytest.param(1000, marks=p
 
 
 def changed_value(value, generator):
-    """The same with one part, anywhere in it, replaced by something strange, removed, or joined by a stranger."""
+    """The same with one part, anywhere in it, replaced by an odd value, removed, or followed by an odd value."""
     if isinstance(value, dict) and value and generator.random() < 0.85:
         key = generator.choice(list(value))
         if generator.random() < 0.1:
@@ -64,7 +64,7 @@ def changed(data: bytes, generator: random.Random) -> bytes:
 
 
 def refusals(path: Path, read, rounds: int, *, named: str | None = None) -> list[str]:
-    """What `read` says to mutations of the file; AssertionError for whatever but a reading or a clear ValueError.
+    """The outcomes of `read` on mutations of the file; AssertionError unless it reads or raises a clear ValueError.
 
     `read` is also called with the file as it is, which it takes. `named` is what a refusal must name: the file.
     """

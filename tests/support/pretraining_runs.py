@@ -212,7 +212,7 @@ def stop_session(process: subprocess.Popen[Any]) -> None:
 
 
 def members(job: int) -> list[int]:
-    """Processes that are running and were started by the job of that pid, whoever is their parent now."""
+    """Running processes that were started by the job of that pid, whatever their parent is now."""
     mark = f"{JOB_VARIABLE}={_marks[job]}".encode()
     found = []
     for entry in Path("/proc").iterdir():

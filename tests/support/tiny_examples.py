@@ -1,4 +1,4 @@
-"""Made-up questions, choices and reviews, and a random encoder that knows the reviews' few words."""
+"""Made-up questions, choices and reviews, and a random encoder whose vocabulary has the reviews' few words."""
 
 from __future__ import annotations
 

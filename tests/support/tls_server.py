@@ -1,4 +1,4 @@
-"""A TLS server on this machine that serves a folder, and some files wrongly when it is told to."""
+"""A local TLS server for a folder, which can be set to serve some files wrongly."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @contextmanager
 def tls_server(folder: Path, scratch: Path) -> Iterator[ServedFolder]:
-    """Serve `folder`; the certificate, which nobody trusts unless told to, is written into `scratch`."""
+    """Serve `folder`; the certificate, which clients do not trust by default, is written into `scratch`."""
     if shutil.which("openssl") is None:
         pytest.skip("needs the openssl command to make a certificate")
     certificate, private_key = scratch / "certificate.pem", scratch / "key.pem"

@@ -1,1 +1,1 @@
-"""One class per kind of task: how it is read, encoded, scored, searched for in the corpus, and its cost estimated."""
+"""The kinds of task, one class each: reading, encoding, scoring, contamination search and cost estimate."""

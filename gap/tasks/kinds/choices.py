@@ -1,4 +1,4 @@
-"""Questions with choices to pick from: the recipe of `finetuning/multiple_choice.py`."""
+"""Multiple-choice tasks, with the recipe of `finetuning/multiple_choice.py`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ChoiceData(TaskData):
 
     @classmethod
     def read(cls, spec: TaskSpec, options: ReadingOptions) -> Self:
-        """Files in any of the layouts that the recipe knows."""
+        """Read files in any layout of the recipe."""
 
         def load() -> Splits:
             rows = known_splits(spec)

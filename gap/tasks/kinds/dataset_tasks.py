@@ -1,4 +1,4 @@
-"""Data sets of `datasets` behind a task; errors name it as in --tasks and say what --tasks or --data_dir accepts."""
+"""Reading a task from a data set of `datasets`; errors quote --tasks and name what --tasks or --data_dir accepts."""
 
 from __future__ import annotations
 

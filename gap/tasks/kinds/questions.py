@@ -1,4 +1,4 @@
-"""Questions about a paragraph, answered by a span of it: the recipe of `finetuning/qa.py`."""
+"""Extractive question-answering tasks, with the recipe of `finetuning/qa.py`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class QuestionData(TaskData):
 
     @classmethod
     def read(cls, spec: TaskSpec, options: ReadingOptions) -> Self:
-        """SQuAD files and similar ones; a set in which some questions have no answer is of version 2."""
+        """Read SQuAD files and similar ones; a set in which some questions have no answer is of version 2."""
 
         def load() -> Splits:
             rows = known_splits(spec)
@@ -104,7 +104,7 @@ class QuestionData(TaskData):
         return [f"{example.question} {example.context}"]
 
     def shuffled(self, rows: Sequence[Feature], random: np.random.Generator) -> list[Feature]:
-        """Every answer moved to a random place of its row's part of the paragraph."""
+        """The same rows, every answer moved to a random place in its row's part of the paragraph."""
         moved: list[Feature] = []
         for row in rows:
             length = row["end_position"] - row["start_position"]

@@ -1,4 +1,4 @@
-"""From the PLACE of a task to its training and scored examples: what all kinds of task have in common."""
+"""Reading the PLACE of a task into training and scored examples, for all kinds of task."""
 
 from __future__ import annotations
 

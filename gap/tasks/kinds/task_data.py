@@ -1,4 +1,4 @@
-"""A task's examples, and what each kind of task has to say about them."""
+"""TaskData, the base class of the kinds of task: a task's examples and how they are encoded and scored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How examples are read."""
+    """Options for reading examples."""
 
     data_dir: str | None = None  # with GLUE's files
     max_train_samples: int | None = None
@@ -45,7 +45,7 @@ class ReadingOptions:
 
 @dataclass(frozen=True)
 class RowOptions:
-    """How examples become rows."""
+    """Options for encoding examples into rows."""
 
     max_seq_length: int = 384
     doc_stride: int = 128
@@ -55,7 +55,7 @@ class RowOptions:
 
 @dataclass(frozen=True)
 class TaskData(ABC):
-    """What a task trains on and what it is scored on; `clusters` say which examples share a paragraph or a text.
+    """A task's training and scored examples; `clusters` give the examples that share a paragraph or a text.
 
     A kind of task is a subclass: `gap.tasks.specification.KINDS` lists them by the KIND of a specification.
     """
@@ -89,7 +89,7 @@ class TaskData(ABC):
 
     @abstractmethod
     def record(self, example: Any, prediction: Mapping[str, Any]) -> Record:
-        """What a cell records of one example: "score" in 0..1, and any of "confidence", "label", "prediction", ...
+        """A cell's record of one example: "score" in 0..1, and any of "confidence", "label", "prediction", ...
 
         `gap/cells/store.py` describes them; id and cluster are added to them.
         """

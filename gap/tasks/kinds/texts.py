@@ -1,4 +1,4 @@
-"""One or two texts with a class or a number: the recipes of `finetuning/glue.py` and `finetuning/classification.py`."""
+"""Classification and regression tasks, with the recipes of `finetuning/glue.py` and `finetuning/classification.py`."""
 
 from __future__ import annotations
 

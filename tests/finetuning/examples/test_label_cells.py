@@ -1,4 +1,4 @@
-"""What a label's cell says, whoever wrote it, and examples whose cell says nothing."""
+"""Parsing of label cells, and examples with an empty label cell."""
 
 import json
 import math
@@ -200,7 +200,7 @@ def test_classification_counts_what_it_leaves_out_and_strict_refuses(tmp_path, c
     shown = capsys.readouterr().out
     assert "warning: 4 of 40 examples of train have no label" in shown
     assert "warning: 1 of 10 examples of validation have no label" in shown
-    assert "warning: 1 examples have the label '-', a separate class here; often stands for" in shown
+    assert "warning: 1 examples have the label '-', a separate class here; often means" in shown
     results = json.loads((tmp_path / "run" / "all_results.json").read_text())
     assert (results["preflight_train_unlabelled"], results["preflight_train_examples"]) == (4, 36)
     assert results["preflight_train_unknown_share"] == 0

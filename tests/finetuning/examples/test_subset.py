@@ -1,4 +1,4 @@
-"""Parts of a data set: the same whatever the recipe, its options and the order of the file."""
+"""Subsets of a data set are the same in every recipe, for any options and any order of the file."""
 
 import itertools
 import random

@@ -98,7 +98,7 @@ def test_models_that_are_not_there(tmp_path):
         load_tokenizer(str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match=r"has no config.json"):
         load_headed(str(tmp_path), HEAD)
-    with pytest.raises(ValueError, match="the hub did not give it"):
+    with pytest.raises(ValueError, match="the hub did not deliver it"):
         load_tokenizer("nobody/nothing")
 
 

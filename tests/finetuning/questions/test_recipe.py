@@ -1,4 +1,4 @@
-"""QA: the same scores whatever the batches, the padding, the order, and the path the file takes."""
+"""QA scores do not depend on batches, padding, order, or the path that the file takes."""
 
 import json
 import random

@@ -249,7 +249,7 @@ def test_strict_refuses_questions_that_would_be_dropped_and_texts_of_two_sets(tm
     split = [replace(one, answers=(Answer(one.context[: len(one.context) // 2], 0),)) for one in long]
     answers = squad_file(tmp_path / "split.json", split)
     assert qa.main([*given, "--validation_file", answers, "--max_seq_length", "20"]) == 2
-    assert "answers of validation fit whole in no window" in capsys.readouterr().err
+    assert "answers of validation do not fit into any window" in capsys.readouterr().err
 
 
 def test_questions_on_a_blank_context_are_named_and_told_from_those_that_need_the_chain(tmp_path, model, capsys):
@@ -309,7 +309,7 @@ def test_the_chain_says_what_the_choice_costs(tmp_path, model, monkeypatch, caps
     assert found["eval_exact_match_chain"] == pytest.approx(chain)
     lost = found["eval_exact_match_right_paragraph"] - found["eval_exact_match_chain"]
     assert found["eval_points_lost_by_choice"] == pytest.approx(lost)
-    assert f"{lost:.2f} points are lost by the {total - right} of {total}" in capsys.readouterr().out
+    assert f"{lost:.2f} points are lost to the {total - right} of {total}" in capsys.readouterr().out
     lines = (tmp_path / "out" / "prediction.csv").read_text("utf-8").splitlines()
     assert [line.split(",")[0] for line in lines] == ["id", *(f"test{i}" for i in range(7))]
     # The same command again runs neither stage.

@@ -129,7 +129,7 @@ def test_a_journal_that_went_away_or_lost_lines_is_spoken_of(tmp_path):
     journal.write_text("\n".join([*lines, ""]))
     assert drop_lines_after(journal, 6, 6) is None
     journal.write_text("\n".join([*lines[:2], "[]", "null", *lines[4:], '{"torn": ']))
-    assert "lacks the lines of 2 of 6 updates (3 damaged" in drop_lines_after(journal, 6, 6)
+    assert "has no lines for 2 of 6 updates (3 damaged" in drop_lines_after(journal, 6, 6)
 
 
 def test_of_results_of_another_run_it_is_said_what_differs(tmp_path):

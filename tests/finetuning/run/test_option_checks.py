@@ -1,4 +1,4 @@
-"""What is wrong whatever the data are is said before any data is looked for."""
+"""Errors that do not depend on the data are reported before any data are read."""
 
 import importlib
 

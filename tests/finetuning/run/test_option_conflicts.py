@@ -1,4 +1,4 @@
-"""Options that would change nothing beside others, or beside the data, are refused."""
+"""Options that would have no effect with others, or with the data, are refused."""
 
 import json
 

@@ -96,7 +96,7 @@ def test_the_rows_of_a_run_are_hashed_once(given, monkeypatch, seeds):
 
 
 def count_calls(monkeypatch, calls, place):
-    """Count the calls of what stands at `place` (a dotted name), which is still called."""
+    """Count the calls of the function at `place` (a dotted name), which is still called."""
     module, _, name = place.rpartition(".")
     original = getattr(importlib.import_module(module), name)
 

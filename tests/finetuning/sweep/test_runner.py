@@ -298,7 +298,7 @@ def test_a_metric_that_the_first_cell_has_not_stops_the_sweep(tmp_path):
 
 @pytest.mark.parametrize("change", ["edited", "deleted"])
 def test_a_file_that_changes_between_two_cells_stops_the_sweep(tmp_path, change):
-    """The later cells would lie under the fingerprint of the file that was there when the sweep was read."""
+    """The later cells would be stored under the fingerprint of the file that was there when the sweep was read."""
     data, out = tmp_path / "train.json", tmp_path / "out"
     data.write_text("[]")
     base = {"model_name_or_path": "hub/model", "train_file": str(data)}

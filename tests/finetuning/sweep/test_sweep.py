@@ -110,7 +110,7 @@ BAD = {
     "is 9 tasks": {"recipe": "glue", "grid": {"task_name": ["all"]}, "base": MODEL},
     "use each of cola, .* once, or all": {"recipe": "glue", "base": {"task_name": "sst3", **MODEL}},
     "list of integers": {"recipe": "glue", "seeds": ["a"]},
-    "each counts once": {"recipe": "glue", "seeds": [1, 1]},
+    "name each once": {"recipe": "glue", "seeds": [1, 1]},
     "has no values": {"recipe": "glue", "grid": {"weight_decay": []}},
     "a word, true, false": {"recipe": "glue", "base": {"weight_decay": {"a": 1}}},
     "must map option names": {"recipe": "glue", "base": [1]},
@@ -133,7 +133,7 @@ REFUSED_BY_THE_RECIPE = [
     ("qa", {"weight_decay": -0.1}, "--weight_decay -0.1: use a finite number, at least 0"),
     ("qa", {"bf16": "maybe"}, "--bf16 maybe: use one of auto"),
     ("qa", {"report_to": "paper"}, "--report_to paper: use one of tensorboard"),
-    ("qa", {"learning_rate": [1, 2]}, "2 is left over: the option before it takes one value"),
+    ("qa", {"learning_rate": [1, 2]}, "2 is left over: the option before it takes a single value"),
     (
         "qa",
         {"global_batch_rows": 9, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
@@ -142,7 +142,7 @@ REFUSED_BY_THE_RECIPE = [
     ("qa", {"train_file": "none.json"}, "--train_file none.json: no such file or folder"),
     ("qa", {"model_name_or_path": "./none"}, "--model_name_or_path ./none: no such file or folder"),
     ("qa", {"dataset_name": "./none"}, "--dataset_name ./none: no such file or folder"),
-    ("qa", {"dataset_name": "squad", "test_file": "x.json"}, "the data are named one way only"),
+    ("qa", {"dataset_name": "squad", "test_file": "x.json"}, "both name the data"),
     ("classification", {"data": "none"}, "--data none: no such file or folder"),
     ("classification", {"data": "none", "train_file": "x.csv"}, "--data and --train_file: name the data one way only"),
     ("glue", {"task_name": "rte", "data_dir": "none"}, "--data_dir none: no such file or folder"),
@@ -197,7 +197,7 @@ def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path):
     """YAML's readers keep the second and drop the first without a word."""
     path = tmp_path / "sweep.yaml"
     path.write_text("recipe: qa\ngrid:\n  weight_decay: [0.1]\nseeds: [1]\ngrid:\n  max_grad_norm: [1.0]\n")
-    with pytest.raises(ValueError, match=r"(?s)sweep\.yaml.*key grid stands in line 2 and again here.*line 5"):
+    with pytest.raises(ValueError, match=r"(?s)sweep\.yaml.*key grid is in line 2 and again here.*line 5"):
         read_sweep(path)
 
 
@@ -250,7 +250,7 @@ def test_the_default_model_is_named_and_counts_by_content(tmp_path, monkeypatch)
 
 
 def test_rows_are_compared_with_the_values_that_the_recipe_takes(tmp_path):
-    """On the small world QA takes a learning rate of its own where the default stands."""
+    """On the small world QA has its own learning rate unless one is given."""
     with pytest.raises(ValueError, match="the same run"):
         make_sweep({"recipe": "qa", "base": MODEL, "grid": {"learning_rate": [5e-5, 1e-3]}})
     sweep = make_sweep(

@@ -160,7 +160,7 @@ def test_files_hold_every_prediction_under_its_id(tokenizer, tmp_path):
 
 
 def test_the_same_file_as_validation_and_as_test_gives_the_same_rows(tokenizer):
-    """A second reader for test files was how a report lost ten points: there is none."""
+    """Test files use the same reader: a second one once cost a report ten points."""
     same = reviews(13, seed=2)
     recipe = recipe_of(tokenizer, splits(test=same))
     sets = recipe.evaluation_sets

@@ -1,4 +1,4 @@
-"""Truncation keeps what it says and never more than allowed."""
+"""Truncation keeps the documented parts and never more than allowed."""
 
 import pytest
 from hypothesis import given

@@ -75,7 +75,7 @@ def test_the_controls_say_whether_the_curve_can_be_believed(tmp_path: Path) -> N
     made.add("qa", "annealed", 1000, 0.8, control="independent_run")
     made.add("qa", "annealed", 1000, 0.4, control="shuffled_labels")
     notes = " ".join(analyse(made.scores, draws=DRAWS).tasks[0].notes)
-    assert "not resolved: this is how well the branch stands in" in notes
+    assert "not resolved: this is how well the branch replaces it" in notes
     assert "something leaks" in notes
     assert re.search(r"same arguments .* the gap is \+6\d\.\d \[", notes)
 

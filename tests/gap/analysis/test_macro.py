@@ -126,7 +126,7 @@ def test_tasks_of_different_metrics_share_the_gap_closed_only(tmp_path: Path) ->
 
 
 def check_outputs(found: Analysis, folder: Path) -> None:
-    """The average stands in curve.json, in the CSV and in the report, and is drawn for papers."""
+    """The average is in curve.json, in the CSV and in the report, and is drawn as an image."""
     macro = json.loads(analysis_json(found))["macro"]
     assert macro["checkpoints"][1]["score"]["value"] is None
     rows = [row for row in csv.DictReader(curve_csv(found).splitlines()) if row["task"].startswith("mean of")]

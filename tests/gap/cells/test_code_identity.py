@@ -1,4 +1,4 @@
-"""The code in a cell's identity: what decides its score counts, where a source lies and what it tells does not."""
+"""The code in a cell's identity: what decides its score counts; the place of a source and its texts do not."""
 
 import ast
 import re
@@ -52,7 +52,7 @@ def test_layout_and_comments_count_nothing(tree):
     [
         ("finetuning/loop/schedule.py", '^"""', '"""New. '),
         ("finetuning/loop/schedule.py", r'(def make_schedule[^"]*""")', r"\1New. "),
-        ("finetuning/loop/schedule.py", "to learn from", "to train on"),
+        ("finetuning/loop/schedule.py", "to evaluate only", "to score only"),
         ("finetuning/loop/schedule.py", "options: FinetuningOptions", "options: object"),
         ("finetuning/loop/schedule.py", "import math\n", "import math  # for ceil\n"),
         ("finetuning/examples/recipe.py", "Training examples; default", "What to learn from; default"),

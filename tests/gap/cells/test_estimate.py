@@ -1,4 +1,4 @@
-"""How long a list of cells will take is told for each model of it, and from measured cells where there are some."""
+"""The time for a list of cells is estimated per model, and from measured cells where available."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A report says when, on what, with which options and by which commands its cells were made, after an extension too."""
+"""A report has the dates, devices, options and commands of its cells, also after an extension."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""--until: told to stop during a look, and what is refused before anything is trained."""
+"""--until: a request to stop during a look, and what is refused before anything is trained."""
 
 import sys
 import time

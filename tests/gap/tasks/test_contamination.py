@@ -1,4 +1,4 @@
-"""Scored texts that stand in the pretraining corpus are found, wherever a block ends; others are not."""
+"""Scored texts that occur in the pretraining corpus are found, also across the ends of blocks; others are not."""
 
 import json
 import random

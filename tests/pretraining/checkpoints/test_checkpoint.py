@@ -48,7 +48,7 @@ def newest(directory):
 
 
 def rewrite_manifest(path):
-    """The manifest that a forger who knows the format would write."""
+    """A manifest as a forger with knowledge of the format would write it."""
     files = [file for file in sorted(path.iterdir()) if file.name != MANIFEST_NAME]
     entries = [{"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files]
     (path / MANIFEST_NAME).write_text(json.dumps({"schema_version": 1, "files": entries}))
@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_one_before_it_taken(tmp_pat
     opened, said = newest(tmp_path)
     assert opened.path.name == "step-00000001-000"
     assert len(said) == 1
-    assert "step-00000002-000 is passed over" in said[0]
+    assert "step-00000002-000 is skipped" in said[0]
     assert complaint in said[0]
     with pytest.raises(ValueError, match="cannot be resumed from"):
         open_checkpoint(tmp_path / "step-00000002-000", ONE)
@@ -200,7 +200,7 @@ def test_a_file_of_another_kind_is_refused_even_with_a_matching_manifest(tmp_pat
 
 def test_when_none_can_be_trusted_nothing_starts_from_zero(tmp_path):
     flip_bit(save(tmp_path, "step-00000001-000") / "rank-00000.safetensors")
-    with pytest.raises(ValueError, match="can be trusted"):
+    with pytest.raises(ValueError, match=r"no checkpoint in .* is valid"):
         newest(tmp_path)
 
 
@@ -229,7 +229,7 @@ def test_a_branch_whose_fork_is_damaged_or_gone_is_passed_over_with_it(tmp_path)
     flip_bit(fork / "rank-00000.safetensors")
     opened, said = newest(tmp_path)
     assert opened.path.name == "step-00000001-000"
-    assert said[0].startswith("checkpoint step-00000006-001 is passed over: its branch returns to step-00000004-001: ")
+    assert said[0].startswith("checkpoint step-00000006-001 is skipped: its branch returns to step-00000004-001: ")
     shutil.rmtree(fork)
     assert newest(tmp_path)[0].path.name == "step-00000001-000"
 

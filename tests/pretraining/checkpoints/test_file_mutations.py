@@ -152,7 +152,7 @@ def test_a_journal_that_went_away_or_lost_lines_is_spoken_of(tmp_path):
     assert journal.cut_back(20) is None
     lines = journal.path.read_text().splitlines(keepends=True)
     journal.path.write_text("".join([*lines[:2], "[]\n", '"x"\n', "nul\n", *lines[6:]]))
-    assert "lacks the lines of 4 of 20 updates (3 damaged" in journal.cut_back(20)
+    assert "has no lines for 4 of 20 updates (3 damaged" in journal.cut_back(20)
 
 
 @pytest.mark.parametrize("dry_run", ["true", "false"])

@@ -1,4 +1,4 @@
-"""Where a run goes on: one that is named is taken with its fork, wherever it lies, or refused with the reason."""
+"""Resuming: a named checkpoint is taken from anywhere, with its fork, or refused with the reason."""
 
 from __future__ import annotations
 

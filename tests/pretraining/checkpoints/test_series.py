@@ -1,4 +1,4 @@
-"""series.json: written atomically, read with suspicion."""
+"""series.json: written atomically, validated when read."""
 
 import json
 from pathlib import Path

@@ -246,7 +246,7 @@ def test_two_sharded_ranks_make_the_updates_of_one(name, tmp_path, free_port):
 
 
 def test_lamb_skips_an_update_that_is_not_finite_and_still_makes_its_state():
-    """As torch's fused optimizers do with `found_inf`: a resumed run makes its moments with such a step."""
+    """As in torch's fused optimizers, `found_inf` skips a step: a resumed run creates its moments by one."""
     weight = torch.nn.Parameter(torch.ones(3, 2))
     optimizer = build_optimizer([{"params": [weight], "weight_decay": 0.1}], OptimizerOptions(name="lamb"))
     weight.grad = torch.full((3, 2), float("nan"))

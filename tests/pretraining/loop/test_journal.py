@@ -107,7 +107,7 @@ def test_the_journal_is_on_the_disk_before_a_checkpoint_is(tmp_path, monkeypatch
     assert order == ["journal", "checkpoint"] * (len(order) // 2)
 
 
-@pytest.mark.parametrize("damage", ["is missing", r"lacks the lines of \d+ of \d+ updates \(1 damaged"])
+@pytest.mark.parametrize("damage", ["is missing", r"has no lines for \d+ of \d+ updates \(1 damaged"])
 def test_a_run_that_goes_on_says_what_its_journal_lacks(tmp_path, capsys, damage):
     shards, run = write_shards(tmp_path / "shards"), tmp_path / "run"
     options = {"save_steps": 5}

@@ -31,7 +31,7 @@ def test_chinese_without_words_is_warned_of_and_nothing_else_is(tmp_path, capsys
     masked = {"whole_word_masking": "true", "dry_run": "true"}
     in_process(shards, tmp_path / "run", masked)
     said = capsys.readouterr().out
-    assert "100% of the text is Chinese characters and the shards do not store its words" in said
+    assert "100% of the text is Chinese and the shards store no word boundaries" in said
     assert "launch/build_shards.py --words jieba" in said
     in_process(shards, tmp_path / "run", {"dry_run": "true"})
     in_process(build(tmp_path / "en", " "), tmp_path / "run", masked)

@@ -1,4 +1,4 @@
-"""Flash attention without its package: what the kernel would be given, by a stand-in that computes the same."""
+"""Flash attention without its package: the kernel's inputs, seen by a stand-in that computes the same."""
 
 import pytest
 import torch

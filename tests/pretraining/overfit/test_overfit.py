@@ -148,6 +148,6 @@ def test_tokens_stand_side_by_side():
 
 def test_the_summary_names_the_numbers_and_the_remedy():
     result = OverfitResult("stuck", 0.01, (5.0, 3.0), 3.0, 0.125, 2.99, 24, 1, 1.0, torch.zeros(1, 1))
-    assert "loss 5.00 -> 3.00 (unigram entropy 2.99), 12% right" in result.summary()
+    assert "loss 5.00 -> 3.00 (unigram entropy 2.99), 12% correct" in result.summary()
     assert result.summary().endswith(result.remedy)
     assert math.isclose(result.learning_rate, 0.01)

@@ -78,7 +78,7 @@ def test_a_tokenizer_that_changes_during_the_run_is_not_the_exports(tmp_path, mo
 
 @pytest.mark.parametrize("change", ["edited", "deleted"])
 def test_a_deepspeed_json_that_changes_during_the_run_changes_nothing(tmp_path, monkeypatch, change):
-    """Each checkpoint says of which run it is: with the optimizer that the JSON named when the run began.
+    """Each checkpoint stores its run's identity, with the optimizer that the JSON named when the run began.
 
     PyTorch takes the place of DeepSpeed, which leaves a second run in this process no process group.
     """

@@ -57,7 +57,7 @@ def test_everything_wrong_is_said_at_once():
         ("attn_implementation", "flash", "use one of sdpa, flash_attention_2, eager, auto"),
         ("report_to", "tensorbord", "use one of tensorboard, wandb, mlflow, none"),
         ("objective", "clm", "use one of mlm, mlm\\+nsp"),
-        ("resume_from_checkpoint", "never", "the word is false now"),
+        ("resume_from_checkpoint", "never", "this value was renamed to false"),
     ],
 )
 def test_a_value_outside_its_range_is_refused_with_the_range(name, value, rule):

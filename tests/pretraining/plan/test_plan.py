@@ -192,7 +192,7 @@ def test_the_table_says_what_will_be_done(plan):
         "torch adamw",
         "12 rows, 384 tokens",
         "3.5e+03, 7e+03",
-        "GB a rank",
+        "GB per rank",
         "19 updates of the trunk, 24 in all",
     ):
         assert part in text
@@ -375,7 +375,7 @@ def test_a_directory_of_another_run_is_found_in_the_plan_and_left_alone(plan, tm
     assert (tmp_path / RUN_NAME).read_text() == before
 
 
-@pytest.mark.parametrize(("model_type", "memory"), [("deberta-v2", "GB a rank"), ("xlm", "memory  unknown")])
+@pytest.mark.parametrize(("model_type", "memory"), [("deberta-v2", "GB per rank"), ("xlm", "memory  unknown")])
 def test_a_model_that_is_hard_to_trace_has_a_plan(plan, tmp_path, model_type, memory):
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     AutoConfig.for_model(model_type, **shape, vocab_size=60, pad_token_id=0).save_pretrained(tmp_path)

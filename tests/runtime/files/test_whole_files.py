@@ -39,7 +39,7 @@ def test_what_is_no_json_is_named(tmp_path, content):
 
 def test_a_huge_file_is_not_read(tmp_path):
     write_text(tmp_path / "a.json", '"' + "x" * 20 + '"')
-    with pytest.raises(ValueError, match="at most 10 are read"):
+    with pytest.raises(ValueError, match="the limit is 10"):
         read_json(tmp_path / "a.json", largest=10)
 
 

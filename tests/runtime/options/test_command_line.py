@@ -190,7 +190,7 @@ def test_a_merged_key_may_be_overridden():
         "a": {"deep": {"x": {"k": 3, "l": 2}}},
         "b": {"k": 3, "l": 4},
     }
-    with pytest.raises(yaml.YAMLError, match="key k stands in line 1 and again"):
+    with pytest.raises(yaml.YAMLError, match="key k is in line 1 and again"):
         parse_yaml("a: [{k: 1, 'k': 2}]")
 
 

@@ -1,4 +1,4 @@
-"""What is true of one option stands in its declaration: the choices, the range, the identity, and nowhere else."""
+"""Facts about one option (choices, range, identity) are in its declaration and nowhere else."""
 
 import ast
 import importlib
@@ -73,7 +73,7 @@ class Small(Options):
         ("share", 1.5, "--share 1.5: use at least 0 and at most 1"),
         ("kind", "d", "--kind d: use one of a, b"),
         ("kind", "", "--kind '': use one of a, b"),
-        ("kind", "c", "--kind c: the word is b now; use that"),
+        ("kind", "c", "--kind c: this value was renamed to b; use that"),
         ("kinds", "a, d", "--kinds d: use one of a, b"),
         ("seeds", [1, -1], "--seeds -1: use at least 0"),
     ],
@@ -110,7 +110,7 @@ def test_an_old_name_is_answered_with_the_new_one(written, capsys, tmp_path):
         with pytest.raises(SystemExit) as ended:
             parse_options(Small, argv)
         assert ended.value.code == 2
-        assert "it is --bad_text now; use that" in capsys.readouterr().err
+        assert "it was renamed to --bad_text; use that" in capsys.readouterr().err
 
 
 def test_help_groups_the_options_and_shows_choices_and_defaults(capsys):

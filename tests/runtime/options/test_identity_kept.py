@@ -1,4 +1,4 @@
-"""Runs, builds, sweeps and cells made before the options were declared are the same ones still: these were theirs."""
+"""Runs, builds, sweeps and cells from before the declarations keep their identities, recorded here."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The index of duplicates: the most similar document is found among many, whatever was put in when."""
+"""The index of duplicates: the most similar document is found among many, in any order of insertion."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def test_contexts_tell_no_class_name_three_or_four_and_few_are_longer_than_64_to
 
 
 def num_names_of(sentence, known):
-    """Runs of made-up words: a name has one or two of them, and English or a comma stands between names."""
+    """Runs of made-up words: a name has one or two of them, with English or a comma between names."""
     is_name = [word in known for word in re.findall(r"\w+|,", sentence)]
     return sum(now and not before for now, before in zip(is_name, [False, *is_name], strict=False))
 

@@ -28,7 +28,7 @@ def open_stream(directory, options=OPTIONS, rank=0, world_size=1, **chosen):
 
 
 def by_row(batches, sequences_per_row):
-    """{global row: all that the model sees of it}, and no row twice."""
+    """{global row: all of its model inputs}; no row occurs twice."""
     found = {}
     for batch in batches:
         for index, row in enumerate(batch.rows.tolist()):

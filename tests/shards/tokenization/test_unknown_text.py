@@ -1,4 +1,4 @@
-"""Characters that become the unknown token are counted exactly, and documents of it are told apart."""
+"""Characters that become the unknown token are counted exactly, and documents of them are distinguished."""
 
 from __future__ import annotations
 

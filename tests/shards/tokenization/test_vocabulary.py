@@ -192,7 +192,7 @@ def test_word_starts_follow_the_segmenter():
 
 
 class OneByOne:
-    """A segmenter that cuts every character, as jieba does where it knows the script not (Cyrillic, é)."""
+    """A segmenter that cuts every character, as jieba does in scripts that it does not know (Cyrillic, é)."""
 
     def cut(self, text: str) -> list[str]:
         return list(text)

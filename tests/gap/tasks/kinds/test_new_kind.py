@@ -1,4 +1,4 @@
-"""A kind of task is one class: with it in the list, everything from --tasks to a cell's score knows the kind."""
+"""A kind of task is one class: once it is in the list, everything from --tasks to a cell's score supports it."""
 
 import ast
 from dataclasses import dataclass
