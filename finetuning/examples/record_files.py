@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from runtime.files.foreign import refuse_pointer_head
+from shards.text.compression import unpacked
+from shards.text.formats import COMPRESSION_SUFFIXES, HEAD_BYTES, detect_format, name_suffix
 from shards.text.plain_text import TextRules
 from shards.text.records import column_values, json_lines, parquet_batches, parse_line, table_rows
-from shards.text.sources import COMPRESSION_SUFFIXES, HEAD_BYTES, detect_format, name_suffix, unpacked
 
 Record = dict[str, Any]
 OnBadText = Literal["stop", "replace"]
@@ -102,10 +104,7 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """The file's content, unpacked; ValueError when it is torn or too large."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; check the path")
-    with unpacked(path) as (raw, stream):
-        is_packed = stream.raw is not raw
-        if path.suffix.lower() in COMPRESSION_SUFFIXES and not is_packed:
-            raise ValueError(f"{path} cannot be unpacked: it is not a {path.suffix} file; rename it, or copy it again")
+    with unpacked(path) as (_, stream):
         content = stream.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise ValueError(f"{path}: unpacks to more than {max_bytes} bytes; split the file")
@@ -114,6 +113,7 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 
 def decode_text(content: bytes, name: str, *, on_bad_text: OnBadText = "stop") -> str:
     """UTF-8 text without its byte-order mark; bad bytes stop the run, or are replaced and counted in a warning."""
+    refuse_pointer_head(name, content)
     rules = _rules(on_bad_text)
     text = _text(content, name, rules)
     _note_replaced(rules, name)

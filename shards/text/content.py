@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.storage.shard_file import hash_file
-from shards.text.sources import Source, file_source
+from shards.text.sources import Source, file_source, files_below
 
 
 def source_list(sources: Sequence[Source], documents: Mapping[int, int], threads: int) -> list[dict[str, Any]]:
@@ -64,5 +64,5 @@ def files_of(source: Source) -> list[Path]:
     """The files of a source in a fixed order; none for a dataset given by name."""
     path = Path(source.path)
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
+        return [file for file in files_below(path) if file.is_file()]
     return [] if source.dataset else [path]
