@@ -11,7 +11,7 @@ from shards.text.archives import tar_members
 from shards.text.compression import unpacked
 from shards.text.expansion import Expansion
 from shards.text.formats import name_suffix
-from shards.text.sources import files_below, refuse_dangling
+from shards.text.sources import files_below, leads_nowhere
 
 UNLABELLED_FOLDERS = frozenset({"unsup"})
 MAX_TEXT_BYTES = 16 * 1024**2
@@ -33,7 +33,8 @@ def read_folder(directory: Path, *, on_bad_text: OnBadText = "stop") -> Iterator
     for file in files_below(directory):
         parts = file.relative_to(directory).parts
         if _is_labelled(parts):
-            refuse_dangling(file)
+            if leads_nowhere(file):
+                raise ValueError(f"{file} is a link to what is not there: mend the link, or remove it")
             yield parts, decode_text(_bounded(file.read_bytes(), str(file)), str(file), on_bad_text=on_bad_text)
 
 

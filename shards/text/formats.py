@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Literal
 
+from runtime.files.foreign import refuse_pointer_head
+
 Format = Literal[
     "text", "wikiextractor", "json_lines", "csv", "tsv", "parquet", "tar", "zip", "saved_dataset", "dataset"
 ]
@@ -27,6 +29,13 @@ SUFFIX_FORMATS: dict[str, Format] = {
 }
 TEXT_SUFFIXES = (".txt", ".text", ".md")
 HEAD_BYTES = 512
+MARKUP = {
+    b"<?xml": "XML",
+    b"<!doctype html": "HTML",
+    b"<html": "HTML",
+    b"{\\rtf": "RTF",
+    b"%pdf-": "PDF",
+}
 
 
 def name_suffix(name: str) -> str:
@@ -40,8 +49,10 @@ def name_suffix(name: str) -> str:
 def detect_format(name: str, head: bytes) -> Format:
     """The format of a stream from its name and first bytes (at least 262 of them where there are that many).
 
-    Raises ValueError for a stream that has no known suffix and is not text.
+    Raises ValueError for a stream that has no known suffix and is not text, for markup and web archives, whose text has
+    to be taken out first, and for a Git LFS pointer.
     """
+    refuse_pointer_head(name, head)
     if head.startswith(b"PAR1"):
         return "parquet"
     if head.startswith(b"PK\x03\x04"):
@@ -55,6 +66,7 @@ def detect_format(name: str, head: bytes) -> Format:
     if by_name is not None and by_name != "text":
         return by_name
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    refuse_markup(name, start, named_as_text=suffix in TEXT_SUFFIXES)
     if start.startswith(b"<doc "):
         return "wikiextractor"
     if start.startswith(b'{"') and suffix not in TEXT_SUFFIXES:  # as WikiExtractor --json names and writes them
@@ -64,3 +76,25 @@ def detect_format(name: str, head: bytes) -> Format:
             f"{name} has a suffix without a reader and is not text: name it {', '.join(SUFFIX_FORMATS)[2:]}"
         )
     return "text"
+
+
+def refuse_markup(name: str, start: bytes, *, named_as_text: bool) -> None:
+    """ValueError, with the step that is missing, where a stream without a format of its own begins as no text does.
+
+    HTML, XML and the like are read as they are from a file that is named as text.
+    """
+    if start.startswith(b"WARC/"):
+        raise ValueError(
+            f"{name} is a web archive (WARC or WET), whose records have headers: write the text of each record as a "
+            "JSON line (the package warcio reads them, trafilatura takes the text out of HTML), and give that file"
+        )
+    if start.startswith(b"<mediawiki") or (start.startswith(b"<?xml") and b"<mediawiki" in start):
+        raise ValueError(
+            f"{name} is a MediaWiki dump, which is markup: run WikiExtractor on it "
+            "(python -m wikiextractor.WikiExtractor DUMP), and give the folder that it writes"
+        )
+    kind = next((kind for mark, kind in MARKUP.items() if start[: len(mark)].lower() == mark), None)
+    if kind is not None and not named_as_text:
+        raise ValueError(
+            f"{name} is {kind}, not plain text: take the text out of it first; to read it with its markup, name it .txt"
+        )

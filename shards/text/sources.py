@@ -74,8 +74,10 @@ def glob_sources(pattern: str) -> Iterator[Source]:
     around = {folder for match in matches if match.is_file() for folder in match.parents}
     read: set[Path] = set()
     for match in matches:
-        if match.is_file() or leads_nowhere(match):
+        if match.is_file():
             yield file_source(match, match.name)
+        elif leads_nowhere(match):
+            warn_of_dangling(match)
         elif match.is_dir() and match not in around and not read.intersection(match.parents):
             read.add(match)
             yield from folder_sources(match)
@@ -100,8 +102,10 @@ def folder_sources(folder: Path) -> Iterator[Source]:
                 logger.warning("%s is skipped: names that begin with _ are no data (give it as an input itself)", path)
         elif suffix not in SUFFIX_FORMATS:
             logger.warning("%s is skipped: its suffix has no reader", path)
-        elif path.is_file() or leads_nowhere(path):
+        elif path.is_file():
             yield file_source(path, relative.as_posix())
+        elif leads_nowhere(path):
+            warn_of_dangling(path)
         else:
             logger.warning("%s is skipped: it is neither a file nor a folder", path)
 
@@ -141,14 +145,12 @@ def leads_nowhere(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def refuse_dangling(path: Path) -> None:
-    """ValueError for a link to what is not there."""
-    if leads_nowhere(path):
-        raise ValueError(f"{path} is a link to {os.readlink(path)}, which is not there: mend the link, or remove it")
+def warn_of_dangling(path: Path) -> None:
+    """Warn that a link is left out."""
+    logger.warning("%s is skipped: it is a link to %s, which is not there", path, os.readlink(path))
 
 
 def file_source(path: Path, name: str) -> Source:
-    """A file as a source; ValueError for a link to what is not there."""
-    refuse_dangling(path)
+    """A file as a source."""
     status = path.stat()
     return Source(name=name, path=str(path), bytes=status.st_size, modified_nanoseconds=status.st_mtime_ns)
