@@ -22,6 +22,8 @@ LARGEST_ALPHABET_SHARE = 0.75
 MOST_UINT16_TOKENS = 1 << 16
 LONGEST_WORD = 100  # characters; WordPiece makes longer words unknown, and training is quadratic in them
 LONG_RUN = re.compile(rf"\S{{{LONGEST_WORD + 1},}}|\s{{{LONGEST_WORD + 1},}}")
+IDEOGRAPHS = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"  # each a word of its own in BERT
+LONG_RUN_OF_BERT = re.compile(rf"[^\s{IDEOGRAPHS}]{{{LONGEST_WORD + 1},}}")
 
 
 def train_vocabulary(
@@ -53,7 +55,8 @@ def train_vocabulary(
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(bounded_words(lines, tokenizer, cut=True), trainer)
+        words = list(bounded_words(lines, tokenizer, cut=True))  # before training, which locks the tokenizer
+        tokenizer.train_from_iterator(words, trainer)
     tokenizer.add_special_tokens(specials)
     cls, sep = SPECIAL_TOKENS["cls"], SPECIAL_TOKENS["sep"]
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -88,13 +91,14 @@ def train_wordpiece(lines: list[str], vocab_size: int, lowercase: bool) -> Token
 
 
 def bounded_words(lines: Iterable[str], tokenizer: Tokenizer, *, cut: bool) -> Iterator[str]:
-    """Lines in which no word, as the tokenizer separates them, is longer than LONGEST_WORD characters.
+    """Lines in which no word is longer than LONGEST_WORD characters.
 
-    Longer ones are left out; with `cut`, they are cut into pieces, each a line of its own.
+    Longer ones are left out (for a tokenizer like BERT's); with `cut` (for byte-level BPE), they are cut into pieces,
+    each a line of its own.
     """
     for line in lines:
         kept, end = [], 0
-        for run in LONG_RUN.finditer(line):
+        for run in (LONG_RUN if cut else LONG_RUN_OF_BERT).finditer(line):
             words = tokenizer.pre_tokenizer.pre_tokenize_str(run.group())
             for first, last in (offsets for _, offsets in words if offsets[1] - offsets[0] > LONGEST_WORD):
                 kept.append(line[end : run.start() + first])
