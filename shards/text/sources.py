@@ -117,7 +117,7 @@ def files_below(folder: Path) -> list[Path]:
     be read.
     """
     files: list[Path] = []
-    waiting: list[tuple[Path, tuple[str, ...]]] = [(folder, (os.path.realpath(folder),))]
+    waiting: list[tuple[Path, tuple[str, ...]]] = [(folder, tuple(map(os.path.realpath, (*folder.parents, folder))))]
     while waiting:
         inside, around = waiting.pop()
         try:

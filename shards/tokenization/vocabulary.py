@@ -34,7 +34,7 @@ def train_vocabulary(
     WordPiece is BERT's (Devlin et al. 2019): Chinese characters stand alone, accents are dropped when uncased.
     Byte-level BPE is GPT-2's (Radford et al. 2019). Ids 0 to 4 are [PAD] [UNK] [CLS] [SEP] [MASK]. Words of more than
     100 characters are left out for WordPiece, which makes them unknown anyway, and cut for byte-level BPE. Raises
-    ValueError without any text.
+    ValueError without any text, or for WordPiece without any other word.
     """
     lines = [line for text in texts for line in text.split("\n") if line.strip()]
     if not lines:
@@ -75,7 +75,12 @@ def train_wordpiece(lines: list[str], vocab_size: int, lowercase: bool) -> Token
     order, and the vocabulary is then copied into a fresh model where they are not special.
     """
     tokenizer = wordpiece_tokenizer({}, lowercase)
-    lines = list(bounded_words(lines, tokenizer, cut=False))
+    lines = [line for line in bounded_words(lines, tokenizer, cut=False) if line.strip()]
+    if not lines:
+        raise ValueError(
+            f"every word of the text that the vocabulary is trained on has more than {LONGEST_WORD} characters, which "
+            "WordPiece makes unknown: give --vocabulary byte_bpe, or a larger --vocabulary_sample_mb"
+        )
     alphabet = common_characters(lines, tokenizer, round(vocab_size * LARGEST_ALPHABET_SHARE))
     continuations = [f"##{character}" for character in alphabet if continues_words(character, tokenizer)]
     specials = list(SPECIAL_TOKENS.values())
