@@ -10,9 +10,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from runtime.files.foreign import refuse_pointer_head
+from runtime.files.unique_keys import DuplicateKey, without_duplicates
+from shards.text.compression import unpacked
+from shards.text.formats import COMPRESSION_SUFFIXES, HEAD_BYTES, detect_format, name_suffix
 from shards.text.plain_text import TextRules
-from shards.text.records import column_values, json_lines, parquet_batches, parse_line, table_rows
-from shards.text.sources import COMPRESSION_SUFFIXES, HEAD_BYTES, detect_format, name_suffix, unpacked
+from shards.text.records import (
+    column_values,
+    is_binary,
+    json_lines,
+    parquet_batches,
+    parse_line,
+    require_different,
+    table_rows,
+)
 
 Record = dict[str, Any]
 OnBadText = Literal["stop", "replace"]
@@ -43,10 +54,11 @@ def read_records(
 ) -> list[Record]:
     """Every row as a dict of column -> value; `columns` names them where the file has no header.
 
-    TSV is read as GLUE writes it, without quoting; CSV with the usual quotes; JSON is a list of objects (or an object
-    whose `data` is one), JSON lines one object per line. Raises ValueError, naming file and row, for an empty or torn
-    file, a row of the wrong width (unless `malformed` is "drop": then they are counted in a warning) and bytes that are
-    not UTF-8 (unless `on_bad_text` is "replace").
+    TSV is read as GLUE writes it, without quoting, unless it clearly is quoted (`is_quoted`), CSV with the usual
+    quotes; JSON is a list of objects (or an object whose `data` is one), JSON lines one object per line. Raises
+    ValueError, naming file and row, for an empty or torn file, two columns of one name, a row of the wrong width
+    (unless `malformed` is "drop": then they are counted in a warning) and bytes that are not UTF-8 (unless
+    `on_bad_text` is "replace").
     """
     where = Path(path)
     if file_format(where) is None:
@@ -102,10 +114,7 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """The file's content, unpacked; ValueError when it is torn or too large."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; check the path")
-    with unpacked(path) as (raw, stream):
-        is_packed = stream.raw is not raw
-        if path.suffix.lower() in COMPRESSION_SUFFIXES and not is_packed:
-            raise ValueError(f"{path} cannot be unpacked: it is not a {path.suffix} file; rename it, or copy it again")
+    with unpacked(path) as (_, stream):
         content = stream.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise ValueError(f"{path}: unpacks to more than {max_bytes} bytes; split the file")
@@ -114,6 +123,7 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 
 def decode_text(content: bytes, name: str, *, on_bad_text: OnBadText = "stop") -> str:
     """UTF-8 text without its byte-order mark; bad bytes stop the run, or are replaced and counted in a warning."""
+    refuse_pointer_head(name, content)
     rules = _rules(on_bad_text)
     text = _text(content, name, rules)
     _note_replaced(rules, name)
@@ -123,11 +133,13 @@ def decode_text(content: bytes, name: str, *, on_bad_text: OnBadText = "stop") -
 def parse_json(text: str, name: str) -> Any:
     """Parse JSON; nesting beyond Python's limit and broken text are ValueErrors that name the file."""
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=without_duplicates)
     except RecursionError as error:
         raise ValueError(f"{name}: nested too deeply to be data; a list of flat objects is needed") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{name}: not JSON ({error.msg}); check line {error.lineno}, column {error.colno}") from error
+    except DuplicateKey as error:
+        raise ValueError(f"{name}: {error}") from error
     except ValueError as error:  # a number with thousands of digits
         raise ValueError(f"{name}: {error}; correct the number") from error
     return _whole_characters(content, text, name)
@@ -198,8 +210,19 @@ def _line_values(stream: io.BufferedReader, path: Path, rules: TextRules) -> Ite
 def _parquet_records(stream: io.BufferedReader, path: Path, rules: TextRules) -> Iterator[Record]:
     for row, batch in parquet_batches(stream, str(path), lambda: path.stat().st_size):
         names = batch.schema.names
-        columns = [column_values(column, str(path), row, rules) for column in batch.columns]
+        columns = [_parquet_values(column, str(path), row, rules) for column in batch.columns]
         yield from (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+
+
+def _parquet_values(column: Any, name: str, row: int, rules: TextRules) -> list[Any]:
+    """The values of a column; bytes that are not UTF-8, such as those of pictures, stay bytes."""
+    if is_binary(column.type) and rules.on_bad_text == "stop":
+        values = column.to_pylist()
+        try:
+            return [None if value is None else value.decode("utf-8") for value in values]
+        except UnicodeDecodeError:
+            return list(values)
+    return column_values(column, name, row, rules)
 
 
 def _table_records(
@@ -218,6 +241,7 @@ def _table_records(
             continue
         if names is None:
             names = [name.strip() for name in row]
+            require_different(names, f"{path}: the header")
         elif len(row) == len(names):
             records.append(dict(zip(names, row, strict=True)))
         elif malformed == "drop":

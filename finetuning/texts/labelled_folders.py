@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import lzma
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from finetuning.examples.record_files import OnBadText, decode_text
+from shards.text.archives import tar_members
+from shards.text.compression import unpacked
 from shards.text.expansion import Expansion
+from shards.text.formats import name_suffix
+from shards.text.sources import files_below, leads_nowhere
 
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 UNLABELLED_FOLDERS = frozenset({"unsup"})
 MAX_TEXT_BYTES = 16 * 1024**2
 MAX_ARCHIVE_BYTES = 8 * 1024**3
@@ -21,42 +22,43 @@ PathParts = tuple[str, ...]
 
 def is_archive(path: Path) -> bool:
     """True when the name is that of a tar archive, compressed or not."""
-    return path.name.lower().endswith(ARCHIVES)
+    return name_suffix(path.name) == ".tar"
 
 
 def read_folder(directory: Path, *, on_bad_text: OnBadText = "stop") -> Iterator[tuple[PathParts, str]]:
-    """Every labelled text file below `directory`, in the order of the names: the parts of its path, and its text."""
-    for file in sorted(directory.rglob("*.txt")):
+    """Every labelled text file below `directory`, in the order of the names: the parts of its path, and its text.
+
+    Folders that are links are followed. Raises ValueError for a link that leads nowhere.
+    """
+    for file in files_below(directory):
         parts = file.relative_to(directory).parts
         if _is_labelled(parts):
+            if leads_nowhere(file):
+                raise ValueError(f"{file} is a link to what is not there: mend the link, or remove it")
             yield parts, decode_text(_bounded(file.read_bytes(), str(file)), str(file), on_bad_text=on_bad_text)
 
 
 def read_archive(path: Path, *, on_bad_text: OnBadText = "stop") -> Iterator[tuple[PathParts, str]]:
     """The same for a tar archive, read once from front to back; nothing is written to disk.
 
-    Raises ValueError for a torn archive, for names that point outside it, for links, devices and sparse members, and
-    for more than 16 MiB in one text, 8 GiB in all or 250 times the archive's size.
+    Raises ValueError for a torn archive, for names that point outside it or occur twice, for links, devices and sparse
+    members, and for more than 16 MiB in one text, 8 GiB in all or 250 times the archive's size.
     """
     packed = path.stat().st_size
-    total, expansion = 0, Expansion(str(path), lambda: packed)
-    try:
-        with tarfile.open(path, "r|*") as archive:
-            for member in archive:
-                parts = _safe_parts(path, member)
-                if not member.isfile() or not _is_labelled(parts):
-                    continue
-                total += member.size
-                if member.size > MAX_TEXT_BYTES or total > MAX_ARCHIVE_BYTES:
-                    raise ValueError(
-                        f"{path}: {member.name} makes it {total} bytes, more than a text collection may hold"
-                    )
-                expansion.add(member.size)
-                stream = archive.extractfile(member)
-                content = b"" if stream is None else stream.read()
-                yield parts, decode_text(content, f"{path}:{member.name}", on_bad_text=on_bad_text)
-    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as a tar archive ({error}); copy it again") from error
+    total, expansion, names = 0, Expansion(str(path), lambda: packed), set[PathParts]()
+    with unpacked(path) as (_, stream):
+        for member, content in tar_members(stream, str(path)):
+            parts = _safe_parts(path, member)
+            if content is None or not _is_labelled(parts):
+                continue
+            if parts in names:
+                raise ValueError(f"{path}: the member {member.name!r} occurs twice; give each text a name of its own")
+            names.add(parts)
+            total += member.size
+            if member.size > MAX_TEXT_BYTES or total > MAX_ARCHIVE_BYTES:
+                raise ValueError(f"{path}: {member.name} makes it {total} bytes, more than a text collection may hold")
+            expansion.add(member.size)
+            yield parts, decode_text(content.read(), f"{path}:{member.name}", on_bad_text=on_bad_text)
 
 
 def _safe_parts(path: Path, member: tarfile.TarInfo) -> PathParts:

@@ -41,12 +41,17 @@ def refuse_pointer(path: Path) -> None:
     """Raise ValueError for a Git LFS pointer in place of the file, and for an empty file."""
     with path.open("rb") as file:
         head = file.read(len(LFS_HEAD))
-    if head == LFS_HEAD:
-        raise ValueError(
-            f"{path} is a Git LFS pointer, not the file itself: run `git lfs install` and `git lfs pull` in its folder"
-        )
+    refuse_pointer_head(str(path), head)
     if not head:
         raise ValueError(f"{path} is empty: copy or download it again")
+
+
+def refuse_pointer_head(name: str, head: bytes) -> None:
+    """ValueError where the first bytes of a file are those of a Git LFS pointer."""
+    if head.startswith(LFS_HEAD):
+        raise ValueError(
+            f"{name} is a Git LFS pointer, not the file itself: run `git lfs install` and `git lfs pull` in its folder"
+        )
 
 
 def read_foreign_object(path: Path) -> dict[str, Any]:

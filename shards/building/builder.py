@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
@@ -28,7 +28,7 @@ from shards.building.state import STATE_FOLDER, BuildState
 from shards.building.tokenizer_folder import TOKENIZER_FOLDER, prepare_tokenizer
 from shards.building.worker import EncodedChunk, EncoderOptions, tokenizer_file
 from shards.storage.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
-from shards.text.content import edited_sources, source_list
+from shards.text.content import Identity, edited_sources, identified, identified_again, source_list
 from shards.text.sources import Source, find_sources
 from shards.tokenization.unknown_text import unknown_text, unknown_warning
 from shards.tokenization.vocabulary import (
@@ -40,7 +40,7 @@ from shards.tokenization.vocabulary import (
 )
 
 SPLITS = ("train", "validation")
-STATE_VERSION = 5  # of an unfinished build's files
+STATE_VERSION = 6  # of what an unfinished build leaves on disk
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +71,9 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
     refuse_foreign_files(directory)
     state = BuildState(directory)
     try:
-        check_same_build(state, directory, options, sources)
+        identities = check_same_build(state, directory, options, sources)
         tokenizer = prepare_tokenizer(directory / TOKENIZER_FOLDER, options, sources)
-        build = Build(options, sources, state, tokenizer, report)
+        build = Build(options, sources, identities, state, tokenizer, report)
         data = build.run()
         fault_point("build.before_manifest")
         manifest = write_manifest(directory, data)
@@ -97,12 +97,13 @@ class Build:
         self,
         options: BuildOptions,
         sources: list[Source],
+        identities: list[Identity],
         state: BuildState,
         tokenizer: Any,
         report: Callable[[dict[str, int]], None] | None,
     ) -> None:
         self.options, self.sources, self.state, self.tokenizer, self.report = options, sources, state, tokenizer, report
-        self.directory = Path(options.output_dir)
+        self.directory, self.identities = Path(options.output_dir), identities
         self.token_dtype = "uint16" if vocabulary_length(tokenizer) <= MOST_UINT16_TOKENS else "uint32"
         saved = state.get("progress")
         with state.reading():
@@ -254,7 +255,7 @@ class Build:
             "token_dtype": self.token_dtype,
             "block_tokens": self.options.block_tokens,
             "splits": splits,
-            "sources": source_list(self.sources, counts, self.options.processes),
+            "sources": source_list(self.sources, counts, self.identities),
             "text_bytes": self.progress.text_bytes,
             "unknown_text": unknown_text(self.progress.characters, self.progress.unknown_characters),
             "dropped": {name: count for name, count in sorted(self.progress.dropped.items()) if count},
@@ -293,18 +294,41 @@ def refuse_foreign_files(directory: Path) -> None:
         raise ValueError(f"--output_dir {directory} holds {', '.join(names[:5])}: give a new or empty directory")
 
 
-def check_same_build(state: BuildState, directory: Path, options: BuildOptions, sources: list[Source]) -> None:
-    """Record this build's options and sources; ValueError if the directory holds another unfinished build."""
-    identity = [STATE_VERSION, options.deciding(), options.tokenizer, [asdict(source) for source in sources]]
+def check_same_build(
+    state: BuildState, directory: Path, options: BuildOptions, sources: list[Source]
+) -> list[Identity]:
+    """Record what this build is and return what its sources hold.
+
+    Raises ValueError if the directory holds another unfinished build. The same files elsewhere, or with other times,
+    are the same sources, and a tokenizer of the same content is the same tokenizer.
+    """
+    listed = [[source.name, source.bytes, source.dataset] for source in sources]
+    identity = [STATE_VERSION, options.deciding(), options.tokenizer is None, listed]
+    reason = "from other input or options: repeat the command that began it"
     if state.get("identity") == identity:
-        return
+        identities, edited = identified_again(sources, state.get("sources"), options.processes)
+        if edited:
+            reason = f"of an earlier version of {', '.join(edited[:5])} (edited since, at the same size)"
+        elif is_same_tokenizer(directory / TOKENIZER_FOLDER, options):
+            state.put(sources=identities)
+            return identities
+        else:
+            reason = f"with another tokenizer than {options.tokenizer}: give the one that it began with"
     if state.get("progress") is not None:
         raise ValueError(
-            f"{directory} holds an unfinished build from other input or options: repeat the command that began it, "
-            "delete the directory, or choose another --output_dir"
+            f"{directory} holds an unfinished build {reason}, or delete the directory, or choose another --output_dir"
         )
     # Nothing was committed: the remains of a failed first attempt are useless.
     shutil.rmtree(directory / TOKENIZER_FOLDER, ignore_errors=True)
     for path in [*directory.glob("*.tar"), *directory.glob(".*.tar.partial")]:
         path.unlink()
-    state.put(identity=identity)
+    identities = identified(sources, options.processes)
+    state.put(identity=identity, sources=identities)
+    return identities
+
+
+def is_same_tokenizer(directory: Path, options: BuildOptions) -> bool:
+    """Whether the tokenizer that an interrupted build saved, if any, is still the one that is asked for."""
+    if options.tokenizer is None or not directory.is_dir():
+        return True
+    return fingerprint(load_tokenizer(options.tokenizer)) == fingerprint(load_tokenizer(str(directory)))

@@ -10,6 +10,7 @@ import rensa
 PERMUTATIONS = 128
 BANDS = 16  # of 8 values each: a pair of similarity 0.8 meets in some band with probability 0.95, one of 0.9 always
 SHINGLE_TOKENS = 5
+SLICE_TOKENS = 1 << 18  # hashed at once
 MINHASH_SEED = 20_211
 DIGEST_BYTES = 16
 
@@ -41,7 +42,7 @@ def minhash_signatures(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     parts = [shingles[ends[i] - lengths[i] : ends[i] - SHINGLE_TOKENS + 1] for i in long]
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
     matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
-        np.concatenate(parts), offsets.astype(np.uint64), PERMUTATIONS, MINHASH_SEED
+        parts[0] if len(parts) == 1 else np.concatenate(parts), offsets.astype(np.uint64), PERMUTATIONS, MINHASH_SEED
     )
     signatures[long] = np.array(matrix.to_rows(), dtype=np.uint32)
     return signatures
@@ -49,6 +50,15 @@ def minhash_signatures(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def hashed_shingles(tokens: np.ndarray) -> np.ndarray:
     """A 64-bit hash of every 5 consecutive tokens: [N] -> uint64 [N - 4] (mixed as in SplitMix64)."""
+    hashed = np.empty(len(tokens) - SHINGLE_TOKENS + 1, dtype=np.uint64)
+    for first in range(0, len(hashed), SLICE_TOKENS):  # a long document's intermediate values would take gigabytes
+        part = tokens[first : first + SLICE_TOKENS + SHINGLE_TOKENS - 1]
+        hashed[first : first + SLICE_TOKENS] = hashed_slice(part)
+    return hashed
+
+
+def hashed_slice(tokens: np.ndarray) -> np.ndarray:
+    """The same of a few tokens, all at once."""
     last = len(tokens) - SHINGLE_TOKENS + 1
     wide = tokens.astype(np.uint64)
     value = wide[:last].copy()

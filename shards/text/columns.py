@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from shards.text.plain_text import TextRules
-from shards.text.records import column_values, json_lines, parquet_batches, parse_line, table_rows
+from shards.text.records import column_values, json_lines, parquet_batches, parse_line, require_different, table_rows
 
 
 def json_documents(stream: io.BufferedReader, name: str, rules: TextRules) -> Iterator[str]:
@@ -32,7 +32,7 @@ def json_text(record: object, place: str, rules: TextRules) -> str:
         raise ValueError(f"{place} has no column {rules.text_column!r}: name one of {keys} with --text_column")
     text = record[rules.text_column]
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"{place}: column {rules.text_column!r} holds a {type(text).__name__}: name a column of text")
+        raise ValueError(f"{place}: {no_text(text, rules.text_column)}")
     return valid_unicode(text or "", place, rules)
 
 
@@ -66,6 +66,7 @@ def table_documents(
                 f"{name} has no column {rules.text_column!r}: name one of {titles} with --text_column, "
                 "or a column's number (from 0) where there is no header"
             )
+        require_different([title for title in header if title == rules.text_column], f"{name}: the header")
         column = header.index(rules.text_column)
     for line, row in rows:
         if row and len(row) <= column:
@@ -86,5 +87,15 @@ def column_texts(values: list[Any], name: str, column: str) -> Iterator[str]:
     """Texts of a column; null counts as empty, and anything but text is an error."""
     for value in values:
         if value is not None and not isinstance(value, str):
-            raise ValueError(f"{name}: column {column!r} holds {type(value).__name__}: name a column of text")
+            raise ValueError(f"{name}: {no_text(value, column)}")
         yield value or ""
+
+
+def no_text(value: object, column: str) -> str:
+    """What is wrong with a value that is no text, and the remedy: a document is one text."""
+    holds = f"column {column!r} holds a {type(value).__name__}"
+    if isinstance(value, list | tuple):
+        return f"{holds}: join its items into one text (' '.join), or give each a row of its own (DataFrame.explode)"
+    if isinstance(value, dict):
+        return f"{holds} with the fields {sorted(map(str, value))[:10]}: write the one with the text as a column"
+    return f"{holds}: name a column of text"

@@ -5,30 +5,20 @@ from __future__ import annotations
 import io
 import logging
 import os
-import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+from shards.text.archives import tar_members
 from shards.text.columns import column_texts, json_documents, parquet_documents, table_documents
+from shards.text.compression import DECOMPRESSION_ERRORS, decompressed, unpacked
 from shards.text.expansion import CountedStream, Expansion
+from shards.text.formats import HEAD_BYTES, SUFFIX_FORMATS, Format, detect_format, name_suffix
 from shards.text.plain_text import TextRules, plain_documents, wikiextractor_documents
 from shards.text.records import seekable
-from shards.text.sources import (
-    DECOMPRESSION_ERRORS,
-    HEAD_BYTES,
-    SUFFIX_FORMATS,
-    Format,
-    Source,
-    decompressed,
-    detect_format,
-    name_suffix,
-    unpacked,
-)
-
-TAR_END_BYTES = 1_024
+from shards.text.sources import Source
 
 logger = logging.getLogger(__name__)
 
@@ -99,23 +89,12 @@ class DocumentReader:
 
     def read_tar(self, stream: BinaryIO, name: str) -> Iterator[str]:
         """Documents of the regular files of a tar, in its order; links and devices are left out and counted."""
-        ending, expansion = EndingStream(stream), Expansion(name, lambda: self.bytes_read)
-        try:
-            with tarfile.open(fileobj=cast(BinaryIO, ending), mode="r|") as archive:
-                for member in archive:
-                    if member.issparse():
-                        raise ValueError(
-                            f"{name}: member {member.name} is sparse ({member.size:,} bytes): unpack the tar"
-                        )
-                    if member.isdir() or not self.is_wanted(member.name, regular=member.isreg()):
-                        continue
-                    content = archive.extractfile(member)
-                    if content is not None:
-                        yield from self.read_member(content, f"{name}:{member.name}", expansion)
-        except tarfile.TarError as error:
-            raise ValueError(f"{name} is not a whole tar ({error}): fetch or write it again") from error
-        if any(ending.drained()):  # tarfile stops silently where a tar is cut at a header
-            raise ValueError(f"{name} is not a whole tar (its end mark is missing): fetch or write it again")
+        expansion = Expansion(name, lambda: self.bytes_read)
+        for member, content in tar_members(stream, name):
+            if member.issparse():
+                raise ValueError(f"{name}: member {member.name} is sparse ({member.size:,} bytes): unpack the tar")
+            if not member.isdir() and self.is_wanted(member.name, regular=member.isreg()) and content is not None:
+                yield from self.read_member(content, f"{name}:{member.name}", expansion)
 
     def read_zip(self, stream: io.BufferedReader, name: str) -> Iterator[str]:
         """Documents of the files of a zip, in its order."""
@@ -146,7 +125,7 @@ class DocumentReader:
     def read_member(self, content: IO[bytes], name: str, expansion: Expansion) -> Iterator[str]:
         """Documents of one file in an archive, compressed or not; `expansion` counts what all of them unpack to."""
         try:
-            stream = decompressed(io.BufferedReader(cast(io.RawIOBase, content)), expansion)
+            stream = decompressed(io.BufferedReader(cast(io.RawIOBase, content)), name, expansion)
             kind = detect_format(name, stream.peek(HEAD_BYTES)[:HEAD_BYTES])
             if kind in ("tar", "zip", "parquet"):
                 raise ValueError(f"{name} is a {kind} file inside an archive: unpack it")
@@ -166,26 +145,6 @@ class DocumentReader:
             if column not in row:
                 raise ValueError(f"{source.name} has no column {column!r}: name one of {list(row)} with --text_column")
             yield from column_texts([row[column]], source.name, column)
-
-
-class EndingStream:
-    """A stream that remembers its last bytes: a whole tar ends with 1,024 bytes of zero."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream = stream
-        self.ending = b"\1"
-
-    def read(self, size: int) -> bytes:
-        """Read as the stream does."""
-        data = self.stream.read(size)
-        self.ending = (self.ending + data)[-TAR_END_BYTES:]
-        return data
-
-    def drained(self) -> bytes:
-        """Read to the end and return the last bytes."""
-        while self.read(1 << 16):
-            pass
-        return self.ending
 
 
 def open_dataset(source: Source) -> tuple[Any, int]:

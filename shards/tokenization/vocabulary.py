@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,10 @@ SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]"
 CHARACTER_COVERAGE = 0.9999
 LARGEST_ALPHABET_SHARE = 0.75
 MOST_UINT16_TOKENS = 1 << 16
+LONGEST_WORD = 100  # characters; WordPiece makes longer words unknown, and training is quadratic in them
+LONG_RUN = re.compile(rf"\S{{{LONGEST_WORD + 1},}}|\s{{{LONGEST_WORD + 1},}}")
+IDEOGRAPHS = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"  # each a word of its own in BERT
+LONG_RUN_OF_BERT = re.compile(rf"[^\s{IDEOGRAPHS}]{{{LONGEST_WORD + 1},}}")
 
 
 def train_vocabulary(
@@ -27,8 +32,9 @@ def train_vocabulary(
     """Train a vocabulary and return it as a `transformers` tokenizer; the same texts give the same one.
 
     WordPiece is BERT's (Devlin et al. 2019): Chinese characters stand alone, accents are dropped when uncased.
-    Byte-level BPE is GPT-2's (Radford et al. 2019). Ids 0 to 4 are [PAD] [UNK] [CLS] [SEP] [MASK]. Raises ValueError
-    without any text.
+    Byte-level BPE is GPT-2's (Radford et al. 2019). Ids 0 to 4 are [PAD] [UNK] [CLS] [SEP] [MASK]. Words of more than
+    100 characters are left out for WordPiece, which makes them unknown anyway, and cut for byte-level BPE. Raises
+    ValueError without any text, or for WordPiece without any other word.
     """
     lines = [line for text in texts for line in text.split("\n") if line.strip()]
     if not lines:
@@ -49,7 +55,8 @@ def train_vocabulary(
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(lines, trainer)
+        words = list(bounded_words(lines, tokenizer, cut=True))  # before training, which locks the tokenizer
+        tokenizer.train_from_iterator(words, trainer)
     tokenizer.add_special_tokens(specials)
     cls, sep = SPECIAL_TOKENS["cls"], SPECIAL_TOKENS["sep"]
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -68,6 +75,12 @@ def train_wordpiece(lines: list[str], vocab_size: int, lowercase: bool) -> Token
     order, and the vocabulary is then copied into a fresh model where they are not special.
     """
     tokenizer = wordpiece_tokenizer({}, lowercase)
+    lines = [line for line in bounded_words(lines, tokenizer, cut=False) if line.strip()]
+    if not lines:
+        raise ValueError(
+            f"every word of the text that the vocabulary is trained on has more than {LONGEST_WORD} characters, which "
+            "WordPiece makes unknown: give --vocabulary byte_bpe, or a larger --vocabulary_sample_mb"
+        )
     alphabet = common_characters(lines, tokenizer, round(vocab_size * LARGEST_ALPHABET_SHARE))
     continuations = [f"##{character}" for character in alphabet if continues_words(character, tokenizer)]
     specials = list(SPECIAL_TOKENS.values())
@@ -80,6 +93,29 @@ def train_wordpiece(lines: list[str], vocab_size: int, lowercase: bool) -> Token
     )
     tokenizer.train_from_iterator(lines, trainer)
     return wordpiece_tokenizer(tokenizer.get_vocab(with_added_tokens=True), lowercase)
+
+
+def bounded_words(lines: Iterable[str], tokenizer: Tokenizer, *, cut: bool) -> Iterator[str]:
+    """Lines in which no word is longer than LONGEST_WORD characters.
+
+    Longer ones are left out (for a tokenizer like BERT's); with `cut` (for byte-level BPE), they are cut into pieces,
+    each a line of its own.
+    """
+    for line in lines:
+        kept, end = [], 0
+        for run in (LONG_RUN if cut else LONG_RUN_OF_BERT).finditer(line):
+            words = tokenizer.pre_tokenizer.pre_tokenize_str(run.group())
+            for first, last in (offsets for _, offsets in words if offsets[1] - offsets[0] > LONGEST_WORD):
+                kept.append(line[end : run.start() + first])
+                end = run.start() + last
+                if cut:
+                    word = line[run.start() + first : end]
+                    kept.extend(word[start : start + LONGEST_WORD] for start in range(0, len(word), LONGEST_WORD))
+        kept.append(line[end:])
+        if cut:
+            yield from filter(None, kept)
+        else:
+            yield " ".join(kept)
 
 
 def wordpiece_tokenizer(vocabulary: dict[str, int], lowercase: bool) -> Tokenizer:

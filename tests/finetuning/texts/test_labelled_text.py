@@ -211,7 +211,7 @@ BAD_FILES = {
     "torn.json": (b'[{"text": "a"', "not JSON"),
     "torn.jsonl": (b'{"text": "a"}\n\n{oops}\n', r"torn\.jsonl: line 3 is not JSON"),
     "several.json": (b'[{"text": "a", "label": ["x", "y"]}]', "row 0: the label is .*one name or number"),
-    "no.tar": (b"", "cannot be read as a tar"),
+    "no.tar": (b"", "is not a whole tar"),
     "deep.json": (b"[" * 200_000, "nested too deeply|not JSON"),
     "list.json": (b"[1, 2]", "row 0: int instead of an object"),
     "wide.tsv": (b"text\tlabel\na\t1\t2\n", r"wide\.tsv: line 2 has 3 fields"),

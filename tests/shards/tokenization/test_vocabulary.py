@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -218,3 +219,51 @@ def test_jieba_words_line_up_with_tokens(saved):
     ends = np.cumsum(chunk.lengths)
     assert chunk.word_starts[ends - 1].all()
     assert chunk.word_starts[[0, ends[0]]].all()
+
+
+GIANTS = {
+    "letters": "".join(random.Random(1).choices("ABCDEFGHabcdefgh", k=1_000_000)),
+    "several": " ".join("".join(random.Random(seed).choices("ACGT", k=60_000)) for seed in range(16)),
+    "digits and letters": "".join(random.Random(2).choices("0123456789abcdef+/", k=1_000_000)),
+    "Chinese": "".join(random.Random(3).choices(CHINESE, k=300_000)),
+    "kana": "".join(random.Random(4).choices("あいうえお", k=300_000)),
+    "marks": ("e" + "\u0301" * 40) * 8_000,
+    "dashes": "-" * 300_000,
+    "blanks": "x" + "\t " * 200_000 + "y",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_bpe"])
+@pytest.mark.parametrize("word", GIANTS)
+def test_the_longest_word_costs_no_more_than_its_length(kind, word):
+    """Seconds; training was quadratic in the longest word: half an hour for a million letters."""
+    started = time.process_time()
+    trained = train_vocabulary([*corpus(), GIANTS[word]], kind=kind, vocab_size=500, lowercase=True)
+    assert time.process_time() - started < 60
+    assert trained.tokenize("ba")
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_bpe"])
+def test_long_words_are_left_out_of_the_sample_or_cut_and_the_rest_is_not(kind):
+    lines = corpus()
+    long = "".join(random.Random(1).choices("pqrst", k=500))
+    plain = train_vocabulary(lines, kind=kind, vocab_size=400, lowercase=True).get_vocab()
+    with_long = train_vocabulary(
+        [f"{line} {long}. {CHINESE * 10}" for line in lines], kind=kind, vocab_size=400, lowercase=True
+    ).get_vocab()
+    longest = max(len(token) for token in with_long)
+    if kind == "wordpiece":  # which could not use them
+        assert not any("p" in token or "q" in token for token in with_long if not token.startswith("["))
+        assert set(CHINESE) <= set(with_long)  # though no blank separates its characters
+        assert len(set(plain) & set(with_long)) > 0.9 * len(plain)
+    else:
+        assert 20 < longest <= 101
+        assert long[:100].startswith(max((token for token in with_long if long.startswith(token)), key=len))
+
+
+def test_a_sample_of_long_words_only_is_refused_for_wordpiece():
+    assert train_vocabulary(["a" * 101], kind="byte_bpe", vocab_size=300, lowercase=True).tokenize("aa")
+    with pytest.raises(ValueError, match=r"more than 100 characters.*--vocabulary byte_bpe"):
+        train_vocabulary(["a" * 101, " "], kind="wordpiece", vocab_size=300, lowercase=True)
+    assert "a" * 100 in train_vocabulary(["a" * 100] * 3, kind="wordpiece", vocab_size=300, lowercase=True).get_vocab()
