@@ -142,7 +142,7 @@ def examples_of(
         try:
             found.extend(read(item, number))
         except (KeyError, TypeError, IndexError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{where}: entry {number} is not a known layout ({reason}): {layouts}") from error
         except ValueError as error:
             raise ValueError(f"{where}: entry {number}: {error}") from error
