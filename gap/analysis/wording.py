@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot
 from gap.intervals.interval import Estimate
+from runtime.plurals import counted
 
 
 def tokens_text(tokens: float) -> str:
@@ -60,7 +61,7 @@ def interval_text(crossing: Crossing) -> str:
 
 def checkpoint_text(one: CheckpointResult, estimate: Estimate) -> str:
     """A checkpoint with its mean in words: the hover text, with lines separated by <br>."""
-    failed = f"<br>{one.failed_runs} of {one.runs} runs failed" if one.failed_runs else ""
+    failed = f"<br>{one.failed_runs} of {counted(one.runs, 'run')} failed" if one.failed_runs else ""
     return f"<b>{one.name}</b><br>{percent_text(estimate)}<br>{one.layout} seeds{failed}"
 
 
