@@ -16,7 +16,7 @@ def counted(number: float, noun: str, *, written: str | None = None) -> str:
 
 def plural(noun: str) -> str:
     """The regular plural: tasks, searches, retries."""
-    if noun.endswith(SIBILANTS):
+    if noun.endswith(SIBILANTS) and not noun.endswith("epoch"):  # whose ch is a k
         return f"{noun}es"
     if noun.endswith("y") and noun[-2:-1] not in tuple("aeiou"):
         return f"{noun[:-1]}ies"

@@ -17,6 +17,7 @@ from runtime.plurals import counted
         (3, "day", "3 days"),
         (2, "box", "2 boxes"),
         (1.0, "epoch", "1.0 epoch"),
+        (3, "epoch", "3 epochs"),
     ],
 )
 def test_one_thing_is_singular_and_any_other_number_is_not(number, noun, text):
