@@ -180,7 +180,8 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
     if task.plan is not None:
         plan = task.plan
         needed = (
-            plan.reason or f"a power of {plan.power:.0%} takes {counted(plan.finetuning_seeds, 'fine-tuning seed')}"
+            plan.reason
+            or f"a power of {plan.power:.0%} takes {counted(plan.finetuning_seeds or 0, 'fine-tuning seed')}"
         )
         yield Part(
             "Planner",
@@ -205,7 +206,8 @@ def _contamination_part(task: TaskResult) -> Part:
             if checkpoint.score_without_contaminated is not None
         ]
         count = task.contaminated_examples
-        sentence = f"Of {counted(count, 'example')} text was found in the pretraining corpus."
+        verb = "has" if count == 1 else "have"
+        sentence = f"{counted(count, 'example')} {verb} text that was found in the pretraining corpus."
         table = Table(("checkpoint", "score", "without them"), rows, frozenset({1, 2})) if rows else None
         return Part("Contamination", sentence, table=table)
     if task.contamination_not_searched is None:
