@@ -9,7 +9,7 @@ from typing import Any
 
 from finetuning.examples.label_cells import MINUS_ONE, read_label
 from finetuning.examples.record_files import OnBadText, examples_of, read_content, whole_number
-from finetuning.questions.squad import paragraphs_of, read_contexts, require_unique_ids, text_of
+from finetuning.questions.squad import id_of, paragraphs_of, read_contexts, require_unique_ids, text_of
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ def _entries(path: Path, on_bad_text: OnBadText) -> list[Any]:
 
 
 def _questions_of(item: Any, number: int, contexts: Sequence[str] | None) -> list[ChoiceQuestion]:
+    if not isinstance(item, (list, Mapping)):
+        raise TypeError(f"it is {type(item).__name__}, not an object")
     if isinstance(item, list):
         return _dialogue_questions(*item)
     if "documents" in item:  # C3 as `datasets` stores it
@@ -85,11 +87,14 @@ def _questions_of(item: Any, number: int, contexts: Sequence[str] | None) -> lis
     if "dialogue" in item:  # DREAM as `datasets` stores it: one row per question
         return _dialogue_questions(item["dialogue"], [item], item["dialogue_id"], first=int(item.get("id", number)))
     if "paragraphs" in item:
-        return [_two_stage(item, contexts)]
+        return [_two_stage(item, number, contexts)]
     if "ending0" in item:
         return [_endings(item, number)]
-    if "choices" in item or isinstance(item.get("question"), Mapping):
-        return [_lettered(item) if "answerKey" in item or "context" not in item else _plain(item)]
+    if isinstance(item.get("question"), Mapping):
+        return [_lettered(item, str(number))]
+    if "choices" in item:
+        is_lettered = "answerKey" in item or ("context" not in item and not _are_texts(item["choices"]))
+        return [(_lettered if is_lettered else _plain)(item, str(number))]
     raise KeyError("choices")
 
 
@@ -113,14 +118,17 @@ def _dialogue_questions(
     return found
 
 
-def _plain(item: Mapping[str, Any]) -> ChoiceQuestion:
-    """Rows of id, context, question, choices, label (an index)."""
+def _plain(item: Mapping[str, Any], place: str) -> ChoiceQuestion:
+    """Rows of id, context, question, choices, and label (an index) or else answer (the text of a choice)."""
     choices = _texts_of(item["choices"])
     index = _index(item.get("label"), "label")
-    return _with_context(str(item["id"]), text_of(item, "context"), text_of(item, "question"), choices, index, choices)
+    if index is None:
+        index = _place(item.get("answer"), choices, "the answer {} is not one of the choices")
+    name = id_of(item, place)
+    return _with_context(name, text_of(item, "context"), text_of(item, "question"), choices, index, choices)
 
 
-def _lettered(item: Mapping[str, Any]) -> ChoiceQuestion:
+def _lettered(item: Mapping[str, Any], place: str) -> ChoiceQuestion:
     """CommonsenseQA: a stem and lettered choices; as released or as `datasets` stores it."""
     question, choices = item["question"], item.get("choices")
     if isinstance(question, Mapping):
@@ -128,10 +136,14 @@ def _lettered(item: Mapping[str, Any]) -> ChoiceQuestion:
     choices = choices or []
     if isinstance(choices, Mapping):
         letters, texts = tuple(choices["label"]), tuple(choices["text"])
+    elif _are_texts(choices) and choices:
+        raise ValueError(
+            "'answerKey' is a letter, but the choices have none: write 'answer', the text of the right one"
+        )
     else:
         letters, texts = tuple(one["label"] for one in choices), tuple(one["text"] for one in choices)
     label = _place(item.get("answerKey"), letters, "answerKey {} is not one of the letters")
-    return ChoiceQuestion(str(item["id"]), (str(question),) * len(texts), texts, label, letters)
+    return ChoiceQuestion(id_of(item, place), (str(question),) * len(texts), texts, label, letters)
 
 
 def _endings(item: Mapping[str, Any], number: int) -> ChoiceQuestion:
@@ -148,13 +160,13 @@ def _endings(item: Mapping[str, Any], number: int) -> ChoiceQuestion:
     )
 
 
-def _two_stage(item: Mapping[str, Any], contexts: Sequence[str] | None) -> ChoiceQuestion:
+def _two_stage(item: Mapping[str, Any], number: int, contexts: Sequence[str] | None) -> ChoiceQuestion:
     """A question and the numbers of its paragraphs, one of which is `relevant`."""
     relevant = _index(item.get("relevant"), "relevant")
     numbers, texts = zip(*paragraphs_of(item, contexts, relevant), strict=True)
     label = None if relevant is None else numbers.index(relevant)
     firsts = (text_of(item, "question"),) * len(texts)
-    return ChoiceQuestion(str(item["id"]), firsts, texts, label, tuple(map(str, numbers)), numbered=True)
+    return ChoiceQuestion(id_of(item, str(number)), firsts, texts, label, tuple(map(str, numbers)), numbered=True)
 
 
 def _index(value: Any, field: str) -> int | None:
@@ -177,6 +189,10 @@ def _place(answer: Any, choices: Sequence[str], error: str) -> int | None:
     if label in (None, MINUS_ONE):
         return None
     raise ValueError(f"{error.format(repr(answer))} {tuple(choices)}")
+
+
+def _are_texts(choices: Any) -> bool:
+    return isinstance(choices, list) and all(isinstance(choice, str) for choice in choices)
 
 
 def _texts_of(choices: Any) -> tuple[str, ...]:

@@ -51,8 +51,11 @@ def read_records(
     columns: Sequence[str] | None = None,
     malformed: Literal["stop", "drop"] = "stop",
     on_bad_text: OnBadText = "stop",
+    tabs: bool = False,
 ) -> list[Record]:
     """Every row as a dict of column -> value; `columns` names them where the file has no header.
+
+    `tabs` reads TSV whatever the file is called.
 
     TSV is read as GLUE writes it, without quoting, unless it clearly is quoted (`is_quoted`), CSV with the usual
     quotes; JSON is a list of objects (or an object whose `data` is one), JSON lines one object per line. Raises
@@ -61,11 +64,11 @@ def read_records(
     `on_bad_text` is "replace").
     """
     where = Path(path)
-    if file_format(where) is None:
+    if file_format(where) is None and not tabs:
         raise ValueError(
             f"{where}: unknown format; name the file {', '.join(FORMATS)}, with .gz, .xz, .bz2 or .zst if packed"
         )
-    content = read_content(where, columns=columns, malformed=malformed, on_bad_text=on_bad_text)
+    content = read_content(where, columns=columns, malformed=malformed, on_bad_text=on_bad_text, tabs=tabs)
     rows = content.get("data") if isinstance(content, dict) else content
     if not isinstance(rows, list):
         raise ValueError(f"{where}: a list of objects, or an object with such a list as `data`, is needed")
@@ -80,6 +83,7 @@ def read_content(
     columns: Sequence[str] | None = None,
     malformed: Literal["stop", "drop"] = "stop",
     on_bad_text: OnBadText = "stop",
+    tabs: bool = False,
 ) -> Any:
     """The list of rows in a table, JSON lines or a parquet file; for any other file, the JSON value or lines in it.
 
@@ -87,7 +91,7 @@ def read_content(
     """
     where = Path(path)
     data, rules = read_bytes(where), _rules(on_bad_text)
-    kind = detect_format(str(where), data[:HEAD_BYTES])
+    kind = "tsv" if tabs else detect_format(str(where), data[:HEAD_BYTES])
     if not data or data.isspace():
         raise ValueError(f"{where}: the file is empty or blank; give a file with at least one row")
     stream: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, io.BytesIO(data)))
@@ -154,7 +158,7 @@ def examples_of(
         try:
             examples.extend(read(item, number))
         except (KeyError, TypeError, IndexError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{where}: entry {number} is not a known layout ({reason}): {layouts}") from error
         except ValueError as error:
             raise ValueError(f"{where}: entry {number}: {error}") from error
@@ -234,7 +238,7 @@ def _table_records(
     columns: Sequence[str] | None,
     malformed: Literal["stop", "drop"],
 ) -> list[Record]:
-    records, dropped = [], 0
+    records, dropped, first = [], 0, 0
     names = list(columns) if columns is not None else None
     for line, row in table_rows(stream, str(path), rules, delimiter="\t" if tabs else ","):
         if not row:
@@ -245,14 +249,20 @@ def _table_records(
         elif len(row) == len(names):
             records.append(dict(zip(names, row, strict=True)))
         elif malformed == "drop":
-            dropped += 1
+            dropped, first = dropped + 1, first or line
         else:
             raise ValueError(
                 f"{path}: line {line} has {len(row)} fields, but the columns are {len(names)} "
                 f"({', '.join(names)}); correct the row"
             )
     if dropped:
-        logger.warning("%s: %d rows of the wrong width were dropped", path, dropped)
+        logger.warning(
+            "%s: %d lines without exactly %d fields were dropped, the first is line %d",
+            path,
+            dropped,
+            len(names or ()),
+            first,
+        )
     return records
 
 

@@ -82,7 +82,9 @@ def read_questions(
 
 def questions_from_rows(rows: Iterable[Any], where: str, contexts: Sequence[str] | None = None) -> list[Question]:
     """Questions from entries of any known layout; errors name `where` and the entry."""
-    questions = examples_of(rows, where, lambda item, _: _questions_of(item, contexts), "SQuAD, CMRC or flat rows")
+    questions = examples_of(
+        rows, where, lambda item, number: _questions_of(item, number, contexts), "SQuAD, CMRC or flat rows"
+    )
     if not questions:
         raise ValueError(f"{where}: no questions: the file has paragraphs but no 'qas'")
     require_unique_ids([question.id for question in questions], where)
@@ -173,48 +175,61 @@ def _place(answer: Answer, context: str) -> tuple[Answer, str]:
     return Answer(answer.text, first), "repaired"
 
 
-def _questions_of(item: Mapping[str, Any], contexts: Sequence[str] | None) -> list[Question]:
+def _questions_of(item: Mapping[str, Any], number: int, contexts: Sequence[str] | None) -> list[Question]:
+    if not isinstance(item, Mapping):
+        raise TypeError(f"it is {type(item).__name__}, not an object")
     if "paragraphs" in item and "question" in item:
-        return [_two_stage_question(item, contexts)]
+        return [_two_stage_question(item, number, contexts)]
     if "paragraphs" in item:
-        return [
-            _question(entry, text_of(paragraph, "context"))
-            for paragraph in item["paragraphs"]
-            for entry in paragraph["qas"]
-        ]
-    if "qas" in item:  # CMRC2018's own layout, one paragraph per entry
-        return [
-            _question(entry, text_of(item, "context_text" if "context_text" in item else "context"))
-            for entry in item["qas"]
-        ]
-    return [_question(item, text_of(item, "context"))]
+        parts = [(part, "context") for part in objects_of(item, "paragraphs")]
+    elif "qas" in item:  # CMRC2018's own layout, one paragraph per entry
+        parts = [(item, "context_text" if "context_text" in item else "context")]
+    else:
+        return [_question(item, text_of(item, "context"), str(number))]
+    asked = [(entry, text_of(part, name)) for part, name in parts for entry in objects_of(part, "qas")]
+    return [_question(entry, context, f"{number}-{place}") for place, (entry, context) in enumerate(asked)]
 
 
-def _question(entry: Mapping[str, Any], context: str) -> Question:
-    name = str(entry["query_id"] if "query_id" in entry else entry["id"])
+def _question(entry: Mapping[str, Any], context: str, place: str) -> Question:
+    """`place`: the id where the entry has none."""
+    name = id_of(entry, place, "query_id" if "query_id" in entry else "id")
     question = text_of(entry, "query_text" if "query_text" in entry else "question")
-    given = [] if entry.get("is_impossible") else entry.get("answers") or []
-    if "answer_text" in entry and not given:  # a table's row: one answer in two cells
-        place = entry.get("answer_start")
-        given = [{"text": entry["answer_text"], "answer_start": -1 if place in (None, "") else place}]
-        given = given if entry["answer_text"] else []
-    if isinstance(given, Mapping):  # flat rows: {"text": [...], "answer_start": [...]}
-        given = [
-            {"text": text, "answer_start": start}
-            for text, start in zip(given["text"], given["answer_start"], strict=True)
-        ]
-    stated = any(name in entry for name in ("answers", "answer_text", "is_impossible"))
-    return Question(name, question, context, tuple(_answer(answer) for answer in given), stated)
+    stated = any(name in entry for name in ("answers", "answer", "answer_text", "is_impossible"))
+    return Question(name, question, context, _answers_of(entry), stated)
 
 
-def _two_stage_question(item: Mapping[str, Any], contexts: Sequence[str] | None) -> Question:
+def _answers_of(entry: Mapping[str, Any]) -> tuple[Answer, ...]:
+    """From `answers`, `answer` or `answer_text`: a list of objects or texts, {"text": ..., "answer_start": ...} with a
+    list or a single value in each, or a text with its place beside it in the entry's `answer_start`.
+    """
+    field = next((name for name in ("answers", "answer", "answer_text") if entry.get(name)), None)
+    if field is None or entry.get("is_impossible"):
+        return ()
+    given = entry[field]
+    if isinstance(given, str):
+        given = {"text": [given], "answer_start": [entry.get("answer_start")]}
+    if isinstance(given, Mapping):
+        texts, starts = given["text"], given.get("answer_start")
+        if isinstance(texts, str):
+            texts, starts = [texts], starts if isinstance(starts, list) else [starts]
+        starts = [None] * len(texts) if starts is None and isinstance(texts, list) else starts
+        if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+            raise ValueError(f"'{field}' is {given!r}: text and answer_start must be lists of one length, or one each")
+        given = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+    if not isinstance(given, list):
+        raise ValueError(f"'{field}' is {given!r}: a list of {{text, answer_start}} is expected")
+    return tuple(_answer(answer, field) for answer in given)
+
+
+def _two_stage_question(item: Mapping[str, Any], number: int, contexts: Sequence[str] | None) -> Question:
     """A question with paragraph numbers; without `relevant` it is from a test file and has no paragraph yet."""
     relevant = None if item.get("relevant") is None else whole_number(item["relevant"], "relevant")
     texts = dict(paragraphs_of(item, contexts, relevant))
     context = "" if relevant is None else texts[relevant]
     answer = item.get("answer")
     answers = () if answer is None else (Answer(text_of(answer, "text"), whole_number(answer["start"], "start")),)
-    return Question(str(item["id"]), text_of(item, "question"), context, answers, answer is not None, numbered=True)
+    name = id_of(item, str(number))
+    return Question(name, text_of(item, "question"), context, answers, answer is not None, numbered=True)
 
 
 def paragraphs_of(
@@ -235,10 +250,26 @@ def paragraphs_of(
     return [(number, contexts[number]) for number in numbers]
 
 
-def _answer(answer: Any) -> Answer:
+def _answer(answer: Any, field: str) -> Answer:
     if isinstance(answer, str):
         return Answer(answer, -1)
-    return Answer(text_of(answer, "text"), whole_number(answer.get("answer_start", -1), "answer_start"))
+    if not isinstance(answer, Mapping):
+        raise ValueError(f"'{field}' holds {answer!r}: a text, or an object with text and answer_start, is expected")
+    start = answer.get("answer_start")
+    return Answer(text_of(answer, "text"), -1 if start in (None, "") else whole_number(start, "answer_start"))
+
+
+def id_of(entry: Mapping[str, Any], place: str, name: str = "id") -> str:
+    """An entry's id; its place in the file where it has none."""
+    return place if entry.get(name) is None else str(entry[name])
+
+
+def objects_of(entry: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """The objects in a field; ValueError naming the field for anything but a list of objects."""
+    value = entry[name]
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        raise ValueError(f"'{name}' is {value!r:.80}: a list of objects is expected")
+    return value
 
 
 def text_of(entry: Mapping[str, Any], name: str) -> str:

@@ -25,6 +25,7 @@ from finetuning.loop.stopping import Asked, Stopping, never, noting_signals
 from finetuning.loop.training import finetune, open_engine, uses_bf16
 from finetuning.run.figures import draw_curves
 from finetuning.run.finished import RESULTS_NAME, finished_results
+from finetuning.run.memory import expected_memory
 from finetuning.run.model_card import finetuning_card
 from finetuning.run.option_checks import check_options
 from finetuning.run.saved_model import live_proof, save_model
@@ -192,6 +193,10 @@ def _build(prepared: Prepared, options: FinetuningOptions, ranks: Ranks) -> tupl
     say(f"{recipe.name}: {len(recipe.train_features)} training rows, {weights} {start.name}")
     for line in prepared.preflight.lines():
         say(line)
+    shape = batch_shape(options, ranks.world_size)
+    if makes_updates(options):
+        memory = expected_memory(recipe, start.config, options, shape, ranks)
+        say(f"memory: {'unknown' if memory is None else memory.sentence()}")
     facts = start.head if not makes_updates(options) and not options.from_scratch else None
     keeps = facts is not None and facts["task"] == head.task
     if facts is not None and keeps:
@@ -210,7 +215,7 @@ def _build(prepared: Prepared, options: FinetuningOptions, ranks: Ranks) -> tupl
         say(f"warning: {start.name} has no head of this recipe: the scores are those of a random one")
     torch.manual_seed(options.seed)
     model = recipe.build_model(headed.draw(options.seed))
-    return open_engine(model, options, batch_shape(options, ranks.world_size)), model
+    return open_engine(model, options, shape), model
 
 
 def _save_best(

@@ -71,6 +71,15 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
         "max_test_samples",
     ),
     "use --test_file": ("predict_file",),
+    "prediction.csv (predictions.csv, where texts are classified) is written to --output_dir; leave it out": (
+        "prediction_csv_dir",
+        "prediction_csv",
+        "prediction_path",
+        "prediction_file",
+        "output_file",
+        "output_csv",
+        "pred_file",
+    ),
     "use --per_device_train_batch_size, or --global_batch_rows for that of an update": (
         "per_gpu_train_batch_size",
         "train_batch_size",

@@ -63,7 +63,8 @@ def write_table(rows: Sequence[Row], directory: Path, *, missing: Sequence[str] 
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows]
     averages = [row["average_of"] for row in rows if row["average_of"] is not None]
-    lines += ["", f"Average of the {len(averages)} tasks: {np.mean(averages):.2f}" if averages else "No score."]
+    several = f"Average of the {len(averages)} tasks: {np.mean(averages):.2f}" if len(averages) > 1 else ""
+    lines += ["", several or (f"Score of the task: {averages[0]:.2f}" if averages else "No score.")]
     if missing:
         lines.append(f"Not run, no data: {', '.join(missing)}; the average is not GLUE's.")
     lines += [

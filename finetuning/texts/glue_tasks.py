@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetuning.examples.record_files import PACKED_SUFFIXES, OnBadText, read_records
+from finetuning.examples.record_files import PACKED_SUFFIXES, OnBadText, Record, read_bytes, read_records
 from finetuning.texts.labelled_text import Columns, LabelledText, from_records
 
 ENTAILMENT = ("entailment", "not_entailment")
@@ -18,7 +20,14 @@ MNLI_SPLITS = {
     "validation_mismatched": "dev_mismatched",
     "test": "test_matched",
     "test_mismatched": "test_mismatched",
+    "test_diagnostic": "../diagnostic/diagnostic",  # GLUE's diagnostic set, predicted by the model of MNLI
 }
+# MRPC as Microsoft and SentEval distribute it; GLUE made its train.tsv, dev.tsv and test.tsv of these two.
+MRPC_ORIGINALS = {"train": "msr_paraphrase_train", "test": "msr_paraphrase_test"}
+MRPC_COLUMNS = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
+MRPC_DEV_IDS = "dev_ids"  # GLUE's list of the 408 pairs in its dev.tsv
+MRPC_DEV_SHARE = 0.1  # without that list
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ GLUE_TASKS: dict[str, GlueTask] = {
             _columns("sentence1", "sentence2", "gold_label"),
             ("entailment", "neutral", "contradiction"),
             ("accuracy",),
-            {"test": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
+            {"test": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv", "test_diagnostic": "AX.tsv"},
             files=MNLI_SPLITS,
         ),
         GlueTask(
@@ -135,8 +144,11 @@ def read_glue(
     Ids come from the file's index column, else they are row numbers, so that a prediction finds its line. Raises
     ValueError naming what is missing or wrong.
     """
+    files = task_files(task, directory, train=train)
+    if is_original_mrpc(files.get("train")):
+        return read_original_mrpc(task, files, on_bad_text=on_bad_text)
     splits = {}
-    for split, file in task_files(task, directory, train=train).items():
+    for split, file in files.items():
         is_test = split.startswith("test")
         names = None if is_test or not task.headerless else task.headerless
         records = read_records(
@@ -151,17 +163,93 @@ def read_glue(
             minus_one_is_unknown=True,
         )
         check_labels(task, splits[split], str(file))
+        if is_test and task.ragged and id_column is not None:
+            note_missing_rows([one.example_id for one in splits[split]], file)
     return splits
+
+
+def note_missing_rows(ids: Sequence[str], file: Path) -> None:
+    """Warn if the rows of a test set are not numbered from 0 without a gap: the server wants a prediction for each."""
+    numbers = {int(one) for one in ids if one.isdecimal()}
+    gaps = sorted(set(range(max(numbers, default=0) + 1)) - numbers)
+    if gaps:
+        logger.warning(
+            "%s: %d row numbers are missing (the first is %d), so the submission lacks them: mend these lines, or add "
+            "predictions by hand",
+            file,
+            len(gaps),
+            gaps[0],
+        )
+
+
+def read_original_mrpc(
+    task: GlueTask, files: Mapping[str, Path], *, on_bad_text: OnBadText
+) -> dict[str, list[LabelledText]]:
+    """Splits from MRPC's two original files; the labels of the test set stay hidden, as in GLUE.
+
+    Validation are the pairs that a dev_ids.tsv beside them lists, as in GLUE, or else a tenth that a hash of the ids
+    picks, which a warning says. Errors are those of `read_glue`.
+    """
+    training = _mrpc_records(files["train"], on_bad_text)
+    if len(training) < 2:
+        raise ValueError(f"{files['train']}: it has one pair; training and validation need at least one each")
+    listed = _find(files["train"].parent, MRPC_DEV_IDS)
+    if listed is not None:
+        ids = {(row["1"], row["2"]) for row in read_records(listed, columns=("1", "2"), on_bad_text=on_bad_text)}
+        in_dev = [(str(row["#1 ID"]), str(row["#2 ID"])) in ids for row in training]
+        if not any(in_dev) or all(in_dev):
+            raise ValueError(f"{listed}: it lists {sum(in_dev)} of {len(in_dev)} pairs of {files['train']}; check it")
+    else:
+        held_out = max(1, round(MRPC_DEV_SHARE * len(training)))
+        ranks = [hashlib.sha256(f"{row['#1 ID']} {row['#2 ID']}".encode()).hexdigest() for row in training]
+        chosen = set(sorted(range(len(training)), key=lambda number: (ranks[number], number))[:held_out])
+        in_dev = [number in chosen for number in range(len(training))]
+        logger.warning(
+            "%s: no dev set comes with MRPC's original files, so %d of its %d pairs, picked by a hash of their ids, "
+            "are held out as one; scores on GLUE's own dev set need its list of pairs, %s.tsv, in this folder",
+            files["train"],
+            held_out,
+            len(training),
+            MRPC_DEV_IDS,
+        )
+    examples = from_records(training, columns=task.columns, source=str(files["train"]), minus_one_is_unknown=True)
+    check_labels(task, examples, str(files["train"]))
+    pairs = list(zip(examples, in_dev, strict=True))
+    splits = {
+        "train": [example for example, is_held_out in pairs if not is_held_out],
+        "validation": [example for example, is_held_out in pairs if is_held_out],
+    }
+    if "test" in files:
+        columns = Columns(task.columns.text, task.columns.text_pair)
+        splits["test"] = from_records(
+            _mrpc_records(files["test"], on_bad_text), columns=columns, source=str(files["test"])
+        )
+    return splits
+
+
+def is_original_mrpc(train: Path | None) -> bool:
+    return train is not None and train.name.startswith(MRPC_ORIGINALS["train"])
+
+
+def _mrpc_records(file: Path, on_bad_text: OnBadText) -> list[Record]:
+    """The rows, with or without a header line."""
+    has_header = read_bytes(file)[:64].removeprefix(b"\xef\xbb\xbf").lower().startswith(b"quality")
+    names = None if has_header else MRPC_COLUMNS
+    return read_records(file, columns=names, on_bad_text=on_bad_text, tabs=True)
 
 
 def task_files(task: GlueTask, directory: str | Path, *, train: bool = True) -> dict[str, Path]:
     """Split -> file in DIRECTORY or DIRECTORY/<task's folder>.
 
-    dev must exist, train too unless `train` is False; test files are optional. Raises ValueError naming what is
-    missing.
+    dev must exist, train too unless `train` is False; test files are optional. MRPC may lie there as its two original
+    files, of which that of training is the dev set too. Raises ValueError naming what is missing.
     """
     root = Path(directory)
     folder = root / task.folder if (root / task.folder).is_dir() else root
+    if task.name == "mrpc" and not any(_find(folder, stem) for stem in ("train", "dev")):
+        originals = {split: _find(folder, stem, (".txt", ".tsv")) for split, stem in MRPC_ORIGINALS.items()}
+        if originals["train"] is not None:
+            return {split: file for split, file in originals.items() if file is not None}
     files = {}
     for split, stem in (task.files or EASY_SPLITS).items():
         file = _find(folder, stem)
@@ -222,6 +310,6 @@ def _is_valid(task: GlueTask, label: str | None) -> bool:
         return False
 
 
-def _find(folder: Path, stem: str) -> Path | None:
-    files = (folder / f"{stem}.tsv{suffix}" for suffix in PACKED_SUFFIXES)
+def _find(folder: Path, stem: str, endings: Sequence[str] = (".tsv",)) -> Path | None:
+    files = (folder / f"{stem}{ending}{suffix}" for ending in endings for suffix in PACKED_SUFFIXES)
     return next((file for file in files if file.is_file()), None)

@@ -21,6 +21,7 @@ from gap.intervals.interval import Estimate, quantiles, statistic_draws
 from gap.intervals.plateau import doubling_slope, plateau_verdict
 from gap.intervals.power import PilotVariance, SeedPlan, plan_seeds
 from gap.intervals.variance import Floats
+from runtime.plurals import counted
 
 LEVELS = (0.5, 0.9, 0.95, 0.99)
 LINE_POINTS = 100
@@ -182,7 +183,7 @@ def _forecast(
 ) -> tuple[tuple[ForecastPoint, ...], tuple[Backtest, ...], str | None]:
     """Scores at multiples of the largest budget, and the same forecast made without the last one or two budgets."""
     if len(columns) < FEWEST_BUDGETS:
-        return (), (), f"{len(columns)} budgets above 0: a forecast needs {FEWEST_BUDGETS}"
+        return (), (), f"{counted(len(columns), 'budget')} above 0: a forecast needs {FEWEST_BUDGETS}"
 
     def at(known: int, tokens: float) -> Estimate:
         def statistic(scores: Floats) -> Floats:

@@ -14,6 +14,7 @@ from gap.intervals.effective_labels import share_text
 from gap.intervals.variance import Floats, SeedGrid
 from gap.intervals.weighted_metrics import ExampleTable, tabulate_examples
 from gap.tasks.contamination import not_searched, read_contaminated
+from runtime.plurals import counted
 
 FEWEST_SEEDS = 3
 
@@ -112,7 +113,8 @@ def tabulate(task: str, cells: Sequence[Cell], folder: Path) -> TaskTable:
         left_out = len(members) - len(pretraining) * len(finetuning)
         if left_out:
             notes.append(
-                f"{describe(checkpoint)}: {left_out} of {len(members)} cells left out, their seeds are not crossed"
+                f"{describe(checkpoint)}: {left_out} of {counted(len(members), 'cell')} left out, their seeds are not "
+                "crossed"
             )
         start = len(ordered)
         ordered += [members[first, second] for first in pretraining for second in finetuning]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot
 from gap.intervals.interval import Estimate
+from runtime.plurals import counted
 
 
 def tokens_text(tokens: float) -> str:
@@ -60,7 +61,9 @@ def interval_text(crossing: Crossing) -> str:
 
 def checkpoint_text(checkpoint: CheckpointResult, estimate: Estimate) -> str:
     """A checkpoint with its mean in words: the hover text, with lines separated by <br>."""
-    failed = f"<br>{checkpoint.failed_runs} of {checkpoint.runs} runs failed" if checkpoint.failed_runs else ""
+    failed = (
+        f"<br>{checkpoint.failed_runs} of {counted(checkpoint.runs, 'run')} failed" if checkpoint.failed_runs else ""
+    )
     return f"<b>{checkpoint.name}</b><br>{percent_text(estimate)}<br>{checkpoint.layout} seeds{failed}"
 
 

@@ -12,6 +12,7 @@ from gap.cells.plan import PlannedCell, Search, Setting
 from gap.cells.running import SearchResult
 from runtime.files.json_lines import JsonLines
 from runtime.files.schemas import Name, Number, Schema, Seconds
+from runtime.plurals import counted
 
 SCHEMA_VERSION = 1
 
@@ -110,8 +111,9 @@ def same_arguments_notes(jobs: JobList, records: Mapping[str, Mapping[str, Any]]
         rate, epochs = max(table[upper], key=lambda key: table[upper][key])
         same = table[upper][rate, epochs] - table[scratch][rate, epochs]
         own = table[upper][rate, epochs] - max(table[scratch].values())
+        length = counted(epochs, "epoch", written=f"{epochs:g}")
         notes.append(
-            f"{task}: with the same arguments for all (rate {rate:g}, {epochs:g} epochs, the reference's choice) "
+            f"{task}: with the same arguments for all (rate {rate:g}, {length}, the reference's choice) "
             f"the gap on the held-out part of training is {100 * same:.1f} points; with a choice for each it is "
             f"{100 * own:.1f} points (one seed)."
         )

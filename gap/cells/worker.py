@@ -32,6 +32,7 @@ from gap.cells.store import ScoreFile
 from gap.tasks.contamination import read_contaminated
 from runtime.machine import is_out_of_memory
 from runtime.options.exit_status import run_command
+from runtime.plurals import counted
 from runtime.processes.failures import Failed
 from runtime.processes.liveness import end_or_watch
 from runtime.processes.ranks import Ranks, choose_device
@@ -212,7 +213,9 @@ def describe(job: Search | PlannedCell) -> str:
     if setting.label_fraction != 1:
         words.append(f"{setting.label_fraction:g} of the labels")
     if isinstance(job, Search):
-        return ", ".join([*words, f"rate {job.learning_rate:g}, {job.epochs:g} epochs"])
+        return ", ".join(
+            [*words, f"rate {job.learning_rate:g}, {counted(job.epochs, 'epoch', written=f'{job.epochs:g}')}"]
+        )
     if job.control not in (None, "scratch_longer", "fewer_labels"):
         words.append(str(job.control).replace("_", " "))
     return ", ".join([*words, f"seed {job.finetuning_seed}"])

@@ -20,6 +20,7 @@ from gap.report.charts import LABELS, available_units
 from gap.report.images import draw_figures
 from gap.report.tables import Part, curve_csv
 from gap.report.text import macro_parts, method_parts, task_parts
+from runtime.plurals import counted
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ def write_report(analysis: Analysis, directory: str | Path) -> Path:
         charts += own
     if analysis.macro is not None:
         own = draw_charts(MACRO_CHARTS, analysis.macro)
-        sections.append(Section(f"Mean of {len(analysis.macro.tasks)} tasks", macro_parts(analysis.macro, own)))
+        sections.append(
+            Section(f"Mean of {counted(len(analysis.macro.tasks), 'task')}", macro_parts(analysis.macro, own))
+        )
         charts += own
     sections.append(Section("Method, limits and versions", method_parts(analysis)))
     units = [

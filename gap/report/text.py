@@ -21,6 +21,7 @@ from gap.report.tables import (
     label_table,
     score_text,
 )
+from runtime.plurals import counted
 
 METHOD = (
     "Budgets count the non-padding tokens a checkpoint has seen. Gap closed is (S(b) - S(scratch)) / (S(reference) - "
@@ -114,9 +115,9 @@ def command_text(argv: list[str]) -> str:
 
 
 def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnChart]) -> Iterator[Part]:
-    size = "examples held fixed" if task.num_examples is None else f"{task.num_examples:,} examples"
+    size = "examples held fixed" if task.num_examples is None else counted(task.num_examples, "example")
     if task.num_clusters and task.num_clusters != task.num_examples:
-        size += f" in {task.num_clusters:,} clusters"
+        size += f" in {counted(task.num_clusters, 'cluster')}"
     given = f" All intervals are {task.conditional}." if task.conditional else ""
     yield Part(
         text=f"Gap from scratch to {task.reference}: {percent_text(task.gap)} of "
@@ -155,7 +156,7 @@ def _control_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[P
             "What pretraining is worth in labelled examples",
             "The labels with which scratch would score the same (effective data transferred, Hernandez et al. 2021).",
             table=labels,
-            folded=f"{len(labels.rows)} checkpoints" if len(labels.rows) > LONG_TABLE else "",
+            folded=counted(len(labels.rows), "checkpoint") if len(labels.rows) > LONG_TABLE else "",
         )
 
 
@@ -164,8 +165,8 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
     runs = sum(checkpoint.runs for checkpoint in task.checkpoints)
     yield Part(
         "Checkpoints, failed runs and calibration",
-        f"{failed} of {runs} runs failed (score at the majority rate, no variety in the predictions, or not finite); "
-        "every mean includes them.",
+        f"{failed} of {counted(runs, 'run')} failed (score at the majority rate, no variety in the predictions, or not "
+        "finite); every mean includes them.",
         table=checkpoint_table(task),
     )
     yield from chart_parts(charts, "checkpoints")
@@ -178,15 +179,18 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
         )
     if task.plan is not None:
         plan = task.plan
-        needed = plan.reason or f"{plan.finetuning_seeds} fine-tuning seeds give a power of {plan.power:.0%}"
+        needed = (
+            plan.reason
+            or f"a power of {plan.power:.0%} takes {counted(plan.finetuning_seeds or 0, 'fine-tuning seed')}"
+        )
         yield Part(
             "Planner",
             f"To see a difference of {100 * plan.difference:.3g} points between {plan.between} with "
-            f"{plan.pretraining_seeds} pretraining run(s): {needed}.",
+            f"{counted(plan.pretraining_seeds, 'pretraining run')}: {needed}.",
         )
     for note in task.notes:
         yield Part(text=note)
-    yield Part("", table=cell_table(task), folded=f"All {runs} cells")
+    yield Part("", table=cell_table(task), folded="The cell" if runs == 1 else f"All {runs} cells")
 
 
 def _contamination_part(task: TaskResult) -> Part:
@@ -201,7 +205,9 @@ def _contamination_part(task: TaskResult) -> Part:
             for checkpoint in task.checkpoints
             if checkpoint.score_without_contaminated is not None
         ]
-        sentence = f"{task.contaminated_examples} examples have text that was found in the pretraining corpus."
+        count = task.contaminated_examples
+        verb = "has" if count == 1 else "have"
+        sentence = f"{counted(count, 'example')} {verb} text that was found in the pretraining corpus."
         table = Table(("checkpoint", "score", "without them"), rows, frozenset({1, 2})) if rows else None
         return Part("Contamination", sentence, table=table)
     if task.contamination_not_searched is None:

@@ -38,6 +38,7 @@ from gap.tasks.rows import held_out, label_subset
 from gap.tasks.specification import read_task, spec_text
 from pretraining.checkpoints.origin import read_run
 from pretraining.checkpoints.series import read_series
+from runtime.plurals import counted
 from runtime.processes.ranks import Ranks, choose_device
 
 Say = Callable[[str], None]
@@ -129,7 +130,8 @@ class Outlook:
         wall = self.device_seconds / self.devices
         shown = f"{wall / 60:.1f} minutes" if wall < 7200 else f"{wall / 3600:.1f} hours"
         return (
-            f"{self.cells} cells and {self.searches} searches to run, {self.finished} cells already finished: about "
+            f"{counted(self.cells, 'cell')} and {counted(self.searches, 'search')} to run, "
+            f"{counted(self.finished, 'cell')} already finished: about "
             f"{shown} on {self.devices} device{'s' * (self.devices > 1)} at a time ({hours:.2f} device-hours{price})"
         )
 

@@ -31,6 +31,7 @@ from runtime.options.declaration import (
     numbers,
     option,
 )
+from runtime.plurals import counted
 from runtime.processes.ranks import Ranks
 
 OF_THE_TASKS, CONTROLS, CLUSTER = "tasks and checkpoints", "controls", "cluster"
@@ -353,8 +354,9 @@ class GapOptions(Options):
     def notes(self) -> list[str]:
         """Notes for the report on how the cells were made."""
         if len(numbers(self.learning_rates)) * len(numbers(self.num_train_epochs)) == 1:
+            epochs = counted(numbers(self.num_train_epochs)[0], "epoch", written=self.num_train_epochs)
             return [
-                f"Learning rate {self.learning_rates} and {self.num_train_epochs} epochs for every checkpoint, scratch "
+                f"Learning rate {self.learning_rates} and {epochs} for every checkpoint, scratch "
                 "included: nothing was searched, so the gap is with the same arguments for all."
             ]
         return [

@@ -11,6 +11,7 @@ from typing import Any
 from finetuning.texts.labelled_text import split_of
 from gap.tasks.kinds.choices import ChoiceData
 from gap.tasks.kinds.questions import QuestionData
+from gap.tasks.kinds.reading import files_of
 from gap.tasks.kinds.task_data import ReadingOptions, TaskData, TaskSpec
 from gap.tasks.kinds.texts import ClassificationData, GlueData
 
@@ -20,12 +21,13 @@ KINDS: Mapping[str, type[TaskData]] = {
     "glue": GlueData,
     "classification": ClassificationData,
 }
-SPEC = re.compile(r"(?:(?P<name>[\w.-]+)=)?(?P<kind>\w+):(?P<place>.+?)(?:@(?P<most>\d+))?")
+SPEC = re.compile(r"(?:(?P<name>\w[\w.-]*)=)?(?P<kind>\w+):(?P<place>.+?)(?:@(?P<most>\d+))?", re.DOTALL)
+NEXT_SPEC = re.compile(r",(?=\s*(?:[^,:=]+=)?\w+:)|,\s*$")  # other commas are part of a place
 
 
 def parse_tasks(text: str) -> list[TaskSpec]:
     """Specifications separated by commas; ValueError names the one that is wrong, and names that occur twice."""
-    specs = [_parse(part.strip()) for part in text.split(",") if part.strip()]
+    specs = [_parse(part.strip()) for part in NEXT_SPEC.split(text) if part.strip()]
     names = [spec.name for spec in specs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not specs or twice:
@@ -77,14 +79,23 @@ def _parse(text: str) -> TaskSpec:
     match = SPEC.fullmatch(text)
     if match is None or match["kind"] not in KINDS:
         raise ValueError(
-            f"--tasks: {text!r} is not a task; write KIND:PLACE with a KIND of {', '.join(KINDS)}, such as qa:squad/"
+            f"--tasks: {text!r} is not a task; write KIND:PLACE with a KIND of {', '.join(KINDS)}, such as qa:squad/, "
+            "or NAME=KIND:PLACE with a NAME of letters, digits, dots and hyphens"
         )
-    kind, place = match["kind"], match["place"]
+    kind, place, most = match["kind"], match["place"], match["most"]
+    if most and Path(f"{place}@{most}").exists():
+        place, most = f"{place}@{most}", None
     places = KINDS[kind].places
     if places is not None and place not in places:
         raise ValueError(f"--tasks: {kind}:{place} is not one of {', '.join(places)}")
-    last = Path(place.split("+")[-1])
-    name = match["name"] or last.name.split(".")[0]
-    if match["name"] is None and split_of(last) and len(last.parts) > 1:
-        name = last.parent.name  # DIR/train.json+DIR/test.json is called DIR
-    return TaskSpec(name, kind, place, int(match["most"]) if match["most"] else None)
+    name = match["name"] or _default_name(place, kind)
+    return TaskSpec(name, kind, place, int(most) if most else None)
+
+
+def _default_name(place: str, kind: str) -> str:
+    """The last part of a place in the characters of a name; a file's without its endings."""
+    last = files_of(place)[-1]
+    if split_of(last) and len(last.parts) > 1:
+        last = last.parent  # DIR/train.json+DIR/test.json is called DIR
+    name = last.resolve().name if last.is_dir() else last.name.split(".")[0]
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or kind

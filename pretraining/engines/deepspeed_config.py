@@ -7,7 +7,6 @@ late on batch sizes.
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import shutil
@@ -17,7 +16,8 @@ from typing import Any
 
 import torch
 
-from pretraining.engines.deepspeed_keys import AUTO, key_problems, value_problems
+from pretraining.engines.deepspeed_keys import JSON_OPTIMIZERS, key_problems, value_problems, without
+from pretraining.engines.deepspeed_refusals import AUTO
 from pretraining.engines.optimizers import OptimizerOptions
 from runtime.files.unique_keys import DuplicateKey, OutOfBounds, require_bounded, without_duplicates
 
@@ -25,8 +25,6 @@ LARGEST_FILE_BYTES = 1 << 20
 DEEPEST_NESTING = 16
 MOST_VALUES = 2_000  # all the keys that DeepSpeed knows are a few hundred
 MOST_TOLD = 20
-# What the series and the checkpoints can read back: two moments for each parameter.
-JSON_OPTIMIZERS = ("Adam", "AdamW", "Lamb")
 
 logger = logging.getLogger(__name__)
 
@@ -77,23 +75,28 @@ def resolve_config(
     decide. The result has an "optimizer" section where DeepSpeed is to build the optimizer (`names_optimizer`). Raises
     one ValueError with every problem found: unknown keys, and values that contradict the options, with both values.
     """
-    problems = key_problems(config)
-    if not problems:
-        resolved = copy.deepcopy(dict(config))
-        zero = resolved.setdefault("zero_optimization", {})
+    told = key_problems(config)
+    # What is left without the faulty values is checked too, so that all problems come at once.
+    resolved = without(config, [path for path, _ in told])
+    problems = [problem for _, problem in told]
+    zero = resolved.setdefault("zero_optimization", {})
+    is_given = not {("zero_optimization",), ("zero_optimization", "stage")} & {path for path, _ in told}
+    if is_given:
         zero.setdefault("stage", 0)
-        for key in [key for key, value in zero.items() if value == AUTO]:
-            del zero[key]  # DeepSpeed's default
-        problems += fill_batch(resolved, micro_batch_size, accumulation, world_size)
-        problems += fill(resolved, "gradient_clipping", clipping, "--max_grad_norm")
-        problems += fill_precision(resolved, bf16)
-        problems += fill_optimizer(resolved, optimizer)
-        problems += zero_problems(zero)
-        problems += value_problems(resolved)
+    for key in [key for key, value in zero.items() if value == AUTO]:
+        del zero[key]  # DeepSpeed's default
+    problems += fill_batch(resolved, micro_batch_size, accumulation, world_size)
+    problems += fill(resolved, "gradient_clipping", clipping, "--max_grad_norm")
+    problems += fill_precision(resolved, bf16)
+    problems += fill_optimizer(resolved, optimizer)
+    problems += zero_problems(zero) if is_given else []
+    if zero_stage(resolved) == 0:
+        zero["stage"] = 0  # a faulty one has been named
+    problems += value_problems(resolved)
     if problems:
         more = [f"and {len(problems) - MOST_TOLD} more"] if len(problems) > MOST_TOLD else []
-        told = "\n".join(f"  {problem}" for problem in [*problems[:MOST_TOLD], *more])
-        raise ValueError(f"the DeepSpeed JSON cannot be used:\n{told}")
+        lines = "\n".join(f"  {problem}" for problem in [*problems[:MOST_TOLD], *more])
+        raise ValueError(f"the DeepSpeed JSON cannot be used:\n{lines}")
     return resolved
 
 
@@ -122,17 +125,18 @@ def fill_batch(config: dict[str, Any], micro_batch_size: int, accumulation: int,
 def fill_precision(config: dict[str, Any], bf16: bool | None) -> list[str]:
     """bf16, from stage 2 on with fp32 sums of gradients, or fp32; fp16 is not offered, nor bf16 at stage 0."""
     fp16 = config.pop("fp16", {}).get("enabled", False)
+    problems = []
     if fp16 is not False and fp16 != AUTO:
-        return ["fp16.enabled is true: fp16 is not offered, remove it and use --bf16 true"]
+        problems.append("fp16.enabled is true: fp16 is not offered, remove it and use --bf16 true")
     section = config.setdefault("bf16", {})
     if bf16 is None:
         section["enabled"] = section.get("enabled", AUTO) is True
-    problems = [] if bf16 is None else fill(section, "enabled", bf16, "--bf16", path="bf16.")
+    problems += [] if bf16 is None else fill(section, "enabled", bf16, "--bf16", path="bf16.")
     sums = config.get("data_types", {}).get("grad_accum_dtype", "fp32")
     if section["enabled"] is not True and sums != "fp32":
         problems.append(f"data_types.grad_accum_dtype is {sums} and bf16 is off: write fp32, or use --bf16 true")
     if section["enabled"] is True:
-        if zero_stage(config) == 0:
+        if config["zero_optimization"].get("stage") == 0:
             problems.append(
                 "bf16 is on and zero_optimization.stage is 0: DeepSpeed then uses another optimizer, whose losses "
                 "differ from those of stages 1 to 3: use stage 1, or --bf16 false"
@@ -154,12 +158,7 @@ def fill_optimizer(config: dict[str, Any], options: OptimizerOptions) -> list[st
         config["optimizer"] = {"type": "Adam" if options.name == "adam" else "AdamW"}
         config["optimizer"]["params"] = {"adam_w_mode": options.name != "adam"}
     section = config["optimizer"]
-    kinds = {name.lower(): name for name in JSON_OPTIMIZERS}
-    kind = kinds.get(str(section.get("type")).lower())
-    if kind is None:
-        return [
-            f"optimizer.type is {section.get('type')!r}: use {', '.join(JSON_OPTIMIZERS)}, or leave the section out"
-        ]
+    kind = {name.lower(): name for name in JSON_OPTIMIZERS}[str(section["type"]).lower()]
     parameters = section.setdefault("params", {})
     problems = name_problems(kind, parameters, options) + (lamb_problems(config) if kind == "Lamb" else [])
     for key, value, option in (
@@ -197,7 +196,10 @@ def lamb_problems(config: Mapping[str, Any]) -> list[str]:
             "use stage 0, or FSDP2 (without --deepspeed), or --optimizer adamw"
         )
     if "optimizer" in config and not torch.cuda.is_available():
-        problems.append("optimizer.type Lamb is a CUDA kernel of DeepSpeed: remove it and use --optimizer lamb")
+        problems.append(
+            "optimizer.type Lamb is a CUDA kernel of DeepSpeed and there is no CUDA device: write AdamW, or use "
+            "--optimizer lamb without the section"
+        )
     return problems
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-AUTO = "auto"
+from pretraining.engines.deepspeed_refusals import AUTO, REFUSED, is_idle, scheduler_problem
+
+# What the series and the checkpoints can read back: two moments for each parameter.
+JSON_OPTIMIZERS = ("Adam", "AdamW", "Lamb")
+Path = tuple[str | int, ...]  # keys from the top of the file
+Problems = list[tuple[Path, str]]  # where, and a sentence
+
 AUTO_KEYS = (
     "train_batch_size",
     "train_micro_batch_size_per_gpu",
@@ -20,9 +28,6 @@ AUTO_KEYS = (
     "optimizer.params.betas",
     "optimizer.params.eps",
     "optimizer.params.weight_decay",
-    "zero_optimization.reduce_bucket_size",
-    "zero_optimization.stage3_prefetch_bucket_size",
-    "zero_optimization.stage3_param_persistence_threshold",
 )
 
 Number = int | float
@@ -61,36 +66,13 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "output_file",
     ),
 }
-
-# Keys that DeepSpeed knows and that would contradict this project's own loop.
-REFUSED = {
-    "scheduler": "the learning rate's schedule belongs to the options: remove the section, use --learning_rate",
-    "amp": "precision belongs to the options: remove the section, use --bf16",
-    "torch_autocast": "precision belongs to the options: remove the section, use --bf16",
-    "activation_checkpointing": "it has no effect from the JSON: remove the section, use --gradient_checkpointing",
-    "compile": "compilation belongs to the options: remove the section, use --torch_compile",
-    "checkpoint": "checkpoints are written by this project, for any engine: remove the section",
-    "elasticity": "the batch belongs to the options, at any number of ranks: remove it, use --global_batch_rows",
-    "gradient_allreduce_op": "losses are scaled for DeepSpeed's mean: remove the key",
-    "managed_gradient_accumulation": "the training loop marks the last micro-batch: remove the key",
-    "data_efficiency": "the order of the rows belongs to the shards: remove the section",
-    "curriculum_learning": "lengths belong to the options: remove the section",
-    "dataloader_drop_last": "batches come from the shards: remove the key",
-    "tensor_parallel": "only data-parallel sharding is offered: remove the section",
-    "expert_parallel": "only data-parallel sharding is offered: remove the section",
-    "sequence_parallel_size": "only data-parallel sharding is offered: remove the key",
-    "pipeline": "only data-parallel sharding is offered: remove the section",
-    "hybrid_engine": "it is for generation: remove the section",
-    "autotuning": "the batch belongs to the options: remove the section",
-    "weight_quantization": "weights are trained in full: remove the section",
-    "tensorboard": "reports belong to the options: remove the section, use --report_to",
-    "wandb": "reports belong to the options: remove the section, use --report_to",
-    "comet": "reports belong to the options: remove the section, use --report_to",
-    "csv_monitor": "reports belong to the options: remove the section; every run writes journal.jsonl",
-    "zero_optimization.zenflow": "it applies gradients of an earlier update: remove the section",
-    "zero_optimization.elastic_checkpoint": "checkpoints are written by this project: remove the key",
-    "zero_optimization.load_from_fp32_weights": "checkpoints are read by this project: remove the key",
-    "zero_optimization.compute_grad_norm": "the gradient norm is needed for clipping and the journal: remove the key",
+# What other libraries call a key.
+SYNONYMS = {
+    "epsilon": "eps",
+    "learning_rate": "lr",
+    "adam_epsilon": "eps",
+    "adam_beta1": "betas",
+    "adam_beta2": "betas",
 }
 
 
@@ -108,65 +90,117 @@ def section_models() -> dict[str, type[BaseModel]]:
     }
 
 
-def key_problems(config: Mapping[str, Any]) -> list[str]:
-    """Every unknown, retired or unsupported key, at any level, each as a sentence with the nearest right key."""
+def key_problems(config: Mapping[str, Any]) -> Problems:
+    """Every unknown, retired or unsupported key, at any level, with the nearest right key or what replaces it.
+
+    Of a section that is to be removed nothing else is said.
+    """
     models = section_models()
     known = sorted({*SCALARS, *models, *(name for name in SECTIONS if "." not in name)})
-    problems = []
+    problems: Problems = []
     for key, value in config.items():
-        if key in REFUSED:
-            problems.append(f"{key} is not accepted: {REFUSED[key]}")
+        if is_idle(key, value):
+            continue
+        if key == "scheduler":
+            problems.append(((key,), scheduler_problem(value)))
+        elif key in REFUSED:
+            problems.append(((key,), f"{key} is not accepted: {REFUSED[key]}"))
         elif key in models:
-            problems += model_problems(key, value, models[key])
+            problems += model_problems((key,), value, models[key])
+        elif key == "optimizer" and (problem := optimizer_type_problem(value)):
+            problems.append(((key,), problem))
         elif key in SECTIONS:
-            problems += section_problems(key, value)
+            problems += section_problems((key,), value)
         elif key in SCALARS:
             problems += scalar_problems(key, value)
         else:
-            problems.append(unknown_key(key, known))
+            problems.append(((key,), unknown_key(key, known)))
+    told = {path for path, _ in problems}
     return problems + [
-        f'{path} is "auto", which nothing fills in: write a value, or leave the key out for DeepSpeed\'s default'
-        for path in auto_paths(config)
-        if path not in AUTO_KEYS
+        (
+            path,
+            f'{dotted(path)} is "auto", which nothing fills in: write a value, or leave the key out for '
+            "DeepSpeed's default",
+        )
+        for path in auto_paths({key: value for key, value in config.items() if not is_idle(key, value)})
+        if not is_filled(path) and not any(path[:depth] in told for depth in range(1, len(path) + 1))
     ]
 
 
-def scalar_problems(key: str, value: object) -> list[str]:
+def is_filled(path: Path) -> bool:
+    """Whether an "auto" there is filled in from the options, or means DeepSpeed's default (ZeRO's own keys)."""
+    if path[0] == "zero_optimization":
+        return len(path) == 2 and path[1] != "stage"
+    return path[0] == "fp16" or dotted(path) in AUTO_KEYS
+
+
+def dotted(path: Path) -> str:
+    return ".".join(map(str, path))
+
+
+def optimizer_type_problem(value: object) -> str | None:
+    """What is wrong with an optimizer's type; None for a known one, and for a value that is no section."""
+    if not isinstance(value, dict) or str(value.get("type")).lower() in map(str.lower, JSON_OPTIMIZERS):
+        return None
+    given = f"is {value['type']!r}" if "type" in value else "is missing"
+    return f"optimizer.type {given}: use {', '.join(JSON_OPTIMIZERS)}, or leave the section out"
+
+
+def scalar_problems(key: str, value: object) -> Problems:
     expected = SCALARS[key]
     wrong_bool = isinstance(value, bool) and expected is not bool
     if value == AUTO or (isinstance(value, expected) and not wrong_bool):
         return []
     kind = {int: "an integer", bool: "true or false", str: "a string"}.get(expected, "a number")
-    return [f"{key} is {value!r}: it must be {kind}"]
+    return [((key,), f"{key} is {value!r}: it must be {kind}")]
 
 
-def section_problems(path: str, value: object) -> list[str]:
+def section_problems(path: Path, value: object) -> Problems:
     if not isinstance(value, dict):
-        return [f"{path} is {value!r}: it must be an object"]
-    problems = [unknown_key(f"{path}.{key}", SECTIONS[path]) for key in value if key not in SECTIONS[path]]
+        return [(path, f"{dotted(path)} is {value!r}: it must be an object")]
+    problems: Problems = []
     for key, inner in value.items():
-        if f"{path}.{key}" in SECTIONS:
-            problems += section_problems(f"{path}.{key}", inner)
+        place = (*path, key)
+        name = dotted(place)
+        if name in REFUSED:
+            problems.append((place, f"{name} is not accepted: {REFUSED[name]}"))
+        elif key not in SECTIONS[dotted(path)]:
+            problems.append((place, unknown_key(name, SECTIONS[dotted(path)])))
+        elif name in SECTIONS:
+            problems += section_problems(place, inner)
     return problems
 
 
-def model_problems(path: str, value: object, model: type[BaseModel]) -> list[str]:
+def model_problems(path: Path, value: object, model: type[BaseModel]) -> Problems:
     if not isinstance(value, dict):
-        return [f"{path} is {value!r}: it must be an object"]
+        return [(path, f"{dotted(path)} is {value!r}: it must be an object")]
     fields = dict(model.model_fields)
     fields |= {field.alias: field for field in model.model_fields.values() if field.alias}
-    problems = []
+    problems: Problems = []
     for key, inner in value.items():
-        inner_path = f"{path}.{key}"
-        if inner_path in REFUSED:
-            problems.append(f"{inner_path} is not accepted: {REFUSED[inner_path]}")
+        place = (*path, key)
+        name = dotted(place)
+        if name in REFUSED:
+            problems.append((place, f"{name} is not accepted: {REFUSED[name]}"))
         elif key not in fields:
-            problems.append(unknown_key(inner_path, sorted(fields)))
+            problems.append((place, unknown_key(name, sorted(fields))))
         elif isinstance(extra := fields[key].json_schema_extra, dict) and extra.get("deprecated"):
-            problems.append(f"{inner_path} is retired: use {extra.get('new_param') or 'nothing in its place'}")
-        elif inner_model := model_of(fields[key].annotation):
-            problems += model_problems(inner_path, inner, inner_model) if inner is not None else []
+            problems.append((place, f"{name} is retired: use {extra.get('new_param') or 'nothing in its place'}"))
+        elif (inner_model := model_of(fields[key].annotation)) and inner not in (None, AUTO):
+            problems += model_problems(place, inner, inner_model)
     return problems
+
+
+def without(config: Mapping[str, Any], paths: Iterable[Path]) -> dict[str, Any]:
+    """A copy without the values at these paths, nor the idle sections; of a list with such a value nothing stays."""
+    kept = copy.deepcopy({key: value for key, value in config.items() if not is_idle(key, value)})
+    for path in paths:
+        keys = list(takewhile(lambda step: isinstance(step, str), path))
+        section: Any = kept
+        for key in keys[:-1]:
+            section = section.get(key, {})
+        section.pop(keys[-1], None)
+    return kept
 
 
 def model_of(annotation: Any) -> type[BaseModel] | None:
@@ -192,17 +226,20 @@ def value_problems(config: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def auto_paths(value: object, path: str = "") -> Iterator[str]:
-    """The dotted path of every "auto" in nested objects and lists."""
+def auto_paths(value: object, path: Path = ()) -> Iterator[Path]:
+    """The path of every "auto" in nested objects and lists."""
     if value == AUTO:
         yield path
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inner:
-        yield from auto_paths(item, f"{path}.{key}" if path else str(key))
+        yield from auto_paths(item, (*path, key))
 
 
 def unknown_key(path: str, known: list[str] | tuple[str, ...]) -> str:
+    """A sentence with the nearest right key, if one is near enough to be a misspelling, or else with all of them."""
     key = path.rsplit(".", 1)[-1]
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    if SYNONYMS.get(key) in known:
+        nearest = [SYNONYMS[key]]
     remedy = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
     return f"unknown key {path}: {remedy}"

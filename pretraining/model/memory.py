@@ -56,6 +56,13 @@ class MemoryEstimate:
     def host_bytes(self) -> int:
         return sum(self.host.values())
 
+    def sentence(self) -> str:
+        """Both sums in GB (10^9 bytes)."""
+        return (
+            f"{self.device_bytes / 1e9:.2f} GB per rank on the device, {self.host_bytes / 1e9:.2f} GB on the host "
+            "(estimate)"
+        )
+
     def table(self) -> str:
         """A table with a row per item and a sum, in MB (10^6 bytes)."""
         places = [("device", self.device)] + ([("host", self.host)] if self.host else [])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pretraining.engines.deepspeed_config import zero_stage
+from pretraining.engines.engine import EngineOptions
 from pretraining.model.memory import REDUCE_BUCKET_ELEMENTS, Sharding
 from pretraining.plan.options import PretrainingOptions
 from runtime.processes.ranks import Ranks
@@ -31,7 +32,7 @@ def optimizer_title(name: str, deepspeed: Mapping[str, Any] | None, sharding: Sh
 
 
 def planned_sharding(
-    options: PretrainingOptions, deepspeed: Mapping[str, Any] | None, ranks: Ranks, *, bf16: bool
+    options: PretrainingOptions | EngineOptions, deepspeed: Mapping[str, Any] | None, ranks: Ranks, *, bf16: bool
 ) -> Sharding:
     """From the DeepSpeed JSON's content or FSDP's options; a malformed part, which is refused, counts as absent."""
     if deepspeed is not None:

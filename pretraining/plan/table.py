@@ -29,10 +29,7 @@ def plan_lines(plan: Plan) -> list[str]:
         "budget": f"{amount:,.4g} {unit}{updates}",
         "series": ", ".join(f"{budget:,.3g}" for budget in (0.0, *plan.budgets))
         + f" {unit}; costs {relative_cost(plan.segments):.2f} times the largest",
-        "memory": "unknown"
-        if plan.memory is None
-        else f"{plan.memory.device_bytes / 1e9:.2f} GB per rank on the device, "
-        f"{plan.memory.host_bytes / 1e9:.2f} GB on the host (estimate)",
+        "memory": "unknown" if plan.memory is None else plan.memory.sentence(),
     }
     return [f"{name:>10}  {text}" for name, text in rows.items()]
 

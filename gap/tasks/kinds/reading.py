@@ -20,7 +20,7 @@ def read_place(spec: TaskSpec, read: Callable[[Path], list[Any]], load: Callable
 
     `read` reads a file, `load` reads the data set. Raises ValueError for a place that is none of these.
     """
-    places = [Path(name) for name in spec.place.split("+")]
+    places = files_of(spec.place)
     if len(places) > 2:
         raise ValueError(f"task {spec.name}: {spec.place} names {len(places)} files; name two, TRAIN+TEST")
     if len(places) == 2:
@@ -36,6 +36,11 @@ def read_place(spec: TaskSpec, read: Callable[[Path], list[Any]], load: Callable
     if spec.place.startswith((".", "/", "~")):
         raise ValueError(f"task {spec.name}: {spec.place} does not exist")
     return load()
+
+
+def files_of(place: str) -> list[Path]:
+    """The files of TRAIN+TEST; one path for a place that exists, even with a + in its name."""
+    return [Path(place)] if Path(place).exists() else [Path(name) for name in place.split("+")]
 
 
 def training_and_scored(

@@ -49,6 +49,27 @@ def test_plain_rows(tmp_path):
     assert read_choices(write(tmp_path / "g.json", [{**row, "label": None}])) == [replace(expected, label=None)]
 
 
+def test_plain_rows_may_name_the_right_choice_by_its_text_and_lack_an_id(tmp_path):
+    row = {"context": "c", "question": "q ?", "choices": ["x", "y", "z"], "answer": " z"}
+    expected = ChoiceQuestion("0", ("c",) * 3, ("q ? x", "q ? y", "q ? z"), 2, ("x", "y", "z"))
+    assert read_choices(write(tmp_path / "f.json", [row])) == [expected]
+    assert read_choices(write(tmp_path / "f.json", [{**row, "label": None}])) == [expected]
+    assert read_choices(write(tmp_path / "f.json", [{**row, "label": 1}]))[0].label == 1
+    assert read_choices(write(tmp_path / "f.json", [{**row, "answer": None}]))[0].label is None
+    for fields, message in (
+        ({"answer": "w"}, "entry 0: the answer 'w' is not one of the choices"),
+        ({"answerKey": "A"}, "entry 0: 'answerKey' is a letter, but the choices have none: write 'answer'"),
+        ({"context": 3}, "entry 0: 'context' is int"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_choices(write(tmp_path / "g.json", [{**row, **fields}]))
+    del row["context"]
+    with pytest.raises(ValueError, match=r"entry 0 is not a known layout \(it has no 'context'\)"):
+        read_choices(write(tmp_path / "g.json", [row]))
+    with pytest.raises(ValueError, match=r"entry 1 is not a known layout \(it is int, not an object\)"):
+        read_choices(write(tmp_path / "g.json", [{**row, "context": "c"}, 1]))
+
+
 def test_c3_and_dream_count_their_choices(tmp_path):
     content = [
         [["one", "two"], [{"question": "q", "choice": ["x", "y"], "answer": "y"}], "1"],

@@ -60,6 +60,63 @@ def test_cmrc_flat_and_line_layouts(tmp_path):
     assert [one.answers for one in read_questions(table)] == [(Answer("two", -1),), ()]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"answers": {"text": "two", "answer_start": 4}},
+        {"answers": {"text": ["two"], "answer_start": [4]}},
+        {"answers": {"text": "two", "answer_start": [4]}},
+        {"answers": "two", "answer_start": 4},
+        {"answer": "two", "answer_start": 4},
+        {"answer": {"text": "two", "answer_start": 4}},
+        {"answer": [{"text": "two", "answer_start": 4}]},
+        {"answers": None, "answer_text": "two", "answer_start": "4"},
+    ],
+)
+def test_an_answer_in_any_common_form_is_read(tmp_path, fields):
+    row = {"id": "a", "question": "what?", "context": "one two", **fields}
+    expected = Question("a", "what?", "one two", (Answer("two", 4),))
+    assert read_questions(write(tmp_path / "f.json", [row])) == [expected]
+    nested = squad("one two", {name: value for name, value in row.items() if name != "context"})
+    assert read_questions(write(tmp_path / "g.json", nested)) == [expected]
+
+
+def test_an_answer_without_a_place_is_looked_for(tmp_path):
+    for answers in ("two", ["two"], {"text": ["two"]}, {"text": "two", "answer_start": None}, [{"text": "two"}]):
+        row = {"id": "a", "question": "what?", "context": "one two", "answers": answers}
+        (question,) = place_answers(read_questions(write(tmp_path / "f.json", [row])))[0]
+        assert question.answers == (Answer("two", 4),), answers
+
+
+def test_a_question_without_an_id_has_its_place_in_the_file_as_one(tmp_path):
+    row = {"question": "what?", "context": "one two", "answers": ["two"]}
+    rows = [row, {**row, "id": "a"}, {**row, "id": None}]
+    assert [one.id for one in read_questions(write(tmp_path / "f.json", rows))] == ["0", "a", "2"]
+    asked = {"question": "what?", "answers": ["two"]}
+    nested = {"data": [{"paragraphs": [{"context": "one two", "qas": [asked, asked]}] * 2}] * 2}
+    ids = [one.id for one in read_questions(write(tmp_path / "g.json", nested))]
+    assert ids == ["0-0", "0-1", "0-2", "0-3", "1-0", "1-1", "1-2", "1-3"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"answers": 5}, r"entry 0: 'answers' is 5: a list of \{text, answer_start\}"),
+        ({"answers": [["two"]]}, r"entry 0: 'answers' holds \['two'\]: a text, or an object"),
+        ({"answers": {"text": ["two"], "answer_start": [1, 2]}}, "entry 0: 'answers' is .* lists of one length"),
+        ({"answers": {"answer_start": [1]}}, "entry 0 is not a known layout .it has no 'text'"),
+        ({"answers": "two", "context": None}, "entry 0: 'context' is NoneType"),
+        ({"answers": "two", "qas": {"id": 1}}, "entry 0: 'qas' is {'id': 1}: a list of objects"),
+        ({"paragraphs": ["one"], "question": "q", "context": "c"}, "--context_file"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_said_in_the_terms_of_the_file(tmp_path, fields, message):
+    row = {"id": "a", "question": "what?", "context": "one two", **fields}
+    with pytest.raises(ValueError, match=message) as refused:
+        read_questions(write(tmp_path / "f.json", [row]))
+    assert "Error" not in str(refused.value)
+
+
 def test_two_stage_layout_with_and_without_the_relevant_paragraph(tmp_path):
     contexts = write(tmp_path / "context.json", ["zero zero", "one two", "three"])
     row = {

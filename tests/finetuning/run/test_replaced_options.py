@@ -27,6 +27,7 @@ def names_of(recipe):
             "--evaluation_strategy is not an option of this program: the validation set is scored after",
         ),
         (["--save-strategy", "epoch"], "use --save_steps N"),
+        (["--prediction_csv_dir", "x"], "prediction.csv (predictions.csv, where texts are classified) is written to"),
         (["--fp16", "--num_labels", "2"], "--bf16 auto, true or false"),
         (["--checkpointing_steps", "10", "--lerning_rate", "1"], "did you mean --learning_rate?"),
     ],

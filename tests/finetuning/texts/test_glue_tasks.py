@@ -77,7 +77,7 @@ def test_details_of_the_files(tmp_path, caplog):
     assert read_glue(GLUE_TASKS["mrpc"], tmp_path)["train"][0].text == 'A "quoted'
     assert read_glue(GLUE_TASKS["rte"], tmp_path)["validation"][0].example_id == "8"
     assert [one.example_id for one in read_glue(GLUE_TASKS["qqp"], tmp_path)["train"]] == ["5", "6"]
-    assert "1 rows of the wrong width" in caplog.text
+    assert "1 lines without exactly 6 fields were dropped, the first is line 3" in caplog.text
     mnli = read_glue(GLUE_TASKS["mnli"], tmp_path)
     assert (mnli["validation"][0].label, mnli["validation_mismatched"][0].label) == ("contradiction", "entailment")
 
@@ -113,8 +113,8 @@ def test_submissions_have_the_servers_names_and_range():
         submission_lines(GLUE_TASKS["rte"], {"0": "1"})
     names = [file for task in GLUE_TASKS.values() for file in task.submissions.values()]
     assert sorted(names) == [
-        "CoLA.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "MRPC.tsv", "QNLI.tsv", "QQP.tsv", "RTE.tsv", "SST-2.tsv", "STS-B.tsv",
-        "WNLI.tsv",
+        "AX.tsv", "CoLA.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "MRPC.tsv", "QNLI.tsv", "QQP.tsv", "RTE.tsv", "SST-2.tsv",
+        "STS-B.tsv", "WNLI.tsv",
     ]  # fmt: skip
 
 

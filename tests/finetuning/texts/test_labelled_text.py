@@ -244,7 +244,7 @@ def test_bad_text_is_replaced_when_asked_for(tmp_path, caplog):
 def test_torn_lines_can_be_dropped_and_are_counted(tmp_path, caplog):
     (tmp_path / "a.tsv").write_text("text\tlabel\na\t1\nb\nc\t0\n")
     assert len(read_records(tmp_path / "a.tsv", malformed="drop")) == 2
-    assert "1 rows of the wrong width" in caplog.text
+    assert "1 lines without exactly 2 fields were dropped, the first is line 3" in caplog.text
 
 
 def test_a_field_longer_than_csv_usually_allows_is_read(tmp_path):

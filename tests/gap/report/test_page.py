@@ -146,6 +146,33 @@ def test_the_page_lives_in_a_browser(report: Path, tmp_path: Path, width: int, h
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_right_edge_of_every_table_can_be_seen(report: Path, width: int) -> None:
+    """Beside the text at the width of a laptop; by scrolling the table alone on a phone."""
+    with chromium(width=width, height=900) as driver:
+        driver.get(report.as_uri())
+        tables = driver.execute_script(
+            """
+            document.querySelectorAll("details").forEach(one => { one.open = true; });
+            return [...document.querySelectorAll("table")].map(table => {
+              const frame = table.parentElement, before = table.getBoundingClientRect();
+              frame.scrollLeft = frame.scrollWidth;
+              const after = table.getBoundingClientRect();
+              return {header: table.tHead.innerText, left: before.left, right: before.right, scrolled: after.right,
+                      frame: frame.getBoundingClientRect().right};
+            });
+            """
+        )
+        assert len(tables) >= 8
+        for table in tables:
+            assert table["left"] >= 0, table
+            assert table["scrolled"] <= table["frame"] + 1 <= width + 1, table
+            assert width < 1000 or table["right"] <= table["frame"] + 1, table
+        assert width > 1000 or any(table["right"] > width for table in tables)  # or it shows nothing
+        assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@pytest.mark.slow
 def test_a_legend_of_four_lines_leaves_the_axis_title_free_on_a_phone(tmp_path: Path) -> None:
     page = write_report(analyse(with_outside_reference(tmp_path).scores, draws=DRAWS), tmp_path)
     with chromium(width=390, height=844) as driver:

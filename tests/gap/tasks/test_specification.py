@@ -1,6 +1,8 @@
 """Task specifications, scored sets, overlap, views of a task's rows, and per-example records."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,35 @@ def test_specifications_are_read_and_written():
     ]  # fmt: skip
     assert [one.max_train_samples for one in specs] == [None, None, None, 500]
     assert [parse_tasks(spec_text(one))[0] for one in specs] == specs
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("SQuAD 1.1", "SQuAD-1.1"), ("a[1]", "a-1"), ("v@2", "v-2"), ("a:b=c", "a-b-c"), ("red, blue", "red-blue"),
+     ("C++", "C"), ("..x", "x"), ("@", "qa"), ("数据 集", "数据-集")],
+)  # fmt: skip
+def test_a_folder_of_any_name_is_read_and_its_task_has_a_name_that_can_be_written(tmp_path, folder, name):
+    whole = write_tasks(tmp_path)[0].place
+    (tmp_path / "other").mkdir()
+    place = Path(whole).rename(tmp_path / "other" / folder)
+    glue, spec = parse_tasks(f"glue:sst2,qa:{place},")
+    assert (spec.name, spec.place, spec.max_train_samples, glue.name) == (name, str(place), None, "sst2")
+    assert parse_tasks(spec_text(spec)) == [spec]
+    assert len(read_task(spec).train) == 24
+    (limited,) = parse_tasks(f"qa:{place}@7")
+    assert (limited.place, limited.max_train_samples) == (str(place), 7)
+
+
+def test_a_folder_named_by_dots_has_the_name_of_the_folder_itself(tmp_path, monkeypatch):
+    (tmp_path / "SQuAD").mkdir()
+    monkeypatch.chdir(tmp_path / "SQuAD")
+    assert [parse_tasks(f"qa:{place}")[0].name for place in (".", "../SQuAD/", "../SQuAD/train.json")] == ["SQuAD"] * 3
+
+
+@pytest.mark.parametrize("name", ["SQuAD 1.1", "..", "a/b"])
+def test_a_given_name_that_no_file_can_bear_is_refused(name):
+    with pytest.raises(ValueError, match=f"--tasks: '{re.escape(name)}=qa:x' is not a task; .* with a NAME of letters"):
+        parse_tasks(f"glue:sst2,{name}=qa:x")
 
 
 @pytest.mark.parametrize("text", ["", "qa", "squad:x", "glue:none", "qa:a.json,qa:b/a.json"])

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretraining.engines import deepspeed_config, deepspeed_keys
+from pretraining.engines import deepspeed_config, deepspeed_refusals
 from pretraining.engines.deepspeed_config import load_config, names_optimizer, resolve_config, zero_stage
 from pretraining.engines.deepspeed_keys import auto_paths
 from pretraining.engines.optimizers import OptimizerOptions
@@ -31,7 +31,8 @@ FOUR_AUTO = dict.fromkeys(
 
 def test_every_option_that_a_remedy_names_exists():
     options = {item.name for item in dataclasses.fields(PretrainingOptions)}
-    sources = [*map(Path, (deepspeed_keys.__file__, deepspeed_config.__file__)), CONFIG_FOLDER / "README.md"]
+    modules = (deepspeed_refusals, deepspeed_config)
+    sources = [*(Path(str(module.__file__)) for module in modules), CONFIG_FOLDER / "README.md"]
     for source in sources:
         named = set(re.findall(r"--(\w+)", source.read_text()))
         assert named

@@ -1,0 +1,36 @@
+"""The estimate of a rank's memory before a fine-tuning run's engine is built, on the code of pretraining's plan."""
+
+from __future__ import annotations
+
+import math
+
+from transformers import PreTrainedConfig
+
+from finetuning.examples.batches import BatchShape, row_length
+from finetuning.examples.recipe import FinetuningOptions, Recipe
+from finetuning.loop.training import engine_options, uses_bf16
+from pretraining.model.memory import MemoryEstimate, estimate_memory
+from pretraining.plan.planned_engine import planned_sharding
+from runtime.processes.ranks import Ranks
+
+
+def expected_memory(
+    recipe: Recipe, config: PreTrainedConfig, options: FinetuningOptions, shape: BatchShape, ranks: Ranks
+) -> MemoryEstimate | None:
+    """What a rank holds at most while a micro-batch of the longest rows is trained; None where the model's code cannot
+    be traced without values.
+
+    The head is counted as that of masked words on one position a sequence, which is as large or larger.
+    """
+    engine = engine_options(options, shape, bf16=uses_bf16(options.bf16))
+    longest = recipe.collate([max(recipe.train_features, key=row_length)])["input_ids"]
+    try:
+        return estimate_memory(
+            config,
+            planned_sharding(engine, engine.deepspeed, ranks, bf16=engine.bf16),
+            num_sequences=shape.micro_rows * math.prod(longest.shape[:-1]),  # a row of choices holds several
+            sequence_length=longest.shape[-1],
+            num_masked_per_sequence=1,
+        )
+    except (AttributeError, RuntimeError, TypeError, ValueError):  # how such code fails on shapes without values
+        return None
