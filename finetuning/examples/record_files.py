@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from runtime.files.schemas import listed, shown
+from runtime.files.whole_files import read_at_most
 from shards.text.plain_text import TextRules
 from shards.text.records import column_values, json_lines, parquet_batches, parse_line, table_rows
 from shards.text.sources import COMPRESSION_SUFFIXES, HEAD_BYTES, detect_format, name_suffix, unpacked
@@ -22,6 +24,7 @@ LINE_FORMATS = (".jsonl", ".ndjson")
 FORMATS = (".csv", ".tsv", ".json", *LINE_FORMATS, ".parquet")
 PACKED_SUFFIXES = ("", *COMPRESSION_SUFFIXES)  # of a plain and of a compressed file
 MAX_FILE_BYTES = 4 * 1024**3
+LONGEST_PLACE = 200  # characters of a place in a JSON file that an error names
 MAX_ROW_BYTES = 64 * 1024**2
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 logger = logging.getLogger(__name__)
@@ -106,7 +109,7 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         is_packed = stream.raw is not raw
         if path.suffix.lower() in COMPRESSION_SUFFIXES and not is_packed:
             raise ValueError(f"{path} cannot be unpacked: it is not a {path.suffix} file; rename it, or copy it again")
-        content = stream.read(max_bytes + 1)
+        content = read_at_most(stream, max_bytes + 1)
     if len(content) > max_bytes:
         raise ValueError(f"{path}: unpacks to more than {max_bytes} bytes; split the file")
     return content
@@ -154,9 +157,9 @@ def whole_number(value: Any, field: str) -> int:
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"'{field}' is {value!r}: a whole number is expected") from error
+        raise ValueError(f"'{field}' is {shown(value)}: a whole number is expected") from error
     if isinstance(value, float) and value != number:
-        raise ValueError(f"'{field}' is {value!r}: a whole number is expected")
+        raise ValueError(f"'{field}' is {shown(value)}: a whole number is expected")
     return number
 
 
@@ -225,7 +228,7 @@ def _table_records(
         else:
             raise ValueError(
                 f"{path}: line {line} has {len(row)} fields, but the columns are {len(names)} "
-                f"({', '.join(names)}); correct the row"
+                f"({listed(names)}); correct the row"
             )
     if dropped:
         logger.warning("%s: %d rows of the wrong width were dropped", path, dropped)
@@ -243,7 +246,8 @@ def _whole_characters(content: Any, text: str, name: str) -> Any:
             waiting.extend((one, f"{place}[{number}]") for number, one in enumerate(value))
         elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
             raise ValueError(
-                f"{name}: the text at {place} has half a character (a lone \\ud8xx or \\udcxx); correct it"
+                f"{name}: the text at {place[:LONGEST_PLACE]} has half a character (a lone \\ud8xx or "
+                "\\udcxx); correct it"
             )
     return content
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from finetuning.examples.record_files import OnBadText, decode_text
+from runtime.files.foreign import reason_of
+from runtime.files.schemas import shown
 from shards.text.expansion import Expansion
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
@@ -49,22 +51,22 @@ def read_archive(path: Path, *, on_bad_text: OnBadText = "stop") -> Iterator[tup
                 total += member.size
                 if member.size > MAX_TEXT_BYTES or total > MAX_ARCHIVE_BYTES:
                     raise ValueError(
-                        f"{path}: {member.name} makes it {total} bytes, more than a text collection may hold"
+                        f"{path}: {shown(member.name)} makes it {total} bytes, more than a text collection may hold"
                     )
                 expansion.add(member.size)
                 stream = archive.extractfile(member)
                 content = b"" if stream is None else stream.read()
                 yield parts, decode_text(content, f"{path}:{member.name}", on_bad_text=on_bad_text)
     except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as a tar archive ({error}); copy it again") from error
+        raise ValueError(f"{path}: cannot be read as a tar archive ({reason_of(error)}); copy it again") from error
 
 
 def _safe_parts(path: Path, member: tarfile.TarInfo) -> PathParts:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
-        raise ValueError(f"{path}: the member {member.name!r} points outside the archive; do not use this file")
+        raise ValueError(f"{path}: the member {shown(member.name)} points outside the archive; do not use this file")
     if not (member.isfile() or member.isdir()) or member.issparse():
-        raise ValueError(f"{path}: the member {member.name!r} is neither a plain file nor a folder; leave it out")
+        raise ValueError(f"{path}: the member {shown(member.name)} is neither a plain file nor a folder; leave it out")
     return name.parts
 
 

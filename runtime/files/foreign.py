@@ -32,9 +32,14 @@ def reading_foreign(what: str, remedy: str, *, from_hub: bool = False) -> Iterat
 
 def reason_of(error: BaseException) -> str:
     """The error's text on one line of bounded length, and its type, without which a KeyError says little."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     text = text if len(text) <= 300 else f"{text[:300]} ..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """The text as a terminal may show it: other characters than line ends, such as escapes, as they are written."""
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
 
 
 def refuse_pointer(path: Path) -> None:

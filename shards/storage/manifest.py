@@ -14,7 +14,7 @@ import numpy as np
 
 from runtime.files.schemas import shown
 from runtime.files.unique_keys import require_bounded, without_duplicates
-from runtime.files.whole_files import DEEPEST_NESTING, MOST_VALUES, finite_number, require_plain_file
+from runtime.files.whole_files import DEEPEST_NESTING, MOST_VALUES, finite_number, read_at_most, require_plain_file
 from shards.storage.shard_file import TAR_BLOCK_BYTES, sync_directory
 
 SCHEMA_VERSION = 1
@@ -143,7 +143,7 @@ def read_json(path: Path, max_bytes: int) -> Any:
     """
     require_plain_file(path)
     with open(path, "rb") as stream:
-        payload = stream.read(max_bytes + 1)
+        payload = read_at_most(stream, max_bytes + 1)
     if len(payload) > max_bytes:
         raise ValueError(f"{path}: more than {max_bytes} bytes of JSON, the most that is read: {REBUILD}")
 

@@ -9,13 +9,15 @@ import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
+from runtime.files.foreign import reason_of
+from runtime.files.schemas import listed, shown
 from shards.text.columns import column_texts, json_documents, parquet_documents, table_documents
 from shards.text.expansion import CountedStream, Expansion
 from shards.text.plain_text import TextRules, plain_documents, wikiextractor_documents
 from shards.text.records import seekable
+from shards.text.saved_datasets import open_dataset, rows_of
 from shards.text.sources import (
     DECOMPRESSION_ERRORS,
     HEAD_BYTES,
@@ -105,7 +107,7 @@ class DocumentReader:
                 for member in archive:
                     if member.issparse():
                         raise ValueError(
-                            f"{name}: member {member.name} is sparse ({member.size:,} bytes): unpack the tar"
+                            f"{name}: member {shown(member.name)} is sparse ({member.size:,} bytes): unpack the tar"
                         )
                     if member.isdir() or not self.is_wanted(member.name, regular=member.isreg()):
                         continue
@@ -113,7 +115,7 @@ class DocumentReader:
                     if content is not None:
                         yield from self.read_member(content, f"{name}:{member.name}", expansion)
         except tarfile.TarError as error:
-            raise ValueError(f"{name} is not a whole tar ({error}): fetch or write it again") from error
+            raise ValueError(f"{name} is not a whole tar ({reason_of(error)}): fetch or write it again") from error
         if any(ending.drained()):  # tarfile stops silently where a tar is cut at a header
             raise ValueError(f"{name} is not a whole tar (its end mark is missing): fetch or write it again")
 
@@ -129,7 +131,7 @@ class DocumentReader:
                         counted = io.BufferedReader(CountedStream(content, expansion))
                         yield from self.read_member(counted, f"{name}:{member.filename}", expansion)
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            raise ValueError(f"{name} is not a readable zip ({error}): fetch or write it again") from error
+            raise ValueError(f"{name} is not a readable zip ({reason_of(error)}): fetch or write it again") from error
 
     def is_wanted(self, member: str, *, regular: bool) -> bool:
         """Whether an archive member is a file of text; others are counted."""
@@ -152,7 +154,9 @@ class DocumentReader:
                 raise ValueError(f"{name} is a {kind} file inside an archive: unpack it")
             yield from self.read_text(stream, name, kind)
         except DECOMPRESSION_ERRORS as error:
-            raise ValueError(f"{name} cannot be read ({error}): is the archive whole and readable?") from error
+            raise ValueError(
+                f"{name} cannot be read ({reason_of(error)}): is the archive whole and readable?"
+            ) from error
 
     def read_dataset(self, source: Source) -> Iterator[str]:
         """The text column of a dataset: one that `save_to_disk` wrote, or a name to be streamed."""
@@ -160,11 +164,13 @@ class DocumentReader:
         rows, num_rows = open_dataset(source)
         names = getattr(rows, "column_names", None)
         if names is not None and column not in names:
-            raise ValueError(f"{source.name} has no column {column!r}: name one of {names} with --text_column")
-        for number, row in enumerate(rows, start=1):
+            raise ValueError(f"{source.name} has no column {column!r}: name one of {listed(names)} with --text_column")
+        for number, row in enumerate(rows_of(rows, source), start=1):
             self.dataset_bytes = source.bytes * number // num_rows if num_rows else 0
             if column not in row:
-                raise ValueError(f"{source.name} has no column {column!r}: name one of {list(row)} with --text_column")
+                raise ValueError(
+                    f"{source.name} has no column {column!r}: name one of {listed(row)} with --text_column"
+                )
             yield from column_texts([row[column]], source.name, column)
 
 
@@ -186,27 +192,3 @@ class EndingStream:
         while self.read(1 << 16):
             pass
         return self.ending
-
-
-def open_dataset(source: Source) -> tuple[Any, int]:
-    """Open a saved dataset (its `train` split where it has several) or stream `NAME[:CONFIG[:SPLIT]]`.
-
-    Returns the rows and their number, 0 if unknown.
-    """
-    import datasets
-
-    if Path(source.path).is_dir() and not source.name.startswith("datasets:"):
-        saved = datasets.load_from_disk(source.path)
-        if isinstance(saved, datasets.DatasetDict):
-            if "train" not in saved:
-                raise ValueError(
-                    f"{source.path} has the splits {sorted(saved)} and no 'train': give one split's folder"
-                )
-            saved = saved["train"]
-        names = saved.column_names
-        return saved.to_iterable_dataset() if names else saved, len(saved)
-    name, config, split = [*source.path.split(":"), "", ""][:3]
-    try:
-        return datasets.load_dataset(name, config or None, split=split or "train", streaming=True), 0
-    except (OSError, ValueError) as error:
-        raise ValueError(f"dataset {name} cannot be streamed ({error}): check its name, or give local files") from error

@@ -8,11 +8,14 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, Literal
 
 import pyarrow
 import pyarrow.parquet
 
+from runtime.files.foreign import reading_foreign
+from runtime.files.schemas import listed
 from shards.text.expansion import Expansion
 from shards.text.plain_text import TextRules, whole_lines
 
@@ -96,22 +99,28 @@ def parquet_batches(
     `packed_bytes` gives the size of the file on disk. Raises ValueError for a damaged file, one without the column, and
     one that unpacks to more than any text does.
     """
-    try:
-        with seekable(stream) as file:
+    expansion, row, columns = Expansion(name, packed_bytes), 1, None if column is None else [column]
+    with seekable(stream) as file:
+        with reading_parquet(name):
             table = pyarrow.parquet.ParquetFile(file)
-            if column is not None and column not in table.schema_arrow.names:
-                raise ValueError(
-                    f"{name} has no column {column!r}: name one of {table.schema_arrow.names} with --text_column"
-                )
-            expansion = Expansion(name, packed_bytes)
-            expansion.add(largest_group_bytes(table, column))
-            row = 1
-            for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=None if column is None else [column]):
-                expansion.add(batch.nbytes)
-                yield row, batch
-                row += len(batch)
-    except pyarrow.ArrowException as error:
-        raise ValueError(f"{name} cannot be read as parquet ({error}): is the file whole?") from error
+            names, group_bytes = table.schema_arrow.names, largest_group_bytes(table, column)
+            batches = table.iter_batches(batch_size=PARQUET_ROWS, columns=columns)
+        if column is not None and column not in names:
+            raise ValueError(f"{name} has no column {column!r}: name one of {listed(names)} with --text_column")
+        expansion.add(group_bytes)
+        while True:
+            with reading_parquet(name):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            expansion.add(batch.nbytes)
+            yield row, batch
+            row += len(batch)
+
+
+def reading_parquet(name: str) -> AbstractContextManager[None]:
+    """Whatever a damaged file raises inside becomes a ValueError that names it."""
+    return reading_foreign(f"{name}, as parquet,", "is the file whole?")
 
 
 def column_values(column: Any, name: str, first_row: int, rules: TextRules) -> list[Any]:
@@ -136,6 +145,8 @@ def largest_group_bytes(table: pyarrow.parquet.ParquetFile, column: str | None) 
     if column is None:
         return max((group.total_byte_size for group in groups), default=0)
     if metadata.num_columns != len(table.schema_arrow.names):  # nested columns: no texts
+        return 0
+    if column not in table.schema_arrow.names:
         return 0
     number = table.schema_arrow.names.index(column)
     return max((group.column(number).total_uncompressed_size for group in groups), default=0)

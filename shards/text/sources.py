@@ -17,6 +17,7 @@ from typing import BinaryIO, Literal, cast
 
 import pyarrow
 
+from runtime.files.foreign import reason_of
 from shards.text.expansion import CountedStream, Expansion
 
 Format = Literal[
@@ -180,7 +181,7 @@ def unpacked(path: str | Path) -> Iterator[tuple[BinaryIO, io.BufferedReader]]:
         with Path(path).open("rb") as raw:
             yield raw, decompressed(raw, Expansion(str(path), raw.tell))
     except DECOMPRESSION_ERRORS as error:
-        raise ValueError(f"{path} cannot be read ({error}): is the file whole and readable?") from error
+        raise ValueError(f"{path} cannot be read ({reason_of(error)}): is the file whole and readable?") from error
 
 
 def decompressed(raw: io.BufferedReader, expansion: Expansion) -> io.BufferedReader:

@@ -17,6 +17,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from runtime.files.foreign import printable
+
 STRANGE = (
     *(None, [], {}, 0, -1, 10**12, 1 << 70, 10**400, 1.5, 1e308, float("nan"), float("inf"), True, "", "x", "../x"),
     *("\0", "\ud800", "y" * 5000, [1], [None], {"a": 1}, {"a": {}}, [[[[]]]], "1" * 30, "step-00000001-000"),
@@ -191,12 +193,12 @@ def refusals(
     named: str | None = None,
     least: float = 0.2,
     longest: int = LONGEST_MESSAGE,
-    after: Callable[[], Any] = lambda: None,
+    most_lines: int = 1,
 ) -> list[str]:
     """What `read` says to mutations of the file; AssertionError for whatever but a reading or a clear ValueError.
 
     `read` is also called with the file as it is, which it takes. `named` is what a refusal must name: the file. At
-    `least` this share must be refused; `after` runs between a mutation's writing and its reading.
+    `least` this share must be refused.
     """
     whole, said, named = path.read_bytes(), [], named or str(path)
     read()
@@ -213,8 +215,8 @@ def refusals(
     )
     @given(mutation=mutations(whole))
     def is_read_or_refused(mutation: bytes) -> None:
+        path.unlink(missing_ok=True)  # a reader may still have the one before mapped into memory
         path.write_bytes(mutation)
-        after()
         with bounded():
             try:
                 read()
@@ -227,11 +229,13 @@ def refusals(
         said.append(text)
         assert named in text, text[:500]
         assert len(text) < longest + len(named), text[:1200]
-        assert text.isprintable(), text[:500]
+        assert text.count("\n") < most_lines, text[:500]
+        printable(text).encode()
 
     try:
         is_read_or_refused()
     finally:
+        path.unlink(missing_ok=True)
         path.write_bytes(whole)
     print(f"{path.name}: {len(said)} of {rounds} refused", file=sys.stderr)
     assert len(said) >= rounds * least - 1, f"{len(said)} of {rounds}: mutations that are hardly ever refused are none"
