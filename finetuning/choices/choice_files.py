@@ -10,7 +10,7 @@ from typing import Any
 from finetuning.examples.label_cells import MINUS_ONE, read_label
 from finetuning.examples.record_files import OnBadText, examples_of, read_content, whole_number
 from finetuning.questions.squad import paragraphs_of, read_contexts, require_unique_ids, text_of
-from runtime.files.schemas import listed, shown
+from runtime.files.schemas import shown
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,9 @@ def _dialogue_questions(
     lines: Sequence[str], questions: Sequence[Any], name: Any, first: int = 0
 ) -> list[ChoiceQuestion]:
     """C3 and DREAM: paragraphs or turns, questions, id; the answer is the text of the right choice."""
-    context = "\n".join(_texts_of(lines))
+    if isinstance(lines, str):
+        raise ValueError(f"the text is {shown(lines)}; a list of paragraphs or turns is needed")
+    context = "\n".join(lines)
     found = []
     for number, entry in enumerate(questions, first):
         choices = _texts_of(entry["choice"])
@@ -178,16 +180,16 @@ def _place(answer: Any, choices: Sequence[str], error: str) -> int | None:
         return bare.index(label)
     if label in (None, MINUS_ONE):
         return None
-    raise ValueError(f"{error.format(shown(answer))} ({listed(choices)})")
+    raise ValueError(f"{error.format(shown(answer))} {shown(tuple(choices))}")
 
 
 def _texts_of(choices: Any) -> tuple[str, ...]:
     """A list of texts or numbers; ValueError for a single text (its letters are no texts), null and objects."""
     if not isinstance(choices, list):
-        raise ValueError(f"{shown(choices)} stands where a list of texts is needed")
+        raise ValueError(f"the choices are {shown(choices)}; a list of texts is needed")
     for choice in choices:
         if not isinstance(choice, (str, int, float)):
-            raise ValueError(f"{shown(choice)} stands where a text is needed")
+            raise ValueError(f"the choice {shown(choice)} is not a text")
     return tuple(map(str, choices))
 
 

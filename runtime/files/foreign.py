@@ -14,7 +14,9 @@ DEEPEST = 32  # levels of lists and objects: readers recurse
 
 
 @contextmanager
-def reading_foreign(what: str, remedy: str, *, from_hub: bool = False) -> Iterator[None]:
+def reading_foreign(
+    what: str, remedy: str, *, from_hub: bool = False, how: str = "could not be read"
+) -> Iterator[None]:
     """Turn whatever a library raises inside into a ValueError: `what` could not be read, the reason, the `remedy`.
 
     A MemoryError is passed on, and so is an OSError with `from_hub`: the hub did not deliver the file. A reader written
@@ -27,7 +29,7 @@ def reading_foreign(what: str, remedy: str, *, from_hub: bool = False) -> Iterat
             raise
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise  # an interrupt
-        raise ValueError(f"{what} could not be read ({reason_of(error)}): {remedy}") from error
+        raise ValueError(f"{what} {how} ({reason_of(error)}): {remedy}") from error
 
 
 def reason_of(error: BaseException) -> str:

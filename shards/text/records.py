@@ -120,7 +120,7 @@ def parquet_batches(
 
 def reading_parquet(name: str) -> AbstractContextManager[None]:
     """Whatever a damaged file raises inside becomes a ValueError that names it."""
-    return reading_foreign(f"{name}, as parquet,", "is the file whole?")
+    return reading_foreign(name, "is the file whole?", how="cannot be read as parquet")
 
 
 def column_values(column: Any, name: str, first_row: int, rules: TextRules) -> list[Any]:
