@@ -27,6 +27,7 @@ REBUILD = "build or fetch the shards again"
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,80}\.tar")
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -230,6 +231,8 @@ def _parse_tokenizer(data: dict[str, Any], source: str) -> TokenizerRecord:
     parts = Path(path).parts
     if not parts or Path(path).is_absolute() or ".." in parts or "\\" in path:
         raise ValueError(f"{source}: path {shown(path)} leaves the shard directory: {REBUILD}")
+    if wrong := [part for part in parts if not _FOLDER.fullmatch(part) or part.endswith((".tar", ".json"))]:
+        raise ValueError(f"{source}: {shown(wrong[0])} in its path is no name of a folder of its own: {REBUILD}")
     vocab_size = _count(data, "vocab_size", source, MAX_VOCAB_SIZE, least=1)
     special_ids = _get(data, "special_ids", dict, source)
     ids = {name: _count(special_ids, name, f"{source}: special_ids", vocab_size - 1) for name in SPECIAL_NAMES}
