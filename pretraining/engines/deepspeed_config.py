@@ -70,6 +70,7 @@ def resolve_config(
     clipping: float,
     bf16: bool | None,
     optimizer: OptimizerOptions,
+    source: str = "the DeepSpeed JSON",
 ) -> dict[str, Any]:
     """Fill every "auto" from the options and return what `deepspeed.initialize` takes; `config` stays as it is.
 
@@ -93,7 +94,7 @@ def resolve_config(
     if problems:
         more = [f"and {len(problems) - MOST_TOLD} more"] if len(problems) > MOST_TOLD else []
         told = "\n".join(f"  {problem}" for problem in [*problems[:MOST_TOLD], *more])
-        raise ValueError(f"the DeepSpeed JSON cannot be used:\n{told}")
+        raise ValueError(f"{source} cannot be used as a DeepSpeed JSON:\n{told}")
     return resolved
 
 
