@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.files.schemas import shown
+from runtime.files.schemas import listed, shown
 from runtime.files.unique_keys import require_bounded, without_duplicates
 from runtime.files.whole_files import DEEPEST_NESTING, MOST_VALUES, finite_number, read_at_most, require_plain_file
 from shards.storage.shard_file import TAR_BLOCK_BYTES, sync_directory
@@ -89,11 +89,12 @@ class Manifest:
     block_tokens: int
     splits: dict[str, Split]
     data: dict[str, Any] = field(repr=False)
+    source: str = "the manifest"
 
     def split(self, name: str) -> Split:
         """The named split; ValueError if there is none."""
         if name not in self.splits:
-            raise ValueError(f"no split {name!r} in the manifest: it has {sorted(self.splits)}")
+            raise ValueError(f"{self.source} has no split {name!r}: it has {listed(sorted(self.splits))}: {REBUILD}")
         return self.splits[name]
 
 
@@ -190,7 +191,7 @@ def parse_manifest(data: Any, source: str) -> Manifest:
     if repeated := sorted(name for name, count in uses.items() if count > 1):
         raise ValueError(f"{source}: shards listed twice: {', '.join(repeated)}: {REBUILD}")
     rest = {name: value for name, value in data.items() if name != "splits"}
-    return Manifest(tokenizer, token_dtype, block_tokens, splits, rest)
+    return Manifest(tokenizer, token_dtype, block_tokens, splits, rest, source)
 
 
 def check_tokenizer(

@@ -72,8 +72,10 @@ def test_a_field_of_another_kind_is_refused(state, tmp_path, place):
 
 
 def test_a_disk_that_fails_is_no_damaged_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("shards.building.state.SCHEMA", "SELECT * FROM nowhere")
-    with pytest.raises(sqlite3.OperationalError):
+    monkeypatch.setattr(
+        "shards.building.state.SCHEMA", "PRAGMA max_page_count = 1; CREATE TABLE a (b); CREATE TABLE c (d)"
+    )
+    with pytest.raises(sqlite3.OperationalError, match="full"):
         BuildState(tmp_path)
 
 
