@@ -84,6 +84,7 @@ def check_deepspeed(plan: Plan) -> None:
             clipping=plan.options.max_grad_norm,
             bf16=plan.bf16,
             optimizer=plan.optimizer,
+            source=f"--deepspeed {plan.options.deepspeed}",
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from finetuning.examples.label_cells import MINUS_ONE, read_label
 from finetuning.examples.record_files import OnBadText, examples_of, read_content, whole_number
 from finetuning.questions.squad import id_of, paragraphs_of, read_contexts, require_unique_ids, text_of
+from runtime.files.schemas import shown
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ def _dialogue_questions(
     lines: Sequence[str], questions: Sequence[Any], name: Any, first: int = 0
 ) -> list[ChoiceQuestion]:
     """C3 and DREAM: paragraphs or turns, questions, id; the answer is the text of the right choice."""
+    if isinstance(lines, str):
+        raise ValueError(f"the text is {shown(lines)}; a list of paragraphs or turns is needed")
     context = "\n".join(lines)
     found = []
     for number, entry in enumerate(questions, first):
@@ -130,28 +133,29 @@ def _plain(item: Mapping[str, Any], place: str) -> ChoiceQuestion:
 
 def _lettered(item: Mapping[str, Any], place: str) -> ChoiceQuestion:
     """CommonsenseQA: a stem and lettered choices; as released or as `datasets` stores it."""
-    question, choices = item["question"], item.get("choices")
-    if isinstance(question, Mapping):
-        question, choices = question["stem"], question["choices"]
-    choices = choices or []
-    if isinstance(choices, Mapping):
-        letters, texts = tuple(choices["label"]), tuple(choices["text"])
-    elif _are_texts(choices) and choices:
+    stem: Mapping[str, Any] = item["question"] if isinstance(item["question"], Mapping) else item
+    question = text_of(stem, "stem" if stem is not item else "question")
+    choices = stem.get("choices") or []
+    if _are_texts(choices) and choices:
         raise ValueError(
             "'answerKey' is a letter, but the choices have none: write 'answer', the text of the right one"
         )
-    else:
-        letters, texts = tuple(one["label"] for one in choices), tuple(one["text"] for one in choices)
+    if not isinstance(choices, Mapping):
+        choices = {name: [choice[name] for choice in choices] for name in ("label", "text")}
+    letters, texts = _texts_of(choices["label"]), _texts_of(choices["text"])
+    if len(letters) != len(texts):
+        raise ValueError(f"{len(letters)} letters for {len(texts)} choices: give each choice one")
     label = _place(item.get("answerKey"), letters, "answerKey {} is not one of the letters")
-    return ChoiceQuestion(id_of(item, place), (str(question),) * len(texts), texts, label, letters)
+    return ChoiceQuestion(id_of(item, place), (question,) * len(texts), texts, label, letters)
 
 
 def _endings(item: Mapping[str, Any], number: int) -> ChoiceQuestion:
     """SWAG: sent1, and sent2 continued by ending0, ending1, ...; without ids the row number is the id."""
-    endings: list[str] = []
-    while f"ending{len(endings)}" in item:
-        endings.append(str(item[f"ending{len(endings)}"]))
-    starts = str(item.get("sent2") or "")
+    given: list[Any] = []
+    while f"ending{len(given)}" in item:
+        given.append(item[f"ending{len(given)}"])
+    endings = _texts_of(given)
+    starts = text_of(item, "sent2") if item.get("sent2") else ""
     seconds = tuple(f"{starts} {ending}".strip() for ending in endings)
     index = _index(item.get("label"), "label")
     name = str(item.get("id", item.get("", number)))
@@ -188,7 +192,7 @@ def _place(answer: Any, choices: Sequence[str], error: str) -> int | None:
         return bare.index(label)
     if label in (None, MINUS_ONE):
         return None
-    raise ValueError(f"{error.format(repr(answer))} {tuple(choices)}")
+    raise ValueError(f"{error.format(shown(answer))} {shown(tuple(choices))}")
 
 
 def _are_texts(choices: Any) -> bool:
@@ -196,12 +200,12 @@ def _are_texts(choices: Any) -> bool:
 
 
 def _texts_of(choices: Any) -> tuple[str, ...]:
-    """A list of texts or numbers; ValueError for a single text (its letters are not choices), null and objects."""
+    """A list of texts or numbers; ValueError for a single text (its letters are no texts), null and objects."""
     if not isinstance(choices, list):
-        raise ValueError(f"the choices are {choices!r}; a list of texts is needed")
+        raise ValueError(f"the choices are {shown(choices)}; a list of texts is needed")
     for choice in choices:
         if not isinstance(choice, (str, int, float)):
-            raise ValueError(f"the choice {choice!r} is not a text")
+            raise ValueError(f"the choice {shown(choice)} is not a text")
     return tuple(map(str, choices))
 
 

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 from finetuning.examples.label_cells import numbered
 from finetuning.examples.record_files import Record
+from runtime.files.foreign import reason_of
 from runtime.hub import hub_is_reachable, is_missing_path
+from shards.text.saved_datasets import is_saved, load_saved, rows_in
 
 Example = TypeVar("Example")
 
@@ -43,7 +45,7 @@ def read_dataset(
     with a data set is never run. Raises ValueError for a number that no class has, and for a set that does not exist:
     `asked` is what the user wrote, `remedy` what the command accepts without a network.
     """
-    from datasets import Dataset, DatasetDict, config, load_dataset, load_from_disk
+    from datasets import Dataset, DatasetDict, config, load_dataset
 
     where, asked = Path(name), asked or f"--dataset_name {name}"
     if not where.exists():
@@ -52,33 +54,24 @@ def read_dataset(
         if not hub_is_reachable():
             config.HF_HUB_OFFLINE = True  # the cache alone, without the client's retries
     try:
-        if is_saved(where):
-            loaded: Any = load_from_disk(name)
-        else:
-            loaded = load_dataset(name, configuration)
+        loaded: Any = load_saved(where) if is_saved(where) else load_dataset(name, configuration)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{asked}: not a saved data set, and neither the cache nor the hub has it ({reason}); {remedy}"
+            f"{asked}: not a saved data set, and neither the cache nor the hub has it ({reason_of(error)}); {remedy}"
         ) from error
     if isinstance(loaded, Dataset):
         loaded = DatasetDict({"train": loaded})
     return {
-        str(split): _named(rows, f"{asked} {split}") if class_names else rows.to_list()
+        str(split): _named(rows, f"{asked} {split}") if class_names else rows_in(rows, asked)
         for split, rows in loaded.items()
     }
-
-
-def is_saved(directory: Path) -> bool:
-    """Whether `save_to_disk` wrote it."""
-    return any((directory / file).is_file() for file in ("dataset_dict.json", "state.json"))
 
 
 def _named(dataset: Any, source: str) -> list[Record]:
     names: Mapping[str, list[str]] = {
         column: feature.names for column, feature in dataset.features.items() if hasattr(feature, "int2str")
     }
-    rows: list[Record] = dataset.to_list()
+    rows = rows_in(dataset, source)
     for column, labels in names.items():
         for place, row in enumerate(rows):
             number = row[column]

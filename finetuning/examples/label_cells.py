@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from runtime.files.schemas import listed, shown
+
 MINUS_ONE = "-1"  # what `datasets` writes for an unknown label
 NOTHING = frozenset({"", "nan", "<na>"})  # pandas writes the last two
 DOUBTFUL = frozenset({"-", "?", "none", "null", "na", "n/a", "#n/a"})
 EDGES = re.compile(r"^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$")  # blanks of any kind, zero-width ones included
+LONGEST_NUMBER = 100  # characters
 WHOLE_NUMBER = re.compile(r"(-?[0-9]+)\.0+")
 
 
@@ -21,9 +24,9 @@ def read_label(value: Any, where: str) -> str | None:
     column is empty. Raises ValueError, naming `where`, for several labels or an infinite one.
     """
     if isinstance(value, (list, dict)):
-        raise ValueError(f"{where}: the label is {value!r}; one name or number is needed, not several")
+        raise ValueError(f"{where}: the label is {shown(value)}; one name or number is needed, not several")
     if isinstance(value, float) and math.isinf(value):
-        raise ValueError(f"{where}: the label is {value!r}; a name or a finite number is needed")
+        raise ValueError(f"{where}: the label is {shown(value)}; a name or a finite number is needed")
     if value is None:
         return None
     name = EDGES.sub("", str(int(value)) if isinstance(value, bool) else str(value))
@@ -41,18 +44,20 @@ def class_of_number(label: str | None, names: Sequence[str], where: str) -> str 
     if label is None or label in names or not is_integer(label):
         return label
     if not 0 <= int(label) < len(names):
-        raise ValueError(f"{where}: the label is {label}, but {numbered(names)}; correct the label, or count from 0")
+        raise ValueError(
+            f"{where}: the label is {shown(int(label))}, but {numbered(names)}; correct the label, or count from 0"
+        )
     return names[int(label)]
 
 
 def numbered(names: Sequence[str]) -> str:
     """The sentence that lists classes by number."""
-    return f"the classes are {', '.join(f'{number} ({name})' for number, name in enumerate(names))}"
+    return f"the classes are {listed(f'{number} ({name})' for number, name in enumerate(names))}"
 
 
 def is_integer(label: str) -> bool:
-    """Whether a label is a whole number, of either sign."""
-    return label.removeprefix("-").isdecimal()
+    """Whether a label is a whole number, of either sign, and of a length that numbers have."""
+    return len(label) <= LONGEST_NUMBER and label.removeprefix("-").isdecimal()
 
 
 def doubtful_labels(labels: Iterable[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from runtime.files.foreign import refuse_pointer_head
+from runtime.files.schemas import listed, shown
 from runtime.files.unique_keys import DuplicateKey, without_duplicates
 from shards.text.compression import unpacked
 from shards.text.formats import COMPRESSION_SUFFIXES, HEAD_BYTES, detect_format, name_suffix
@@ -33,6 +34,7 @@ LINE_FORMATS = (".jsonl", ".ndjson")
 FORMATS = (".csv", ".tsv", ".json", *LINE_FORMATS, ".parquet")
 PACKED_SUFFIXES = ("", *COMPRESSION_SUFFIXES)  # of a plain and of a compressed file
 MAX_FILE_BYTES = 4 * 1024**3
+LONGEST_PLACE = 200  # characters of a place in a JSON file that an error names
 MAX_ROW_BYTES = 64 * 1024**2
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 logger = logging.getLogger(__name__)
@@ -170,9 +172,9 @@ def whole_number(value: Any, field: str) -> int:
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"'{field}' is {value!r}: a whole number is expected") from error
+        raise ValueError(f"'{field}' is {shown(value)}: a whole number is expected") from error
     if isinstance(value, float) and value != number:
-        raise ValueError(f"'{field}' is {value!r}: a whole number is expected")
+        raise ValueError(f"'{field}' is {shown(value)}: a whole number is expected")
     return number
 
 
@@ -253,7 +255,7 @@ def _table_records(
         else:
             raise ValueError(
                 f"{path}: line {line} has {len(row)} fields, but the columns are {len(names)} "
-                f"({', '.join(names)}); correct the row"
+                f"({listed(names)}); correct the row"
             )
     if dropped:
         logger.warning(
@@ -277,7 +279,8 @@ def _whole_characters(content: Any, text: str, name: str) -> Any:
             waiting.extend((item, f"{place}[{number}]") for number, item in enumerate(value))
         elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
             raise ValueError(
-                f"{name}: the text at {place} has half a character (a lone \\ud8xx or \\udcxx); correct it"
+                f"{name}: the text at {place[:LONGEST_PLACE]} has half a character (a lone \\ud8xx or "
+                "\\udcxx); correct it"
             )
     return content
 

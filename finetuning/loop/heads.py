@@ -32,6 +32,8 @@ from finetuning.loop.encoder import attention_of, from_source, load_config, with
 from pretraining.model.families import Family, family_of, takes_token_types
 from pretraining.model.source_checkpoint import load_checkpoint
 from pretraining.model.source_config import require_buildable
+from runtime.files.foreign import reading_foreign
+from runtime.files.schemas import listed
 
 POOLINGS = ("cls", "mean", "max")
 
@@ -315,10 +317,14 @@ def _fill_head(model: OwnHead, file: Path) -> bool:
     if not file.is_file():
         return False
     parameters = dict(model.head.named_parameters(prefix="head"))
-    tensors = load_file(file)
+    with reading_foreign(str(file), "save the model again, or copy it again"):
+        tensors = load_file(file)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes != {name: tuple(parameter.shape) for name, parameter in parameters.items()}:
-        raise ValueError(f"{file} does not fit this recipe's head: it holds {shapes}")
+        held = listed(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise ValueError(f"{file} does not fit this recipe's head: it holds {held}")
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ValueError(f"{file} holds NaN or infinity: use a model from before its training failed")
     with torch.no_grad():
         for name, tensor in tensors.items():
             parameters[name].copy_(tensor)

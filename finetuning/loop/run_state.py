@@ -190,7 +190,7 @@ class RunState:
     def restore_best(self, example: Mapping[str, Any]) -> None:
         """Put the best weights back; the optimizer's state is lost, so this ends a training."""
         if self.best:
-            self.engine.load_state(self.best.__getitem__, optimizer_steps=0, example=dict(example))
+            self.engine.load_state(lambda name, _: self.best[name], optimizer_steps=0, example=dict(example))
 
     def remove(self) -> None:
         """Delete the state of a finished run."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetuning.examples.dataset_records import SAVE_IT, is_saved, read_dataset
+from finetuning.examples.dataset_records import SAVE_IT, read_dataset
 from finetuning.examples.recipe import DATA_PLACE, PATH, PATH_OR_HUB_NAME, SPLIT_FILE
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
@@ -21,6 +21,7 @@ from finetuning.texts.text_run import TextOptions, TextTask, run_task
 from runtime.options.declaration import DATA, MODEL, names_marked, option
 from runtime.options.option_rules import named_twice
 from runtime.processes.ranks import Ranks
+from shards.text.saved_datasets import is_saved
 
 DEFAULT_DATASET = "nyu-mll/glue"
 

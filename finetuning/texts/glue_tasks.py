@@ -10,6 +10,7 @@ from pathlib import Path
 
 from finetuning.examples.record_files import PACKED_SUFFIXES, OnBadText, Record, read_bytes, read_records
 from finetuning.texts.labelled_text import Columns, LabelledText, from_records
+from runtime.files.schemas import shown
 
 ENTAILMENT = ("entailment", "not_entailment")
 BINARY = ("0", "1")
@@ -280,7 +281,9 @@ def check_labels(task: GlueTask, examples: Sequence[LabelledText], source: str) 
     for number, example in enumerate(examples):
         if not _is_valid(task, example.label):
             wanted = " or ".join(task.labels) or f"a number from {task.score_range}"
-            raise ValueError(f"{source}, row {number}: the label is {example.label!r}; {task.title} needs {wanted}")
+            raise ValueError(
+                f"{source}, row {number}: the label is {shown(example.label)}; {task.title} needs {wanted}"
+            )
 
 
 def submission_lines(task: GlueTask, predictions: Mapping[str, str | float]) -> list[str]:

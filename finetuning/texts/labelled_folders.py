@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from finetuning.examples.record_files import OnBadText, decode_text
+from runtime.files.schemas import shown
 from shards.text.archives import tar_members
-from shards.text.compression import unpacked
-from shards.text.expansion import Expansion
+from shards.text.compression import Expansion, unpacked
 from shards.text.formats import name_suffix
 from shards.text.sources import files_below, leads_nowhere
 
@@ -52,11 +52,15 @@ def read_archive(path: Path, *, on_bad_text: OnBadText = "stop") -> Iterator[tup
             if content is None or not _is_labelled(parts):
                 continue
             if parts in names:
-                raise ValueError(f"{path}: the member {member.name!r} occurs twice; give each text a name of its own")
+                raise ValueError(
+                    f"{path}: the member {shown(member.name)} occurs twice; give each text a name of its own"
+                )
             names.add(parts)
             total += member.size
             if member.size > MAX_TEXT_BYTES or total > MAX_ARCHIVE_BYTES:
-                raise ValueError(f"{path}: {member.name} makes it {total} bytes, more than a text collection may hold")
+                raise ValueError(
+                    f"{path}: {shown(member.name)} makes it {total} bytes, more than a text collection may hold"
+                )
             expansion.add(member.size)
             yield parts, decode_text(content.read(), f"{path}:{member.name}", on_bad_text=on_bad_text)
 
@@ -64,9 +68,9 @@ def read_archive(path: Path, *, on_bad_text: OnBadText = "stop") -> Iterator[tup
 def _safe_parts(path: Path, member: tarfile.TarInfo) -> PathParts:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
-        raise ValueError(f"{path}: the member {member.name!r} points outside the archive; do not use this file")
+        raise ValueError(f"{path}: the member {shown(member.name)} points outside the archive; do not use this file")
     if not (member.isfile() or member.isdir()) or member.issparse():
-        raise ValueError(f"{path}: the member {member.name!r} is neither a plain file nor a folder; leave it out")
+        raise ValueError(f"{path}: the member {shown(member.name)} is neither a plain file nor a folder; leave it out")
     return name.parts
 
 

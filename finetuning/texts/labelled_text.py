@@ -11,6 +11,7 @@ from typing import Any
 from finetuning.examples.label_cells import MINUS_ONE, class_of_number, is_integer, read_label
 from finetuning.examples.record_files import OnBadText, file_format, read_records
 from finetuning.texts.labelled_folders import is_archive, read_archive, read_folder
+from runtime.files.schemas import listed, shown
 
 ID_COLUMNS = ("id", "idx", "index", "guid", "example_id", "qid")
 TEXT_COLUMNS = ("text", "sentence", "text_a", "sentence1", "question1", "premise", "question", "review", "content")
@@ -201,12 +202,12 @@ def _column(
 ) -> str | None:
     if asked is not None:
         if asked not in names:
-            raise ValueError(f"{source}: no column {asked!r}; the columns are {', '.join(map(str, names))}")
+            raise ValueError(f"{source}: no column {asked!r}; the columns are {listed(names)}")
         return asked
     found = next((name for name in usual if name in names), None)
     if found is None and needed is not None:
         raise ValueError(
-            f"{source}: no {needed} column among {', '.join(map(str, names))}; "
+            f"{source}: no {needed} column among {listed(names)}; "
             f"name it with --{needed.replace(' ', '_')}_column, or give the file a header line"
         )
     return found
@@ -214,5 +215,5 @@ def _column(
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{where}: the text is {value!r}; a string is needed")
+        raise ValueError(f"{where}: the text is {shown(value)}; a string is needed")
     return value

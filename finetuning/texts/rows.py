@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from finetuning.examples.pair_template import PairTemplate, pair_template, token_ids
 from finetuning.examples.recipe import Feature
 from finetuning.texts.labelled_text import LabelledText
+from runtime.files.schemas import listed, shown
 
 TRUNCATIONS = ("head", "tail", "head+tail")
 
@@ -159,14 +161,18 @@ def _target(example: LabelledText, class_of: Mapping[str, int], source: str) -> 
         return 0
     if not class_of:
         try:
-            return float(example.label)
-        except ValueError as error:
+            number = float(example.label)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
             raise ValueError(
-                f"{source}: example {example.example_id} has the label {example.label!r}; a regression needs a number"
-            ) from error
+                f"{source}: example {shown(example.example_id)} has the label {shown(example.label)}; a regression "
+                "needs a finite number"
+            )
+        return number
     if example.label not in class_of:
         raise ValueError(
-            f"{source}: example {example.example_id} has the label {example.label!r}, which is not a class of the "
-            f"head or of the training set ({', '.join(class_of)}); check the label column"
+            f"{source}: example {shown(example.example_id)} has the label {shown(example.label)}, which is not a class "
+            f"of the head or of the training set ({listed(class_of)}); check the label column"
         )
     return class_of[example.label]

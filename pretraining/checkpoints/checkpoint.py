@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from runtime.files.foreign import reason_of
 from runtime.files.schemas import Count, Items, Name, Schema, read_file, read_object, shown
 from runtime.files.whole_files import remove_whole, sha256_of, sync_file, write_json, write_text
 from runtime.processes.collectives import broadcast_json, fail_together, gather_json
@@ -68,21 +69,39 @@ class Checkpoint:
         try:
             self._files = [safe_open(file, framework="pt", device="cpu") for file in sorted(path.glob("*.safetensors"))]
         except SafetensorError as error:
-            raise ValueError(f"{path} has a damaged safetensors file ({error}): remove this checkpoint") from error
+            raise ValueError(
+                f"{path} holds a file that is not safetensors ({reason_of(error)}): remove this checkpoint"
+            ) from error
         self._holder = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118
 
     @property
     def names(self) -> set[str]:
         return set(self._holder)
 
-    def read(self, name: str) -> torch.Tensor:
-        """One full tensor on the CPU; ValueError when the checkpoint holds none of that name."""
+    def read(self, name: str, shape: Sequence[int] | None = None) -> torch.Tensor:
+        """One full tensor on the CPU, float32 and finite.
+
+        ValueError when the checkpoint holds none of that name, one of another type or `shape`, or NaN and infinities.
+        """
         if name not in self._holder:
             raise ValueError(
                 f"{self.path} holds no tensor {name!r}: it belongs to another model or optimizer; "
                 "resume with the options it was written with"
             )
-        return self._holder[name].get_tensor(name)
+        tensor: torch.Tensor = self._holder[name].get_tensor(name)
+        place = f"{self.path}: its tensor {shown(name)}"
+        if tensor.dtype != torch.float32 or (shape is not None and tuple(tensor.shape) != tuple(shape)):
+            wanted = "" if shape is None else f" {list(shape)}"
+            raise ValueError(
+                f"{place} is {tensor.dtype} {list(tensor.shape)}, not torch.float32{wanted}: it belongs to another "
+                "model or optimizer; resume with the options it was written with"
+            )
+        if not torch.isfinite(tensor).all():
+            raise ValueError(
+                f"{place} holds NaN or infinity: training failed before it was written; remove this checkpoint, so "
+                "that an earlier one is used"
+            )
+        return tensor
 
 
 def save_checkpoint(

@@ -68,6 +68,7 @@ def resolve_config(
     clipping: float,
     bf16: bool | None,
     optimizer: OptimizerOptions,
+    source: str = "the DeepSpeed JSON",
 ) -> dict[str, Any]:
     """Fill every "auto" from the options and return what `deepspeed.initialize` takes; `config` stays as it is.
 
@@ -96,7 +97,7 @@ def resolve_config(
     if problems:
         more = [f"and {len(problems) - MOST_TOLD} more"] if len(problems) > MOST_TOLD else []
         lines = "\n".join(f"  {problem}" for problem in [*problems[:MOST_TOLD], *more])
-        raise ValueError(f"the DeepSpeed JSON cannot be used:\n{lines}")
+        raise ValueError(f"{source} cannot be used as a DeepSpeed JSON:\n{lines}")
     return resolved
 
 

@@ -139,10 +139,11 @@ class DeepSpeedEngine:
             self._make_state(example)
         self._link_moments()
         for name, parameter in self.module.named_parameters():
-            self._write_weight(parameter, read(state_name(name, "weight")).to(self.device))
+            shape = full_shape(parameter)
+            self._write_weight(parameter, read(state_name(name, "weight"), shape).to(self.device))
             for kind in MOMENTS:
                 # A checkpoint from before the first update has no moments: zero, as they start.
-                value = read(state_name(name, kind)) if optimizer_steps else torch.zeros(full_shape(parameter))
+                value = read(state_name(name, kind), shape) if optimizer_steps else torch.zeros(shape)
                 self._write_moment(parameter, kind, value.to(self.device))
         self._set_optimizer_steps(optimizer_steps)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from runtime.processes.ranks import Ranks
 
 FSDP_MODES = ("full_shard", "shard_grad_op", "hybrid_shard")
 
-Reader = Callable[[str], torch.Tensor]
+Reader = Callable[[str, Sequence[int]], torch.Tensor]  # the whole tensor of a name, which must have this shape
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class TorchEngine:
         self._reshard()
         with torch.no_grad():
             for name, parameter in self.module.named_parameters():
-                copy_full(parameter, read(state_name(name, "weight")))
+                copy_full(parameter, read(state_name(name, "weight"), parameter.shape))
         self.optimizer.state.clear()
         if optimizer_steps:
             self._load_moments(read, optimizer_steps)
@@ -127,7 +127,7 @@ class TorchEngine:
                     if kind == "step":
                         value.fill_(optimizer_steps)
                     else:
-                        copy_full(value, read(state_name(name, kind)))
+                        copy_full(value, read(state_name(name, kind), value.shape))
 
     def _skip_step(self) -> None:
         device = next(iter(self.module.parameters())).device

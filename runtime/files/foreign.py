@@ -14,8 +14,10 @@ DEEPEST = 32  # levels of lists and objects: readers recurse
 
 
 @contextmanager
-def reading_foreign(what: str, remedy: str, *, from_hub: bool = False) -> Iterator[None]:
-    """Turn any exception of a library inside the block into a ValueError: `what` could not be read, why, the `remedy`.
+def reading_foreign(
+    what: str, remedy: str, *, from_hub: bool = False, how: str = "could not be read"
+) -> Iterator[None]:
+    """Turn whatever a library raises inside into a ValueError: `what` could not be read, the reason, the `remedy`.
 
     A MemoryError passes through, and with `from_hub` an OSError: the hub did not deliver the file. A reader written
     in Rust panics with an exception that is not an Exception.
@@ -27,14 +29,19 @@ def reading_foreign(what: str, remedy: str, *, from_hub: bool = False) -> Iterat
             raise
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise  # an interrupt
-        raise ValueError(f"{what} could not be read ({reason_of(error)}): {remedy}") from error
+        raise ValueError(f"{what} {how} ({reason_of(error)}): {remedy}") from error
 
 
 def reason_of(error: BaseException) -> str:
-    """The error's text on one line of bounded length, and its type (the text of a KeyError is only the key)."""
-    text = " ".join(str(error).split())
+    """The error's text on one line of bounded length, and its type, without which a KeyError says little."""
+    text = printable(" ".join(str(error).split()))
     text = text if len(text) <= 300 else f"{text[:300]} ..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """The text as a terminal may show it: other characters than line ends, such as escapes, as they are written."""
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
 
 
 def refuse_pointer(path: Path) -> None:

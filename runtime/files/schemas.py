@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from runtime.files.whole_files import LARGEST_JSON_BYTES, read_json
 
 SHOWN_CHARACTERS = 80
+MOST_LISTED, LONGEST_LISTED = 20, 40
 
 
 class Schema(BaseModel):
@@ -107,6 +109,13 @@ def shown(value: Any) -> str:
     short.maxstring = short.maxother = short.maxlong = SHOWN_CHARACTERS
     text = short.repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Names of any number and length for a message, on one line: the first of them, each cut."""
+    first = [str(name) for name in islice(names, MOST_LISTED + 1)]
+    cut = [name[:LONGEST_LISTED] if name.isprintable() else ascii(name[:LONGEST_LISTED]) for name in first]
+    return ", ".join([*cut[:MOST_LISTED], *(["..."] if len(first) > MOST_LISTED else [])])
 
 
 def _place(loc: Sequence[int | str]) -> str:

@@ -11,11 +11,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from runtime.files.unique_keys import LONGEST_NUMBER, require_bounded, without_duplicates
 
 LARGEST_JSON_BYTES = 64 << 20
+PIECE_BYTES = 1 << 20
 MOST_VALUES = 1 << 40  # our own files are bounded by their number of bytes
 DEEPEST_NESTING = 64
 
@@ -85,6 +86,15 @@ def require_plain_file(path: Path) -> None:
     """ValueError for a folder, a pipe or a device, which might never end; FileNotFoundError if there is nothing."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"{path} is not a regular file: move it away")
+
+
+def read_at_most(stream: BinaryIO, limit: int) -> bytes:
+    """A stream's bytes up to its end or to `limit`, read in pieces: `read(limit)` takes that much memory at once."""
+    pieces, left = [], limit
+    while left > 0 and (piece := stream.read(min(left, PIECE_BYTES))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 def read_json(path: Path, *, largest: int = LARGEST_JSON_BYTES, remedy: str = "restore it or remove it") -> Any:

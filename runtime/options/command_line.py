@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -38,7 +38,13 @@ class OptionParser(HfArgumentParser):
     """A parser for one dataclass of options, which `--help` shows under their headings."""
 
     def __init__(self, cls: type, **settings: Any) -> None:
+        self.source = ""  # the file that arguments come from
         super().__init__(cls, allow_abbrev=False, formatter_class=HelpFormatter, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with the message, which names the file of options where there is one."""
+        super().error(message if self.source in message else f"{self.source}: {message}")
+        raise AssertionError(message)  # argparse has ended the process
 
     def _add_dataclass_arguments(self, dtype: Any) -> None:
         hints = get_type_hints(dtype)
@@ -95,7 +101,9 @@ def parse_options(
         file = arguments.pop(0)
         try:
             known = read_options_file(Path(file), list(declarations(cls)), answer)
-            arguments = [*as_arguments(known, cls), *arguments]
+            given = as_arguments(known, cls)
+            parser.source = f"{file} and the command line" if arguments else file
+            arguments = [*given, *arguments]
         except ValueError as error:
             parser.error(str(error))
     namespace, unknown = parser.parse_known_args(arguments)

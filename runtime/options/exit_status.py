@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from runtime.files.foreign import printable
 from runtime.files.whole_files import write_json
 from runtime.machine import is_out_of_memory
 from runtime.processes.failures import Failed, is_users_to_mend
@@ -62,6 +63,6 @@ def _work_or_interrupted(work: Callable[[], int], marker: Path | None) -> int:
 
 
 def _say(text: str, status: int) -> int:
-    with suppress(OSError):  # the terminal is gone: the exit status remains
-        print(text, file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal is gone: the exit status still tells
+        print(printable(text), file=sys.stderr, flush=True)
     return status

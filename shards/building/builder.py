@@ -24,7 +24,7 @@ from shards.building.duplicate_index import DuplicateIndex
 from shards.building.minhash import is_held_out
 from shards.building.options import BuildOptions
 from shards.building.packing import SplitPacker
-from shards.building.state import STATE_FOLDER, BuildState
+from shards.building.state import STATE_FOLDER, BuildState, is_damage
 from shards.building.tokenizer_folder import TOKENIZER_FOLDER, prepare_tokenizer
 from shards.building.worker import EncodedChunk, EncoderOptions, tokenizer_file
 from shards.storage.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, read_manifest, write_manifest
@@ -81,6 +81,8 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
     except BaseException as error:
         state.close()
         if isinstance(error, sqlite3.Error):
+            if is_damage(error):
+                raise state.damaged(error) from error
             raise OSError(
                 f"{error}: --output_dir {directory} must be a directory that can be written to, with room on its disk; "
                 "then the same command starts or continues the build"
@@ -111,13 +113,14 @@ class Build:
         self.warned_of_unknown = False
         self.unsaved_sources: set[int] = set()
         self.bytes_before = list(accumulate((source.bytes for source in sources), initial=0))
-        self.index = DuplicateIndex(
-            state.database,
-            options.drop_duplicates,
-            options.near_duplicates,
-            options.near_duplicate_threshold,
-            options.index_memory_mb,
-        )
+        with state.reading():
+            self.index = DuplicateIndex(
+                state.database,
+                options.drop_duplicates,
+                options.near_duplicates,
+                options.near_duplicate_threshold,
+                options.index_memory_mb,
+            )
         self.packers = {split: self.packer(split) for split in SPLITS}
 
     def packer(self, split: str) -> SplitPacker:
@@ -173,7 +176,11 @@ class Build:
             end = start + int(length)
             held_out = is_held_out(digest, self.options.validation_fraction)
             signature = encoded.signatures[number] if encoded.signatures is not None else None
-            reason = self.index.admit(digest, held_out, signature, bands[number] if bands else ())
+            try:
+                reason = self.index.admit(digest, held_out, signature, bands[number] if bands else ())
+            except (TypeError, ValueError, OverflowError):  # of what is stored of other documents
+                with self.state.reading():
+                    raise
             if reason:
                 self.progress.dropped[reason] += 1
             else:

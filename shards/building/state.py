@@ -6,12 +6,12 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.files.foreign import reading_foreign
+from runtime.files.foreign import reading_foreign, reason_of
 from runtime.files.lock import LockFile
 from runtime.files.whole_files import parse_bounded
 
@@ -27,16 +27,33 @@ CREATE TABLE IF NOT EXISTS documents_read (source INTEGER PRIMARY KEY, documents
 """
 
 
+# Of a disk that is full or fails, or a file in use: the database itself may be whole.
+DISK_CODES = (
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM),
+)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the database was changed; otherwise its disk is full or fails, or it is used wrongly."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # what sqlite3 itself says: of text that is not UTF-8, or of a call in the wrong place
+        return isinstance(error, sqlite3.OperationalError)
+    return code & 0xFF not in DISK_CODES
+
+
 @dataclass(frozen=True)
 class StoredShards:
     """Manifest entries of a split's shards, which may be iterated any number of times; one is in memory at a time."""
 
-    database: sqlite3.Connection
+    state: BuildState
     split: str
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        rows = self.database.execute("SELECT entry FROM shards WHERE split = ? ORDER BY number", (self.split,))
-        return (parse_bounded(entry.encode()) for (entry,) in rows)
+        select = "SELECT entry FROM shards WHERE split = ? ORDER BY number"
+        with self.state.reading():
+            for (entry,) in self.state.database.execute(select, (self.split,)):
+                yield parse_bounded(entry.encode())
 
 
 class BuildState:
@@ -55,13 +72,24 @@ class BuildState:
             self.database.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             self.close()
-            if isinstance(error, sqlite3.OperationalError):  # the disk is full or cannot be written to
+            if not is_damage(error):
                 raise
-            raise ValueError(f"{self.path} could not be read ({error}): {REMEDY}") from error
+            raise self.damaged(error) from error
 
-    def reading(self) -> AbstractContextManager[None]:
-        """Turn errors about stored content inside the block into a ValueError that names the file."""
-        return reading_foreign(str(self.path), REMEDY)
+    def damaged(self, error: sqlite3.Error) -> ValueError:
+        """What to tell of a database that was changed."""
+        return ValueError(f"{self.path} could not be read ({reason_of(error)}): {REMEDY}")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Whatever stored content raises inside becomes a ValueError that names the file, unless the disk fails."""
+        try:
+            with reading_foreign(str(self.path), REMEDY):
+                yield
+        except ValueError as error:
+            if isinstance(error.__cause__, sqlite3.Error) and not is_damage(error.__cause__):
+                raise error.__cause__ from None
+            raise
 
     def get(self, name: str) -> Any:
         """A stored value (JSON), or None; ValueError if it was changed."""
@@ -87,7 +115,7 @@ class BuildState:
 
     def shards(self, split: str) -> StoredShards:
         """The manifest entries of a split, in order, read one by one."""
-        return StoredShards(self.database, split)
+        return StoredShards(self, split)
 
     def put_documents_read(self, documents: dict[int, int]) -> None:
         """Store the number of documents read from these sources."""

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.files.schemas import Count, Leaf, Name, PathName, Schema, read_object, shown
+from runtime.files.whole_files import sha256_of
 from shards.small_world.names import Cast, Names, invent_names, seeded
 from shards.small_world.questions import Example, MakeExample, acceptability, choice_question, examples, span_question
 from shards.small_world.sentences import documents
@@ -32,6 +34,20 @@ class WorldSizes:
     train: int = 1_500
     validation: int = 500
     test: int = 600
+
+
+class _FileFacts(Schema):
+    bytes: Count
+    sha256: Name
+
+
+class _WorldFile(Schema):
+    """What every `world.json` holds; the parameters are compared as they stand."""
+
+    schema_version: Count
+    seed: int
+    sizes: dict[str, Leaf]
+    files: dict[PathName, _FileFacts]
 
 
 def write_small_world(directory: str | Path, *, seed: int = 0, sizes: WorldSizes | None = None) -> dict[str, Any]:
@@ -59,7 +75,7 @@ def write_small_world(directory: str | Path, *, seed: int = 0, sizes: WorldSizes
             files[name] = _write(directory / name, [json.dumps(layout, indent=1) + "\n"])
     world = {**parameters, "names": {key: value.ranked for key, value in names.items()}, "files": files}
     _write(directory / WORLD_FILE, [json.dumps(world, indent=1) + "\n"])
-    return json.loads((directory / WORLD_FILE).read_text("utf-8"))
+    return _read_world(directory)
 
 
 def _task_sets(
@@ -85,18 +101,23 @@ def _squad_layout(questions: list[Example]) -> dict[str, Any]:
 def _present_world(directory: Path, parameters: dict[str, Any]) -> dict[str, Any] | None:
     if not (directory / WORLD_FILE).exists():
         return None
-    world = json.loads((directory / WORLD_FILE).read_text("utf-8"))
+    world = _read_world(directory)
     if any(world.get(key) != value for key, value in parameters.items()):
         held = {key: world.get(key) for key in parameters}
         raise ValueError(
-            f"{directory} holds another world ({held}, wanted {parameters}): delete it or choose another directory"
+            f"{directory / WORLD_FILE} is of another world ({shown(held)}, wanted {parameters}): delete {directory} or "
+            "choose another directory"
         )
     whole = all(_is_whole(directory / name, facts) for name, facts in world["files"].items())
     return world if whole else None
 
 
+def _read_world(directory: Path) -> dict[str, Any]:
+    return read_object(directory / WORLD_FILE, _WorldFile, f"delete {directory}, and it is written again")
+
+
 def _is_whole(path: Path, facts: dict[str, Any]) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == facts["sha256"]
+    return path.is_file() and path.stat().st_size == facts["bytes"] and sha256_of(path) == facts["sha256"]
 
 
 def _line(record: dict[str, Any]) -> str:

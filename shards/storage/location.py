@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,14 +22,18 @@ from urllib.request import (
     UnknownHandler,
 )
 
+from runtime.files.foreign import printable, reason_of
+from runtime.files.schemas import shown
 from shards.storage.check import Verify, check_shards, shards_of
 from shards.storage.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Shard, read_manifest
+from shards.storage.paced_socket import paced_context
 from shards.storage.shard_file import hash_file
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
 MAX_TOKENIZER_BYTES = 1 << 28
 TIMEOUT_SECONDS = 30
 ATTEMPTS = 3
+LONGEST_SIZE = 20  # digits
 STALE_SECONDS = 24 * 3600
 CONNECTIONS = 16
 
@@ -84,8 +87,8 @@ class ShardLocation:
             _download(url, path, shard.num_bytes, shard.sha256)
         except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
             raise OSError(
-                f"shard {url} cannot be fetched ({error}): check the server and the network, then run the same "
-                "command again to continue"
+                f"shard {url} cannot be fetched ({reason_of(error)}): check the server and the network, then run the "
+                "same command again to continue"
             ) from error
 
     def _problem(self, shard: Shard) -> str | None:
@@ -96,8 +99,12 @@ class ShardLocation:
             with _open(f"{self.url}/{quote(shard.name)}", "HEAD") as response:
                 size = response.headers.get("Content-Length", "unknown")
         except (OSError, HTTPException) as error:
-            return f"{shard.name}: {error}"
-        return None if size == str(shard.num_bytes) else f"{shard.name}: {size} bytes, {shard.num_bytes} expected"
+            return f"{shard.name}: {printable(' '.join(str(error).split()))[:300]}"
+        return (
+            None
+            if size == str(shard.num_bytes)
+            else f"{shard.name}: {size[:LONGEST_SIZE]} bytes, {shard.num_bytes} expected"
+        )
 
 
 def open_location(location: str | Path | ShardLocation, cache_directory: Path | None = None) -> ShardLocation:
@@ -125,11 +132,16 @@ def open_location(location: str | Path | ShardLocation, cache_directory: Path | 
     try:
         _download(f"{url}/{MANIFEST_NAME}", directory / MANIFEST_NAME, MAX_MANIFEST_BYTES)
         folder = opened.manifest.tokenizer.path
-        (directory / folder).mkdir(parents=True, exist_ok=True)
+        if not (directory / folder).is_dir():
+            (directory / folder).mkdir(parents=True)
         for name in TOKENIZER_FILES:
             _download_if_there(f"{url}/{quote(folder)}/{name}", directory / folder / name)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{directory / folder} cannot be made, because a file is there: delete {directory}") from error
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        raise ValueError(f"shards {text!r} cannot be fetched ({error}): check the address and the network") from error
+        raise ValueError(
+            f"shards {text!r} cannot be fetched ({reason_of(error)}): check the address and the network"
+        ) from error
     return opened
 
 
@@ -167,34 +179,37 @@ def _download_if_there(url: str, path: Path) -> None:
 def _download(url: str, path: Path, max_bytes: int, sha256: str | None = None) -> None:
     """Fetch into `path`, atomically; with `sha256`, size and hash must be exactly `max_bytes` and `sha256`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            size, digest = _receive(url, temporary, max_bytes)
-            break
-        except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-            temporary.unlink(missing_ok=True)
-            if attempt == ATTEMPTS or (isinstance(error, HTTPError) and error.code < 500):
-                raise
-            time.sleep(2.0**attempt)
-    if size > max_bytes or (sha256 is not None and (size != max_bytes or digest != sha256)):
-        temporary.unlink()
-        raise ValueError(
-            f"{url}: {size} bytes with sha256 {digest[:12]}... are not what the manifest says: upload it again"
-        )
-    os.replace(temporary, path)
+    try:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                size, digest = _receive(url, temporary, max_bytes)
+                break
+            except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
+                if attempt == ATTEMPTS or (isinstance(error, HTTPError) and error.code < 500):
+                    raise
+                time.sleep(2.0**attempt)
+        if size > max_bytes or (sha256 is not None and (size != max_bytes or digest != sha256)):
+            raise ValueError(
+                f"{url}: {size} bytes with sha256 {digest[:12]}... are not what the manifest says: upload it again"
+            )
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _receive(url: str, path: Path, max_bytes: int) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
     with _open(url, "GET") as response, open(path, "wb") as stream:
         announced = response.headers.get("Content-Length")
+        if announced is not None and not (announced.isascii() and announced.isdigit()):
+            raise ConnectionError(f"its Content-Length is {shown(announced)}, not a number of bytes")
         while size <= max_bytes and (chunk := response.read(1 << 20)):
             stream.write(chunk)
             digest.update(chunk)
             size += len(chunk)
     # http.client takes a broken transfer for the end of the file.
-    if announced is not None and size < min(int(announced), max_bytes):
-        raise ConnectionError(f"the transfer ended after {size} of {announced} bytes")
+    if announced is not None and size < min(int(announced[:LONGEST_SIZE]), max_bytes):
+        raise ConnectionError(f"the transfer ended after {size} of {announced[:LONGEST_SIZE]} bytes")
     return size, digest.hexdigest()
 
 
@@ -202,8 +217,12 @@ def _receive(url: str, path: Path, max_bytes: int) -> tuple[int, str]:
 def _open(url: str, method: str) -> Iterator[HTTPResponse]:
     """Open an https address, with no handler for any other scheme, so that a redirect cannot leave https either."""
     opener = OpenerDirector()
-    https = HTTPSHandler(context=ssl.create_default_context())
+    https = HTTPSHandler(context=paced_context())
     for handler in (https, HTTPRedirectHandler(), HTTPErrorProcessor(), HTTPDefaultErrorHandler(), UnknownHandler()):
         opener.add_handler(handler)
-    with opener.open(Request(url, method=method), timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - https handlers only
+    try:
+        response = opener.open(Request(url, method=method), timeout=TIMEOUT_SECONDS)  # noqa: S310 - https only
+    except ValueError as error:  # the address that the server sends us to
+        raise ConnectionError(f"the answer cannot be used: {error}") from error
+    with response:
         yield response

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.files.schemas import shown
+from runtime.files.schemas import listed, shown
 from runtime.files.unique_keys import require_bounded, without_duplicates
-from runtime.files.whole_files import DEEPEST_NESTING, MOST_VALUES, finite_number, require_plain_file
+from runtime.files.whole_files import DEEPEST_NESTING, MOST_VALUES, finite_number, read_at_most, require_plain_file
 from shards.storage.shard_file import TAR_BLOCK_BYTES, sync_directory
 
 SCHEMA_VERSION = 1
@@ -27,6 +27,7 @@ REBUILD = "build or fetch the shards again"
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,80}\.tar")
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -88,11 +89,12 @@ class Manifest:
     block_tokens: int
     splits: dict[str, Split]
     data: dict[str, Any] = field(repr=False)
+    source: str = "the manifest"
 
     def split(self, name: str) -> Split:
         """The named split; ValueError if there is none."""
         if name not in self.splits:
-            raise ValueError(f"no split {name!r} in the manifest: it has {sorted(self.splits)}")
+            raise ValueError(f"{self.source} has no split {name!r}: it has {listed(sorted(self.splits))}: {REBUILD}")
         return self.splits[name]
 
 
@@ -143,7 +145,7 @@ def read_json(path: Path, max_bytes: int) -> Any:
     """
     require_plain_file(path)
     with open(path, "rb") as stream:
-        payload = stream.read(max_bytes + 1)
+        payload = read_at_most(stream, max_bytes + 1)
     if len(payload) > max_bytes:
         raise ValueError(f"{path}: more than {max_bytes} bytes of JSON, the most that is read: {REBUILD}")
 
@@ -189,7 +191,7 @@ def parse_manifest(data: Any, source: str) -> Manifest:
     if repeated := sorted(name for name, count in uses.items() if count > 1):
         raise ValueError(f"{source}: shards listed twice: {', '.join(repeated)}: {REBUILD}")
     rest = {name: value for name, value in data.items() if name != "splits"}
-    return Manifest(tokenizer, token_dtype, block_tokens, splits, rest)
+    return Manifest(tokenizer, token_dtype, block_tokens, splits, rest, source)
 
 
 def check_tokenizer(
@@ -230,6 +232,8 @@ def _parse_tokenizer(data: dict[str, Any], source: str) -> TokenizerRecord:
     parts = Path(path).parts
     if not parts or Path(path).is_absolute() or ".." in parts or "\\" in path:
         raise ValueError(f"{source}: path {shown(path)} leaves the shard directory: {REBUILD}")
+    if wrong := [part for part in parts if not _FOLDER.fullmatch(part) or part.endswith((".tar", ".json"))]:
+        raise ValueError(f"{source}: {shown(wrong[0])} in its path is no name of a folder of its own: {REBUILD}")
     vocab_size = _count(data, "vocab_size", source, MAX_VOCAB_SIZE, least=1)
     special_ids = _get(data, "special_ids", dict, source)
     ids = {name: _count(special_ids, name, f"{source}: special_ids", vocab_size - 1) for name in SPECIAL_NAMES}

@@ -6,6 +6,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import IO, BinaryIO, cast
 
+from runtime.files.foreign import reason_of
+
 TAR_END_BYTES = 1_024
 REMEDY = "fetch or write it again"
 
@@ -23,7 +25,7 @@ def tar_members(stream: BinaryIO, name: str) -> Iterator[tuple[tarfile.TarInfo, 
                 yield member, archive.extractfile(member) if member.isreg() else None
                 archive.members = []  # type: ignore[attr-defined]  # which would otherwise grow with the archive
     except tarfile.TarError as error:
-        raise ValueError(f"{name} is not a whole tar ({error}): {REMEDY}") from error
+        raise ValueError(f"{name} is not a whole tar ({reason_of(error)}): {REMEDY}") from error
     if any(ending.drained()):  # tarfile stops silently where a tar is cut at a header
         raise ValueError(f"{name} is not a whole tar (its end mark is missing): {REMEDY}")
 

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+from runtime.files.schemas import listed
 from shards.text.plain_text import TextRules
 from shards.text.records import column_values, json_lines, parquet_batches, parse_line, require_different, table_rows
 
@@ -28,7 +29,7 @@ def json_text(record: object, place: str, rules: TextRules) -> str:
     if rules.text_column not in record:
         if isinstance(record.get("data"), list):
             raise ValueError(f"{place} is one object around a list: give one object per line, as jq -c '.data[]' does")
-        keys = sorted(map(str, record))[:10]
+        keys = listed(sorted(record))
         raise ValueError(f"{place} has no column {rules.text_column!r}: name one of {keys} with --text_column")
     text = record[rules.text_column]
     if text is not None and not isinstance(text, str):
@@ -61,9 +62,8 @@ def table_documents(
     else:
         _, header = next(rows, (0, [rules.text_column]))
         if rules.text_column not in header:
-            titles = [title[:40] for title in header[:20]]  # without a header these are texts
             raise ValueError(
-                f"{name} has no column {rules.text_column!r}: name one of {titles} with --text_column, "
+                f"{name} has no column {rules.text_column!r}: name one of {listed(header)} with --text_column, "
                 "or a column's number (from 0) where there is no header"
             )
         require_different([title for title in header if title == rules.text_column], f"{name}: the header")

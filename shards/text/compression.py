@@ -10,14 +10,17 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 import zstandard
 
-from runtime.files.foreign import refuse_pointer_head
-from shards.text.expansion import CountedStream, Expansion
+from runtime.files.foreign import reason_of, refuse_pointer_head
 from shards.text.formats import COMPRESSION_SUFFIXES, SHORT_SUFFIXES
 
+# English text unpacks to 3 to 10 times its size, the most repetitive logs and tables to 100; zeros to 1,000 and more.
+LARGEST_RATIO = 250
+READ_BYTES = 1 << 20  # at once: a request may be for gigabytes
+FREE_BYTES = 64 << 20  # a small file may hold one word over and over
 READ_BUFFER_BYTES = 1 << 18
 PACKED_BYTES = 2_048  # unpacked at once: they may become 64 MB of zeros
 LONGEST_WINDOW = 1 << 31  # bytes that zstd --long=31 looks back
@@ -37,7 +40,7 @@ def unpacked(path: str | Path) -> Iterator[tuple[BinaryIO, io.BufferedReader]]:
         with Path(path).open("rb") as raw:
             yield raw, decompressed(raw, str(path), Expansion(str(path), raw.tell))
     except DECOMPRESSION_ERRORS as error:
-        raise ValueError(f"{path} cannot be read ({error}): is the file whole and readable?") from error
+        raise ValueError(f"{path} cannot be read ({reason_of(error)}): is the file whole and readable?") from error
 
 
 def decompressed(raw: io.BufferedReader, name: str, expansion: Expansion) -> io.BufferedReader:
@@ -114,3 +117,38 @@ class UnpackedStream(io.RawIOBase):
                 raise EOFError("Compressed file ended before the end-of-stream marker was reached")
         self.waiting = memoryview(self.decompressor.decompress(packed))
         return True
+
+
+class Expansion:
+    """Counts the bytes that come out of a compressed file, against those that went in (`packed` gives them)."""
+
+    def __init__(self, name: str, packed: Callable[[], int]) -> None:
+        self.name, self.packed = name, packed
+        self.unpacked = 0
+
+    def add(self, unpacked: int) -> None:
+        """Raises ValueError once it is far more than any text unpacks to."""
+        self.unpacked += unpacked
+        if self.unpacked > FREE_BYTES and self.unpacked > FREE_BYTES + LARGEST_RATIO * self.packed():
+            raise ValueError(
+                f"{self.name} unpacks to over {LARGEST_RATIO} times its size ({self.unpacked / 1e6:,.0f} MB out of "
+                f"{self.packed():,} bytes), as no text does: leave it out, or unpack it yourself if you do want it"
+            )
+
+
+class CountedStream(io.RawIOBase):
+    """A decompressed stream whose bytes are counted as they are read."""
+
+    def __init__(self, stream: IO[bytes], expansion: Expansion) -> None:
+        self.stream, self.expansion = stream, expansion
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill the buffer; ValueError when too much has come out of too little."""
+        data = self.stream.read(min(len(buffer), READ_BYTES))
+        buffer[: len(data)] = data
+        self.expansion.add(len(data))
+        return len(data)

@@ -8,16 +8,17 @@ import os
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
+from runtime.files.foreign import reason_of
+from runtime.files.schemas import listed, shown
 from shards.text.archives import tar_members
 from shards.text.columns import column_texts, json_documents, parquet_documents, table_documents
-from shards.text.compression import DECOMPRESSION_ERRORS, decompressed, unpacked
-from shards.text.expansion import CountedStream, Expansion
+from shards.text.compression import DECOMPRESSION_ERRORS, CountedStream, Expansion, decompressed, unpacked
 from shards.text.formats import HEAD_BYTES, SUFFIX_FORMATS, Format, detect_format, name_suffix
 from shards.text.plain_text import TextRules, plain_documents, wikiextractor_documents
 from shards.text.records import seekable
+from shards.text.saved_datasets import open_dataset, rows_of
 from shards.text.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,9 @@ class DocumentReader:
         expansion = Expansion(name, lambda: self.bytes_read)
         for member, content in tar_members(stream, name):
             if member.issparse():
-                raise ValueError(f"{name}: member {member.name} is sparse ({member.size:,} bytes): unpack the tar")
+                raise ValueError(
+                    f"{name}: member {shown(member.name)} is sparse ({member.size:,} bytes): unpack the tar"
+                )
             if not member.isdir() and self.is_wanted(member.name, regular=member.isreg()) and content is not None:
                 yield from self.read_member(content, f"{name}:{member.name}", expansion)
 
@@ -108,7 +111,7 @@ class DocumentReader:
                         counted = io.BufferedReader(CountedStream(content, expansion))
                         yield from self.read_member(counted, f"{name}:{member.filename}", expansion)
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            raise ValueError(f"{name} is not a readable zip ({error}): fetch or write it again") from error
+            raise ValueError(f"{name} is not a readable zip ({reason_of(error)}): fetch or write it again") from error
 
     def is_wanted(self, member: str, *, regular: bool) -> bool:
         """Whether an archive member is a file of text; others are counted."""
@@ -131,7 +134,9 @@ class DocumentReader:
                 raise ValueError(f"{name} is a {kind} file inside an archive: unpack it")
             yield from self.read_text(stream, name, kind)
         except DECOMPRESSION_ERRORS as error:
-            raise ValueError(f"{name} cannot be read ({error}): is the archive whole and readable?") from error
+            raise ValueError(
+                f"{name} cannot be read ({reason_of(error)}): is the archive whole and readable?"
+            ) from error
 
     def read_dataset(self, source: Source) -> Iterator[str]:
         """The text column of a dataset: one that `save_to_disk` wrote, or a name to be streamed."""
@@ -139,33 +144,11 @@ class DocumentReader:
         rows, num_rows = open_dataset(source)
         names = getattr(rows, "column_names", None)
         if names is not None and column not in names:
-            raise ValueError(f"{source.name} has no column {column!r}: name one of {names} with --text_column")
-        for number, row in enumerate(rows, start=1):
+            raise ValueError(f"{source.name} has no column {column!r}: name one of {listed(names)} with --text_column")
+        for number, row in enumerate(rows_of(rows, source), start=1):
             self.dataset_bytes = source.bytes * number // num_rows if num_rows else 0
             if column not in row:
-                raise ValueError(f"{source.name} has no column {column!r}: name one of {list(row)} with --text_column")
-            yield from column_texts([row[column]], source.name, column)
-
-
-def open_dataset(source: Source) -> tuple[Any, int]:
-    """Open a saved dataset (its `train` split where it has several) or stream `NAME[:CONFIG[:SPLIT]]`.
-
-    Returns the rows and their number, 0 if unknown.
-    """
-    import datasets
-
-    if Path(source.path).is_dir() and not source.name.startswith("datasets:"):
-        saved = datasets.load_from_disk(source.path)
-        if isinstance(saved, datasets.DatasetDict):
-            if "train" not in saved:
                 raise ValueError(
-                    f"{source.path} has the splits {sorted(saved)} and no 'train': give one split's folder"
+                    f"{source.name} has no column {column!r}: name one of {listed(row)} with --text_column"
                 )
-            saved = saved["train"]
-        names = saved.column_names
-        return saved.to_iterable_dataset() if names else saved, len(saved)
-    name, config, split = [*source.path.split(":"), "", ""][:3]
-    try:
-        return datasets.load_dataset(name, config or None, split=split or "train", streaming=True), 0
-    except (OSError, ValueError) as error:
-        raise ValueError(f"dataset {name} cannot be streamed ({error}): check its name, or give local files") from error
+            yield from column_texts([row[column]], source.name, column)

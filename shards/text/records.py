@@ -10,14 +10,17 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, BinaryIO, Literal
 
 import pyarrow
 import pyarrow.parquet
 
+from runtime.files.foreign import reading_foreign
+from runtime.files.schemas import listed
 from runtime.files.unique_keys import DuplicateKey, without_duplicates
-from shards.text.expansion import Expansion
+from shards.text.compression import Expansion
 from shards.text.plain_text import UTF8_MARK, TextRules, whole_lines
 
 PARQUET_ROWS = 256
@@ -209,22 +212,29 @@ def parquet_batches(
     `packed_bytes` gives the size of the file on disk. Raises ValueError for a damaged file, one without the column, and
     one that unpacks to more than any text does.
     """
-    try:
-        with seekable(stream) as file:
+    expansion, row, columns = Expansion(name, packed_bytes), 1, None if column is None else [column]
+    with seekable(stream) as file:
+        with reading_parquet(name):
             table = pyarrow.parquet.ParquetFile(file)
-            names = table.schema_arrow.names
-            require_different([each for each in names if column in (None, each)], name)
-            if column is not None and column not in names:
-                raise ValueError(f"{name} has no column {column!r}: name one of {names} with --text_column")
-            expansion = Expansion(name, packed_bytes)
-            expansion.add(largest_group_bytes(table, column))
-            row = 1
-            for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=None if column is None else [column]):
-                expansion.add(batch.nbytes)
-                yield row, batch
-                row += len(batch)
-    except pyarrow.ArrowException as error:
-        raise ValueError(f"{name} cannot be read as parquet ({error}): is the file whole?") from error
+            names, group_bytes = table.schema_arrow.names, largest_group_bytes(table, column)
+            batches = table.iter_batches(batch_size=PARQUET_ROWS, columns=columns)
+        require_different([each for each in names if column in (None, each)], name)
+        if column is not None and column not in names:
+            raise ValueError(f"{name} has no column {column!r}: name one of {listed(names)} with --text_column")
+        expansion.add(group_bytes)
+        while True:
+            with reading_parquet(name):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            expansion.add(batch.nbytes)
+            yield row, batch
+            row += len(batch)
+
+
+def reading_parquet(name: str) -> AbstractContextManager[None]:
+    """Whatever a damaged file raises inside becomes a ValueError that names it."""
+    return reading_foreign(name, "is the file whole?", how="cannot be read as parquet")
 
 
 def column_values(column: Any, name: str, first_row: int, rules: TextRules) -> list[Any]:

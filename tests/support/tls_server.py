@@ -8,8 +8,9 @@ import shutil
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ class ServedFolder:
     cut: dict[str, int] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
+    pause_seconds: float = 0.0  # between the bytes of every answer, headers included
+    length: str = ""  # as Content-Length of every answer
+    moved: str = ""  # where every answer sends
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -40,6 +44,16 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.rsplit("/", 1)[-1]
         self.served.requests.append(name)
+        if self.served.pause_seconds:
+            self.drip((self.served.folder / name).read_bytes())
+            return
+        if self.served.length or self.served.moved:
+            self.send_response(302 if self.served.moved else 200)
+            self.send_header(
+                "Location" if self.served.moved else "Content-Length", self.served.moved or self.served.length
+            )
+            self.end_headers()
+            return
         if self.path.startswith("/moved/"):
             self.send_response(302)
             self.send_header("Location", "http://127.0.0.1:9/manifest.json")
@@ -54,6 +68,14 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             self.wfile.write(content[: self.served.cut[name]])
         else:
             super().do_GET()
+
+    def drip(self, content: bytes) -> None:
+        """One byte after the other, until the client goes away."""
+        answer = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content
+        with suppress(OSError):
+            for byte in answer[:400]:
+                self.connection.sendall(bytes([byte]))
+                time.sleep(self.served.pause_seconds)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pretraining_runs import in_process, write_shards
 from pretraining.checkpoints.checkpoint import (
     MANIFEST_NAME,
     STATE_FILE,
+    Checkpoint,
     committed,
     defect,
     newest_checkpoint,
@@ -40,13 +41,13 @@ def saved(directory, serial, *, segment=1, fork=None):
     )
 
 
-def forge(path, **changes):
-    """Another state.json with the manifest that belongs to it."""
-    write_json(path / STATE_FILE, {**json.loads((path / STATE_FILE).read_text()), **changes})
+def forge(path, *, file=STATE_FILE, **changes):
+    """Another state.json, or another file as it is, with the manifest that belongs to it."""
+    if changes:
+        write_json(path / STATE_FILE, {**json.loads((path / STATE_FILE).read_text()), **changes})
     manifest = json.loads((path / MANIFEST_NAME).read_text())
-    file = path / STATE_FILE
-    entry = {"name": STATE_FILE, "bytes": file.stat().st_size, "sha256": sha256_of(file)}
-    manifest["files"] = [one for one in manifest["files"] if one["name"] != STATE_FILE] + [entry]
+    entry = {"name": file, "bytes": (path / file).stat().st_size, "sha256": sha256_of(path / file)}
+    manifest["files"] = [one for one in manifest["files"] if one["name"] != file] + [entry]
     write_json(path / MANIFEST_NAME, manifest)
 
 
@@ -74,6 +75,36 @@ def test_the_manifest_of_a_checkpoint(tmp_path, rounds):
             raise ValueError(f"{path / MANIFEST_NAME}: {reason}")
 
     refusals(path / MANIFEST_NAME, read, rounds)
+
+
+@few_and_many
+def test_the_tensors_of_a_checkpoint(tmp_path, rounds):
+    """With a manifest that belongs to them: no hash has the last word on what strangers give."""
+    path = saved(tmp_path, 7)
+
+    def read():
+        forge(path, file="rank-00000.safetensors")
+        assert defect(path) is None
+        Checkpoint(path).read("a/weight", (2,))
+
+    refusals(path / "rank-00000.safetensors", read, rounds, named=str(path))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "said"),
+    [
+        (torch.tensor([1.0, float("nan")]), "holds NaN or infinity"),
+        (torch.tensor([1.0, -float("inf")]), "holds NaN or infinity"),
+        (torch.zeros(1), r"is torch.float32 \[1\], not torch.float32 \[2\]"),  # which torch would spread over both
+        (torch.zeros(2, dtype=torch.float64), r"is torch.float64 \[2\], not torch.float32"),
+    ],
+    ids=["nan", "infinity", "shape", "type"],
+)
+def test_weights_that_cannot_be_gone_on_with_are_stopped_as_they_are_loaded(tmp_path, tensor, said):
+    state = {"segment": 1, "serial": 7, "progress": PROGRESS, "optimizer_steps": 7}
+    path = save_checkpoint(tmp_path, "step-00000007-001", tensors=[("a/weight", tensor)], state=state, ranks=Ranks())
+    with pytest.raises(ValueError, match=rf"{path}: its tensor 'a/weight' {said}"):
+        Checkpoint(path).read("a/weight", (2,))
 
 
 @few_and_many

@@ -4,9 +4,10 @@ import sqlite3
 
 import numpy as np
 import pytest
-from file_mutations import STRANGE
+from file_mutations import STRANGE, few_and_many, refusals
 
 from shards.building.chunks import Progress
+from shards.building.duplicate_index import DuplicateIndex
 from shards.building.packing import SplitPacker
 from shards.building.state import BuildState
 
@@ -71,6 +72,35 @@ def test_a_field_of_another_kind_is_refused(state, tmp_path, place):
 
 
 def test_a_disk_that_fails_is_no_damaged_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("shards.building.state.SCHEMA", "SELECT * FROM nowhere")
-    with pytest.raises(sqlite3.OperationalError):
+    monkeypatch.setattr(
+        "shards.building.state.SCHEMA", "PRAGMA max_page_count = 1; CREATE TABLE a (b); CREATE TABLE c (d)"
+    )
+    with pytest.raises(sqlite3.OperationalError, match="full"):
         BuildState(tmp_path)
+
+
+@few_and_many
+def test_a_database_that_was_changed_at_random_is_refused_or_read(tmp_path, rounds):
+    opened, filled = BuildState(tmp_path), packer(tmp_path)
+    index = DuplicateIndex(opened.database, exact=True, near="drop", threshold=0.8)
+    index.admit(b"d" * 32, False, np.arange(128, dtype=np.uint32), list(range(16)))
+    filled.add(np.arange(5, 12, dtype=np.uint16), None)
+    counts, arrays = filled.saved()
+    opened.put(progress=Progress(source=1, text_bytes=70).saved(), train_counts=counts, train_arrays=arrays)
+    opened.add_shards("train", 1, [{"name": "train-000000.tar", "blocks": []}])
+    opened.put_documents_read({0: 3})
+    opened.close()
+
+    def read():
+        for more in ("-wal", "-shm"):
+            (tmp_path / "building" / f"state.sqlite3{more}").unlink(missing_ok=True)
+        again = BuildState(tmp_path)
+        try:
+            restored(again, tmp_path)
+            with again.reading():
+                DuplicateIndex(again.database, exact=True, near="drop", threshold=0.8)
+                list(again.shards("train"))
+        finally:
+            again.close()
+
+    refusals(tmp_path / "building" / "state.sqlite3", read, rounds, least=0.02)

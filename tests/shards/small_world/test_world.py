@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from file_mutations import few_and_many, refusals
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from shards.small_world.names import OPEN_SHARE, invent_names
@@ -271,3 +272,17 @@ def test_another_world_in_the_directory_is_refused(tmp_path):
 def test_impossible_numbers_of_names_are_refused(tmp_path, names_per_class):
     with pytest.raises(ValueError, match="names_per_class"):
         write_small_world(tmp_path, sizes=WorldSizes(names_per_class=names_per_class))
+
+
+@few_and_many
+def test_a_record_of_a_world_that_was_changed_at_random(tmp_path, rounds):
+    write_small_world(tmp_path, sizes=TINY)
+    whole = (tmp_path / "world.json").read_bytes()
+
+    def read():
+        present = (tmp_path / "world.json").read_bytes()
+        write_small_world(tmp_path, sizes=TINY)
+        if present != whole:
+            (tmp_path / "world.json").write_bytes(whole)
+
+    refusals(tmp_path / "world.json", read, rounds)

@@ -11,6 +11,7 @@ from shard_directories import vocabulary, write_directory
 from tls_server import tls_server
 
 from shards.storage import location as location_module
+from shards.storage import paced_socket
 from shards.storage.location import open_location
 from shards.streaming.stream import MaskedStream, StreamOptions
 
@@ -137,6 +138,62 @@ def test_a_transfer_that_breaks_off_is_told_from_a_wrong_file(tmp_path, monkeypa
         monkeypatch.setattr(location_module.time, "sleep", lambda seconds: server.cut.clear())
         place.fetch(shard)
         assert (place.directory / shard.name).stat().st_size == shard.num_bytes
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """The same server with what it can be told to do wrong, its files opened once."""
+    write_directory(tmp_path / "served")
+    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+    with tls_server(tmp_path / "served", tmp_path) as served:
+        monkeypatch.setenv("SSL_CERT_FILE", str(served.certificate))
+        yield served
+
+
+@pytest.mark.parametrize(
+    ("fault", "match"),
+    [
+        ({"pause_seconds": 0.05}, r"\d+ bytes in \d+ s, fewer than 1000 a second"),
+        ({"length": "abc"}, "its Content-Length is 'abc', not a number of bytes"),
+        ({"length": "9" * 5000}, r"ended after 0 of 9{20} bytes"),
+        ({"moved": "https://[bad"}, "the answer cannot be used"),
+    ],
+    ids=["drips", "no length", "long length", "no address"],
+)
+def test_a_server_that_answers_wrongly_is_given_up_soon_and_by_address(server, tmp_path, monkeypatch, fault, match):
+    monkeypatch.setattr(paced_socket, "WINDOW_SECONDS", 0.3)
+    place = open_location(server.address, tmp_path / "cache")
+    for name, value in fault.items():
+        setattr(server, name, value)
+    started = time.monotonic()
+    with pytest.raises(OSError, match=rf"{server.address}/train-000000\.tar cannot be fetched .*({match})"):
+        place.fetch(place.manifest.split("train").shards[0])
+    with pytest.raises(ValueError, match=rf"{server.address}' cannot be fetched .*({match})"):
+        open_location(server.address, tmp_path / "cache")
+    assert time.monotonic() - started < 20
+    assert not list(place.directory.rglob(".*"))
+
+
+TOKENIZER_PATHS = ("train-000000.tar", "train-000000.tar/x", "manifest.json", "a b", "x" * 300, "\ud800")
+
+
+@pytest.mark.parametrize("path", TOKENIZER_PATHS)
+def test_a_tokenizer_that_is_no_folder_of_its_own_is_refused(server, tmp_path, path):
+    place = open_location(server.address, tmp_path / "cache")
+    place.check("full")
+    data = json.loads((server.folder / "manifest.json").read_text())
+    data["tokenizer"]["path"] = path
+    (server.folder / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"manifest\.json: tokenizer: .* is no name of a folder of its own"):
+        open_location(server.address, tmp_path / "cache")
+
+
+def test_a_file_where_the_tokenizer_belongs_is_named(server, tmp_path):
+    place = open_location(server.address, tmp_path / "cache")
+    (place.directory / "tokenizer").rmdir()
+    (place.directory / "tokenizer").write_text("x")
+    with pytest.raises(ValueError, match=r"tokenizer cannot be made, because a file is there: delete"):
+        open_location(server.address, tmp_path / "cache")
 
 
 def test_processes_divide_the_check(remote, tmp_path):

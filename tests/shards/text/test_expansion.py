@@ -18,7 +18,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from shards.text.expansion import FREE_BYTES, LARGEST_RATIO, CountedStream, Expansion
+from shards.text.compression import FREE_BYTES, LARGEST_RATIO, CountedStream, Expansion
 from shards.text.plain_text import TextRules
 from shards.text.readers import DocumentReader
 from shards.text.sources import find_sources

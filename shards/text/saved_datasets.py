@@ -1,0 +1,67 @@
+"""Data sets of `datasets`: saved folders, which may be damaged, and names of the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from runtime.files.foreign import reading_foreign
+from shards.text.sources import SAVED_DATASET_FILES, Source
+
+DAMAGED = "save it again with save_to_disk, or copy it again"
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote it."""
+    return any((folder / file).is_file() for file in SAVED_DATASET_FILES)
+
+
+def load_saved(folder: Path) -> Any:
+    """What `save_to_disk` wrote: a `Dataset`, or a `DatasetDict` with several splits; ValueError if it is damaged."""
+    import datasets
+
+    with reading_foreign(str(folder), DAMAGED):
+        return datasets.load_from_disk(str(folder))
+
+
+def open_dataset(source: Source) -> tuple[Any, int]:
+    """Open a saved dataset (its `train` split where it has several) or stream `NAME[:CONFIG[:SPLIT]]`.
+
+    Returns the rows and their number, 0 if unknown.
+    """
+    import datasets
+
+    if Path(source.path).is_dir() and not source.name.startswith("datasets:"):
+        saved = load_saved(Path(source.path))
+        if isinstance(saved, datasets.DatasetDict):
+            if "train" not in saved:
+                raise ValueError(
+                    f"{source.path} has the splits {sorted(saved)} and no 'train': give one split's folder"
+                )
+            saved = saved["train"]
+        names = saved.column_names
+        return saved.to_iterable_dataset() if names else saved, len(saved)
+    name, config, split = [*source.path.split(":"), "", ""][:3]
+    try:
+        return datasets.load_dataset(name, config or None, split=split or "train", streaming=True), 0
+    except (OSError, ValueError) as error:
+        raise ValueError(f"dataset {name} cannot be streamed ({error}): check its name, or give local files") from error
+
+
+def rows_of(rows: Any, source: Source) -> Iterator[dict[str, Any]]:
+    """The rows that `open_dataset` gave; ValueError where a saved one is damaged."""
+    left = iter(rows)
+    while True:
+        with reading_foreign(source.path, DAMAGED, from_hub=source.bytes == 0):
+            row = next(left, None)
+        if row is None:
+            return
+        yield row
+
+
+def rows_in(dataset: Any, name: str) -> list[dict[str, Any]]:
+    """All rows of a `Dataset`; ValueError that says its `name` where its files are damaged."""
+    with reading_foreign(name, DAMAGED):
+        dataset.data.validate(full=True)  # Arrow itself trusts its offsets
+        return list(dataset.to_list())

@@ -1,0 +1,65 @@
+"""Shards, and what a server gives, changed at random: the blocks, or a clear refusal that names the file."""
+
+import hashlib
+
+import pytest
+from file_mutations import few_and_many, refusals
+from shard_directories import write_directory
+from tls_server import tls_server
+
+from shards.storage import location as location_module
+from shards.storage.location import open_location
+from shards.storage.manifest import read_manifest
+from shards.storage.reader import ShardReader
+from shards.storage.shard_file import decode_sample
+
+
+@few_and_many
+@pytest.mark.parametrize("knows", [True, False], ids=["as built", "as a stranger lists it"])
+def test_a_shard(tmp_path, knows, rounds):
+    data = write_directory(tmp_path, train=((300, 200),), validation=((50,),), with_words=True)
+    path = tmp_path / "train-000000.tar"
+    manifest = tmp_path / "manifest.json"
+    whole = manifest.read_text()
+    sha256 = data["splits"]["train"]["shards"][0]["sha256"]
+
+    def read():
+        if not knows:  # the manifest belongs to the changed file
+            manifest.write_text(whole.replace(sha256, hashlib.sha256(path.read_bytes()).hexdigest()))
+        reader = ShardReader(tmp_path, read_manifest(tmp_path), "train")
+        assert [len(reader.block(number).tokens) for number in (0, 1)] == [300, 200]
+
+    refusals(path, read, rounds, least=0.1)
+
+
+@few_and_many
+def test_a_block(tmp_path, rounds):
+    data = write_directory(tmp_path, train=((40,),), validation=((50,),), with_words=True)
+    block = data["splits"]["train"]["shards"][0]["blocks"][0]
+    path = tmp_path / "block"
+    content = (tmp_path / "train-000000.tar").read_bytes()
+    path.write_bytes(content[block["offset"] : block["offset"] + block["bytes"]])
+    refusals(path, lambda: decode_sample(path.read_bytes(), str(path)), rounds, least=0.1)
+
+
+@few_and_many
+@pytest.mark.parametrize("place", ["server", "cache"])
+@pytest.mark.parametrize("name", ["manifest.json", "train-000000.tar"])
+def test_a_file_behind_https(tmp_path, monkeypatch, name, place, rounds):
+    write_directory(tmp_path / "served", train=((60,),), validation=((50,),))
+    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+    with tls_server(tmp_path / "served", tmp_path) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        opened = open_location(server.address, tmp_path / "cache")
+        shard = opened.manifest.split("train").shards[0]
+        opened.fetch(shard)
+
+        def read():
+            if place == "server":
+                (opened.directory / name).unlink(missing_ok=True)
+            again = open_location(server.address, tmp_path / "cache")
+            again.fetch(shard)
+            assert len(ShardReader(again.directory, again.manifest, "train").block(0).tokens) == 60
+
+        folder = tmp_path / "served" if place == "server" else opened.directory
+        refusals(folder / name, read, min((rounds + 1) // 2, 200), named=name, least=0.2 if place == "server" else 0.0)
