@@ -16,6 +16,8 @@ from tiny_encoder import save_tiny_model
 from tiny_examples import WORDS, tiny_questions
 from tiny_gap import write_series, write_tasks
 
+from shards.tokenization.vocabulary import load_tokenizer
+
 ROOT = Path(__file__).resolve().parents[3]
 LOSS_TOLERANCE = 1e-5
 MEASURED = {"seconds", "run_seconds", "train_samples_per_second", "tokens_per_second"}  # by a clock
@@ -57,8 +59,8 @@ def write_inputs(folder: Path) -> None:
         ]
         (folder / f"{name}.json").write_text(json.dumps({"data": [{"title": "t", "paragraphs": entries}]}))
     generator = random.Random(0)
-    words = ["".join(generator.choices("abcdefghij", k=generator.randint(2, 7))) for _ in range(3000)]
-    lines = [" ".join(generator.choices(words, k=generator.randint(20, 300))) for _ in range(4_000)]
+    words = [word for word in load_tokenizer(str(folder / "corpus" / "tokenizer")).get_vocab() if word.isalpha()]
+    lines = [" ".join(generator.choices(words, k=generator.randint(20, 300))) for _ in range(16_000)]
     (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -108,7 +110,16 @@ def _pretraining_subject(name: str, engine: str, options: dict[str, Any], *victi
 
 
 def _build(folder: Path, output: Path) -> list[str]:
-    options = ["--document", "line", "--vocab_size", "600", "--block_tokens", "1024", "--blocks_per_shard", "16"]
+    options = [
+        "--document",
+        "line",
+        "--tokenizer",
+        str(folder / "corpus" / "tokenizer"),
+        "--block_tokens",
+        "1024",
+        "--blocks_per_shard",
+        "16",
+    ]
     options += ["--near_duplicates", "drop", "--validation_fraction", "0.05", "--processes", "2"]
     script = str(ROOT / "launch" / "build_shards.py")
     return [sys.executable, script, "--input", str(folder / "text.txt"), "--output_dir", str(output), *options]
