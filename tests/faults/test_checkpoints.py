@@ -106,7 +106,7 @@ def test_fault_07_a_file_beyond_the_limit_of_the_process(commands, shards, whole
 def test_fault_18_resumed_again_and_again(commands, shards, whole, full, tmp_path):
     """On the trunk, at the end of an epoch (updates 17 and 18), inside a branch, in the second epoch: one run."""
     output = tmp_path / "run"
-    for update in (2, 8, 8, 2, 2):
+    for update in (2, 5, 3, 2):
         commands.pretrain(shards, output, full, INTERRUPTED, FAULT_POINT=f"update.before:{update}:terminate")
     commands.pretrain(shards, output, full)
     assert_same_course(whole, output)
@@ -251,7 +251,7 @@ def test_fault_63_weights_that_are_not_numbers_in_a_checkpoint(commands, shards,
         save_file(tensors, path)
         seal(path.parent)
     said = commands.pretrain(shards, run, full, DONE if damaged == "newest" else REFUSED)
-    assert f"is passed over: rank-00000.safetensors: {first} holds numbers that are not finite" in said
+    assert f"is passed over: rank-00000.safetensors: {first!r} holds numbers that are not finite" in said
     assert "Traceback" not in said
     if damaged == "newest":
         assert_same_course(whole, run)

@@ -20,7 +20,7 @@ from shards.tokenization.vocabulary import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
 LOSS_TOLERANCE = 1e-5
-MEASURED = {"seconds", "run_seconds", "train_samples_per_second", "tokens_per_second"}  # by a clock
+MEASURED = {"seconds", "finished"}  # by a clock
 
 
 @dataclass(frozen=True)
@@ -133,16 +133,27 @@ def _study(folder: Path, output: Path) -> list[str]:
     return [sys.executable, str(ROOT / "launch" / "gap.py"), *series, *options, "--output_dir", str(output)]
 
 
-def _same_study(mine: Path, theirs: Path) -> list[str]:
-    def cells(run: Path) -> list[str]:
-        timeless = [{k: v for k, v in line.items() if k not in MEASURED} for line in lines_of(run / "scores.jsonl")]
-        return sorted(json.dumps(line, sort_keys=True) for line in timeless)
+def _timeless(value: Any) -> Any:
+    """The same without what a clock measured, however deep."""
+    if isinstance(value, dict):
+        return {key: _timeless(part) for key, part in value.items() if key not in MEASURED}
+    return [_timeless(part) for part in value] if isinstance(value, list) else value
 
-    faults = differing("scores", cells(mine), cells(theirs))
-    faults += differing("predictions", digests(mine, "predictions/**/*"), digests(theirs, "predictions/**/*"))
-    reports = [json.loads((run / "curve.json").read_text())["tasks"] for run in (mine, theirs)]
-    figures = [[[each["dots"] for each in task["checkpoints"]] for task in tasks] for tasks in reports]
-    return faults + differing("curve", *figures)
+
+def _same_study(mine: Path, theirs: Path) -> list[str]:
+    cells = [
+        sorted(json.dumps(_timeless(line), sort_keys=True) for line in lines_of(run / "scores.jsonl"))
+        for run in (mine, theirs)
+    ]
+    dots = [
+        [
+            [each["dots"] for each in task["checkpoints"]]
+            for task in json.loads((run / "curve.json").read_text())["tasks"]
+        ]
+        for run in (mine, theirs)
+    ]
+    faults = differing("scores", *cells) + differing("curve", *map(_timeless, dots))
+    return faults + differing("predictions", digests(mine, "predictions/**/*"), digests(theirs, "predictions/**/*"))
 
 
 def _finetuning(folder: Path, output: Path, engine: str, *more: str) -> list[str]:
