@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
+from threading import Timer
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
 from urllib.request import (
@@ -29,7 +31,9 @@ from shards.storage.shard_file import hash_file
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
 MAX_TOKENIZER_BYTES = 1 << 28
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 30  # without a byte
+# A server may send a byte now and then for ever: its headers have this long, and then it must be this fast on average.
+SLOWEST_SECONDS, SLOWEST_BYTES_PER_SECOND = 60.0, 10_000
 ATTEMPTS = 3
 STALE_SECONDS = 24 * 3600
 CONNECTIONS = 16
@@ -176,6 +180,9 @@ def _download(url: str, path: Path, max_bytes: int, sha256: str | None = None) -
             if attempt == ATTEMPTS or (isinstance(error, HTTPError) and error.code < 500):
                 raise
             time.sleep(2.0**attempt)
+        except BaseException:  # the disk is full, or the process is told to stop
+            temporary.unlink(missing_ok=True)
+            raise
     if size > max_bytes or (sha256 is not None and (size != max_bytes or digest != sha256)):
         temporary.unlink()
         raise ValueError(
@@ -185,24 +192,58 @@ def _download(url: str, path: Path, max_bytes: int, sha256: str | None = None) -
 
 
 def _receive(url: str, path: Path, max_bytes: int) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
+    digest, size, began = hashlib.sha256(), 0, time.monotonic()
     with _open(url, "GET") as response, open(path, "wb") as stream:
         announced = response.headers.get("Content-Length")
-        while size <= max_bytes and (chunk := response.read(1 << 20)):
+        if announced is not None and not (announced.isascii() and announced.isdigit()):
+            raise ConnectionError(f"the server says Content-Length {announced[:40]!r}, which is no number of bytes")
+        while size <= max_bytes and (chunk := response.read1(1 << 20)):
             stream.write(chunk)
             digest.update(chunk)
             size += len(chunk)
+            seconds = time.monotonic() - began
+            if seconds > SLOWEST_SECONDS and size < seconds * SLOWEST_BYTES_PER_SECOND:
+                raise TimeoutError(f"the server is too slow: {size} bytes in {seconds:.0f} seconds")
     # http.client takes a broken transfer for the end of the file.
     if announced is not None and size < min(int(announced), max_bytes):
         raise ConnectionError(f"the transfer ended after {size} of {announced} bytes")
     return size, digest.hexdigest()
 
 
+class _TimedConnection(HTTPSConnection):
+    """A connection whose server has a bounded time for all its headers, not only for each byte of them."""
+
+    def getresponse(self) -> HTTPResponse:
+        expired = []
+
+        def give_up() -> None:
+            expired.append(True)
+            with suppress(OSError, AttributeError):  # closed meanwhile
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+        timer = Timer(SLOWEST_SECONDS, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()
+        except (OSError, HTTPException) as error:
+            if expired:
+                raise TimeoutError(f"no answer within {SLOWEST_SECONDS:.0f} seconds") from error
+            raise
+        finally:
+            timer.cancel()
+
+
+class _TimedHandler(HTTPSHandler):
+    def https_open(self, request: Request) -> HTTPResponse:
+        return self.do_open(_TimedConnection, request, context=self._context)  # type: ignore[attr-defined]
+
+
 @contextmanager
 def _open(url: str, method: str) -> Iterator[HTTPResponse]:
     """Open an https address, with no handler for any other scheme, so that a redirect cannot leave https either."""
     opener = OpenerDirector()
-    https = HTTPSHandler(context=ssl.create_default_context())
+    https = _TimedHandler(context=ssl.create_default_context())
     for handler in (https, HTTPRedirectHandler(), HTTPErrorProcessor(), HTTPDefaultErrorHandler(), UnknownHandler()):
         opener.add_handler(handler)
     with opener.open(Request(url, method=method), timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - https handlers only

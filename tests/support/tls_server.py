@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import shutil
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,13 +21,19 @@ import pytest
 
 @dataclass
 class ServedFolder:
-    """What is served where; `cut` has, by file name, the bytes after which a transfer breaks off; `gone` is 404."""
+    """What is served where; the fields after the certificate name files that it serves wrongly.
+
+    `cut` has the bytes after which a transfer breaks off; `gone` is 404.
+    """
 
     address: str
     folder: Path
     certificate: Path
     cut: dict[str, int] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
+    slow: set[str] = field(default_factory=set)  # a byte at a time
+    slow_headers: set[str] = field(default_factory=set)
+    lengths: dict[str, str] = field(default_factory=dict)  # what it says the number of bytes is
     requests: list[str] = field(default_factory=list)
 
 
@@ -52,8 +60,23 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content[: self.served.cut[name]])
+        elif name in self.served.slow_headers:
+            self.drip(b"HTTP/1.0 200 OK\r\n" + b"X-More: yes\r\n" * 1000)
+        elif name in self.served.slow or name in self.served.lengths:
+            content = (self.served.folder / name).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", self.served.lengths.get(name, str(len(content))))
+            self.end_headers()
+            self.drip(content) if name in self.served.slow else self.wfile.write(content)
         else:
             super().do_GET()
+
+    def drip(self, content: bytes) -> None:
+        """Send byte by byte, for as long as somebody listens."""
+        with contextlib.suppress(OSError):
+            for number in range(len(content)):
+                self.wfile.write(content[number : number + 1])
+                time.sleep(0.05)
 
 
 @contextmanager

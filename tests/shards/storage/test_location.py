@@ -139,6 +139,35 @@ def test_a_transfer_that_breaks_off_is_told_from_a_wrong_file(tmp_path, monkeypa
         assert (place.directory / shard.name).stat().st_size == shard.num_bytes
 
 
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A TLS server of the same kind that can be told what to do wrong."""
+    write_directory(tmp_path / "served")
+    with tls_server(tmp_path / "served", tmp_path) as served:
+        monkeypatch.setenv("SSL_CERT_FILE", str(served.certificate))
+        monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+        yield served
+
+
+@pytest.mark.parametrize("part", ["slow", "slow_headers"])
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(server, tmp_path, monkeypatch, part):
+    monkeypatch.setattr(location_module, "SLOWEST_SECONDS", 0.3)
+    getattr(server, part).add("manifest.json")
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=rf"shards '{server.address}' cannot be fetched \((the server is|no answer)"):
+        open_location(server.address, tmp_path / "cache")
+    assert time.monotonic() - began < 10
+    assert not list((tmp_path / "cache").rglob("*.partial"))
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "1e3"])
+def test_a_length_that_is_no_number_is_the_servers_fault(server, tmp_path, length):
+    server.lengths["manifest.json"] = length
+    with pytest.raises(ValueError, match=rf"shards '{server.address}' cannot be fetched \(the server says Content-"):
+        open_location(server.address, tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("*.partial"))
+
+
 def test_processes_divide_the_check(remote, tmp_path):
     address, folder = remote
     (folder / "train-000001.tar").unlink()
