@@ -116,6 +116,9 @@ class CommandServer:
         argv = runs.arguments(shards, output, {"report_to": "none", **(options or {})})
         return self.run(PRETRAIN, argv, runs.log_of(output), status, **more)
 
+    def start_pretraining(self, shards: Any, output: Path, options: Mapping[str, Any], **more: Any) -> Command:
+        return self.start(PRETRAIN, runs.arguments(shards, output, options), runs.log_of(output), **more)
+
     def pretrain_ranks(
         self,
         number: int,
