@@ -197,11 +197,11 @@ def test_fault_43_latest_and_then_all_checkpoints_gone(commands, shards, whole, 
 
 
 @pytest.mark.parametrize(
-    "state", [{"serial": 10**30}, {"progress": None}, {"fork": "self"}, {"segment": -1}, {"progress": {"updates": "x"}}]
+    "state", [{"serial": 10**30}, {"progress": None}, {"fork": "../x"}, {"segment": -1}, {"progress": {"updates": "x"}}]
 )
 def test_fault_50_a_malformed_file_of_a_run(commands, shards, full, run, state):
     for name in checkpoints(run):
-        forge(run / "checkpoints" / name, **{**state, **({"fork": name} if "fork" in state else {})})
+        forge(run / "checkpoints" / name, **state)
     said = commands.pretrain(shards, run, full, REFUSED)
     assert "state.json" in said
     assert "Traceback" not in said
@@ -228,6 +228,22 @@ def test_fault_57_a_lock_that_is_a_link_keeps_its_target(commands, shards, full,
     said = commands.pretrain(shards, run, full, REFUSED)
     assert "run.lock" in said
     assert target.read_text() == "precious"
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_fault_58_a_branch_that_returns_to_itself_or_to_a_later_checkpoint(commands, shards, whole, full, run, later):
+    inside = next(
+        run / "checkpoints" / name
+        for name in checkpoints(run)
+        if json.loads((run / "checkpoints" / name / "state.json").read_text())["fork"]
+    )
+    forge(inside, fork=newest(run).name if later else inside.name)
+    for name in checkpoints(run):
+        if name > inside.name:
+            shutil.rmtree(run / "checkpoints" / name)
+    said = commands.pretrain(shards, run, full)
+    assert f"checkpoint {inside.name} is passed over: its branch returns to" in said
+    assert_same_course(whole, run)
 
 
 def test_fault_62_a_link_in_the_way_of_a_save_is_removed(commands, shards, whole, full, run, tmp_path):
