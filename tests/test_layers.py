@@ -26,6 +26,7 @@ PRIVATE_WORDS = re.compile(
     "|".join((r"\.\./" + "shared", "/" + "work/", "/" + "root/", "/" + "home/", r"\bag" + r"ents?\.md\b")),
     re.IGNORECASE,
 )
+ACROSS_FOLDERS = {Path("faults"), Path("faults/chaos")}  # of tests/
 LARGEST_FILE_LINES = 450
 SMALLEST_FILE_LINES = 25
 MOST_ENTRIES = 12
@@ -265,13 +266,17 @@ def test_no_folder_of_code_is_crowded():
 
 
 def test_tests_lie_where_what_they_test_lies():
-    """`tests/` has the folders of the code, `support/` for helpers and no packages: pytest imports each by its path."""
+    """`tests/` has the folders of the code, `support/` for helpers and no packages: pytest imports each by its path.
+
+    A fault of `faults/` crosses the folders of the code: a command is killed, and whatever it stands on must hold.
+    """
     code = {path.relative_to(ROOT).parent for path in sources()}
     mirrored = {path.relative_to(ROOT / "tests").parent for path in sources("tests")} - {Path("."), Path("support")}
+    mirrored -= ACROSS_FOLDERS
     assert sorted(map(str, mirrored - code)) == []
     assert [name_of(path) for path in sources("tests") if path.name == "__init__.py"] == []
     helpers = [path for path in sources("tests") if not path.name.startswith("test_") and path.name != "conftest.py"]
-    assert {path.parent for path in helpers} == {ROOT / "tests" / "support"}
+    assert {path.parent.relative_to(ROOT / "tests") for path in helpers} == {Path("support"), *ACROSS_FOLDERS}
 
 
 def test_every_package_is_named_in_pyproject():

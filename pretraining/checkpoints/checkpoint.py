@@ -211,6 +211,21 @@ def defect(path: Path) -> str | None:
             return f"{name} has {file.stat().st_size} bytes, the manifest says {size}"
         if sha256_of(file) != digest:
             return f"{name} does not have the sha256 of the manifest"
+        if name != STATE_FILE and (reason := _defect_of_tensors(file)):
+            return f"{name}: {reason}"
+    return None
+
+
+def _defect_of_tensors(file: Path) -> str | None:
+    """Why no run could go on from the tensors of this file; None when all are numbers."""
+    try:
+        with safe_open(file, framework="pt", device="cpu") as opened:
+            for name in opened.keys():  # noqa: SIM118
+                tensor = opened.get_tensor(name)
+                if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                    return f"{shown(name)} holds numbers that are not finite"
+    except SafetensorError as error:
+        return f"it is not safetensors ({error})"
     return None
 
 
@@ -311,6 +326,7 @@ def open_checkpoint(path: Path, ranks: Ranks) -> Checkpoint:
 def _open(path: Path) -> Checkpoint:
     opened: Checkpoint | None = None
     error: BaseException | None = None
+    fault_point("checkpoint.before_open")
     try:
         opened = Checkpoint(path)
     except (OSError, ValueError) as caught:

@@ -1,9 +1,9 @@
 """Fault injection for tests: named places where the environment variable FAULT_POINT makes a run die, fail or hang.
 
 `FAULT_POINT=checkpoint.before_rename:2:kill` kills the process with SIGKILL the second time it passes that place;
-`fail` raises OSError "no space left", `oom` an allocation error, `hang` sleeps, `terminate` sends itself SIGTERM, `nan`
-answers True that time, `nan_on` from then on.
-`FAULT_RANK=1` restricts it to that rank. Without the variable a fault point costs one comparison.
+`fail` raises OSError "no space left", `oom` an allocation error, `hang` sleeps, `pause` stops it until SIGCONT,
+`terminate` sends itself SIGTERM, `nan` answers True that time, `nan_on` from then on.
+`FAULT_RANK=1` restricts it to one rank. Without the variable a fault point costs one comparison.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import Counter
 _specification = os.environ.get("FAULT_POINT", "")
 _passed: Counter[str] = Counter()
 
-ACTIONS = ("kill", "fail", "hang", "terminate", "oom", "nan", "nan_on")
+ACTIONS = ("kill", "fail", "hang", "pause", "terminate", "oom", "nan", "nan_on")
 
 
 def fault_point(name: str, *, rank: int = 0) -> bool:
@@ -44,6 +44,8 @@ def fault_point(name: str, *, rank: int = 0) -> bool:
         raise RuntimeError(f"{name}: DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
     elif action == "hang":
         time.sleep(3600)
+    elif action == "pause":
+        os.kill(os.getpid(), signal.SIGSTOP)
     else:
         os.kill(os.getpid(), signal.SIGTERM)
     return False

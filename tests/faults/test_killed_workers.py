@@ -1,4 +1,4 @@
-"""kill -9 of what has data workers: they end too, and the same command goes on at once."""
+"""Row 44: kill -9 of what has data workers: they end too, and the same command goes on at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pretraining_runs import (
     ROOT,
     assert_same_course,
     checkpoints,
-    in_process,
     journal,
     members,
     ranks_of,
@@ -19,31 +18,17 @@ from pretraining_runs import (
     start,
     stop_session,
     wait_for,
-    write_shards,
 )
 
-OPTIONS = {"dataloader_num_workers": 2, "save_steps": 2}
+OPTIONS = {"series": 2, "dataloader_num_workers": 2, "save_steps": 2}
 HANG = {"FAULT_POINT": "update.before:8:hang"}
 # torchrun waits 30 s for the other ranks, which wait for the killed one while its sockets are open.
 PROMPT_SECONDS = 20.0
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    return write_shards(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def whole(shards, tmp_path_factory):
-    """The run that nothing happened to."""
-    output = tmp_path_factory.mktemp("whole") / "run"
-    in_process(shards, output, {"save_steps": 2})
-    return output
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_killed_owner_takes_its_data_workers_with_it(shards, whole, tmp_path):
+def test_fault_44_a_killed_owner_takes_its_data_workers_with_it(shards, whole, tmp_path):
     output = tmp_path / "run"
     process = start("python", shards, output, OPTIONS, variables=HANG)
     try:
@@ -59,10 +44,14 @@ def test_a_killed_owner_takes_its_data_workers_with_it(shards, whole, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("engine", "killed"), [("torchrun", 0), ("torchrun", 1), ("deepspeed", 1)])
-def test_a_killed_rank_takes_its_data_workers_with_it(shards, whole, tmp_path, engine, killed):
+@pytest.mark.parametrize(
+    ("engine", "killed"), [("torchrun", 0), ("torchrun", 1), ("deepspeed", 1), ("deepspeed zero3", 0)]
+)
+def test_fault_44_a_killed_rank_takes_its_data_workers_with_it(shards, whole, tmp_path, engine, killed):
     output = tmp_path / "run"
-    options = {**OPTIONS, "deepspeed": ROOT / "ds_configs" / "zero2.json" if engine == "deepspeed" else None}
+    engine, _, stage = engine.partition(" ")
+    config = ROOT / "ds_configs" / f"{stage or 'zero2'}.json" if engine == "deepspeed" else None
+    options = {**OPTIONS, "deepspeed": config}
     process = start(engine, shards, output, options, variables={**HANG, "FAULT_RANK": str(killed)})
     try:
         wait_for(lambda: len(journal(output)) > 5, "updates", process=process)

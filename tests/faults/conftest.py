@@ -1,0 +1,80 @@
+"""What tests of faults share: the process that commands are forked from, tiny shards, and the run left alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pretraining_runs import ROOT, write_shards
+from tiny_encoder import save_tiny_model
+from tiny_examples import WORDS, tiny_questions
+
+from tests.faults.commands import INTERRUPTED, start_server
+from tests.finetuning.run.test_command import squad_file
+
+FULL = {"series": 2, "save_steps": 4}
+
+
+@pytest.fixture(scope="session")
+def commands():
+    server = start_server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def full():
+    """Options of the runs that are compared with `whole`."""
+    return FULL
+
+
+@pytest.fixture(scope="session")
+def zero2():
+    return {**FULL, "deepspeed": ROOT / "ds_configs" / "zero2.json"}
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory) -> Path:
+    """One shard of training blocks; a test that damages it takes a copy."""
+    return write_shards(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def whole(commands, shards, tmp_path_factory) -> Path:
+    """The run that nothing happened to."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    commands.pretrain(shards, output, FULL)
+    return output
+
+
+@pytest.fixture(scope="session")
+def stopped(commands, shards, tmp_path_factory) -> Path:
+    """The same run, told to stop before its fourteenth update; a test takes a copy."""
+    output = tmp_path_factory.mktemp("stopped") / "run"
+    commands.pretrain(shards, output, FULL, INTERRUPTED, FAULT_POINT="update.before:14:terminate")
+    return output
+
+
+@pytest.fixture
+def run(stopped, tmp_path) -> Path:
+    """An interrupted run of the test's own."""
+    shutil.copytree(stopped, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def copied(shards, tmp_path) -> Path:
+    """Shards of the test's own."""
+    shutil.copytree(shards.parent, tmp_path / "copied")
+    return tmp_path / "copied" / shards.name
+
+
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory) -> Path:
+    """A folder with a model, train.json and validation.json for `finetuning/qa.py`."""
+    folder = tmp_path_factory.mktemp("questions")
+    save_tiny_model(folder / "model", "modernbert", WORDS)
+    squad_file(folder / "train.json", tiny_questions(40, prefix="t", seed=1))
+    squad_file(folder / "validation.json", tiny_questions(19, prefix="v", seed=2))
+    return folder

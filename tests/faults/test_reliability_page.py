@@ -1,0 +1,54 @@
+"""docs/reliability.md: every row has a test of its number that exists, and its figures are those of the ledger."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+ROWS = [line for line in PAGE.splitlines() if re.match(r"\| \d+ \|", line)]
+LEDGER = ROOT / "tests" / "faults" / "chaos" / "ledger.jsonl"
+
+
+def tests_by_file() -> dict[str, set[str]]:
+    paths = [*(ROOT / "tests").rglob("test_*.py")]
+    return {
+        path.relative_to(ROOT).as_posix(): {
+            node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)
+        }
+        for path in paths
+    }
+
+
+def test_the_rows_are_numbered_without_a_gap():
+    assert [int(row.split("|")[1]) for row in ROWS] == list(range(1, len(ROWS) + 1))
+    assert len(ROWS) >= 67
+
+
+def test_every_row_names_a_test_of_its_number():
+    written = set().union(*tests_by_file().values())
+    for row in ROWS:
+        number = int(row.split("|")[1])
+        names = re.findall(r"`(test_fault_\d\d_\w+)`", row)
+        assert names, f"row {number} names no test"
+        assert all(name.startswith(f"test_fault_{number:02}_") for name in names), row
+        assert set(names) <= written, f"row {number}: {sorted(set(names) - written)} do not exist"
+
+
+def test_every_test_of_a_fault_is_in_its_row():
+    named = set(re.findall(r"`(test_fault_\d\d_\w+)`", PAGE))
+    written = {name for names in tests_by_file().values() for name in names if name.startswith("test_fault_")}
+    assert written == named
+
+
+def test_the_counts_of_kills_are_those_of_the_ledger():
+    lines = [json.loads(line) for line in LEDGER.read_text(encoding="utf-8").splitlines()]
+    kills = Counter(line["kind"] for line in lines if "victim" in line)
+    compared = Counter(line["kind"] for line in lines if "differences" in line)
+    assert not any(line.get("differences") or line.get("left_running") for line in lines)
+    for kind, number in kills.items():
+        assert re.search(rf"^\| {kind} \| {number} \| {compared[kind]} \|", PAGE, re.MULTILINE), (kind, number)
