@@ -132,3 +132,8 @@ def read_sets(options: MultipleChoiceOptions, files: Mapping[str, str]) -> dict[
     }
     refuse_idle_contexts(options, found)
     return found
+
+
+def score_names() -> list[str]:
+    """The one score of multiple choice."""
+    return ["accuracy"]

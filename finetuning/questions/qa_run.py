@@ -13,10 +13,12 @@ from finetuning.examples.preflight import Preflight, note_row_limit, note_shared
 from finetuning.examples.recipe import KEPT, PATH, SPLIT_FILE, FinetuningOptions
 from finetuning.examples.unknown_share import note_unknown_share
 from finetuning.loop.stopping import Asked
+from finetuning.questions.metrics import squad_scores
 from finetuning.questions.recipe import LANGUAGES, QARecipe, QASettings
 from finetuning.questions.sets import note_answers, note_windows, read_question_sets
 from finetuning.questions.spans import SpanLimits
 from finetuning.questions.squad import Question, check_answers, first_names, place_answers
+from finetuning.questions.version_2 import thresholds, version_2_scores
 from finetuning.questions.windows import Windows
 from finetuning.run.command import Prepared, finish_world, given_files, open_world, output_directory, run_recipe
 from finetuning.run.seed_runs import run_seeds
@@ -143,3 +145,11 @@ def settings_of(options: QAOptions, config: PretrainedConfig | None) -> QASettin
         null_score_diff_threshold=options.null_score_diff_threshold,
         language=options.answer_language,
     )
+
+
+def score_names() -> list[str]:
+    """The names that the scoring functions give, of both versions."""
+    answers = {"a": ["x"], "b": []}
+    texts, nulls = dict.fromkeys(answers, ""), dict.fromkeys(answers, 0.0)
+    scores = (squad_scores(texts, {"a": ["x"]}), version_2_scores(texts, answers), thresholds(texts, answers, nulls))
+    return [*(name for one in scores for name in one), "span_accuracy"]

@@ -19,8 +19,8 @@ from runtime.files.whole_files import sha256_of
 from runtime.hub import is_missing_path
 from runtime.options.command_line import OptionParser, as_arguments, options_from
 from runtime.options.declaration import declarations, names_marked
+from shards.small_world.world import TASKS
 
-CHANGED_FOR_SMALL_WORLD = ("qa", "multiple_choice", "classification")  # these take other defaults when no data is named
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 
 Options = dict[str, Any]
@@ -82,7 +82,7 @@ def _full_row(recipe: str, parser: OptionParser, row: Mapping[str, Any], named: 
     if left:
         raise ValueError(f"{' '.join(left)} is left over: the option before it takes one value, not several")
     options = options_from(options_class(recipe), namespace)
-    if recipe in CHANGED_FOR_SMALL_WORLD:
+    if recipe in TASKS:  # of the small world: other defaults where no data are named
         options = for_small_world(options)
     check_options(options)
     if getattr(options, "chain", False):

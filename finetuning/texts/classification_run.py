@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from finetuning.examples.dataset_records import read_dataset
 from finetuning.examples.recipe import COLUMN, DATA_PLACE, KEPT, NAMES_DATA, PATH, SPLIT_FILE
 from finetuning.loop.schedule import makes_updates
@@ -24,7 +26,8 @@ from finetuning.texts.labelled_text import (
     read_examples,
     read_splits,
 )
-from finetuning.texts.text_run import TextOptions, TextTask, run_task, saved_head, saved_labels
+from finetuning.texts.metrics import classification_metrics
+from finetuning.texts.text_run import TextOptions, TextTask, names_of, run_task, saved_head, saved_labels
 from runtime.options.declaration import DATA, TRAINING, names_marked, option
 from runtime.options.option_rules import idle_beside, idle_without, refuse_given
 from runtime.processes.ranks import Ranks
@@ -136,3 +139,8 @@ def _read(options: ClassificationOptions, ranks: Ranks) -> Mapping[str, list[Lab
         }
     named = given_files(options, "classification", ranks)
     return {split: read_examples(file, columns=options.columns, on_bad_text=bad) for split, file in named.items()}
+
+
+def score_names() -> list[str]:
+    """The names that the scoring functions of classes give."""
+    return names_of(classification_metrics(np.eye(2), [0, 1]))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from finetuning.examples.dataset_records import SAVE_IT, is_saved, read_dataset
 from finetuning.examples.recipe import DATA_PLACE, PATH, PATH_OR_HUB_NAME, SPLIT_FILE
 from finetuning.loop.schedule import makes_updates
@@ -17,7 +19,8 @@ from finetuning.run.starting_point import StartingPoint, open_start, starting_po
 from finetuning.texts.glue_table import glue_rows, write_table
 from finetuning.texts.glue_tasks import GLUE_TASKS, STARTED_FROM_MNLI, GlueTask, from_dataset, read_glue, task_files
 from finetuning.texts.labelled_text import LabelledText
-from finetuning.texts.text_run import TextOptions, TextTask, run_task
+from finetuning.texts.metrics import classification_metrics, regression_metrics
+from finetuning.texts.text_run import TextOptions, TextTask, names_of, run_task
 from runtime.options.declaration import DATA, MODEL, names_marked, option
 from runtime.options.option_rules import named_twice
 from runtime.processes.ranks import Ranks
@@ -189,3 +192,9 @@ def collect_submissions(
             if written is not None:
                 (directory / "submission").mkdir(exist_ok=True)
                 shutil.copyfile(written, directory / "submission" / file)
+
+
+def score_names() -> list[str]:
+    """The names that the scoring functions of classes and of a regression give, and those that GLUE adds."""
+    scores = classification_metrics(np.eye(2), [0, 1]), regression_metrics([0.0, 1.0], [0.0, 1.0])
+    return [*names_of(*scores), "absolute_error", "combined_score"]

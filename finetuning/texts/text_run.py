@@ -30,7 +30,7 @@ from finetuning.texts.glue_tasks import GlueTask
 from finetuning.texts.inspection import inspect_texts
 from finetuning.texts.labelled_text import LabelledText
 from finetuning.texts.metrics import expected_calibration_error, reliability
-from finetuning.texts.recipe import TextRecipe
+from finetuning.texts.recipe import OFFICIAL_NAMES, TextRecipe
 from finetuning.texts.rows import TRUNCATIONS, TextSettings
 from runtime.options.declaration import DATA, MODEL, TRAINING, option
 from runtime.processes.ranks import Ranks
@@ -195,3 +195,8 @@ def draw(recipe: TextRecipe, result: Result, directory: Path) -> None:
         if np.isfinite(logits).all():
             bins, error = reliability(logits, labels), expected_calibration_error(logits, labels)
             draw_reliability(bins, error, directory / split / "reliability.png", title=f"{recipe.name}, {split}")
+
+
+def names_of(*scores: Mapping[str, float]) -> list[str]:
+    """The names under which these scores are reported."""
+    return [OFFICIAL_NAMES.get(name, name) for one in scores for name in one]
