@@ -13,12 +13,14 @@ from gap.tasks.kinds.choices import ChoiceData
 from gap.tasks.kinds.questions import QuestionData
 from gap.tasks.kinds.task_data import ReadingOptions, TaskData, TaskSpec
 from gap.tasks.kinds.texts import ClassificationData, GlueData
+from gap.tasks.kinds.tokens import TokenData
 
 KINDS: Mapping[str, type[TaskData]] = {
     "qa": QuestionData,
     "multiple_choice": ChoiceData,
     "glue": GlueData,
     "classification": ClassificationData,
+    "tokens": TokenData,
 }
 SPEC = re.compile(r"(?:(?P<name>[\w.-]+)=)?(?P<kind>\w+):(?P<place>.+?)(?:@(?P<most>\d+))?")
 
