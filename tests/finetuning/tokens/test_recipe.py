@@ -19,7 +19,8 @@ from finetuning.tokens.sentences import TaggedSentence, tag_names
 TOKENIZER = tiny_tokenizer(WORDS)
 
 
-def recipe_of(sentences, windows=Windows(16, 6), labels=None):
+def recipe_of(sentences, labels=None):
+    windows = Windows(16, 6)
     return TokenRecipe({"test": sentences}, TOKENIZER, windows, labels=labels or tag_names(sentences))
 
 
