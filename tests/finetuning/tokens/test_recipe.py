@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_encoder import tiny_model, tiny_tokenizer
-from tiny_examples import WORDS
-from tiny_sentences import tiny_sentences
+from tiny_examples import WORDS, tiny_sentences
 
 from finetuning.examples.collapse import collapse_reason
 from finetuning.questions.windows import Windows

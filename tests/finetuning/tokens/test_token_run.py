@@ -8,8 +8,7 @@ import pytest
 import torch
 from exit_statuses import status_of
 from tiny_encoder import save_tiny_model
-from tiny_examples import WORDS
-from tiny_sentences import tiny_sentences, write_conllu, write_rows
+from tiny_examples import WORDS, tiny_sentences, write_conllu, write_rows
 from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
 
 from finetuning import load, token_classification

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from tiny_examples import tiny_sentences, write_conllu, write_rows
 from tiny_gap import tiny_jobs, write_series
-from tiny_sentences import tiny_sentences, write_conllu, write_rows
 
 from finetuning.tokens.rows import IGNORED
 from finetuning.tokens.sentences import TaggedSentence
