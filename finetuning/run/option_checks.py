@@ -17,11 +17,11 @@ from runtime.trackers import parse_reporters
 # predictions, messages and tests take the list from here. A recipe with a head of its own bears the name of the head's
 # task; finetuning/NAME.py is its command.
 RECIPES: Mapping[str, str] = {
-    "qa": "finetuning.questions.qa_run",
-    "multiple_choice": "finetuning.choices.choice_run",
-    "glue": "finetuning.texts.glue_run",
-    "classification": "finetuning.texts.classification_run",
-    "token_classification": "finetuning.tokens.token_run",
+    "qa": "finetuning.recipes.questions.qa_run",
+    "multiple_choice": "finetuning.recipes.choices.choice_run",
+    "glue": "finetuning.recipes.texts.glue_run",
+    "classification": "finetuning.recipes.texts.classification_run",
+    "token_classification": "finetuning.recipes.tokens.token_run",
 }
 
 

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from finetuning.choices.chain import second_stage_options
 from finetuning.examples.recipe import PATH, PATH_OR_HUB_NAME, SET_BY_A_SWEEP, FinetuningOptions
+from finetuning.recipes.choices.chain import second_stage_options
 from finetuning.run.command import for_small_world
 from finetuning.run.finished import weights_digest
 from finetuning.run.option_checks import check_options, options_class
@@ -117,7 +117,7 @@ def _places(rows: Sequence[Mapping[str, Any]], source: str) -> list[str]:
 
 
 def _require_one_task(options: Any) -> None:
-    from finetuning.texts.glue_run import refuse_idle, require_data, tasks_of
+    from finetuning.recipes.texts.glue_run import refuse_idle, require_data, tasks_of
 
     tasks = [task.name for task in tasks_of(options)]
     if len(tasks) > 1:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finetuning.texts.labelled_text import split_of
+from finetuning.recipes.texts.labelled_text import split_of
 from gap.tasks.kinds.choices import ChoiceData
 from gap.tasks.kinds.questions import QuestionData
 from gap.tasks.kinds.task_data import ReadingOptions, TaskData, TaskSpec

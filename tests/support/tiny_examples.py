@@ -10,9 +10,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from finetuning.choices.choice_files import ChoiceQuestion
-from finetuning.questions.squad import Answer, Question
-from finetuning.tokens.sentences import TaggedSentence
+from finetuning.recipes.choices.choice_files import ChoiceQuestion
+from finetuning.recipes.questions.squad import Answer, Question
+from finetuning.recipes.tokens.sentences import TaggedSentence
 
 COLOURS = ("red", "blue", "green", "grey")
 THINGS = tuple(f"{first}{second}" for first in ("ba", "ki", "mo", "tu") for second in ("lan", "rek", "sop"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.examples.record_files import file_format
-from finetuning.texts.labelled_text import split_of
+from finetuning.recipes.texts.labelled_text import split_of
 from gap.tasks.kinds.task_data import ReadingOptions, TaskSpec
 
 SCORED_SHARE = 0.2  # of a single file

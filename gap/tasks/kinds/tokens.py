@@ -11,13 +11,13 @@ from transformers import PreTrainedTokenizerBase
 
 from finetuning.examples.recipe import Feature
 from finetuning.examples.unlabelled import labelled_only
-from finetuning.questions.windows import Windows
-from finetuning.tokens.metrics import entity_counts, scheme_of
-from finetuning.tokens.recipe import TokenRecipe, tagged_words
-from finetuning.tokens.rows import IGNORED, for_words
-from finetuning.tokens.sentences import TaggedSentence, tag_names
-from finetuning.tokens.tagged_files import is_tagged_file, read_tagged
-from finetuning.tokens.token_run import dataset_splits, has_tags
+from finetuning.recipes.questions.windows import Windows
+from finetuning.recipes.tokens.metrics import entity_counts, scheme_of
+from finetuning.recipes.tokens.recipe import TokenRecipe, tagged_words
+from finetuning.recipes.tokens.rows import IGNORED, for_words
+from finetuning.recipes.tokens.sentences import TaggedSentence, tag_names
+from finetuning.recipes.tokens.tagged_files import is_tagged_file, read_tagged
+from finetuning.recipes.tokens.token_run import dataset_splits, has_tags
 from gap.tasks.kinds.dataset_tasks import all_splits
 from gap.tasks.kinds.reading import Splits, read_place, text_digest, training_and_scored
 from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskData, TaskSpec
@@ -25,7 +25,7 @@ from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskDa
 
 @dataclass(frozen=True)
 class TokenData(TaskData):
-    """A `tokens` task; its examples are `finetuning.tokens.sentences.TaggedSentence`.
+    """A `tokens` task; its examples are `finetuning.recipes.tokens.sentences.TaggedSentence`.
 
     It is scored by the F1 of entities where the tags mark any, else by accuracy over words; both are recomputed from
     the counts of the sentences. Documents are clusters where the file names them, else sentences with the same text.

@@ -21,8 +21,8 @@ from finetuning.examples.recipe import FinetuningOptions
 from finetuning.loop.encoder import load_tokenizer
 from finetuning.loop.heads import CHOICE, CLASSIFICATION, SPANS, TAGS, Head, OwnHead, load_headed, random_headed
 from finetuning.loop.training import open_engine
-from finetuning.questions.recipe import QARecipe, QASettings
-from finetuning.questions.windows import Windows
+from finetuning.recipes.questions.recipe import QARecipe, QASettings
+from finetuning.recipes.questions.windows import Windows
 from finetuning.run.saved_model import RECIPE_NAME, live_proof, save_model
 from launch import predict
 from pretraining.engines.engine import full_weights

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tiny_gap import THINGS, tiny_jobs, write_series
 
-from finetuning.texts.labelled_text import LabelledText
-from finetuning.texts.recipe import TextRecipe
-from finetuning.texts.rows import TextSettings
+from finetuning.recipes.texts.labelled_text import LabelledText
+from finetuning.recipes.texts.recipe import TextRecipe
+from finetuning.recipes.texts.rows import TextSettings
 from gap.cells.estimate import work_of
 from gap.cells.job_list import SCORES_NAME, write_jobs
 from gap.cells.store import read_predictions, read_scores

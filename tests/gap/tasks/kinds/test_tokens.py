@@ -5,8 +5,8 @@ import pytest
 from tiny_examples import tiny_sentences, write_conllu, write_rows
 from tiny_gap import tiny_jobs, write_series
 
-from finetuning.tokens.rows import IGNORED
-from finetuning.tokens.sentences import TaggedSentence
+from finetuning.recipes.tokens.rows import IGNORED
+from finetuning.recipes.tokens.sentences import TaggedSentence
 from gap.analysis.task_table import tabulate
 from gap.cells.estimate import work_of
 from gap.cells.job_list import SCORES_NAME, write_jobs
