@@ -35,12 +35,12 @@ from finetuning.examples.recipe import Feature, FinetuningOptions
 from finetuning.loop.evaluation import evaluate
 from finetuning.loop.heads import random_headed
 from finetuning.loop.training import finetune, open_engine
-from finetuning.questions.recipe import QARecipe, QASettings
-from finetuning.questions.squad import Answer, Question
-from finetuning.questions.windows import Windows
-from finetuning.texts.labelled_text import LabelledText
-from finetuning.texts.recipe import TextRecipe
-from finetuning.texts.rows import TextSettings
+from finetuning.recipes.questions.recipe import QARecipe, QASettings
+from finetuning.recipes.questions.squad import Answer, Question
+from finetuning.recipes.questions.windows import Windows
+from finetuning.recipes.texts.labelled_text import LabelledText
+from finetuning.recipes.texts.recipe import TextRecipe
+from finetuning.recipes.texts.rows import TextSettings
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PLAIN = tuple(f"w{number}" for number in range(2000))

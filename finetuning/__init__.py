@@ -1,4 +1,4 @@
-"""Fine-tuning recipes: question answering, multiple choice, GLUE and classification over one training loop."""
+"""Fine-tuning recipes over one training loop: questions, multiple choice, GLUE, classes of texts, tags of words."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from finetuning.recipes.texts.classification_run import ClassificationOptions, run
 from finetuning.run.command import for_small_world, output_directory, run_until_asked
 from finetuning.run.replaced_options import replaced_option
-from finetuning.texts.classification_run import ClassificationOptions, run
 from runtime.options.command_line import parse_options
 
 

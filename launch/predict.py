@@ -15,25 +15,15 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.choices import choice_run
-from finetuning.loop.heads import CHOICE, CLASSIFICATION, SPANS
-from finetuning.questions import qa_run
 from finetuning.run.command import run_until_asked
-from finetuning.run.prediction import PredictionOptions, Predictor, predict
-from finetuning.texts import classification_run
+from finetuning.run.prediction import PredictionOptions, predict
 from runtime.options.command_line import parse_options
-
-PREDICTORS: dict[str, Predictor] = {
-    SPANS: (qa_run.QAOptions, qa_run.run),
-    CHOICE: (choice_run.MultipleChoiceOptions, choice_run.run),
-    CLASSIFICATION: (classification_run.ClassificationOptions, classification_run.predict),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and predict; returns the exit status."""
     options = parse_options(PredictionOptions, argv, description=__doc__)
-    return run_until_asked(lambda asked: predict(options, asked, PREDICTORS), Path(options.output_dir))
+    return run_until_asked(lambda asked: predict(options, asked), Path(options.output_dir))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch")
@@ -279,11 +280,14 @@ def test_tests_lie_where_what_they_test_lies():
     assert {path.parent.relative_to(ROOT / "tests") for path in helpers} == {Path("support"), *ACROSS_FOLDERS}
 
 
-def test_every_package_is_named_in_pyproject():
+def test_every_package_is_installed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = project["tool"]["setuptools"]["packages"]["find"]
+    assert wanted.pop("namespaces") is False
+    installed = find_packages(str(ROOT), **wanted)
     on_disk = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in sources() if path.name == "__init__.py"}
     with_sources = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in sources()}
-    assert sorted(project["tool"]["setuptools"]["packages"]) == sorted(on_disk) == sorted(with_sources)
+    assert sorted(installed) == sorted(on_disk) == sorted(with_sources)
 
 
 def declared_distributions() -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,16 +68,24 @@ def read_dataset(
 
 
 def _named(dataset: Any, source: str) -> list[Record]:
-    names: Mapping[str, list[str]] = {
-        column: feature.names for column, feature in dataset.features.items() if hasattr(feature, "int2str")
-    }
+    names: dict[str, list[str]] = {}
+    for column, feature in dataset.features.items():
+        inner: Any = (
+            feature if hasattr(feature, "int2str") else getattr(feature, "feature", None)
+        )  # of a list: its entries
+        if hasattr(inner, "int2str"):
+            names[column] = inner.names
     rows = rows_in(dataset, source)
     for column, labels in names.items():
         for place, row in enumerate(rows):
-            number = row[column]
-            if number is not None and number >= len(labels):
-                raise ValueError(
-                    f"{source}, row {place}: {column} is {number}, but {numbered(labels)}; correct the set"
-                )
-            row[column] = None if number is None or number < 0 else labels[number]
+            where = f"{source}, row {place}: {column}"
+            value = row[column]
+            many = isinstance(value, list)
+            row[column] = [_name(one, labels, where) for one in value] if many else _name(value, labels, where)
     return rows
+
+
+def _name(number: int | None, labels: Sequence[str], where: str) -> str | None:
+    if number is not None and number >= len(labels):
+        raise ValueError(f"{where} is {number}, but {numbered(labels)}; correct the set")
+    return None if number is None or number < 0 else labels[number]

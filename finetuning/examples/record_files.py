@@ -15,7 +15,7 @@ from runtime.files.schemas import listed, shown
 from runtime.files.unique_keys import DuplicateKey, without_duplicates
 from shards.text.compression import unpacked
 from shards.text.formats import COMPRESSION_SUFFIXES, HEAD_BYTES, detect_format, name_suffix
-from shards.text.plain_text import TextRules
+from shards.text.plain_text import TextRules, whole_lines
 from shards.text.records import (
     column_values,
     is_binary,
@@ -125,6 +125,22 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     if len(content) > max_bytes:
         raise ValueError(f"{path}: unpacks to more than {max_bytes} bytes; split the file")
     return content
+
+
+def numbered_lines(path: str | Path, *, on_bad_text: OnBadText = "stop") -> Iterator[tuple[int, str]]:
+    """The lines of a text file, plain or compressed, without their ends, and their numbers from 1.
+
+    Raises ValueError, naming the file, as `read_bytes` and `decode_text` do, and where it is an archive or a table.
+    """
+    where = Path(path)
+    data, rules = read_bytes(where), _rules(on_bad_text)
+    kind = detect_format(str(where), data[:HEAD_BYTES])
+    if kind in ("parquet", "zip", "tar"):
+        raise ValueError(f"{where} is a {kind} file, whatever its name says: give it that suffix, or unpack it")
+    stream: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, io.BytesIO(data)))
+    for number, offset, line in whole_lines(stream, str(where), rules):
+        yield number, rules.decode(line, str(where), offset).removesuffix("\n").removesuffix("\r")
+    _note_replaced(rules, str(where))
 
 
 def decode_text(content: bytes, name: str, *, on_bad_text: OnBadText = "stop") -> str:

@@ -1,8 +1,8 @@
 """The model of a task: the `transformers` class with its head, or our own head where there is none.
 
-`AutoModelForSequenceClassification`, `AutoModelForQuestionAnswering` and `AutoModelForMultipleChoice` are the default,
-so that a saved model loads there unchanged. Poolings that a family's class lacks (mean and max on BERT) keep
-working through `OwnHead`, which only `finetuning.load` reads back.
+`AutoModelForSequenceClassification`, `AutoModelForTokenClassification`, `AutoModelForQuestionAnswering` and
+`AutoModelForMultipleChoice` are the default, so that a saved model loads there as it is. Poolings that a family's class
+does not know (mean and max on BERT) keep working through `OwnHead`, which only `finetuning.load` reads back.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from transformers import (
     AutoModelForMultipleChoice,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -50,11 +51,18 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> to
     raise ValueError(f"pooling is {pooling!r}: it must be one of {', '.join(POOLINGS)}")
 
 
-CLASSIFICATION, SPANS, CHOICE = "classification", "qa", "multiple_choice"
+CLASSIFICATION, SPANS, CHOICE, TAGS = "classification", "qa", "multiple_choice", "token_classification"
 AUTO_CLASSES: dict[str, Any] = {
     CLASSIFICATION: AutoModelForSequenceClassification,
     SPANS: AutoModelForQuestionAnswering,
     CHOICE: AutoModelForMultipleChoice,
+    TAGS: AutoModelForTokenClassification,
+}
+PIPELINES = {  # the names that hubs know
+    CLASSIFICATION: "text-classification",
+    SPANS: "question-answering",
+    CHOICE: "multiple-choice",
+    TAGS: "token-classification",
 }
 HEAD_STD = 0.02  # of every new layer, for any encoder and any source of its weights (Devlin et al. 2019)
 HEAD_WEIGHTS = "head.safetensors"
@@ -65,8 +73,8 @@ SHOWN_NAMES = 4
 class Head:
     """The head that a recipe needs.
 
-    `num_outputs` is the number of classes, 1 for a regression and for a choice, 2 (start and end) for spans. `pooling`
-    and `dropout` None: the family's own. `own` asks for `OwnHead` even where `transformers` has a class.
+    `num_outputs` is the number of classes or tags, 1 for a regression and for a choice, 2 (start and end) for spans.
+    `pooling` and `dropout` None: the family's own. `own` asks for `OwnHead` even where `transformers` has a class.
     """
 
     task: str
@@ -120,7 +128,8 @@ class Head:
 class OwnHead(nn.Module):
     """An encoder with a pooling and a linear layer that `transformers` has no class for; called like such a class.
 
-    For spans every token gets its outputs and nothing is pooled; a choice has a hidden layer before its one output.
+    For spans and tags every token gets its outputs and nothing is pooled; a choice has a hidden layer before its one
+    output.
     """
 
     def __init__(self, encoder: PreTrainedModel, head: Head) -> None:
@@ -145,7 +154,7 @@ class OwnHead(nn.Module):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> SimpleNamespace:
-        """[B, T] each (choices: [B, C, T]) -> `logits` [B, C], for spans start_logits and end_logits [B, T]."""
+        """[B, T] each (choices: [B, C, T]) -> `logits` [B, C], tags [B, T, C]; spans: start_logits, end_logits."""
         shape = input_ids.shape[:-1]
         if self.task == CHOICE:
             input_ids, attention_mask = input_ids.flatten(0, 1), attention_mask.flatten(0, 1)
@@ -155,6 +164,8 @@ class OwnHead(nn.Module):
         if self.task == SPANS:
             start, end = self.head(self.dropout(hidden)).unbind(-1)
             return SimpleNamespace(start_logits=start, end_logits=end)
+        if self.task == TAGS:
+            return SimpleNamespace(logits=self.head(self.dropout(hidden)))
         logits = self.head(self.dropout(pool(hidden, attention_mask, self.pooling)))
         return SimpleNamespace(logits=logits.view(shape) if self.task == CHOICE else logits)
 
@@ -217,7 +228,7 @@ class Headed:
             f" and {len(layers) - SHOWN_NAMES} more" * (len(layers) > SHOWN_NAMES)
         )
         if isinstance(self.transformer, OwnHead):
-            what = "every token" if self.transformer.task == SPANS else f"{self.transformer.pooling} pooling"
+            what = "every token" if self.transformer.task in (SPANS, TAGS) else f"{self.transformer.pooling} pooling"
             kind = (
                 f"a linear layer on {what} of {self.transformer.config.model_type}, for which plain `transformers` has "
                 "no class: a saved model loads with `from finetuning import load`"

@@ -126,7 +126,7 @@ def draw_curves(
 def draw_reliability(bins: Sequence[Any], error: float, path: Path, *, title: str) -> None:
     """Reliability diagram (Guo et al. 2017): accuracy over confidence in bins, and how many examples each bin has.
 
-    The bins and the expected calibration error are those of `finetuning.texts.metrics`.
+    The bins and the expected calibration error are those of `finetuning.recipes.texts.metrics`.
     """
     figure = Figure(figsize=(5, 5.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))

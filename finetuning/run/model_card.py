@@ -6,12 +6,10 @@ from collections.abc import Mapping
 
 from finetuning.examples.batches import BatchShape
 from finetuning.examples.recipe import DATA_PLACE, FinetuningOptions, Recipe
-from finetuning.loop.heads import AUTO_CLASSES, CHOICE, CLASSIFICATION, SPANS, OwnHead, TaskModel
+from finetuning.loop.heads import AUTO_CLASSES, PIPELINES, OwnHead, TaskModel
 from finetuning.loop.result import Result
 from pretraining.publishing.model_card import front_matter, named, table
 from runtime.options.declaration import names_marked
-
-PIPELINES = {CLASSIFICATION: "text-classification", SPANS: "question-answering", CHOICE: "multiple-choice"}
 
 
 def finetuning_card(

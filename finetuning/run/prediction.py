@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetuning.examples.recipe import COLUMN, FinetuningOptions
-from finetuning.loop.heads import CLASSIFICATION
+from finetuning.examples.recipe import COLUMN
 from finetuning.loop.stopping import Asked
+from finetuning.run.option_checks import options_class, prediction_of
 from finetuning.run.saved_model import RECIPE_NAME
-from finetuning.run.starting_point import StartingPoint, open_start
+from finetuning.run.starting_point import open_start
 from runtime.options.declaration import (
     BAD_TEXT,
     DATA,
@@ -20,14 +20,12 @@ from runtime.options.declaration import (
     PRECISIONS,
     BadText,
     Options,
+    declarations,
     names_marked,
     option,
 )
 
-# How a recipe predicts: the dataclass of its options, and the function that takes them and the model.
-Predictor = tuple[type[FinetuningOptions], Callable[[Any, Asked, StartingPoint], int]]
-
-GIVEN = "a recipe's option that prediction sets, not the value kept with the model"
+GIVEN = "a recipe's option that prediction sets, whatever was kept with the model"
 
 
 @dataclass
@@ -43,6 +41,9 @@ class PredictionOptions(Options):
     )
     text_pair_column: str | None = option(None, "Column of the second text.", group=DATA, marks=(COLUMN,))
     label_column: str | None = option(None, "Column of the label, if there is one.", group=DATA, marks=(COLUMN,))
+    tag_column: str | None = option(
+        None, "Column of the words' tags; default: that used in training.", group=DATA, marks=(COLUMN,)
+    )
     id_column: str | None = option(
         None,
         "Column of the example's id; default: the usual names, else the row's number.",
@@ -81,8 +82,8 @@ class PredictionOptions(Options):
     output_dir: str = option("runs/predictions", "Folder of the predictions.", group=OUTPUT, marks=(GIVEN,))
 
 
-def predict(options: PredictionOptions, asked: Asked, predictors: Mapping[str, Predictor]) -> int:
-    """Predict with the recipe that made the model, found in `predictors` by its task; returns the exit status.
+def predict(options: PredictionOptions, asked: Asked) -> int:
+    """Predict with the recipe that made the model, as its task says; returns the exit status.
 
     Raises ValueError where the model has no head of a recipe, or an option is given that its recipe does not use.
     """
@@ -95,24 +96,24 @@ def predict(options: PredictionOptions, asked: Asked, predictors: Mapping[str, P
             "`best` folder of a fine-tuning run"
         )
     refuse_idle(options, str(facts["task"]))
-    options_class, run = predictors[facts["task"]]
-    return run(options_class(**settings_of(options, facts)), asked, start)
+    recipe = str(facts["task"])
+    return prediction_of(recipe)(options_class(recipe)(**settings_of(options, facts)), asked, start)
 
 
 def settings_of(options: PredictionOptions, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe's options: those kept with the model, then those given here."""
     given = {name: getattr(options, name) for name in names_marked(options, GIVEN)}
-    own_names = names_marked(options, COLUMN) if facts["task"] == CLASSIFICATION else ("context_file",)
-    own_names = (*own_names, "max_seq_length")
-    own = {name: getattr(options, name) for name in own_names if getattr(options, name) is not None}
+    known = declarations(options_class(facts["task"]))
+    own = {name: getattr(options, name) for name in declarations(options) if name in known and name not in given}
+    own = {name: value for name, value in own.items() if value is not None}
     return {**facts["options"], **own, **given, "num_train_epochs": 0.0, "save_model": False, "report_to": "none"}
 
 
 def refuse_idle(options: PredictionOptions, task: str) -> None:
     """ValueError for an option that the model's task does not use."""
-    idle = names_marked(options, COLUMN) if task != CLASSIFICATION else ("context_file",)
-    for name in idle:
-        if getattr(options, name) is not None:
+    known = declarations(options_class(task))
+    for name in declarations(options):
+        if name not in known and getattr(options, name) is not None:
             raise ValueError(
                 f"--{name} {getattr(options, name)} does nothing: {options.model_name_or_path} is a model of {task}; "
                 "drop it"

@@ -89,6 +89,12 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
     "use --learning_rate": ("lr",),
     "use --label_smoothing (glue.py and classification.py)": ("label_smoothing_factor",),
     "use --version_2_with_negative (qa.py and multiple_choice.py)": ("version_2",),
+    "use --tag_column (token_classification.py); the words are in the column tokens or words": (
+        "text_column_name",
+        "label_column_name",
+    ),
+    "only the first token of a word has a label; leave it out": ("label_all_tokens",),
+    "precision, recall and F1 are those over all entities; leave it out": ("return_entity_level_metrics",),
     "the optimizer is AdamW with betas 0.9 and 0.999 and epsilon 1e-8; leave it out": (
         "optim",
         "adam_beta1",

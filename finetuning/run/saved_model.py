@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import AfterValidator
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
@@ -24,6 +25,7 @@ from finetuning.loop.heads import (
     CLASSIFICATION,
     HEAD_WEIGHTS,
     SPANS,
+    TAGS,
     Head,
     OwnHead,
     TaskModel,
@@ -52,6 +54,13 @@ class _KeptOptions(Schema):
     version_2_with_negative: bool | None = None
     null_score_diff_threshold: Number | None = None
     answer_language: str | None = None
+    tag_column: str | None = None
+
+
+def _known_task(task: str) -> str:
+    if task not in AUTO_CLASSES:
+        raise ValueError(f"it must be one of {', '.join(AUTO_CLASSES)}")
+    return task
 
 
 class RecipeFile(Schema):
@@ -59,7 +68,7 @@ class RecipeFile(Schema):
 
     schema_version: Literal[1] = 1
     recipe: str | None
-    task: Literal["classification", "qa", "multiple_choice"]
+    task: Annotated[str, AfterValidator(_known_task)]
     labels: Items[str]
     pooling: str | None
     own_head: bool
@@ -233,7 +242,8 @@ def saved_facts(model_name_or_path: str, config: PretrainedConfig) -> dict[str, 
         mapping = auto._model_mapping
         if type(config) in mapping and mapping[type(config)].__name__ == named:
             regression = config.problem_type == "regression" or config.num_labels == 1
-            labels = [] if regression or task != CLASSIFICATION else list(config.id2label.values())
+            has_labels = task == TAGS or (task == CLASSIFICATION and not regression)
+            labels = list(config.id2label.values()) if has_labels else []
             return {
                 "recipe": None,
                 "task": task,

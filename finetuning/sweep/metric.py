@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
-import numpy as np
-
-from finetuning.questions.metrics import squad_scores
-from finetuning.questions.version_2 import thresholds, version_2_scores
-from finetuning.texts.metrics import classification_metrics, regression_metrics
-from finetuning.texts.recipe import OFFICIAL_NAMES
+from finetuning.run.option_checks import score_names
 
 LOWER_IS_BETTER = ("loss", "error")
 REMEDY = "correct `metric`, or leave it out: the default is the recipe's own"
@@ -23,22 +18,7 @@ def lower_is_better(metric: str) -> bool:
 
 def known_metrics(recipe: str) -> list[str]:
     """Names of the scores that a recipe can give, from its scoring functions; the data decide which it gives."""
-    answers = {"a": ["x"], "b": []}
-    texts, nulls = dict.fromkeys(answers, ""), dict.fromkeys(answers, 0.0)
-    classes, numbers = classification_metrics(np.eye(2), [0, 1]), regression_metrics([0.0, 1.0], [0.0, 1.0])
-    text_names = [OFFICIAL_NAMES.get(name, name) for name in (*classes, *numbers)]
-    names: dict[str, Iterable[str]] = {
-        "qa": [
-            *squad_scores(texts, {"a": ["x"]}),
-            *version_2_scores(texts, answers),
-            *thresholds(texts, answers, nulls),
-            "span_accuracy",
-        ],
-        "multiple_choice": ["accuracy"],
-        "glue": [*text_names, "absolute_error", "combined_score"],
-        "classification": [OFFICIAL_NAMES.get(name, name) for name in classes],
-    }
-    return sorted({"loss", *names[recipe]})
+    return sorted({"loss", *score_names(recipe)})
 
 
 def require_known_metric(metric: object, recipe: str, source: str) -> str | None:

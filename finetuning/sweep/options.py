@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from finetuning.choices.chain import second_stage_options
 from finetuning.examples.recipe import PATH, PATH_OR_HUB_NAME, SET_BY_A_SWEEP, FinetuningOptions
+from finetuning.recipes.choices.chain import second_stage_options
 from finetuning.run.command import for_small_world
 from finetuning.run.finished import weights_digest
 from finetuning.run.option_checks import check_options, options_class
@@ -19,8 +19,8 @@ from runtime.files.whole_files import sha256_of
 from runtime.hub import is_missing_path
 from runtime.options.command_line import OptionParser, as_arguments, options_from
 from runtime.options.declaration import declarations, names_marked
+from shards.small_world.world import TASKS
 
-CHANGED_FOR_SMALL_WORLD = ("qa", "multiple_choice", "classification")  # these take other defaults when no data is named
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 
 Options = dict[str, Any]
@@ -82,7 +82,7 @@ def _full_row(recipe: str, parser: OptionParser, row: Mapping[str, Any], named: 
     if left:
         raise ValueError(f"{' '.join(left)} is left over: the option before it takes a single value")
     options = options_from(options_class(recipe), namespace)
-    if recipe in CHANGED_FOR_SMALL_WORLD:
+    if recipe in TASKS:  # of the small world: other defaults where no data are named
         options = for_small_world(options)
     check_options(options)
     if getattr(options, "chain", False):
@@ -117,7 +117,7 @@ def _places(rows: Sequence[Mapping[str, Any]], source: str) -> list[str]:
 
 
 def _require_one_task(options: Any) -> None:
-    from finetuning.texts.glue_run import refuse_idle, require_data, tasks_of
+    from finetuning.recipes.texts.glue_run import refuse_idle, require_data, tasks_of
 
     tasks = [task.name for task in tasks_of(options)]
     if len(tasks) > 1:

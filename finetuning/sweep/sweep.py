@@ -114,7 +114,7 @@ def make_sweep(content: Mapping[str, Any], *, source: str = "sweep") -> Sweep:
     if unknown:
         raise ValueError(f"{source}: {explain_all_unknown(unknown, KEYS)}")
     recipe = content.get("recipe")
-    if recipe not in RECIPES:
+    if not isinstance(recipe, str) or recipe not in RECIPES:
         raise ValueError(f"{source}: recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
     metric = require_known_metric(content.get("metric"), recipe, source)
     given, seeds = _rows(content, _mapping(content.get("base") or {}, f"{source}: base"), source)

@@ -39,7 +39,12 @@ FREE = frozenset(
         # A cell uses PyTorch's engine.
         *("pretraining.engines.deepspeed_config", "pretraining.engines.deepspeed_engine"),
         # Readers: a task's digest is that of the examples that they returned.
-        *("finetuning.texts.labelled_folders", "finetuning.examples.record_files", "gap.tasks.kinds.dataset_tasks"),
+        *(
+            "finetuning.recipes.texts.labelled_folders",
+            "finetuning.recipes.tokens.tagged_files",
+            "finetuning.examples.record_files",
+            "gap.tasks.kinds.dataset_tasks",
+        ),
     }
 )
 PACKAGES = ("tokenizers", "torch", "transformers")  # their versions count as well

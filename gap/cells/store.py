@@ -2,8 +2,9 @@
 
 A predictions file is JSON: {"schema_version": 1, "examples": [{"id", "score", "cluster"?, "label"?, "prediction"?,
 "contaminated"?}, ...]}. `score` is the example's own score in 0..1 (exact match, F1 of the answer, right or wrong);
-`cluster` is a key that examples share (a question's paragraph); `label` and `prediction` are needed by metrics that
-are not means (f1 of classes, macro_f1, matthews, pearson, spearman); `contaminated` is true for an example whose text
+`cluster` names what examples share (the paragraph of a question); `label` and `prediction` are needed by metrics that
+are not means (f1 of classes, macro_f1, matthews, pearson, spearman), counts by those that are ratios of sums (`correct`
+of `words`; `true_positives`, `predicted_entities`, `gold_entities`); `contaminated` is true for an example whose text
 was found in the pretraining corpus. Examples are joined by id, never by row.
 """
 
@@ -115,6 +116,11 @@ class _Example(Schema):
     label: Leaf = None
     prediction: Leaf = None
     contaminated: bool | None = None
+    correct: Count | None = None
+    words: Count | None = None
+    true_positives: Count | None = None
+    predicted_entities: Count | None = None
+    gold_entities: Count | None = None
 
 
 class _Predictions(Schema):

@@ -17,6 +17,11 @@ Records = Mapping[str, Mapping[str, Any]]  # example id -> its record in a predi
 CORRELATIONS = ("pearson", "spearman")
 SIGNED_METRICS = ("matthews", *CORRELATIONS)  # from -1 to 1; all others from 0
 CORPUS_METRICS = ("f1", "macro_f1", "matthews", *CORRELATIONS)
+# Metrics that are ratios of sums over examples, where the records have these counts: numerator, denominator.
+RATIOS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "accuracy": (("correct",), ("words",)),
+    "f1": (("true_positives", "true_positives"), ("predicted_entities", "gold_entities")),
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class ExampleTable:
     evaluate: Evaluate
     num_examples: int
     num_clusters: int
-    units: NDArray[np.float32] | None  # [M, G]: what each cluster contributes, for metrics that are means
+    units: NDArray[np.float32] | None  # [M, G]: what each cluster contributes, for means and ratios
     scores: NDArray[np.float32]  # [M, N] each example's own score
     contaminated: NDArray[np.bool_]  # [N]
     ids: tuple[str, ...]  # of the N examples
@@ -55,7 +60,19 @@ def tabulate_examples(metric: str, cells: Sequence[Records], contaminated_ids: C
     contaminated = np.array(
         [name in contaminated_ids or any(records[name].get("contaminated") for records in cells) for name in ids]
     )
-    if metric in CORPUS_METRICS and all("label" in record and "prediction" in record for record in first):
+    if metric in RATIOS and all(name in record for record in first for names in RATIOS[metric] for name in names):
+        parts = [
+            np.array([[sum(records[name][key] for key in keys) for name in ids] for records in cells], dtype=np.float32)
+            for keys in RATIOS[metric]
+        ]
+        there = RATIOS[metric][1][-1]  # of the data, not of a prediction
+        if any(records[name].get(there) != record[there] for records in cells for name, record in cells[0].items()):
+            raise ValueError(f"cells of one task disagree about {there}: score every cell on the same file")
+
+        def evaluator(kept: Places, groups: Places) -> tuple[Evaluate, NDArray[np.float32] | None]:
+            return _ratio_of(parts[0][:, kept], parts[1][:, kept], groups)
+
+    elif metric in CORPUS_METRICS and all("label" in record and "prediction" in record for record in first):
         labels = np.array([record["label"] for record in first], dtype=object)
         if any([records[name].get("label") for name in ids] != labels.tolist() for records in cells):
             raise ValueError("cells of one task disagree about the labels: score every cell on the same file")
@@ -88,6 +105,25 @@ def _mean_of(scores: NDArray[np.float32], clusters: NDArray[np.intp]) -> tuple[E
         return ((weights @ sums.T) / (weights @ sizes)[:, None]).astype(np.float64)
 
     return evaluate, units.astype(np.float32)
+
+
+def _ratio_of(
+    numerators: NDArray[np.float32], denominators: NDArray[np.float32], clusters: NDArray[np.intp]
+) -> tuple[Evaluate, NDArray[np.float32]]:
+    """Weighted sums [M, N] divided by each other, 0 where there is nothing to divide by; contributions as of means."""
+    tops, bottoms = _by_cluster(numerators, clusters), _by_cluster(denominators, clusters)
+    whole = bottoms.sum(axis=1, keepdims=True, dtype=np.float64)
+    ratios = _divided(tops.sum(axis=1, keepdims=True, dtype=np.float64), whole)
+    units = (tops - ratios * bottoms) * _divided(np.full_like(whole, tops.shape[1]), whole) + ratios
+
+    def evaluate(weights: Weights) -> Floats:
+        return _divided((weights @ tops.T).astype(np.float64), (weights @ bottoms.T).astype(np.float64))
+
+    return evaluate, units.astype(np.float32)
+
+
+def _divided(top: Floats, bottom: Floats) -> Floats:
+    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
 
 
 def _by_cluster(values: NDArray[Any], clusters: NDArray[np.intp]) -> NDArray[np.float32]:

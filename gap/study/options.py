@@ -52,7 +52,7 @@ class GapOptions(Options):
     )
     tasks: str | None = option(
         None,
-        "KIND:PLACE,...: qa:FOLDER, qa:TRAIN+TEST, glue:sst2@3000 (with 3000 labels), ...",
+        "KIND:PLACE,...: qa:FOLDER, qa:TRAIN+TEST, glue:sst2@3000 (with 3000 labels), pos=tokens:FILE, ...",
         group=OF_THE_TASKS,
         commas=True,
     )

@@ -8,18 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finetuning.texts.labelled_text import split_of
+from finetuning.recipes.texts.labelled_text import split_of
 from gap.tasks.kinds.choices import ChoiceData
 from gap.tasks.kinds.questions import QuestionData
 from gap.tasks.kinds.reading import files_of
 from gap.tasks.kinds.task_data import ReadingOptions, TaskData, TaskSpec
 from gap.tasks.kinds.texts import ClassificationData, GlueData
+from gap.tasks.kinds.tokens import TokenData
 
 KINDS: Mapping[str, type[TaskData]] = {
     "qa": QuestionData,
     "multiple_choice": ChoiceData,
     "glue": GlueData,
     "classification": ClassificationData,
+    "tokens": TokenData,
 }
 SPEC = re.compile(r"(?:(?P<name>\w[\w.-]*)=)?(?P<kind>\w+):(?P<place>.+?)(?:@(?P<most>\d+))?", re.DOTALL)
 NEXT_SPEC = re.compile(r",(?=\s*(?:[^,:=]+=)?\w+:)|,\s*$")  # other commas are part of a place

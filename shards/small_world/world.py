@@ -11,7 +11,15 @@ from typing import Any
 from runtime.files.schemas import Count, Leaf, Name, PathName, Schema, read_object, shown
 from runtime.files.whole_files import sha256_of
 from shards.small_world.names import Cast, Names, invent_names, seeded
-from shards.small_world.questions import Example, MakeExample, acceptability, choice_question, examples, span_question
+from shards.small_world.questions import (
+    Example,
+    MakeExample,
+    acceptability,
+    choice_question,
+    examples,
+    named_words,
+    span_question,
+)
 from shards.small_world.sentences import documents
 
 SCHEMA_VERSION = 2
@@ -21,6 +29,7 @@ TASKS: dict[str, MakeExample] = {
     "qa": span_question,
     "multiple_choice": choice_question,
     "classification": acceptability,
+    "token_classification": named_words,
 }
 
 
@@ -54,9 +63,10 @@ def write_small_world(directory: str | Path, *, seed: int = 0, sizes: WorldSizes
     """Write the corpus and the task sets and return the content of ``world.json``.
 
     The files are ``corpus.jsonl`` ({"text"}), and for ``qa`` (SQuAD v1.1 layout), ``multiple_choice`` (lists of {"id",
-    "context", "question", "choices", "label"}) and ``classification`` ({"id", "text", "label"}) a ``train.json``,
-    ``validation.json`` and ``test.json`` each; last ``world.json`` with the parameters, and bytes and sha256 of every
-    file. Equal seed and sizes give equal bytes. A directory that holds this same world is left unchanged.
+    "context", "question", "choices", "label"}), ``classification`` ({"id", "text", "label"}) and
+    ``token_classification`` ({"id", "tokens", "tags"}) a ``train.json``, ``validation.json`` and ``test.json`` each;
+    last ``world.json`` with the parameters, and bytes and sha256 of every file. Equal seed and sizes give equal bytes.
+    A directory that holds this very world is left as it is; an earlier version's gets the sets that it lacks.
 
     Raises ValueError when the directory holds another world.
     """
@@ -108,7 +118,10 @@ def _present_world(directory: Path, parameters: dict[str, Any]) -> dict[str, Any
             f"{directory / WORLD_FILE} is of another world ({shown(held)}, wanted {parameters}): delete {directory} or "
             "choose another directory"
         )
-    whole = all(_is_whole(directory / name, facts) for name, facts in world["files"].items())
+    sets = {f"{task}/{split}.json" for task in TASKS for split in GROUP_OF_SPLIT}
+    whole = sets <= world["files"].keys() and all(
+        _is_whole(directory / name, facts) for name, facts in world["files"].items()
+    )
     return world if whole else None
 
 

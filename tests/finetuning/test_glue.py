@@ -13,8 +13,8 @@ from tiny_examples import reviews, write_tiny_model
 
 from finetuning import glue
 from finetuning.loop.encoder import DEFAULT_RUN
-from finetuning.texts import glue_run
-from finetuning.texts.glue_table import glue_rows, write_table
+from finetuning.recipes.texts import glue_run
+from finetuning.recipes.texts.glue_table import glue_rows, write_table
 from pretraining.checkpoints.series import FIELDS, add_to_series
 
 FAST = ["--num_train_epochs", "1", "--learning_rate", "0.01", "--report_to", "none"]

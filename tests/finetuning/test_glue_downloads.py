@@ -9,7 +9,7 @@ import pytest
 from tiny_examples import write_tiny_model
 
 from finetuning import glue
-from finetuning.texts.glue_tasks import GLUE_TASKS, MRPC_COLUMNS, read_glue
+from finetuning.recipes.texts.glue_tasks import GLUE_TASKS, MRPC_COLUMNS, read_glue
 
 FAST = ["--num_train_epochs", "1", "--learning_rate", "0.01", "--report_to", "none", "--save_model", "false"]
 PARSES = ["sentence1_binary_parse", "sentence2_binary_parse", "sentence1_parse", "sentence2_parse"]

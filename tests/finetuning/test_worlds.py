@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny_encoder import save_tiny_model
-from tiny_examples import WORDS, tiny_choices, tiny_questions
+from tiny_examples import WORDS, tiny_choices, tiny_questions, tiny_sentences, write_conllu
 
 from tests.finetuning.run.test_command import squad_file
 
@@ -158,3 +158,26 @@ def test_questions_with_two_to_four_choices_on_two_ranks(project_root, world, fr
         found.append((losses, results["eval_accuracy"], choices))
     assert found[1][0] == pytest.approx(found[0][0], abs=1e-5)
     assert found[1][1:] == found[0][1:]
+
+
+def test_words_of_sentences_over_several_windows_on_two_ranks(project_root, world, free_port):
+    for split, number in (("train", 37), ("validation", 19)):
+        write_conllu(world / f"{split}.conllu", tiny_sentences(number, prefix=split, seed=number, entities=True))
+    extra = ["--train_file", "train.conllu", "--validation_file", "validation.conllu"]
+    extra += ["--test_file", "validation.conllu"]
+    torchrun = [str(BIN / "torchrun"), "--nproc_per_node", "2", "--master_port", str(free_port)]
+    found = []
+    for name, launcher, more in (
+        ("words_alone", [sys.executable], []),
+        ("words_two", torchrun, ["--per_device_train_batch_size", "3", "--per_device_eval_batch_size", "4"]),
+    ):
+        launch(project_root, world, launcher, name, *extra, *more, recipe="token_classification")
+        losses, results, predictions = outcome(world / name)
+        assert results["test_f1"] == results["eval_f1"]
+        scores = [results[f"eval_{score}"] for score in ("accuracy", "precision", "recall", "f1")]
+        found.append((losses, results["eval_loss"], scores, json.loads(predictions)))
+    assert found[1][0] == pytest.approx(found[0][0], abs=1e-5)
+    assert found[1][1] == pytest.approx(found[0][1], abs=1e-5)
+    assert found[1][2:] == found[0][2:]
+    assert len(found[0][3]) == 19
+    assert 0 < found[0][2][3] < 1

@@ -6,16 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from finetuning.run.option_checks import RECIPES
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     *(f"launch/{name}.py" for name in ("build_shards", "pretrain", "overfit", "sweep", "gap", "report", "predict")),
-    *(f"finetuning/{name}.py" for name in ("qa", "multiple_choice", "glue", "classification")),
+    *(f"finetuning/{name}.py" for name in RECIPES),
 ]
 
 
 def test_the_list_is_whole():
     launchers = {f"launch/{path.name}" for path in (ROOT / "launch").glob("*.py")} - {"launch/__init__.py"}
     assert launchers == {command for command in COMMANDS if command.startswith("launch/")}
+    commands = {f"finetuning/{path.name}" for path in (ROOT / "finetuning").glob("*.py")} - {"finetuning/__init__.py"}
+    assert commands == {command for command in COMMANDS if command.startswith("finetuning/")}
     assert not [command for command in COMMANDS if command not in (ROOT / "README.md").read_text()]
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from tiny_examples import write_tiny_model
 
+from finetuning.run.option_checks import RECIPES
 from runtime.options.exit_status import DONE, FAILED, INTERRUPTED, REFUSED
 from runtime.processes.collectives import PeerFailed
 from runtime.processes.failures import Failed
@@ -47,7 +48,7 @@ COMMANDS = [
     Command("launch.predict", "launch.predict.predict", OUT, "--per_device_eval_batch_size"),
     *(
         Command(f"finetuning.{name}", f"finetuning.{name}.run", OUT, "--per_device_train_batch_size")
-        for name in ("qa", "multiple_choice", "glue", "classification")
+        for name in RECIPES
     ),
     Command("gap.cells.worker", "gap.cells.worker.work", ("out",), "--per_device_train_batch_size", marker=False),
 ]
@@ -178,10 +179,12 @@ UNREADABLE = {
     "launch.sweep": ("--sweep_file", "{place}", *OUT),
     "launch.gap": ("--series", "{place}", "--tasks", "qa:{place}", *OUT),
     "launch.predict": ("--model_name_or_path", "{place}/best", "--test_file", "{place}", *OUT),
-    "finetuning.qa": ("--model_name_or_path", "model", "--train_file", "{place}", *OUT),
-    "finetuning.multiple_choice": ("--model_name_or_path", "model", "--train_file", "{place}", *OUT),
+    **{
+        f"finetuning.{name}": ("--model_name_or_path", "model", "--train_file", "{place}", *OUT)
+        for name in RECIPES
+        if name != "glue"
+    },
     "finetuning.glue": ("--model_name_or_path", "model", "--task_name", "rte", "--data_dir", "{place}", *OUT),
-    "finetuning.classification": ("--model_name_or_path", "model", "--train_file", "{place}", *OUT),
     "gap.cells.worker": ("{place}",),
 }
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from finetuning.choices.choice_files import ChoiceQuestion, choices_from_rows, has_labels, read_choices
-from finetuning.choices.recipe import ChoiceRecipe
 from finetuning.examples.recipe import Feature
 from finetuning.examples.unlabelled import labelled_only
-from finetuning.texts.metrics import probabilities
+from finetuning.recipes.choices.choice_files import ChoiceQuestion, choices_from_rows, has_labels, read_choices
+from finetuning.recipes.choices.recipe import ChoiceRecipe
+from finetuning.recipes.texts.metrics import probabilities
 from gap.tasks.kinds.dataset_tasks import known_splits
 from gap.tasks.kinds.reading import Splits, read_place, text_digest, training_and_scored
 from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskData, TaskSpec
@@ -21,7 +21,7 @@ from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskDa
 
 @dataclass(frozen=True)
 class ChoiceData(TaskData):
-    """A `multiple_choice` task; its examples are `finetuning.choices.choice_files.ChoiceQuestion`."""
+    """A `multiple_choice` task; its examples are `finetuning.recipes.choices.choice_files.ChoiceQuestion`."""
 
     small_world_examples: ClassVar[int | None] = 400  # extractive QA is the main task of the small world
 

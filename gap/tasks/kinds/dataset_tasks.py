@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from finetuning.examples.dataset_records import SAVE_IT, read_dataset
-from finetuning.questions.sets import load_splits
-from finetuning.texts.glue_tasks import GlueTask, from_dataset
-from finetuning.texts.labelled_text import LabelledText
+from finetuning.recipes.questions.sets import load_splits
+from finetuning.recipes.texts.glue_tasks import GlueTask, from_dataset
+from finetuning.recipes.texts.labelled_text import LabelledText
 from gap.tasks.kinds.task_data import TaskSpec
 
 GLUE_DATASET = "nyu-mll/glue"

@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from finetuning.examples.recipe import Feature
-from finetuning.questions.metrics import (
+from finetuning.recipes.questions.metrics import (
     best_of,
     chinese_exact_match,
     chinese_f1_version_2,
@@ -19,10 +19,16 @@ from finetuning.questions.metrics import (
     f1_version_2,
     is_chinese,
 )
-from finetuning.questions.recipe import QARecipe, QASettings
-from finetuning.questions.spans import SpanLimits, probabilities
-from finetuning.questions.squad import Question, check_answers, place_answers, questions_from_rows, read_questions
-from finetuning.questions.windows import Windows
+from finetuning.recipes.questions.recipe import QARecipe, QASettings
+from finetuning.recipes.questions.spans import SpanLimits, probabilities
+from finetuning.recipes.questions.squad import (
+    Question,
+    check_answers,
+    place_answers,
+    questions_from_rows,
+    read_questions,
+)
+from finetuning.recipes.questions.windows import Windows
 from gap.tasks.kinds.dataset_tasks import known_splits
 from gap.tasks.kinds.reading import Splits, read_place, training_and_scored
 from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskData, TaskSpec
@@ -30,7 +36,7 @@ from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskDa
 
 @dataclass(frozen=True)
 class QuestionData(TaskData):
-    """A `qa` task; its examples are `finetuning.questions.squad.Question`, scored by exact match."""
+    """A `qa` task; its examples are `finetuning.recipes.questions.squad.Question`, scored by exact match."""
 
     version_2: bool  # questions without an answer
 

@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.examples.record_files import file_format
-from finetuning.texts.labelled_text import split_of
+from finetuning.recipes.texts.labelled_text import split_of
 from gap.tasks.kinds.task_data import ReadingOptions, TaskSpec
 
 SCORED_SHARE = 0.2  # of a single file
 Splits = dict[str, list[Any]]
 
 
-def read_place(spec: TaskSpec, read: Callable[[Path], list[Any]], load: Callable[[], Splits]) -> Splits:
+def read_place(
+    spec: TaskSpec,
+    read: Callable[[Path], list[Any]],
+    load: Callable[[], Splits],
+    *,
+    is_data: Callable[[Path], Any] = file_format,
+) -> Splits:
     """Examples by split from a folder of files, TRAIN+TEST, one file ("all" is its split), or a data set's name.
 
-    `read` reads a file, `load` reads the data set. Raises ValueError for a place that is none of these.
+    `read` reads a file, `load` the data set; `is_data` says which files of a folder count. Raises ValueError for a
+    place that is none of these.
     """
     places = files_of(spec.place)
     if len(places) > 2:
@@ -27,7 +34,7 @@ def read_place(spec: TaskSpec, read: Callable[[Path], list[Any]], load: Callable
         return {"train": read(places[0]), "test": read(places[1])}
     place = places[0]
     if place.is_dir() and not (place / "dataset_dict.json").is_file():
-        files = {name: file for file in sorted(place.iterdir()) if file_format(file) and (name := split_of(file))}
+        files = {name: file for file in sorted(place.iterdir()) if is_data(file) and (name := split_of(file))}
         if "train" not in files or len(files) < 2:
             raise ValueError(f"task {spec.name}: {place} holds {sorted(files)}; train and test (or dev) are needed")
         return {name: read(file) for name, file in files.items()}

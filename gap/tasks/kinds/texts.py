@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Self
 from transformers import PreTrainedTokenizerBase
 
 from finetuning.examples.unlabelled import labelled_only
-from finetuning.texts.glue_tasks import GLUE_TASKS, GlueTask, read_glue
-from finetuning.texts.labelled_folders import is_archive
-from finetuning.texts.labelled_text import (
+from finetuning.recipes.texts.glue_tasks import GLUE_TASKS, GlueTask, read_glue
+from finetuning.recipes.texts.labelled_folders import is_archive
+from finetuning.recipes.texts.labelled_text import (
     LabelledText,
     content_key,
     from_records,
@@ -21,8 +21,8 @@ from finetuning.texts.labelled_text import (
     read_examples,
     read_splits,
 )
-from finetuning.texts.recipe import OFFICIAL_NAMES, TextRecipe
-from finetuning.texts.rows import TextSettings
+from finetuning.recipes.texts.recipe import OFFICIAL_NAMES, TextRecipe
+from finetuning.recipes.texts.rows import TextSettings
 from gap.tasks.kinds.dataset_tasks import all_splits, glue_splits
 from gap.tasks.kinds.reading import Splits, read_place, text_digest, training_and_scored
 from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskData, TaskSpec
@@ -32,7 +32,7 @@ GLUE_METRICS = {"cola": "matthews", "stsb": "spearman", "mrpc": "f1", "qqp": "f1
 
 @dataclass(frozen=True)
 class TextData(TaskData):
-    """A task whose examples are `finetuning.texts.labelled_text.LabelledText`."""
+    """A task whose examples are `finetuning.recipes.texts.labelled_text.LabelledText`."""
 
     labels: tuple[str, ...]  # empty: regression
     glue: GlueTask | None = None

@@ -4,7 +4,7 @@ import datasets
 import pytest
 
 from finetuning.examples.dataset_records import read_dataset
-from finetuning.texts.glue_tasks import GLUE_TASKS, from_dataset
+from finetuning.recipes.texts.glue_tasks import GLUE_TASKS, from_dataset
 
 FEATURES = datasets.Features(
     {

@@ -12,11 +12,11 @@ import pytest
 from file_mutations import few_and_many, refusals
 from tiny_examples import reviews
 
-from finetuning.choices.choice_files import has_labels, read_choices
 from finetuning.examples.dataset_records import read_dataset
-from finetuning.questions.squad import check_answers, place_answers, read_contexts, read_questions
-from finetuning.texts.glue_tasks import GLUE_TASKS, read_glue
-from finetuning.texts.labelled_text import content_key, hold_out, is_blank, label_names, read_examples
+from finetuning.recipes.choices.choice_files import has_labels, read_choices
+from finetuning.recipes.questions.squad import check_answers, place_answers, read_contexts, read_questions
+from finetuning.recipes.texts.glue_tasks import GLUE_TASKS, read_glue
+from finetuning.recipes.texts.labelled_text import content_key, hold_out, is_blank, label_names, read_examples
 
 CONTEXT = "The first word is one; the second is two."
 ANSWER = {"text": "one", "answer_start": 18}

@@ -11,12 +11,12 @@ from datasets.table import InMemoryTable
 from tiny_examples import reviews, write_reviews, write_tiny_model
 
 from finetuning import classification, glue, multiple_choice
-from finetuning.choices.choice_files import choices_from_rows
 from finetuning.examples.dataset_records import read_dataset
 from finetuning.examples.label_cells import doubtful_labels, read_label
 from finetuning.examples.unlabelled import drop_unlabelled
-from finetuning.texts.glue_tasks import GLUE_TASKS, from_dataset, read_glue
-from finetuning.texts.labelled_text import from_records, label_names, read_examples, read_splits
+from finetuning.recipes.choices.choice_files import choices_from_rows
+from finetuning.recipes.texts.glue_tasks import GLUE_TASKS, from_dataset, read_glue
+from finetuning.recipes.texts.labelled_text import from_records, label_names, read_examples, read_splits
 from gap.tasks.specification import parse_tasks, read_task
 
 NOTHING = [None, "", " ", "nan", "NaN", " NaN ", "<NA>", math.nan, "\u00a0", "\ufeff"]

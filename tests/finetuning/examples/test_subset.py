@@ -6,12 +6,12 @@ import random
 import pytest
 from tiny_examples import tiny_questions
 
-from finetuning.choices.choice_run import MultipleChoiceOptions
 from finetuning.examples.dataset_records import subset
-from finetuning.questions.qa_run import QAOptions
-from finetuning.questions.sets import read_question_sets
-from finetuning.texts.labelled_text import LabelledText
-from finetuning.texts.text_run import TextOptions
+from finetuning.recipes.choices.choice_run import MultipleChoiceOptions
+from finetuning.recipes.questions.qa_run import QAOptions
+from finetuning.recipes.questions.sets import read_question_sets
+from finetuning.recipes.texts.labelled_text import LabelledText
+from finetuning.recipes.texts.text_run import TextOptions
 
 NAMES = [f"id {number}" for number in range(200)]
 

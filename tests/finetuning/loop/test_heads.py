@@ -12,24 +12,24 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_encoder import save_tiny_model, tiny_config, tiny_tokenizer
-from tiny_examples import COLOURS, THINGS, WORDS, tiny_choices, tiny_questions
+from tiny_examples import COLOURS, THINGS, WORDS, tiny_choices, tiny_questions, tiny_sentences
 from transformers import AutoConfig, AutoModelForMaskedLM, DistilBertConfig, MPNetConfig
 
-from finetuning import classification, load, multiple_choice, qa
+from finetuning import classification, load, multiple_choice, qa, token_classification
 from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions
 from finetuning.loop.encoder import load_tokenizer
-from finetuning.loop.heads import CHOICE, CLASSIFICATION, SPANS, Head, OwnHead, load_headed, random_headed
+from finetuning.loop.heads import CHOICE, CLASSIFICATION, SPANS, TAGS, Head, OwnHead, load_headed, random_headed
 from finetuning.loop.training import open_engine
-from finetuning.questions.recipe import QARecipe, QASettings
-from finetuning.questions.windows import Windows
+from finetuning.recipes.questions.recipe import QARecipe, QASettings
+from finetuning.recipes.questions.windows import Windows
 from finetuning.run.saved_model import RECIPE_NAME, live_proof, save_model
 from launch import predict
 from pretraining.engines.engine import full_weights
 from pretraining.publishing.export import ExportError
 
 FAMILIES = ("bert", "modernbert", "roberta")
-HEADS = (Head(CLASSIFICATION, 2, ("bad", "good")), Head(SPANS, 2), Head(CHOICE, 1))
+HEADS = (Head(CLASSIFICATION, 2, ("bad", "good")), Head(SPANS, 2), Head(CHOICE, 1), Head(TAGS, 3, ("O", "B-x", "I-x")))
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +141,7 @@ for name in ("finetuning", "pretraining", "shards", "gap"):
     raise SystemExit(f"{name} can be imported: this shows nothing")
 import torch
 from transformers import AutoModelForMultipleChoice, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
 from transformers.utils import logging
 logging.disable_progress_bar()
 torch.set_num_threads(1)
@@ -166,9 +166,18 @@ def classify(model, tokenizer, row):
     assert pipeline("text-classification", model=model, tokenizer=tokenizer)(row["text"])[0]["label"] == label
     return label
 
+def tag(model, tokenizer, row):
+    inputs = tokenizer(row["tokens"], is_split_into_words=True, return_tensors="pt")
+    words, best = inputs.word_ids(0), model(**inputs).logits[0].argmax(-1)
+    tags = [model.config.id2label[int(best[words.index(word)])] for word in range(len(row["tokens"]))]
+    tagger = pipeline("token-classification", model=model, tokenizer=tokenizer, ignore_labels=[])
+    assert [word["entity"] for word in tagger(" ".join(row["tokens"]))] == tags
+    return tags
+
 runs, rows = json.load(open(sys.argv[1])), json.load(open(sys.argv[2]))
 kinds = {"classification": (AutoModelForSequenceClassification, classify),
-         "qa": (AutoModelForQuestionAnswering, answer), "multiple_choice": (AutoModelForMultipleChoice, choose)}
+         "qa": (AutoModelForQuestionAnswering, answer), "multiple_choice": (AutoModelForMultipleChoice, choose),
+         "token_classification": (AutoModelForTokenClassification, tag)}
 found = {}
 for directory, task in runs.items():
     auto, predict = kinds[task]
@@ -199,6 +208,9 @@ def rows_of(task, count, seed):
             }
             for one in tiny_choices(count, seed=seed)
         ]
+    if task == "token_classification":
+        sentences = tiny_sentences(count, seed=seed, entities=True, long=False)
+        return [{"id": one.id, "tokens": list(one.words), "tags": list(one.tags)} for one in sentences]
     return [
         {"id": f"{number}", "text": f"the {COLOURS[number % 2]} {thing}", "label": ("good", "bad")[number % 2]}
         for number, thing in enumerate(random.Random(seed).choices(THINGS, k=count))
@@ -210,14 +222,17 @@ def predictions_of(directory, task):
         with (directory / "predictions.csv").open(newline="") as file:
             return {row["id"]: row["prediction"] for row in csv.DictReader(file)}
     found = json.loads((directory / "predictions.json").read_text())
-    return found if task == "qa" else {name: one["choice"] for name, one in found.items()}
+    return found if task != "multiple_choice" else {name: one["choice"] for name, one in found.items()}
 
 
-RECIPES = {"classification": classification, "qa": qa, "multiple_choice": multiple_choice}
+RECIPES = {
+    **{"classification": classification, "qa": qa, "multiple_choice": multiple_choice},
+    "token_classification": token_classification,
+}
 
 
 def test_every_recipe_leaves_a_model_that_plain_transformers_loads_with_the_same_predictions(tmp_path):
-    """Three recipes, three families, pretrained and from scratch; read without any package of the project."""
+    """Every kind of head, three families, pretrained and from scratch; read without any package of the project."""
     files, rows = {}, {}
     for task in RECIPES:
         rows[task] = rows_of(task, 12, 2)
@@ -270,7 +285,7 @@ def test_every_recipe_leaves_a_model_that_plain_transformers_loads_with_the_same
     found = json.loads((tmp_path / "found.json").read_text())
     assert found == expected
     for task in RECIPES:  # constant answers would agree with anything
-        assert any(len(set(found[best].values())) > 1 for best in runs if runs[best] == task)
+        assert any(len(set(map(str, found[best].values()))) > 1 for best in runs if runs[best] == task)
 
 
 def test_our_own_head_is_said_saved_and_loaded(tmp_path, capsys):

@@ -18,9 +18,9 @@ from finetuning.loop.run_state import Progress
 from finetuning.loop.schedule import Schedule
 from finetuning.loop.stopping import FinetuningInterrupted
 from finetuning.loop.training import finetune, open_engine, uses_bf16
-from finetuning.questions.recipe import QARecipe, QASettings
-from finetuning.questions.spans import SpanLimits
-from finetuning.questions.windows import Windows
+from finetuning.recipes.questions.recipe import QARecipe, QASettings
+from finetuning.recipes.questions.spans import SpanLimits
+from finetuning.recipes.questions.windows import Windows
 from finetuning.run.figures import cumulative_mean, curves_of
 
 

@@ -15,7 +15,7 @@ from tiny_examples import WORDS, tiny_choices, tiny_questions
 
 from finetuning import classification, multiple_choice, qa
 from finetuning.loop.run_log import read_journal
-from finetuning.questions.squad import Answer
+from finetuning.recipes.questions.squad import Answer
 from finetuning.run.command import for_small_world
 from pretraining.checkpoints.series import FIELDS, add_to_series
 from shards.small_world.world import WorldSizes, write_small_world

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from finetuning.recipes.texts.metrics import expected_calibration_error, reliability
 from finetuning.run.figures import cumulative_mean, curves_of, draw_curves, draw_reliability, mean_over_runs
-from finetuning.texts.metrics import expected_calibration_error, reliability
 
 LINES = [
     {"update": 1, "loss": 1.0, "accuracy": 0.0, "learning_rate": 0.1, "gradient_norm": 1.0},

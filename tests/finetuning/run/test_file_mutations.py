@@ -8,9 +8,9 @@ import torch
 from file_mutations import few_and_many, refusals
 from transformers import BertConfig
 
-from finetuning.choices.chain import read_choices_made
 from finetuning.loop.run_log import RunLog, drop_lines_after, read_journal
 from finetuning.loop.run_state import Progress, progress_of
+from finetuning.recipes.choices.chain import read_choices_made
 from finetuning.run.figures import curves_of
 from finetuning.run.finished import finished_results, read_results
 from finetuning.run.saved_model import head_of, saved_facts

@@ -44,6 +44,7 @@ CASES = [("qa", *case) for case in OF_ALL + OF_QUESTIONS]
 CASES += [("classification", *case) for case in OF_ALL[:1] + OF_TEXTS + OF_CLASSES]
 CASES += [("multiple_choice", *case) for case in OF_ALL[:1] + OF_QUESTIONS[:1]]
 CASES += [("glue", *case) for case in OF_ALL[:1] + OF_TEXTS]
+CASES += [("token_classification", *case) for case in OF_ALL[:1] + OF_QUESTIONS[:1]]
 
 
 def status(recipe, given):

@@ -6,8 +6,8 @@ import pytest
 from tiny_examples import WORDS, reviews, tiny_questions, write_reviews, write_tiny_model
 
 from finetuning import classification, multiple_choice, qa
-from finetuning.texts.classification_run import ClassificationOptions
-from finetuning.texts.labelled_text import read_examples
+from finetuning.recipes.texts.classification_run import ClassificationOptions
+from finetuning.recipes.texts.labelled_text import read_examples
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_no_recipe_has_a_replaced_option_and_every_replacement_is_one_of_some_re
             "--pooling is not an option of this program: it is one of glue.py and classification.py",
         ),
         ("qa", "--task-name", "--task-name is not an option of this program: it is one of glue.py"),
-        ("glue", "--doc_stride", "it is one of qa.py and multiple_choice.py"),
+        ("glue", "--doc_stride", "it is one of qa.py and multiple_choice.py and token_classification.py"),
         ("classification", "--chain", "it is one of multiple_choice.py"),
     ],
 )

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from finetuning.recipes.texts.metrics import classification_metrics
 from finetuning.run.option_checks import RECIPES
 from finetuning.sweep.metric import known_metrics, lower_is_better, require_given_metric, require_known_metric
-from finetuning.texts.metrics import classification_metrics
 
 
 def test_losses_and_calibration_errors_are_better_when_lower():

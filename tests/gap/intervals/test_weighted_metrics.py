@@ -73,6 +73,65 @@ def test_the_score_without_contaminated_examples_is_that_of_the_others(metric: s
     assert tabulate_examples(metric, made, set(made[0])).clean_scores is None
 
 
+def counted(cell: Any, clusters: Any) -> dict[str, dict[str, Any]]:
+    """Records of sentences with counts [N, 5]: correct, words, true positives, predicted, there."""
+    names = ("correct", "words", "true_positives", "predicted_entities", "gold_entities")
+    return {
+        f"example-{number:03d}": {
+            "id": f"example-{number:03d}",
+            "score": 0.5,
+            "cluster": str(clusters[number]),
+            **dict(zip(names, row.tolist(), strict=True)),
+        }
+        for number, row in enumerate(cell)
+    }
+
+
+def counts_of_cells() -> list[Any]:
+    """The counts of two cells on the same sentences, some of which are empty or have no entity."""
+    words, there = RANDOM.integers(0, 9, NUM), RANDOM.integers(0, 3, NUM)
+    found = []
+    for _ in range(2):
+        right, hits = RANDOM.integers(0, words + 1), RANDOM.integers(0, there + 1)
+        found.append(np.stack([right, words, hits, hits + RANDOM.integers(0, 2, NUM), there], axis=1))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("metric", "ratio"),
+    [
+        ("accuracy", lambda sums: sums[0] / sums[1]),
+        ("f1", lambda sums: 2 * sums[2] / (sums[3] + sums[4])),
+    ],
+)
+def test_ratios_of_sums_are_recomputed_from_the_counts_of_whole_clusters(metric: str, ratio: Any) -> None:
+    cells, clusters = counts_of_cells(), np.arange(NUM) // 5
+    table = tabulate_examples(metric, [counted(cell, clusters) for cell in cells])
+    names = np.unique(clusters.astype(str))
+    weights = RANDOM.integers(0, 4, len(names))
+    repeats = weights[np.searchsorted(names, clusters.astype(str))]
+    found = table.evaluate(np.stack([weights, np.ones(len(names))]).astype(np.float32))
+    expected = [[ratio(by @ cell) for cell in cells] for by in (repeats, np.ones(NUM))]
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert table.units is not None
+    np.testing.assert_allclose(table.units.mean(axis=1), expected[1], atol=2e-6)
+    nudged = np.ones((1, len(names)))  # a contribution is the slope of the score in the weight of its cluster
+    nudged[0, 3] += 1e-3
+    slopes = (table.evaluate(nudged)[0] - table.evaluate(np.ones((1, len(names))))[0]) / 1e-3
+    np.testing.assert_allclose((table.units[:, 3] - expected[1]) / len(names), slopes, rtol=2e-2, atol=1e-5)
+    assert (table.evaluate(np.zeros((1, len(names)), dtype=np.float32)) == 0).all()
+    kept = np.arange(NUM) % 3 > 0
+    without = {f"example-{number:03d}" for number in np.flatnonzero(~kept)}
+    clean = tabulate_examples(metric, [counted(cell, clusters) for cell in cells], without).clean_scores
+    np.testing.assert_allclose(clean, [ratio(cell[kept].sum(axis=0)) for cell in cells], atol=2e-6)
+
+
+def test_cells_that_counted_other_entities_are_refused() -> None:
+    first, second = (counted(counts_of_cells()[0], np.arange(NUM)) for _ in range(2))
+    with pytest.raises(ValueError, match="cells of one task disagree about gold_entities"):
+        tabulate_examples("f1", [first, second])
+
+
 def test_f1_stays_that_of_the_positive_class_where_all_positives_are_contaminated() -> None:
     table = tabulate_examples("f1", [records([1, 0, 0], [1, 0, 0])], {"example-000"})
     np.testing.assert_allclose(table.clean_scores, [0.0])

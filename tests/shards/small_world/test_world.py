@@ -19,7 +19,7 @@ from shards.small_world.world import WorldSizes, write_small_world
 SIZES = WorldSizes(documents=6_000, train=400, validation=120, test=200)
 TINY = WorldSizes(documents=30, names_per_class=40, train=30, validation=10, test=10)
 SPLITS = ("train", "validation", "test")
-TASKS = ("qa", "multiple_choice", "classification")
+TASKS = ("qa", "multiple_choice", "classification", "token_classification")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(directory: Path, task: str, split: str) -> list[dict]:
     content = json.loads((directory / task / f"{split}.json").read_text("utf-8"))
+    if task == "token_classification":
+        return [{"text": in_words(example["tokens"]), **example} for example in content]
     if task != "qa":
         return content
     return [
@@ -40,6 +42,11 @@ def read(directory: Path, task: str, split: str) -> list[dict]:
         for paragraph in article["paragraphs"]
         for question in paragraph["qas"]
     ]
+
+
+def in_words(tokens: list[str]) -> str:
+    """The text that these words and signs were cut from."""
+    return re.sub(r" ([^\w ])", r"\1", " ".join(tokens))
 
 
 def corpus(directory: Path) -> list[str]:
@@ -219,6 +226,35 @@ def test_a_sentence_is_acceptable_when_every_name_is_of_its_places_class_and_hal
     examples = read(world, "classification", "test")
     assert [int(fits(example["text"], known)) for example in examples] == [example["label"] for example in examples]
     assert sum(example["label"] for example in examples) == len(examples) // 2
+
+
+def test_names_are_tagged_with_their_class_from_their_first_word_on(world):
+    known = class_of_word(world)
+    names = invent_names(3, SIZES.names_per_class, SIZES.zipf_exponent)
+    first = {name.split()[0] for entity_class in CLASSES for name in names[entity_class].ranked}
+    revealing = 0
+    for split in SPLITS:
+        for number, example in enumerate(read(world, "token_classification", split)):
+            assert "".join(example["tokens"]) == example["text"].replace(" ", "")
+            for word, tag in zip(example["tokens"], example["tags"], strict=True):
+                assert tag == (f"{'B' if word in first else 'I'}-{known[word]}" if word in known else "O")
+            told = [fits(sentence, known) for sentence in sentences(example["text"])]
+            assert all(told) == (number % 2 == 1)
+            revealing += all(told)
+    assert revealing == (SIZES.train + SIZES.validation + SIZES.test) / 2
+    lengths = [len(example["tokens"]) for split in SPLITS for example in read(world, "token_classification", split)]
+    assert 0.003 < sum(length > 64 for length in lengths) / len(lengths) < 0.03
+
+
+def test_a_world_of_an_earlier_version_gets_the_sets_that_it_lacks(tmp_path):
+    whole = write_small_world(tmp_path, sizes=TINY)
+    before = content(tmp_path)
+    for name in [name for name in whole["files"] if name.startswith("token_classification/")]:
+        (tmp_path / name).unlink()
+        del whole["files"][name]
+    (tmp_path / "world.json").write_text(json.dumps(whole))
+    write_small_world(tmp_path, sizes=TINY)
+    assert content(tmp_path) == before
 
 
 def fits(sentence: str, known: dict[str, str]) -> bool:

@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from finetuning.texts.labelled_folders import read_archive
+from finetuning.recipes.texts.labelled_folders import read_archive
 from shards.text.readers import DocumentReader
 from shards.text.sources import find_sources
 

@@ -6,7 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from finetuning.texts.labelled_text import read_splits
+from finetuning.recipes.texts.labelled_text import read_splits
 from shards.text.content import content_sha256
 from shards.text.sources import find_sources
 

@@ -1,0 +1,155 @@
+"""The run of extractive question answering: options, data, and training and scoring of each seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from transformers import PretrainedConfig
+
+from finetuning.examples.pair_template import row_limit
+from finetuning.examples.preflight import Preflight, note_row_limit, note_shared_texts
+from finetuning.examples.recipe import KEPT, PATH, SPLIT_FILE, FinetuningOptions
+from finetuning.examples.unknown_share import note_unknown_share
+from finetuning.loop.stopping import Asked
+from finetuning.recipes.questions.metrics import squad_scores
+from finetuning.recipes.questions.recipe import LANGUAGES, QARecipe, QASettings
+from finetuning.recipes.questions.sets import note_answers, note_windows, read_question_sets
+from finetuning.recipes.questions.spans import SpanLimits
+from finetuning.recipes.questions.squad import Question, check_answers, first_names, place_answers
+from finetuning.recipes.questions.version_2 import thresholds, version_2_scores
+from finetuning.recipes.questions.windows import Windows
+from finetuning.run.command import Prepared, finish_world, given_files, open_world, output_directory, run_recipe
+from finetuning.run.seed_runs import run_seeds
+from finetuning.run.starting_point import StartingPoint, starting_point
+from runtime.options.declaration import DATA, names_marked, option
+from runtime.options.option_rules import idle_without, named_twice
+
+ANSWERS = "answers"
+
+
+@dataclass
+class QAOptions(FinetuningOptions):
+    """Options of extractive question answering."""
+
+    context_file: str | None = option(
+        None, "Two-stage data: the JSON list of paragraphs that the rows refer to by number.", group=DATA, marks=(PATH,)
+    )
+    doc_stride: int = option(
+        128,
+        "Overlap of neighbouring windows in tokens (in the original BERT: the step).",
+        group=DATA,
+        at_least=0,
+        what="the overlap of two windows in tokens",
+        marks=(KEPT,),
+    )
+    n_best_size: int = option(20, "Candidates kept for each question.", group=ANSWERS, at_least=1, marks=(KEPT,))
+    max_answer_length: int = option(30, "Longest answer in tokens.", group=ANSWERS, at_least=1, marks=(KEPT,))
+    version_2_with_negative: bool = option(
+        False, "Some questions have no answer, and none may be given.", group=ANSWERS, marks=(KEPT,)
+    )
+    null_score_diff_threshold: float = option(
+        0.0,
+        "v2: margin by which no answer must beat the best answer to be given.",
+        group=ANSWERS,
+        marks=(KEPT,),
+    )
+    answer_language: str = option(
+        "auto",
+        "Whose exact match and F1: en (SQuAD), zh (CMRC), or auto: by the answers.",
+        group=ANSWERS,
+        choices=LANGUAGES,
+        marks=(KEPT,),
+    )
+
+    def contradictions(self) -> list[str]:
+        """Also refuses data named in two ways."""
+        files = (*names_marked(self, SPLIT_FILE), "context_file")
+        return [
+            *super().contradictions(),
+            *named_twice(self, "dataset_name", files),
+            *idle_without(self, "dataset_name", ("dataset_config_name",)),
+        ]
+
+
+def run(options: QAOptions, asked: Asked, start: StartingPoint | None = None) -> int:
+    """Run the command with parsed options, from the model that they name, or from `start` if it is already open."""
+    ranks = open_world(options)
+    files = {} if options.dataset_name else given_files(options, "qa", ranks)
+    opened = start or starting_point(options)
+    rows = cache(lambda: prepare(options, files, opened))
+    directory = output_directory(options, "qa")
+    run_seeds(options, directory, "qa", lambda one: run_recipe(one, rows, ranks, asked=asked).results, ranks)
+    finish_world()
+    return 0
+
+
+def prepare(options: QAOptions, files: Mapping[str, str], start: StartingPoint) -> Prepared:
+    """Read, check and encode the question sets."""
+    found = Preflight()
+    splits: dict[str, list[Question]] = {}
+    unlabelled = []
+    for name, questions in read_question_sets(options, files).items():
+        blank = [question.id for question in questions if not question.context.strip()]
+        if blank:
+            remedy = (
+                "two-stage data whose `relevant` is unknown needs the chain, finetuning/multiple_choice.py --chain true"
+                if options.context_file
+                else "give each its context, or remove them"
+            )
+            raise ValueError(
+                f"the {name} set has {len(blank)} questions without a paragraph ({first_names(blank)}): {remedy}"
+            )
+        if not check_answers(questions, version_2=options.version_2_with_negative, where=name):
+            if name != "test":
+                raise ValueError(f"the {name} set has no answers: only a test set may have none")
+            unlabelled.append(name)
+        splits[name] = with_places(options, found, name, questions)
+    texts = {name: [f"{one.question}\n{one.context}" for one in split] for name, split in splits.items()}
+    note_shared_texts(found, texts)
+    note_unknown_share(found, start.tokenizer, texts)
+    return encoded(options, found, splits, start, unlabelled)
+
+
+def with_places(
+    options: FinetuningOptions, found: Preflight, name: str, questions: Sequence[Question]
+) -> list[Question]:
+    """The questions with their answers at their offsets; the preflight notes those that are not."""
+    placed, repairs = place_answers(questions, strict=options.strict, where=f"the {name} set")
+    note_answers(found, name, placed, repairs)
+    return placed
+
+
+def encoded(
+    options: QAOptions,
+    found: Preflight,
+    splits: Mapping[str, Sequence[Question]],
+    start: StartingPoint,
+    unlabelled: Sequence[str],
+) -> Prepared:
+    """The recipe for these questions; ValueError if --strict forbids a warning of the preflight."""
+    recipe = QARecipe(splits, start.tokenizer, settings_of(options, start.config), unlabelled=unlabelled)
+    note_windows(found, recipe.window_counts)
+    note_row_limit(found, options.max_seq_length, recipe.settings.windows.max_seq_length)
+    found.refuse_if(strict=options.strict)
+    return Prepared(start, recipe, found)
+
+
+def settings_of(options: QAOptions, config: PretrainedConfig | None) -> QASettings:
+    """Settings from options, within the model's positions if a model is given; ValueError outside their range."""
+    return QASettings(
+        windows=Windows(row_limit(options.max_seq_length, config), options.doc_stride),
+        limits=SpanLimits(options.n_best_size, options.max_answer_length),
+        version_2=options.version_2_with_negative,
+        null_score_diff_threshold=options.null_score_diff_threshold,
+        language=options.answer_language,
+    )
+
+
+def score_names() -> list[str]:
+    """The names that the scoring functions give, of both versions."""
+    answers = {"a": ["x"], "b": []}
+    texts, nulls = dict.fromkeys(answers, ""), dict.fromkeys(answers, 0.0)
+    scores = (squad_scores(texts, {"a": ["x"]}), version_2_scores(texts, answers), thresholds(texts, answers, nulls))
+    return [*(name for one in scores for name in one), "span_accuracy"]

@@ -1,0 +1,67 @@
+"""Preflight checks of labelled texts before training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from finetuning.examples.label_cells import doubtful_labels
+from finetuning.examples.preflight import Preflight, note_label_balance, note_shared_texts, shared_groups
+from finetuning.recipes.texts.labelled_text import LabelledText, content, is_blank
+from finetuning.recipes.texts.recipe import TextRecipe
+
+MUCH_CUT = 0.2
+
+
+def inspect_texts(recipe: TextRecipe) -> Preflight:
+    """Overlong and blank texts, label balance, copies within and between splits, the score of a constant answer."""
+    found = Preflight()
+    for split, encoded in recipe.encoded.items():
+        total = len(encoded.features)
+        found.note(f"{split}_examples", total)
+        share = encoded.num_overlong / total if total else 0.0
+        found.note(f"{split}_overlong_share", share)
+        if share > MUCH_CUT:
+            found.warnings.append(
+                f"{share:.1%} of {split} is longer than --max_seq_length {recipe.settings.max_seq_length} and is cut "
+                f"(--truncation {recipe.settings.truncation})"
+            )
+        blank = sum(is_blank(one) for one in recipe.examples[split].values())
+        found.note(f"{split}_blank_texts", blank, f"{blank} of {total} texts of {split} are blank")
+    texts = {split: [content(one) for one in examples.values()] for split, examples in recipe.examples.items()}
+    note_shared_texts(found, texts)
+    _note_contradictions(found, recipe.examples["train"])
+    for split in (split for split in texts if split.startswith("test")):
+        shared = shared_groups(texts.get("validation", []), texts[split])
+        found.note(
+            f"validation_{split}_shared_texts",
+            shared,
+            f"{shared} texts occur both in validation, which picks the best epoch, and in {split}: its score is "
+            "optimistic",
+        )
+    if not recipe.is_regression:
+        labels = {
+            split: [one.label for one in examples.values() if one.label is not None]
+            for split, examples in recipe.examples.items()
+        }
+        note_label_balance(found, labels)
+        _note_doubtful_labels(found, recipe)
+    for split, one in recipe.evaluation_sets.items():
+        majority = recipe.majority_score(one.examples) if one.labelled else None
+        if majority is not None:
+            found.note(f"{split}_majority_{recipe.metric}", majority)
+    return found
+
+
+def _note_doubtful_labels(found: Preflight, recipe: TextRecipe) -> None:
+    counts = Counter(one.label for split in recipe.examples.values() for one in split.values() if one.label is not None)
+    for label, reason in doubtful_labels(recipe.labels).items():
+        found.warnings.append(f"{counts[label]} examples have the label {label!r}, a separate class here; {reason}")
+
+
+def _note_contradictions(found: Preflight, examples: Mapping[str, LabelledText]) -> None:
+    labels: dict[str, set[str | None]] = {}
+    for example in examples.values():
+        labels.setdefault(content(example), set()).add(example.label)
+    count = sum(len(one) > 1 for one in labels.values())
+    found.note("train_contradicting_texts", count, f"{count} texts of train occur with different labels")

@@ -1,0 +1,97 @@
+"""Sentences of tagged words, from rows with a list of words and a list of tags: JSON lines, parquet, `datasets`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetuning.examples.label_cells import MINUS_ONE, read_label
+from finetuning.recipes.texts.labelled_text import ID_COLUMNS
+from runtime.files.schemas import shown
+
+TOKEN_COLUMNS = ("tokens", "words")
+TAG_COLUMNS = ("tags", "ner_tags", "pos_tags", "upos", "labels")
+NO_TAG = (MINUS_ONE, "-100")  # what `datasets` and `transformers` write for a word without a tag
+
+
+@dataclass(frozen=True)
+class TaggedSentence:
+    """Words with their tags (None: not known); `document` is what sentences of one document share."""
+
+    id: str
+    words: tuple[str, ...]
+    tags: tuple[str | None, ...]
+    document: str | None = None
+
+    @property
+    def label(self) -> tuple[str | None, ...] | None:
+        """The tags; None where no word has one."""
+        return self.tags if any(tag is not None for tag in self.tags) else None
+
+    @property
+    def text(self) -> str:
+        """The words with blanks between them."""
+        return " ".join(self.words)
+
+
+def sentences_from_rows(
+    rows: Sequence[Mapping[str, Any]], source: str, tag_column: str | None = None
+) -> list[TaggedSentence]:
+    """Rows with a list of words and a list of tags, which may be missing -> sentences; ids default to row numbers.
+
+    Raises ValueError, naming `source` and the row, for missing columns, lists of different lengths, and what is no word
+    or no tag.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    words_in = next((name for name in TOKEN_COLUMNS if name in names), None)
+    if words_in is None:
+        raise ValueError(
+            f"{source}: no column of words among {', '.join(map(str, names))}; call it {' or '.join(TOKEN_COLUMNS)}"
+        )
+    if tag_column is not None and tag_column not in names:
+        raise ValueError(f"{source}: no column {tag_column!r}; the columns are {', '.join(map(str, names))}")
+    tags_in = tag_column or next((name for name in TAG_COLUMNS if name in names), None)
+    id_in = next((name for name in ID_COLUMNS if name in names), None)
+    found = []
+    for number, row in enumerate(rows):
+        where = f"{source}, row {number}"
+        words = _list(row.get(words_in), words_in, where)
+        for word in words:
+            if not isinstance(word, str):
+                raise ValueError(f"{where}: a word of {words_in!r} is {shown(word)}; every word must be text")
+        given = None if tags_in is None else row.get(tags_in)
+        tags = [None] * len(words) if given is None else _list(given, str(tags_in), where)
+        if len(tags) != len(words):
+            raise ValueError(f"{where}: {len(words)} words but {len(tags)} tags; give each word its tag")
+        name = number if id_in is None else row.get(id_in, number)
+        found.append(TaggedSentence(str(name), tuple(words), tuple(_tag(tag, where) for tag in tags)))
+    return with_unique_ids(found, source)
+
+
+def with_unique_ids(sentences: Sequence[TaggedSentence], source: str) -> list[TaggedSentence]:
+    """The sentences; ValueError listing the ids that occur more than once."""
+    twice = [name for name, count in Counter(one.id for one in sentences).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"{source}: {len(twice)} ids occur more than once, the first: {', '.join(twice[:5])}; make them unique"
+        )
+    return list(sentences)
+
+
+def tag_names(sentences: Iterable[TaggedSentence]) -> list[str]:
+    """Every tag that occurs, the most frequent first, those of equal frequency in alphabetical order."""
+    counts = Counter(tag for one in sentences for tag in one.tags if tag is not None)
+    return sorted(counts, key=lambda tag: (-counts[tag], tag))
+
+
+def _list(value: Any, column: str, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{where}: {column!r} is {shown(value)}; a list is needed, one entry a word")
+    return value
+
+
+def _tag(value: Any, where: str) -> str | None:
+    name = read_label(value, where)
+    return None if name in NO_TAG else name

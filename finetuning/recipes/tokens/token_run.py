@@ -1,0 +1,230 @@
+"""A run of token classification: its options, its sentences, and every seed trained and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from finetuning.examples.dataset_records import read_dataset, subset
+from finetuning.examples.pair_template import row_limit
+from finetuning.examples.preflight import Preflight, note_label_balance, note_row_limit, note_shared_texts
+from finetuning.examples.recipe import COLUMN, KEPT, SMALL_WORLD, SPLIT_FILE, FinetuningOptions
+from finetuning.examples.record_files import bad_text
+from finetuning.examples.unknown_share import note_unknown_share
+from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
+from finetuning.loop.heads import TAGS
+from finetuning.loop.schedule import makes_updates
+from finetuning.loop.stopping import Asked
+from finetuning.recipes.questions.windows import Windows
+from finetuning.recipes.texts.labelled_text import SPLIT_NAMES
+from finetuning.recipes.texts.text_run import saved_labels
+from finetuning.recipes.tokens.metrics import begins_inside, marks_entities_otherwise
+from finetuning.recipes.tokens.recipe import TokenRecipe
+from finetuning.recipes.tokens.rows import for_words
+from finetuning.recipes.tokens.sentences import TaggedSentence, sentences_from_rows, tag_names, with_unique_ids
+from finetuning.recipes.tokens.tagged_files import CONLLU, has_columns, read_tagged
+from finetuning.run.command import Prepared, finish_world, given_files, open_world, output_directory, run_recipe
+from finetuning.run.seed_runs import run_seeds
+from finetuning.run.starting_point import StartingPoint, starting_point
+from runtime.options.declaration import DATA, names_marked, option
+from runtime.options.option_rules import idle_beside, idle_without, named_twice
+from shards.text.sources import name_suffix
+
+Splits = dict[str, list[TaggedSentence]]
+
+
+@dataclass
+class TokenOptions(FinetuningOptions):
+    """Options of token classification."""
+
+    max_seq_length: int = option(
+        128,
+        "Longest row in tokens, special tokens included.",
+        group=DATA,
+        at_least=8,
+        by_data={SMALL_WORLD: 64},
+        marks=(KEPT,),
+    )
+    doc_stride: int = option(
+        32,
+        "Overlap of neighbouring windows over a long sentence in tokens.",
+        group=DATA,
+        at_least=0,
+        what="the overlap of two windows in tokens",
+        marks=(KEPT,),
+    )
+    tag_column: str | None = option(
+        None,
+        "CoNLL-U: upos (the default) or xpos; rows: the column of the tags; default: the usual names.",
+        group=DATA,
+        marks=(COLUMN, KEPT),
+    )
+
+    def contradictions(self) -> list[str]:
+        """Also refuses data named in two ways, and a column of tags for files in which it is the last."""
+        files = [getattr(self, name) for name in names_marked(self, SPLIT_FILE) if getattr(self, name)]
+        fixed = files and all(has_columns(file) and name_suffix(file) != CONLLU for file in files)
+        told = f"{', '.join(files)}, where the tag is in the last column"
+        return [
+            *super().contradictions(),
+            *named_twice(self, "dataset_name", names_marked(self, SPLIT_FILE)),
+            *idle_without(self, "dataset_name", ("dataset_config_name",)),
+            *(idle_beside(self, ("tag_column",), told) if fixed else []),
+        ]
+
+
+def run(options: TokenOptions, asked: Asked, start: StartingPoint | None = None) -> int:
+    """Run the command with parsed options, from the model that they name, or from `start` if it is already open."""
+    ranks = open_world(options)
+    files = {} if options.dataset_name else given_files(options, TokenRecipe.name, ranks)
+    opened = start or starting_point(options)
+    rows = cache(lambda: prepare(options, files, opened))
+    name = TokenRecipe.name
+    run_seeds(
+        options,
+        output_directory(options, name),
+        name,
+        lambda one: run_recipe(one, rows, ranks, asked=asked).results,
+        ranks,
+    )
+    finish_world()
+    return 0
+
+
+def score_names() -> list[str]:
+    """Accuracy, and of entities precision, recall and F1."""
+    return ["accuracy", "precision", "recall", "f1"]
+
+
+def prepare(options: TokenOptions, files: Mapping[str, str], start: StartingPoint) -> Prepared:
+    """Read, check and encode the sentences."""
+    found = Preflight()
+    read = read_splits(options, files)
+    labelled = drop_unlabelled(read)
+    note_unlabelled(found, read, labelled)
+    limits = {"train": options.max_train_samples}
+    splits = {
+        name: subset(sentences, limits.get(name, options.max_eval_samples), lambda one: one.id)
+        for name, sentences in labelled.items()
+    }
+    unlabelled = [name for name, sentences in splits.items() if not has_tags(sentences, name)]
+    labels = labels_of(options, splits, start)
+    tokenizer = for_words(start.tokenizer)
+    windows = Windows(row_limit(options.max_seq_length, start.config), options.doc_stride)
+    recipe = TokenRecipe(splits, tokenizer, windows, labels=labels, unlabelled=unlabelled)
+    note_sentences(found, recipe, splits, unlabelled)
+    note_unknown_share(found, tokenizer, {name: [one.text for one in split] for name, split in splits.items()})
+    note_row_limit(found, options.max_seq_length, windows.max_seq_length)
+    found.refuse_if(strict=options.strict)
+    return Prepared(replace(start, tokenizer=tokenizer), recipe, found)
+
+
+def read_splits(options: TokenOptions, files: Mapping[str, str]) -> Splits:
+    """Sentences by split, from files or a `datasets` data set."""
+    bad = bad_text(options.on_bad_text)
+    if not options.dataset_name:
+        return {name: read_tagged(file, tag_column=options.tag_column, on_bad_text=bad) for name, file in files.items()}
+    rows = read_dataset(options.dataset_name, options.dataset_config_name)
+    return dataset_splits(rows, f"--dataset_name {options.dataset_name}", options.tag_column)
+
+
+def dataset_splits(rows: Mapping[str, Sequence[Any]], asked: str, tag_column: str | None = None) -> Splits:
+    """Sentences of the splits train, validation and test of a data set, under any of their usual names."""
+    named = {SPLIT_NAMES[split]: split for split in SPLIT_NAMES if split in rows}
+    if not named:
+        raise ValueError(f"{asked} has none of the splits train, validation, test: {sorted(rows)}")
+    return {
+        name: with_unique_ids(sentences_from_rows(rows[split], f"{asked} {split}", tag_column), f"{asked} {split}")
+        for name, split in named.items()
+    }
+
+
+def has_tags(sentences: Sequence[TaggedSentence], split: str) -> bool:
+    """Whether a split is tagged; ValueError for one that must be and is not, and for a test set of which a part is."""
+    worded = [one for one in sentences if one.words]
+    without = [one.id for one in worded if one.label is None]
+    if not without:
+        return bool(worded)
+    if len(without) < len(worded) or not split.startswith("test"):
+        raise ValueError(
+            f"the {split} set has {len(without)} of {len(worded)} sentences without a tag, the first: {without[0]}; "
+            "tag all (or remove those), or, in a test set, none"
+        )
+    return False
+
+
+def labels_of(options: TokenOptions, splits: Mapping[str, Sequence[TaggedSentence]], start: StartingPoint) -> list[str]:
+    """The tags of the head where it is only evaluated, else those of the training set, the most frequent first.
+
+    Raises ValueError without either, for a single tag, and for a set none of whose tags the head has.
+    """
+    head = start.head or {}
+    if makes_updates(options) or options.from_scratch or head.get("task") != TAGS:
+        if "train" not in splits:
+            raise ValueError(f"no training set among {', '.join(splits)}: name one with --train_file")
+        labels = tag_names(splits["train"])
+        if len(labels) < 2:
+            raise ValueError(f"train has the tags {labels}: two or more are needed; check --tag_column")
+        return labels
+    labels = saved_labels(head)
+    for name, sentences in splits.items():
+        tags = tag_names(sentences)
+        if tags and not set(tags) & set(labels):
+            raise ValueError(
+                f"{start.name} was made for the tags {', '.join(labels)}, {name} has {', '.join(tags)}: check "
+                "--tag_column, or train (--num_train_epochs above 0)"
+            )
+    return labels
+
+
+def note_sentences(
+    found: Preflight,
+    recipe: TokenRecipe,
+    splits: Mapping[str, Sequence[TaggedSentence]],
+    unlabelled: Sequence[str],
+) -> None:
+    """Sizes, long sentences, words without tokens or tags, tags that cannot be predicted, copies, and the scheme."""
+    for name, counts in recipe.counts.items():
+        found.note(f"{name}_examples", counts.sentences)
+        found.note(f"{name}_words", counts.words)
+        found.note(f"{name}_rows", counts.rows)
+        found.note(f"{name}_overlong_share", counts.long_sentences / max(1, counts.sentences))
+        found.note(
+            f"{name}_without_words", counts.without_words, f"{counts.without_words} sentences of {name} have no words"
+        )
+        found.note(
+            f"{name}_words_without_tokens",
+            counts.without_tokens,
+            f"{counts.without_tokens} words of {name} are nothing to the tokenizer: they get the tag "
+            f"{recipe.labels[0]!r} and are scored with it",
+        )
+        found.note(
+            f"{name}_untagged_words",
+            counts.untagged_words,
+            f"{counts.untagged_words} words of {name} have no tag, in sentences that have others: they are neither "
+            "trained nor scored",
+        )
+        found.note(
+            f"{name}_unseen_tags",
+            counts.unseen_tags,
+            f"{counts.unseen_tags} words of {name} have a tag that is not among those learnt, such as "
+            f"{_first_unseen(splits[name], recipe)!r}: they count as wrong",
+        )
+        found.note(f"{name}_dropped", counts.dropped)
+    note_shared_texts(found, {name: [one.text for one in split] for name, split in splits.items()})
+    tags = {name: [tag for one in split for tag in one.tags if tag is not None] for name, split in splits.items()}
+    note_label_balance(found, {name: split for name, split in tags.items() if name not in unlabelled})
+    if recipe.scheme is not None:
+        gold = ([tag or "O" for tag in one.tags] for split in splits.values() for one in split)
+        number = begins_inside(gold)
+        found.note("entities_beginning_inside", number)
+        if number:
+            found.notes.append(f"{number} entities begin with I-, as in IOB1: they are read as conlleval reads them")
+    elif marks_entities_otherwise(recipe.labels):
+        found.notes.append("the tags look like BILOU or BMES: only accuracy is given; rewrite them as IOB2 or IOBES")
+
+
+def _first_unseen(sentences: Sequence[TaggedSentence], recipe: TokenRecipe) -> str | None:
+    return next((tag for one in sentences for tag in one.tags if tag is not None and tag not in recipe.labels), None)

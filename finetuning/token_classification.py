@@ -1,0 +1,30 @@
+"""Token classification: `torchrun finetuning/token_classification.py` (or python, or deepspeed): tags, entities.
+
+CoNLL-U, the columns of CoNLL-2003, rows with a list of words and a list of tags, `datasets`. With no option it runs on
+the embedded small world from the newest checkpoint of the default pretraining run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from finetuning.recipes.tokens.token_run import TokenOptions, run
+from finetuning.run.command import for_small_world, output_directory, run_until_asked
+from finetuning.run.replaced_options import replaced_option
+from runtime.options.command_line import parse_options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fine-tune and score; returns the exit status."""
+    given = parse_options(TokenOptions, argv, description=__doc__, replaced=replaced_option)
+    options = for_small_world(given)
+    return run_until_asked(lambda asked: run(options, asked), output_directory(options, "token_classification"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
