@@ -8,15 +8,19 @@ SIBILANTS = ("s", "x", "z", "ch", "sh")
 def counted(number: float, noun: str, *, written: str | None = None) -> str:
     """`1 task`, `2 tasks`, `1,000 searches`; `written` replaces the digits of the number.
 
-    The noun is given in the singular and must have a regular plural.
+    The noun is given in the singular and must have a regular plural. `written` is for numbers that are printed rounded;
+    whether the noun is plural is decided by the number itself.
     """
     digits = f"{number:,}" if written is None else written
     return f"{digits} {noun if number == 1 else plural(noun)}"
 
 
 def plural(noun: str) -> str:
-    """The regular plural: tasks, searches, retries."""
-    if noun.endswith(SIBILANTS) and not noun.endswith("epoch"):  # whose ch is a k
+    """The regular plural: tasks, searches, retries.
+
+    `epoch` is the one noun of ours whose ch is spoken as a k: it takes only an s.
+    """
+    if noun.endswith(SIBILANTS) and not noun.endswith("epoch"):
         return f"{noun}es"
     if noun.endswith("y") and noun[-2:-1] not in tuple("aeiou"):
         return f"{noun[:-1]}ies"
