@@ -66,7 +66,7 @@ def read_records(
             f"{where}: unknown format; name the file {', '.join(FORMATS)}, with .gz, .xz, .bz2 or .zst if packed"
         )
     found = read_content(where, columns=columns, malformed=malformed, on_bad_text=on_bad_text)
-    rows = found.get("data") if isinstance(found, dict) else found
+    rows = found.get("data", [found]) if isinstance(found, dict) else found  # one object: JSON lines of one row
     if not isinstance(rows, list):
         raise ValueError(f"{where}: a list of objects, or an object with such a list as `data`, is needed")
     if not rows:
