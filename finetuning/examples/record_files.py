@@ -71,7 +71,7 @@ def read_records(
             f"{where}: unknown format; name the file {', '.join(FORMATS)}, with .gz, .xz, .bz2 or .zst if packed"
         )
     content = read_content(where, columns=columns, malformed=malformed, on_bad_text=on_bad_text, tabs=tabs)
-    rows = content.get("data") if isinstance(content, dict) else content
+    rows = content.get("data", [content]) if isinstance(content, dict) else content  # one object: a single row
     if not isinstance(rows, list):
         raise ValueError(f"{where}: a list of objects, or an object with such a list as `data`, is needed")
     if not rows:

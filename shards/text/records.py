@@ -49,6 +49,11 @@ def parse_line(text: str, place: str) -> Any:
     except DuplicateKey as error:
         raise ValueError(f"{place}: {error}") from error
     except ValueError as error:
+        if text.strip() in ("[", "{"):
+            raise ValueError(
+                f"{place} begins a JSON value of several lines: give one object per line, as jq -c '.[]' does "
+                "of a list and jq -c '.data[]' of {\"data\": [...]}"
+            ) from error
         raise ValueError(f"{place} is not JSON ({error}): give one object per line") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 
@@ -16,6 +17,7 @@ from shards.text.readers import DocumentReader
 from shards.text.records import is_quoted
 from shards.text.sources import find_sources
 
+ROWS = [{"text": "a", "label": 1}, {"text": "b", "label": 0}]
 TEXTS = ['He said "yes".', "A plain one.", 'Two\nlines, and a\ttab, "quoted"', '"all of it"', ""]
 
 
@@ -163,3 +165,21 @@ def test_a_list_or_a_struct_is_refused_with_what_to_do(tmp_path, value, message)
     for name in ("a.parquet", "a.jsonl"):
         with pytest.raises(ValueError, match=message):
             documents(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [ROWS, {"data": ROWS}], ids=["list", "data"])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_one_json_value_is_rows_for_a_recipe_and_refused_with_the_step_by_a_build(tmp_path, content, indent):
+    (tmp_path / "a.json").write_text(json.dumps(content, indent=indent))
+    assert read_records(tmp_path / "a.json") == ROWS
+    with pytest.raises(ValueError, match=r"a\.json: line 1 .*jq -c"):
+        documents(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.ndjson", "a-v1.1.jsonl", "a.json.gz"])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_json_lines_by_any_name(tmp_path, name, rows):
+    data = "".join(json.dumps(row) + "\r\n" for row in ROWS[:rows]).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    assert read_records(tmp_path / name) == ROWS[:rows]
+    assert documents(tmp_path / name) == [row["text"] for row in ROWS[:rows]]

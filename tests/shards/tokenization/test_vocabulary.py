@@ -248,18 +248,17 @@ def test_the_longest_word_costs_no_more_than_its_length(kind, word):
 def test_long_words_are_left_out_of_the_sample_or_cut_and_the_rest_is_not(kind):
     lines = corpus()
     long = "".join(random.Random(1).choices("pqrst", k=500))
-    plain = train_vocabulary(lines, kind=kind, vocab_size=400, lowercase=True).get_vocab()
-    with_long = train_vocabulary(
-        [f"{line} {long}. {CHINESE * 10}" for line in lines], kind=kind, vocab_size=400, lowercase=True
-    ).get_vocab()
-    longest = max(len(token) for token in with_long)
+    plain = set(train_vocabulary(lines, kind=kind, vocab_size=400, lowercase=True).get_vocab())
+    more = f" {CHINESE * 10}" if kind == "wordpiece" else ""  # its characters are words, though no blank separates them
+    text = [f"{line} {long}.{more}" for line in lines]
+    with_long = set(train_vocabulary(text, kind=kind, vocab_size=400, lowercase=True).get_vocab())
     if kind == "wordpiece":  # which could not use them
         assert not any("p" in token or "q" in token for token in with_long if not token.startswith("["))
-        assert set(CHINESE) <= set(with_long)  # though no blank separates its characters
-        assert len(set(plain) & set(with_long)) > 0.9 * len(plain)
+        assert set(CHINESE) <= with_long
+        assert len(plain & with_long) > 0.9 * len(plain)
     else:
-        assert 20 < longest <= 101
-        assert long[:100].startswith(max((token for token in with_long if long.startswith(token)), key=len))
+        assert any(token in long and len(token) > 2 for token in with_long)
+        assert max(map(len, with_long)) <= 101
 
 
 def test_a_sample_of_long_words_only_is_refused_for_wordpiece():
