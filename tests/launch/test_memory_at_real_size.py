@@ -79,7 +79,7 @@ def launched(stage: int, port: int, peaks: Path, arguments: list[str], project_r
 def compared(estimate: float, peaks: Path, name: str) -> None:
     measured = {rank: json.loads(Path(f"{peaks}.{rank}").read_text()) for rank in (0, 1)}
     for rank, found in measured.items():
-        assert found["updates"] == 2
+        assert found["updates"] >= 2
         print(f"{name}, rank {rank}: {found['peak'] / 1e9:.3f} GB, estimate {estimate / 1e9:.2f} GB")
     for found in measured.values():
         assert 1 - WITHIN <= found["peak"] / estimate <= 1 + WITHIN, (name, estimate, measured)
@@ -93,7 +93,7 @@ def test_pretraining_takes_the_memory_that_its_plan_announces(stage, tmp_path, p
     model, peaks = write_model(tmp_path / "model"), tmp_path / "peaks"
     shards = ["--shards", str(write_shards(tmp_path / "data"))]
     arguments = ["pretrain", *shards, "--model_name_or_path", str(model), "--output_dir", str(tmp_path / "out")]
-    arguments += ["--budget_tokens", "512", "--series", "0", "--validation_rows", "4", "--disable_tqdm", "true"]
+    arguments += ["--budget_tokens", "490", "--series", "0", "--validation_rows", "4", "--disable_tqdm", "true"]
     compared(launched(stage, free_port, peaks, arguments, project_root, tmp_path), peaks, f"pretraining, ZeRO-{stage}")
 
 
@@ -122,7 +122,7 @@ def forget_peak() -> None:
 
 
 def watch_engine(peaks: str) -> None:
-    """Have the engine note the peak between its first forward pass with gradients and its last update.
+    """Have the engine note the peak of each update, from its forward pass on; what is done between updates is left out.
 
     Counted from what the process held before the engine was built, the model's weights apart.
     """
@@ -133,19 +133,19 @@ def watch_engine(peaks: str) -> None:
     class Watched(DeepSpeedEngine):
         def __init__(self, model: torch.nn.Module, *arguments: Any, **options: Any) -> None:
             weights = sum(parameter.nbytes for parameter in model.parameters())
-            self.before, self.updates = resident("VmRSS") - weights, -1
+            self.before, self.updates, self.peak = resident("VmRSS") - weights, 0, 0
             super().__init__(model, *arguments, **options)
 
         def __call__(self, **inputs: Any) -> Any:
-            if torch.is_grad_enabled() and self.updates < 0:
+            if torch.is_grad_enabled():
                 forget_peak()
-                self.updates = 0
             return super().__call__(**inputs)
 
         def step(self, learning_rate: float) -> torch.Tensor:
             norm = super().step(learning_rate)
             self.updates += 1
-            found = {"peak": resident("VmHWM") - self.before, "updates": self.updates}
+            self.peak = max(self.peak, resident("VmHWM") - self.before)
+            found = {"peak": self.peak, "updates": self.updates, "before": self.before}
             Path(f"{peaks}.{self.ranks.rank}").write_text(json.dumps(found))
             return norm
 
