@@ -20,6 +20,7 @@ AUTOCAST_FACTOR = 1.25
 
 SHARDINGS = ("none", "zero0", "zero1", "zero2", "zero3", "full_shard", "shard_grad_op", "hybrid_shard")
 REDUCE_BUCKET_ELEMENTS = 500_000_000  # DeepSpeed's default `reduce_bucket_size`
+COPY_FOR_UPDATE = "fp32 gradients of this share"
 LIVE_PARAMETERS = 1_000_000_000  # DeepSpeed's default `stage3_max_live_parameters`
 
 
@@ -76,11 +77,12 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameters of a model: all of them, those of its largest layer, those outside its layers."""
+    """Parameters of a model: all of them, those of its largest layer, those outside its layers, the largest tensor."""
 
     total: int
     largest_layer: int
     outside: int
+    largest: int = 0
 
 
 def count_parameters(model: nn.Module) -> ParameterCounts:
@@ -89,7 +91,8 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
     layers = max(lists, key=_size) if lists else nn.ModuleList()
     sizes = [_size(layer) for layer in layers]
     total = _size(model)
-    return ParameterCounts(total, max(sizes, default=0), total - sum(sizes))
+    largest = max((parameter.numel() for parameter in model.parameters()), default=0)
+    return ParameterCounts(total, max(sizes, default=0), total - sum(sizes), largest)
 
 
 def _size(module: nn.Module) -> int:
@@ -136,7 +139,7 @@ def _zero_states(counts: ParameterCounts, sharding: Sharding, num_moments: int) 
         estimate.device["gathered weights"] = itemsize * min(total, LIVE_PARAMETERS)
     optimizer = {
         "fp32 masters": 4 * share,
-        "fp32 gradients of this share": 4 * share,
+        COPY_FOR_UPDATE: 4 * share,
         "moments": 4 * num_moments * share,
     }
     (estimate.host if sharding.offload_optimizer else estimate.device).update(optimizer)
@@ -169,4 +172,12 @@ def estimate_memory(
     autocast = sharding.bf16 and not sharding.mode.startswith("zero")
     estimate.device["activations"] = int(kept.saved * (AUTOCAST_FACTOR if autocast else 1))
     estimate.device["gradient of the logits"] = kept.logits
+    # The largest parameter, a table of embeddings, gets its gradient last and whole, before it is shared out.
+    itemsize = 2 if sharding.bf16 and sharding.mode.startswith("zero") else 4
+    estimate.device["largest gradient"] = itemsize * counts.largest
+    if not sharding.bf16 and COPY_FOR_UPDATE in estimate.device:
+        # In fp32 the copy is made for the update alone, when what the backward pass needed is free again.
+        backward = ("reduction bucket", "activations", "gradient of the logits", "largest gradient")
+        free = sum(estimate.device.get(name, 0) for name in backward)
+        estimate.device[COPY_FOR_UPDATE] = max(0, estimate.device[COPY_FOR_UPDATE] - free)
     return estimate

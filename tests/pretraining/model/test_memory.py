@@ -142,6 +142,23 @@ def test_more_shards_never_take_more():
         assert sizes == sorted(sizes, reverse=True)
 
 
+def test_in_fp32_the_copy_for_the_update_takes_the_place_of_what_the_backward_pass_needed():
+    """Seen with DeepSpeed 0.19.8: a BERT-base peaks in the backward pass, where the copy does not exist yet."""
+    config = small_model("bert").config
+    share = -(-count_parameters(shape_only(config)).total // 2)
+    row = {"num_sequences": 1, "sequence_length": 2, "num_masked_per_sequence": 1}
+    for bucket, batch in ((500_000_000, BATCH), (1000, row)):
+        sharding = Sharding("zero2", shards=2, reduce_bucket_elements=bucket)
+        device = estimate_memory(config, sharding, **batch).device
+        names = ("reduction bucket", "activations", "gradient of the logits", "largest gradient")
+        freed = sum(device[name] for name in names)
+        assert device["largest gradient"] == 4 * count_parameters(shape_only(config)).largest > 0
+        assert (freed < 4 * share) == (bucket == 1000)
+        assert device["fp32 gradients of this share"] == max(0, 4 * share - freed)
+        halved = estimate_memory(config, Sharding("zero2", shards=2, bf16=True), **batch).device
+        assert halved["fp32 gradients of this share"] == 4 * share
+
+
 def test_the_table_sums_up():
     config = small_model("bert").config
     estimate = estimate_memory(config, Sharding("zero3", shards=2, offload_optimizer=True), **BATCH)
