@@ -264,7 +264,7 @@ def load_headed(
     if cls is None:
         encoder, _ = _read_weights(AutoModel, model_name_or_path, config, {**arguments, **_no_pooler(config)})
         own = OwnHead(encoder, head)
-        filled = keep_head and _fill_head(own, Path(model_name_or_path).expanduser() / HEAD_WEIGHTS)
+        filled = keep_head and fill_head(own, Path(model_name_or_path).expanduser() / HEAD_WEIGHTS)
         return Headed(own, () if filled else tuple(head_names(own)))
     model, missing = _read_weights(cls, model_name_or_path, config, arguments)
     names = head_names(model)
@@ -323,7 +323,7 @@ def _no_pooler(config: PretrainedConfig) -> dict[str, bool]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
 
 
-def _fill_head(model: OwnHead, file: Path) -> bool:
+def fill_head(model: OwnHead, file: Path) -> bool:
     """Load the layer stored next to an encoder; False when there is none. Raises ValueError when it does not fit."""
     if not file.is_file():
         return False

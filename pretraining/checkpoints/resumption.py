@@ -74,7 +74,7 @@ def was_taken(path: Path, checkpoints: Path) -> bool:
     record, manifest = checkpoints / TAKEN_NAME, path / MANIFEST_NAME
     if not (record.is_file() and manifest.is_file() and committed(checkpoints)):
         return False
-    return record.read_text(encoding="utf-8").strip() == sha256_of(manifest)
+    return record.read_bytes().strip() == sha256_of(manifest).encode()
 
 
 def settle(checkpoints: Path, name: str, wanted: str, ended: Sequence[Segment], *, say: Say = print) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 LFS_HEAD = b"version https://git-lfs"
 LARGEST_JSON_BYTES = 100_000_000
+LONGEST_WORD = 400  # characters that a message shows of a value or a path
+LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
 DEEPEST = 32  # levels of lists and objects: readers recurse
 
 
@@ -40,8 +43,9 @@ def reason_of(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """The text as a terminal may show it: other characters than line ends, such as escapes, as they are written."""
-    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+    """The text as a terminal may show it: no word without end, and escapes and the like as they are written."""
+    cut = LONG_WORD.sub(lambda word: f"{word[0][:LONGEST_WORD]}...", text)
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in cut)
 
 
 def refuse_pointer(path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn, TypeVar, get_origin, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
+from runtime.files.foreign import printable
 from runtime.files.unique_keys import parse_json, parse_yaml
 from runtime.options.declaration import DECLARED, declaration_of, declarations
 
@@ -43,7 +44,7 @@ class OptionParser(HfArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the process with the message, which names the file of options where there is one."""
-        super().error(message if self.source in message else f"{self.source}: {message}")
+        super().error(printable(message if self.source in message else f"{self.source}: {message}"))
         raise AssertionError(message)  # argparse has ended the process
 
     def _add_dataclass_arguments(self, dtype: Any) -> None:
@@ -101,9 +102,8 @@ def parse_options(
         file = arguments.pop(0)
         try:
             known = read_options_file(Path(file), list(declarations(cls)), answer)
-            given = as_arguments(known, cls)
             parser.source = f"{file} and the command line" if arguments else file
-            arguments = [*given, *arguments]
+            arguments = [*as_arguments(known, cls), *arguments]
         except ValueError as error:
             parser.error(str(error))
     namespace, unknown = parser.parse_known_args(arguments)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from runtime.files.foreign import reason_of
+
 TAR_BLOCK_BYTES = 512
 MAX_FIELD_BYTES = 1 << 28
 MAX_JSON_BYTES = 1 << 20
@@ -169,9 +171,9 @@ def _decode_npy(name: str, payload: bytes, source: str) -> np.ndarray:
         if version != (1, 0):
             raise ValueError(f"version {version}, not (1, 0)")
         shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=MAX_NPY_HEADER_BYTES)
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+    except Exception as error:  # numpy parses the header as Python: SyntaxError, TokenError, MemoryError, ...
         raise ValueError(
-            f"{source}: field {name!r} has no usable npy header ({error}): build the shard again"
+            f"{source}: field {name!r} has no usable npy header ({reason_of(error)}): build the shard again"
         ) from error
     rest = len(payload) - stream.tell()
     if dtype.name not in ALLOWED_DTYPES or dtype.byteorder == ">" or len(shape) != 1 or fortran_order:

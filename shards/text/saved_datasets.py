@@ -9,6 +9,7 @@ from typing import Any
 from runtime.files.foreign import reading_foreign
 from shards.text.sources import SAVED_DATASET_FILES, Source
 
+BATCH_ROWS = 256
 DAMAGED = "save it again with save_to_disk, or copy it again"
 
 
@@ -40,8 +41,7 @@ def open_dataset(source: Source) -> tuple[Any, int]:
                     f"{source.path} has the splits {sorted(saved)} and no 'train': give one split's folder"
                 )
             saved = saved["train"]
-        names = saved.column_names
-        return saved.to_iterable_dataset() if names else saved, len(saved)
+        return saved.with_format("arrow"), len(saved)
     name, config, split = [*source.path.split(":"), "", ""][:3]
     try:
         return datasets.load_dataset(name, config or None, split=split or "train", streaming=True), 0
@@ -51,17 +51,22 @@ def open_dataset(source: Source) -> tuple[Any, int]:
 
 def rows_of(rows: Any, source: Source) -> Iterator[dict[str, Any]]:
     """The rows that `open_dataset` gave; ValueError where a saved one is damaged."""
-    left = iter(rows)
+    if not hasattr(rows, "data"):  # streamed
+        yield from rows
+        return
+    batches = rows.iter(batch_size=BATCH_ROWS)
     while True:
-        with reading_foreign(source.path, DAMAGED, from_hub=source.bytes == 0):
-            row = next(left, None)
-        if row is None:
-            return
-        yield row
+        with reading_foreign(source.path, DAMAGED):
+            batch = next(batches, None)
+            if batch is None:
+                return
+            batch.validate(full=True)  # Arrow itself trusts its offsets, and reads beyond the file
+            values = batch.to_pylist()
+        yield from values
 
 
 def rows_in(dataset: Any, name: str) -> list[dict[str, Any]]:
     """All rows of a `Dataset`; ValueError that says its `name` where its files are damaged."""
     with reading_foreign(name, DAMAGED):
-        dataset.data.validate(full=True)  # Arrow itself trusts its offsets
+        dataset.data.validate(full=True)
         return list(dataset.to_list())

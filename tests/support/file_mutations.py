@@ -228,9 +228,10 @@ def refusals(
                 return
         said.append(text)
         assert named in text, text[:500]
+        text = printable(text)  # as a command says it
         assert len(text) < longest + len(named), text[:1200]
         assert text.count("\n") < most_lines, text[:500]
-        printable(text).encode()
+        text.encode()
 
     try:
         is_read_or_refused()

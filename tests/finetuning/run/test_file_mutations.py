@@ -1,13 +1,17 @@
 """What fine-tuning and sweeps leave behind, changed at random: a clear refusal that names the file, or a reading."""
 
 import json
+import math
 from dataclasses import asdict
 
 import pytest
 import torch
 from file_mutations import few_and_many, refusals
+from safetensors.torch import save_file
+from tiny_encoder import save_tiny_model
 from transformers import BertConfig
 
+from finetuning.loop.heads import CLASSIFICATION, HEAD_WEIGHTS, Head, fill_head, load_headed
 from finetuning.loop.run_log import RunLog, drop_lines_after, read_journal
 from finetuning.loop.run_state import Progress, progress_of
 from finetuning.recipes.choices.chain import read_choices_made
@@ -64,6 +68,26 @@ def test_the_record_of_a_model(tmp_path, rounds):
     content = {"recipe": "glue", "task": "classification", "labels": ["a", "b"], "pooling": "cls", "own_head": True}
     write_json(tmp_path / "recipe.json", {"schema_version": 1, **content, "metric": "accuracy", "options": options})
     refusals(tmp_path / "recipe.json", lambda: head_of(saved_facts(str(tmp_path), BertConfig())), rounds)
+
+
+@few_and_many
+def test_a_head_of_our_own(tmp_path, rounds):
+    save_tiny_model(tmp_path, "bert", ["cat", "dog"])
+    head = Head(CLASSIFICATION, 2, ("a", "b"), pooling="max")
+    own = load_headed(str(tmp_path), head).transformer
+    tensors = {name: tensor.detach() for name, tensor in own.head.named_parameters(prefix="head")}
+    save_file(tensors, tmp_path / HEAD_WEIGHTS)
+    refusals(tmp_path / HEAD_WEIGHTS, lambda: fill_head(own, tmp_path / HEAD_WEIGHTS), rounds)
+
+
+def test_a_head_that_is_not_finite_is_refused(tmp_path):
+    save_tiny_model(tmp_path, "bert", ["cat", "dog"])
+    head = Head(CLASSIFICATION, 2, ("a", "b"), pooling="max")
+    own = load_headed(str(tmp_path), head).transformer
+    tensors = {name: torch.full_like(tensor, math.nan) for name, tensor in own.head.named_parameters(prefix="head")}
+    save_file(tensors, tmp_path / HEAD_WEIGHTS)
+    with pytest.raises(ValueError, match=rf"{HEAD_WEIGHTS} holds NaN or infinity"):
+        load_headed(str(tmp_path), head, keep_head=True)
 
 
 @few_and_many

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from runtime.files.foreign import printable
 from runtime.files.whole_files import read_json, sha256_of, write_json, write_text
 
 
@@ -46,3 +47,9 @@ def test_a_huge_file_is_not_read(tmp_path):
 def test_the_hash_is_that_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_what_a_command_says_is_of_bounded_length_and_no_control_of_the_terminal():
+    assert printable("a\x1b[31mb\nc") == "a\\x1b[31mb\nc"
+    assert printable(f"in '{'y' * 5000}' here") == f"in '{'y' * 399}... here"
+    assert printable("\ud800").encode() == b"\\ud800"
