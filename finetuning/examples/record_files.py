@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 from runtime.files.foreign import refuse_pointer_head
 from runtime.files.schemas import listed, shown
 from runtime.files.unique_keys import DuplicateKey, without_duplicates
+from runtime.files.whole_files import read_at_most
 from shards.text.compression import unpacked
 from shards.text.formats import COMPRESSION_SUFFIXES, HEAD_BYTES, detect_format, name_suffix
 from shards.text.plain_text import TextRules, whole_lines
@@ -121,7 +122,7 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; check the path")
     with unpacked(path) as (_, stream):
-        content = stream.read(max_bytes + 1)
+        content = read_at_most(stream, max_bytes + 1)
     if len(content) > max_bytes:
         raise ValueError(f"{path}: unpacks to more than {max_bytes} bytes; split the file")
     return content

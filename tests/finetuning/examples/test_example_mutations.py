@@ -17,6 +17,7 @@ from finetuning.recipes.choices.choice_files import has_labels, read_choices
 from finetuning.recipes.questions.squad import check_answers, place_answers, read_contexts, read_questions
 from finetuning.recipes.texts.glue_tasks import GLUE_TASKS, read_glue
 from finetuning.recipes.texts.labelled_text import content_key, hold_out, is_blank, label_names, read_examples
+from finetuning.recipes.tokens.tagged_files import read_tagged
 
 CONTEXT = "The first word is one; the second is two."
 ANSWER = {"text": "one", "answer_start": 18}
@@ -102,6 +103,17 @@ def texts(path, folder):
         hold_out(found, 0.5)
 
 
+def sentences(path, folder):
+    for sentence in read_tagged(path):
+        (sentence.id + sentence.text).encode()
+
+
+CONLLU = (
+    b"# newdoc id = d\n# sent_id = s1\n1-2\tdon't\t_\t_\t_\t_\t_\t_\t_\t_\n1\tdo\tdo\tAUX\tVB\t_\t0\troot\t_\t_\n"
+    b"2\tn't\tnot\tPART\tRB\t_\t1\tadvmod\t_\t_\n\n# sent_id = s2\n1\tgo\tgo\tVERB\tVB\t_\t0\troot\t_\t_\n\n"
+)
+CONLL = b"-DOCSTART- -X- O O\n\nAda NNP B-NP B-PER\nwrote VBD B-VP O\n\nLondon NNP B-NP B-LOC\n"
+TAGGED = [{"id": str(n), "tokens": ["Ada", "wrote"], "tags": ["B-PER", "O"]} for n in range(3)]
 REVIEWS = [dict(row, pair="a pair") for row in reviews(8)]
 # By name: the reader, the content, the least share that is refused.
 EXAMPLES = {
@@ -120,6 +132,10 @@ EXAMPLES = {
     "swag.json": (choices, as_json([SWAG]), 0.1),
     "swag.csv": (choices, as_table([SWAG, SWAG], ","), 0.05),
     "plain.json": (choices, as_json([PLAIN]), 0.2),
+    "words.conllu": (sentences, CONLLU, 0.2),
+    "words.conll": (sentences, CONLL, 0.05),
+    "words.bio.gz": (sentences, gzip.compress(CONLL, mtime=0), 0.2),
+    "words.jsonl": (sentences, as_lines(TAGGED), 0.2),
     "texts.json": (texts, as_json(REVIEWS), 0.2),
     "texts.jsonl": (texts, as_lines(PAIRS), 0.2),
     "texts.csv": (texts, as_table(REVIEWS, ","), 0.02),
@@ -166,6 +182,20 @@ def test_a_task_of_glue(tmp_path, task, rounds):
             assert [(content_key(one).encode(), one.example_id.encode()) for one in examples]
 
     refusals(tmp_path / "train.tsv", read, rounds, least=0.1)
+
+
+@few_and_many
+def test_the_original_files_of_mrpc(tmp_path, rounds):
+    rows = b"".join(b"%d\t%d\t%d\tone\ttwo %d\n" % (n % 2, 10 + n, 30 + n, n) for n in range(12))
+    for split in ("train", "test"):
+        content = b"Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + rows
+        (tmp_path / f"msr_paraphrase_{split}.txt").write_bytes(content)
+
+    def read():
+        for examples in read_glue(GLUE_TASKS["mrpc"], tmp_path).values():
+            assert [(content_key(example).encode(), example.example_id.encode()) for example in examples]
+
+    refusals(tmp_path / "msr_paraphrase_train.txt", read, rounds, least=0.05)
 
 
 @few_and_many

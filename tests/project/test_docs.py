@@ -4,7 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch", "ds_configs", "benchmarks")
 NAMED_FILE = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)}|tests|docs)/[\w./-]*\.(?:py|md|json|html|png)\b")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from setuptools import find_packages
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch")
 # Folders that stand on sys.path when a script or a test in them is started.
 SCRIPT_FOLDERS = ("launch", "finetuning", "gap", "benchmarks", "tests")

@@ -3,12 +3,12 @@
 import ast
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch")
 READING = {
     *("read_json", "read_file", "read_object", "JsonLines", "sound_lines", "read_foreign_object", "reading_foreign"),
-    *("parse_yaml", "parse_json", "parse_bounded", "safe_open", "load_file", "loads", "read_text"),
-    *("read_bytes", "read_at_most", "connect", "ZipFile", "reader", "unpacked", "read_block"),
+    *("parse_yaml", "parse_json", "parse_bounded", "safe_open", "load_file", "loads", "read_text", "read_bytes"),
+    *("read_at_most", "numbered_lines", "read_records", "connect", "ZipFile", "reader", "unpacked", "read_block"),
 }
 OF_RUNS = "pretraining/checkpoints/test_file_mutations.py"
 OF_FINETUNING = "finetuning/run/test_file_mutations.py"
@@ -63,7 +63,10 @@ FUZZED = {
     "finetuning/run/saved_model.py": OF_FINETUNING,
     "finetuning/sweep/runner.py": OF_FINETUNING,
     "finetuning/sweep/sweep.py": "finetuning/sweep/test_file_mutations.py",
+    "finetuning/recipes/texts/glue_tasks.py": OF_EXAMPLES,
     "finetuning/recipes/texts/labelled_folders.py": OF_EXAMPLES,
+    "finetuning/recipes/texts/labelled_text.py": OF_EXAMPLES,
+    "finetuning/recipes/tokens/tagged_files.py": OF_EXAMPLES,
     "gap/analysis/run_folder.py": OF_STUDIES,
     "gap/cells/code_identity.py": NO_FILE,
     "gap/cells/consistency.py": OF_MODELS,
