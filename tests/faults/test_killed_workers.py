@@ -27,7 +27,7 @@ PROMPT_SECONDS = 20.0
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_fault_44_a_killed_owner_takes_its_data_workers_with_it(shards, whole, tmp_path):
     output = tmp_path / "run"
     process = start("python", shards, output, OPTIONS, variables=HANG)
@@ -43,7 +43,7 @@ def test_fault_44_a_killed_owner_takes_its_data_workers_with_it(shards, whole, t
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("engine", "killed"), [("torchrun", 0), ("torchrun", 1), ("deepspeed", 1), ("deepspeed zero3", 0)]
 )
