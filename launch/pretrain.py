@@ -79,11 +79,12 @@ def run(options: Options) -> int:
 
 def watch_of(options: Options) -> Callable[[Plan, ShardLocation], Watch]:
     """A function that builds a plan's watch, which measures the gap after each export."""
-    from gap.study.options import GapOptions, make_watch  # loads much that only --until needs
+    from gap.study.options import GapOptions, check_tokenizer, make_watch  # loads much that only --until needs
 
     more = parse_text(GapOptions, options.finetuning, option="--finetuning")
 
     def watch(plan: Plan, shards: ShardLocation) -> Watch:
+        check_tokenizer(shards)
         return make_watch(
             str(options.until),
             tasks=options.tasks,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from finetuning.examples.pair_template import pair_template
 from finetuning.loop.heads import POOLINGS
 from gap.analysis.costs import Prices
 from gap.cells.executor import Slurm
@@ -33,6 +34,8 @@ from runtime.options.declaration import (
 )
 from runtime.plurals import counted
 from runtime.processes.ranks import Ranks
+from shards.storage.location import ShardLocation
+from shards.tokenization.vocabulary import load_tokenizer
 
 OF_THE_TASKS, CONTROLS, CLUSTER = "tasks and checkpoints", "controls", "cluster"
 CONTAMINATION, ANALYSIS, COSTS = "contamination", "analysis", "costs"
@@ -405,3 +408,12 @@ def make_watch(
     experiment = with_defaults(own).experiment()
     searched = shards if own.contamination else None
     return GapWatch(run, until, experiment, reference, budgets, ranks, searched, own.draws, hang_timeout_seconds)
+
+
+def check_tokenizer(shards: ShardLocation) -> None:
+    """ValueError for shards whose tokenizer no recipe can use: said before training, not at the first look."""
+    folder = shards.directory / shards.manifest.tokenizer.path
+    try:
+        pair_template(load_tokenizer(str(folder)))
+    except ValueError as error:
+        raise ValueError(f"--until cannot fine-tune with the shards' tokenizer {folder}: {error}") from error

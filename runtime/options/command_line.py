@@ -106,7 +106,14 @@ def parse_options(
             arguments = [*as_arguments(known, cls), *arguments]
         except ValueError as error:
             parser.error(str(error))
+    required = [action for action in parser._actions if action.required]
+    for action in required:  # a misspelt option that is required: what it is near to helps, that it is missing does not
+        action.required = False
     namespace, unknown = parser.parse_known_args(arguments)
+    if not unknown and any(getattr(namespace, action.dest) is None for action in required):
+        for action in required:
+            action.required = True
+        parser.parse_known_args(arguments)  # ends the process, naming what is missing
     if unknown:
         known_flags = sorted(flag for action in parser._actions for flag in action.option_strings)
         flags = [argument for argument in unknown if argument.startswith("-")]

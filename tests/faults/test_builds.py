@@ -84,7 +84,7 @@ def test_fault_24_text_that_is_not_utf_8(build, words, tmp_path):
 def test_fault_25_one_document_of_many_megabytes(build, commands, words, tmp_path):
     """Four times the text takes about four times the time, and no more memory."""
     seconds, peaks = [], []
-    for megabytes in (4, 16):
+    for megabytes in (2, 8):
         path = tmp_path / f"{megabytes}.txt"
         path.write_text(text_of(words, megabytes * MEGABYTE))
         began = time.monotonic()
@@ -93,7 +93,7 @@ def test_fault_25_one_document_of_many_megabytes(build, commands, words, tmp_pat
         peaks.append(commands.started[-1].peak_kilobytes)
         assert manifest(tmp_path / f"out-{megabytes}")["sources"][0]["documents"] == 1
     assert seconds[1] < 8 * seconds[0]
-    assert peaks[1] - peaks[0] < 12 * 20 * 1024  # at most 20 bytes a byte of text
+    assert peaks[1] - peaks[0] < 6 * 20 * 1024  # at most 20 bytes a byte of text
 
 
 def test_fault_26_document_of_length_zero(build, words, tmp_path):
@@ -145,22 +145,31 @@ def test_fault_29_archives_of_text_with_links_devices_and_a_sparse_bomb(build, w
     assert time.monotonic() - began < 60
 
 
-@pytest.mark.parametrize("point", ["shard:2", "commit:2", "finish:1", "before_manifest:1", "after_manifest:1"])
-def test_fault_41_killed_while_sharding(build, words, tmp_path, point):
-    rows = [{"text": text_of(words, 4_000, seed)} for seed in range(300)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    build(tmp_path / "rows.jsonl", out="whole")
-    build(tmp_path / "rows.jsonl", status=-signal.SIGKILL, FAULT_POINT=f"build.{point}:kill")
-    for path in (tmp_path / "out").glob("*.tar"):
-        content = path.read_bytes()
-        assert len(content) % 512 == 0
-        assert not any(content[-1024:])
-    build(tmp_path / "rows.jsonl")
-    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def rows(words, tmp_path_factory) -> Path:
+    """Documents that fill some dozens of shards."""
+    texts = [{"text": text_of(words, 4_000, seed)} for seed in range(300)]
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in texts))
+    return path
+
+
+def test_fault_41_killed_while_sharding(build, rows, tmp_path):
+    """At each place where a build writes: a shard, its place in the database, the manifest."""
+    build(rows, out="whole")
+    for point in ("shard:2", "commit:2", "finish:1", "before_manifest:1", "after_manifest:1"):
+        out = point.partition(":")[0]
+        build(rows, status=-signal.SIGKILL, out=out, FAULT_POINT=f"build.{point}:kill")
+        for path in (tmp_path / out).glob("*.tar"):
+            content = path.read_bytes()
+            assert len(content) % 512 == 0
+            assert not any(content[-1024:])
+        build(rows, out=out)
+        assert digests(tmp_path / out) == digests(tmp_path / "whole")
 
 
 def test_fault_48_a_packed_file_of_zeros(build, commands, tmp_path):
-    (tmp_path / "zeros.txt.gz").write_bytes(gzip.compress(bytes(100 * MEGABYTE)) * 3)
+    (tmp_path / "zeros.txt.gz").write_bytes(gzip.compress(bytes(100 * MEGABYTE)) * 2)
     before = commands.started[-1].peak_kilobytes if commands.started else 0
     said = build(tmp_path / "zeros.txt.gz", status=REFUSED)
     assert "zeros.txt.gz" in said
@@ -190,10 +199,8 @@ def test_fault_64_one_line_of_200_megabytes(build, commands, words, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["garbage", "value", "table"])
-def test_fault_67_the_database_of_an_unfinished_build_tampered_with(build, words, tmp_path, damage):
-    rows = [{"text": text_of(words, 4_000, seed)} for seed in range(300)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    build(tmp_path / "rows.jsonl", status=-signal.SIGKILL, FAULT_POINT="build.commit:2:kill")
+def test_fault_67_the_database_of_an_unfinished_build_tampered_with(build, rows, tmp_path, damage):
+    build(rows, status=-signal.SIGKILL, FAULT_POINT="build.commit:2:kill")
     path = tmp_path / "out" / "building" / "state.sqlite3"
     if damage == "garbage":
         for each in path.parent.glob("state.sqlite3*"):
@@ -207,6 +214,6 @@ def test_fault_67_the_database_of_an_unfinished_build_tampered_with(build, words
                 database.execute("DROP TABLE state")
                 database.execute("CREATE TABLE state (name TEXT, other INTEGER)")
         database.close()
-    said = build(tmp_path / "rows.jsonl", status=REFUSED)
+    said = build(rows, status=REFUSED)
     assert "state.sqlite3" in said
     assert "delete the directory" in said

@@ -36,16 +36,18 @@ def test_fault_17_resumed_with_another_micro_batch_and_accumulation(commands, sh
 
 
 def test_fault_20_loss_spike(commands, tmp_path):
-    """A text of one word, learnt in some updates, in which one document has other words."""
-    tokenizer = write_tokenizer(tmp_path / "tokenizer", ["dull", *(f"word{letter}" for letter in "abcdefghijklmnop")])
-    strange = " ".join(f"word{letter}" for letter in "ponmlkjihgfedcba") + " dull"
-    texts = ["dull " * (24 + 2 * number) for number in range(150)]
-    texts.insert(140, strange)
+    """A text of one word, which is soon learnt, in which one document of other words comes up late."""
+    others = [f"word{letter}" for letter in "abcdefghijklmnop"]
+    tokenizer = write_tokenizer(tmp_path / "tokenizer", ["dull", *others])
+    texts = ["dull " * (24 + 2 * number) for number in range(220)]
+    texts.insert(200, " ".join(others[::-1]) + " dull")
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     argv = ["--input", tmp_path / "rows.jsonl", "--output_dir", tmp_path / "shards", "--tokenizer", tokenizer]
     argv += ["--block_tokens", 512, "--near_duplicates", "ignore", "--validation_fraction", 0.05, "--processes", 1]
     commands.run(BUILD, argv, tmp_path / "build.log")
-    said = commands.pretrain(tmp_path / "shards", tmp_path / "run", {"budget_tokens": 33_000, "mask_rate": 0.4})
+    options = {"budget_tokens": 24_000, "mask_rate": 0.4, "seed": 1}
+    rows = {"global_batch_rows": 4, "per_device_train_batch_size": 4}
+    said = commands.pretrain(tmp_path / "shards", tmp_path / "run", {**options, **rows})
     spikes = [line for line in journal(tmp_path / "run") if line.get("spike")]
     assert spikes
     for line in spikes:

@@ -14,7 +14,7 @@ ROWS = [line for line in PAGE.splitlines() if re.match(r"\| \d+ \|", line)]
 LEDGER = ROOT / "tests" / "faults" / "chaos" / "ledger.jsonl"
 
 
-def tests_by_file() -> dict[str, set[str]]:
+def names_by_file() -> dict[str, set[str]]:
     paths = [*(ROOT / "tests").rglob("test_*.py")]
     return {
         path.relative_to(ROOT).as_posix(): {
@@ -30,7 +30,7 @@ def test_the_rows_are_numbered_without_a_gap():
 
 
 def test_every_row_names_a_test_of_its_number():
-    written = set().union(*tests_by_file().values())
+    written = set().union(*names_by_file().values())
     for row in ROWS:
         number = int(row.split("|")[1])
         names = re.findall(r"`(test_fault_\d\d_\w+)`", row)
@@ -41,7 +41,7 @@ def test_every_row_names_a_test_of_its_number():
 
 def test_every_test_of_a_fault_is_in_its_row():
     named = set(re.findall(r"`(test_fault_\d\d_\w+)`", PAGE))
-    written = {name for names in tests_by_file().values() for name in names if name.startswith("test_fault_")}
+    written = {name for names in names_by_file().values() for name in names if name.startswith("test_fault_")}
     assert written == named
 
 

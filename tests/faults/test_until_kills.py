@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 
 import pytest
 from pretraining_runs import assert_same_course
-from tiny_gap import write_series, write_tasks
+from tiny_gap import WORDS, write_series, write_tasks
 
-from tests.faults.commands import FAILED, soon
+from tests.faults.commands import BUILD, FAILED, soon
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 CLOCK = {"seconds", "finished"}
@@ -27,6 +28,26 @@ def scores(run):
     )
 
 
+@pytest.fixture
+def shards(commands, tmp_path):
+    """Shards of the tasks' words; their tokenizer puts [CLS] and [SEP] around texts, as recipes need it."""
+    generator = random.Random(0)
+    texts = [" ".join(generator.choices(WORDS, k=generator.randrange(24, 80))) for _ in range(120)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    write_series(tmp_path / "words", ())
+    argv = ["--input", tmp_path / "rows.jsonl", "--output_dir", tmp_path / "shards", "--processes", 1]
+    argv += [
+        "--tokenizer",
+        tmp_path / "words" / "series" / "raw-0",
+        "--block_tokens",
+        512,
+        "--near_duplicates",
+        "ignore",
+    ]
+    commands.run(BUILD, [*argv, "--validation_fraction", 0.1], tmp_path / "build.log")
+    return tmp_path / "shards"
+
+
 def test_fault_65_kills_inside_a_look_of_until(commands, shards, full, tmp_path):
     """The command, and another time its worker, killed with some cells done: the same looks, cells, rows and losses."""
     tasks = write_tasks(tmp_path / "tasks")
@@ -37,7 +58,8 @@ def test_fault_65_kills_inside_a_look_of_until(commands, shards, full, tmp_path)
         "finetuning": cells,
     }  # fmt: skip
     whole = tmp_path / "whole"
-    commands.start_pretraining(shards, whole, options).wait(600)
+    command = commands.start_pretraining(shards, whole, options)
+    assert command.wait(600) == 0, command.said[-3000:]
     looks = json.loads((whole / "until.json").read_text())["looks"]
     assert len(looks) == 2
 

@@ -123,7 +123,7 @@ class Chaos:
                 if subject.working(output) and (not before or subject.progress(output) > before):
                     break
                 time.sleep(0.02)
-            deadline = time.monotonic() + share * (5.0 if while_starting else seconds)
+            deadline = time.monotonic() + share * (5.0 if while_starting else 0.7 * seconds)
             while process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.005)
             if process.poll() is not None:

@@ -4,7 +4,7 @@ import sys
 import time
 
 import pytest
-from pretraining_runs import on_forked_ranks
+from pretraining_runs import in_process, on_forked_ranks, write_shards
 
 from gap.study import until
 from launch import pretrain
@@ -47,3 +47,12 @@ def test_tasks_and_reference_are_read_before_training(monkeypatch, tiny_small_wo
     argv = ["--output_dir", "out", "--until", "gap_closed>=0.9", "--reference", str(tiny_small_world), *more]
     assert pretrain.main(argv) == 2
     assert said in capsys.readouterr().err
+
+
+def test_shards_whose_tokenizer_no_recipe_can_use_are_refused_before_training(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("pretraining.run.Run", lambda *_, **__: pytest.fail("training began"))
+    options = {"until": "gap_closed>=0.9", "reference": tmp_path, "tasks": "qa:nowhere.json"}
+    in_process(write_shards(tmp_path), tmp_path / "run", options, status=2)
+    said = capsys.readouterr().err
+    assert "--until cannot fine-tune with the shards' tokenizer" in said
+    assert "no token in front of a pair" in said

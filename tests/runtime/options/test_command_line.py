@@ -65,6 +65,21 @@ def test_an_unknown_option_is_answered_with_the_nearest(arguments, nearest, caps
     assert f"did you mean {nearest}?" in capsys.readouterr().err
 
 
+def test_a_misspelt_option_that_is_required_is_answered_with_the_nearest(capsys):
+    @dataclass
+    class Needy:
+        sweep_file: str
+        learning_rate: float = 1e-4
+
+    with pytest.raises(SystemExit):
+        parse_options(Needy, ["--sweep_fil", "a.yaml"])
+    assert "did you mean --sweep_file?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_options(Needy, ["--learning_rate", "1"])
+    assert "the following arguments are required: --sweep_file" in capsys.readouterr().err
+    assert parse_options(Needy, ["--sweep_file", "a"]).sweep_file == "a"
+
+
 def test_abbreviations_are_unknown_options(capsys):
     with pytest.raises(SystemExit):
         parse_options(PretrainingOptions, ["--budget", "1"])
