@@ -163,7 +163,7 @@ def test_questions_with_two_to_four_choices_on_two_ranks(project_root, world, fr
 def test_words_of_sentences_over_several_windows_on_two_ranks(project_root, world, free_port):
     for split, number in (("train", 37), ("validation", 19)):
         write_conllu(world / f"{split}.conllu", tiny_sentences(number, prefix=split, seed=number, entities=True))
-    extra = ["--train_file", "train.conllu", "--validation_file", "validation.conllu"]
+    extra = ["--train_file", "train.conllu", "--validation_file", "validation.conllu", "--learning_rate", "1e-3"]
     extra += ["--test_file", "validation.conllu"]
     torchrun = [str(BIN / "torchrun"), "--nproc_per_node", "2", "--master_port", str(free_port)]
     found = []

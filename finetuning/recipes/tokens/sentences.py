@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetuning.examples.label_cells import MINUS_ONE, read_label
-from finetuning.recipes.texts.labelled_text import ID_COLUMNS
+from finetuning.recipes.texts.labelled_text import ID_COLUMNS, SPLIT_NAMES
 from runtime.files.schemas import shown
 
 TOKEN_COLUMNS = ("tokens", "words")
@@ -34,6 +34,9 @@ class TaggedSentence:
     def text(self) -> str:
         """The words with blanks between them."""
         return " ".join(self.words)
+
+
+Splits = dict[str, list[TaggedSentence]]
 
 
 def sentences_from_rows(
@@ -78,6 +81,28 @@ def with_unique_ids(sentences: Sequence[TaggedSentence], source: str) -> list[Ta
             f"{source}: {len(twice)} ids occur more than once, the first: {', '.join(twice[:5])}; make them unique"
         )
     return list(sentences)
+
+
+def dataset_splits(rows: Mapping[str, Sequence[Any]], asked: str, tag_column: str | None = None) -> Splits:
+    """Sentences of the splits train, validation and test of a data set, under any of their usual names."""
+    named = {SPLIT_NAMES[split]: split for split in SPLIT_NAMES if split in rows}
+    if not named:
+        raise ValueError(f"{asked} has none of the splits train, validation, test: {sorted(rows)}")
+    return {name: sentences_from_rows(rows[split], f"{asked} {split}", tag_column) for name, split in named.items()}
+
+
+def has_tags(sentences: Sequence[TaggedSentence], split: str) -> bool:
+    """Whether a split is tagged; ValueError for one that must be and is not, and for a test set of which a part is."""
+    worded = [one for one in sentences if one.words]
+    without = [one.id for one in worded if one.label is None]
+    if not without:
+        return bool(worded)
+    if len(without) < len(worded) or not split.startswith("test"):
+        raise ValueError(
+            f"the {split} set has {len(without)} of {len(worded)} sentences without a tag, the first: {without[0]}; "
+            "tag all (or remove those), or, in a test set, none"
+        )
+    return False
 
 
 def tag_names(sentences: Iterable[TaggedSentence]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 from finetuning.examples.dataset_records import read_dataset, subset
 from finetuning.examples.pair_template import row_limit
@@ -18,12 +17,11 @@ from finetuning.loop.heads import TAGS
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
 from finetuning.recipes.questions.windows import Windows
-from finetuning.recipes.texts.labelled_text import SPLIT_NAMES
 from finetuning.recipes.texts.text_run import saved_labels
 from finetuning.recipes.tokens.metrics import begins_inside, marks_entities_otherwise
 from finetuning.recipes.tokens.recipe import TokenRecipe
 from finetuning.recipes.tokens.rows import for_words
-from finetuning.recipes.tokens.sentences import TaggedSentence, sentences_from_rows, tag_names, with_unique_ids
+from finetuning.recipes.tokens.sentences import Splits, TaggedSentence, dataset_splits, has_tags, tag_names
 from finetuning.recipes.tokens.tagged_files import CONLLU, has_columns, read_tagged
 from finetuning.run.command import Prepared, finish_world, given_files, open_world, output_directory, run_recipe
 from finetuning.run.seed_runs import run_seeds
@@ -31,8 +29,6 @@ from finetuning.run.starting_point import StartingPoint, starting_point
 from runtime.options.declaration import DATA, names_marked, option
 from runtime.options.option_rules import idle_beside, idle_without, named_twice
 from shards.text.sources import name_suffix
-
-Splits = dict[str, list[TaggedSentence]]
 
 
 @dataclass
@@ -128,31 +124,6 @@ def read_splits(options: TokenOptions, files: Mapping[str, str]) -> Splits:
         return {name: read_tagged(file, tag_column=options.tag_column, on_bad_text=bad) for name, file in files.items()}
     rows = read_dataset(options.dataset_name, options.dataset_config_name)
     return dataset_splits(rows, f"--dataset_name {options.dataset_name}", options.tag_column)
-
-
-def dataset_splits(rows: Mapping[str, Sequence[Any]], asked: str, tag_column: str | None = None) -> Splits:
-    """Sentences of the splits train, validation and test of a data set, under any of their usual names."""
-    named = {SPLIT_NAMES[split]: split for split in SPLIT_NAMES if split in rows}
-    if not named:
-        raise ValueError(f"{asked} has none of the splits train, validation, test: {sorted(rows)}")
-    return {
-        name: with_unique_ids(sentences_from_rows(rows[split], f"{asked} {split}", tag_column), f"{asked} {split}")
-        for name, split in named.items()
-    }
-
-
-def has_tags(sentences: Sequence[TaggedSentence], split: str) -> bool:
-    """Whether a split is tagged; ValueError for one that must be and is not, and for a test set of which a part is."""
-    worded = [one for one in sentences if one.words]
-    without = [one.id for one in worded if one.label is None]
-    if not without:
-        return bool(worded)
-    if len(without) < len(worded) or not split.startswith("test"):
-        raise ValueError(
-            f"the {split} set has {len(without)} of {len(worded)} sentences without a tag, the first: {without[0]}; "
-            "tag all (or remove those), or, in a test set, none"
-        )
-    return False
 
 
 def labels_of(options: TokenOptions, splits: Mapping[str, Sequence[TaggedSentence]], start: StartingPoint) -> list[str]:

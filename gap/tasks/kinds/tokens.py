@@ -15,9 +15,8 @@ from finetuning.recipes.questions.windows import Windows
 from finetuning.recipes.tokens.metrics import entity_counts, scheme_of
 from finetuning.recipes.tokens.recipe import TokenRecipe, tagged_words
 from finetuning.recipes.tokens.rows import IGNORED, for_words
-from finetuning.recipes.tokens.sentences import TaggedSentence, tag_names
+from finetuning.recipes.tokens.sentences import TaggedSentence, dataset_splits, has_tags, tag_names
 from finetuning.recipes.tokens.tagged_files import is_tagged_file, read_tagged
-from finetuning.recipes.tokens.token_run import dataset_splits, has_tags
 from gap.tasks.kinds.dataset_tasks import all_splits
 from gap.tasks.kinds.reading import Splits, read_place, text_digest, training_and_scored
 from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskData, TaskSpec

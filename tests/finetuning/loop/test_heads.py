@@ -210,7 +210,10 @@ def rows_of(task, count, seed):
         ]
     if task == "token_classification":
         sentences = tiny_sentences(count, seed=seed, entities=True, long=False)
-        return [{"id": one.id, "tokens": list(one.words), "tags": list(one.tags)} for one in sentences]
+        return [
+            {"id": one.id, "tokens": list(one.words[number % 4 :]), "tags": list(one.tags[number % 4 :])}
+            for number, one in enumerate(sentences)
+        ]
     return [
         {"id": f"{number}", "text": f"the {COLOURS[number % 2]} {thing}", "label": ("good", "bad")[number % 2]}
         for number, thing in enumerate(random.Random(seed).choices(THINGS, k=count))

@@ -7,9 +7,9 @@ import json
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
 
-from finetuning.recipes.tokens.sentences import TaggedSentence, sentences_from_rows, tag_names
+from finetuning.recipes.tokens.sentences import TaggedSentence, has_tags, sentences_from_rows, tag_names
 from finetuning.recipes.tokens.tagged_files import is_tagged_file, read_tagged
-from finetuning.recipes.tokens.token_run import TokenOptions, has_tags, read_splits
+from finetuning.recipes.tokens.token_run import TokenOptions, read_splits
 
 CONLLU = """\
 # global.columns = ID FORM
@@ -28,6 +28,10 @@ CONLLU = """\
 1\tA b\ta\tNOUN\tNN\t_\t0\troot\t_\t_
 2\t#\t#\tSYM\tNN\t_\t1\tdep\t_\t_
 """
+
+
+UPOS = {"ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT"}
+UPOS |= {"SCONJ", "SYM", "VERB", "X"}
 
 
 def write(path, text):
@@ -201,3 +205,22 @@ def test_tags_by_frequency_and_sets_that_are_tagged():
     for split, sentences in (("test", some), ("validation", some[1:])):
         with pytest.raises(ValueError, match=rf"the {split} set has 1 of \d sentences without a tag, the first: b"):
             has_tags(sentences, split)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentences", "words", "documents"),
+    [("en_ewt-ud-dev", 2001, 25147, 318), ("en_ewt-ud-test", 2077, 25094, 316), ("zh_gsdsimp-ud-dev", 500, 12663, 0)],
+)
+def test_universal_dependencies_are_read_whole(real_data, name, sentences, words, documents):
+    """Counted by other means: lines that begin with a whole number and a tab, and those that begin `# newdoc`."""
+    path = real_data / "ud" / f"{name}.conllu.gz"
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    cells = [line.split("\t") for line in lines if line.split("\t")[0].isdigit()]
+    for column, tag_column in ((3, "upos"), (4, "xpos")):
+        found = read_tagged(path, tag_column=tag_column)
+        assert [word for one in found for word in one.words] == [row[1] for row in cells]
+        assert [tag or "_" for one in found for tag in one.tags] == [row[column] for row in cells]
+    assert (len(found), len(cells), len({one.document for one in found} - {None})) == (sentences, words, documents)
+    assert sum(line.startswith("# newdoc") for line in lines) == documents
+    assert [one.id for one in found] == [line.split(" = ")[1] for line in lines if line.startswith("# sent_id")]
+    assert set(tag_names(read_tagged(path))) <= UPOS
