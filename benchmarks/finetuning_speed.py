@@ -33,8 +33,8 @@ from transformers import BertConfig, PreTrainedTokenizerFast, Trainer, TrainingA
 from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import Feature, FinetuningOptions
 from finetuning.loop.evaluation import evaluate
-from finetuning.loop.heads import random_headed
 from finetuning.loop.training import finetune, open_engine
+from finetuning.model.heads import random_headed
 from finetuning.recipes.questions.recipe import QARecipe, QASettings
 from finetuning.recipes.questions.squad import Answer, Question
 from finetuning.recipes.questions.windows import Windows

@@ -28,7 +28,7 @@ from runtime.options.declaration import (
 from runtime.trackers import REPORTERS
 
 if TYPE_CHECKING:
-    from finetuning.loop.heads import Head
+    from finetuning.model.heads import Head
 
 SCHEDULES = ("linear", "constant")
 SMALL_WORLD = "on the small world"  # there, some options have other defaults
@@ -88,11 +88,11 @@ class Recipe(Protocol):
 
     @property
     def head(self) -> Head:
-        """The head that the task needs; `finetuning/loop/heads.py` finds or builds it."""
+        """The head that the task needs; `finetuning/model/heads.py` finds or builds it."""
         ...
 
     def build_model(self, transformer: nn.Module) -> nn.Module:
-        """A `finetuning.loop.heads.TaskModel` around the model with its head; its forward returns a dict of tensors."""
+        """A `finetuning.model.heads.TaskModel` around the model and its head; its forward returns a dict of tensors."""
         ...
 
     def collate(self, features: Sequence[Feature]) -> Batch:

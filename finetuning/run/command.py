@@ -16,13 +16,13 @@ from finetuning.examples.predictions import write_json
 from finetuning.examples.preflight import Preflight
 from finetuning.examples.recipe import NAMES_DATA, FinetuningOptions, Recipe
 from finetuning.examples.recipe import SMALL_WORLD as SMALL_WORLD_DATA
-from finetuning.loop.heads import OwnHead, TaskModel, load_headed
 from finetuning.loop.result import Result, write_predictions
 from finetuning.loop.run_log import closing_table
 from finetuning.loop.run_state import STATE_NAME, run_identity
 from finetuning.loop.schedule import makes_updates, require_training_rows
 from finetuning.loop.stopping import Asked, Stopping, never, noting_signals
 from finetuning.loop.training import finetune, open_engine, uses_bf16
+from finetuning.model.heads import OwnHead, TaskModel, load_headed
 from finetuning.run.figures import draw_curves
 from finetuning.run.finished import RESULTS_NAME, finished_results
 from finetuning.run.memory import expected_memory

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from finetuning.examples.batches import BatchShape
 from finetuning.examples.recipe import DATA_PLACE, FinetuningOptions, Recipe
-from finetuning.loop.heads import AUTO_CLASSES, PIPELINES, OwnHead, TaskModel
 from finetuning.loop.result import Result
+from finetuning.model.heads import AUTO_CLASSES, PIPELINES, OwnHead, TaskModel
 from pretraining.publishing.model_card import front_matter, named, table
 from runtime.options.declaration import names_marked
 

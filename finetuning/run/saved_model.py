@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBas
 
 from finetuning.examples.recipe import KEPT, FinetuningOptions, Recipe
 from finetuning.loop.evaluation import to_device
-from finetuning.loop.heads import (
+from finetuning.model.heads import (
     AUTO_CLASSES,
     CLASSIFICATION,
     HEAD_WEIGHTS,

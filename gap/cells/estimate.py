@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoModel, PretrainedConfig
 
-from finetuning.loop.encoder import attention_of
 from finetuning.loop.training import uses_bf16
+from finetuning.model.encoder import attention_of
 from gap.cells.job_list import CellOptions, JobList
 from gap.cells.plan import PlannedCell, Search, Source
 from gap.cells.store import Cell

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.examples.pair_template import pair_template
-from finetuning.loop.heads import POOLINGS
+from finetuning.model.heads import POOLINGS
 from gap.analysis.costs import Prices
 from gap.cells.executor import Slurm
 from gap.cells.job_list import CellOptions

@@ -56,7 +56,7 @@ FUZZED = {
     "pretraining/publishing/export.py": NO_FILE,  # what it has just written
     "finetuning/recipes/choices/chain.py": OF_FINETUNING,
     "finetuning/examples/record_files.py": OF_EXAMPLES,
-    "finetuning/loop/heads.py": OF_FINETUNING,
+    "finetuning/model/heads.py": OF_FINETUNING,
     "finetuning/loop/run_log.py": OF_FINETUNING,
     "finetuning/loop/run_state.py": NO_FILE,
     "finetuning/run/finished.py": OF_FINETUNING,

@@ -3,7 +3,7 @@
 import pytest
 
 from finetuning.examples.dataset_records import read_dataset
-from finetuning.loop import encoder
+from finetuning.model import encoder
 from gap.cells.job_list import model_digest
 from pretraining.model.configuration import configuration_from
 from runtime import hub

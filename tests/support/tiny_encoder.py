@@ -17,7 +17,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from finetuning.loop.heads import random_headed
+from finetuning.model.heads import random_headed
 from pretraining.model.configuration import build_configuration
 from pretraining.model.masked_lm import PretrainingModel, attention_for, build_model
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from finetuning.examples.pair_template import PairTemplate, padded_rows, pair_template, token_ids
 from finetuning.examples.predictions import write_csv, write_json
 from finetuning.examples.recipe import Batch, EvaluationSet, Feature
-from finetuning.loop.heads import CHOICE, Head, TaskModel
+from finetuning.model.heads import CHOICE, Head, TaskModel
 from finetuning.recipes.choices.choice_files import ChoiceQuestion
 
 NO_LOGIT = -1e9  # of a choice that a question does not have; finite, so that zero times it is zero

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from finetuning.examples.pair_template import padded_rows
 from finetuning.examples.predictions import write_csv, write_json
 from finetuning.examples.recipe import Batch, EvaluationSet, Feature
-from finetuning.loop.heads import SPANS, Head, TaskModel
+from finetuning.model.heads import SPANS, Head, TaskModel
 from finetuning.recipes.questions.metrics import (
     chinese_exact_match,
     chinese_f1_version_2,

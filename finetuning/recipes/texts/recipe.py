@@ -14,7 +14,7 @@ from torch.nn import functional
 from finetuning.examples.pair_template import padded_rows
 from finetuning.examples.predictions import replace_text, write_csv
 from finetuning.examples.recipe import Batch, EvaluationSet, Feature
-from finetuning.loop.heads import CLASSIFICATION, Head, TaskModel
+from finetuning.model.heads import CLASSIFICATION, Head, TaskModel
 from finetuning.recipes.texts.glue_tasks import GlueTask, submission_lines
 from finetuning.recipes.texts.labelled_text import LabelledText, content
 from finetuning.recipes.texts.metrics import classification_metrics, probabilities, regression_metrics

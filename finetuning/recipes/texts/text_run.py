@@ -17,10 +17,10 @@ from finetuning.examples.preflight import note_row_limit
 from finetuning.examples.recipe import KEPT, SMALL_WORLD, FinetuningOptions
 from finetuning.examples.unknown_share import note_unknown_share
 from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
-from finetuning.loop.heads import CLASSIFICATION, POOLINGS
 from finetuning.loop.result import Result
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
+from finetuning.model.heads import CLASSIFICATION, POOLINGS
 from finetuning.recipes.texts.glue_tasks import GlueTask
 from finetuning.recipes.texts.inspection import inspect_texts
 from finetuning.recipes.texts.labelled_text import LabelledText

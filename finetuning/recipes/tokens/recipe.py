@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from finetuning.examples.pair_template import padded_rows
 from finetuning.examples.predictions import write_csv, write_json
 from finetuning.examples.recipe import Batch, EvaluationSet, Feature
-from finetuning.loop.heads import TAGS, Head, TaskModel
+from finetuning.model.heads import TAGS, Head, TaskModel
 from finetuning.recipes.questions.windows import Windows
 from finetuning.recipes.tokens.metrics import OUTSIDE, entity_scores, scheme_of
 from finetuning.recipes.tokens.rows import IGNORED, RowCounts, encode_sentences

@@ -13,9 +13,9 @@ from finetuning.examples.recipe import COLUMN, KEPT, SMALL_WORLD, SPLIT_FILE, Fi
 from finetuning.examples.record_files import bad_text
 from finetuning.examples.unknown_share import note_unknown_share
 from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
-from finetuning.loop.heads import TAGS
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
+from finetuning.model.heads import TAGS
 from finetuning.recipes.questions.windows import Windows
 from finetuning.recipes.texts.text_run import saved_labels
 from finetuning.recipes.tokens.metrics import begins_inside, marks_entities_otherwise

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from tiny_encoder import save_tiny_model
 from transformers import BertConfig
 
-from finetuning.loop.heads import CLASSIFICATION, HEAD_WEIGHTS, Head, fill_head, load_headed
 from finetuning.loop.run_log import RunLog, drop_lines_after, read_journal
 from finetuning.loop.run_state import Progress, progress_of
+from finetuning.model.heads import CLASSIFICATION, HEAD_WEIGHTS, Head, fill_head, load_headed
 from finetuning.recipes.choices.chain import read_choices_made
 from finetuning.run.figures import curves_of
 from finetuning.run.finished import finished_results, read_results

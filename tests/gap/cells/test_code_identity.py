@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_gap import tiny_jobs, write_series, write_tasks
 
-from finetuning.loop.heads import SPANS, Head
+from finetuning.model.heads import SPANS, Head
 from gap.cells import worker
 from gap.cells.code_identity import FREE, PROJECT, ROOTS, code_version, deciding_modules, digest_of
 from gap.cells.job_list import SCORES_NAME, read_jobs, write_jobs
@@ -89,7 +89,7 @@ def test_an_edit_that_cannot_change_a_score_runs_nothing_again(tree, file, patte
         ("finetuning/recipes/questions/recipe.py", r"(def collate.*?\n        batch)", r"\1_of = batch"),
         ("finetuning/recipes/texts/recipe.py", r"$", "\nNEW = 1\n"),
         ("finetuning/examples/recipe.py", "384,", "256,"),
-        ("finetuning/loop/heads.py", "HEAD_STD = 0.02", "HEAD_STD = 0.2"),
+        ("finetuning/model/heads.py", "HEAD_STD = 0.02", "HEAD_STD = 0.2"),
         ("finetuning/loop/updates.py", r"$", "\nNEW = 1\n"),
         ("pretraining/engines/optimizers.py", r"$", "\nNEW = 1\n"),
         ("pretraining/engines/torch_engine.py", r"$", "\nNEW = 1\n"),

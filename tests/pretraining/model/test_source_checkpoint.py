@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from finetuning import classification, multiple_choice, qa
-from finetuning.loop.encoder import check_encoder, load_tokenizer
-from finetuning.loop.heads import CLASSIFICATION, SPANS, Head, load_headed
+from finetuning.model.encoder import check_encoder, load_tokenizer
+from finetuning.model.heads import CLASSIFICATION, SPANS, Head, load_headed
 from gap.cells.plan import reference_sources, sources_of
 from pretraining.checkpoints.series import read_series
 from pretraining.model.configuration import check_fits_data, configuration_from

@@ -6,8 +6,8 @@ import time
 import pytest
 from tiny_encoder import save_tiny_model
 
-from finetuning.loop.encoder import check_encoder, load_config
-from finetuning.loop.heads import SPANS, Head, load_headed
+from finetuning.model.encoder import check_encoder, load_config
+from finetuning.model.heads import SPANS, Head, load_headed
 from pretraining.model.configuration import configuration_from
 from pretraining.model.families import shape_only
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from pretraining_runs import write_tokenizer
 
-from finetuning.loop import encoder
+from finetuning.model import encoder
 from launch import build_shards
 from pretraining.model.source_tokenizer import check_source_tokenizer
 from shards.tokenization.tokenizer_source import TOKENIZER_FILES, open_tokenizer

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from finetuning.loop.heads import pool
+from finetuning.model.heads import pool
 
 HIDDEN = torch.tensor([[[1.0, -5.0], [3.0, -1.0], [100.0, 100.0]]])
 MASK = torch.tensor([[1, 1, 0]])

@@ -6,8 +6,8 @@ import torch
 from tiny_examples import reviews, write_tiny_model
 
 from finetuning.examples.recipe import EvaluationSet
-from finetuning.loop.encoder import load_tokenizer
-from finetuning.loop.heads import load_headed
+from finetuning.model.encoder import load_tokenizer
+from finetuning.model.heads import load_headed
 from finetuning.recipes.texts.glue_tasks import GLUE_TASKS
 from finetuning.recipes.texts.inspection import inspect_texts
 from finetuning.recipes.texts.labelled_text import LabelledText, from_records

@@ -18,9 +18,9 @@ from transformers import AutoConfig, AutoModelForMaskedLM, DistilBertConfig, MPN
 from finetuning import classification, load, multiple_choice, qa, token_classification
 from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions
-from finetuning.loop.encoder import load_tokenizer
-from finetuning.loop.heads import CHOICE, CLASSIFICATION, SPANS, TAGS, Head, OwnHead, load_headed, random_headed
 from finetuning.loop.training import open_engine
+from finetuning.model.encoder import load_tokenizer
+from finetuning.model.heads import CHOICE, CLASSIFICATION, SPANS, TAGS, Head, OwnHead, load_headed, random_headed
 from finetuning.recipes.questions.recipe import QARecipe, QASettings
 from finetuning.recipes.questions.windows import Windows
 from finetuning.run.saved_model import RECIPE_NAME, live_proof, save_model
