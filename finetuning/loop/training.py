@@ -201,6 +201,7 @@ def _train_epoch(run: Run) -> None:
 
 
 def _save(run: Run) -> None:
+    run.log.flush()  # a resumed run does not write the lines before its state again
     run.progress.seconds = time.perf_counter() - run.started
     run.state.save(run.progress)
 

@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
@@ -49,6 +51,20 @@ def end_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> bool:
     if not _runs(parent) or (is_ours and os.getppid() != parent):
         os._exit(128 + signal_number)  # no signal, which a handler of the parent's could catch between fork and exec
     return is_ours
+
+
+@contextmanager
+def ending_with(parent: int) -> Iterator[None]:
+    """End this process at once if `parent` has ended or ends inside the block: for work that only waits for others.
+
+    A parent outside this process' container (0) and the system's first process (1) are not watched.
+    """
+    is_watched = parent > 1 and end_with_parent(parent)
+    try:
+        yield
+    finally:
+        if is_watched:
+            LIBC.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
 
 
 def end_or_watch(parent: int, *, started_by_thread: bool = False) -> None:

@@ -10,7 +10,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from runtime import STARTED_BY
 from runtime.machine import usable_cores
+from runtime.processes.liveness import ending_with
 
 COLLECTIVE_TIMEOUT_SECONDS = 1800.0
 
@@ -95,13 +97,15 @@ def init_process_group(ranks: Ranks, device: torch.device, *, always: bool = Fal
         os.environ.setdefault("MASTER_PORT", str(free_port()))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(
-            backend,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-            timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_SECONDS),
-            device_id=device if device.type == "cuda" else None,
-        )
+        # A launcher that was killed takes the place where the ranks meet with it: they would wait for minutes.
+        with ending_with(STARTED_BY if ranks.world_size > 1 else 0):
+            dist.init_process_group(
+                backend,
+                rank=ranks.rank,
+                world_size=ranks.world_size,
+                timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_SECONDS),
+                device_id=device if device.type == "cuda" else None,
+            )
     except dist.DistNetworkError as error:
         port = os.environ.get("MASTER_PORT")
         raise ValueError(

@@ -275,3 +275,19 @@ def test_fault_44_a_killed_rank_takes_its_data_workers_with_it(shards, whole, tm
     finally:
         stop_session(process)
     assert_same_course(whole, output)
+
+
+@pytest.mark.parametrize("engine", ["torchrun", "deepspeed"])
+def test_fault_68_a_launcher_killed_while_its_ranks_import(shards, whole, tmp_path, engine):
+    output, options = tmp_path / "run", FULL if engine == "torchrun" else ZERO2
+    process = start(engine, shards, output, options)
+    try:
+        wait_for(lambda: len(ranks_of(process.pid)) == 2, "the ranks", process=process)
+        process.kill()
+        process.wait()
+        assert not (output / "journal.jsonl").exists()
+        wait_for(lambda: not members(process.pid), "end of the ranks", seconds=60)
+        run(engine, shards, output, options)
+    finally:
+        stop_session(process)
+    assert_same_course(whole, output)

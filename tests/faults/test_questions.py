@@ -185,6 +185,15 @@ def test_fault_66_the_state_of_a_fine_tuning_run_tampered_with(qa, tmp_path, dam
     qa(None, "--resume_from_checkpoint", "false")
 
 
+def test_fault_56_no_line_of_a_fine_tuning_journal_is_lost(qa, tmp_path):
+    """Killed in the first update after a validation whose state is saved."""
+    qa(status=-signal.SIGKILL, FAULT_POINT="finetuning.update:9:kill")
+    qa()
+    qa(out="whole")
+    journals = [(tmp_path / name / "journal.jsonl").read_bytes() for name in ("out", "whole")]
+    assert journals[0] == journals[1]
+
+
 def gap_arguments(tmp_path: Path) -> list[str]:
     series = write_series(tmp_path / "series", (100, 200))
     tasks = write_tasks(tmp_path / "tasks")

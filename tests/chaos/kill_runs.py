@@ -1,6 +1,6 @@
 """Kill real commands at random moments, run each again until it is done, and compare it with one left alone.
 
-    python tests/faults/chaos/kill_runs.py --what pretraining,build,study,finetuning --kills 20
+    python tests/chaos/kill_runs.py --what pretraining,build,study,finetuning --kills 20
 
 Every kill and every comparison is a line of the ledger. Started again, it goes on where the ledger ends: the moment,
 the command and the victim of kill N follow from the seed and N alone. A command is killed up to three times, then left
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 if __package__ in (None, ""):
-    sys.path[0] = str(Path(__file__).resolve().parents[3])
-    sys.path[1:1] = [str(Path(__file__).resolve().parents[2] / "support"), str(Path(__file__).resolve().parent)]
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    sys.path[1:1] = [str(Path(__file__).resolve().parents[1] / "support"), str(Path(__file__).resolve().parent)]
 
 import pretraining_runs as runs
 from kill_subjects import SUBJECTS, Subject, lines_of, write_inputs

@@ -18,7 +18,7 @@ from tiny_gap import write_series, write_tasks
 
 from shards.tokenization.vocabulary import load_tokenizer
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 LOSS_TOLERANCE = 1e-5
 MEASURED = {"seconds", "finished"}  # by a clock
 

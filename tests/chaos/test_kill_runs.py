@@ -13,7 +13,7 @@ import pytest
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", ["pretraining", "build", "study", "finetuning"])
 def test_what_is_killed_at_random_moments_loses_nothing(project_root, tmp_path, kind):
-    script = project_root / "tests" / "faults" / "chaos" / "kill_runs.py"
+    script = project_root / "tests" / "chaos" / "kill_runs.py"
     ledger = tmp_path / "ledger.jsonl"
     options = ["--what", kind, "--seed", "1", "--folder", str(tmp_path / "runs"), "--ledger", str(ledger)]
     for kills in (2, 3):  # the second call goes on where the first ended
