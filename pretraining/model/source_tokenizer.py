@@ -20,7 +20,7 @@ def check_source_tokenizer(source: str, shards_tokenizer: Path) -> str | None:
     theirs = _vocabulary(source)
     if theirs is None:
         return (
-            f"{source} has no tokenizer to compare with the shards' one: make sure that they were built with that "
+            f"{source} has no tokenizer to compare with that of the shards: make sure that they were built with that "
             "model's (launch/build_shards.py --tokenizer)"
         )
     ours = load_tokenizer(str(shards_tokenizer)).get_vocab()

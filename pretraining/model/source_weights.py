@@ -120,7 +120,7 @@ def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
     for file in files:
         refuse_pointer(file)
         with (
-            reading_foreign(str(file), "it is cut short or no safetensors file: copy or download it again"),
+            reading_foreign(str(file), "it is cut short or not a safetensors file: copy or download it again"),
             safe_open(file, framework="pt") as opened,
         ):
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118

@@ -210,7 +210,7 @@ class Build:
         """Warn once, early, if much of the text is unknown to the tokenizer."""
         warning = unknown_warning(unknown_text(self.progress.characters, self.progress.unknown_characters))
         if warning and not self.warned_of_unknown:
-            logger.warning("of the first %d characters %s", self.progress.characters, warning)
+            logger.warning("in the first %d characters, %s", self.progress.characters, warning)
             self.warned_of_unknown = True
 
     def tell(self, chunk: Chunk) -> None:

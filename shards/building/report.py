@@ -58,7 +58,7 @@ def closing_report(summary: Summary, directory: Path) -> str:
             f"  unknown: {unknown['share']:.2%} of {unknown['characters']:,} characters (blanks aside) become [UNK]"
         )
         if warning := unknown_warning(unknown):
-            lines.append(f"  warning: of the characters {warning}")
+            lines.append(f"  warning: {warning}")
     tokenizer = manifest.tokenizer
     lines.append(f"  tokenizer: {tokenizer.vocab_size:,} tokens, fingerprint {tokenizer.fingerprint[:12]}")
     if not summary.already_built:

@@ -42,4 +42,4 @@ def unknown_text(characters: int, unknown: int) -> dict[str, float]:
 def unknown_warning(record: Mapping[str, float]) -> str | None:
     """A warning about a large share, with its remedy; None if the share is small."""
     share = record["share"]
-    return f"{share:.1%} become [UNK]: {REMEDY}" if share >= MUCH_UNKNOWN else None
+    return f"{share:.1%} of the characters become [UNK]: {REMEDY}" if share >= MUCH_UNKNOWN else None

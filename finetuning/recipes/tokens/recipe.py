@@ -1,4 +1,4 @@
-"""Token classification as the training loop sees it."""
+"""The token-classification recipe: rows into batches, outputs into tags and scores."""
 
 from __future__ import annotations
 

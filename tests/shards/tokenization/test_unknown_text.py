@@ -180,7 +180,7 @@ def test_a_vocabulary_too_small_for_its_own_alphabet_is_counted(vocabulary, tmp_
         assert share == 0
     else:
         assert share > 0.1
-        assert "warning: of the characters" in report
+        assert "of the characters become [UNK]" in report
 
 
 def test_processes_and_interruptions_do_not_change_the_count(tokenizer, tmp_path, project_root):
