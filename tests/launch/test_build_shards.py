@@ -79,9 +79,11 @@ def test_an_output_directory_that_cannot_be_used_is_answered_in_one_line(corpus,
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"error: [Errno 17] File exists: '{corpus}'")
     assert "name a file or directory" in error
+    disk_full = sqlite3.OperationalError("database or disk is full")
+    disk_full.sqlite_errorcode = sqlite3.SQLITE_FULL
     for cause, said in (
         (OSError(errno.ENOSPC, "No space left on device"), "check the disk (space"),
-        (sqlite3.OperationalError("database or disk is full"), f"--output_dir {tmp_path / 'out'} must be a directory"),
+        (disk_full, f"--output_dir {tmp_path / 'out'} must be a directory"),
     ):
         monkeypatch.setattr(BuildState, "commit", Mock(side_effect=cause))
         call = [*arguments(corpus, tmp_path / "out"), "--vocab_size", "300"]

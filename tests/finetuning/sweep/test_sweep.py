@@ -74,7 +74,7 @@ def test_rows_that_differ_in_several_options_are_known():
 
 def test_the_baseline_can_be_named():
     assert make_sweep({**GRID, "baseline": {"pooling": "mean", "learning_rate": 1e-4}}).baseline == 2
-    with pytest.raises(ValueError, match="fits 2 rows"):
+    with pytest.raises(ValueError, match="matches 2 rows"):
         make_sweep({**GRID, "baseline": {"pooling": "mean"}})
 
 

@@ -84,7 +84,8 @@ def test_the_tensors_of_a_checkpoint(tmp_path, rounds):
 
     def read():
         forge(path, file="rank-00000.safetensors")
-        assert defect(path) is None
+        if reason := defect(path):
+            raise ValueError(f"{path}: {reason}")
         Checkpoint(path).read("a/weight", (2,))
 
     refusals(path / "rank-00000.safetensors", read, rounds, named=str(path))

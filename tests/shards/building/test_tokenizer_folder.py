@@ -30,7 +30,7 @@ def test_every_source_has_the_same_share_of_bytes_whatever_its_letters(tmp_path,
 
 @pytest.mark.parametrize("kind", ["wordpiece", "byte_bpe"])
 def test_a_vocabulary_that_cannot_be_as_small_as_asked_for_is_said_with_both_sizes(tmp_path, caplog, kind):
-    (tmp_path / "a.txt").write_text("".join(map(chr, range(0x4E00, 0x4E80))) + "abcdefghijklmnopqrstuvwxyz" * 9)
+    (tmp_path / "a.txt").write_text("".join(map(chr, range(0x4E00, 0x4E80))) + " abcdefghijklmnopqrstuvwxyz" * 9)
     options = BuildOptions(input=[str(tmp_path)], output_dir="out", vocab_size=64, vocabulary=kind)
     tokenizer = prepare_tokenizer(tmp_path / "tokenizer", options, find_sources(options.input))
     assert vocabulary_length(tokenizer) > 64
