@@ -69,4 +69,7 @@ def test_what_the_server_does_wrong_is_said_and_nothing_else(remote, tmp_path, m
     remote.gone.clear()
     # The server says the right sizes; each shard breaks off when a data worker opens it.
     remote.cut.update((path.name, 600) for path in remote.folder.glob("train-*.tar"))
-    assert re.search(r"shard https://.*tar cannot be fetched \(ConnectionError: the transfer ended after 600 of \d+ bytes\)", message(1))
+    assert re.search(
+        r"shard https://.*tar cannot be fetched \(ConnectionError: the transfer ended after 600 of \d+ bytes\)",
+        message(1),
+    )
