@@ -136,6 +136,8 @@ def _zero_states(counts: ParameterCounts, sharding: Sharding, num_moments: int) 
     if stage >= 2:
         estimate.device["reduction bucket"] = itemsize * min(total, sharding.reduce_bucket_elements)
     if stage == 3:
+        # reduce_scatter_coalesced of DeepSpeed orders a full bucket by rank, in a copy of it.
+        estimate.device["bucket ordered by rank"] = estimate.device["reduction bucket"]
         estimate.device["gathered weights"] = itemsize * min(total, LIVE_PARAMETERS)
     optimizer = {
         "fp32 masters": 4 * share,
@@ -177,7 +179,10 @@ def estimate_memory(
     estimate.device["largest gradient"] = itemsize * counts.largest
     if not sharding.bf16 and COPY_FOR_UPDATE in estimate.device:
         # In fp32 the copy is made for the update alone, when what the backward pass needed is free again.
-        backward = ("reduction bucket", "activations", "gradient of the logits", "largest gradient")
-        free = sum(estimate.device.get(name, 0) for name in backward)
+        of_backward = (
+            *("reduction bucket", "bucket ordered by rank"),
+            *("activations", "gradient of the logits", "largest gradient"),
+        )
+        free = sum(estimate.device.get(name, 0) for name in of_backward)
         estimate.device[COPY_FOR_UPDATE] = max(0, estimate.device[COPY_FOR_UPDATE] - free)
     return estimate
