@@ -147,7 +147,7 @@ def test_manifest_report_and_warning_give_the_share_and_the_remedy(tokenizer, tm
     assert record["share"] == pytest.approx(expected, abs=1e-6)
     report = capsys.readouterr().out
     for text in (report, caplog.text):
-        assert f"{expected:.1%} become [UNK]" in text
+        assert f"{expected:.1%} of the characters become [UNK]" in text
         assert "--vocabulary byte_bpe" in text
     assert main(call) == 0
     assert f"{expected:.1%} become [UNK]" in capsys.readouterr().out
