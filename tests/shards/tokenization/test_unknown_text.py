@@ -150,7 +150,7 @@ def test_manifest_report_and_warning_give_the_share_and_the_remedy(tokenizer, tm
         assert f"{expected:.1%} of the characters become [UNK]" in text
         assert "--vocabulary byte_bpe" in text
     assert main(call) == 0
-    assert f"{expected:.1%} become [UNK]" in capsys.readouterr().out
+    assert f"{expected:.1%} of the characters become [UNK]" in capsys.readouterr().out
 
 
 def test_known_text_gives_no_warning_and_older_manifests_no_line(tokenizer, tmp_path, capsys, caplog):
