@@ -1,7 +1,11 @@
 """Token classification: `torchrun finetuning/token_classification.py` (or python, or deepspeed): tags, entities.
 
-CoNLL-U, the columns of CoNLL-2003, rows with a list of words and a list of tags, `datasets`. With no option it runs on
-the embedded small world from the newest checkpoint of the default pretraining run.
+    python finetuning/token_classification.py --model_name_or_path DIR --train_file a.conllu --validation_file b.conllu
+    python finetuning/token_classification.py --model_name_or_path DIR --train_file a.conll --test_file c.conll
+
+CoNLL-U (.conllu), columns with the word first and the tag last (.conll, .bio), rows with the lists "tokens" and "tags"
+(.jsonl, .parquet), `datasets`. With no option it runs on the embedded small world from the newest checkpoint of the
+default pretraining run.
 """
 
 from __future__ import annotations

@@ -168,6 +168,13 @@ def parse_json(text: str, name: str) -> Any:
     return _whole_characters(content, text, name)
 
 
+class NotAnObject(TypeError):
+    """An entry that is no JSON object where one is needed."""
+
+    def __init__(self, item: Any) -> None:
+        super().__init__(f"it is {type(item).__name__}, not an object")
+
+
 def examples_of(
     rows: Iterable[Any], where: str, read: Callable[[Any, int], Iterable[Example]], layouts: str
 ) -> list[Example]:
@@ -177,7 +184,10 @@ def examples_of(
         try:
             examples.extend(read(item, number))
         except (KeyError, TypeError, IndexError, AttributeError) as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            if isinstance(error, KeyError):
+                reason = f"it has no {error}"
+            else:
+                reason = str(error) if isinstance(error, NotAnObject) else "a field is of another type or length"
             raise ValueError(f"{where}: entry {number} is not a known layout ({reason}): {layouts}") from error
         except ValueError as error:
             raise ValueError(f"{where}: entry {number}: {error}") from error

@@ -61,10 +61,14 @@ def read_task(spec: TaskSpec, options: ReadingOptions | None = None) -> TaskData
     """
     options = options or ReadingOptions()
     data = KINDS[spec.kind].read(spec, options)
-    shared = data.shared_clusters
+    shared = data.shared_texts
     if not shared:
         return data
-    train = {key: example for key, example in data.train.items() if data.train_clusters[key] not in shared}
+    train = {
+        key: example
+        for key, example in data.train.items()
+        if data.text_key(example, data.train_clusters[key]) not in shared
+    }
     if options.on_overlap == "stop" or not train:
         raise ValueError(
             f"task {spec.name}: {len(shared)} texts occur both in the training and in the scored examples, so the "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.examples.label_cells import MINUS_ONE, read_label
-from finetuning.examples.record_files import OnBadText, examples_of, read_content, whole_number
+from finetuning.examples.record_files import NotAnObject, OnBadText, examples_of, read_content, whole_number
 from finetuning.recipes.questions.squad import id_of, paragraphs_of, read_contexts, require_unique_ids, text_of
 from runtime.files.schemas import shown
 
@@ -80,7 +80,7 @@ def _entries(path: Path, on_bad_text: OnBadText) -> list[Any]:
 
 def _questions_of(item: Any, number: int, contexts: Sequence[str] | None) -> list[ChoiceQuestion]:
     if not isinstance(item, (list, Mapping)):
-        raise TypeError(f"it is {type(item).__name__}, not an object")
+        raise NotAnObject(item)
     if isinstance(item, list):
         return _dialogue_questions(*item)
     if "documents" in item:  # C3 as `datasets` stores it

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetuning.examples.record_files import OnBadText, examples_of, read_content, whole_number
+from finetuning.examples.record_files import NotAnObject, OnBadText, examples_of, read_content, whole_number
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _place(answer: Answer, context: str) -> tuple[Answer, str]:
 
 def _questions_of(item: Mapping[str, Any], number: int, contexts: Sequence[str] | None) -> list[Question]:
     if not isinstance(item, Mapping):
-        raise TypeError(f"it is {type(item).__name__}, not an object")
+        raise NotAnObject(item)
     if "paragraphs" in item and "question" in item:
         return [_two_stage_question(item, number, contexts)]
     if "paragraphs" in item:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 from finetuning.examples.label_cells import MINUS_ONE, read_label
 from finetuning.recipes.texts.labelled_text import ID_COLUMNS, SPLIT_NAMES
 from runtime.files.schemas import shown
+
+logger = logging.getLogger(__name__)
 
 TOKEN_COLUMNS = ("tokens", "words")
 TAG_COLUMNS = ("tags", "ner_tags", "pos_tags", "upos", "labels")
@@ -51,11 +54,16 @@ def sentences_from_rows(
     words_in = next((name for name in TOKEN_COLUMNS if name in names), None)
     if words_in is None:
         raise ValueError(
-            f"{source}: no column of words among {', '.join(map(str, names))}; call it {' or '.join(TOKEN_COLUMNS)}"
+            f"{source}: no column of words among {', '.join(map(str, names))}; call it {' or '.join(TOKEN_COLUMNS)}; "
+            "a file with one word per line is named .conll (or .conllu)"
         )
     if tag_column is not None and tag_column not in names:
         raise ValueError(f"{source}: no column {tag_column!r}; the columns are {', '.join(map(str, names))}")
-    tags_in = tag_column or next((name for name in TAG_COLUMNS if name in names), None)
+    known = [name for name in TAG_COLUMNS if name in names]
+    tags_in = tag_column or next(iter(known), None)
+    if tag_column is None and len(known) > 1:
+        others = ", ".join(known[1:])
+        logger.warning("%s: tags are read from %r; there are also %s (--tag_column)", source, tags_in, others)
     id_in = next((name for name in ID_COLUMNS if name in names), None)
     found = []
     for number, row in enumerate(rows):
@@ -100,7 +108,8 @@ def has_tags(sentences: Sequence[TaggedSentence], split: str) -> bool:
     if len(without) < len(worded) or not split.startswith("test"):
         raise ValueError(
             f"the {split} set has {len(without)} of {len(worded)} sentences without a tag, the first: {without[0]}; "
-            "tag all (or remove those), or, in a test set, none"
+            "tag all (or remove those), or, in a test set, none; rows keep their tags in one of the columns "
+            f"{', '.join(TAG_COLUMNS)}, or in that of --tag_column"
         )
     return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ COMMENT = re.compile(r"#\s*(newdoc(?:\s+id)?|sent_id)\s*(?:=\s*(.*))?$")
 UNSPECIFIED = "_"
 NEW_DOCUMENT = "-DOCSTART-"
 NUMBERED = "number "
+UNNAMED = "sentence "  # with its number: the id of a sentence without one, where others have ids
 
 
 def is_tagged_file(path: str | Path) -> bool:
@@ -42,10 +44,11 @@ def read_tagged(
     format allows, for ids that occur twice, and for a file without sentences.
     """
     where, suffix = Path(path), name_suffix(Path(path).name)
+    reader = _Reader(where, on_bad_text)
     if suffix == CONLLU:
-        sentences = _Reader(where, on_bad_text).conllu(tag_column or "upos")
+        sentences = reader.conllu(tag_column or "upos")
     elif suffix in COLUMN_FORMATS:
-        sentences = _Reader(where, on_bad_text).columns()
+        sentences = reader.columns()
     elif file_format(where) is not None:
         return sentences_from_rows(read_records(where, on_bad_text=on_bad_text), str(where), tag_column)
     else:
@@ -55,6 +58,8 @@ def read_tagged(
         )
     if not sentences:
         raise ValueError(f"{where}: no sentence in it; give a file with at least one word")
+    if not reader.has_ids:
+        sentences = [replace(sentence, id=sentence.id.removeprefix(UNNAMED)) for sentence in sentences]
     return with_unique_ids(_in_documents(sentences), str(where))
 
 
@@ -74,7 +79,7 @@ class _Reader:
         self.path = path
         self.lines = numbered_lines(path, on_bad_text=on_bad_text)
         self.sentences: list[TaggedSentence] = []
-        self.now, self.document, self.num_documents = _Open(), None, 0
+        self.now, self.document, self.num_documents, self.has_ids = _Open(), None, 0, False
 
     document: str | None
 
@@ -84,7 +89,7 @@ class _Reader:
             raise ValueError(
                 f"--tag_column {tag_column}: the columns of tags of {self.path} are {' and '.join(CONLLU_COLUMNS)}"
             )
-        for number, line in self.lines:
+        for number, line in self._checked_lines():
             if not line.strip():
                 self._end()
             elif line.startswith("#"):
@@ -97,7 +102,7 @@ class _Reader:
     def columns(self) -> list[TaggedSentence]:
         """The word in the first column, its tag in the last (a single column: no tags), tabs or blanks between them."""
         width, first = 0, 0
-        for number, line in self.lines:
+        for number, line in self._checked_lines():
             cells = line.split("\t") if "\t" in line else re.split(" +", line.strip(" "))
             if not line.strip():
                 self._end()
@@ -107,8 +112,10 @@ class _Reader:
             elif width and len(cells) != width:
                 raise ValueError(
                     f"{self.path}: line {number} has {len(cells)} columns, but line {first} has {width}: correct the "
-                    "row (there are no comments in this format)"
+                    "row, or remove it (this format has no comments)"
                 )
+            elif not width and len(cells) == CONLLU_WIDTH and cells[0].isdigit():
+                raise ValueError(f"{self.path}: its rows are those of CoNLL-U: name it {CONLLU}")
             elif not cells[0] or not cells[-1]:
                 raise ValueError(f"{self.path}: line {number} has no {'tag' if cells[0] else 'word'}: correct the row")
             else:
@@ -117,6 +124,15 @@ class _Reader:
                 self.now.tags.append(cells[-1] if width > 1 else None)
         self._end()
         return self.sentences
+
+    def _checked_lines(self) -> Iterator[tuple[int, str]]:
+        for number, line in self.lines:
+            if "\r" in line:
+                raise ValueError(
+                    f"{self.path}: line {number} has a carriage return within: end lines with a line feed "
+                    "(tr '\\r' '\\n')"
+                )
+            yield number, line
 
     def _conllu_word(self, number: int, cells: list[str], column: int) -> None:
         if len(cells) != CONLLU_WIDTH:
@@ -153,13 +169,19 @@ class _Reader:
 
     def _end(self) -> None:
         if self.now.words or self.now.id is not None:
-            name = str(len(self.sentences)) if self.now.id is None else self.now.id
+            self.has_ids |= self.now.id is not None
+            name = f"{UNNAMED}{len(self.sentences)}" if self.now.id is None else self.now.id
             self.sentences.append(TaggedSentence(name, tuple(self.now.words), tuple(self.now.tags), self.document))
         self.now = _Open()
 
 
 def _in_documents(sentences: list[TaggedSentence]) -> list[TaggedSentence]:
-    """Documents without a name are called by what stands in them: two files may both have a first one."""
+    """Documents without a name are called by their text: two files may both have a first one.
+
+    The only document of a file groups nothing: its sentences count by themselves.
+    """
+    if len({sentence.document for sentence in sentences}) == 1:
+        return [replace(sentence, document=None) for sentence in sentences]
     words: dict[str, list[str]] = {}
     for one in sentences:
         if one.document is not None and one.document.startswith(NUMBERED):

@@ -26,6 +26,7 @@ from finetuning.recipes.tokens.tagged_files import CONLLU, has_columns, read_tag
 from finetuning.run.command import Prepared, finish_world, given_files, open_world, output_directory, run_recipe
 from finetuning.run.seed_runs import run_seeds
 from finetuning.run.starting_point import StartingPoint, starting_point
+from runtime.files.schemas import listed
 from runtime.options.declaration import DATA, names_marked, option
 from runtime.options.option_rules import idle_beside, idle_without, named_twice
 from shards.text.sources import name_suffix
@@ -113,6 +114,11 @@ def prepare(options: TokenOptions, files: Mapping[str, str], start: StartingPoin
     note_sentences(found, recipe, splits, unlabelled)
     note_unknown_share(found, tokenizer, {name: [one.text for one in split] for name, split in splits.items()})
     note_row_limit(found, options.max_seq_length, windows.max_seq_length)
+    if options.doc_stride > windows.max_seq_length // 2:
+        found.notes.append(
+            f"--doc_stride {options.doc_stride} is over half a row of {windows.max_seq_length} tokens: windows overlap "
+            "by half"
+        )
     found.refuse_if(strict=options.strict)
     return Prepared(replace(start, tokenizer=tokenizer), recipe, found)
 
@@ -138,16 +144,24 @@ def labels_of(options: TokenOptions, splits: Mapping[str, Sequence[TaggedSentenc
         labels = tag_names(splits["train"])
         if len(labels) < 2:
             raise ValueError(f"train has the tags {labels}: two or more are needed; check --tag_column")
+        check_known_tags(labels, splits, "the training set has", "check --tag_column and the files")
         return labels
     labels = saved_labels(head)
+    remedy = "check --tag_column, or train (--num_train_epochs above 0)"
+    check_known_tags(labels, splits, f"{start.name} was made for", remedy)
+    return labels
+
+
+def check_known_tags(
+    labels: Sequence[str], splits: Mapping[str, Sequence[TaggedSentence]], origin: str, remedy: str
+) -> None:
+    """ValueError for a tagged set none of whose tags is among `labels`: it has another kind of tags."""
     for name, sentences in splits.items():
         tags = tag_names(sentences)
         if tags and not set(tags) & set(labels):
             raise ValueError(
-                f"{start.name} was made for the tags {', '.join(labels)}, {name} has {', '.join(tags)}: check "
-                "--tag_column, or train (--num_train_epochs above 0)"
+                f"{origin} the tags {listed(labels)}, {name} has {listed(tags)}, and none of them is the same: {remedy}"
             )
-    return labels
 
 
 def note_sentences(

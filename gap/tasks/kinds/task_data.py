@@ -119,7 +119,13 @@ class TaskData(ABC):
             digest.update(repr(example).encode())
         return digest.hexdigest()
 
+    def text_key(self, example: Any, cluster: str) -> str:
+        """What must not occur both in training and among the scored examples: the cluster, which is a text."""
+        return cluster
+
     @property
-    def shared_clusters(self) -> set[str]:
+    def shared_texts(self) -> set[str]:
         """Texts (paragraphs of questions) that occur both in training and among the scored examples."""
-        return set(self.train_clusters.values()) & set(self.scored_clusters.values())
+        trained = {self.text_key(example, self.train_clusters[name]) for name, example in self.train.items()}
+        scored = {self.text_key(example, self.scored_clusters[name]) for name, example in self.scored.items()}
+        return trained & scored

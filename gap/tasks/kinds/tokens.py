@@ -79,6 +79,10 @@ class TokenData(TaskData):
         both = counts["predicted_entities"] + counts["gold_entities"]
         return {**record, **counts, "score": 2 * counts["true_positives"] / both if both else 1.0}
 
+    def text_key(self, example: Any, cluster: str) -> str:
+        """The sentence itself: documents of any names may share sentences."""
+        return text_digest(example.text)
+
     def passage(self, example: Any) -> str:
         """The words of the sentence."""
         return example.text

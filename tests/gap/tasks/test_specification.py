@@ -101,7 +101,7 @@ def test_a_folder_gives_training_and_scored_examples(tmp_path, kind):
 
 def test_a_single_file_is_split_by_paragraph(tmp_path):
     data = read_task(TaskSpec("one", "qa", str(write_questions(tmp_path / "one.json", 40))))
-    assert not data.shared_clusters
+    assert not data.shared_texts
     assert 0 < len(data.scored) < len(data.train)
     assert len(data.scored) + len(data.train) == 40
 

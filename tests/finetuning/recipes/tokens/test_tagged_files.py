@@ -51,6 +51,41 @@ def test_conllu_words_tags_documents_and_ids(tmp_path):
         read_tagged(tmp_path / "a.conllu", tag_column="lemma")
 
 
+def test_the_only_document_of_a_file_groups_nothing(tmp_path):
+    text = "-DOCSTART- -X- O O\n\nEU NNP I-NP B-ORG\n\nrejects VBZ I-VP O\n"
+    assert [one.document for one in read_tagged(write(tmp_path / "a.conll", text))] == [None, None]
+    two = read_tagged(write(tmp_path / "b.conll", text + "\n" + text.replace("EU", "UN")))
+    assert len({one.document for one in two}) == 2
+
+
+def test_ids_of_sentences_without_one_do_not_meet_those_of_others(tmp_path):
+    word = "1\tgo\tgo\tVERB\tVB\t_\t0\troot\t_\t_\n\n"
+    some = read_tagged(write(tmp_path / "a.conllu", f"# sent_id = 1\n{word}{word}"))
+    assert [one.id for one in some] == ["1", "sentence 1"]
+    assert [one.id for one in read_tagged(write(tmp_path / "b.conllu", word + word))] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.conll", "1\tgo\tgo\tVERB\tVB\t_\t0\troot\t_\t_\n", "rows are those of CoNLL-U: name it .conllu"),
+        ("a.conll", "a O\rb O\r", "line 1 has a carriage return within"),
+        ("a.conllu", "# text = a\r1\ta\ta\tX\tX\t_\t0\troot\t_\t_\n", "line 1 has a carriage return within"),
+    ],
+)
+def test_what_would_be_read_wrongly_is_refused(tmp_path, name, text, reason):
+    (tmp_path / name).write_bytes(text.encode())
+    with pytest.raises(ValueError, match=f"{name}: .*{reason}"):
+        read_tagged(tmp_path / name)
+
+
+def test_several_columns_of_tags_are_named(caplog):
+    rows = [{"tokens": ["EU"], "pos_tags": ["NNP"], "ner_tags": ["B-ORG"]}]
+    assert sentences_from_rows(rows, "rows")[0].tags == ("B-ORG",)
+    assert "rows: tags are read from 'ner_tags'; there are also pos_tags (--tag_column)" in caplog.text
+    assert sentences_from_rows(rows, "rows", "pos_tags")[0].tags == ("NNP",)
+
+
 def test_a_document_without_a_name_is_called_by_its_content(tmp_path):
     """Else the first documents of two files would be one."""
     same, other = CONLLU.replace("first", "other"), CONLLU.replace("A b", "A c")

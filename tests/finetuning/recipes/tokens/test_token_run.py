@@ -209,6 +209,12 @@ def test_what_cannot_be_used_is_refused(model, capsys, change, told):
     assert told in capsys.readouterr().err
 
 
+def test_a_validation_set_of_other_tags_is_refused(model, capsys):
+    other = write_conllu(Path("entities.conllu"), tiny_sentences(4, entities=True))
+    assert status_of(token_classification.main, arguments(model, **{**files(), "validation_file": other})) == 2
+    assert "and none of them is the same: check --tag_column and the files" in capsys.readouterr().err
+
+
 def test_a_head_of_other_tags_is_refused(model, capsys):
     given = files()
     assert token_classification.main(arguments(model, **given, max_steps=1)) == 0

@@ -1,5 +1,7 @@
 """Sentences with tags as a task of a study: read, clustered by document, scored by counts that are reweighed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny_examples import tiny_sentences, write_conllu, write_rows
@@ -14,6 +16,7 @@ from gap.cells.store import read_predictions, read_scores
 from gap.cells.worker import work
 from gap.intervals.bootstrap import Resampling
 from gap.tasks.contamination import passages
+from gap.tasks.kinds.task_data import ReadingOptions
 from gap.tasks.specification import parse_tasks, read_task
 
 
@@ -41,6 +44,27 @@ def test_a_folder_is_read_and_documents_are_clusters(pos, tmp_path):
     single = read_task(parse_tasks(f"tokens:{tmp_path / 'train.conllu'}")[0])
     assert not set(single.train_clusters.values()) & set(single.scored_clusters.values())
     assert len(single.scored) == 5  # a document of four
+
+
+def test_shared_sentences_are_found_whatever_their_documents_are_called(tmp_path):
+    trained = sentences(20, "t")
+    copies = [replace(one, id=f"c{one.id}", document=f"other {one.document}") for one in trained[:3]]
+    write_conllu(tmp_path / "train.conllu", trained)
+    write_conllu(tmp_path / "test.conllu", [*sentences(15, "vv"), *copies])
+    spec = parse_tasks(f"tokens:{tmp_path}")[0]
+    with pytest.raises(ValueError, match="3 texts occur both in the training and in the scored examples"):
+        read_task(spec)
+    assert len(read_task(spec, ReadingOptions(on_overlap="drop")).train) == 17
+    same_names = [replace(one, document=trained[number].document) for number, one in enumerate(sentences(15, "vv"))]
+    write_conllu(tmp_path / "test.conllu", same_names)
+    assert len(read_task(spec).train) == 20
+
+
+def test_a_file_of_a_single_document_is_divided_by_sentences(tmp_path):
+    lines = [f"word{number} NN O B-x\n" for number in range(10)]
+    (tmp_path / "all.conll").write_text("-DOCSTART- -X- O O\n\n" + "\n".join(lines) + "\nother NN O O\n")
+    data = read_task(parse_tasks(f"ner=tokens:{tmp_path / 'all.conll'}")[0])
+    assert (len(data.train), len(data.scored)) == (9, 2)
 
 
 def test_sentences_without_documents_are_clusters_by_their_text(tmp_path):
