@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from pydantic import Field
 from tqdm import tqdm
 
-from finetuning.examples.predictions import replace_text
 from runtime.files.json_lines import as_line, sound_lines
 from runtime.files.schemas import Count, Figure, Number, Schema
+from runtime.files.whole_files import write_text
 from runtime.trackers import Reporter, build_reporters
 
 JOURNAL_NAME = "journal.jsonl"
@@ -79,9 +79,10 @@ class RunLog:
             tqdm.write(text)
 
     def flush(self) -> None:
-        """Flush the files."""
+        """Force the journal to the disk."""
         if self.file is not None:
             self.file.flush()
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Close files and bar."""
@@ -115,7 +116,7 @@ def drop_lines_after(journal: Path, updates: int, closed: int) -> str | None:
         if line is not None and line["update"] <= (closed if "epoch" in line else updates):
             kept.append(as_line(line))
             counted |= set() if "epoch" in line else {line["update"]}
-    replace_text(journal, "".join(kept) if updates else "")
+    write_text(journal, "".join(kept) if updates else "")
     lacking = updates - len(counted - {0})
     if lacking <= 0:
         return None

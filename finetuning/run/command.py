@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from finetuning.examples.batches import batch_shape
-from finetuning.examples.predictions import write_json
+from finetuning.examples.predictions import write_finite_json
 from finetuning.examples.preflight import Preflight
 from finetuning.examples.recipe import NAMES_DATA, FinetuningOptions, Recipe
 from finetuning.examples.recipe import SMALL_WORLD as SMALL_WORLD_DATA
@@ -178,7 +178,7 @@ def _run_owned(
             draw_curves({recipe.name: directory}, directory / "curves.png", title=title, metric=recipe.metric)
         if finish is not None:
             finish(result)
-        write_json(directory / RESULTS_NAME, results)
+        write_finite_json(directory / RESULTS_NAME, results)
         _tell(recipe, result, directory, {**result.as_json(), **kept})
         shutil.rmtree(directory / STATE_NAME, ignore_errors=True)  # finished: nothing to resume
     barrier()

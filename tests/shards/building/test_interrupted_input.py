@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from runtime.files.whole_files import sha256_of
 from shards.building.builder import build_shards
 from shards.building.options import BuildOptions
-from shards.storage.shard_file import hash_file
 from shards.tokenization.vocabulary import save_tokenizer, train_vocabulary
 
 TEXT = [f"The river number {number} runs by the town of {number * 7} houses." for number in range(600)]
@@ -73,7 +73,7 @@ def test_the_same_files_continue_an_interrupted_build_to_the_same_bytes(begun, c
     corpus = change(begun)
     build_shards(options(begun, corpus=corpus))
     for path in (begun / "whole").glob("*.tar"):
-        assert hash_file(path) == hash_file(begun / "out" / path.name)
+        assert sha256_of(path) == sha256_of(begun / "out" / path.name)
     assert (begun / "whole" / "manifest.json").read_bytes() == (begun / "out" / "manifest.json").read_bytes()
     assert all((begun / "out" / name).stat().st_mtime_ns == written for name, written in before.items())
 
@@ -104,8 +104,8 @@ def test_nor_do_other_files_or_another_tokenizer_while_a_copied_one_does(begun):
 
 
 def test_untouched_input_is_hashed_once(begun, monkeypatch):
-    monkeypatch.setattr("shards.text.content.hash_file", None)
+    monkeypatch.setattr("shards.text.content.sha256_of", None)
     sources = build_shards(options(begun)).manifest.data["sources"]
     assert [source["sha256"] for source in sources] == [
-        hash_file(begun / "corpus" / name) for name in ("a.txt", "b.txt")
+        sha256_of(begun / "corpus" / name) for name in ("a.txt", "b.txt")
     ]
