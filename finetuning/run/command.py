@@ -21,7 +21,7 @@ from finetuning.loop.run_log import closing_table
 from finetuning.loop.run_state import STATE_NAME, run_identity
 from finetuning.loop.schedule import makes_updates, require_training_rows
 from finetuning.loop.stopping import Asked, Stopping, never, noting_signals
-from finetuning.loop.training import finetune, open_engine, uses_bf16
+from finetuning.loop.training import deepspeed_content, finetune, open_engine, uses_bf16
 from finetuning.model.heads import OwnHead, TaskModel, load_headed
 from finetuning.run.figures import draw_curves
 from finetuning.run.finished import RESULTS_NAME, finished_results
@@ -80,6 +80,7 @@ def run_until_asked(run: Callable[[Asked], int], directory: Path) -> int:
 def open_world(options: FinetuningOptions) -> Ranks:
     """Check the options, then open the process group, if there are several ranks or DeepSpeed wants one."""
     ranks = read_ranks()
+    deepspeed_content.cache_clear()  # an earlier command of this process may have read the file
     check_options(options, ranks)
     init_process_group(ranks, choose_device(ranks), always=options.deepspeed is not None)
     return ranks
