@@ -70,12 +70,15 @@ def written_again(folder):
 def test_the_same_files_continue_an_interrupted_build_to_the_same_bytes(begun, change):
     build_shards(options(begun, out="whole"))
     before = {path.name: path.stat().st_mtime_ns for path in (begun / "out").glob("*.tar")}
+    half_a_shard = begun / "out" / ".train-000009.tar.4711.tmp"
+    half_a_shard.write_bytes(b"of the killed process")
     corpus = change(begun)
     build_shards(options(begun, corpus=corpus))
     for path in (begun / "whole").glob("*.tar"):
         assert sha256_of(path) == sha256_of(begun / "out" / path.name)
     assert (begun / "whole" / "manifest.json").read_bytes() == (begun / "out" / "manifest.json").read_bytes()
     assert all((begun / "out" / name).stat().st_mtime_ns == written for name, written in before.items())
+    assert not half_a_shard.exists()
 
 
 @pytest.mark.parametrize("with_its_time", [False, True])
