@@ -18,8 +18,8 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from gap.cells.worker import MEMORY_REMEDY
+from gap.report.text import command_text
 from gap.study.clock import Clock
-from gap.study.experiment import command_text
 from gap.study.options import GapOptions, with_defaults
 from gap.study.study import run_study
 from runtime.options.command_line import parse_options

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in given if not argument.startswith(LOCAL_RANK)]
     folders, option_arguments = runs_and_options(arguments)
     options = parse_options(ReportOptions, option_arguments, description=__doc__)
-    command = command_text(["python", "launch/report.py", *arguments])
+    command = command_text("python launch/report.py", arguments)
     return run_command(lambda: run(folders, options, command), memory_remedy="lower --draws")
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from finetuning.examples.recipe import Feature
+from runtime.files.whole_files import whole_file, write_text
 from runtime.processes.collectives import sum_over_ranks
 
 RowKey = tuple[str, int]  # example id, window
@@ -68,29 +69,21 @@ def require_each_id_once(predictions: Mapping[str, Any], ids: Iterable[str]) -> 
         )
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all; NaN and infinity become null."""
-    text = json.dumps(_finite(value), ensure_ascii=False, indent=1, allow_nan=False)
-    replace_text(path, text + "\n")
+def write_finite_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all; NaN and infinity become null. Makes the folder if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(_finite(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file (UTF-8, LF) whole or not at all."""
+    """Write a CSV file (UTF-8, LF) whole or not at all. Makes the folder if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with whole_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-    os.replace(temporary, path)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Replace a text file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+        text.detach()  # flushes; the file stays open
 
 
 def _sum(block: np.ndarray, device: torch.device | str) -> np.ndarray:

@@ -120,7 +120,7 @@ def file_format(path: str | Path) -> str | None:
 def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """The file's content, unpacked; ValueError when it is torn or too large."""
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; check the path")
+        raise ValueError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}; check the path")
     with unpacked(path) as (_, stream):
         content = read_at_most(stream, max_bytes + 1)
     if len(content) > max_bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetuning.examples.batches import BatchShape
 from finetuning.examples.collapse import collapse_reason, likely_cause
-from finetuning.examples.predictions import write_json
+from finetuning.examples.predictions import write_finite_json
 from finetuning.examples.recipe import FinetuningOptions, Recipe
 from finetuning.loop.evaluation import Evaluation
 from finetuning.loop.optimism import selection_optimism, split_in_halves
@@ -125,7 +125,7 @@ def write_predictions(recipe: Recipe, result: Result, directory: Path) -> None:
     main = "test" if "test" in result.predictions else "validation"
     for name, predictions in result.predictions.items():
         recipe.write(predictions, recipe.evaluation_sets[name], directory if name == main else directory / name)
-    write_json(directory / "history.json", {"schema_version": SCHEMA_VERSION, "validations": result.history})
+    write_finite_json(directory / "history.json", {"schema_version": SCHEMA_VERSION, "validations": result.history})
 
 
 def _optimism(recipe: Recipe, progress: Progress) -> float | None:

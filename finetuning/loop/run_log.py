@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 from tqdm import tqdm
 
-from finetuning.examples.predictions import replace_text
-from runtime.files.json_lines import as_line, sound_lines
+from runtime.files.json_lines import as_line, cut_back, sound_lines
 from runtime.files.schemas import Count, Figure, Number, Schema
 from runtime.trackers import Reporter, build_reporters
 
@@ -79,9 +78,10 @@ class RunLog:
             tqdm.write(text)
 
     def flush(self) -> None:
-        """Flush the files."""
+        """Force the journal to the disk."""
         if self.file is not None:
             self.file.flush()
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Close files and bar."""
@@ -107,19 +107,13 @@ def drop_lines_after(journal: Path, updates: int, closed: int) -> str | None:
 
     Returns a warning about updates up to `updates` whose lines are missing; None when all have one.
     """
-    if not journal.is_file():
-        return f"{journal} is missing: the new one starts after update {updates}" if updates else None
-    kept, damaged, counted = [], 0, set()
-    for line in sound_lines(journal, JournalLine):
-        damaged += line is None
-        if line is not None and line["update"] <= (closed if "epoch" in line else updates):
-            kept.append(as_line(line))
-            counted |= set() if "epoch" in line else {line["update"]}
-    replace_text(journal, "".join(kept) if updates else "")
-    lacking = updates - len(counted - {0})
-    if lacking <= 0:
-        return None
-    return f"{journal} has no lines for {lacking} of {updates} updates ({damaged} damaged lines were removed)"
+    return cut_back(
+        journal,
+        JournalLine,
+        updates,
+        is_kept=lambda line: updates > 0 and line["update"] <= (closed if "epoch" in line else updates),
+        update_of=lambda line: 0 if "epoch" in line else int(line["update"]),
+    )
 
 
 def read_journal(journal: Path) -> list[dict[str, Any]]:

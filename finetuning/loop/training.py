@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,12 +109,21 @@ def engine_options(options: FinetuningOptions, shape: BatchShape, *, bf16: bool 
     )
     return EngineOptions.of(
         options,
-        deepspeed=None if options.deepspeed is None else load_config(options.deepspeed),
+        deepspeed=None if options.deepspeed is None else deepspeed_content(options.deepspeed),
         optimizer=optimizer,
         bf16=bf16,
         micro_batch_size=shape.micro_rows,
         gradient_accumulation_steps=shape.accumulation,
     )
+
+
+@cache
+def deepspeed_content(path: str) -> Mapping[str, Any]:
+    """The content of a DeepSpeed JSON, read once a command: the file may change during the run.
+
+    Raises ValueError as `load_config` does.
+    """
+    return load_config(path)
 
 
 def uses_bf16(choice: str) -> bool:

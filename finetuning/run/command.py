@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from finetuning.examples.batches import batch_shape
-from finetuning.examples.predictions import write_json
+from finetuning.examples.predictions import write_finite_json
 from finetuning.examples.preflight import Preflight
 from finetuning.examples.recipe import NAMES_DATA, FinetuningOptions, Recipe
 from finetuning.examples.recipe import SMALL_WORLD as SMALL_WORLD_DATA
@@ -21,7 +21,7 @@ from finetuning.loop.run_log import closing_table
 from finetuning.loop.run_state import STATE_NAME, run_identity
 from finetuning.loop.schedule import makes_updates, require_training_rows
 from finetuning.loop.stopping import Asked, Stopping, never, noting_signals
-from finetuning.loop.training import finetune, open_engine, uses_bf16
+from finetuning.loop.training import deepspeed_content, finetune, open_engine, uses_bf16
 from finetuning.model.heads import OwnHead, TaskModel, load_headed
 from finetuning.run.figures import draw_curves
 from finetuning.run.finished import RESULTS_NAME, finished_results
@@ -80,6 +80,7 @@ def run_until_asked(run: Callable[[Asked], int], directory: Path) -> int:
 def open_world(options: FinetuningOptions) -> Ranks:
     """Check the options, then open the process group, if there are several ranks or DeepSpeed wants one."""
     ranks = read_ranks()
+    deepspeed_content.cache_clear()  # an earlier command of this process may have read the file
     check_options(options, ranks)
     init_process_group(ranks, choose_device(ranks), always=options.deepspeed is not None)
     return ranks
@@ -178,7 +179,7 @@ def _run_owned(
             draw_curves({recipe.name: directory}, directory / "curves.png", title=title, metric=recipe.metric)
         if finish is not None:
             finish(result)
-        write_json(directory / RESULTS_NAME, results)
+        write_finite_json(directory / RESULTS_NAME, results)
         _tell(recipe, result, directory, {**result.as_json(), **kept})
         shutil.rmtree(directory / STATE_NAME, ignore_errors=True)  # finished: nothing to resume
     barrier()

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from finetuning.loop.run_log import JOURNAL_NAME, read_journal
 from finetuning.loop.updates import NOT_A_MEASURE
+from runtime.files.whole_files import whole_file
 
 DOTS_PER_INCH = 120
 MOST_LEGEND_ENTRIES = 40  # the colours of more settings cannot be distinguished either
@@ -229,6 +230,5 @@ def _is_validation(line: Line) -> bool:
 
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")
-    temporary.replace(path)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=DOTS_PER_INCH, format="png")

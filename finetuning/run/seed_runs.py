@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from finetuning.examples.predictions import write_json
+from finetuning.examples.predictions import write_finite_json
 from finetuning.examples.recipe import FinetuningOptions
 from finetuning.loop.result import SCHEMA_VERSION
 from finetuning.run.command import on_main
@@ -49,7 +49,7 @@ def run_seeds(
     results = [dict(run(replace(options, seed=seed, output_dir=str(place)))) for seed, place in places.items()]
     if ranks.is_main:
         overlay_curves(places, directory, name, stages)
-        write_json(directory / RESULTS_NAME, seed_summary(seeds, results))
+        write_finite_json(directory / RESULTS_NAME, seed_summary(seeds, results))
         print(seed_table(f"{name} in {directory}: {len(seeds)} seeds", seeds, results), flush=True)
     return results
 

@@ -96,7 +96,8 @@ def read_sweep(path: str | Path) -> Sweep:
     """
     where = Path(path)
     if not where.is_file():
-        raise ValueError(f"{where}: no such file; give a YAML file as docs/sweep.md shows")
+        reason = "not a regular file" if where.exists() else "no such file"
+        raise ValueError(f"{where}: {reason}; give a YAML file as docs/sweep.md shows")
     if where.stat().st_size > LARGEST_FILE_BYTES:
         raise ValueError(f"{where}: {where.stat().st_size} bytes; a sweep file has at most {LARGEST_FILE_BYTES}")
     try:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, Literal
 
 from runtime.files.json_lines import JsonLines
 from runtime.files.schemas import Count, Id, Items, Leaf, Name, Number, PathName, Schema, Seconds, read_object
+from runtime.files.whole_files import write_text
 
 SCHEMA_VERSION = 1
 KINDS = ("raw", "annealed", "reference", "reference_scratch")
@@ -208,7 +208,5 @@ def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
 def write_predictions(path: Path, examples: Iterable[Mapping[str, Any]]) -> None:
     """Write per-example records ({"id", "score", ...}) whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
     value = {"schema_version": SCHEMA_VERSION, "examples": list(examples)}
-    temporary.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")

@@ -11,9 +11,10 @@ from gap.analysis.results import Analysis
 from gap.report.chart_list import RUN_CHARTS, DrawnChart, draw_charts
 from gap.report.comparison import Comparison, Difference, difference_text, value_text
 from gap.report.images import draw_figures
-from gap.report.page import Section, render_page, replace_file
+from gap.report.page import Section, render_page
 from gap.report.tables import Part, Table
 from gap.report.text import chart_parts, made_parts, method_parts, note_parts
+from runtime.files.whole_files import write_text
 
 
 def write_comparison(comparison: Comparison, analyses: Sequence[Analysis], directory: str | Path) -> Path:
@@ -40,8 +41,8 @@ def write_comparison(comparison: Comparison, analyses: Sequence[Analysis], direc
         f"Comparison: {', '.join(comparison.runs)}", comparison_answers(comparison), sections, charts, ["tokens"]
     )
     draw_figures(charts, folder / "figures")
-    replace_file(folder / "comparison.json", analysis_json(comparison) + "\n")
-    replace_file(folder / "report.html", page)
+    write_text(folder / "comparison.json", analysis_json(comparison) + "\n")
+    write_text(folder / "report.html", page)
     return folder / "report.html"
 
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 from gap.analysis.wording import tokens_text
 from gap.report.chart_list import DrawnChart
 from gap.report.charts import PERCENT, Figure
+from runtime.files.whole_files import whole_file
 
 COLOURS = {"annealed": "#0b5cad", "raw": "#b3530a", "scratch": "#5f6770", "reference": "#1d7a4a"}
 OTHER = "#7b3fa0"
@@ -67,7 +68,8 @@ def draw_chart(chart: Figure, path: Path) -> list[Path]:
         axes.legend(frameon=False, fontsize="small")
         files = [path.with_name(path.name + ending) for ending in (".png", ".svg")]
         for file in files:
-            figure.savefig(file, dpi=DOTS_PER_INCH)
+            with whole_file(file) as stream:
+                figure.savefig(stream, dpi=DOTS_PER_INCH, format=file.suffix.removeprefix("."))
         return files
     finally:
         pyplot.close(figure)

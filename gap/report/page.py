@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from gap.report.charts import LABELS, available_units
 from gap.report.images import draw_figures
 from gap.report.tables import Part, curve_csv
 from gap.report.text import macro_parts, method_parts, task_parts
+from runtime.files.whole_files import write_text
 from runtime.plurals import counted
 
 
@@ -63,10 +63,10 @@ def write_report(analysis: Analysis, directory: str | Path) -> Path:
         charts,
         shared or ["tokens"],
     )
-    replace_file(folder / "curve.json", analysis_json(analysis) + "\n")
-    replace_file(folder / "curve.csv", curve_csv(analysis))
+    write_text(folder / "curve.json", analysis_json(analysis) + "\n")
+    write_text(folder / "curve.csv", curve_csv(analysis))
     draw_figures(charts, folder / "figures")
-    replace_file(folder / "report.html", page)
+    write_text(folder / "report.html", page)
     return folder / "report.html"
 
 
@@ -87,13 +87,6 @@ def render_page(
         figures_json=_script_json({chart.id: chart.figure for chart in charts}),
         plotly_source=get_plotlyjs(),
     )
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _longest_first(tasks: Sequence[TaskResult]) -> list[TaskResult]:

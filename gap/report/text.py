@@ -109,9 +109,9 @@ def made_parts(analysis: Analysis, of: str = "") -> list[Part]:
     return parts
 
 
-def command_text(argv: list[str]) -> str:
-    """A command line that can be pasted into a shell."""
-    return shlex.join(argv)
+def command_text(program: str, argv: Sequence[str]) -> str:
+    """A command line for the report, quoted where a shell would need it."""
+    return f"{program} {shlex.join(argv)}".strip()
 
 
 def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnChart]) -> Iterator[Part]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -271,11 +270,6 @@ def _finished_cells(jobs: JobList, directory: Path) -> list[Cell]:
     path = directory / SCORES_NAME
     names = jobs.cell_names()
     return [cell for cell in read_scores(path) if cell.fingerprint in names] if path.is_file() else []
-
-
-def command_text(program: str, argv: Sequence[str]) -> str:
-    """A command line for the report, quoted where a shell would need it."""
-    return f"{program} {shlex.join(argv)}".strip()
 
 
 def plan_json(jobs: JobList) -> str:

@@ -22,6 +22,7 @@ from pretraining.engines.compiled_ops import clear_abandoned_build, compiled_ope
 from pretraining.engines.deepspeed_config import names_optimizer, resolve_config, skip_compiled_collective
 from pretraining.engines.engine import EngineOptions, Reader, state_name
 from pretraining.engines.optimizers import build_optimizer, parameter_groups
+from pretraining.model.families import repeated_layers
 from runtime.processes.ranks import Ranks
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -52,7 +53,7 @@ class DeepSpeedEngine:
             optimizer=options.optimizer,
         )
         if options.torch_compile:
-            for layer in compiled_layers(model):
+            for layer in repeated_layers(model):
                 layer.compile()
         groups = parameter_groups(model, options.optimizer.weight_decay)
         client = None if names_optimizer(config) else build_optimizer(groups, options.optimizer)
@@ -183,12 +184,6 @@ class DeepSpeedEngine:
         for holder in [*optimizer.state.values(), *optimizer.param_groups]:
             if "step" in holder:
                 holder["step"] = torch.full_like(holder["step"], steps) if torch.is_tensor(holder["step"]) else steps
-
-
-def compiled_layers(model: nn.Module) -> list[nn.Module]:
-    from pretraining.engines.torch_engine import layers
-
-    return layers(model)
 
 
 def full_shape(parameter: nn.Parameter) -> torch.Size:

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pretraining.engines.engine import EngineOptions, Reader, check_ranks, hybrid_size, state_name
 from pretraining.engines.optimizers import build_optimizer, parameter_groups
+from pretraining.model.families import repeated_layers
 from runtime.processes.ranks import Ranks
 
 
@@ -26,7 +27,7 @@ class TorchEngine:
         check_ranks(options, ranks)
         self.module = model if options.fsdp_offload else model.to(device)
         if options.torch_compile:
-            for layer in layers(self.module):
+            for layer in repeated_layers(self.module):
                 layer.compile()
         if self.sharded:
             self._shard()
@@ -43,7 +44,7 @@ class TorchEngine:
             "mp_policy": policy if self.options.bf16 else MixedPrecisionPolicy(),
             "offload_policy": self._offload_policy(),
         }
-        for layer in layers(self.module):
+        for layer in repeated_layers(self.module):
             fully_shard(layer, **arguments)
         fully_shard(self.module, **arguments)
 
@@ -143,18 +144,6 @@ def gradient_norm(model: nn.Module) -> torch.Tensor:
     return torch.linalg.vector_norm(
         torch.stack([torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients])
     )
-
-
-def layers(model: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of an encoder: the items of its largest ModuleList, each sharded and compiled alone."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
-        return []
-    return list(max(lists, key=num_parameters))  # type: ignore[arg-type]
-
-
-def num_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def shard_mesh(options: EngineOptions, ranks: Ranks, device: torch.device) -> DeviceMesh:

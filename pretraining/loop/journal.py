@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from runtime.files.json_lines import as_line, sound_lines
+from runtime.files.json_lines import as_line, cut_back, sound_lines
 from runtime.files.schemas import Count, Schema
-from runtime.files.whole_files import remove_whole, sync_file
+from runtime.files.whole_files import sync_file
 
 
 class JournalLine(Schema):
@@ -29,25 +28,13 @@ class Journal:
 
         Returns a warning about updates up to `serial` whose lines are missing; None when all have one.
         """
-        if not self.path.exists():
-            return f"{self.path} is missing: the new one starts after update {serial}" if serial else None
-        temporary = self.path.with_suffix(".tmp")
-        remove_whole(temporary)
-        kept, damaged = set(), 0
-        with temporary.open("w", encoding="utf-8") as file:
-            for line in sound_lines(self.path, JournalLine):
-                damaged += line is None
-                if line is not None and line.get("serial", 0) <= serial:
-                    file.write(as_line(line))
-                    kept.add(line.get("serial", 0))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
-        sync_file(self.path.parent)
-        lacking = serial - len(kept - {0})
-        if lacking <= 0:
-            return None
-        return f"{self.path} has no lines for {lacking} of {serial} updates ({damaged} damaged lines were removed)"
+        return cut_back(
+            self.path,
+            JournalLine,
+            serial,
+            is_kept=lambda line: line.get("serial", 0) <= serial,
+            update_of=lambda line: int(line.get("serial", 0)),
+        )
 
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

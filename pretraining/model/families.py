@@ -160,3 +160,16 @@ def shape_only(config: PreTrainedConfig, *, next_sentence: bool = False, **loadi
     """The model on the meta device (shapes without memory), for counting and tracing."""
     with torch.device("meta"):
         return from_configuration(config, "mlm+nsp" if next_sentence else "mlm", **loading)
+
+
+def repeated_layers(model: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of an encoder: the items of its largest ModuleList, each sharded and compiled alone."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        return []
+    return list(max(lists, key=num_parameters))  # type: ignore[arg-type]
+
+
+def num_parameters(module: nn.Module) -> int:
+    """The elements of all parameters; a tied one counts once."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from pretraining.model.activations import activations
-from pretraining.model.families import shape_only
+from pretraining.model.families import num_parameters, repeated_layers, shape_only
 
 # The PyTorch engine computes bf16 under autocast, which runs norms in fp32: 1.15 to 1.24 times the activations of
 # a model wholly in bf16, as measured (ModernBERT and BERT, tiny, CPU); rounded up.
@@ -87,16 +87,10 @@ class ParameterCounts:
 
 def count_parameters(model: nn.Module) -> ParameterCounts:
     """Count each tied parameter once."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    layers = max(lists, key=_size) if lists else nn.ModuleList()
-    sizes = [_size(layer) for layer in layers]
-    total = _size(model)
+    sizes = [num_parameters(layer) for layer in repeated_layers(model)]
+    total = num_parameters(model)
     largest = max((parameter.numel() for parameter in model.parameters()), default=0)
     return ParameterCounts(total, max(sizes, default=0), total - sum(sizes), largest)
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def model_states(counts: ParameterCounts, sharding: Sharding, *, num_moments: int = 2) -> MemoryEstimate:

@@ -85,7 +85,7 @@ def overfit_one_batch(
     optimizer = build_optimizer(parameter_groups(model, options.weight_decay), options)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-    entropy = unigram_entropy(batch["mask_labels"], batch["mask_weights"])
+    entropy = target_entropy(batch["mask_labels"], batch["mask_weights"])
     precision = torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=bf16)
     losses: list[float] = []
     while len(losses) < max_updates:
@@ -166,7 +166,7 @@ def unsolved_verdict(losses: Sequence[float], most_common_share: float, entropy:
     return "stuck" if is_flat and (has_collapsed or last - losses[0] > FLAT_SHARE * entropy) else "too slow"
 
 
-def unigram_entropy(labels: Tensor, weights: Tensor) -> float:
+def target_entropy(labels: Tensor, weights: Tensor) -> float:
     """Entropy in nats of the targets' frequencies: the loss of the best prediction that ignores the input."""
     counts = Counter(labels[weights > 0].tolist())
     return -sum(count / counts.total() * math.log(count / counts.total()) for count in counts.values())

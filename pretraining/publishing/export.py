@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM, BertForPreTraining, PreTrainedConfig, PreTrainedModel
 
 from pretraining.model.families import shape_only, takes_token_types, usable_positions
-from runtime.files.whole_files import read_json, whole_directory
+from runtime.files.foreign import read_foreign_object
+from runtime.files.whole_files import whole_directory
 from runtime.processes.failures import Failed
 
 WEIGHTS_NAME, CARD_NAME = "model.safetensors", "README.md"
@@ -98,7 +99,7 @@ def tokenizer_files(directory: Path) -> dict[str, bytes]:
 def fit_tokenizer(directory: Path, config: PreTrainedConfig) -> None:
     """Set the saved tokenizer's limits to the model's: maximum length, and token types only if it has two or more."""
     file = directory / "tokenizer_config.json"
-    settings = read_json(file) if file.is_file() else {}
+    settings = read_foreign_object(file) if file.is_file() else {}
     positions, stored = usable_positions(config), settings.get("model_max_length")
     if positions is not None and not (isinstance(stored, int) and 0 < stored <= positions):
         settings["model_max_length"] = positions
@@ -109,7 +110,7 @@ def fit_tokenizer(directory: Path, config: PreTrainedConfig) -> None:
 
 def load_exported(directory: Path | str) -> PreTrainedModel:
     """Read an export back as a user would: fp32, from safetensors only, with the heads it was trained with."""
-    architectures = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8"))["architectures"]
+    architectures = read_foreign_object(Path(directory) / "config.json")["architectures"]
     reader: Any = BertForPreTraining if architectures == ["BertForPreTraining"] else AutoModelForMaskedLM
     model, report = reader.from_pretrained(
         str(directory), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from runtime.files.schemas import Schema, checked, shown
-from runtime.files.whole_files import parse_bounded, require_plain_file
+from runtime.files.whole_files import parse_bounded, require_plain_file, write_text
 
 LONGEST_LINE_BYTES = 1 << 20
 LARGEST_FILE_BYTES = 1 << 31
@@ -126,6 +126,38 @@ def sound_lines(path: Path, schema: type[Schema]) -> Iterator[dict[str, Any] | N
         while line := file.readline(LONGEST_LINE_BYTES):
             if line.strip():
                 yield _sound(line, schema)
+
+
+def cut_back(
+    journal: Path,
+    schema: type[Schema],
+    updates: int,
+    *,
+    is_kept: Callable[[Mapping[str, Any]], bool],
+    update_of: Callable[[Mapping[str, Any]], int],
+) -> str | None:
+    """Keep the lines of a journal that a run continued after `updates` updates does not write again; drop damaged ones.
+
+    `update_of` numbers the update that a line is about, 0 for a line about none. Returns a warning about updates whose
+    lines are missing; None when all have one.
+    """
+    if not journal.exists():
+        return f"{journal} is missing: the new one starts after update {updates}" if updates else None
+    numbers, damaged = set(), 0
+
+    def kept() -> Iterator[str]:
+        nonlocal damaged
+        for line in sound_lines(journal, schema):
+            damaged += line is None
+            if line is not None and is_kept(line):
+                numbers.add(update_of(line))
+                yield as_line(line)
+
+    write_text(journal, kept())
+    lacking = updates - len(numbers - {0})
+    if lacking <= 0:
+        return None
+    return f"{journal} has no lines for {lacking} of {updates} updates ({damaged} damaged lines were removed)"
 
 
 def _sound(line: bytes, schema: type[Schema]) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,18 +30,29 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name, sync, rename, sync the directory: a reader sees the old file or the new one."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file to write into, synced and renamed at the end of the block; then the directory is synced.
+
+    A reader sees the old file or the new one. If the block raises, the old one stays.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove_whole(temporary)  # of a killed process that had the same number
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_file(path.parent)
+
+
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write a `whole_file` in UTF-8; its text may come in pieces."""
+    with whole_file(path) as file:
+        file.writelines(piece.encode() for piece in ([text] if isinstance(text, str) else text))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -112,16 +123,23 @@ def read_json(path: Path, *, largest: int = LARGEST_JSON_BYTES, remedy: str = "r
         raise ValueError(f"{path} is not readable as JSON ({error}): {remedy}") from error
 
 
-def parse_bounded(content: bytes, *, deepest: int = DEEPEST_NESTING, finite: bool = False) -> Any:
+def parse_bounded(
+    content: bytes,
+    *,
+    deepest: int = DEEPEST_NESTING,
+    finite: bool = False,
+    as_object: Callable[[list[tuple[str, Any]]], Any] = without_duplicates,
+) -> Any:
     """JSON in UTF-8; ValueError for a key that an object has twice, and for deep nesting.
 
     NaN and Infinity, which earlier versions wrote, are accepted, and a number of too many digits becomes infinite: the
-    schema says where that is allowed. With `finite` all of these raise ValueError.
+    schema says where that is allowed. With `finite` all of these raise ValueError. `as_object` makes an object of its
+    names and values.
     """
     try:
         value = json.loads(
             content.decode("utf-8"),
-            object_pairs_hook=without_duplicates,
+            object_pairs_hook=as_object,
             parse_int=finite_number if finite else _number,
             parse_float=finite_number if finite else float,
             parse_constant=finite_number if finite else float,

@@ -309,6 +309,8 @@ def check_same_build(
     Raises ValueError if the directory holds another unfinished build. The same files elsewhere, or with other times,
     are the same sources, and a tokenizer of the same content is the same tokenizer.
     """
+    for path in directory.glob(".*.tmp"):  # a killed process was writing them
+        path.unlink()
     listed = [[source.name, source.bytes, source.dataset] for source in sources]
     identity = [STATE_VERSION, options.deciding(), options.tokenizer is None, listed]
     reason = "from other input or options: repeat the command that began it"
@@ -327,7 +329,7 @@ def check_same_build(
         )
     # Nothing was committed: the remains of a failed first attempt are useless.
     shutil.rmtree(directory / TOKENIZER_FOLDER, ignore_errors=True)
-    for path in [*directory.glob("*.tar"), *directory.glob(".*.tar.partial")]:
+    for path in directory.glob("*.tar"):
         path.unlink()
     identities = identified(sources, options.processes)
     state.put(identity=identity, sources=identities)

@@ -15,7 +15,7 @@ MINHASH_SEED = 20_211
 DIGEST_BYTES = 16
 
 
-def text_digest(text: str) -> bytes:
+def document_digest(text: str) -> bytes:
     """The digest that identifies a document: the first 16 bytes of its BLAKE2b hash."""
     return hashlib.blake2b(text.encode("utf-8"), digest_size=DIGEST_BYTES).digest()
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from shards.building.minhash import band_keys, minhash_signatures, text_digest
+from shards.building.minhash import band_keys, document_digest, minhash_signatures
 from shards.streaming.masking import continues_word
 from shards.text.cleaning import Cleaning
 from shards.tokenization.unknown_text import comparable_tokens, count_characters
@@ -108,7 +108,7 @@ class TextEncoder:
         if self.options.signatures:
             signatures = minhash_signatures(comparable, lengths)
             bands = band_keys(signatures)
-        digests = [text_digest(text) for text in kept]
+        digests = [document_digest(text) for text in kept]
         return EncodedChunk(
             tokens,
             lengths,
@@ -222,11 +222,11 @@ def word_starts(text: str, offsets: Sequence[tuple[int, int]], segmenter: Any, c
     starts = np.ones(len(words), dtype=bool)
     starts[1:] = words[1:] != words[:-1]
     for index in (np.flatnonzero(starts[1:] & continues[1:]) + 1).tolist():
-        starts[index] = is_chinese(text[offsets[index][0] - 1])
+        starts[index] = is_ideograph(text[offsets[index][0] - 1])
     return starts
 
 
-def is_chinese(character: str) -> bool:
+def is_ideograph(character: str) -> bool:
     """Whether a character is an ideograph, of those that BERT's tokenizer sets apart (Unicode's CJK blocks)."""
     return "\u3400" <= character <= "\u9fff" or "\uf900" <= character <= "\ufaff" or character >= "\U00020000"
 

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.files.schemas import Count, Leaf, Name, PathName, Schema, read_object, shown
-from runtime.files.whole_files import sha256_of
+from runtime.files.whole_files import sha256_of, whole_file
 from shards.small_world.names import Cast, Names, invent_names, seeded
 from shards.small_world.questions import (
     Example,
@@ -138,14 +137,12 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _write(path: Path, pieces: Iterable[str]) -> dict[str, Any]:
-    """Write under a temporary name, rename when whole; returns bytes and sha256."""
+    """Write whole or not at all; returns bytes and sha256."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     digest, num_bytes = hashlib.sha256(), 0
-    with temporary.open("wb") as stream:
+    with whole_file(path) as stream:
         for piece in pieces:
             content = piece.encode()
             digest.update(content)
             num_bytes += stream.write(content)
-    temporary.replace(path)
     return {"bytes": num_bytes, "sha256": digest.hexdigest()}

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from runtime.files.whole_files import sha256_of
 from shards.storage.manifest import REBUILD, Manifest, Shard
-from shards.storage.shard_file import hash_file
 
 Verify = Literal["sizes", "full"]
 
@@ -51,7 +51,7 @@ def _problem(path: Path, shard: Shard, verify: str) -> str | None:
             start = stream.read(64).lstrip().lower()
         page = " (an HTML page)" if start.startswith((b"<!doctype", b"<html")) else ""
         return f"{size} bytes{page}, {shard.num_bytes} expected"
-    if verify == "full" and hash_file(path) != shard.sha256:
+    if verify == "full" and sha256_of(path) != shard.sha256:
         return "its sha256 differs, so its content is damaged"
     return None
 

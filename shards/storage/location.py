@@ -24,10 +24,10 @@ from urllib.request import (
 
 from runtime.files.foreign import printable, reason_of
 from runtime.files.schemas import shown
+from runtime.files.whole_files import sha256_of, sync_file
 from shards.storage.check import Verify, check_shards, shards_of
 from shards.storage.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Shard, read_manifest
 from shards.storage.paced_socket import paced_context
-from shards.storage.shard_file import hash_file
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
 MAX_TOKENIZER_BYTES = 1 << 28
@@ -165,7 +165,7 @@ def _is_running(pid: int) -> bool:
 
 
 def _is_whole(path: Path, shard: Shard) -> bool:
-    return path.is_file() and path.stat().st_size == shard.num_bytes and hash_file(path) == shard.sha256
+    return path.is_file() and path.stat().st_size == shard.num_bytes and sha256_of(path) == shard.sha256
 
 
 def _download_if_there(url: str, path: Path) -> None:
@@ -192,7 +192,9 @@ def _download(url: str, path: Path, max_bytes: int, sha256: str | None = None) -
             raise ValueError(
                 f"{url}: {size} bytes with sha256 {digest[:12]}... are not what the manifest says: upload it again"
             )
+        sync_file(temporary)
         os.replace(temporary, path)
+        sync_file(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,7 +1,6 @@
 """The manifest of a shard directory: writing, and validated reading."""
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,9 +12,14 @@ from typing import Any
 import numpy as np
 
 from runtime.files.schemas import listed, shown
-from runtime.files.unique_keys import require_bounded, without_duplicates
-from runtime.files.whole_files import DEEPEST_NESTING, MOST_VALUES, finite_number, read_at_most, require_plain_file
-from shards.storage.shard_file import TAR_BLOCK_BYTES, sync_directory
+from runtime.files.unique_keys import without_duplicates
+from runtime.files.whole_files import (
+    parse_bounded,
+    read_at_most,
+    require_plain_file,
+    write_text,
+)
+from shards.storage.shard_file import TAR_BLOCK_BYTES
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -104,13 +108,7 @@ def write_manifest(directory: Path, data: Mapping[str, Any]) -> Manifest:
     The "shards" of a split may be any iterable that can be iterated twice: only one entry is held at a time.
     """
     manifest = parse_manifest(data, str(directory / MANIFEST_NAME))
-    temporary = directory / f".{MANIFEST_NAME}.partial"
-    with open(temporary, "w", encoding="utf-8") as stream:
-        stream.writelines(_manifest_text(data))
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, directory / MANIFEST_NAME)
-    sync_directory(directory)
+    write_text(directory / MANIFEST_NAME, _manifest_text(data))
     return manifest
 
 
@@ -135,10 +133,10 @@ def read_manifest(directory: Path) -> Manifest:
     path = Path(directory) / MANIFEST_NAME
     if not path.is_file():
         raise ValueError(f"{path} is missing: give a directory that build_shards has finished, or run it again")
-    return parse_manifest(read_json(path, MAX_MANIFEST_BYTES), str(path))
+    return parse_manifest(read_bounded_json(path, MAX_MANIFEST_BYTES), str(path))
 
 
-def read_json(path: Path, max_bytes: int) -> Any:
+def read_bounded_json(path: Path, max_bytes: int) -> Any:
     """Parse a JSON file of bounded size; ValueError names one that is too large, too deep or not JSON.
 
     The "blocks" of a shard become a `BlockTable` at once: as dictionaries, those of 500 GB would take a gigabyte.
@@ -150,12 +148,7 @@ def read_json(path: Path, max_bytes: int) -> Any:
         raise ValueError(f"{path}: more than {max_bytes} bytes of JSON, the most that is read: {REBUILD}")
 
     try:
-        content = json.loads(
-            payload.decode("utf-8"), parse_int=finite_number, parse_constant=finite_number, object_pairs_hook=_compacted
-        )
-        return require_bounded(content, most_values=MOST_VALUES, deepest=DEEPEST_NESTING)
-    except RecursionError as error:
-        raise ValueError(f"{path}: JSON nested too deeply: {REBUILD}") from error
+        return parse_bounded(payload, finite=True, as_object=_compacted)
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}): {REBUILD}") from error
 

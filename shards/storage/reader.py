@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.files.whole_files import sha256_of
 from shards.storage.manifest import REBUILD, Manifest, Shard
-from shards.storage.shard_file import hash_file, read_block
+from shards.storage.shard_file import read_block
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class ShardReader:
             return
         if status.st_size != shard.num_bytes:
             raise ValueError(f"{path}: {status.st_size} bytes, but the manifest says {shard.num_bytes}: {REBUILD}")
-        if hash_file(path) != shard.sha256:
+        if sha256_of(path) != shard.sha256:
             raise ValueError(f"{path}: its sha256 is not the manifest's, so its content is damaged: {REBUILD}")
         self._verified[index] = identity
 

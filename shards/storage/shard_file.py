@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import re
 import tarfile
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ import numpy as np
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from runtime.files.foreign import reason_of
+from runtime.files.whole_files import whole_file
 
 TAR_BLOCK_BYTES = 512
 MAX_FIELD_BYTES = 1 << 28
@@ -44,11 +44,10 @@ def write_shard(path: Path, blocks: Iterable[tuple[str, dict[str, np.ndarray]]])
     is {"name", "bytes", "sha256", "blocks": [{"key", "offset", "bytes", "tokens", "documents"}]}, offsets and sizes in
     bytes. The same blocks give the same bytes. `path` appears only when the shard is complete and on disk.
     """
-    temporary = path.with_name(f".{path.name}.partial")
     digest = hashlib.sha256()
     entries = []
     offset = 0
-    with open(temporary, "wb") as stream:
+    with whole_file(path) as stream:
         for key, fields in blocks:
             payload = b"".join(_member(key, name, array) for name, array in fields.items())
             stream.write(payload)
@@ -61,29 +60,7 @@ def write_shard(path: Path, blocks: Iterable[tuple[str, dict[str, np.ndarray]]])
         end = bytes(2 * TAR_BLOCK_BYTES)
         stream.write(end)
         digest.update(end)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-    sync_directory(path.parent)
     return {"name": path.name, "bytes": offset + len(end), "sha256": digest.hexdigest(), "blocks": entries}
-
-
-def sync_directory(directory: Path) -> None:
-    """Sync a directory, so that renames in it survive a power failure."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def hash_file(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal, read a mebibyte at a time."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read_block(path: Path, offset: int, num_bytes: int) -> dict[str, Any]:

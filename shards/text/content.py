@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from shards.storage.shard_file import hash_file
+from runtime.files.whole_files import sha256_of
 from shards.text.sources import Source, file_source, files_below
 
 Identity = dict[str, Any]  # {"stamp": path, number of files, times; "sha256": of the content, None if unknown}
@@ -85,12 +85,12 @@ def content_sha256(source: Source) -> str | None:
     path = Path(source.path)
     if not source.dataset:
         refuse_change(source)
-        return hash_file(path)
+        return sha256_of(path)
     if not path.is_dir():
         return None
     digest = hashlib.sha256()
     for file in files_of(source):
-        digest.update(f"{file.relative_to(path).as_posix()} {hash_file(file)}\n".encode())
+        digest.update(f"{file.relative_to(path).as_posix()} {sha256_of(file)}\n".encode())
     return digest.hexdigest()
 
 

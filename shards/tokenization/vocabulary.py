@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from runtime.files.whole_files import whole_directory
 from shards.tokenization.tokenizer_source import open_tokenizer
 
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -199,9 +198,6 @@ def vocabulary_length(tokenizer: Any) -> int:
 
 
 def save_tokenizer(tokenizer: Any, directory: Path) -> None:
-    """Save for `AutoTokenizer.from_pretrained(directory)`; the directory is written atomically."""
-    temporary = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    tokenizer.save_pretrained(temporary)
-    shutil.rmtree(directory, ignore_errors=True)
-    os.replace(temporary, directory)
+    """Save for `AutoTokenizer.from_pretrained(directory)`, whole or not at all."""
+    with whole_directory(directory) as temporary:
+        tokenizer.save_pretrained(temporary)

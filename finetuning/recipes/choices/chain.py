@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 from pydantic import Field
 
 from finetuning.examples.dataset_records import subset
-from finetuning.examples.predictions import write_csv, write_json
+from finetuning.examples.predictions import write_csv, write_finite_json
 from finetuning.examples.preflight import Preflight
 from finetuning.loop.result import Result
 from finetuning.loop.run_log import closing_table
@@ -94,7 +94,7 @@ def run_chain(
         texts = {name: one["text"] for name, one in answers.predictions[last + CHAINED].items()}
         write_csv(directory / "prediction.csv", ["id", "answer"], texts.items())
         found = decompose(cast(QARecipe, second_stage().recipe), answers)
-        write_json(directory / RESULTS_NAME, chain_results(found, choice.results, answers))
+        write_finite_json(directory / RESULTS_NAME, chain_results(found, choice.results, answers))
         print(found.sentence())
 
     run_recipe(second, second_stage, ranks, asked=asked, finish=write)

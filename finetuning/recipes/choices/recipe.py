@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from finetuning.examples.pair_template import PairTemplate, padded_rows, pair_template, token_ids
-from finetuning.examples.predictions import write_csv, write_json
+from finetuning.examples.predictions import write_csv, write_finite_json
 from finetuning.examples.recipe import Batch, EvaluationSet, Feature
 from finetuning.model.heads import CHOICE, Head, TaskModel
 from finetuning.recipes.choices.choice_files import ChoiceQuestion
@@ -144,7 +144,7 @@ class ChoiceRecipe:
     def write(self, predictions: Mapping[str, Any], evaluation_set: EvaluationSet, directory: Path) -> None:
         """predictions.json (with the logits) and prediction.csv (id, choice, name)."""
         ordered = {name: predictions[name] for name in evaluation_set.examples}
-        write_json(directory / "predictions.json", ordered)
+        write_finite_json(directory / "predictions.json", ordered)
         rows = [[name, one["choice"], one["name"]] for name, one in ordered.items()]
         write_csv(directory / "prediction.csv", ["id", "choice", "name"], rows)
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from finetuning.examples.pair_template import padded_rows
-from finetuning.examples.predictions import write_csv, write_json
+from finetuning.examples.predictions import write_csv, write_finite_json
 from finetuning.examples.recipe import Batch, EvaluationSet, Feature
 from finetuning.model.heads import SPANS, Head, TaskModel
 from finetuning.recipes.questions.metrics import (
@@ -171,14 +171,14 @@ class QARecipe:
     def write(self, predictions: Mapping[str, Any], evaluation_set: EvaluationSet, directory: Path) -> None:
         """predictions.json, nbest_predictions.json, prediction.csv; in v2 null_odds.json too."""
         texts = {name: predictions[name]["text"] for name in evaluation_set.examples}
-        write_json(directory / "predictions.json", texts)
+        write_finite_json(directory / "predictions.json", texts)
         version_2 = self.settings.version_2
         nbest = {name: _nbest(predictions[name], version_2=version_2) for name in texts}
-        write_json(directory / "nbest_predictions.json", nbest)
+        write_finite_json(directory / "nbest_predictions.json", nbest)
         write_csv(directory / "prediction.csv", ["id", "answer"], texts.items())
         if self.settings.version_2:
             odds = {name: predictions[name]["null_score"] - predictions[name]["score"] for name in texts}
-            write_json(directory / "null_odds.json", odds)
+            write_finite_json(directory / "null_odds.json", odds)
 
     def _is_chinese(self, answers: Mapping[str, Sequence[str]]) -> bool:
         if self.settings.language != "auto":

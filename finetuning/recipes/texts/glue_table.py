@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from finetuning.examples.predictions import replace_text
 from finetuning.recipes.texts.glue_tasks import GLUE_TASKS
+from runtime.files.whole_files import write_text
 
 SHORT_NAMES = {
     "matthews_correlation": "Matthews corr",
@@ -76,12 +76,12 @@ def write_table(rows: Sequence[Row], directory: Path, *, missing: Sequence[str] 
             "WNLI's validation set contradicts its training set by design: the majority rate is the usual best."
         )
     text = "\n".join(lines) + "\n"
-    replace_text(directory / "glue.md", text)
+    write_text(directory / "glue.md", text)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    replace_text(directory / "glue.csv", stream.getvalue())
+    write_text(directory / "glue.csv", stream.getvalue())
     return text
 
 

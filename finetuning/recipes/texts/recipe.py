@@ -12,13 +12,14 @@ from torch import nn
 from torch.nn import functional
 
 from finetuning.examples.pair_template import padded_rows
-from finetuning.examples.predictions import replace_text, write_csv
+from finetuning.examples.predictions import write_csv
 from finetuning.examples.recipe import Batch, EvaluationSet, Feature
 from finetuning.model.heads import CLASSIFICATION, Head, TaskModel
 from finetuning.recipes.texts.glue_tasks import GlueTask, submission_lines
 from finetuning.recipes.texts.labelled_text import LabelledText, content
 from finetuning.recipes.texts.metrics import classification_metrics, probabilities, regression_metrics
 from finetuning.recipes.texts.rows import TextSettings, by_id, encode_split, is_labelled
+from runtime.files.whole_files import write_text
 
 MINIMUM_UNSEEN = 2  # a correlation needs two
 OFFICIAL_NAMES = {"matthews": "matthews_correlation", "spearman": "spearmanr"}  # as `transformers` reports them
@@ -190,4 +191,4 @@ class TextRecipe:
             answer = "value" if self.is_regression else "label"
             answers = {key: predictions[key][answer] for key in evaluation_set.examples}
             lines = submission_lines(self.task, answers)
-            replace_text(directory / self.task.submissions[split], "\n".join(lines) + "\n")
+            write_text(directory / self.task.submissions[split], "\n".join(lines) + "\n")

@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from finetuning.examples.pair_template import padded_rows
-from finetuning.examples.predictions import write_csv, write_json
+from finetuning.examples.predictions import write_csv, write_finite_json
 from finetuning.examples.recipe import Batch, EvaluationSet, Feature
 from finetuning.model.heads import TAGS, Head, TaskModel
 from finetuning.recipes.questions.windows import Windows
@@ -162,7 +162,7 @@ class TokenRecipe:
     def write(self, predictions: Mapping[str, Any], evaluation_set: EvaluationSet, directory: Path) -> None:
         """predictions.json (the tags of each sentence) and predictions.csv, a line for each word."""
         tags = {name: predictions[name]["tags"] for name in evaluation_set.examples}
-        write_json(directory / "predictions.json", tags)
+        write_finite_json(directory / "predictions.json", tags)
         rows = []
         for name, one in evaluation_set.examples.items():
             chances = ["" if chance is None else f"{chance:.6f}" for chance in predictions[name]["probabilities"]]

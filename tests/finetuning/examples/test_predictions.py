@@ -1,6 +1,8 @@
 """Rows find their example by id, each exactly once; files are whole or not there."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetuning.examples.collapse import collapse_reason, likely_cause, normalised_entropy
-from finetuning.examples.predictions import RowCollector, require_each_id_once, write_csv, write_json
+from finetuning.examples.predictions import RowCollector, require_each_id_once, write_csv, write_finite_json
 from finetuning.examples.preflight import Preflight, note_label_balance, note_shared_texts
 from finetuning.loop.run_log import RunLog, closing_table, read_journal
+from gap.cells.store import write_predictions
 
 
 def features(*keys):
@@ -50,11 +53,59 @@ def test_predictions_must_be_for_exactly_the_examples():
 
 
 def test_files_are_finite_json_and_proper_csv(tmp_path):
-    write_json(tmp_path / "d" / "f.json", {"a": float("nan"), "b": [np.float64(1.5), np.int64(2)], "ü": float("-inf")})
+    write_finite_json(
+        tmp_path / "d" / "f.json", {"a": float("nan"), "b": [np.float64(1.5), np.int64(2)], "ü": float("-inf")}
+    )
     assert json.loads((tmp_path / "d" / "f.json").read_text("utf-8")) == {"a": None, "b": [1.5, 2], "ü": None}
     write_csv(tmp_path / "f.csv", ["id", "answer"], [["a", 'with "quotes", and\nlines']])
     assert (tmp_path / "f.csv").read_bytes() == b'id,answer\na,"with ""quotes"", and\nlines"\n'
     assert [path.name for path in tmp_path.rglob("*.tmp")] == []
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_finite_json(path, {"new": 1}),
+        lambda path: write_csv(path, ["id"], [["new"]]),
+        lambda path: write_predictions(path, [{"id": "new", "score": 1.0}]),
+    ],
+)
+def test_results_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch, write):
+    synced, path = [], tmp_path / "results"
+    path.write_text("old")
+
+    def cut_off(source, target):
+        assert synced == [str(source)]
+        assert "new" in Path(source).read_text()
+        raise OSError("the power is off")
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    monkeypatch.setattr(os, "replace", cut_off)
+    with pytest.raises(OSError, match="power"):
+        write(path)
+    assert path.read_text() == "old"
+
+
+def test_a_row_that_cannot_be_made_leaves_the_old_csv(tmp_path):
+    def rows():
+        yield ["b"]
+        raise ValueError("no such row")
+
+    write_csv(tmp_path / "f.csv", ["id"], [["a"]])
+    with pytest.raises(ValueError, match="no such row"):
+        write_csv(tmp_path / "f.csv", ["id"], rows())
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("f.csv", "id\na\n")]
+
+
+def test_the_journal_is_on_the_disk_when_it_is_flushed(tmp_path, monkeypatch):
+    synced = []
+    log = RunLog(tmp_path, is_main=True, total_updates=2)
+    log.update(1, {"loss": 1.0})
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    log.flush()
+    assert synced == [str(tmp_path / "journal.jsonl")]
+    assert (tmp_path / "journal.jsonl").read_text() == '{"update": 1, "loss": 1.0}\n'
+    log.close()
 
 
 @pytest.mark.parametrize(

@@ -170,9 +170,11 @@ def test_sigterm_saves_and_the_same_command_ends_as_if_nothing_had_been(tmp_path
 
 
 def test_mistakes_end_with_a_message_and_status_2(tmp_path, model, capsys):
+    (tmp_path / "folder.json").mkdir()
     train = squad_file(tmp_path / "train.json", tiny_questions(4, prefix="t"))
     cases = [
         ({"train_file": "nothing.json"}, "nothing.json: no such file"),
+        ({"train_file": tmp_path / "folder.json"}, "folder.json: not a regular file"),
         ({"train_file": train, "global_batch_rows": 0}, "--global_batch_rows 0"),
         ({"train_file": train, "per_device_eval_batch_size": 0}, "--per_device_eval_batch_size 0"),
         ({"train_file": train, "num_train_epochs": "inf"}, "--num_train_epochs inf"),

@@ -1,11 +1,15 @@
 """Errors that do not depend on the data are reported before any data are read."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 from exit_statuses import status_of
 
+from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions
+from finetuning.loop.training import engine_options
+from finetuning.run import command
 from finetuning.run.option_checks import RECIPES, check_options, options_class
 from runtime.processes.ranks import Ranks
 
@@ -77,6 +81,30 @@ def test_the_batch_is_that_of_all_ranks():
     check_options(options)
     with pytest.raises(ValueError, match="give only two of the three"):
         check_options(options, Ranks(world_size=2, local_world_size=2))
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("{"), lambda path: path.write_text("{}")])
+def test_a_deepspeed_json_that_changes_during_the_run_changes_nothing(tmp_path, change):
+    path = tmp_path / "zero.json"
+    path.write_text('{"zero_optimization": {"stage": 2}}')
+    options = FinetuningOptions(deepspeed=str(path))
+    check_options(options)
+    change(path)
+    engine = engine_options(options, batch_shape(options, 1))
+    assert engine.deepspeed == {"zero_optimization": {"stage": 2}}
+
+
+def test_the_next_command_reads_the_deepspeed_json_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "init_process_group", lambda *given, **named: None)  # ranks are not what is tested
+    path = tmp_path / "zero.json"
+    options = FinetuningOptions(deepspeed=str(path))
+    for stage in (1, 2):
+        path.write_text(f'{{"zero_optimization": {{"stage": {stage}}}}}')
+        command.open_world(options)
+        assert engine_options(options, batch_shape(options, 1)).deepspeed == {"zero_optimization": {"stage": stage}}
+    path.unlink()
+    with pytest.raises(ValueError, match=r"zero\.json is not a file"):
+        command.open_world(options)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -191,6 +191,8 @@ def test_files_are_read_safely(tmp_path):
             read_sweep(path)
     with pytest.raises(ValueError, match="no such file"):
         read_sweep(tmp_path / "none.yaml")
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_sweep(tmp_path)
 
 
 def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path):

@@ -90,7 +90,7 @@ def test_it_is_on_the_disk_when_it_is_cut_back_or_asked_to_be(tmp_path, monkeypa
     journal.sync()
     assert synced == [str(journal.path)]
     journal.cut_back(1)
-    assert synced[1:] == [str(tmp_path / "journal.tmp"), str(tmp_path)]
+    assert synced[1:] == [str(tmp_path / f".journal.jsonl.{os.getpid()}.tmp"), str(tmp_path)]
 
 
 def test_the_journal_is_on_the_disk_before_a_checkpoint_is(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from pretraining.overfit.overfit import (
     OverfitResult,
     overfit_one_batch,
     side_by_side,
-    unigram_entropy,
+    target_entropy,
     unsolved_verdict,
 )
 
@@ -102,7 +102,7 @@ def test_unigram_entropy_is_the_loss_of_the_best_constant_prediction():
     labels = torch.tensor([[7, 7, 7, 8], [9, 8, 7, 1]])
     weights = torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, 0]])
     share = torch.tensor([4 / 7, 2 / 7, 1 / 7])
-    assert unigram_entropy(labels, weights) == pytest.approx(-(share * share.log()).sum().item())
+    assert target_entropy(labels, weights) == pytest.approx(-(share * share.log()).sum().item())
 
 
 @pytest.mark.parametrize(

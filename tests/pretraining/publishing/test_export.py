@@ -129,6 +129,14 @@ def test_few_sequences_are_enough_for_a_proof(tmp_path, monkeypatch, tokens, pro
     assert shapes == [(proven, 24)]
 
 
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff", b""])
+def test_tokenizer_settings_that_cannot_be_read_are_named(tmp_path, content):
+    model = small_model()
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json (could not be read|holds a list|is empty)"):
+        export_model(model.transformer, weights_of(model), tmp_path / "x", {"tokenizer_config.json": content})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_nan_is_no_proof(tmp_path):
     model = small_model()
     export_model(model.transformer, weights_of(model), tmp_path / "x")

@@ -8,7 +8,20 @@ import os
 import pytest
 
 from runtime.files.foreign import printable
-from runtime.files.whole_files import read_json, sha256_of, write_json, write_text
+from runtime.files.whole_files import read_json, sha256_of, whole_file, write_json, write_text
+
+
+def write_bytes(path):
+    with whole_file(path) as file:
+        file.write(b"new")
+
+
+WRITERS = {
+    "text": lambda path: write_text(path, "new"),
+    "pieces": lambda path: write_text(path, iter(["n", "ew"])),
+    "json": lambda path: write_json(path, {"new": True}),
+    "bytes": write_bytes,
+}
 
 
 def test_json_comes_back(tmp_path):
@@ -53,3 +66,47 @@ def test_what_a_command_says_is_of_bounded_length_and_no_control_of_the_terminal
     assert printable("a\x1b[31mb\nc") == "a\\x1b[31mb\nc"
     assert printable(f"in '{'y' * 5000}' here") == f"in '{'y' * 399}... here"
     assert printable("\ud800").encode() == b"\\ud800"
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, write):
+    path, events = tmp_path / "results", []
+    sync, rename = os.fsync, os.replace
+
+    def noted_sync(descriptor):
+        events.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    def noted_rename(source, target):
+        events.append(("rename", str(source)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", noted_rename)
+    write(path)
+    temporary = str(tmp_path / f".results.{os.getpid()}.tmp")
+    assert events == [("sync", temporary), ("rename", temporary), ("sync", str(tmp_path))]
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_crash_before_the_rename_leaves_the_old_file(tmp_path, monkeypatch, write):
+    path = tmp_path / "results"
+    path.write_text("old")
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(path)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results"]
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_overwritten(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("kept")
+    (tmp_path / f".results.{os.getpid()}.tmp").symlink_to(outside)
+    write_text(tmp_path / "results", ["a", "ä"])
+    assert (tmp_path / "results").read_text("utf-8") == "aä"
+    assert outside.read_text() == "kept"

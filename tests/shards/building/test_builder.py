@@ -292,7 +292,7 @@ def test_an_input_edited_to_the_same_size_is_noticed(corpus, tokenizer, tmp_path
 
 def test_an_unchanged_input_is_not_read_again(corpus, tokenizer, tmp_path, monkeypatch):
     build(corpus, tmp_path / "out", tokenizer)
-    monkeypatch.setattr("shards.text.content.hash_file", None)
+    monkeypatch.setattr("shards.text.content.sha256_of", None)
     assert (
         build(corpus, tmp_path / "out", tokenizer)["sources"][0]["sha256"]
         == hashlib.sha256(corpus[0].read_bytes()).hexdigest()

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from runtime.files.whole_files import sha256_of
 from shards.building.builder import build_shards
 from shards.building.options import BuildOptions
-from shards.storage.shard_file import hash_file
 from shards.tokenization.vocabulary import save_tokenizer, train_vocabulary
 
 TEXT = [f"The river number {number} runs by the town of {number * 7} houses." for number in range(600)]
@@ -70,12 +70,15 @@ def written_again(folder):
 def test_the_same_files_continue_an_interrupted_build_to_the_same_bytes(begun, change):
     build_shards(options(begun, out="whole"))
     before = {path.name: path.stat().st_mtime_ns for path in (begun / "out").glob("*.tar")}
+    half_a_shard = begun / "out" / ".train-000009.tar.4711.tmp"
+    half_a_shard.write_bytes(b"of the killed process")
     corpus = change(begun)
     build_shards(options(begun, corpus=corpus))
     for path in (begun / "whole").glob("*.tar"):
-        assert hash_file(path) == hash_file(begun / "out" / path.name)
+        assert sha256_of(path) == sha256_of(begun / "out" / path.name)
     assert (begun / "whole" / "manifest.json").read_bytes() == (begun / "out" / "manifest.json").read_bytes()
     assert all((begun / "out" / name).stat().st_mtime_ns == written for name, written in before.items())
+    assert not half_a_shard.exists()
 
 
 @pytest.mark.parametrize("with_its_time", [False, True])
@@ -104,8 +107,8 @@ def test_nor_do_other_files_or_another_tokenizer_while_a_copied_one_does(begun):
 
 
 def test_untouched_input_is_hashed_once(begun, monkeypatch):
-    monkeypatch.setattr("shards.text.content.hash_file", None)
+    monkeypatch.setattr("shards.text.content.sha256_of", None)
     sources = build_shards(options(begun)).manifest.data["sources"]
     assert [source["sha256"] for source in sources] == [
-        hash_file(begun / "corpus" / name) for name in ("a.txt", "b.txt")
+        sha256_of(begun / "corpus" / name) for name in ("a.txt", "b.txt")
     ]

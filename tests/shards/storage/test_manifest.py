@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from shard_directories import SPECIAL_IDS, write_directory
 
 from shards.storage.check import check_shards
-from shards.storage.manifest import check_tokenizer, parse_manifest, read_json, read_manifest, write_manifest
+from shards.storage.manifest import check_tokenizer, parse_manifest, read_bounded_json, read_manifest, write_manifest
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_json_is_bounded_in_size_and_depth(tmp_path):
         read_manifest(tmp_path)
     path.write_bytes(b'"' + b"x" * 200 + b'"')
     with pytest.raises(ValueError, match="more than 100 bytes"):
-        read_json(path, 100)
+        read_bounded_json(path, 100)
     for payload in (b"", b"{", b"\xff\xfe", b'{"a": NaN}', b"1" * 5000):
         path.write_bytes(payload)
         with pytest.raises(ValueError, match=r"manifest\.json"):

@@ -52,7 +52,7 @@ def test_a_shard_that_changes_while_it_is_read_is_hashed_again(directory):
 
 def test_a_shard_is_hashed_once(directory, monkeypatch):
     hashed = []
-    monkeypatch.setattr("shards.storage.reader.hash_file", lambda path: hashed.append(path.name) or shas[path.name])
+    monkeypatch.setattr("shards.storage.reader.sha256_of", lambda path: hashed.append(path.name) or shas[path.name])
     manifest = read_manifest(directory)
     shas = {shard.name: shard.sha256 for shard in manifest.split("train").shards}
     reader = ShardReader(directory, manifest, "train", capacity=1)

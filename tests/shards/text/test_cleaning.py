@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.building.duplicate_index import DuplicateIndex
-from shards.building.minhash import band_keys, is_held_out, minhash_signatures, text_digest
+from shards.building.minhash import band_keys, document_digest, is_held_out, minhash_signatures
 from shards.text.cleaning import Cleaning
 
 
@@ -50,7 +50,7 @@ def test_cleaning_twice_changes_nothing_more(text):
 
 @given(st.integers(0, 1000))
 def test_the_side_of_a_document_only_moves_from_training_to_validation_when_the_fraction_grows(number):
-    digest = text_digest(f"document {number}")
+    digest = document_digest(f"document {number}")
     sides = [is_held_out(digest, fraction) for fraction in (0.0, 0.01, 0.1, 0.5, 1.0)]
     assert sides == sorted(sides)
     assert not sides[0]
@@ -58,7 +58,7 @@ def test_the_side_of_a_document_only_moves_from_training_to_validation_when_the_
 
 
 def test_the_held_out_share_is_the_one_asked_for():
-    held = sum(is_held_out(text_digest(str(number)), 0.1) for number in range(10_000))
+    held = sum(is_held_out(document_digest(str(number)), 0.1) for number in range(10_000))
     assert 900 < held < 1_100
 
 
