@@ -93,7 +93,7 @@ def section_models() -> dict[str, type[BaseModel]]:
 def key_problems(config: Mapping[str, Any]) -> Problems:
     """Every unknown, retired or unsupported key, at any level, with the nearest right key or what replaces it.
 
-    Of a section that is to be removed nothing else is said.
+    Nothing else is reported for a section to be removed.
     """
     models = section_models()
     known = sorted({*SCALARS, *models, *(name for name in SECTIONS if "." not in name)})
@@ -192,7 +192,7 @@ def model_problems(path: Path, value: object, model: type[BaseModel]) -> Problem
 
 
 def without(config: Mapping[str, Any], paths: Iterable[Path]) -> dict[str, Any]:
-    """A copy without the values at these paths, nor the idle sections; of a list with such a value nothing stays."""
+    """A copy without the values at these paths and the idle sections; a list with such a value is dropped whole."""
     kept = copy.deepcopy({key: value for key, value in config.items() if not is_idle(key, value)})
     for path in paths:
         keys = list(takewhile(lambda step: isinstance(step, str), path))

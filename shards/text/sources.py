@@ -123,7 +123,9 @@ def files_below(folder: Path) -> list[Path]:
         try:
             paths = list(inside.iterdir())
         except OSError as error:
-            raise ValueError(f"the folder {inside} cannot be read ({error}): mend it, or leave it out") from error
+            raise ValueError(
+                f"the folder {inside} cannot be read ({error}): check its permissions, or leave it out"
+            ) from error
         for path in paths:
             if not path.is_dir():
                 files.append(path)

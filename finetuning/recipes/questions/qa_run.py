@@ -51,7 +51,7 @@ class QAOptions(FinetuningOptions):
     )
     null_score_diff_threshold: float = option(
         0.0,
-        "v2: margin by which no answer must beat the best answer to be given.",
+        "v2: how far the no-answer score must exceed the best answer's.",
         group=ANSWERS,
         marks=(KEPT,),
     )

@@ -175,8 +175,8 @@ def note_missing_rows(ids: Sequence[str], file: Path) -> None:
     gaps = sorted(set(range(max(numbers, default=0) + 1)) - numbers)
     if gaps:
         logger.warning(
-            "%s: %d row numbers are missing (the first is %d), so the submission lacks them: mend these lines, or add "
-            "predictions by hand",
+            "%s: %d row numbers are missing (the first is %d), so the submission lacks them: correct these lines, or "
+            "add predictions by hand",
             file,
             len(gaps),
             gaps[0],

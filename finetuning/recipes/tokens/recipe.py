@@ -100,7 +100,7 @@ class TokenRecipe:
         return {**batch, "labels": torch.from_numpy(labels), "places": torch.from_numpy(places)}
 
     def measure(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        """Per row [R]: mean cross entropy over its labelled words, and the share of them that are right."""
+        """Per row [R]: mean cross entropy over its labelled words, and the share predicted correctly."""
         labels = batch["labels"]
         known = labels != IGNORED
         number = known.sum(dim=1).clamp(min=1)
@@ -116,7 +116,7 @@ class TokenRecipe:
         return {"tag": tag, "probability": probability, "loss": _losses(logits, batch["labels"][rows, places])}
 
     def finish(self, rows: Mapping[str, np.ndarray], evaluation_set: EvaluationSet) -> dict[str, Any]:
-        """Example id -> {"tags", "probabilities": one a word, None for a word without tokens, "losses"}."""
+        """Example id -> {"tags", "probabilities": one per word, None for a word without tokens, "losses"}."""
         found: dict[str, dict[str, Any]] = {}
         for name, sentence in evaluation_set.examples.items():
             number = len(sentence.words)
@@ -153,7 +153,7 @@ class TokenRecipe:
         return inside + [OUTSIDE] * min(len(tags) - len(inside), len(inside))
 
     def majority_score(self, examples: Mapping[str, Any]) -> float | None:
-        """The score of the same tag for every word; entities: of the tag O, which finds none."""
+        """The score of the same tag for every word; for entities 0, since the tag O predicts none."""
         if self.scheme is not None:
             return 0.0
         counts = Counter(tag for one in examples.values() for tag in one.tags if tag is not None)

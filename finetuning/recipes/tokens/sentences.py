@@ -44,8 +44,8 @@ def sentences_from_rows(
 ) -> list[TaggedSentence]:
     """Rows with a list of words and a list of tags, which may be missing -> sentences; ids default to row numbers.
 
-    Raises ValueError, naming `source` and the row, for missing columns, lists of different lengths, and what is no word
-    or no tag.
+    Raises ValueError, naming `source` and the row, for missing columns, lists of different lengths, and for a value
+    that is not a word or not a tag.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     words_in = next((name for name in TOKEN_COLUMNS if name in names), None)
@@ -113,7 +113,7 @@ def tag_names(sentences: Iterable[TaggedSentence]) -> list[str]:
 
 def _list(value: Any, column: str, where: str) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"{where}: {column!r} is {shown(value)}; a list is needed, one entry a word")
+        raise ValueError(f"{where}: {column!r} is {shown(value)}; a list is needed, one entry per word")
     return value
 
 

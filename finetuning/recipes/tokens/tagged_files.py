@@ -28,7 +28,7 @@ def is_tagged_file(path: str | Path) -> bool:
 
 
 def has_columns(path: str | Path) -> bool:
-    """Whether the name is that of a file with a word a line."""
+    """Whether the name is that of a file with one word per line."""
     return name_suffix(Path(path).name) in (CONLLU, *COLUMN_FORMATS)
 
 
@@ -37,9 +37,9 @@ def read_tagged(
 ) -> list[TaggedSentence]:
     """The sentences of a file, in its order; sentences without words are among them.
 
-    `tag_column` is upos (the default) or xpos in CoNLL-U, in rows the column of the tags; a file with a word a line
-    has its tag in the last column. Raises ValueError, naming file and line or row, for anything else than what the
-    format allows, for ids that occur twice, and for a file without sentences.
+    `tag_column` is upos (the default) or xpos in CoNLL-U, in rows the column of the tags; a file with one word per line
+    has its tag in the last column. Raises ValueError, naming file and line or row, for anything that the format
+    does not allow, for ids that occur twice, and for a file without sentences.
     """
     where, suffix = Path(path), name_suffix(Path(path).name)
     if suffix == CONLLU:
@@ -159,7 +159,7 @@ class _Reader:
 
 
 def _in_documents(sentences: list[TaggedSentence]) -> list[TaggedSentence]:
-    """Documents without a name are called by what stands in them: two files may both have a first one."""
+    """Name unnamed documents by a hash of their text: their numbers are the same in every file."""
     words: dict[str, list[str]] = {}
     for one in sentences:
         if one.document is not None and one.document.startswith(NUMBERED):

@@ -59,7 +59,7 @@ class TokenOptions(FinetuningOptions):
     )
 
     def contradictions(self) -> list[str]:
-        """Also refuses data named in two ways, and a column of tags for files in which it is the last."""
+        """Also refuses data named in two ways, and a column of tags for files whose last column has the tags."""
         files = [getattr(self, name) for name in names_marked(self, SPLIT_FILE) if getattr(self, name)]
         fixed = files and all(has_columns(file) and name_suffix(file) != CONLLU for file in files)
         told = f"{', '.join(files)}, where the tag is in the last column"
@@ -168,7 +168,7 @@ def note_sentences(
         found.note(
             f"{name}_words_without_tokens",
             counts.without_tokens,
-            f"{counts.without_tokens} words of {name} are nothing to the tokenizer: they get the tag "
+            f"{counts.without_tokens} words of {name} have no token: they get the tag "
             f"{recipe.labels[0]!r} and are scored with it",
         )
         found.note(
