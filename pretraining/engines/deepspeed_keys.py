@@ -115,7 +115,7 @@ def key_problems(config: Mapping[str, Any]) -> Problems:
             problems += scalar_problems(key, value)
         else:
             problems.append(((key,), unknown_key(key, known)))
-    told = {path for path, _ in problems}
+    refused_paths = {path for path, _ in problems}
     return problems + [
         (
             path,
@@ -123,7 +123,7 @@ def key_problems(config: Mapping[str, Any]) -> Problems:
             "DeepSpeed's default",
         )
         for path in auto_paths({key: value for key, value in config.items() if not is_idle(key, value)})
-        if not is_filled(path) and not any(path[:depth] in told for depth in range(1, len(path) + 1))
+        if not is_filled(path) and not any(path[:depth] in refused_paths for depth in range(1, len(path) + 1))
     ]
 
 

@@ -16,7 +16,8 @@ def tar_members(stream: BinaryIO, name: str) -> Iterator[tuple[tarfile.TarInfo, 
     """Every member of a tar, and its content where it has one, to be read before the next member.
 
     Concatenated archives (`cat a.tar b.tar`) are read to the end, as GNU tar does with -i. Raises ValueError,
-    naming the file, where a header is damaged, where something other than an archive follows the end mark, and where that mark is missing.
+    naming the file, where a header is damaged, where something other than an archive follows the end mark, and where
+    that mark is missing.
     """
     ending = EndingStream(stream)
     try:

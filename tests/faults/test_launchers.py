@@ -143,7 +143,7 @@ def saves_and_ends(shards, output, engine, *, of_rank):
 
 @pytest.mark.parametrize("engine", ["deepspeed", "torchrun"])
 def test_fault_06_a_second_signal_to_the_ranks_of_a_launcher(shards, whole, tmp_path, engine):
-    """Rank 1 hangs, so the first signal cannot be obeyed; the second ends both at once, and the run is resumed later."""
+    """Rank 1 hangs, so the first signal cannot be obeyed; the second ends both at once; the run is resumed later."""
     output, options = tmp_path / "run", {**(ZERO2 if engine == "deepspeed" else FULL), "save_steps": 2}
     hang = {"FAULT_POINT": "update.before:7:hang", "FAULT_RANK": "1"}
     process = start(engine, shards, output, options, variables=hang)

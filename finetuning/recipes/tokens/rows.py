@@ -70,17 +70,17 @@ def token_ids_of_words(
     tokenizer: PreTrainedTokenizerBase, sentences: Sequence[TaggedSentence]
 ) -> list[tuple[list[int], dict[int, int]]]:
     """Token ids of each sentence, and word number -> position of its first token; words without tokens are absent."""
-    found: list[tuple[list[int], dict[int, int]]] = []
+    words_of_sentences: list[tuple[list[int], dict[int, int]]] = []
     for start in range(0, len(sentences), CONTENT_BATCH):
-        batch = [list(one.words) for one in sentences[start : start + CONTENT_BATCH]]
+        batch = [list(sentence.words) for sentence in sentences[start : start + CONTENT_BATCH]]
         encoded = tokenizer(batch, is_split_into_words=True, add_special_tokens=False, verbose=False)
         for number, ids in enumerate(encoded["input_ids"]):
             first: dict[int, int] = {}
             for place, word in enumerate(encoded.word_ids(number)):
                 if word is not None:
                     first.setdefault(word, place)
-            found.append((ids, first))
-    return found
+            words_of_sentences.append((ids, first))
+    return words_of_sentences
 
 
 def for_words(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

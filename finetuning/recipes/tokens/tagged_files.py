@@ -138,11 +138,11 @@ class _Reader:
         self.now.tags.append(None if cells[column] == UNSPECIFIED else cells[column])
 
     def _comment(self, line: str) -> None:
-        found = COMMENT.match(line.strip())
-        if found is None:
+        comment = COMMENT.match(line.strip())
+        if comment is None:
             return
-        value = (found[2] or "").strip() or None
-        if found[1] == "sent_id":
+        value = (comment[2] or "").strip() or None
+        if comment[1] == "sent_id":
             self.now.id = value
         else:
             self._begin_document(value)
@@ -161,8 +161,8 @@ class _Reader:
 def _in_documents(sentences: list[TaggedSentence]) -> list[TaggedSentence]:
     """Name unnamed documents by a hash of their text: their numbers are the same in every file."""
     words: dict[str, list[str]] = {}
-    for one in sentences:
-        if one.document is not None and one.document.startswith(NUMBERED):
-            words.setdefault(one.document, []).append(one.text)
+    for sentence in sentences:
+        if sentence.document is not None and sentence.document.startswith(NUMBERED):
+            words.setdefault(sentence.document, []).append(sentence.text)
     names = {name: hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16] for name, texts in words.items()}
-    return [replace(one, document=names.get(str(one.document), one.document)) for one in sentences]
+    return [replace(sentence, document=names.get(str(sentence.document), sentence.document)) for sentence in sentences]
