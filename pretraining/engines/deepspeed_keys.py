@@ -11,9 +11,10 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from pretraining.engines.deepspeed_refusals import AUTO, REFUSED, is_idle, scheduler_problem
+from pretraining.engines.optimizers import JSON_TYPES
 
 # What the series and the checkpoints can read back: two moments for each parameter.
-JSON_OPTIMIZERS = ("Adam", "AdamW", "Lamb")
+JSON_OPTIMIZERS = tuple(sorted(JSON_TYPES.values()))
 Path = tuple[str | int, ...]  # keys from the top of the file
 Problems = list[tuple[Path, str]]  # where, and a sentence
 

@@ -12,7 +12,7 @@ from runtime.files.schemas import Count, Schema
 from runtime.files.whole_files import remove_whole, sync_file
 
 
-class JournalLine(Schema):
+class PretrainingJournalLine(Schema):
     """What every line must hold."""
 
     serial: Count = 0  # updates actually done, branches included
@@ -35,7 +35,7 @@ class Journal:
         remove_whole(temporary)
         kept, damaged = set(), 0
         with temporary.open("w", encoding="utf-8") as file:
-            for line in sound_lines(self.path, JournalLine):
+            for line in sound_lines(self.path, PretrainingJournalLine):
                 damaged += line is None
                 if line is not None and line.get("serial", 0) <= serial:
                     file.write(as_line(line))
@@ -61,4 +61,4 @@ class Journal:
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
     """All complete lines of a journal, without those torn by a killed run or a lost block."""
-    return [line for line in sound_lines(path, JournalLine) if line is not None]
+    return [line for line in sound_lines(path, PretrainingJournalLine) if line is not None]
