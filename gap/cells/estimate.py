@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModel, PretrainedConfig
 
 from finetuning.loop.training import uses_bf16
-from finetuning.model.encoder import attention_of
+from finetuning.model.checkpoint_files import attention_of
 from gap.cells.job_list import CellOptions, JobList
 from gap.cells.plan import CellSource, PlannedCell, Search
 from gap.cells.store import Cell

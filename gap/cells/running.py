@@ -15,7 +15,7 @@ from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions, Recipe
 from finetuning.loop.result import Result
 from finetuning.loop.training import engine_options, finetune, uses_bf16
-from finetuning.model.encoder import load_config, load_tokenizer
+from finetuning.model.checkpoint_files import load_config, load_tokenizer
 from finetuning.model.heads import Head, Headed, load_headed
 from gap.cells.job_list import JobList, model_digest
 from gap.cells.plan import SEARCH_SEED, CellSource, PlannedCell, Search, Setting

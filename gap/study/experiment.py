@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetuning.model.encoder import check_encoder, load_config
+from finetuning.model.checkpoint_files import check_encoder, load_config
 from gap.analysis.analysis import analyse
 from gap.analysis.costs import Prices, pair_budgets
 from gap.analysis.results import Analysis
