@@ -31,7 +31,9 @@ class OverfitOptions(Options):
     model: str | None = option(None, "Named size such as bert-mini (default bert-tiny)", group=MODEL)
     from_config: str | None = option(None, "Any transformers configuration instead", group=MODEL)
     model_name_or_path: str | None = option(None, "Trained weights to start from instead", group=MODEL)
-    config_overrides: str | None = option(None, "Settings on top: num_hidden_layers=3,...", group=MODEL, commas=True)
+    config_overrides: str | None = option(
+        None, "Changes to the configuration: num_hidden_layers=3,...", group=MODEL, commas=True
+    )
     objective: str = option(
         "mlm", "Masked tokens only or, for BERT, next-sentence prediction too", group=MODEL, choices=OBJECTIVES
     )

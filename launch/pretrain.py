@@ -39,7 +39,7 @@ EARLY_END = "ending early, by --until"
 
 
 @dataclass(frozen=True)
-class Options(PretrainingOptions):
+class PretrainCommandOptions(PretrainingOptions):
     """The options of a run, and when to stop it early."""
 
     until: str | None = option(
@@ -64,12 +64,12 @@ class Options(PretrainingOptions):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, plan, run; returns the exit status."""
-    options = parse_options(Options, argv, description=__doc__, replaced=REPLACED_OPTIONS.get)
+    options = parse_options(PretrainCommandOptions, argv, description=__doc__, replaced=REPLACED_OPTIONS.get)
     remedy = "lower --per_device_train_batch_size or --max_seq_length, or take a smaller --model"
     return run_command(lambda: run(options), memory_remedy=remedy)
 
 
-def run(options: Options) -> int:
+def run(options: PretrainCommandOptions) -> int:
     """Pretrain; returns the exit status."""
     settings = with_defaults(options)
     status = pretrain(settings, read_ranks(), watch_of=None if options.until is None else watch_of(options))
@@ -77,7 +77,7 @@ def run(options: Options) -> int:
     return status
 
 
-def watch_of(options: Options) -> Callable[[Plan, ShardLocation], Watch]:
+def watch_of(options: PretrainCommandOptions) -> Callable[[Plan, ShardLocation], Watch]:
     """A function that builds a plan's watch, which measures the gap after each export."""
     from gap.study.options import GapOptions, check_tokenizer, make_watch  # loads much that only --until needs
 

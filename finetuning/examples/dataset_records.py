@@ -81,7 +81,7 @@ def _named(dataset: Any, source: str) -> list[Record]:
             where = f"{source}, row {place}: {column}"
             value = row[column]
             many = isinstance(value, list)
-            row[column] = [_name(one, labels, where) for one in value] if many else _name(value, labels, where)
+            row[column] = [_name(item, labels, where) for item in value] if many else _name(value, labels, where)
     return rows
 
 

@@ -14,7 +14,7 @@ from finetuning.examples.predictions import write_finite_json
 from finetuning.examples.recipe import FinetuningOptions, Recipe
 from finetuning.loop.evaluation import Evaluation
 from finetuning.loop.optimism import selection_optimism, split_in_halves
-from finetuning.loop.run_state import Progress
+from finetuning.loop.run_state import FinetuningProgress
 from finetuning.loop.schedule import Schedule
 from finetuning.loop.updates import means
 
@@ -77,7 +77,7 @@ def make_result(
     options: FinetuningOptions,
     schedule: Schedule,
     shape: BatchShape,
-    progress: Progress,
+    progress: FinetuningProgress,
     evaluations: Mapping[str, Evaluation],
     seconds: float,
     hidden_size: int,
@@ -128,7 +128,7 @@ def write_predictions(recipe: Recipe, result: Result, directory: Path) -> None:
     write_finite_json(directory / "history.json", {"schema_version": SCHEMA_VERSION, "validations": result.history})
 
 
-def _optimism(recipe: Recipe, progress: Progress) -> float | None:
+def _optimism(recipe: Recipe, progress: FinetuningProgress) -> float | None:
     validation = recipe.evaluation_sets.get("validation")
     if validation is None or progress.best_score is None:
         return None
@@ -136,7 +136,9 @@ def _optimism(recipe: Recipe, progress: Progress) -> float | None:
     return selection_optimism(progress.best_score, progress.half_scores, (len(first), len(second)))
 
 
-def _judge(recipe: Recipe, evaluations: Mapping[str, Evaluation], progress: Progress) -> tuple[str, str | None]:
+def _judge(
+    recipe: Recipe, evaluations: Mapping[str, Evaluation], progress: FinetuningProgress
+) -> tuple[str, str | None]:
     if progress.stopped == "not_finite":
         return "not_finite", f"loss or gradient was not finite in {progress.not_finite} updates, which were skipped"
     for name in ("validation", *evaluations):

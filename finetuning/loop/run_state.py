@@ -31,7 +31,7 @@ REMEDY = "remove the folder, or drop that run with --resume_from_checkpoint fals
 
 
 class _ProgressFile(Schema):
-    """The fields of `Progress` in a state.json, scores NaN where they were not finite."""
+    """The fields of `FinetuningProgress` in a state.json, scores NaN where they were not finite."""
 
     updates: Count
     closed: Count
@@ -57,7 +57,7 @@ class _StateFile(Schema):
 
 
 @dataclass
-class Progress:
+class FinetuningProgress:
     """The progress of a run."""
 
     updates: int = 0
@@ -92,11 +92,13 @@ class Progress:
         return False
 
 
-def progress_of(checkpoint: Checkpoint, metric: str) -> Progress:
+def progress_of(checkpoint: Checkpoint, metric: str) -> FinetuningProgress:
     """The progress of a saved run; ValueError for a state.json that is not of a run selecting by `metric`."""
     place = str(checkpoint.path / STATE_FILE)
     checked(checkpoint.state, _StateFile, place, REMEDY)
-    progress = Progress(**{item.name: checkpoint.state["progress"][item.name] for item in fields(Progress)})
+    progress = FinetuningProgress(
+        **{item.name: checkpoint.state["progress"][item.name] for item in fields(FinetuningProgress)}
+    )
     if any(name not in entry for entry in progress.history for name in ("epoch", "updates", metric)):
         raise ValueError(f"{place}: a validation of progress.history lacks epoch, updates or {metric}: {REMEDY}")
     return progress
@@ -125,19 +127,19 @@ class RunState:
         self.directory = None if directory is None else directory / STATE_NAME
         self.best: dict[str, torch.Tensor] = {}
 
-    def resume(self, example: Mapping[str, Any]) -> Progress:
+    def resume(self, example: Mapping[str, Any]) -> FinetuningProgress:
         """The progress of an interrupted run of the same fingerprint, its weights loaded; else a fresh one.
 
         Raises ValueError when the directory holds the state of another run.
         """
         if self.directory is None:
-            return Progress()
+            return FinetuningProgress()
         if not self.resuming:
             self.remove()
-            return Progress()
+            return FinetuningProgress()
         checkpoint = newest_checkpoint(self.directory, self.engine.ranks)
         if checkpoint is None:
-            return Progress()
+            return FinetuningProgress()
         state, progress = checkpoint.state, progress_of(checkpoint, self.metric)
         if state["fingerprint"] != self.identity.fingerprint:
             listed = differences(state.get("decided_by"), self.identity.decided_by)
@@ -160,7 +162,7 @@ class RunState:
         self.engine.backward(sum(output.float().sum() for output in outputs.values()) * 0.0, last=True)
         self.engine.step(0.0)
 
-    def save(self, progress: Progress) -> None:
+    def save(self, progress: FinetuningProgress) -> None:
         """Commit the state and remove the previous one."""
         if self.directory is None:
             return

@@ -19,7 +19,7 @@ from finetuning.loop.evaluation import Evaluation, evaluate, to_device
 from finetuning.loop.optimism import half_scores
 from finetuning.loop.result import Result, make_result
 from finetuning.loop.run_log import RunLog, epoch_line
-from finetuning.loop.run_state import Progress, RunIdentity, RunState, run_identity
+from finetuning.loop.run_state import FinetuningProgress, RunIdentity, RunState, run_identity
 from finetuning.loop.schedule import Schedule, make_schedule
 from finetuning.loop.stopping import Asked, FinetuningInterrupted, Stopping, never
 from finetuning.loop.updates import add_update, means, micro_batches, reseed, train_update
@@ -38,7 +38,7 @@ MOST_NOT_FINITE = 5  # skipped updates after which a run is given up
 
 
 @dataclass
-class Run:
+class FinetuningRun:
     """The objects of a running fine-tuning."""
 
     recipe: Recipe
@@ -47,7 +47,7 @@ class Run:
     shape: BatchShape
     schedule: Schedule
     state: RunState
-    progress: Progress
+    progress: FinetuningProgress
     log: RunLog
     example: dict[str, torch.Tensor]  # one row of model inputs, which some engines need to load a state
     stopping: Stopping
@@ -141,7 +141,7 @@ def _open_run(
     directory: Path | None,
     asked: Asked,
     identity: RunIdentity | None,
-) -> Run:
+) -> FinetuningRun:
     started = time.perf_counter()
     shape = batch_shape(options, read_ranks().world_size if engine is None else engine.ranks.world_size)
     schedule = make_schedule(options, len(recipe.train_features), shape)
@@ -163,7 +163,9 @@ def _open_run(
         options=asdict(options),
     )
     started -= progress.seconds
-    return Run(recipe, options, engine, shape, schedule, state, progress, log, example, Stopping(asked), started)
+    return FinetuningRun(
+        recipe, options, engine, shape, schedule, state, progress, log, example, Stopping(asked), started
+    )
 
 
 def _example(recipe: Recipe, engine: Engine) -> dict[str, torch.Tensor]:
@@ -175,7 +177,7 @@ def _example(recipe: Recipe, engine: Engine) -> dict[str, torch.Tensor]:
     return {name: batch[name] for name in recipe.model_inputs if name in batch}
 
 
-def _train_epoch(run: Run) -> None:
+def _train_epoch(run: FinetuningRun) -> None:
     """The remaining updates of the current epoch; none if the run was interrupted during its validation."""
     features, progress, ranks = run.recipe.train_features, run.progress, run.engine.ranks
     lengths = np.array([row_length(feature) for feature in features], dtype=np.int64)
@@ -211,20 +213,20 @@ def _train_epoch(run: Run) -> None:
     progress.train_seconds += time.perf_counter() - mark
 
 
-def _save(run: Run) -> None:
+def _save(run: FinetuningRun) -> None:
     run.log.flush()  # a resumed run does not write the lines before its state again
     run.progress.seconds = time.perf_counter() - run.started
     run.state.save(run.progress)
 
 
-def _saves_here(run: Run) -> bool:
+def _saves_here(run: FinetuningRun) -> bool:
     """Inside an epoch, every save_steps updates; the end of an epoch is saved after its validation."""
     updates, every = run.progress.updates, run.options.save_steps
     ends_epoch = updates % run.schedule.updates_per_epoch == 0 or updates == run.schedule.total_updates
     return every > 0 and updates % every == 0 and not ends_epoch
 
 
-def _flush(run: Run, pending: list[tuple[int, float, dict[str, torch.Tensor]]]) -> None:
+def _flush(run: FinetuningRun, pending: list[tuple[int, float, dict[str, torch.Tensor]]]) -> None:
     """Read the pending updates from the device, sum them over the ranks, log and check them."""
     if not pending:
         return
@@ -241,7 +243,7 @@ def _flush(run: Run, pending: list[tuple[int, float, dict[str, torch.Tensor]]]) 
         run.progress.stopped = "not_finite"
 
 
-def _validate(run: Run) -> None:
+def _validate(run: FinetuningRun) -> None:
     """Score the validation set and keep the weights when they are the best so far."""
     validation = run.recipe.evaluation_sets.get("validation")
     if validation is None or not validation.labelled:
@@ -262,7 +264,7 @@ def _validate(run: Run) -> None:
     run.log.say(epoch_line(epoch, means(run.progress.epoch_sums), evaluation.scores))
 
 
-def _evaluate_best(run: Run) -> Mapping[str, Evaluation]:
+def _evaluate_best(run: FinetuningRun) -> Mapping[str, Evaluation]:
     """Every evaluation set with the best weights; the validation set only where its best scores are not kept."""
     if run.progress.history and run.progress.history[-1]["updates"] != run.progress.best_updates:
         run.state.restore_best(run.example)
@@ -272,7 +274,7 @@ def _evaluate_best(run: Run) -> Mapping[str, Evaluation]:
     }
 
 
-def _evaluate(run: Run, name: str) -> Evaluation:
+def _evaluate(run: FinetuningRun, name: str) -> Evaluation:
     """Evaluate one set, with its own progress bar."""
     run.stopping.restart()
     return evaluate(

@@ -29,7 +29,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from finetuning.model.encoder import attention_of, from_source, load_config, with_dropout
+from finetuning.model.checkpoint_files import attention_of, from_source, load_config, with_dropout
 from pretraining.model.families import Family, family_of, takes_token_types
 from pretraining.model.source_checkpoint import load_checkpoint
 from pretraining.model.source_config import require_buildable

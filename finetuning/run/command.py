@@ -56,7 +56,7 @@ Prepare = Callable[[], Prepared]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RecipeOutcome:
     """A run's all_results.json, and its whole result unless it was finished before."""
 
     results: dict[str, Any]
@@ -127,7 +127,7 @@ def run_recipe(
     *,
     asked: Asked = never,
     finish: Callable[[Result], None] | None = None,
-) -> Outcome:
+) -> RecipeOutcome:
     """Prepare, train, evaluate, write to --output_dir; a run that was finished before is read. Every rank calls it.
 
     The main rank writes and prints; it calls `finish` before all_results.json, whose presence marks a finished
@@ -150,7 +150,7 @@ def _run_owned(
     ranks: Ranks,
     asked: Asked,
     finish: Callable[[Result], None] | None,
-) -> Outcome:
+) -> RecipeOutcome:
     start = prepared.start
     options = replace(options, model_name_or_path=start.name)
     recipe, shape = prepared.recipe, batch_shape(options, ranks.world_size)
@@ -163,7 +163,7 @@ def _run_owned(
         if ranks.is_main:
             shutil.rmtree(directory / STATE_NAME, ignore_errors=True)
             print(closing_table(f"{recipe.name} in {directory}: finished before, not run again", before), flush=True)
-        return Outcome(before, None)
+        return RecipeOutcome(before, None)
     engine, model = _build(prepared, options, ranks)
     Stopping(asked).check()
     result = finetune(recipe, model, options, engine=engine, directory=directory, asked=asked, identity=identity)
@@ -183,7 +183,7 @@ def _run_owned(
         _tell(recipe, result, directory, {**result.as_json(), **kept})
         shutil.rmtree(directory / STATE_NAME, ignore_errors=True)  # finished: nothing to resume
     barrier()
-    return Outcome(results, result)
+    return RecipeOutcome(results, result)
 
 
 def _build(prepared: Prepared, options: FinetuningOptions, ranks: Ranks) -> tuple[Engine, nn.Module]:

@@ -93,10 +93,10 @@ def draw_curves(
     pale, and the mean over the seeds stands out.
     """
     places = {label: [folders] if isinstance(folders, Path) else list(folders) for label, folders in runs.items()}
-    curves = {label: [curves_of(read_journal(one / JOURNAL_NAME)) for one in some] for label, some in places.items()}
-    every = [one for some in curves.values() for one in some]
-    measures = list(dict.fromkeys(name for one in every for name in one.measures))
-    scored = sorted({name for one in every for name in one.validations})
+    curves = {label: [curves_of(read_journal(run / JOURNAL_NAME)) for run in some] for label, some in places.items()}
+    every = [run_curves for some in curves.values() for run_curves in some]
+    measures = list(dict.fromkeys(name for run_curves in every for name in run_curves.measures))
+    scored = sorted({name for run_curves in every for name in run_curves.validations})
     panels = [*measures, "learning_rate", *(["validation"] if scored else [])]
     colours = dict(zip(curves, _colours(len(curves)), strict=True))
     handles = _legend(curves, colours, validated="eval_loss" in scored)

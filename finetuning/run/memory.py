@@ -1,4 +1,4 @@
-"""The estimate of a rank's memory before a fine-tuning run's engine is built, on the code of pretraining's plan."""
+"""Estimate of a rank's memory before a fine-tuning run's engine is built, by the code of the pretraining plan."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from runtime.processes.ranks import Ranks
 def expected_memory(
     recipe: Recipe, config: PreTrainedConfig, options: FinetuningOptions, shape: BatchShape, ranks: Ranks
 ) -> MemoryEstimate | None:
-    """What a rank holds at most while a micro-batch of the longest rows is trained; None where the model's code cannot
-    be traced without values.
+    """The peak memory of a rank while it trains on a micro-batch of the longest rows; None where the model's
+    code cannot be traced without values.
 
     The head is counted as that of masked words on one position a sequence, which is as large or larger.
     """
@@ -32,5 +32,5 @@ def expected_memory(
             sequence_length=longest.shape[-1],
             num_masked_per_sequence=1,
         )
-    except (AttributeError, RuntimeError, TypeError, ValueError):  # how such code fails on shapes without values
+    except (AttributeError, RuntimeError, TypeError, ValueError):  # how such code fails on tensors without values
         return None

@@ -10,7 +10,7 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from finetuning.examples.recipe import FinetuningOptions
-from finetuning.model.encoder import check_encoder, default_model
+from finetuning.model.checkpoint_files import check_encoder, default_model
 from finetuning.run.finished import weights_digest
 from finetuning.run.saved_model import saved_facts
 from runtime.processes.collectives import broadcast_json

@@ -21,7 +21,7 @@ from finetuning.run.option_checks import options_class
 from finetuning.sweep.metric import require_given_metric
 from finetuning.sweep.options import state_of
 from finetuning.sweep.sweep import Sweep, SweepCell
-from finetuning.sweep.table import Outcome
+from finetuning.sweep.table import CellOutcome
 from runtime.files.schemas import Name, Schema, read_file
 from runtime.files.whole_files import write_json
 from runtime.machine import usable_cores
@@ -70,19 +70,19 @@ def command(recipe: str, options: Mapping[str, Any], directory: Path) -> list[st
     return [sys.executable, script, *as_arguments(options, options_class(recipe)), "--output_dir", str(directory)]
 
 
-def outcome(directory: Path, cell: SweepCell) -> Outcome:
+def outcome(directory: Path, cell: SweepCell) -> CellOutcome:
     """The outcome in a cell's directory: finished only with this cell's fingerprint and an all_results.json."""
     record = read_record(directory)
     if record is None:
-        return Outcome("waiting", {})
+        return CellOutcome("waiting", {})
     if record.fingerprint != cell.fingerprint:
         raise ValueError(f"{directory}: belongs to another cell; use another --output_dir, or move the directory away")
     if record.status == "finished" and (directory / RESULTS_NAME).is_file():
         results = read_results(directory)
         scores = {name: value for name, value in results.items() if isinstance(value, int | float)}
         metric = f"eval_{results['metric']}" if "metric" in results else None
-        return Outcome(str(results.get("status", "done")), scores, float(results.get("seconds") or 0.0), metric)
-    return Outcome("failed" if record.status == "failed" else "waiting", {})
+        return CellOutcome(str(results.get("status", "done")), scores, float(results.get("seconds") or 0.0), metric)
+    return CellOutcome("failed" if record.status == "failed" else "waiting", {})
 
 
 def read_record(directory: Path) -> CellFile | None:

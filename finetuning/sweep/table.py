@@ -22,7 +22,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellOutcome:
     """How a cell ended: "done", "collapsed", "not_finite", "failed" or "waiting"; scores as in all_results.json."""
 
     status: str
@@ -56,7 +56,7 @@ def paired_interval(scores: Mapping[int, float], reference: Mapping[int, float])
     return Interval(mean, mean - half, mean + half, len(shared))
 
 
-def metrics_of_rows(sweep: Sweep, outcomes: Mapping[str, Outcome]) -> list[str | None]:
+def metrics_of_rows(sweep: Sweep, outcomes: Mapping[str, CellOutcome]) -> list[str | None]:
     """The metric of each row: the sweep's, else that of the first cell; per task where tasks vary.
 
     None for rows of a task without a finished cell.
@@ -75,7 +75,7 @@ def metrics_of_rows(sweep: Sweep, outcomes: Mapping[str, Outcome]) -> list[str |
 
 
 def table_rows(
-    sweep: Sweep, outcomes: Mapping[str, Outcome], *, metrics: Sequence[str | None], compare_with: str = "baseline"
+    sweep: Sweep, outcomes: Mapping[str, CellOutcome], *, metrics: Sequence[str | None], compare_with: str = "baseline"
 ) -> list[dict[str, Any]]:
     """One dict per row of the sweep, best validation mean first (task by task); rows without any score come last.
 
@@ -107,7 +107,11 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_markdown(
-    sweep: Sweep, rows: Sequence[Mapping[str, Any]], outcomes: Mapping[str, Outcome], *, metrics: Sequence[str | None]
+    sweep: Sweep,
+    rows: Sequence[Mapping[str, Any]],
+    outcomes: Mapping[str, CellOutcome],
+    *,
+    metrics: Sequence[str | None],
 ) -> str:
     """The table as Markdown, how it was made, and every cell that failed, by name."""
     names = list(rows[0])
@@ -136,7 +140,7 @@ def as_markdown(
     return "\n".join(lines) + "\n"
 
 
-def _scores(sweep: Sweep, outcomes: Mapping[str, Outcome], row: int, metric: str | None) -> dict[int, float]:
+def _scores(sweep: Sweep, outcomes: Mapping[str, CellOutcome], row: int, metric: str | None) -> dict[int, float]:
     scores = {}
     for cell in sweep.cells:
         value = outcomes[cell.fingerprint].scores.get(metric or "")
@@ -154,7 +158,7 @@ def _worth(scores: Mapping[int, float], metric: str | None) -> float:
 
 def _table_row(
     sweep: Sweep,
-    outcomes: Mapping[str, Outcome],
+    outcomes: Mapping[str, CellOutcome],
     row: int,
     scores: Sequence[Mapping[int, float]],
     metrics: Sequence[str | None],
@@ -189,7 +193,7 @@ def _table_row(
     }
 
 
-def _mean_of(name: str, outcomes: Sequence[Outcome]) -> float | None:
+def _mean_of(name: str, outcomes: Sequence[CellOutcome]) -> float | None:
     return _or_none(np.mean, [outcome.scores[name] for outcome in outcomes if outcome.scores.get(name) is not None])
 
 

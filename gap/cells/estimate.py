@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModel, PretrainedConfig
 
 from finetuning.loop.training import uses_bf16
-from finetuning.model.encoder import attention_of
+from finetuning.model.checkpoint_files import attention_of
 from gap.cells.job_list import CellOptions, JobList
-from gap.cells.plan import PlannedCell, Search, Source
+from gap.cells.plan import CellSource, PlannedCell, Search
 from gap.cells.store import Cell
 from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.rows import HELD_OUT_SHARE
@@ -81,7 +81,7 @@ def time_rows(config: PretrainedConfig, tokens: int, options: CellOptions, devic
     return Speed(train / rows, seconds(rows, train=False) / rows)
 
 
-def model_of(source: Source) -> str:
+def model_of(source: CellSource) -> str:
     """The model by which a source is timed: the checkpoints of a series have one shape, a reference another."""
     return source.path if source.budget_tokens is None else ""
 

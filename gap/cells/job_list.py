@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gap.cells.plan import CellPlan, Grid, PlannedCell, Search, Setting, Source
+from gap.cells.plan import CellPlan, CellSource, Grid, PlannedCell, Search, Setting
 from gap.cells.store import Cell, fingerprint, read_scores
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions
 from pretraining.model.source_config import hub_commit
@@ -229,4 +229,4 @@ def model_digest(path: str) -> str:
 
 
 def _setting(values: Mapping[str, Any]) -> Setting:
-    return Setting(**{**values, "source": Source(**values["source"])})
+    return Setting(**{**values, "source": CellSource(**values["source"])})

@@ -11,7 +11,7 @@ SEARCH_SEED = 10_000  # of the searches; no scored cell uses it
 
 
 @dataclass(frozen=True)
-class Source:
+class CellSource:
     """A checkpoint to fine-tune: its path and its place in scores.jsonl."""
 
     path: str
@@ -30,7 +30,7 @@ class Source:
 class Setting:
     """How a checkpoint is fine-tuned on a task; every setting has its own search, all of the same cost."""
 
-    source: Source
+    source: CellSource
     task: str
     label_fraction: float = 1.0
     epochs_factor: float = 1.0
@@ -111,7 +111,7 @@ class CellPlan:
             yield from by_setting[setting]
 
 
-def sources_of(series: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> list[Source]:
+def sources_of(series: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> list[CellSource]:
     """The checkpoints of a series as `checkpoints.series.read_series` gives them: scratch and the wanted kinds.
 
     Raises ValueError if there is no scratch or no checkpoint of a wanted kind.
@@ -120,7 +120,7 @@ def sources_of(series: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> lis
     if unknown or not kinds:
         raise ValueError(f"--kinds {','.join(kinds)}: use annealed, raw or annealed,raw")
     sources = [
-        Source(str(row["path"]), str(row["kind"]), round(float(row["budget_tokens"])), int(row["pretraining_seed"]))
+        CellSource(str(row["path"]), str(row["kind"]), round(float(row["budget_tokens"])), int(row["pretraining_seed"]))
         for row in series
     ]
     if not any(source.is_scratch for source in sources):
@@ -133,14 +133,17 @@ def sources_of(series: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> lis
     return [source for source in sources if source.is_scratch or source.kind in kinds]
 
 
-def reference_sources(reference: str | None) -> list[Source]:
+def reference_sources(reference: str | None) -> list[CellSource]:
     """An outside reference and its own architecture from scratch; none for None."""
     if reference is None:
         return []
-    return [Source(reference, "reference", None), Source(reference, "reference_scratch", None, from_scratch=True)]
+    return [
+        CellSource(reference, "reference", None),
+        CellSource(reference, "reference_scratch", None, from_scratch=True),
+    ]
 
 
-def largest_sources(sources: Sequence[Source]) -> list[Source]:
+def largest_sources(sources: Sequence[CellSource]) -> list[CellSource]:
     """For each pretraining seed, the reference of its series: the largest budget, annealed if available."""
     largest = {}
     for seed in sorted({source.pretraining_seed for source in sources}):
@@ -155,7 +158,7 @@ def largest_sources(sources: Sequence[Source]) -> list[Source]:
 
 
 def make_plan(
-    sources: Sequence[Source],
+    sources: Sequence[CellSource],
     tasks: Sequence[str],
     *,
     tasks_at_ends: Sequence[str] = (),
@@ -168,7 +171,7 @@ def make_plan(
         raise ValueError(f"--finetuning_seeds {finetuning_seeds}: at least one")
     cells: list[PlannedCell] = []
 
-    def add(source: Source, task: str, control: str | None, fraction: float = 1.0, factor: float = 1.0) -> None:
+    def add(source: CellSource, task: str, control: str | None, fraction: float = 1.0, factor: float = 1.0) -> None:
         setting = Setting(source, task, fraction, factor)
         cells.extend(PlannedCell(setting, seed, control) for seed in range(finetuning_seeds))
 

@@ -15,10 +15,10 @@ from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions, Recipe
 from finetuning.loop.result import Result
 from finetuning.loop.training import engine_options, finetune, uses_bf16
-from finetuning.model.encoder import load_config, load_tokenizer
+from finetuning.model.checkpoint_files import load_config, load_tokenizer
 from finetuning.model.heads import Head, Headed, load_headed
 from gap.cells.job_list import JobList, model_digest
-from gap.cells.plan import SEARCH_SEED, PlannedCell, Search, Setting, Source
+from gap.cells.plan import SEARCH_SEED, CellSource, PlannedCell, Search, Setting
 from gap.cells.provenance import device_text, now_text
 from gap.cells.store import Cell, write_predictions
 from gap.tasks.kinds.task_data import TaskData
@@ -47,7 +47,7 @@ class Workbench:
     device: torch.device
     data: dict[str, TaskData] = field(default_factory=dict)
     recipes: dict[tuple[str, str], Recipe] = field(default_factory=dict)
-    headed: tuple[tuple[Source, Head], Headed] | None = None
+    headed: tuple[tuple[CellSource, Head], Headed] | None = None
 
     def task(self, name: str) -> TaskData:
         """The examples of a task; ValueError if they are not those of the plan."""
@@ -60,7 +60,7 @@ class Workbench:
             self.data[name] = data
         return self.data[name]
 
-    def load(self, source: Source, head: Head) -> Headed:
+    def load(self, source: CellSource, head: Head) -> Headed:
         """A checkpoint with a newly initialised head; read from disk once for consecutive cells.
 
         ValueError if the checkpoint is not the one of the plan.

@@ -40,7 +40,8 @@ from runtime.processes.ranks import Ranks, choose_device
 POLL_SECONDS = 0.5
 MEMORY_REMEDY = (
     "lower --per_device_train_batch_size, --per_device_eval_batch_size or --max_parallel (none changes a score), and "
-    "the command goes on with this cell; lowering --max_seq_length also helps, but all cells are then run again"
+    "rerun the command to continue with this cell; lowering --max_seq_length also helps, but all cells are then run "
+    "again"
 )
 Say = Callable[[str], None]
 

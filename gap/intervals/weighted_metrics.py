@@ -211,8 +211,8 @@ def _midranks(values: Floats, weights: Floats) -> Floats:
 
 def _pearson(first: Floats, second: Floats, weights: Floats) -> Floats:
     total = weights.sum(axis=1, keepdims=True)
-    one = first - (weights * first).sum(axis=1, keepdims=True) / total
-    two = second - (weights * second).sum(axis=1, keepdims=True) / total
-    spread = (weights * one**2).sum(axis=1) * (weights * two**2).sum(axis=1)
-    covariance = (weights * one * two).sum(axis=1)
+    first_deviation = first - (weights * first).sum(axis=1, keepdims=True) / total
+    second_deviation = second - (weights * second).sum(axis=1, keepdims=True) / total
+    spread = (weights * first_deviation**2).sum(axis=1) * (weights * second_deviation**2).sum(axis=1)
+    covariance = (weights * first_deviation * second_deviation).sum(axis=1)
     return np.where(spread > 1e-20, covariance / np.sqrt(np.maximum(spread, 1e-300)), 0.0)

@@ -105,23 +105,27 @@ def compare_runs(
 
 
 def _not_comparable(first: TaskStudy, second: TaskStudy) -> str | None:
-    one, two = first.table, second.table
-    if one.metric != two.metric:
-        return f"were scored by {two.metric} and {one.metric}"
-    if (one.examples is None) != (two.examples is None):
+    first_table, second_table = first.table, second.table
+    if first_table.metric != second_table.metric:
+        return f"were scored by {second_table.metric} and {first_table.metric}"
+    if (first_table.examples is None) != (second_table.examples is None):
         return "do not both have per-example predictions"
-    if one.examples is not None and two.examples is not None and one.examples.ids != two.examples.ids:
+    if (
+        first_table.examples is not None
+        and second_table.examples is not None
+        and first_table.examples.ids != second_table.examples.ids
+    ):
         return "were scored on different examples"
     return None
 
 
 def _same_reference(first: TaskStudy, second: TaskStudy) -> bool:
     """Whether one and the same outside checkpoint ends both gaps: the same weights, or the very same cells."""
-    one, two = (
+    first_rates, second_rates = (
         {str(cell.details.get("model", cell.fingerprint)) for cell in study.table.cells_of(study.reference)}
         for study in (first, second)
     )
-    return not first.in_series and not second.in_series and one == two
+    return not first.in_series and not second.in_series and first_rates == second_rates
 
 
 def _task_differences(
@@ -172,7 +176,7 @@ class _Pair:
 
     def difference(self, names: tuple[str, str, str], title: str, first: Statistic, second: Statistic) -> Difference:
         values = [float(statistic(study.draws.observed[None])[0]) for statistic, study in self._both(first, second)]
-        change = self._estimate(values[1] - values[0], lambda one, two: two - one, first, second)
+        change = self._estimate(values[1] - values[0], lambda before, after: after - before, first, second)
         return Difference(names[0], title, "points", names[1], names[2], values[0], values[1], change)
 
     def ratio(self, names: tuple[str, str, str], title: str, first: Statistic, second: Statistic) -> Difference:
@@ -182,7 +186,7 @@ class _Pair:
         if None in values:
             change = Estimate(float("nan"), refused="not between the smallest and largest budget in both runs")
         else:
-            change = self._estimate(logs[1] - logs[0], lambda one, two: two - one, first, second)
+            change = self._estimate(logs[1] - logs[0], lambda before, after: after - before, first, second)
             low, high = (None if end is None else float(10**end) for end in (change.low, change.high))
             change = Estimate(float(10**change.value), low, high, change.refused)
         return Difference(names[0], title, "ratio", names[1], names[2], values[0], values[1], change)

@@ -53,7 +53,9 @@ def write_reports(
         )
         for run in runs
     ]
-    analyses = [replace(one, notes=(*one.notes, *run.notes)) for one, run in zip(analyses, runs, strict=True)]
+    analyses = [
+        replace(analysis, notes=(*analysis.notes, *run.notes)) for analysis, run in zip(analyses, runs, strict=True)
+    ]
     if len(runs) == 1:
         return write_report(analyses[0], output_dir or runs[0].scores.parent)
     comparison = compare_runs(runs, draws=draws, seed=seed, confidence=confidence)

@@ -8,9 +8,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from gap.analysis.costs import UNITS
 from gap.analysis.results import Analysis, CheckpointResult, Crossing, TaskResult
 from gap.analysis.wording import duration_text, interval_text, money_text, percent_text, tokens_text
 from gap.intervals.interval import Estimate
+
+OTHER_UNITS = tuple(UNITS)[1:]  # all but tokens
+TITLES = {**UNITS, "hours": "device time", "money": "cost"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Part:
 
 def crossing_table(task: TaskResult, currency: str, *, priced: bool) -> Table:
     """Tokens to each share of the gap, by kind."""
+    units = [unit for unit in OTHER_UNITS if priced or unit != "money"]
     rows = []
     for curve in task.curves:
         for crossing in curve.crossings:
@@ -47,10 +52,10 @@ def crossing_table(task: TaskResult, currency: str, *, priced: bool) -> Table:
                     curve.kind,
                     _crossing_value(crossing, curve.line),
                     interval_text(crossing),
-                    *_other_units(crossing, currency, priced=priced),
+                    *(_amount_text(unit, crossing.other_units[unit][0], currency) for unit in units),
                 )
             )
-    header = ["gap closed", "checkpoints", "tokens", "interval", "FLOPs", "device time", *(["cost"] if priced else [])]
+    header = ["gap closed", "checkpoints", "tokens", "interval", *(TITLES[unit] for unit in units)]
     return Table(header, rows)
 
 
@@ -213,9 +218,7 @@ def curve_csv(analysis: Analysis) -> str:
             "control",
             "label_fraction",
             "epochs_factor",
-            "flops",
-            "hours",
-            "money",
+            *OTHER_UNITS,
             "score",
             "score_low",
             "score_high",
@@ -240,11 +243,6 @@ def _csv_rows(analysis: Analysis) -> Iterator[Sequence[object]]:
 
 
 def _csv_row(task: str, metric: str | None, checkpoint: CheckpointResult) -> Sequence[object]:
-    cost = (
-        (None, None, None)
-        if checkpoint.cost is None
-        else (checkpoint.cost.flops, checkpoint.cost.hours, checkpoint.cost.money)
-    )
     closed = checkpoint.gap_closed
     return (
         task,
@@ -254,7 +252,7 @@ def _csv_row(task: str, metric: str | None, checkpoint: CheckpointResult) -> Seq
         checkpoint.control,
         checkpoint.label_fraction,
         checkpoint.epochs_factor,
-        *cost,
+        *(None if checkpoint.cost is None else getattr(checkpoint.cost, unit) for unit in OTHER_UNITS),
         _number(checkpoint.score.value),
         checkpoint.score.low,
         checkpoint.score.high,
@@ -287,11 +285,12 @@ def _crossing_value(crossing: Crossing, line: Sequence[tuple[float, float]]) -> 
     return f"not reached by {tokens_text(line[-1][0])}"
 
 
-def _other_units(crossing: Crossing, currency: str, *, priced: bool) -> list[str]:
-    flops, hours = crossing.other_units["flops"][0], crossing.other_units["hours"][0]
-    money = crossing.other_units["money"][0]
-    texts = ["" if flops is None else f"{flops:.2e}", "" if hours is None else duration_text(hours)]
-    return [*texts, *([("" if money is None else money_text(money, currency))] if priced else [])]
+def _amount_text(unit: str, amount: float | None, currency: str) -> str:
+    if amount is None:
+        return ""
+    if unit == "money":
+        return money_text(amount, currency)
+    return duration_text(amount) if unit == "hours" else f"{amount:.2e}"
 
 
 def _metric(checkpoint: CheckpointResult, name: str, form: str) -> str:

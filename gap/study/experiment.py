@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetuning.model.encoder import check_encoder, load_config
+from finetuning.model.checkpoint_files import check_encoder, load_config
 from gap.analysis.analysis import analyse
 from gap.analysis.costs import Prices, pair_budgets
 from gap.analysis.results import Analysis
@@ -25,7 +25,7 @@ from gap.cells.job_list import (
     model_digest,
     write_jobs,
 )
-from gap.cells.plan import CellPlan, Controls, Grid, Source, make_plan, problems_of
+from gap.cells.plan import CellPlan, CellSource, Controls, Grid, make_plan, problems_of
 from gap.cells.provenance import made_by
 from gap.cells.searches import read_searches, same_arguments_notes
 from gap.cells.store import Cell, read_scores
@@ -64,7 +64,7 @@ class Experiment:
             raise ValueError(f"tasks {', '.join(names)}: each name once; write NAME=KIND:PLACE to give another")
         return {spec.name: read_task(spec, self.options.reading) for spec in specs}
 
-    def plan(self, sources: Sequence[Source]) -> CellPlan:
+    def plan(self, sources: Sequence[CellSource]) -> CellPlan:
         """The cells; ValueError with everything that the plan could not answer."""
         plan = make_plan(
             sources,
@@ -79,7 +79,7 @@ class Experiment:
             raise ValueError("; ".join(problems))
         return plan
 
-    def jobs(self, sources: Sequence[Source], data: Mapping[str, TaskData]) -> JobList:
+    def jobs(self, sources: Sequence[CellSource], data: Mapping[str, TaskData]) -> JobList:
         """The list that the workers share.
 
         ValueError if checkpoints of the series differ in tokenizer or shape, or a search has no examples to judge by.
@@ -102,7 +102,7 @@ class Experiment:
         )
 
 
-def check_sources(sources: Sequence[Source]) -> None:
+def check_sources(sources: Sequence[CellSource]) -> None:
     """ValueError for a checkpoint that no cell can start from, before anything runs: see `check_encoder`."""
     trained = {source.path for source in sources if not source.from_scratch}
     for source in {other.path: other for other in sources}.values():

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gap.cells.plan import Source
+from gap.cells.plan import CellSource
 from gap.study.experiment import UNKNOWN
 from gap.study.options import GapOptions
 from pretraining.loop.training_data import SMALL_WORLD_VOCABULARY
@@ -73,22 +73,24 @@ def budgets_of(run: PretrainingOptions) -> tuple[float, ...]:
     return parse_series(str(run.series), float(run.budget_tokens or 0), run.series_ratio)
 
 
-def expected_sources(options: GapOptions, runs: Sequence[PretrainingOptions]) -> list[Source]:
+def expected_sources(options: GapOptions, runs: Sequence[PretrainingOptions]) -> list[CellSource]:
     """The checkpoints that the series will have, for a plan before the series exists."""
     sources = []
     for run in runs[: len(series_paths(options))]:
-        sources.append(Source(UNKNOWN, "raw", 0, run.seed))
+        sources.append(CellSource(UNKNOWN, "raw", 0, run.seed))
         sources += [
-            Source(UNKNOWN, kind, round(budget), run.seed) for budget in budgets_of(run) for kind in options.kind_names
+            CellSource(UNKNOWN, kind, round(budget), run.seed)
+            for budget in budgets_of(run)
+            for kind in options.kind_names
         ]
     return [*sources, *expected_own_run(options, runs)]
 
 
-def expected_own_run(options: GapOptions, runs: Sequence[PretrainingOptions]) -> list[Source]:
+def expected_own_run(options: GapOptions, runs: Sequence[PretrainingOptions]) -> list[CellSource]:
     """The control run that `full` adds: a middle budget alone, with a different seed."""
     own = runs[len(series_paths(options)) :]
     return [
-        Source(UNKNOWN, "annealed", round(float(run.budget_tokens or 0)), run.seed, control="independent_run")
+        CellSource(UNKNOWN, "annealed", round(float(run.budget_tokens or 0)), run.seed, control="independent_run")
         for run in own
     ]
 

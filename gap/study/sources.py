@@ -7,7 +7,7 @@ from typing import Any
 
 from gap.analysis.costs import pair_budgets
 from gap.cells.job_list import JobList
-from gap.cells.plan import Source, reference_sources, sources_of
+from gap.cells.plan import CellSource, reference_sources, sources_of
 from gap.study.experiment import series_rows
 from gap.study.options import GapOptions
 from gap.study.small_world import expected_config, expected_own_run, expected_sources, series_paths
@@ -39,7 +39,7 @@ def own_run_exists(options: GapOptions) -> bool:
     return path is None or options.independent is not None or path.exists()
 
 
-def extra_sources(options: GapOptions) -> list[Source]:
+def extra_sources(options: GapOptions) -> list[CellSource]:
     """The control run of a middle budget alone, if there is one.
 
     ValueError if it has a seed of the series, whose branch it would then repeat, or none of the series' budgets.
@@ -57,7 +57,7 @@ def extra_sources(options: GapOptions) -> list[Source]:
     if budgets.isdisjoint(round(row["budget_tokens"]) for row in rows):
         raise ValueError(f"--independent {path}: no annealed checkpoint of a budget of the series, {sorted(budgets)}")
     return [
-        Source(
+        CellSource(
             row["path"],
             "annealed",
             round(row["budget_tokens"]),

@@ -10,7 +10,7 @@ from gap.cells.code_identity import code_version
 from gap.cells.consistency import settled_bf16
 from gap.cells.executor import Workers, devices_of, run_local, submit_slurm, waiting_workers
 from gap.cells.job_list import JobList
-from gap.cells.plan import Source, reference_sources, sources_of
+from gap.cells.plan import CellSource, reference_sources, sources_of
 from gap.cells.worker import work
 from gap.study.clock import Clock
 from gap.study.experiment import (
@@ -103,7 +103,7 @@ def run_cells(
 
 
 def prepare(
-    options: GapOptions, sources: list[Source], directory: Path, paths: list[Path], ranks: Ranks, owner: Ownership
+    options: GapOptions, sources: list[CellSource], directory: Path, paths: list[Path], ranks: Ranks, owner: Ownership
 ) -> JobList:
     """The main rank plans, estimates, locks the directory and writes the list; all ranks return once it is on disk."""
     init_process_group(ranks, choose_device(ranks))

@@ -256,7 +256,7 @@ class GapWatch:
         seen, planned = float(entry["budget"]), max(self.budgets)
         hours = float(entry["seconds"]) / 3600 * (planned / seen - 1)
         return (
-            f"{self.condition} is reached: {look.words()} (so that all looks together err in at most 5 %). "
+            f"{self.condition} is reached: {look.words()} (the error rate over all looks is at most 5 %). "
             f"Saved {1 - seen / planned:.0%} of the budget, about {hours:.2f} hours of training at the speed so far"
         )
 

@@ -27,11 +27,11 @@ def run_hashes(tokens: NDArray[Any]) -> Hashes:
     """
     if len(tokens) < RUN_TOKENS:
         return np.zeros(0, dtype=np.uint64)
-    one = np.asarray(tokens).astype(np.uint64) + np.uint64(1)
-    two = _joined(one, 1, one, 1)
-    four = _joined(two, 2, two, 2)
+    single = np.asarray(tokens).astype(np.uint64) + np.uint64(1)
+    double = _joined(single, 1, single, 1)
+    four = _joined(double, 2, double, 2)
     eight = _joined(four, 4, four, 4)
-    hashes = _joined(_joined(eight, 8, four, 4), 12, one, 1)
+    hashes = _joined(_joined(eight, 8, four, 4), 12, single, 1)
     return hashes ^ (hashes >> np.uint64(29))
 
 

@@ -76,12 +76,12 @@ def resolve_config(
     decide. The result has an "optimizer" section where DeepSpeed is to build the optimizer (`names_optimizer`). Raises
     one ValueError with every problem found: unknown keys, and values that contradict the options, with both values.
     """
-    told = key_problems(config)
+    refusals = key_problems(config)
     # What is left without the faulty values is checked too, so that all problems come at once.
-    resolved = without(config, [path for path, _ in told])
-    problems = [problem for _, problem in told]
+    resolved = without(config, [path for path, _ in refusals])
+    problems = [problem for _, problem in refusals]
     zero = resolved.setdefault("zero_optimization", {})
-    is_given = not {("zero_optimization",), ("zero_optimization", "stage")} & {path for path, _ in told}
+    is_given = not {("zero_optimization",), ("zero_optimization", "stage")} & {path for path, _ in refusals}
     if is_given:
         zero.setdefault("stage", 0)
     for key in [key for key, value in zero.items() if value == AUTO]:

@@ -11,9 +11,10 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from pretraining.engines.deepspeed_refusals import AUTO, REFUSED, is_idle, scheduler_problem
+from pretraining.engines.optimizers import JSON_TYPES
 
 # What the series and the checkpoints can read back: two moments for each parameter.
-JSON_OPTIMIZERS = ("Adam", "AdamW", "Lamb")
+JSON_OPTIMIZERS = tuple(sorted(JSON_TYPES.values()))
 Path = tuple[str | int, ...]  # keys from the top of the file
 Problems = list[tuple[Path, str]]  # where, and a sentence
 
@@ -93,7 +94,7 @@ def section_models() -> dict[str, type[BaseModel]]:
 def key_problems(config: Mapping[str, Any]) -> Problems:
     """Every unknown, retired or unsupported key, at any level, with the nearest right key or what replaces it.
 
-    Of a section that is to be removed nothing else is said.
+    Nothing else is reported for a section to be removed.
     """
     models = section_models()
     known = sorted({*SCALARS, *models, *(name for name in SECTIONS if "." not in name)})
@@ -115,7 +116,7 @@ def key_problems(config: Mapping[str, Any]) -> Problems:
             problems += scalar_problems(key, value)
         else:
             problems.append(((key,), unknown_key(key, known)))
-    told = {path for path, _ in problems}
+    refused_paths = {path for path, _ in problems}
     return problems + [
         (
             path,
@@ -123,7 +124,7 @@ def key_problems(config: Mapping[str, Any]) -> Problems:
             "DeepSpeed's default",
         )
         for path in auto_paths({key: value for key, value in config.items() if not is_idle(key, value)})
-        if not is_filled(path) and not any(path[:depth] in told for depth in range(1, len(path) + 1))
+        if not is_filled(path) and not any(path[:depth] in refused_paths for depth in range(1, len(path) + 1))
     ]
 
 
@@ -192,7 +193,7 @@ def model_problems(path: Path, value: object, model: type[BaseModel]) -> Problem
 
 
 def without(config: Mapping[str, Any], paths: Iterable[Path]) -> dict[str, Any]:
-    """A copy without the values at these paths, nor the idle sections; of a list with such a value nothing stays."""
+    """A copy without the values at these paths and the idle sections; a list with such a value is dropped whole."""
     kept = copy.deepcopy({key: value for key, value in config.items() if not is_idle(key, value)})
     for path in paths:
         keys = list(takewhile(lambda step: isinstance(step, str), path))

@@ -1,4 +1,4 @@
-"""Keys that a DeepSpeed JSON may not hold here although DeepSpeed knows them, or once did, and what replaces them."""
+"""Keys of DeepSpeed's JSON, current and former, that this project refuses, and what replaces each."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ AUTO = "auto"
 
 # Constants of other optimizers, or of Adam and LAMB elsewhere.
 OPTIMIZER_KEYS = {
-    "the norm of the gradients has one limit: remove the key, use --max_grad_norm": ("max_grad_norm",),
+    "the gradient norm has one limit: remove the key, use --max_grad_norm": ("max_grad_norm",),
     "LAMB's trust ratio is not bounded here: remove the key; --max_grad_norm limits the gradients": (
         "max_coeff",
         "min_coeff",
     ),
-    "moments are always corrected for their start at zero: remove the key": ("bias_correction", "correct_bias"),
-    "eps is added to the root, as in the paper: remove the key, use --adam_epsilon": ("eps_inside_sqrt",),
+    "the bias of the moments is always corrected: remove the key": ("bias_correction", "correct_bias"),
+    "eps is added after the square root, as in the paper: remove the key, use --adam_epsilon": ("eps_inside_sqrt",),
     "this variant of Adam is not offered: remove the key": ("amsgrad", "maximize", "decoupled_weight_decay"),
     "torch's fused kernel is chosen where there is one: remove the key": (
         "fused",
@@ -53,12 +53,12 @@ OPTIMIZER_KEYS = {
     ),
 }
 
-# Keys that DeepSpeed knows and that would contradict this project's own loop.
+# Keys that DeepSpeed accepts but that would contradict this project's training loop.
 REFUSED = {
     "scheduler": 'the learning rate\'s schedule belongs to the options: remove the section or write "auto" for its '
     "values, use --learning_rate, --warmup_fraction and --decay_fraction",
     "amp": "precision belongs to the options: remove the section, use --bf16",
-    "bfloat16": "it is the old name of a section: write bf16",
+    "bfloat16": "this section was renamed: write bf16",
     "torch_autocast": "precision belongs to the options: remove the section, use --bf16",
     "activation_checkpointing": "it has no effect from the JSON: remove the section, use --gradient_checkpointing",
     "compile": "compilation belongs to the options: remove the section, use --torch_compile",
@@ -69,7 +69,7 @@ REFUSED = {
     "data_efficiency": "the order of the rows belongs to the shards: remove the section",
     "curriculum_learning": "lengths belong to the options: remove the section",
     "sparse_attention": "attention belongs to the model: remove the section",
-    "progressive_layer_drop": "every layer is trained in every update: remove the section",
+    "progressive_layer_drop": "every update trains every layer: remove the section",
     "compression_training": "weights are trained in full: remove the section",
     "quantize_training": "weights are trained in full: remove the section",
     "eigenvalue": "weights are trained in full: remove the section",
@@ -97,9 +97,9 @@ REFUSED = {
     "zero_optimization.elastic_checkpoint": "checkpoints are written by this project: remove the key",
     "zero_optimization.load_from_fp32_weights": "checkpoints are read by this project: remove the key",
     "zero_optimization.compute_grad_norm": "the gradient norm is needed for clipping and the journal: remove the key",
-    "zero_optimization.mics_shard_size": "DeepSpeed has it no longer: remove the key",
-    "zero_optimization.mics_hierarchical_params_gather": "DeepSpeed has it no longer: remove the key",
-    "zero_optimization.zeropp_loco_param": "DeepSpeed has it no longer: remove the key",
+    "zero_optimization.mics_shard_size": "DeepSpeed no longer has this key: remove the key",
+    "zero_optimization.mics_hierarchical_params_gather": "DeepSpeed no longer has this key: remove the key",
+    "zero_optimization.zeropp_loco_param": "DeepSpeed no longer has this key: remove the key",
     "data_types.param_dtype": "precision belongs to the options: remove the key, use --bf16",
     "data_types.buffer_dtype": "precision belongs to the options: remove the key, use --bf16",
     "data_types.keep_in_fp32_modules": "precision belongs to the options: remove the key, use --bf16",
@@ -114,7 +114,7 @@ NOT_RATES = {"last_batch_iteration": -1, "warmup_type": "linear"}  # values that
 def is_idle(key: str, value: object) -> bool:
     """Whether a refused top-level section asks for nothing: switched off, or a scheduler whose values are all "auto".
 
-    "auto" where `transformers` would fill in its own options means the options here.
+    "auto", which `transformers` replaces by its own options, means this project's options here.
     """
     if not isinstance(value, dict):
         return False
@@ -124,14 +124,14 @@ def is_idle(key: str, value: object) -> bool:
 
 
 def is_auto(parameters: object) -> bool:
-    """Whether there are parameters of a scheduler and all of them are left to the options."""
+    """Whether a scheduler has parameters and each of them is "auto"."""
     if not isinstance(parameters, dict):
         return False
     return bool(parameters) and all(value in (AUTO, NOT_RATES.get(key, AUTO)) for key, value in parameters.items())
 
 
 def scheduler_problem(section: Mapping[str, Any] | object) -> str:
-    """Why a scheduler is refused: the values in it, if there are any."""
+    """The message that refuses a scheduler, with the values set in it, if any."""
     parameters = section.get("params") if isinstance(section, Mapping) else None
     given = parameters if isinstance(parameters, dict) else {}
     set_there = {key: value for key, value in given.items() if value != AUTO}

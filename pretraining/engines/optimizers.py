@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-OPTIMIZER_NAMES = ("adamw", "adam", "lamb")
+JSON_TYPES = {"adamw": "AdamW", "adam": "Adam", "lamb": "Lamb"}  # name -> `optimizer.type` of a DeepSpeed JSON
+OPTIMIZER_NAMES = tuple(JSON_TYPES)
 LEARNING_RATE_RULES = ("none", "sqrt", "linear")
 NORM_TYPES = (
     nn.LayerNorm,

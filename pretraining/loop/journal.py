@@ -11,7 +11,7 @@ from runtime.files.schemas import Count, Schema
 from runtime.files.whole_files import sync_file
 
 
-class JournalLine(Schema):
+class PretrainingJournalLine(Schema):
     """What every line must hold."""
 
     serial: Count = 0  # updates actually done, branches included
@@ -30,7 +30,7 @@ class Journal:
         """
         return cut_back(
             self.path,
-            JournalLine,
+            PretrainingJournalLine,
             serial,
             is_kept=lambda line: line.get("serial", 0) <= serial,
             update_of=lambda line: int(line.get("serial", 0)),
@@ -48,4 +48,4 @@ class Journal:
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
     """All complete lines of a journal, without those torn by a killed run or a lost block."""
-    return [line for line in sound_lines(path, JournalLine) if line is not None]
+    return [line for line in sound_lines(path, PretrainingJournalLine) if line is not None]

@@ -146,7 +146,7 @@ def _why(model: PreTrainedModel, absent: list[str], names: Collection[str]) -> s
     prefixes: Counter[str] = Counter()
     for name in absent:
         tail = name.removeprefix(own) if model.base_model is not model else name
-        prefixes.update({one.removesuffix(tail) for one in names if one.endswith(f".{tail}")})
+        prefixes.update({full_name.removesuffix(tail) for full_name in names if full_name.endswith(f".{tail}")})
     if prefixes and prefixes.most_common(1)[0][1] * 2 >= len(absent):
         prefix, number = prefixes.most_common(1)[0]
         return (

@@ -1,4 +1,4 @@
-"""A `config.json` that somebody else wrote: read in bounded time, without what it must not decide."""
+"""A `config.json` that somebody else wrote: read in bounded time, ignoring settings it must not control."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ def weight_files(folder: Path) -> list[Path]:
     if "adapter_config.json" in there:
         raise ValueError(f"{folder} holds an adapter, not a model: merge it (merge_and_unload) and save the model")
     others = [name for name in there if name.endswith(".safetensors")]
-    found = f"; it has {', '.join(others[:3])}" if others else ""
-    raise ValueError(f"{folder} has no {SAFE_WEIGHTS_NAME}{found}: name a directory that save_pretrained wrote")
+    instead = f"; it has {', '.join(others[:3])}" if others else ""
+    raise ValueError(f"{folder} has no {SAFE_WEIGHTS_NAME}{instead}: name a directory that save_pretrained wrote")
 
 
 def conversion(folder: Path) -> str:
@@ -62,7 +62,7 @@ def conversion(folder: Path) -> str:
 
 def hub_weight_files(source: str, *, local_files_only: bool) -> list[Path]:
     """The same for a hub name, downloaded where that is allowed; empty where only the hub itself knows."""
-    found: list[Path] = []
+    shards: list[Path] = []
     for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME):
         path = cached_file(source, name, local_files_only=local_files_only, _raise_exceptions_for_missing_entries=False)
         if path is None:
@@ -70,8 +70,8 @@ def hub_weight_files(source: str, *, local_files_only: bool) -> list[Path]:
         if name == SAFE_WEIGHTS_NAME:
             return [Path(path)]
         folder = Path(path).parent
-        found = [folder / shard for shard in shard_names(Path(path))]
-    return [_shard(path.parent, path.name) for path in found] if all(path.exists() for path in found) else []
+        shards = [folder / shard for shard in shard_names(Path(path))]
+    return [_shard(path.parent, path.name) for path in shards] if all(path.exists() for path in shards) else []
 
 
 def shard_names(index: Path) -> list[str]:
@@ -124,8 +124,8 @@ def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
             safe_open(file, framework="pt") as opened,
         ):
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-            shapes |= {name: tuple(one.get_shape()) for name, one in slices.items()}
-            whole = [name for name, one in slices.items() if one.get_dtype() not in TRAINABLE]
+            shapes |= {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
+            whole = [name for name, tensor in slices.items() if tensor.get_dtype() not in TRAINABLE]
         if whole := [name for name in whole if name.endswith((".weight", ".bias"))]:
             raise ValueError(
                 f"{file} holds {whole[0][:120]} in a type other than {', '.join(TRAINABLE)}: quantized weights cannot "

@@ -18,7 +18,7 @@ from shards.tokenization.vocabulary import load_tokenizer
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """The model to try: one of the first three fields, and settings on top."""
+    """The model to try: one of the first three fields, and changes to its configuration."""
 
     model: str | None = None  # a named size
     from_config: str | None = None

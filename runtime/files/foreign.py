@@ -45,7 +45,9 @@ def reason_of(error: BaseException) -> str:
 def printable(text: str) -> str:
     """The text as a terminal may show it: no word without end, and escapes and the like as they are written."""
     cut = LONG_WORD.sub(lambda word: f"{word[0][:LONGEST_WORD]}...", text)
-    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in cut)
+    return "".join(
+        character if character.isprintable() or character == "\n" else ascii(character)[1:-1] for character in cut
+    )
 
 
 def refuse_pointer(path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from runtime.files.foreign import printable
 from runtime.files.whole_files import write_json
 from runtime.machine import is_out_of_memory
-from runtime.processes.failures import Failed, is_users_to_mend
+from runtime.processes.failures import Failed, is_user_error
 from runtime.processes.interruption import EXIT_CODE, MARKER_NAME, Interrupted, disarm_watchdog
 from runtime.processes.ranks import close_process_group, read_ranks
 
@@ -32,7 +32,7 @@ def run_command(work: Callable[[], int], *, memory_remedy: str, output_dir: Path
     except Failed as error:
         return _say(f"error: {error}", FAILED)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        if is_users_to_mend(error):
+        if is_user_error(error):
             return _say(f"error: {error}" + (f": {ANOTHER_PATH}" if isinstance(error, OSError) else ""), REFUSED)
         if is_out_of_memory(error):
             reason = (str(error) or "no more available").splitlines()[0]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from runtime.processes.failures import Failed, is_users_to_mend
+from runtime.processes.failures import Failed, is_user_error
 
 
 class PeerFailed(Failed):
@@ -60,13 +60,13 @@ def fail_together(error: BaseException | None, doing: str) -> None:
 
     An error that the user has to fix is a ValueError on the others too (same exit status), any other a PeerFailed.
     """
-    failures = gather_json(None if error is None else [is_users_to_mend(error), f"{error}"])
+    failures = gather_json(None if error is None else [is_user_error(error), f"{error}"])
     if error is not None:
         raise error
     for rank, failure in enumerate(failures):
         if failure is not None:
-            is_user_error, message = failure
-            kind = ValueError if is_user_error else PeerFailed
+            by_user, message = failure
+            kind = ValueError if by_user else PeerFailed
             raise kind(f"rank {rank} failed while {doing}: {message}")
 
 

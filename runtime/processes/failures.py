@@ -22,6 +22,6 @@ def is_unusable_path(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in UNUSABLE
 
 
-def is_users_to_mend(error: BaseException) -> bool:
+def is_user_error(error: BaseException) -> bool:
     """Whether the user has to change the options, or the files that they name, before the command can work."""
     return isinstance(error, ValueError) or is_unusable_path(error)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.processes.fault_points import fault_point
-from shards.building.chunks import Chunk, Progress, encode_chunks, read_chunks
+from shards.building.chunks import BuildProgress, Chunk, encode_chunks, read_chunks
 from shards.building.duplicate_index import DuplicateIndex
 from shards.building.minhash import is_held_out
 from shards.building.options import BuildOptions
@@ -109,7 +109,7 @@ class Build:
         self.token_dtype = "uint16" if vocabulary_length(tokenizer) <= MOST_UINT16_TOKENS else "uint32"
         saved = state.get("progress")
         with state.reading():
-            self.progress = Progress.restored(saved, state.documents_read())
+            self.progress = BuildProgress.restored(saved, state.documents_read())
         self.warned_of_unknown = False
         self.unsaved_sources: set[int] = set()
         self.bytes_before = list(accumulate((source.bytes for source in sources), initial=0))

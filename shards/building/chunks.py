@@ -36,7 +36,7 @@ class Chunk:
 
 
 class _ProgressFile(Schema):
-    """`Progress` as an unfinished build keeps it on disk."""
+    """`BuildProgress` as an unfinished build keeps it on disk."""
 
     source: Count
     documents_of_source: Count
@@ -49,7 +49,7 @@ class _ProgressFile(Schema):
 
 
 @dataclass
-class Progress:
+class BuildProgress:
     """Position of a build: all before document `documents_of_source` of source number `source` is in the shards.
 
     After the last chunk `source` is the number of sources.
@@ -83,7 +83,7 @@ class Progress:
         return values
 
     @classmethod
-    def restored(cls, saved: dict[str, Any] | None, documents_read: dict[int, int]) -> Progress:
+    def restored(cls, saved: dict[str, Any] | None, documents_read: dict[int, int]) -> BuildProgress:
         """The progress that was committed, or that of a fresh build."""
         if saved is None:
             return cls()

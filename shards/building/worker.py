@@ -151,8 +151,8 @@ class TextEncoder:
         tokens = np.concatenate([separator[:0], *(part for document in parts for part in (*document, separator))])
         if not self.segmenter:
             return tokens, lengths, None, unknown
-        one = np.ones(1, dtype=bool)
-        word_starts_of_all = np.concatenate([one[:0], *(part for words in starts for part in (*words, one))])
+        true = np.ones(1, dtype=bool)
+        word_starts_of_all = np.concatenate([true[:0], *(part for words in starts for part in (*words, true))])
         return tokens, lengths, word_starts_of_all, unknown
 
     def unknown_parts(self, piece: str, ids: np.ndarray) -> list[str]:

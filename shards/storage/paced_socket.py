@@ -1,4 +1,4 @@
-"""TLS sockets that give up on a server that sends next to nothing, which no timeout between two bytes notices."""
+"""TLS sockets that time out on a very slow server, which a timeout between two bytes does not notice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 SLOWEST_BYTES_PER_SECOND = 1_000
-WINDOW_SECONDS = 60.0  # of waiting for the server; what this program does meanwhile does not count
+WINDOW_SECONDS = 60.0  # of waiting for the server; time between reads is not counted
 
 
 class PacedSocket(ssl.SSLSocket):

@@ -1,4 +1,4 @@
-"""Tar archives as streams: each member once, several archives in one file included, whole or refused."""
+"""Tar archives as streams, several in one file included: each member is read once; a damaged archive is refused."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ REMEDY = "fetch or write it again"
 def tar_members(stream: BinaryIO, name: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
     """Every member of a tar, and its content where it has one, to be read before the next member.
 
-    What `cat a.tar b.tar` wrote is read to its end, as GNU tar does with -i. Raises ValueError, naming the file, where
-    a header is damaged, where something other than an archive follows the end mark, and where that mark is missing.
+    Concatenated archives (`cat a.tar b.tar`) are read to the end, as GNU tar does with -i. Raises ValueError,
+    naming the file, where a header is damaged, where something other than an archive follows the end mark, and where
+    that mark is missing.
     """
     ending = EndingStream(stream)
     try:
@@ -39,7 +40,9 @@ class WholeHeader(tarfile.TarInfo):
         try:
             return super().frombuf(buf, encoding, errors)
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
-            raise tarfile.ReadError(f"{error}: a header is damaged, or what follows the end mark is no tar") from error
+            raise tarfile.ReadError(
+                f"{error}: a header is damaged, or what follows the end mark is not a tar"
+            ) from error
 
 
 class EndingStream:

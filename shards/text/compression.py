@@ -19,11 +19,11 @@ from shards.text.formats import COMPRESSION_SUFFIXES, SHORT_SUFFIXES
 
 # English text unpacks to 3 to 10 times its size, the most repetitive logs and tables to 100; zeros to 1,000 and more.
 LARGEST_RATIO = 250
-READ_BYTES = 1 << 20  # at once: a request may be for gigabytes
-FREE_BYTES = 64 << 20  # a small file may hold one word over and over
+READ_BYTES = 1 << 20  # at most in one read: a caller may ask for gigabytes
+FREE_BYTES = 64 << 20  # a small file may repeat one word
 READ_BUFFER_BYTES = 1 << 18
-PACKED_BYTES = 2_048  # unpacked at once: they may become 64 MB of zeros
-LONGEST_WINDOW = 1 << 31  # bytes that zstd --long=31 looks back
+PACKED_BYTES = 2_048  # decompressed in one step: they may become 64 MB of zeros
+LONGEST_WINDOW = 1 << 31  # bytes: the window of zstd --long=31
 GZIP, XZ, BZIP2, ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh", b"\x28\xb5\x2f\xfd"
 SKIPPABLE = tuple(bytes([number, 0x2A, 0x4D, 0x18]) for number in range(0x50, 0x60))  # as pzstd begins its files
 DECOMPRESSION_ERRORS = (EOFError, OSError, lzma.LZMAError, zlib.error, zstandard.ZstdError)
@@ -33,8 +33,8 @@ DECOMPRESSION_ERRORS = (EOFError, OSError, lzma.LZMAError, zlib.error, zstandard
 def unpacked(path: str | Path) -> Iterator[tuple[BinaryIO, io.BufferedReader]]:
     """A file as it is on disk, and its content, decompressed if it is compressed.
 
-    Raises ValueError naming the file when it is torn, cannot be read, or unpacks to more than any text does, and as
-    `decompressed` does.
+    Raises ValueError naming the file when it is torn, cannot be read, or unpacks to more than any text does, and for
+    what `decompressed` refuses.
     """
     try:
         with Path(path).open("rb") as raw:
@@ -76,15 +76,15 @@ def zstd_decompressor() -> Any:
 class UnpackedStream(io.RawIOBase):
     """What the frames (streams, members) of a compressed stream unpack to, one after the other.
 
-    The readers of the packages take a zstandard frame that is cut off for one that ends there, and leave out what
-    follows an xz or bzip2 stream if it is none; here, the first is an EOFError and the second the package's error.
+    The packages' own readers take a truncated zstandard frame for a whole one, and ignore data after an xz or bzip2
+    stream that is not another stream; here, the first is an EOFError and the second the package's error.
     Zeros between frames and after the last one are padding.
     """
 
     def __init__(self, raw: io.BufferedReader, new_decompressor: Callable[[], Any]) -> None:
         self.raw, self.new_decompressor = raw, new_decompressor
         self.decompressor: Any = new_decompressor()
-        self.waiting = memoryview(b"")  # unpacked, and not asked for yet
+        self.waiting = memoryview(b"")  # decompressed, not yet read by the caller
 
     def readable(self) -> bool:
         """Always."""
@@ -120,14 +120,14 @@ class UnpackedStream(io.RawIOBase):
 
 
 class Expansion:
-    """Counts the bytes that come out of a compressed file, against those that went in (`packed` gives them)."""
+    """Compares the bytes decompressed from a file with those read from it (`packed()`)."""
 
     def __init__(self, name: str, packed: Callable[[], int]) -> None:
         self.name, self.packed = name, packed
         self.unpacked = 0
 
     def add(self, unpacked: int) -> None:
-        """Raises ValueError once it is far more than any text unpacks to."""
+        """Add decompressed bytes; ValueError once they are far more than any text unpacks to."""
         self.unpacked += unpacked
         if self.unpacked > FREE_BYTES and self.unpacked > FREE_BYTES + LARGEST_RATIO * self.packed():
             raise ValueError(
@@ -147,7 +147,7 @@ class CountedStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer; ValueError when too much has come out of too little."""
+        """Fill the buffer; ValueError when the file expands too much."""
         data = self.stream.read(min(len(buffer), READ_BYTES))
         buffer[: len(data)] = data
         self.expansion.add(len(data))

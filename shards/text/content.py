@@ -33,8 +33,8 @@ def identified_again(
     Only a source that lies elsewhere, or was touched, written, replaced or copied since, is read again.
     """
     moved = [source for source, known in zip(sources, before, strict=True) if stamp(source) != known["stamp"]]
-    found = dict(zip(moved, identified(moved, threads), strict=True))
-    now = [found.get(source, known) for source, known in zip(sources, before, strict=True)]
+    identities = dict(zip(moved, identified(moved, threads), strict=True))
+    now = [identities.get(source, known) for source, known in zip(sources, before, strict=True)]
     changes = zip(sources, before, now, strict=True)
     return now, [source.path for source, known, new in changes if new["sha256"] != known["sha256"]]
 

@@ -1,4 +1,4 @@
-"""Formats: told by the suffix of a name and by first bytes; what is text only to a careless reader is refused."""
+"""Formats: detected from the suffix of a name and the first bytes; markup and web archives are refused."""
 
 from __future__ import annotations
 
@@ -72,14 +72,12 @@ def detect_format(name: str, head: bytes) -> Format:
     if start.startswith(b'{"') and suffix not in TEXT_SUFFIXES:  # as WikiExtractor --json names and writes them
         return "json_lines"
     if by_name is None and b"\0" in head:
-        raise ValueError(
-            f"{name} has a suffix without a reader and is not text: name it {', '.join(SUFFIX_FORMATS)[2:]}"
-        )
+        raise ValueError(f"{name} has an unknown suffix and is not text: name it {', '.join(SUFFIX_FORMATS)[2:]}")
     return "text"
 
 
 def refuse_markup(name: str, start: bytes, *, named_as_text: bool) -> None:
-    """ValueError, with the step that is missing, where a stream without a format of its own begins as no text does.
+    """ValueError, with the missing step, where a stream of no known format begins with markup or a web archive's head.
 
     HTML, XML and the like are read as they are from a file that is named as text.
     """

@@ -58,7 +58,7 @@ def parse_line(text: str, place: str) -> Any:
 
 
 def require_different(names: Iterable[str], place: str) -> None:
-    """ValueError where two columns have one name: which of them is meant is unknown. Columns without one are let be."""
+    """ValueError where two columns have the same name, which is ambiguous; columns without a name are allowed."""
     twice = sorted(name for name, count in Counter(names).items() if count > 1 and name.strip())
     if twice:
         raise ValueError(f"{place} names the column {', '.join(map(repr, twice[:5]))} twice: rename or remove one")
@@ -101,7 +101,7 @@ def table_rows(
         if quoted and row and len(row) != width:
             raise ValueError(
                 f"{name}: line {line} has {len(row)} fields, but the first row {width}: the fields before have "
-                "quotation marks around them and doubled ones inside; write this row so, too"
+                "quotation marks around them and doubled ones inside; quote this row the same way"
             )
         yield line, row
 

@@ -1,4 +1,4 @@
-"""Data sets of `datasets`: saved folders, which may be damaged, and names of the hub."""
+"""Data sets of `datasets`: saved folders, which may be damaged, and names on the hub."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def glob_sources(pattern: str) -> Iterator[Source]:
     """What a glob matches: files, and folders whole unless the glob matches files in them too, as `**` does."""
     parts = Path(pattern).parts
     fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    found = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-    matches = [match for match in found if not is_circular(match, fixed)]
+    paths = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+    matches = [match for match in paths if not is_circular(match, fixed)]
     around = {folder for match in matches if match.is_file() for folder in match.parents}
     read: set[Path] = set()
     for match in matches:
@@ -123,7 +123,9 @@ def files_below(folder: Path) -> list[Path]:
         try:
             paths = list(inside.iterdir())
         except OSError as error:
-            raise ValueError(f"the folder {inside} cannot be read ({error}): mend it, or leave it out") from error
+            raise ValueError(
+                f"the folder {inside} cannot be read ({error}): check its permissions, or leave it out"
+            ) from error
         for path in paths:
             if not path.is_dir():
                 files.append(path)

@@ -1,8 +1,8 @@
-"""Kill real commands at random moments, run each again until it is done, and compare it with one left alone.
+"""Kill real commands at random moments, rerun each until it is done, and compare it with an uninterrupted one.
 
     python tests/chaos/kill_runs.py --what pretraining,build,study,finetuning --kills 20
 
-Every kill and every comparison is a line of the ledger. Started again, it goes on where the ledger ends: the moment,
+Every kill and every comparison is a line of the ledger. Started again, it continues where the ledger ends: the moment,
 the command and the victim of kill N follow from the seed and N alone. A command is killed up to three times, then left
 to end. Exit status 1 when anything was lost.
 """
@@ -37,7 +37,7 @@ LEDGER = Path(__file__).with_name("ledger.jsonl")
 
 
 class Chaos:
-    """The kills of one kind of command, told by the lines that the ledger has of it."""
+    """The kills of one kind of command, counted in the lines of the ledger."""
 
     def __init__(self, kind: str, folder: Path, ledger: Path, seed: int) -> None:
         self.kind, self.folder, self.ledger, self.seed = kind, folder / kind, ledger, seed
@@ -61,14 +61,14 @@ class Chaos:
 
     def inputs(self) -> Path:
         folder = self.folder / "inputs"
-        if not (folder / "text.txt").exists():  # it is written last
+        if not (folder / "text.txt").exists():  # the file written last
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             write_inputs(folder)
         return folder
 
     def whole(self, subject: Subject) -> tuple[Path, float]:
-        """The directory of the run that was left alone, and the seconds of its work."""
+        """The directory of the uninterrupted run, and the seconds of its work."""
         output = self.folder / subject.name.replace(" ", "-").replace(",", "") / "whole"
         record = output.with_name("seconds.json")
         if not record.exists():
@@ -110,7 +110,7 @@ class Chaos:
             self.finish(subject, output, whole)
 
     def kill(self, subject: Subject, output: Path, seconds: float) -> bool:
-        """Start the command and kill it; False when it ended before its time came."""
+        """Start the command and kill it; False when it ended before the moment of the kill."""
         dice = random.Random(f"{self.seed} {self.kind} {self.kills}")
         while_starting = dice.random() < 0.15
         share, victim = dice.random(), dice.choice(subject.victims)
@@ -119,7 +119,7 @@ class Chaos:
         try:
             began = time.monotonic()
             while not while_starting and process.poll() is None:
-                # A run that goes on has a journal from the start: what is new begins with what is written next.
+                # A resumed run has its journal from before: only lines after this point are new.
                 if subject.working(output) and (not before or subject.progress(output) > before):
                     break
                 time.sleep(0.02)
@@ -162,7 +162,7 @@ class Chaos:
 
 
 def strike(process: Any, victim: str) -> str:
-    """kill -9 of all processes of a job, of its launcher, a rank, or a worker; who it was."""
+    """kill -9 of all processes of a job, its launcher, a rank, or a worker; returns the victim."""
     members = runs.members(process.pid)
     chosen = {"all": members, "launcher": [process.pid]}.get(victim)
     if chosen is None:

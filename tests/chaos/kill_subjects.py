@@ -25,7 +25,7 @@ MEASURED = {"seconds", "finished"}  # by a clock
 
 @dataclass(frozen=True)
 class Subject:
-    """A command to be killed; `compare` says what a directory and the uninterrupted run's do not share."""
+    """A command to be killed; `compare` says how a directory differs from the uninterrupted run's."""
 
     kind: str
     name: str
@@ -65,7 +65,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file of JSON lines; a torn last one is none."""
+    """The whole lines of a file of JSON lines; a torn last line is left out."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
@@ -87,7 +87,7 @@ def _pretraining(folder: Path, output: Path, engine: str, options: dict[str, Any
 
 
 def _same_pretraining(mine: Path, theirs: Path) -> list[str]:
-    """Rows, losses, figures and weights: the weights bit for bit, since the ranks are as many as before."""
+    """Rows, losses, figures and weights: the weights bit for bit, since the number of ranks is the same."""
     first, second = runs.course(mine), runs.course(theirs)
     faults = differing("rows", [line[:3] for line in first], [line[:3] for line in second])
     if not faults and max(abs(a[3] - b[3]) for a, b in zip(first, second, strict=True)) > LOSS_TOLERANCE:
@@ -134,7 +134,7 @@ def _study(folder: Path, output: Path) -> list[str]:
 
 
 def _timeless(value: Any) -> Any:
-    """The same without what a clock measured, however deep."""
+    """The same without measured times, at any depth."""
     if isinstance(value, dict):
         return {key: _timeless(part) for key, part in value.items() if key not in MEASURED}
     return [_timeless(part) for part in value] if isinstance(value, list) else value

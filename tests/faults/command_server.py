@@ -1,4 +1,4 @@
-"""Starts the project's commands as processes without paying for their imports: each is forked from one that has them.
+"""Starts the project's commands without repeating their imports: each is forked from a process that has them loaded.
 
 A command is then a process of its own as under `python launch/pretrain.py ...`: it has a pid, a session, limits, a
 working directory, an environment and an exit status, and can be killed. Requests and answers are lines of JSON.
@@ -35,7 +35,7 @@ LOADED = (torch, transformers, finetuning, gap, launch)  # what a command need n
 def serve() -> dict[str, Any]:
     """Answer requests until the input ends; returns only in a new process, with what it is to run."""
     usages: dict[int, Any] = {}
-    gc.freeze()  # else the collector of every new process writes to, and so copies, all of this memory
+    gc.freeze()  # else the garbage collector of each child writes to all of this memory and so copies it
     for line in sys.stdin:
         request = json.loads(line)
         if "argv" in request:

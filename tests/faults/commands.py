@@ -1,4 +1,4 @@
-"""Runs the project's commands for tests of faults: what they printed, how they ended, and whether any is left."""
+"""Runs the project's commands for tests of faults: output, exit status, and processes left running."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class CommandServer:
         return command
 
     def run(self, script: str, argv: Sequence[Any], log: Path, status: int | None = DONE, **more: Any) -> str:
-        """Run a command to its end; what it printed this time. Fails unless it ends with `status`."""
+        """Run a command to its end and return what it printed this time. Fails unless it ends with `status`."""
         before = len(log.read_bytes()) if log.exists() else 0
         command = self.start(script, argv, log, **more)
         ended = command.wait()
@@ -128,7 +128,7 @@ class CommandServer:
         status: int | None = DONE,
         **more: str,
     ) -> str:
-        """The same on several ranks, each started as a launcher would; what all of them printed."""
+        """Pretrain on several ranks, each started as a launcher would; returns what all of them printed."""
         world = {"WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1"}
         world |= {"MASTER_PORT": str(runs.free_port()), **more}
         ranks = [
@@ -158,7 +158,7 @@ class CommandServer:
         return said
 
     def close(self) -> None:
-        """Kill what is left, the server last."""
+        """Kill the remaining processes, the server last."""
         sessions = {command.pid for command in self.started}
         for pid, (_, session) in _processes():
             if session in sessions:

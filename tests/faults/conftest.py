@@ -1,4 +1,4 @@
-"""What tests of faults share: the process that commands are forked from, tiny shards, and the run left alone."""
+"""What tests of faults share: the process that commands are forked from, tiny shards, and an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def zero2():
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory) -> Path:
-    """One shard of training blocks; a test that damages it takes a copy."""
+    """One shard of training blocks; a test that damages it copies it."""
     return write_shards(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")
 def whole(commands, shards, tmp_path_factory) -> Path:
-    """The run that nothing happened to."""
+    """The uninterrupted run."""
     output = tmp_path_factory.mktemp("whole") / "run"
     commands.pretrain(shards, output, FULL)
     return output
@@ -50,7 +50,7 @@ def whole(commands, shards, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def stopped(commands, shards, tmp_path_factory) -> Path:
-    """The same run, told to stop before its fourteenth update; a test takes a copy."""
+    """The same run, stopped before its fourteenth update; tests copy it."""
     output = tmp_path_factory.mktemp("stopped") / "run"
     commands.pretrain(shards, output, FULL, INTERRUPTED, FAULT_POINT="update.before:14:terminate")
     return output
@@ -58,14 +58,14 @@ def stopped(commands, shards, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(stopped, tmp_path) -> Path:
-    """An interrupted run of the test's own."""
+    """A copy of the interrupted run for one test."""
     shutil.copytree(stopped, tmp_path / "run")
     return tmp_path / "run"
 
 
 @pytest.fixture
 def copied(shards, tmp_path) -> Path:
-    """Shards of the test's own."""
+    """A copy of the shards for one test."""
     shutil.copytree(shards.parent, tmp_path / "copied")
     return tmp_path / "copied" / shards.name
 

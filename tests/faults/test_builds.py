@@ -1,4 +1,4 @@
-"""Rows of docs/reliability.md about `launch/build_shards.py`: its input, its kills, and what it leaves."""
+"""Rows of docs/reliability.md about `launch/build_shards.py`: its input, kills, and the files it leaves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def words(tokenizer) -> list[str]:
 
 @pytest.fixture
 def build(commands, tokenizer, tmp_path):
-    """Build shards from inputs into tmp_path/out, in one process; what the command printed."""
+    """Build shards from inputs into tmp_path/out, in one process; returns what the command printed."""
 
     def call(*inputs, status=0, out="out", options=(), **more):
         argv = ["--input", *inputs, "--output_dir", tmp_path / out, "--tokenizer", tokenizer, "--processes", 1]
@@ -93,7 +93,7 @@ def test_fault_25_one_document_of_many_megabytes(build, commands, words, tmp_pat
         peaks.append(commands.started[-1].peak_kilobytes)
         assert manifest(tmp_path / f"out-{megabytes}")["sources"][0]["documents"] == 1
     assert seconds[1] < 8 * seconds[0]
-    assert peaks[1] - peaks[0] < 6 * 20 * 1024  # at most 20 bytes a byte of text
+    assert peaks[1] - peaks[0] < 6 * 20 * 1024  # at most 20 bytes per byte of text
 
 
 def test_fault_26_document_of_length_zero(build, words, tmp_path):
@@ -120,7 +120,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
 
 
 def test_fault_29_archives_of_text_with_links_devices_and_a_sparse_bomb(build, words, tmp_path):
-    """Links and devices hold no text and are counted; no member is written anywhere; a bomb is refused."""
+    """Links and devices hold no text and are counted; no member is written to disk; a bomb is refused."""
     good = (member("good.txt"), text_of(words, 20_000).encode())
     (tmp_path / "secret.txt").write_text(text_of(words, 30_000, seed=5))
     links = [(member("link.txt", tarfile.SYMTYPE, str(tmp_path / "secret.txt")), b"")]
@@ -134,7 +134,7 @@ def test_fault_29_archives_of_text_with_links_devices_and_a_sparse_bomb(build, w
     bomb = tarfile.TarInfo("bomb.txt")
     bomb.type, bomb.pax_headers = tarfile.GNUTYPE_SPARSE, {}
     header = bytearray(bomb.tobuf(tarfile.GNU_FORMAT))
-    header[483:495] = b"%011o\0" % (1 << 32)  # the size that it says it has
+    header[483:495] = b"%011o\0" % (1 << 32)  # the size it claims
     header[386:398], header[398:410] = b"%011o\0" % 0, b"%011o\0" % 0
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)

@@ -1,4 +1,4 @@
-"""Rows of docs/reliability.md about checkpoints and what lies beside them: nothing is lost, no other run results."""
+"""Rows of docs/reliability.md about checkpoints and the files beside them: nothing is lost and results are the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def newest(run: Path) -> Path:
 
 
 def forge(checkpoint: Path, **state: object) -> None:
-    """Change fields of state.json, with a manifest that agrees."""
+    """Change fields of state.json, and its hash in the manifest."""
     path = checkpoint / "state.json"
     content = json.dumps({**json.loads(path.read_text()), **state}).encode()
     path.write_bytes(content)
@@ -90,7 +90,7 @@ def test_fault_07_disk_full_while_saving(commands, shards, whole, full, tmp_path
 
 
 def test_fault_07_a_file_beyond_the_limit_of_the_process(commands, shards, whole, full, tmp_path):
-    """The real error of a write: no file may be larger than a checkpoint's weights are (ulimit -f)."""
+    """A real write error: no file may be larger than a checkpoint's weights are (ulimit -f)."""
     output = tmp_path / "run"
     size = max(path.stat().st_size for path in newest(whole).glob("rank-*.safetensors"))
     exported = max(path.stat().st_size for path in whole.glob("series/*/*"))
@@ -156,7 +156,7 @@ class Opens:
 
 
 def test_fault_37_clocks_that_disagree(commands, shards, whole, full, run):
-    """Time stamps in reverse order, decades apart: the newest is the one of most updates."""
+    """Time stamps in reverse order, decades apart: the newest checkpoint is the one with most updates."""
     names = checkpoints(run)
     for number, name in enumerate(names):
         for path in (run / "checkpoints" / name, *(run / "checkpoints" / name).iterdir()):
@@ -259,7 +259,7 @@ def test_fault_62_a_link_in_the_way_of_a_save_is_removed(commands, shards, whole
 
 @pytest.mark.parametrize("damaged", ["newest", "all"])
 def test_fault_63_weights_that_are_not_numbers_in_a_checkpoint(commands, shards, whole, full, run, damaged):
-    """With hashes that agree: the checkpoint before it is used; where there is none, nothing is trained."""
+    """With hashes that agree: the checkpoint before it is used; without one, nothing is trained."""
     for name in checkpoints(run)[-1 if damaged == "newest" else 0 :]:
         path = run / "checkpoints" / name / "rank-00000.safetensors"
         tensors = load_file(path)

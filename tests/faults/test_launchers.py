@@ -58,7 +58,7 @@ def same_series(left, right):
 
 
 def killed(engine, shards, output, options, point, *, rank=1, num_ranks=2):
-    """Run until a rank kills itself; the launcher must end soon and nobody may be left."""
+    """Run until a rank kills itself; the launcher must end soon and no process may be left."""
     variables = {"FAULT_POINT": point, "FAULT_RANK": str(rank)}
     process = start(engine, shards, output, options, num_ranks=num_ranks, variables=variables)
     try:
@@ -143,7 +143,7 @@ def saves_and_ends(shards, output, engine, *, of_rank):
 
 @pytest.mark.parametrize("engine", ["deepspeed", "torchrun"])
 def test_fault_06_a_second_signal_to_the_ranks_of_a_launcher(shards, whole, tmp_path, engine):
-    """Rank 1 hangs, so that the first signal cannot be obeyed; the second ends both at once, and all goes on later."""
+    """Rank 1 hangs, so the first signal cannot be obeyed; the second ends both at once; the run is resumed later."""
     output, options = tmp_path / "run", {**(ZERO2 if engine == "deepspeed" else FULL), "save_steps": 2}
     hang = {"FAULT_POINT": "update.before:7:hang", "FAULT_RANK": "1"}
     process = start(engine, shards, output, options, variables=hang)
@@ -215,7 +215,7 @@ def test_fault_36_two_runs_in_one_output_directory(shards, tmp_path):
         assert len(journal(output)) >= lines
     finally:
         stop_session(process)
-    # Its owner killed, the directory is free and the run goes on.
+    # Its owner killed, the directory is free and the run continues.
     in_process(shards, output, {"budget_tokens": 2_000_000}, fault="update.before:3:terminate", status=INTERRUPTED)
 
 

@@ -1,4 +1,4 @@
-"""Rows of docs/reliability.md about options, configurations, the hub, memory, and a loss that leaps."""
+"""Rows of docs/reliability.md about options, configurations, the hub, memory, and a loss spike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMANDS = (PRETRAIN, BUILD, QA, "launch/gap.py", "launch/sweep.py", "finetuning
 
 
 def laughs() -> str:
-    """Nine anchors, each ten of the one before: 10^9 words in 400 bytes."""
+    """Nine anchors, each ten times the previous one: 10^9 words in 400 bytes."""
     lines = ["k0: &k0 [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     return "\n".join(
         [*lines, *(f"k{number}: &k{number} [{', '.join([f'*k{number - 1}'] * 10)}]" for number in range(1, 9))]
@@ -36,7 +36,7 @@ def test_fault_17_resumed_with_another_micro_batch_and_accumulation(commands, sh
 
 
 def test_fault_20_loss_spike(commands, tmp_path):
-    """A text of one word, which is soon learnt, in which one document of other words comes up late."""
+    """A text of one word, soon learnt, with one late document of other words."""
     others = [f"word{letter}" for letter in "abcdefghijklmnop"]
     tokenizer = write_tokenizer(tmp_path / "tokenizer", ["dull", *others])
     texts = ["dull " * (24 + 2 * number) for number in range(220)]
@@ -107,7 +107,7 @@ def test_fault_35_misspelt_key_of_the_deepspeed_json(commands, shards, tmp_path)
 
 
 def test_fault_38_hub_unreachable(commands, shards, questions, tmp_path):
-    """An address where nobody listens: names fail in seconds and say so; a local path does not ask."""
+    """An address without a server: names fail in seconds with the reason; a local path makes no request."""
     offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
     offline |= {"HF_HUB_CACHE": str(tmp_path / "cache")}
     data = ["--train_file", questions / "train.json", "--output_dir", tmp_path / "qa", "--max_seq_length", 32]
@@ -123,7 +123,7 @@ def test_fault_38_hub_unreachable(commands, shards, questions, tmp_path):
 
 
 def test_fault_39_out_of_memory(commands, shards, whole, full, tmp_path):
-    """The real refusal of the allocator: the process may take little more than the interpreter does (ulimit -v)."""
+    """A real allocation failure: the process may take little more memory than the interpreter (ulimit -v)."""
     output = tmp_path / "run"
     large = {"config_overrides": "num_hidden_layers=2,hidden_size=4096,num_attention_heads=2,intermediate_size=48"}
     with open(f"/proc/{commands.process.pid}/status") as status:

@@ -41,7 +41,7 @@ CONTEXT = "the balan is red and the kirek is blue and old"
 
 @pytest.fixture
 def qa(commands, questions, tmp_path):
-    """Run finetuning/qa.py on a train file; what it printed."""
+    """Run finetuning/qa.py on a train file; returns what it printed."""
 
     def call(train=None, *more, status=0, out="out", model=None, **variables):
         argv = ["--model_name_or_path", model or questions / "model", "--output_dir", tmp_path / out]
@@ -63,7 +63,7 @@ def test_fault_31_duplicate_ids(qa, tmp_path):
 
 
 def test_fault_32_answer_not_at_its_offset(qa, tmp_path):
-    """Counted; the text is taken where it stands elsewhere once; --strict true refuses."""
+    """Counted; the text is used where it occurs exactly once elsewhere; --strict true refuses."""
     rows = [("a", CONTEXT, "red", 13), ("b", CONTEXT, "blue", -1), ("c", CONTEXT, "is", 3), ("d", CONTEXT, "green", 0)]
     file = squad(tmp_path / "train.json", *rows)
     said = qa(file)
@@ -143,7 +143,7 @@ def test_fault_49_a_malformed_file_of_a_foreign_model(qa, questions, tmp_path, n
 
 
 def test_fault_51_attention_from_a_kernel_of_the_hub(qa, questions, tmp_path):
-    """The name is not looked at: the same run, with nothing asked of an address where nobody listens."""
+    """The name is ignored: the same run, without a request to an address that has no server."""
     model = tmp_path / "model"
     shutil.copytree(questions / "model", model)
     config = json.loads((model / "config.json").read_text())
@@ -167,7 +167,7 @@ def test_fault_61_resumed_at_another_global_batch(qa, tmp_path):
 
 @pytest.mark.parametrize("damage", ["state", "weights", "pickle"])
 def test_fault_66_the_state_of_a_fine_tuning_run_tampered_with(qa, tmp_path, damage):
-    """An earlier state is used, or the run is refused by name: never trained on from something else."""
+    """An earlier state is used, or the run is refused by name: training never continues from another state."""
     qa(status=-signal.SIGKILL, FAULT_POINT="finetuning.update:8:kill")
     states = sorted((tmp_path / "out" / "state").rglob("step-*"))
     trap = tmp_path / "executed"

@@ -1,4 +1,4 @@
-"""Rows of docs/reliability.md about shards: what is damaged, missing, strange or hostile is refused by name."""
+"""Rows of docs/reliability.md about shards: damaged, missing, unexpected or hostile files are refused by name."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_fault_09_truncated_shard(commands, copied, tmp_path, cut):
 
 
 def test_fault_10_bit_flipped_in_a_shard(commands, copied, many, tmp_path):
-    """Unasked when the shard is opened, before a row of it is used; with --verify full before the first step."""
+    """By default when the shard is opened, before any of its rows is used; with --verify full before the first step."""
     content = bytearray((copied / SHARD).read_bytes())
     content[700] ^= 1
     (copied / SHARD).write_bytes(content)

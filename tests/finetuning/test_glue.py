@@ -12,7 +12,7 @@ from exit_statuses import status_of
 from tiny_examples import reviews, write_tiny_model
 
 from finetuning import glue
-from finetuning.model.encoder import DEFAULT_RUN
+from finetuning.model.checkpoint_files import DEFAULT_RUN
 from finetuning.recipes.texts import glue_run
 from finetuning.recipes.texts.glue_table import glue_rows, write_table
 from pretraining.checkpoints.series import FIELDS, add_to_series

@@ -37,7 +37,7 @@ def test_a_reference_that_is_not_to_be_had_is_an_error_in_words(tmp_path, monkey
         raise OSError("We couldn't connect to the hub\nand more")
 
     monkeypatch.setattr("pretraining.model.source_config.cached_file", unreachable)
-    monkeypatch.setattr("finetuning.model.encoder.hub_is_reachable", lambda: True)
+    monkeypatch.setattr("finetuning.model.checkpoint_files.hub_is_reachable", lambda: True)
     for more in ([], ["--dry_run", "true"]):
         assert gap.main([*arguments(tmp_path), "--reference", "somebody/model", *more]) == 2
         said = capsys.readouterr().err
@@ -49,7 +49,7 @@ def test_a_reference_that_is_not_to_be_had_is_an_error_in_words(tmp_path, monkey
 def test_an_unreachable_hub_is_not_asked_for_a_reference_again_and_again(tmp_path, monkeypatch, capsys):
     """The hub's own client retries for most of a minute; what is cached is enough, and a directory needs no hub."""
     asked = []
-    monkeypatch.setattr("finetuning.model.encoder.hub_is_reachable", lambda: asked.append(1))
+    monkeypatch.setattr("finetuning.model.checkpoint_files.hub_is_reachable", lambda: asked.append(1))
     argv = [*arguments(tmp_path), "--dry_run", "true", "--reference"]
     assert gap.main([*argv, str(tmp_path / "nowhere")]) == 2
     assert "nowhere: no such directory" in capsys.readouterr().err

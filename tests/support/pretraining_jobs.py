@@ -12,7 +12,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from launch.pretrain import Options
+from launch.pretrain import PretrainCommandOptions
 from pretraining.plan.options import with_defaults
 from pretraining.run import pretrain
 from runtime.options.command_line import parse_options
@@ -30,7 +30,7 @@ def main() -> int:
     quiet_libraries(is_main=ranks.is_main)
     init_process_group(ranks, torch.device("cpu"), always=True)
     for command in commands:
-        status = pretrain(with_defaults(parse_options(Options, command)), ranks)
+        status = pretrain(with_defaults(parse_options(PretrainCommandOptions, command)), ranks)
         disarm_watchdog()
         if status:
             return status

@@ -12,7 +12,7 @@ from tiny_encoder import save_tiny_model
 from transformers import BertConfig, BertModel
 
 from gap.cells.job_list import CellOptions, JobList
-from gap.cells.plan import Grid, Source, sources_of
+from gap.cells.plan import CellSource, Grid, sources_of
 from gap.study.experiment import Experiment
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions, TaskSpec
 from pretraining.checkpoints.series import read_series
@@ -122,7 +122,7 @@ def tiny_experiment(tasks: tuple[TaskSpec, ...], **more: Any) -> Experiment:
     return Experiment(tasks, **{**defaults, **more})
 
 
-def tiny_jobs(series: Path, tasks: tuple[TaskSpec, ...], extra: tuple[Source, ...] = (), **more: Any) -> JobList:
+def tiny_jobs(series: Path, tasks: tuple[TaskSpec, ...], extra: tuple[CellSource, ...] = (), **more: Any) -> JobList:
     """The list of a tiny experiment."""
     experiment = tiny_experiment(tasks, **more)
     sources = [*sources_of(read_series(series), ["annealed"]), *extra]

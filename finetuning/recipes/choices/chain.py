@@ -91,11 +91,11 @@ def run_chain(
 
     def write(answers: Result) -> None:
         last = "test" if "test" in files else "validation"
-        texts = {name: one["text"] for name, one in answers.predictions[last + CHAINED].items()}
+        texts = {name: answer["text"] for name, answer in answers.predictions[last + CHAINED].items()}
         write_csv(directory / "prediction.csv", ["id", "answer"], texts.items())
-        found = decompose(cast(QARecipe, second_stage().recipe), answers)
-        write_finite_json(directory / RESULTS_NAME, chain_results(found, choice.results, answers))
-        print(found.sentence())
+        decomposition = decompose(cast(QARecipe, second_stage().recipe), answers)
+        write_finite_json(directory / RESULTS_NAME, chain_results(decomposition, choice.results, answers))
+        print(decomposition.sentence())
 
     run_recipe(second, second_stage, ranks, asked=asked, finish=write)
     results = read_results(directory)
@@ -146,12 +146,12 @@ def chain_splits(
     splits = {}
     for name, file in files.items():
         questions = read_questions(file, context_file=options.context_file, on_bad_text=bad)
-        questions = subset(questions, sample_limit(options, name), lambda one: one.id)
+        questions = subset(questions, sample_limit(options, name), lambda question: question.id)
         if name != "test":
             splits[name] = questions
         if name != "train":
             splits[name + CHAINED] = [
-                in_chosen_paragraph(one, choices[name].get(one.id), contexts) for one in questions
+                in_chosen_paragraph(question, choices[name].get(question.id), contexts) for question in questions
             ]
     return splits
 
@@ -163,18 +163,18 @@ def in_chosen_paragraph(question: Question, choice: Mapping[str, Any] | None, co
     context = contexts[int(choice["name"])]
     if context == question.context:
         return question
-    return replace(question, context=context, answers=tuple(replace(one, start=-1) for one in question.answers))
+    return replace(question, context=context, answers=tuple(replace(answer, start=-1) for answer in question.answers))
 
 
 def prepare_qa(options: QAOptions, splits: Mapping[str, Sequence[Question]], start: StartingPoint) -> Prepared:
     """The second stage's recipe; chained sets are only predicted, since a loss on a wrong paragraph means nothing."""
-    found = Preflight()
+    preflight = Preflight()
     chained = [name for name in splits if name.endswith(CHAINED)]
     placed = {
-        name: questions if name in chained else with_places(options, found, name, questions)
+        name: questions if name in chained else with_places(options, preflight, name, questions)
         for name, questions in splits.items()
     }
-    return encoded(options, found, placed, start, chained)
+    return encoded(options, preflight, placed, start, chained)
 
 
 def decompose(recipe: QARecipe, answers: Result) -> Decomposition:
@@ -199,20 +199,20 @@ def decompose(recipe: QARecipe, answers: Result) -> Decomposition:
     )
 
 
-def chain_results(found: Decomposition, choice: Mapping[str, Any], answers: Result) -> dict[str, Any]:
+def chain_results(decomposition: Decomposition, choice: Mapping[str, Any], answers: Result) -> dict[str, Any]:
     """The flat content of the chain's all_results.json."""
     return {
         "schema_version": 1,
         "status": answers.status if choice["status"] == "done" else choice["status"],
         "metric": "exact_match_chain",
         "eval_choice_accuracy": choice.get("eval_accuracy"),
-        "eval_choice_right": found.choice_right,
-        "eval_examples": found.examples,
-        "eval_exact_match_right_paragraph": found.with_right_paragraph,
-        "eval_exact_match_chain": found.of_chain,
-        "eval_exact_match_choice_right": found.where_choice_right,
-        "eval_exact_match_choice_wrong": found.where_choice_wrong,
-        "eval_points_lost_by_choice": found.with_right_paragraph - found.of_chain,
+        "eval_choice_right": decomposition.choice_right,
+        "eval_examples": decomposition.examples,
+        "eval_exact_match_right_paragraph": decomposition.with_right_paragraph,
+        "eval_exact_match_chain": decomposition.of_chain,
+        "eval_exact_match_choice_right": decomposition.where_choice_right,
+        "eval_exact_match_choice_wrong": decomposition.where_choice_wrong,
+        "eval_points_lost_by_choice": decomposition.with_right_paragraph - decomposition.of_chain,
         "choice_status": choice["status"],
         "qa_status": answers.status,
         "seconds": choice["seconds"] + answers.seconds,

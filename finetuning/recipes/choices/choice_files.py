@@ -52,11 +52,11 @@ def read_choices(
 def choices_from_rows(rows: Iterable[Any], where: str, contexts: Sequence[str] | None = None) -> list[ChoiceQuestion]:
     """Questions from entries of any known layout; errors name `where` and the entry."""
     layouts = "rows need id, context, question, choices and label, or the layout of SWAG, C3, DREAM or CommonsenseQA"
-    found = examples_of(rows, where, lambda item, number: _questions_of(item, number, contexts), layouts)
-    if not found:
+    questions = examples_of(rows, where, lambda item, number: _questions_of(item, number, contexts), layouts)
+    if not questions:
         raise ValueError(f"{where}: no questions; give a file with at least one")
-    require_unique_ids([question.id for question in found], where)
-    return found
+    require_unique_ids([question.id for question in questions], where)
+    return questions
 
 
 def has_labels(questions: Sequence[ChoiceQuestion], where: str) -> bool:
@@ -113,12 +113,14 @@ def _dialogue_questions(
     if isinstance(lines, str):
         raise ValueError(f"the text is {shown(lines)}; a list of paragraphs or turns is needed")
     context = "\n".join(lines)
-    found = []
+    choice_questions = []
     for number, entry in enumerate(questions, first):
         choices = _texts_of(entry["choice"])
         label = _place(entry.get("answer"), choices, f"the answer {{}} of question {number} is not one of its choices")
-        found.append(_with_context(f"{name}-{number}", context, text_of(entry, "question"), choices, label, choices))
-    return found
+        choice_questions.append(
+            _with_context(f"{name}-{number}", context, text_of(entry, "question"), choices, label, choices)
+        )
+    return choice_questions
 
 
 def _plain(item: Mapping[str, Any], place: str) -> ChoiceQuestion:

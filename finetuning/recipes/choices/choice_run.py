@@ -77,10 +77,10 @@ def run(options: MultipleChoiceOptions, asked: Asked, start: StartingPoint | Non
     name = "chain" if options.chain else "multiple_choice"
     stages = ("multiple_choice", "qa") if options.chain else ("",)
 
-    def run_seed(one: MultipleChoiceOptions) -> dict[str, Any]:
-        if one.chain:
-            return run_chain(one, files, rows, second, ranks, asked)
-        return run_recipe(one, rows, ranks, asked=asked).results
+    def run_seed(seed_options: MultipleChoiceOptions) -> dict[str, Any]:
+        if seed_options.chain:
+            return run_chain(seed_options, files, rows, second, ranks, asked)
+        return run_recipe(seed_options, rows, ranks, asked=asked).results
 
     run_seeds(options, output_directory(options, name), name, run_seed, ranks, stages=stages)
     finish_world()
@@ -89,31 +89,33 @@ def run(options: MultipleChoiceOptions, asked: Asked, start: StartingPoint | Non
 
 def prepare(options: MultipleChoiceOptions, files: Mapping[str, str], start: StartingPoint) -> Prepared:
     """Read, check and encode the questions."""
-    found = Preflight()
+    preflight = Preflight()
     splits: dict[str, list[ChoiceQuestion]] = {}
     unlabelled = []
     read = read_sets(options, files)
     labelled = read if options.chain else drop_unlabelled(read)  # the chain answers each question of its files
-    note_unlabelled(found, read, labelled)
+    note_unlabelled(preflight, read, labelled)
     for name, questions in labelled.items():
-        splits[name] = subset(questions, sample_limit(options, name), lambda one: one.id)
-        found.note(f"{name}_examples", len(splits[name]))
+        splits[name] = subset(questions, sample_limit(options, name), lambda question: question.id)
+        preflight.note(f"{name}_examples", len(splits[name]))
         if not has_labels(splits[name], name):
             if name != "test":
                 raise ValueError(f"the {name} set has no labels: only a test set may have none")
             unlabelled.append(name)
-    labels = {name: [str(one.label) for one in split] for name, split in splits.items() if name not in unlabelled}
-    note_label_balance(found, labels)
-    texts = {name: [choice_text(one) for one in split] for name, split in splits.items()}
-    note_shared_texts(found, texts)
-    note_unknown_share(found, start.tokenizer, texts)
+    labels = {
+        name: [str(question.label) for question in split] for name, split in splits.items() if name not in unlabelled
+    }
+    note_label_balance(preflight, labels)
+    texts = {name: [choice_text(question) for question in split] for name, split in splits.items()}
+    note_shared_texts(preflight, texts)
+    note_unknown_share(preflight, start.tokenizer, texts)
     limit = row_limit(options.max_seq_length, start.config)
     recipe = ChoiceRecipe(splits, start.tokenizer, max_seq_length=limit, unlabelled=unlabelled)
     for name, counts in recipe.counts.items():
-        found.note(f"{name}_overlong_share", counts.cut / counts.choices)
-    note_row_limit(found, options.max_seq_length, limit)
-    found.refuse_if(strict=options.strict)
-    return Prepared(start, recipe, found)
+        preflight.note(f"{name}_overlong_share", counts.cut / counts.choices)
+    note_row_limit(preflight, options.max_seq_length, limit)
+    preflight.refuse_if(strict=options.strict)
+    return Prepared(start, recipe, preflight)
 
 
 def choice_text(question: ChoiceQuestion) -> str:
@@ -127,11 +129,11 @@ def read_sets(options: MultipleChoiceOptions, files: Mapping[str, str]) -> dict[
         splits = load_splits(options.dataset_name, options.dataset_config_name)
         return {name: choices_from_rows(rows, f"{options.dataset_name} {name}") for name, rows in splits.items()}
     bad = options.on_bad_text
-    found = {
+    contexts_by_split = {
         name: read_choices(file, context_file=options.context_file, on_bad_text=bad) for name, file in files.items()
     }
-    refuse_idle_contexts(options, found)
-    return found
+    refuse_idle_contexts(options, contexts_by_split)
+    return contexts_by_split
 
 
 def score_names() -> list[str]:

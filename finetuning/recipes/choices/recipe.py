@@ -115,17 +115,17 @@ class ChoiceRecipe:
 
     def finish(self, rows: Mapping[str, np.ndarray], evaluation_set: EvaluationSet) -> dict[str, Any]:
         """Example id -> {"choice": index, "name": what the file calls it, "logits": one per choice}."""
-        found = {}
+        predictions = {}
         for feature, logits in zip(evaluation_set.features, rows["logits"], strict=True):
             name = str(feature["example_id"])
             own = logits[: len(feature["input_ids"])]
             best = int(own.argmax())
-            found[name] = {
+            predictions[name] = {
                 "choice": best,
                 "name": evaluation_set.examples[name].names[best],
                 "logits": [float(value) for value in own],
             }
-        return found
+        return predictions
 
     def score(self, predictions: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, float]:
         """The share of questions whose right choice was picked."""
@@ -145,7 +145,7 @@ class ChoiceRecipe:
         """predictions.json (with the logits) and prediction.csv (id, choice, name)."""
         ordered = {name: predictions[name] for name in evaluation_set.examples}
         write_finite_json(directory / "predictions.json", ordered)
-        rows = [[name, one["choice"], one["name"]] for name, one in ordered.items()]
+        rows = [[name, prediction["choice"], prediction["name"]] for name, prediction in ordered.items()]
         write_csv(directory / "prediction.csv", ["id", "choice", "name"], rows)
 
 
@@ -157,7 +157,7 @@ def encode_choices(
     Each text is tokenised once however often it occurs. In a pair that is too long, the longer text loses its end.
     """
     template = pair_template(tokenizer)
-    texts = list(dict.fromkeys(text for one in questions for text in (*one.firsts, *one.seconds)))
+    texts = list(dict.fromkeys(text for question in questions for text in (*question.firsts, *question.seconds)))
     ids_of = dict(zip(texts, token_ids(tokenizer, texts), strict=True))
     features, cut, total = [], 0, 0
     for question in questions:

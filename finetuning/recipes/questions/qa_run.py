@@ -51,7 +51,7 @@ class QAOptions(FinetuningOptions):
     )
     null_score_diff_threshold: float = option(
         0.0,
-        "v2: margin by which no answer must beat the best answer to be given.",
+        "v2: how far the no-answer score must exceed the best answer's.",
         group=ANSWERS,
         marks=(KEPT,),
     )
@@ -80,14 +80,16 @@ def run(options: QAOptions, asked: Asked, start: StartingPoint | None = None) ->
     opened = start or starting_point(options)
     rows = cache(lambda: prepare(options, files, opened))
     directory = output_directory(options, "qa")
-    run_seeds(options, directory, "qa", lambda one: run_recipe(one, rows, ranks, asked=asked).results, ranks)
+    run_seeds(
+        options, directory, "qa", lambda seed_options: run_recipe(seed_options, rows, ranks, asked=asked).results, ranks
+    )
     finish_world()
     return 0
 
 
 def prepare(options: QAOptions, files: Mapping[str, str], start: StartingPoint) -> Prepared:
     """Read, check and encode the question sets."""
-    found = Preflight()
+    preflight = Preflight()
     splits: dict[str, list[Question]] = {}
     unlabelled = []
     for name, questions in read_question_sets(options, files).items():
@@ -105,35 +107,35 @@ def prepare(options: QAOptions, files: Mapping[str, str], start: StartingPoint) 
             if name != "test":
                 raise ValueError(f"the {name} set has no answers: only a test set may have none")
             unlabelled.append(name)
-        splits[name] = with_places(options, found, name, questions)
-    texts = {name: [f"{one.question}\n{one.context}" for one in split] for name, split in splits.items()}
-    note_shared_texts(found, texts)
-    note_unknown_share(found, start.tokenizer, texts)
-    return encoded(options, found, splits, start, unlabelled)
+        splits[name] = with_places(options, preflight, name, questions)
+    texts = {name: [f"{question.question}\n{question.context}" for question in split] for name, split in splits.items()}
+    note_shared_texts(preflight, texts)
+    note_unknown_share(preflight, start.tokenizer, texts)
+    return encoded(options, preflight, splits, start, unlabelled)
 
 
 def with_places(
-    options: FinetuningOptions, found: Preflight, name: str, questions: Sequence[Question]
+    options: FinetuningOptions, preflight: Preflight, name: str, questions: Sequence[Question]
 ) -> list[Question]:
     """The questions with their answers at their offsets; the preflight notes those that are not."""
     placed, repairs = place_answers(questions, strict=options.strict, where=f"the {name} set")
-    note_answers(found, name, placed, repairs)
+    note_answers(preflight, name, placed, repairs)
     return placed
 
 
 def encoded(
     options: QAOptions,
-    found: Preflight,
+    preflight: Preflight,
     splits: Mapping[str, Sequence[Question]],
     start: StartingPoint,
     unlabelled: Sequence[str],
 ) -> Prepared:
     """The recipe for these questions; ValueError if --strict forbids a warning of the preflight."""
     recipe = QARecipe(splits, start.tokenizer, settings_of(options, start.config), unlabelled=unlabelled)
-    note_windows(found, recipe.window_counts)
-    note_row_limit(found, options.max_seq_length, recipe.settings.windows.max_seq_length)
-    found.refuse_if(strict=options.strict)
-    return Prepared(start, recipe, found)
+    note_windows(preflight, recipe.window_counts)
+    note_row_limit(preflight, options.max_seq_length, recipe.settings.windows.max_seq_length)
+    preflight.refuse_if(strict=options.strict)
+    return Prepared(start, recipe, preflight)
 
 
 def settings_of(options: QAOptions, config: PretrainedConfig | None) -> QASettings:
@@ -152,4 +154,4 @@ def score_names() -> list[str]:
     answers = {"a": ["x"], "b": []}
     texts, nulls = dict.fromkeys(answers, ""), dict.fromkeys(answers, 0.0)
     scores = (squad_scores(texts, {"a": ["x"]}), version_2_scores(texts, answers), thresholds(texts, answers, nulls))
-    return [*(name for one in scores for name in one), "span_accuracy"]
+    return [*(name for names in scores for name in names), "span_accuracy"]

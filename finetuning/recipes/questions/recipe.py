@@ -132,12 +132,12 @@ class QARecipe:
     def finish(self, rows: Mapping[str, np.ndarray], evaluation_set: EvaluationSet) -> dict[str, Any]:
         """The best answer over each question's windows; in v2, none if that scores better by the threshold."""
         contexts = {name: question.context for name, question in evaluation_set.examples.items()}
-        found = answers_by_example(evaluation_set.features, rows, contexts, self.settings.limits)
+        predictions = answers_by_example(evaluation_set.features, rows, contexts, self.settings.limits)
         if self.settings.version_2:
-            for prediction in found.values():
+            for prediction in predictions.values():
                 if prediction["null_score"] - prediction["score"] > self.settings.null_score_diff_threshold:
                     prediction["text"] = ""
-        return {name: found[name] for name in evaluation_set.examples}
+        return {name: predictions[name] for name in evaluation_set.examples}
 
     def score(self, predictions: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, float]:
         """exact_match and f1 in percent; in v2, also the official breakdown and best thresholds."""
@@ -196,6 +196,6 @@ def _nbest(prediction: Mapping[str, Any], *, version_2: bool) -> list[dict[str, 
         return [{"text": "", "probability": 1.0, "score": None}]
     shares = probabilities([candidate.score for candidate in candidates])
     return [
-        {"text": one.text, "probability": share, "score": one.score, "start": one.start}
-        for one, share in zip(candidates, shares, strict=True)
+        {"text": candidate.text, "probability": share, "score": candidate.score, "start": candidate.start}
+        for candidate, share in zip(candidates, shares, strict=True)
     ]

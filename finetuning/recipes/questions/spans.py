@@ -35,15 +35,15 @@ def best_spans(
     ends = torch.nn.functional.pad(ends, (0, width - 1), value=-torch.inf)
     scores = starts.unsqueeze(-1) + ends.unfold(1, width, 1)  # [R, T, W]: start t, end t + w
     n = min(limits.n_best_size, length * width)
-    found, places = scores.flatten(1).topk(n, dim=1)
+    top_scores, places = scores.flatten(1).topk(n, dim=1)
     first = torch.div(places, width, rounding_mode="floor")
     last = first + places % width
     if n < limits.n_best_size:  # every batch of a set must give the same shape
         missing = (0, limits.n_best_size - n)
-        found = torch.nn.functional.pad(found, missing, value=-torch.inf)
+        top_scores = torch.nn.functional.pad(top_scores, missing, value=-torch.inf)
         first, last = (torch.nn.functional.pad(each, missing) for each in (first, last))
     null_scores = start_logits[:, 0].float() + end_logits[:, 0].float()
-    return {"span_scores": found, "span_starts": first, "span_ends": last, "null_scores": null_scores}
+    return {"span_scores": top_scores, "span_starts": first, "span_ends": last, "null_scores": null_scores}
 
 
 class Candidate(NamedTuple):
@@ -69,13 +69,13 @@ def answers_by_example(
     by_example: dict[str, list[int]] = {}
     for i, feature in enumerate(features):
         by_example.setdefault(str(feature["example_id"]), []).append(i)
-    found: dict[str, dict[str, Any]] = {}
+    predictions: dict[str, dict[str, Any]] = {}
     for name, indices in by_example.items():
         indices.sort(key=lambda i: int(features[i]["window"]))
         candidates = _merge([_candidates(features[i], i, rows, contexts[name]) for i in indices], limits)
         null_score = min(float(rows["null_scores"][i]) for i in indices)
         best = candidates[0] if candidates else Candidate("", -float("inf"), 0, 0)
-        found[name] = {
+        predictions[name] = {
             "text": best.text,
             "best_text": best.text,
             "start": best.start,
@@ -83,7 +83,7 @@ def answers_by_example(
             "null_score": null_score,
             "nbest": candidates,
         }
-    return found
+    return predictions
 
 
 def probabilities(scores: Sequence[float]) -> list[float]:

@@ -126,9 +126,9 @@ def place_answers(
     for question in questions:
         answers = []
         for answer in question.answers:
-            found, kind = _place(answer, question.context)
+            placed_answer, kind = _place(answer, question.context)
             counts[kind] += 1
-            answers.append(found)
+            answers.append(placed_answer)
             if kind != "right":
                 wrong.append(question.id)
         fixed = replace(question, answers=tuple(answers))

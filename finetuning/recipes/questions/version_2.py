@@ -23,15 +23,15 @@ def version_2_scores(
     f1_scores = {name: best_of(overlap, predictions.get(name, ""), texts) for name, texts in gold.items()}
     answerable = [name for name, texts in answers.items() if texts]
     unanswerable = [name for name, texts in answers.items() if not texts]
-    found = {"exact": _mean(exact_scores, list(answers)), "f1": _mean(f1_scores, list(answers))}
-    found["exact_match"] = found["exact"]
-    found["total"] = float(len(answers))
+    metrics = {"exact": _mean(exact_scores, list(answers)), "f1": _mean(f1_scores, list(answers))}
+    metrics["exact_match"] = metrics["exact"]
+    metrics["total"] = float(len(answers))
     for prefix, names in (("HasAns", answerable), ("NoAns", unanswerable)):
         if names:
-            found[f"{prefix}_exact"] = _mean(exact_scores, names)
-            found[f"{prefix}_f1"] = _mean(f1_scores, names)
-            found[f"{prefix}_total"] = float(len(names))
-    return found
+            metrics[f"{prefix}_exact"] = _mean(exact_scores, names)
+            metrics[f"{prefix}_f1"] = _mean(f1_scores, names)
+            metrics[f"{prefix}_total"] = float(len(names))
+    return metrics
 
 
 def thresholds(
@@ -48,11 +48,11 @@ def thresholds(
     is at or below the threshold.
     """
     gold = {name: [text for text in texts if normalise(text)] or [""] for name, texts in answers.items()}
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for label, scorer in (("exact", exact), ("f1", overlap)):
         scores = {name: best_of(scorer, best_texts[name], texts) for name, texts in gold.items()}
-        found |= _best_threshold(label, scores, best_texts, answers, null_scores)
-    return found
+        metrics |= _best_threshold(label, scores, best_texts, answers, null_scores)
+    return metrics
 
 
 def _best_threshold(

@@ -70,7 +70,7 @@ def encode_questions(
     limit = windows.question_limit(template)
     rows: list[dict[str, Any]] = []
     counts = dict.fromkeys(WindowCounts.__dataclass_fields__, 0)
-    for question, ids in zip(questions, token_ids(tokenizer, [one.question for one in questions]), strict=True):
+    for question, ids in zip(questions, token_ids(tokenizer, [asked.question for asked in questions]), strict=True):
         span = question.span()
         if training and span is None and (question.answers or not keep_unplaced):
             counts["dropped"] += 1
@@ -81,9 +81,9 @@ def encode_questions(
         counts["questions"] += 1
         counts["cut_questions"] += len(ids) > limit
         counts["long_contexts"] += len(own) > 1
-        found = sum(row["end_position"] > 0 for row in own)
-        counts["answer_rows"] += found
-        counts["unreachable"] += span is not None and found == 0
+        with_answer = sum(row["end_position"] > 0 for row in own)
+        counts["answer_rows"] += with_answer
+        counts["unreachable"] += span is not None and with_answer == 0
         rows.extend(own)
     counts["rows"] = len(rows)
     return rows, WindowCounts(**counts)

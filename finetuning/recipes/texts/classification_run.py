@@ -65,17 +65,17 @@ class ClassificationOptions(TextOptions):
 
     def contradictions(self) -> list[str]:
         """Also refuses data named twice and column options without effect."""
-        found = super().contradictions()
+        problems = super().contradictions()
         files = [name for name in names_marked(self, SPLIT_FILE) if getattr(self, name)]
         ways = [name for name in ("data", "dataset_name") if getattr(self, name)]
         if len(ways) + bool(files) > 1:
-            found.append(f"{' and '.join(f'--{name}' for name in (*ways, *files))}: name the data one way only")
-        found += idle_without(self, "dataset_name", ("dataset_config_name",))
+            problems.append(f"{' and '.join(f'--{name}' for name in (*ways, *files))}: name the data one way only")
+        problems += idle_without(self, "dataset_name", ("dataset_config_name",))
         places = [getattr(self, name) for name in ("data", *files) if getattr(self, name)]
         if places and all(map(has_no_columns, places)):
-            told = f"{', '.join(places)}, where every text is a file"
-            found += idle_beside(self, names_marked(self, COLUMN), told)
-        return found
+            data_named = f"{', '.join(places)}, where every text is a file"
+            problems += idle_beside(self, names_marked(self, COLUMN), data_named)
+        return problems
 
     @property
     def columns(self) -> Columns:
@@ -130,8 +130,8 @@ def _read(options: ClassificationOptions, ranks: Ranks) -> Mapping[str, list[Lab
     if options.data:
         return read_splits(options.data, columns=options.columns, on_bad_text=bad)
     if options.dataset_name:
-        found = read_dataset(options.dataset_name, options.dataset_config_name)
-        splits = {SPLIT_NAMES.get(split, split): rows for split, rows in found.items()}
+        loaded = read_dataset(options.dataset_name, options.dataset_config_name)
+        splits = {SPLIT_NAMES.get(split, split): rows for split, rows in loaded.items()}
         return {
             split: from_records(rows, columns=options.columns, source=f"{options.dataset_name} {split}")
             for split, rows in splits.items()

@@ -78,17 +78,17 @@ def run(options: GlueOptions, asked: Asked) -> int:
     missing = [task.title for task in tasks if task not in present]
     if missing and ranks.is_main:
         print(f"no data in {options.data_dir or options.dataset_name}, skipped: {', '.join(missing)}", flush=True)
-    found = {
+    results_by_task = {
         task.name: run_glue_task(
             task, read_splits(task, options), options, starts[task.name], places[task.name], ranks, asked
         )
         for task in present
     }
     if ranks.is_main:
-        collect_submissions(found, places, directory, several_seeds=len(options.seeds) > 1)
+        collect_submissions(results_by_task, places, directory, several_seeds=len(options.seeds) > 1)
         if options.max_eval_samples is not None and (directory / "submission").is_dir():
             print(f"note: --max_eval_samples {options.max_eval_samples}: submission files may lack rows", flush=True)
-        print(write_table(glue_rows(found), directory, missing=missing), flush=True)
+        print(write_table(glue_rows(results_by_task), directory, missing=missing), flush=True)
     finish_world()
     return 0
 
@@ -189,14 +189,18 @@ def run_glue_task(
 
 
 def collect_submissions(
-    found: Mapping[str, list[dict[str, Any]]], places: Mapping[str, Path], directory: Path, *, several_seeds: bool
+    results_by_task: Mapping[str, list[dict[str, Any]]],
+    places: Mapping[str, Path],
+    directory: Path,
+    *,
+    several_seeds: bool,
 ) -> None:
     """Copy every task's submission files, from the seed with the best validation score, into one folder."""
-    for name, results in found.items():
+    for name, results in results_by_task.items():
         best = max(results, key=lambda result: float(result.get(f"eval_{result['metric']}") or 0.0))
         place = places[name] / f"seed-{best['seed']}" if several_seeds else places[name]
         for split, file in GLUE_TASKS[name].submissions.items():
-            written = next((one for one in (place / file, place / split / file) if one.is_file()), None)
+            written = next((path for path in (place / file, place / split / file) if path.is_file()), None)
             if written is not None:
                 (directory / "submission").mkdir(exist_ok=True)
                 shutil.copyfile(written, directory / "submission" / file)

@@ -23,14 +23,14 @@ SHORT_NAMES = {
 Row = dict[str, Any]
 
 
-def glue_rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
+def glue_rows(results_by_task: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
     """One row per task from the results of its seeds (as in all_results.json); scores in percent.
 
     A task with two metrics shows both with a slash, matched and mismatched MNLI likewise. Collapsed runs count in mean
     and median: a scratch model may genuinely score the majority rate.
     """
     rows = []
-    for name, results in found.items():
+    for name, results in results_by_task.items():
         task = GLUE_TASKS[name]
         keys = [f"eval_{metric}" for metric in task.metrics]
         titles = [SHORT_NAMES[metric] for metric in task.metrics]
@@ -45,7 +45,7 @@ def glue_rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
                 "mean": _slashed(_over_seeds(np.nanmean, scores)),
                 "median": _slashed(_over_seeds(np.nanmedian, scores)),
                 "sd": _slashed(scores.std(axis=0, ddof=1)) if len(results) > 1 else "",
-                "each seed": ", ".join(_slashed(one) for one in scores) if len(results) > 1 else "",
+                "each seed": ", ".join(_slashed(score) for score in scores) if len(results) > 1 else "",
                 "seconds": f"{np.mean([_number(result.get('train_seconds')) for result in results]):.1f}",
                 "epochs": f"{np.mean([_number(result.get('epoch')) for result in results]):g}",
                 "best epoch": ", ".join(f"{_number(result.get('best_epoch')):g}" for result in results),

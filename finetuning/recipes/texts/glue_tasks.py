@@ -165,18 +165,18 @@ def read_glue(
         )
         check_labels(task, splits[split], str(file))
         if is_test and task.ragged and id_column is not None:
-            note_missing_rows([one.example_id for one in splits[split]], file)
+            note_missing_rows([example.example_id for example in splits[split]], file)
     return splits
 
 
 def note_missing_rows(ids: Sequence[str], file: Path) -> None:
     """Warn if the rows of a test set are not numbered from 0 without a gap: the server wants a prediction for each."""
-    numbers = {int(one) for one in ids if one.isdecimal()}
+    numbers = {int(id_text) for id_text in ids if id_text.isdecimal()}
     gaps = sorted(set(range(max(numbers, default=0) + 1)) - numbers)
     if gaps:
         logger.warning(
-            "%s: %d row numbers are missing (the first is %d), so the submission lacks them: mend these lines, or add "
-            "predictions by hand",
+            "%s: %d row numbers are missing (the first is %d), so the submission lacks them: correct these lines, or "
+            "add predictions by hand",
             file,
             len(gaps),
             gaps[0],

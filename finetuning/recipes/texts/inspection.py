@@ -15,25 +15,25 @@ MUCH_CUT = 0.2
 
 def inspect_texts(recipe: TextRecipe) -> Preflight:
     """Overlong and blank texts, label balance, copies within and between splits, the score of a constant answer."""
-    found = Preflight()
+    preflight = Preflight()
     for split, encoded in recipe.encoded.items():
         total = len(encoded.features)
-        found.note(f"{split}_examples", total)
+        preflight.note(f"{split}_examples", total)
         share = encoded.num_overlong / total if total else 0.0
-        found.note(f"{split}_overlong_share", share)
+        preflight.note(f"{split}_overlong_share", share)
         if share > MUCH_CUT:
-            found.warnings.append(
+            preflight.warnings.append(
                 f"{share:.1%} of {split} is longer than --max_seq_length {recipe.settings.max_seq_length} and is cut "
                 f"(--truncation {recipe.settings.truncation})"
             )
-        blank = sum(is_blank(one) for one in recipe.examples[split].values())
-        found.note(f"{split}_blank_texts", blank, f"{blank} of {total} texts of {split} are blank")
-    texts = {split: [content(one) for one in examples.values()] for split, examples in recipe.examples.items()}
-    note_shared_texts(found, texts)
-    _note_contradictions(found, recipe.examples["train"])
+        blank = sum(is_blank(example) for example in recipe.examples[split].values())
+        preflight.note(f"{split}_blank_texts", blank, f"{blank} of {total} texts of {split} are blank")
+    texts = {split: [content(example) for example in examples.values()] for split, examples in recipe.examples.items()}
+    note_shared_texts(preflight, texts)
+    _note_contradictions(preflight, recipe.examples["train"])
     for split in (split for split in texts if split.startswith("test")):
         shared = shared_groups(texts.get("validation", []), texts[split])
-        found.note(
+        preflight.note(
             f"validation_{split}_shared_texts",
             shared,
             f"{shared} texts occur both in validation, which picks the best epoch, and in {split}: its score is "
@@ -41,27 +41,29 @@ def inspect_texts(recipe: TextRecipe) -> Preflight:
         )
     if not recipe.is_regression:
         labels = {
-            split: [one.label for one in examples.values() if one.label is not None]
+            split: [example.label for example in examples.values() if example.label is not None]
             for split, examples in recipe.examples.items()
         }
-        note_label_balance(found, labels)
-        _note_doubtful_labels(found, recipe)
-    for split, one in recipe.evaluation_sets.items():
-        majority = recipe.majority_score(one.examples) if one.labelled else None
+        note_label_balance(preflight, labels)
+        _note_doubtful_labels(preflight, recipe)
+    for split, evaluation_set in recipe.evaluation_sets.items():
+        majority = recipe.majority_score(evaluation_set.examples) if evaluation_set.labelled else None
         if majority is not None:
-            found.note(f"{split}_majority_{recipe.metric}", majority)
-    return found
+            preflight.note(f"{split}_majority_{recipe.metric}", majority)
+    return preflight
 
 
-def _note_doubtful_labels(found: Preflight, recipe: TextRecipe) -> None:
-    counts = Counter(one.label for split in recipe.examples.values() for one in split.values() if one.label is not None)
+def _note_doubtful_labels(preflight: Preflight, recipe: TextRecipe) -> None:
+    counts = Counter(
+        example.label for split in recipe.examples.values() for example in split.values() if example.label is not None
+    )
     for label, reason in doubtful_labels(recipe.labels).items():
-        found.warnings.append(f"{counts[label]} examples have the label {label!r}, a separate class here; {reason}")
+        preflight.warnings.append(f"{counts[label]} examples have the label {label!r}, a separate class here; {reason}")
 
 
-def _note_contradictions(found: Preflight, examples: Mapping[str, LabelledText]) -> None:
+def _note_contradictions(preflight: Preflight, examples: Mapping[str, LabelledText]) -> None:
     labels: dict[str, set[str | None]] = {}
     for example in examples.values():
         labels.setdefault(content(example), set()).add(example.label)
-    count = sum(len(one) > 1 for one in labels.values())
-    found.note("train_contradicting_texts", count, f"{count} texts of train occur with different labels")
+    count = sum(len(different) > 1 for different in labels.values())
+    preflight.note("train_contradicting_texts", count, f"{count} texts of train occur with different labels")

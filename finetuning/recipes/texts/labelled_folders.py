@@ -34,7 +34,7 @@ def read_folder(directory: Path, *, on_bad_text: OnBadText = "stop") -> Iterator
         parts = file.relative_to(directory).parts
         if _is_labelled(parts):
             if leads_nowhere(file):
-                raise ValueError(f"{file} is a link to what is not there: mend the link, or remove it")
+                raise ValueError(f"{file} is a broken link: repair it, or remove it")
             yield parts, decode_text(_bounded(file.read_bytes(), str(file)), str(file), on_bad_text=on_bad_text)
 
 

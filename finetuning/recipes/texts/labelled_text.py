@@ -80,10 +80,10 @@ def read_splits(
         texts = read_archive(where, on_bad_text=on_bad_text)
     else:
         raise ValueError(f"{where}: neither a folder nor a tar archive; give one, or name files with --train_file")
-    found = sorted(item for item in texts if item[0][-2].lower() not in SPLIT_NAMES)
-    depth = max((len(parts) for parts, _ in found), default=0)
+    labelled = sorted(item for item in texts if item[0][-2].lower() not in SPLIT_NAMES)
+    depth = max((len(parts) for parts, _ in labelled), default=0)
     splits: dict[str, list[LabelledText]] = {}
-    for parts, text in found:
+    for parts, text in labelled:
         if len(parts) < depth:  # a README.txt or a list of addresses next to the label folders
             continue
         split = next((SPLIT_NAMES[part.lower()] for part in parts[:-2] if part.lower() in SPLIT_NAMES), "train")
@@ -134,14 +134,14 @@ def from_records(
     key = _column(names, columns.example_id, ID_COLUMNS, source, None if columns.example_id is None else "id")
     if pair == text:
         pair = None
-    found = [
+    given_labels = [
         None if label is None else read_label(record.get(label), f"{source}, row {number}")
         for number, record in enumerate(records)
     ]
     # Test sets that hide their labels write -1 everywhere; among other labels -1 is a class, unless it cannot be one.
-    hidden = minus_one_is_unknown or all(one in (None, MINUS_ONE) for one in found)
+    hidden = minus_one_is_unknown or all(label_given in (None, MINUS_ONE) for label_given in given_labels)
     examples = []
-    for number, (record, name) in enumerate(zip(records, found, strict=True)):
+    for number, (record, name) in enumerate(zip(records, given_labels, strict=True)):
         where = f"{source}, row {number}"
         if hidden and name == MINUS_ONE:
             name = None
@@ -158,8 +158,8 @@ def from_records(
 
 def label_names(examples: Iterable[LabelledText]) -> list[str]:
     """Every label that occurs, numbers in numeric order, then names in alphabetical order; its index is its class."""
-    found = {example.label for example in examples if example.label is not None}
-    return sorted(found, key=lambda name: (not is_integer(name), int(name) if is_integer(name) else 0, name))
+    labels = {example.label for example in examples if example.label is not None}
+    return sorted(labels, key=lambda name: (not is_integer(name), int(name) if is_integer(name) else 0, name))
 
 
 def hold_out(examples: Sequence[LabelledText], fraction: float) -> tuple[list[LabelledText], list[LabelledText]]:
@@ -204,13 +204,13 @@ def _column(
         if asked not in names:
             raise ValueError(f"{source}: no column {asked!r}; the columns are {listed(names)}")
         return asked
-    found = next((name for name in usual if name in names), None)
-    if found is None and needed is not None:
+    column = next((name for name in usual if name in names), None)
+    if column is None and needed is not None:
         raise ValueError(
             f"{source}: no {needed} column among {listed(names)}; "
             f"name it with --{needed.replace(' ', '_')}_column, or give the file a header line"
         )
-    return found
+    return column
 
 
 def _text(value: Any, where: str) -> str:

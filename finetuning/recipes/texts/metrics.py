@@ -94,8 +94,8 @@ def reliability(logits: ArrayLike, labels: ArrayLike, *, num_bins: int = 15) -> 
 def expected_calibration_error(logits: ArrayLike, labels: ArrayLike, *, num_bins: int = 15) -> float:
     """Mean distance between confidence and accuracy over the bins, weighted by count (Guo et al. 2017, equation 3)."""
     bins = reliability(logits, labels, num_bins=num_bins)
-    total = sum(one.count for one in bins)
-    return sum(one.count * abs(one.confidence - one.accuracy) for one in bins) / total
+    total = sum(interval.count for interval in bins)
+    return sum(interval.count * abs(interval.confidence - interval.accuracy) for interval in bins) / total
 
 
 def classification_metrics(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -108,15 +108,15 @@ def classification_metrics(logits: ArrayLike, labels: ArrayLike) -> dict[str, fl
             "label are needed; check that every example was predicted"
         )
     predictions = scores.argmax(axis=-1)
-    found = {
+    metrics = {
         "accuracy": accuracy(targets, predictions),
         "macro_f1": macro_f1(targets, predictions),
         "matthews": matthews(targets, predictions),
         "loss": negative_log_likelihood(scores, targets),
         "expected_calibration_error": expected_calibration_error(scores, targets),
     }
-    found["f1"] = binary_f1(targets, predictions) if scores.shape[1] == 2 else found["macro_f1"]
-    return found
+    metrics["f1"] = binary_f1(targets, predictions) if scores.shape[1] == 2 else metrics["macro_f1"]
+    return metrics
 
 
 def regression_metrics(predictions: ArrayLike, labels: ArrayLike) -> dict[str, float]:

@@ -124,14 +124,14 @@ class TextRecipe:
 
     def finish(self, rows: Mapping[str, np.ndarray], evaluation_set: EvaluationSet) -> dict[str, Any]:
         """Example id -> {"label", "logits"} for classes, {"value"} for a regression."""
-        found: dict[str, Any] = {}
+        predictions: dict[str, Any] = {}
         for feature, logits in zip(evaluation_set.features, rows["logits"], strict=True):
             if self.is_regression:
-                found[feature["example_id"]] = {"value": float(logits[0])}
+                predictions[feature["example_id"]] = {"value": float(logits[0])}
             else:
                 label = self.labels[int(logits.argmax())]
-                found[feature["example_id"]] = {"label": label, "logits": [float(value) for value in logits]}
-        return found
+                predictions[feature["example_id"]] = {"label": label, "logits": [float(value) for value in logits]}
+        return predictions
 
     def score(self, predictions: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, float]:
         """Every metric of the kind, `combined_score` where GLUE averages two, and the metric on texts not in train.
@@ -139,7 +139,7 @@ class TextRecipe:
         `<metric>_unseen` is included only if some of the texts also occur in the training set.
         """
         named = self._metrics(predictions, examples)
-        unseen = {key: one for key, one in examples.items() if content(one) not in self.train_contents}
+        unseen = {key: example for key, example in examples.items() if content(example) not in self.train_contents}
         if MINIMUM_UNSEEN <= len(unseen) < len(examples):
             named[f"{self.metric}_unseen"] = self._metrics(predictions, unseen)[self.metric]
         return named
@@ -147,11 +147,11 @@ class TextRecipe:
     def _metrics(self, predictions: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, float]:
         if self.is_regression:
             values = [predictions[key]["value"] for key in examples]
-            found = regression_metrics(values, [float(example.label) for example in examples.values()])
+            scores = regression_metrics(values, [float(example.label) for example in examples.values()])
         else:
             logits = np.array([predictions[key]["logits"] for key in examples])
-            found = classification_metrics(logits, [self.class_of[example.label] for example in examples.values()])
-        named = {OFFICIAL_NAMES.get(name, name): value for name, value in found.items()}
+            scores = classification_metrics(logits, [self.class_of[example.label] for example in examples.values()])
+        named = {OFFICIAL_NAMES.get(name, name): value for name, value in scores.items()}
         if len(self.metrics) > 1:
             named["combined_score"] = float(np.mean([named[name] for name in self.metrics]))
         return named
@@ -175,16 +175,16 @@ class TextRecipe:
 
     def write(self, predictions: Mapping[str, Any], evaluation_set: EvaluationSet, directory: Path) -> None:
         """`predictions.csv`, and GLUE's submission file for a test set."""
-        split = next(name for name, one in self.evaluation_sets.items() if one is evaluation_set)
+        split = next(name for name, candidate in self.evaluation_sets.items() if candidate is evaluation_set)
         if self.is_regression:
             header = ["id", "prediction", "label"]
-            rows = [[key, predictions[key]["value"], one.label] for key, one in evaluation_set.examples.items()]
+            rows = [[key, predictions[key]["value"], example.label] for key, example in evaluation_set.examples.items()]
         else:
             header = ["id", "prediction", "label", *(f"probability_{label}" for label in self.labels)]
             chances = probabilities([predictions[key]["logits"] for key in evaluation_set.examples])
             rows = [
-                [key, predictions[key]["label"], one.label, *(f"{chance:.6f}" for chance in row)]
-                for (key, one), row in zip(evaluation_set.examples.items(), chances, strict=True)
+                [key, predictions[key]["label"], example.label, *(f"{chance:.6f}" for chance in row)]
+                for (key, example), row in zip(evaluation_set.examples.items(), chances, strict=True)
             ]
         write_csv(directory / "predictions.csv", header, rows)
         if self.task is not None and split in self.task.submissions:

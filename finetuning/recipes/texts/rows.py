@@ -111,10 +111,12 @@ def encode_split(
     num_overlong = 0
     first = token_ids(tokenizer, [example.text for example in examples])
     second = token_ids(tokenizer, [example.text_pair or "" for example in examples])
-    for example, one, two in zip(examples, first, second, strict=True):
-        pair = None if example.text_pair is None else two
-        ids, types = build_row(one, pair, special, max_seq_length=settings.max_seq_length, how=settings.truncation)
-        whole = len(one) + (special.num_single if pair is None else len(two) + special.pair.overhead)
+    for example, first_ids, second_ids in zip(examples, first, second, strict=True):
+        pair = None if example.text_pair is None else second_ids
+        ids, types = build_row(
+            first_ids, pair, special, max_seq_length=settings.max_seq_length, how=settings.truncation
+        )
+        whole = len(first_ids) + (special.num_single if pair is None else len(second_ids) + special.pair.overhead)
         num_overlong += whole > len(ids)
         features.append(
             {

@@ -116,9 +116,9 @@ def run_task(
     preflight.refuse_if(strict=options.strict)
     prepared = Prepared(start, recipe, preflight)
 
-    def run_seed(one: TextOptions) -> dict[str, Any]:
-        finish = partial(draw, recipe, directory=Path(str(one.output_dir)))
-        return run_recipe(one, lambda: prepared, ranks, asked=asked, finish=finish).results
+    def run_seed(seed_options: TextOptions) -> dict[str, Any]:
+        finish = partial(draw, recipe, directory=Path(str(seed_options.output_dir)))
+        return run_recipe(seed_options, lambda: prepared, ranks, asked=asked, finish=finish).results
 
     return run_seeds(options, directory, task.name, run_seed, ranks)
 
@@ -161,7 +161,10 @@ def in_order_of(saved: Sequence[str], labels: Sequence[str], source: str) -> Seq
 def texts_of(recipe: TextRecipe) -> dict[str, list[str]]:
     """The texts of each split, a pair joined into one."""
     return {
-        split: [one.text if one.text_pair is None else f"{one.text}\n{one.text_pair}" for one in examples.values()]
+        split: [
+            example.text if example.text_pair is None else f"{example.text}\n{example.text_pair}"
+            for example in examples.values()
+        ]
         for split, examples in recipe.examples.items()
         if examples
     }
@@ -171,7 +174,7 @@ def build_recipe(task: TextTask, options: TextOptions, start: StartingPoint) -> 
     """Tokenise the examples (at most --max_train_samples and --max_eval_samples of a split)."""
     limits = {"train": options.max_train_samples}
     splits = {
-        split: subset(examples, limits.get(split, options.max_eval_samples), lambda one: one.example_id)
+        split: subset(examples, limits.get(split, options.max_eval_samples), lambda example: example.example_id)
         for split, examples in task.splits.items()
     }
     return TextRecipe(
@@ -187,11 +190,11 @@ def build_recipe(task: TextTask, options: TextOptions, start: StartingPoint) -> 
 
 def draw(recipe: TextRecipe, result: Result, directory: Path) -> None:
     """A reliability diagram of every labelled set of classes."""
-    for split, one in recipe.evaluation_sets.items():
-        if recipe.is_regression or not one.labelled:
+    for split, evaluation_set in recipe.evaluation_sets.items():
+        if recipe.is_regression or not evaluation_set.labelled:
             continue
-        logits = np.array([result.predictions[split][key]["logits"] for key in one.examples])
-        labels = [recipe.class_of[example.label] for example in one.examples.values()]
+        logits = np.array([result.predictions[split][key]["logits"] for key in evaluation_set.examples])
+        labels = [recipe.class_of[example.label] for example in evaluation_set.examples.values()]
         if np.isfinite(logits).all():
             bins, error = reliability(logits, labels), expected_calibration_error(logits, labels)
             draw_reliability(bins, error, directory / split / "reliability.png", title=f"{recipe.name}, {split}")
@@ -199,4 +202,4 @@ def draw(recipe: TextRecipe, result: Result, directory: Path) -> None:
 
 def names_of(*scores: Mapping[str, float]) -> list[str]:
     """The names under which these scores are reported."""
-    return [OFFICIAL_NAMES.get(name, name) for one in scores for name in one]
+    return [OFFICIAL_NAMES.get(name, name) for names in scores for name in names]

@@ -24,7 +24,7 @@ def scheme_of(labels: Iterable[str]) -> str | None:
 
 
 def begins_inside(sentences: Iterable[Tags]) -> int:
-    """How many entities begin with I-: in IOB1 all do that follow no entity of their type, in IOB2 none may."""
+    """The number of entities that begin with I-: in IOB1 all that do not follow one of their type, in IOB2 none."""
     count = 0
     for tags in sentences:
         before = OUTSIDE
@@ -54,6 +54,6 @@ def entity_scores(gold: Sequence[Tags], predicted: Sequence[Tags]) -> dict[str, 
 
 
 def entity_counts(gold: Tags, predicted: Tags) -> dict[str, int]:
-    """Of one sentence: entities that are right (type and both ends), predicted, and there."""
+    """Entities of one sentence that are correct (type and both ends), predicted, and in the reference."""
     true, guessed = set(get_entities(list(gold))), set(get_entities(list(predicted)))
     return {"true_positives": len(true & guessed), "predicted_entities": len(guessed), "gold_entities": len(true)}

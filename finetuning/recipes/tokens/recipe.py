@@ -70,10 +70,13 @@ class TokenRecipe:
             if training:
                 self.train_features = list(rows)
             else:
-                examples = {one.id: one for one in sentences}
-                groups = {one.id: one.document or one.id for one in sentences}
+                examples = {sentence.id: sentence for sentence in sentences}
+                groups = {sentence.id: sentence.document or sentence.id for sentence in sentences}
                 self.evaluation_sets[name] = EvaluationSet(rows, examples, name not in unlabelled, groups)
-        rows_of_sets = [self.train_features, *(one.features for one in self.evaluation_sets.values())]
+        rows_of_sets = [
+            self.train_features,
+            *(evaluation_set.features for evaluation_set in self.evaluation_sets.values()),
+        ]
         self.most_words = max((len(row["words"]) for rows in rows_of_sets for row in rows), default=0) or 1
 
     @property
@@ -100,7 +103,7 @@ class TokenRecipe:
         return {**batch, "labels": torch.from_numpy(labels), "places": torch.from_numpy(places)}
 
     def measure(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        """Per row [R]: mean cross entropy over its labelled words, and the share of them that are right."""
+        """Per row [R]: mean cross entropy over its labelled words, and the share predicted correctly."""
         labels = batch["labels"]
         known = labels != IGNORED
         number = known.sum(dim=1).clamp(min=1)
@@ -116,24 +119,24 @@ class TokenRecipe:
         return {"tag": tag, "probability": probability, "loss": _losses(logits, batch["labels"][rows, places])}
 
     def finish(self, rows: Mapping[str, np.ndarray], evaluation_set: EvaluationSet) -> dict[str, Any]:
-        """Example id -> {"tags", "probabilities": one a word, None for a word without tokens, "losses"}."""
-        found: dict[str, dict[str, Any]] = {}
+        """Example id -> {"tags", "probabilities": one per word, None for a word without tokens, "losses"}."""
+        predictions: dict[str, dict[str, Any]] = {}
         for name, sentence in evaluation_set.examples.items():
             number = len(sentence.words)
-            found[name] = {"tags": [self.labels[0]] * number, "probabilities": [None] * number, "losses": []}
+            predictions[name] = {"tags": [self.labels[0]] * number, "probabilities": [None] * number, "losses": []}
         for row, feature in enumerate(evaluation_set.features):
-            own = found[str(feature["example_id"])]
+            own = predictions[str(feature["example_id"])]
             for column, (word, place) in enumerate(zip(feature["words"], feature["places"], strict=True)):
                 own["tags"][word] = self.labels[int(rows["tag"][row, column])]
                 own["probabilities"][word] = float(rows["probability"][row, column])
                 if feature["labels"][place] != IGNORED:
                     own["losses"].append(float(rows["loss"][row, column]))
-        return found
+        return predictions
 
     def score(self, predictions: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, float]:
         """Accuracy over all words with a tag and the loss over those that have a label; with entities also their
         precision, recall and f1."""
-        pairs = [tagged_words(one, predictions[name]["tags"]) for name, one in examples.items()]
+        pairs = [tagged_words(sentence, predictions[name]["tags"]) for name, sentence in examples.items()]
         words = sum(len(gold) for gold, _ in pairs)
         right = sum(true == guess for gold, guessed in pairs for true, guess in zip(gold, guessed, strict=True))
         scores = {"accuracy": right / max(1, words)}
@@ -153,10 +156,10 @@ class TokenRecipe:
         return inside + [OUTSIDE] * min(len(tags) - len(inside), len(inside))
 
     def majority_score(self, examples: Mapping[str, Any]) -> float | None:
-        """The score of the same tag for every word; entities: of the tag O, which finds none."""
+        """The score of the same tag for every word; for entities 0, since the tag O predicts none."""
         if self.scheme is not None:
             return 0.0
-        counts = Counter(tag for one in examples.values() for tag in one.tags if tag is not None)
+        counts = Counter(tag for sentence in examples.values() for tag in sentence.tags if tag is not None)
         return max((counts[label] for label in self.labels), default=0) / max(1, counts.total())
 
     def write(self, predictions: Mapping[str, Any], evaluation_set: EvaluationSet, directory: Path) -> None:
@@ -164,9 +167,9 @@ class TokenRecipe:
         tags = {name: predictions[name]["tags"] for name in evaluation_set.examples}
         write_finite_json(directory / "predictions.json", tags)
         rows = []
-        for name, one in evaluation_set.examples.items():
+        for name, sentence in evaluation_set.examples.items():
             chances = ["" if chance is None else f"{chance:.6f}" for chance in predictions[name]["probabilities"]]
-            words = zip(one.words, tags[name], one.tags, chances, strict=True)
+            words = zip(sentence.words, tags[name], sentence.tags, chances, strict=True)
             rows += [[name, number, *values] for number, values in enumerate(words)]
         header = ["id", "number", "word", "prediction", "label", "probability"]
         write_csv(directory / "predictions.csv", header, rows)

@@ -19,7 +19,7 @@ IGNORED = -100  # the label of a token that is not the first of its word, or who
 
 @dataclass(frozen=True)
 class RowCounts:
-    """What encoding came across."""
+    """Counts of what was encoded and what was left out."""
 
     sentences: int = 0
     words: int = 0
@@ -40,9 +40,9 @@ def encode_sentences(
     *,
     training: bool,
 ) -> tuple[list[dict[str, Any]], RowCounts]:
-    """Rows of all sentences, and what they held; a word belongs to one row, in which it has most context.
+    """Rows of all sentences, and their counts; a word belongs to the one row in which it has most context.
 
-    A row: example_id, window, input_ids, token_type_ids, labels (one a token), places (row positions of the first
+    A row: example_id, window, input_ids, token_type_ids, labels (one per token), places (row positions of the first
     tokens of its words), words (their numbers in the sentence), weight (the number of labels). In training, rows
     without a label are left out; else every sentence has a row.
     """
@@ -69,18 +69,18 @@ def encode_sentences(
 def token_ids_of_words(
     tokenizer: PreTrainedTokenizerBase, sentences: Sequence[TaggedSentence]
 ) -> list[tuple[list[int], dict[int, int]]]:
-    """Of each sentence the ids of its words' tokens, and by word the place of its first; words without any lack."""
-    found: list[tuple[list[int], dict[int, int]]] = []
+    """Token ids of each sentence, and word number -> position of its first token; words without tokens are absent."""
+    words_of_sentences: list[tuple[list[int], dict[int, int]]] = []
     for start in range(0, len(sentences), CONTENT_BATCH):
-        batch = [list(one.words) for one in sentences[start : start + CONTENT_BATCH]]
+        batch = [list(sentence.words) for sentence in sentences[start : start + CONTENT_BATCH]]
         encoded = tokenizer(batch, is_split_into_words=True, add_special_tokens=False, verbose=False)
         for number, ids in enumerate(encoded["input_ids"]):
             first: dict[int, int] = {}
             for place, word in enumerate(encoded.word_ids(number)):
                 if word is not None:
                     first.setdefault(word, place)
-            found.append((ids, first))
-    return found
+            words_of_sentences.append((ids, first))
+    return words_of_sentences
 
 
 def for_words(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -94,7 +94,7 @@ def for_words(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 
 def best_window(spans: Sequence[tuple[int, int]], place: int) -> int:
-    """The span [start, end) in which a token has most context on its poorer side; of equals the first."""
+    """The span [start, end) in which a token has most context on its poorer side; of equal ones the first."""
     inside = [number for number, (start, end) in enumerate(spans) if start <= place < end]
     return max(inside, key=lambda number: min(place - spans[number][0], spans[number][1] - 1 - place))
 

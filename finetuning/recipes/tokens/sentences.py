@@ -47,8 +47,8 @@ def sentences_from_rows(
 ) -> list[TaggedSentence]:
     """Rows with a list of words and a list of tags, which may be missing -> sentences; ids default to row numbers.
 
-    Raises ValueError, naming `source` and the row, for missing columns, lists of different lengths, and what is no word
-    or no tag.
+    Raises ValueError, naming `source` and the row, for missing columns, lists of different lengths, and for a value
+    that is not a word or not a tag.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     words_in = next((name for name in TOKEN_COLUMNS if name in names), None)
@@ -65,7 +65,7 @@ def sentences_from_rows(
         others = ", ".join(known[1:])
         logger.warning("%s: tags are read from %r; there are also %s (--tag_column)", source, tags_in, others)
     id_in = next((name for name in ID_COLUMNS if name in names), None)
-    found = []
+    sentences = []
     for number, row in enumerate(rows):
         where = f"{source}, row {number}"
         words = _list(row.get(words_in), words_in, where)
@@ -77,13 +77,13 @@ def sentences_from_rows(
         if len(tags) != len(words):
             raise ValueError(f"{where}: {len(words)} words but {len(tags)} tags; give each word its tag")
         name = number if id_in is None else row.get(id_in, number)
-        found.append(TaggedSentence(str(name), tuple(words), tuple(_tag(tag, where) for tag in tags)))
-    return with_unique_ids(found, source)
+        sentences.append(TaggedSentence(str(name), tuple(words), tuple(_tag(tag, where) for tag in tags)))
+    return with_unique_ids(sentences, source)
 
 
 def with_unique_ids(sentences: Sequence[TaggedSentence], source: str) -> list[TaggedSentence]:
     """The sentences; ValueError listing the ids that occur more than once."""
-    twice = [name for name, count in Counter(one.id for one in sentences).items() if count > 1]
+    twice = [name for name, count in Counter(sentence.id for sentence in sentences).items() if count > 1]
     if twice:
         raise ValueError(
             f"{source}: {len(twice)} ids occur more than once, the first: {', '.join(twice[:5])}; make them unique"
@@ -101,8 +101,8 @@ def dataset_splits(rows: Mapping[str, Sequence[Any]], asked: str, tag_column: st
 
 def has_tags(sentences: Sequence[TaggedSentence], split: str) -> bool:
     """Whether a split is tagged; ValueError for one that must be and is not, and for a test set of which a part is."""
-    worded = [one for one in sentences if one.words]
-    without = [one.id for one in worded if one.label is None]
+    worded = [sentence for sentence in sentences if sentence.words]
+    without = [sentence.id for sentence in worded if sentence.label is None]
     if not without:
         return bool(worded)
     if len(without) < len(worded) or not split.startswith("test"):
@@ -116,13 +116,13 @@ def has_tags(sentences: Sequence[TaggedSentence], split: str) -> bool:
 
 def tag_names(sentences: Iterable[TaggedSentence]) -> list[str]:
     """Every tag that occurs, the most frequent first, those of equal frequency in alphabetical order."""
-    counts = Counter(tag for one in sentences for tag in one.tags if tag is not None)
+    counts = Counter(tag for sentence in sentences for tag in sentence.tags if tag is not None)
     return sorted(counts, key=lambda tag: (-counts[tag], tag))
 
 
 def _list(value: Any, column: str, where: str) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"{where}: {column!r} is {shown(value)}; a list is needed, one entry a word")
+        raise ValueError(f"{where}: {column!r} is {shown(value)}; a list is needed, one entry per word")
     return value
 
 

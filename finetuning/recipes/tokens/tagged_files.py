@@ -30,7 +30,7 @@ def is_tagged_file(path: str | Path) -> bool:
 
 
 def has_columns(path: str | Path) -> bool:
-    """Whether the name is that of a file with a word a line."""
+    """Whether the name is that of a file with one word per line."""
     return name_suffix(Path(path).name) in (CONLLU, *COLUMN_FORMATS)
 
 
@@ -39,9 +39,9 @@ def read_tagged(
 ) -> list[TaggedSentence]:
     """The sentences of a file, in its order; sentences without words are among them.
 
-    `tag_column` is upos (the default) or xpos in CoNLL-U, in rows the column of the tags; a file with a word a line
-    has its tag in the last column. Raises ValueError, naming file and line or row, for anything else than what the
-    format allows, for ids that occur twice, and for a file without sentences.
+    `tag_column` is upos (the default) or xpos in CoNLL-U, in rows the column of the tags; a file with one word per line
+    has its tag in the last column. Raises ValueError, naming file and line or row, for anything that the format
+    does not allow, for ids that occur twice, and for a file without sentences.
     """
     where, suffix = Path(path), name_suffix(Path(path).name)
     reader = _Reader(where, on_bad_text)
@@ -154,11 +154,11 @@ class _Reader:
         self.now.tags.append(None if cells[column] == UNSPECIFIED else cells[column])
 
     def _comment(self, line: str) -> None:
-        found = COMMENT.match(line.strip())
-        if found is None:
+        comment = COMMENT.match(line.strip())
+        if comment is None:
             return
-        value = (found[2] or "").strip() or None
-        if found[1] == "sent_id":
+        value = (comment[2] or "").strip() or None
+        if comment[1] == "sent_id":
             self.now.id = value
         else:
             self._begin_document(value)
@@ -176,15 +176,15 @@ class _Reader:
 
 
 def _in_documents(sentences: list[TaggedSentence]) -> list[TaggedSentence]:
-    """Documents without a name are called by their text: two files may both have a first one.
+    """Name unnamed documents by a hash of their text: their numbers are the same in every file.
 
     The only document of a file groups nothing: its sentences count by themselves.
     """
     if len({sentence.document for sentence in sentences}) == 1:
         return [replace(sentence, document=None) for sentence in sentences]
     words: dict[str, list[str]] = {}
-    for one in sentences:
-        if one.document is not None and one.document.startswith(NUMBERED):
-            words.setdefault(one.document, []).append(one.text)
+    for sentence in sentences:
+        if sentence.document is not None and sentence.document.startswith(NUMBERED):
+            words.setdefault(sentence.document, []).append(sentence.text)
     names = {name: hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16] for name, texts in words.items()}
-    return [replace(one, document=names.get(str(one.document), one.document)) for one in sentences]
+    return [replace(sentence, document=names.get(str(sentence.document), sentence.document)) for sentence in sentences]

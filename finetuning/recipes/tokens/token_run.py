@@ -60,15 +60,15 @@ class TokenOptions(FinetuningOptions):
     )
 
     def contradictions(self) -> list[str]:
-        """Also refuses data named in two ways, and a column of tags for files in which it is the last."""
+        """Also refuses data named in two ways, and a column of tags for files whose last column has the tags."""
         files = [getattr(self, name) for name in names_marked(self, SPLIT_FILE) if getattr(self, name)]
         fixed = files and all(has_columns(file) and name_suffix(file) != CONLLU for file in files)
-        told = f"{', '.join(files)}, where the tag is in the last column"
+        data_named = f"{', '.join(files)}, where the tag is in the last column"
         return [
             *super().contradictions(),
             *named_twice(self, "dataset_name", names_marked(self, SPLIT_FILE)),
             *idle_without(self, "dataset_name", ("dataset_config_name",)),
-            *(idle_beside(self, ("tag_column",), told) if fixed else []),
+            *(idle_beside(self, ("tag_column",), data_named) if fixed else []),
         ]
 
 
@@ -83,7 +83,7 @@ def run(options: TokenOptions, asked: Asked, start: StartingPoint | None = None)
         options,
         output_directory(options, name),
         name,
-        lambda one: run_recipe(one, rows, ranks, asked=asked).results,
+        lambda seed_options: run_recipe(seed_options, rows, ranks, asked=asked).results,
         ranks,
     )
     finish_world()
@@ -97,13 +97,13 @@ def score_names() -> list[str]:
 
 def prepare(options: TokenOptions, files: Mapping[str, str], start: StartingPoint) -> Prepared:
     """Read, check and encode the sentences."""
-    found = Preflight()
+    preflight = Preflight()
     read = read_splits(options, files)
     labelled = drop_unlabelled(read)
-    note_unlabelled(found, read, labelled)
+    note_unlabelled(preflight, read, labelled)
     limits = {"train": options.max_train_samples}
     splits = {
-        name: subset(sentences, limits.get(name, options.max_eval_samples), lambda one: one.id)
+        name: subset(sentences, limits.get(name, options.max_eval_samples), lambda sentence: sentence.id)
         for name, sentences in labelled.items()
     }
     unlabelled = [name for name, sentences in splits.items() if not has_tags(sentences, name)]
@@ -111,16 +111,18 @@ def prepare(options: TokenOptions, files: Mapping[str, str], start: StartingPoin
     tokenizer = for_words(start.tokenizer)
     windows = Windows(row_limit(options.max_seq_length, start.config), options.doc_stride)
     recipe = TokenRecipe(splits, tokenizer, windows, labels=labels, unlabelled=unlabelled)
-    note_sentences(found, recipe, splits, unlabelled)
-    note_unknown_share(found, tokenizer, {name: [one.text for one in split] for name, split in splits.items()})
-    note_row_limit(found, options.max_seq_length, windows.max_seq_length)
+    note_sentences(preflight, recipe, splits, unlabelled)
+    note_unknown_share(
+        preflight, tokenizer, {name: [sentence.text for sentence in split] for name, split in splits.items()}
+    )
+    note_row_limit(preflight, options.max_seq_length, windows.max_seq_length)
     if options.doc_stride > windows.max_seq_length // 2:
-        found.notes.append(
+        preflight.notes.append(
             f"--doc_stride {options.doc_stride} is over half a row of {windows.max_seq_length} tokens: windows overlap "
             "by half"
         )
-    found.refuse_if(strict=options.strict)
-    return Prepared(replace(start, tokenizer=tokenizer), recipe, found)
+    preflight.refuse_if(strict=options.strict)
+    return Prepared(replace(start, tokenizer=tokenizer), recipe, preflight)
 
 
 def read_splits(options: TokenOptions, files: Mapping[str, str]) -> Splits:
@@ -165,51 +167,59 @@ def check_known_tags(
 
 
 def note_sentences(
-    found: Preflight,
+    preflight: Preflight,
     recipe: TokenRecipe,
     splits: Mapping[str, Sequence[TaggedSentence]],
     unlabelled: Sequence[str],
 ) -> None:
     """Sizes, long sentences, words without tokens or tags, tags that cannot be predicted, copies, and the scheme."""
     for name, counts in recipe.counts.items():
-        found.note(f"{name}_examples", counts.sentences)
-        found.note(f"{name}_words", counts.words)
-        found.note(f"{name}_rows", counts.rows)
-        found.note(f"{name}_overlong_share", counts.long_sentences / max(1, counts.sentences))
-        found.note(
+        preflight.note(f"{name}_examples", counts.sentences)
+        preflight.note(f"{name}_words", counts.words)
+        preflight.note(f"{name}_rows", counts.rows)
+        preflight.note(f"{name}_overlong_share", counts.long_sentences / max(1, counts.sentences))
+        preflight.note(
             f"{name}_without_words", counts.without_words, f"{counts.without_words} sentences of {name} have no words"
         )
-        found.note(
+        preflight.note(
             f"{name}_words_without_tokens",
             counts.without_tokens,
-            f"{counts.without_tokens} words of {name} are nothing to the tokenizer: they get the tag "
+            f"{counts.without_tokens} words of {name} have no token: they get the tag "
             f"{recipe.labels[0]!r} and are scored with it",
         )
-        found.note(
+        preflight.note(
             f"{name}_untagged_words",
             counts.untagged_words,
             f"{counts.untagged_words} words of {name} have no tag, in sentences that have others: they are neither "
             "trained nor scored",
         )
-        found.note(
+        preflight.note(
             f"{name}_unseen_tags",
             counts.unseen_tags,
             f"{counts.unseen_tags} words of {name} have a tag that is not among those learnt, such as "
             f"{_first_unseen(splits[name], recipe)!r}: they count as wrong",
         )
-        found.note(f"{name}_dropped", counts.dropped)
-    note_shared_texts(found, {name: [one.text for one in split] for name, split in splits.items()})
-    tags = {name: [tag for one in split for tag in one.tags if tag is not None] for name, split in splits.items()}
-    note_label_balance(found, {name: split for name, split in tags.items() if name not in unlabelled})
+        preflight.note(f"{name}_dropped", counts.dropped)
+    note_shared_texts(preflight, {name: [sentence.text for sentence in split] for name, split in splits.items()})
+    tags = {
+        name: [tag for sentence in split for tag in sentence.tags if tag is not None] for name, split in splits.items()
+    }
+    note_label_balance(preflight, {name: split for name, split in tags.items() if name not in unlabelled})
     if recipe.scheme is not None:
-        gold = ([tag or "O" for tag in one.tags] for split in splits.values() for one in split)
+        gold = ([tag or "O" for tag in sentence.tags] for split in splits.values() for sentence in split)
         number = begins_inside(gold)
-        found.note("entities_beginning_inside", number)
+        preflight.note("entities_beginning_inside", number)
         if number:
-            found.notes.append(f"{number} entities begin with I-, as in IOB1: they are read as conlleval reads them")
+            preflight.notes.append(
+                f"{number} entities begin with I-, as in IOB1: they are read as conlleval reads them"
+            )
     elif marks_entities_otherwise(recipe.labels):
-        found.notes.append("the tags look like BILOU or BMES: only accuracy is given; rewrite them as IOB2 or IOBES")
+        preflight.notes.append(
+            "the tags look like BILOU or BMES: only accuracy is given; rewrite them as IOB2 or IOBES"
+        )
 
 
 def _first_unseen(sentences: Sequence[TaggedSentence], recipe: TokenRecipe) -> str | None:
-    return next((tag for one in sentences for tag in one.tags if tag is not None and tag not in recipe.labels), None)
+    return next(
+        (tag for sentence in sentences for tag in sentence.tags if tag is not None and tag not in recipe.labels), None
+    )

@@ -69,7 +69,7 @@ class TokenData(TaskData):
         return TokenRecipe(splits, for_words(tokenizer), windows, labels=self.labels)
 
     def record(self, example: Any, prediction: Mapping[str, Any]) -> Record:
-        """Words and how many of them are right; with entities also how many are right, predicted and there."""
+        """Counts of words and correct words; with entities also of those correct, predicted and in the reference."""
         gold, guessed = tagged_words(example, prediction["tags"])
         correct = sum(true == guess for true, guess in zip(gold, guessed, strict=True))
         record: Record = {"score": correct / max(1, len(gold)), "correct": correct, "words": len(gold)}

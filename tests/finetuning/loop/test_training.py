@@ -14,7 +14,7 @@ from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions
 from finetuning.loop.evaluation import evaluate
 from finetuning.loop.run_log import read_journal
-from finetuning.loop.run_state import Progress
+from finetuning.loop.run_state import FinetuningProgress
 from finetuning.loop.schedule import Schedule
 from finetuning.loop.stopping import FinetuningInterrupted
 from finetuning.loop.training import finetune, open_engine, uses_bf16
@@ -192,7 +192,7 @@ def test_predictions_are_made_in_evaluation_mode():
 
 
 def test_early_stopping_waits_as_long_as_it_was_told():
-    progress = Progress()
+    progress = FinetuningProgress()
     schedule = Schedule(10, 100, 0, 1.0, "constant")
     for number, (score, better) in enumerate([(1.0, True), (3.0, True), (2.0, False), (3.0, False)], start=1):
         assert progress.stopped is None

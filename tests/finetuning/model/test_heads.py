@@ -19,7 +19,7 @@ from finetuning import classification, load, multiple_choice, qa, token_classifi
 from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions
 from finetuning.loop.training import open_engine
-from finetuning.model.encoder import load_tokenizer
+from finetuning.model.checkpoint_files import load_tokenizer
 from finetuning.model.heads import CHOICE, CLASSIFICATION, SPANS, TAGS, Head, OwnHead, load_headed, random_headed
 from finetuning.recipes.questions.recipe import QARecipe, QASettings
 from finetuning.recipes.questions.windows import Windows

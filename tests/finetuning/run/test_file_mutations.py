@@ -12,7 +12,7 @@ from tiny_encoder import save_tiny_model
 from transformers import BertConfig
 
 from finetuning.loop.run_log import RunLog, drop_lines_after, read_journal
-from finetuning.loop.run_state import Progress, progress_of
+from finetuning.loop.run_state import FinetuningProgress, progress_of
 from finetuning.model.heads import CLASSIFICATION, HEAD_WEIGHTS, Head, fill_head, load_headed
 from finetuning.recipes.choices.chain import read_choices_made
 from finetuning.run.figures import curves_of
@@ -36,7 +36,7 @@ RESULTS = {
     "fingerprint": "a" * 64,
     "decided_by": {"learning_rate": 1e-4, "global_batch_rows": 32},
 }
-PROGRESS = Progress(
+PROGRESS = FinetuningProgress(
     *(12, 12, 96, 2.0, 3.0),
     best_score=0.5,
     best_epoch=2.0,

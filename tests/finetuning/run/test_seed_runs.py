@@ -67,8 +67,12 @@ def test_qa_over_seeds_gives_mean_median_and_spread_and_runs_no_seed_twice(tmp_p
 def test_rows_checkpoint_and_world_are_made_once_for_all_seeds(given, monkeypatch):
     calls = Counter()
     for place in (
-        *("recipes.questions.qa_run.prepare", "recipes.questions.qa_run.open_world", "model.encoder.source_config"),
-        *("model.encoder.open_tokenizer", "run.starting_point.weights_digest"),
+        *(
+            "recipes.questions.qa_run.prepare",
+            "recipes.questions.qa_run.open_world",
+            "model.checkpoint_files.source_config",
+        ),
+        *("model.checkpoint_files.open_tokenizer", "run.starting_point.weights_digest"),
     ):
         count_calls(monkeypatch, calls, f"finetuning.{place}")
     assert qa.main([*given, "--seeds", "3", "4"]) == 0
@@ -78,7 +82,11 @@ def test_rows_checkpoint_and_world_are_made_once_for_all_seeds(given, monkeypatc
 
 def test_the_chain_opens_a_checkpoint_once_for_both_stages_and_all_seeds(tmp_path, model, monkeypatch):
     calls = Counter()
-    for place in ("model.encoder.source_config", "model.encoder.open_tokenizer", "run.starting_point.weights_digest"):
+    for place in (
+        "model.checkpoint_files.source_config",
+        "model.checkpoint_files.open_tokenizer",
+        "run.starting_point.weights_digest",
+    ):
         count_calls(monkeypatch, calls, f"finetuning.{place}")
     files = two_stage_files(tmp_path)
     given = arguments(model, **files, chain="true", report_to="none", save_model="false")

@@ -5,7 +5,7 @@ import math
 import pytest
 import yaml
 
-from finetuning.model.encoder import DEFAULT_RUN
+from finetuning.model.checkpoint_files import DEFAULT_RUN
 from finetuning.sweep.sweep import make_sweep, read_sweep
 from pretraining.checkpoints.series import FIELDS, add_to_series
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from finetuning.sweep.sweep import make_sweep
-from finetuning.sweep.table import Outcome, as_csv, as_markdown, metrics_of_rows, paired_interval, table_rows
+from finetuning.sweep.table import CellOutcome, as_csv, as_markdown, metrics_of_rows, paired_interval, table_rows
 
 SWEEP = make_sweep(
     {
@@ -27,7 +27,7 @@ def outcomes():
         value = SCORES[cell.row][cell.seed]
         status = "failed" if value is None else "collapsed" if value == 0.5 else "done"
         scores = {} if value is None else {"eval_accuracy": value, "test_accuracy": value - 0.1}
-        found[cell.fingerprint] = Outcome(status, scores, seconds=2.0)
+        found[cell.fingerprint] = CellOutcome(status, scores, seconds=2.0)
     return found
 
 
@@ -77,7 +77,7 @@ def test_files_for_people_and_for_programs():
 
 
 def test_a_row_without_any_score_comes_last():
-    empty = {key: Outcome("waiting", {}) for key in outcomes()}
+    empty = {key: CellOutcome("waiting", {}) for key in outcomes()}
     rows = table_rows(SWEEP, empty, metrics=["eval_accuracy"] * 3)
     assert [row["mean"] for row in rows] == [None, None, None]
 
@@ -85,7 +85,7 @@ def test_a_row_without_any_score_comes_last():
 def test_a_loss_ascends_and_the_best_is_the_lowest():
     """eval_loss 0.2 is better than 0.9."""
     found = {
-        key: Outcome(one.status, {"eval_loss": 1 - one.scores.get("eval_accuracy", 0.5)})
+        key: CellOutcome(one.status, {"eval_loss": 1 - one.scores.get("eval_accuracy", 0.5)})
         for key, one in outcomes().items()
     }
     rows = table_rows(SWEEP, found, metrics=["eval_loss"] * 3, compare_with="best")
@@ -98,7 +98,7 @@ def test_losses_and_calibration_stand_beside_the_score_where_there_are_any():
     found = outcomes()
     for cell in SWEEP.cells:
         extra = {"eval_loss": 0.1 * (cell.row + 1), "test_loss": 0.3, "test_expected_calibration_error": 0.05}
-        found[cell.fingerprint] = Outcome("done", {**found[cell.fingerprint].scores, **extra})
+        found[cell.fingerprint] = CellOutcome("done", {**found[cell.fingerprint].scores, **extra})
     rows = table_rows(SWEEP, found, metrics=["eval_accuracy"] * 3)
     assert [row["eval_loss"] for row in rows] == pytest.approx([0.2, 0.1, 0.3])
     assert (rows[0]["test_loss"], rows[0]["test_expected_calibration_error"]) == pytest.approx((0.3, 0.05))
@@ -119,7 +119,7 @@ def test_tasks_are_scored_by_their_own_metrics_and_compared_within_themselves():
     for cell in sweep.cells:
         row = sweep.rows[cell.row]
         score = {"sst2": 0.9, "cola": 0.5}[row["task_name"]] - 0.1 * (row["pooling"] == "cls")
-        found[cell.fingerprint] = Outcome("done", {own[row["task_name"]]: score}, metric=own[row["task_name"]])
+        found[cell.fingerprint] = CellOutcome("done", {own[row["task_name"]]: score}, metric=own[row["task_name"]])
     metrics = metrics_of_rows(sweep, found)
     rows = table_rows(sweep, found, metrics=metrics)
     assert [(row["task_name"], row["pooling"], row["metric"]) for row in rows] == [
@@ -137,7 +137,7 @@ def test_tasks_are_scored_by_their_own_metrics_and_compared_within_themselves():
 
 
 def test_the_sweeps_metric_goes_before_the_recipes_own():
-    found = {key: Outcome(one.status, one.scores, metric="eval_f1") for key, one in outcomes().items()}
+    found = {key: CellOutcome(one.status, one.scores, metric="eval_f1") for key, one in outcomes().items()}
     assert metrics_of_rows(SWEEP, found) == ["eval_f1"] * 3
     assert metrics_of_rows(replace(SWEEP, metric="eval_accuracy"), found) == ["eval_accuracy"] * 3
-    assert metrics_of_rows(SWEEP, {key: Outcome("waiting", {}) for key in found}) == [None] * 3
+    assert metrics_of_rows(SWEEP, {key: CellOutcome("waiting", {}) for key in found}) == [None] * 3

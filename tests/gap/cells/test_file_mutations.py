@@ -10,7 +10,7 @@ from gap.analysis.costs import Prices
 from gap.analysis.run_folder import RunSource, write_study
 from gap.cells import store
 from gap.cells.job_list import SEARCHES_NAME, CellOptions, JobList, read_jobs, write_jobs
-from gap.cells.plan import CellPlan, PlannedCell, Search, Setting, Source
+from gap.cells.plan import CellPlan, CellSource, PlannedCell, Search, Setting
 from gap.cells.running import SearchResult
 from gap.cells.searches import append_search, choose, read_searches
 from gap.cells.store import Cell, ScoreFile, append_score, read_predictions, read_scores, write_predictions
@@ -27,7 +27,7 @@ CELL = Cell(
     predictions="predictions/qa/aaaa.json",
     details={"learning_rate": 1e-4, "epochs": 3.0, "training_examples": 1600, "device": "CPU", "peeked_score": 0.6},
 )
-SETTING = Setting(Source("run/series/annealed-1000", "annealed", 1000), "qa")
+SETTING = Setting(CellSource("run/series/annealed-1000", "annealed", 1000), "qa")
 SEARCH = Search(SETTING, 1e-4, 3.0)
 JOBS = JobList(
     CellPlan((SEARCH,), (PlannedCell(SETTING, 0),)),

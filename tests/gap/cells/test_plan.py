@@ -5,11 +5,11 @@ from collections import Counter
 import pytest
 
 from gap.cells.plan import (
+    CellSource,
     Controls,
     Grid,
     PlannedCell,
     Search,
-    Source,
     make_plan,
     problems_of,
     reference_sources,
@@ -74,7 +74,7 @@ def test_what_cannot_answer_is_refused():
             Controls(**wrong)
     with pytest.raises(ValueError, match="above 0"):
         Grid((0.0,), (1.0,))
-    scratch = Source("/s", "raw", 0)
+    scratch = CellSource("/s", "raw", 0)
     plan = make_plan([scratch], ["a"], finetuning_seeds=2, grid=Grid())
     problems = problems_of(plan, finetuning_seeds=2, intervals=True)
     assert len(problems) == 2

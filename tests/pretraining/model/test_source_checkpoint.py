@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from finetuning import classification, multiple_choice, qa
-from finetuning.model.encoder import check_encoder, load_tokenizer
+from finetuning.model.checkpoint_files import check_encoder, load_tokenizer
 from finetuning.model.heads import CLASSIFICATION, SPANS, Head, load_headed
 from gap.cells.plan import reference_sources, sources_of
 from pretraining.checkpoints.series import read_series

@@ -6,7 +6,7 @@ import time
 import pytest
 from tiny_encoder import save_tiny_model
 
-from finetuning.model.encoder import check_encoder, load_config
+from finetuning.model.checkpoint_files import check_encoder, load_config
 from finetuning.model.heads import SPANS, Head, load_headed
 from pretraining.model.configuration import configuration_from
 from pretraining.model.families import shape_only

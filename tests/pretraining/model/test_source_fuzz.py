@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tiny_encoder import save_tiny_model
 from transformers import BertTokenizerFast
 
-from finetuning.model.encoder import check_encoder
+from finetuning.model.checkpoint_files import check_encoder
 from pretraining.model.configuration import configuration_from
 
 SHARDED = ("model.safetensors.index.json", "model-1.safetensors")

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny_encoder import save_tiny_model
 
-from finetuning.model.encoder import check_encoder
+from finetuning.model.checkpoint_files import check_encoder
 from finetuning.model.heads import SPANS, Head, load_headed
 from gap.cells.job_list import model_digest
 from pretraining.model.configuration import configuration_from

@@ -17,7 +17,7 @@ MOST_SECONDS, MOST_MEGABYTES = 10.0, 200
 PROBE = """
 import json, sys, time
 from finetuning.sweep.sweep import read_sweep
-from launch.pretrain import Options
+from launch.pretrain import PretrainCommandOptions
 from pretraining.engines.deepspeed_config import load_config, resolve_config
 from pretraining.engines.optimizers import OptimizerOptions
 from runtime.options.command_line import parse_options
@@ -26,7 +26,10 @@ def resolve(path):
     settings = {"micro_batch_size": 1, "accumulation": 1, "world_size": 1, "clipping": 1.0, "bf16": None}
     resolve_config(load_config(path), **settings, optimizer=OptimizerOptions())
 
-read = {"options": lambda path: parse_options(Options, [path]), "sweep": read_sweep, "deepspeed": resolve}[sys.argv[1]]
+readers = {
+    "options": lambda path: parse_options(PretrainCommandOptions, [path]), "sweep": read_sweep, "deepspeed": resolve
+}
+read = readers[sys.argv[1]]
 if sys.argv[1] == "deepspeed":
     resolve("ds_configs/zero2.json")  # imports it
 def most_kilobytes():  # since this program began: getrusage counts what was there before it as well

@@ -12,7 +12,7 @@ from finetuning.sweep.runner import command
 from finetuning.sweep.sweep import make_sweep
 from gap.study.options import GapOptions
 from launch.overfit import OverfitOptions
-from launch.pretrain import Options as PretrainingCommand
+from launch.pretrain import PretrainCommandOptions as PretrainingCommand
 from pretraining.model.configuration import parse_overrides
 from pretraining.plan.options import PretrainingOptions
 from runtime.files.unique_keys import parse_yaml

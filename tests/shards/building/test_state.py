@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from file_mutations import STRANGE, few_and_many, refusals
 
-from shards.building.chunks import Progress
+from shards.building.chunks import BuildProgress
 from shards.building.duplicate_index import DuplicateIndex
 from shards.building.packing import SplitPacker
 from shards.building.state import BuildState
@@ -21,7 +21,7 @@ def state(tmp_path):
     opened, filled = BuildState(tmp_path), packer(tmp_path)
     filled.add(np.arange(5, 12, dtype=np.uint16), None)
     counts, arrays = filled.saved()
-    opened.put(progress=Progress(source=1, text_bytes=70).saved(), train_counts=counts, train_arrays=arrays)
+    opened.put(progress=BuildProgress(source=1, text_bytes=70).saved(), train_counts=counts, train_arrays=arrays)
     yield opened
     opened.close()
 
@@ -31,7 +31,7 @@ def restored(state, folder):
     saved, again = state.get("progress"), packer(folder)
     counts, arrays = state.get("train_counts"), state.blob("train_arrays")
     with state.reading():
-        progress = Progress.restored(saved, state.documents_read())
+        progress = BuildProgress.restored(saved, state.documents_read())
         again.restore(counts, arrays)
     return progress, again
 
@@ -62,7 +62,7 @@ def test_a_field_of_another_kind_is_refused(state, tmp_path, place):
     for value in STRANGE:
         if value in ({}, {"a": 1}, 0, 10**12):  # one that a build might write, of this field or another
             continue
-        state.put(progress={**Progress().saved(), place: value})
+        state.put(progress={**BuildProgress().saved(), place: value})
         try:
             restored(state, tmp_path)
         except ValueError as error:
@@ -86,7 +86,7 @@ def test_a_database_that_was_changed_at_random_is_refused_or_read(tmp_path, roun
     index.admit(b"d" * 32, False, np.arange(128, dtype=np.uint32), list(range(16)))
     filled.add(np.arange(5, 12, dtype=np.uint16), None)
     counts, arrays = filled.saved()
-    opened.put(progress=Progress(source=1, text_bytes=70).saved(), train_counts=counts, train_arrays=arrays)
+    opened.put(progress=BuildProgress(source=1, text_bytes=70).saved(), train_counts=counts, train_arrays=arrays)
     opened.add_shards("train", 1, [{"name": "train-000000.tar", "blocks": []}])
     opened.put_documents_read({0: 3})
     opened.close()

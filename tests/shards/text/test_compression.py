@@ -72,5 +72,5 @@ def test_a_name_that_says_packed_over_a_plain_file_is_refused(tmp_path, suffix):
     path.write_bytes(b"")
     assert content(path) == b""
     packed = tmp_path / "a.txt"
-    packed.write_bytes(gzip.compress(TEXT))  # told by its first bytes
+    packed.write_bytes(gzip.compress(TEXT))  # recognised by its first bytes
     assert content(packed) == TEXT

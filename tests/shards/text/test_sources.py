@@ -17,7 +17,7 @@ def names(*inputs: object) -> list[str]:
 
 @pytest.fixture
 def linked(tmp_path):
-    """A folder with a file, a folder elsewhere that it links to, a link back, and a link to what is not there."""
+    """A folder with a file, a folder elsewhere that it links to, a link back, and a broken link."""
     corpus, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
     (elsewhere / "deep").mkdir(parents=True)
     corpus.mkdir()
@@ -47,7 +47,7 @@ def test_labelled_folders_may_be_links_and_a_text_that_is_missing_is_an_error(tm
     (tmp_path / "set" / "train" / "awful").symlink_to(tmp_path / "awful")
     assert [example.label for example in read_splits(tmp_path / "set")["train"]] == ["awful", "good"]
     (tmp_path / "awful" / "1.txt").symlink_to("gone")
-    with pytest.raises(ValueError, match=r"1\.txt is a link to what is not there"):
+    with pytest.raises(ValueError, match=r"1\.txt is a broken link: repair it"):
         read_splits(tmp_path / "set")
 
 

@@ -6,7 +6,7 @@ import torch
 from tiny_examples import reviews, write_tiny_model
 
 from finetuning.examples.recipe import EvaluationSet
-from finetuning.model.encoder import load_tokenizer
+from finetuning.model.checkpoint_files import load_tokenizer
 from finetuning.model.heads import load_headed
 from finetuning.recipes.texts.glue_tasks import GLUE_TASKS
 from finetuning.recipes.texts.inspection import inspect_texts

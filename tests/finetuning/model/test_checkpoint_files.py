@@ -9,7 +9,7 @@ from tiny_examples import WORDS
 from transformers import AutoConfig, AutoModel, DebertaV2Config, MPNetConfig, RobertaConfig, T5Config
 
 from finetuning.examples.pair_template import pad_multiple, padded_rows, row_limit
-from finetuning.model.encoder import default_model, load_config, load_tokenizer
+from finetuning.model.checkpoint_files import default_model, load_config, load_tokenizer
 from finetuning.model.heads import CLASSIFICATION, SPANS, Head, TaskModel, load_headed
 from pretraining.checkpoints.series import FIELDS
 from pretraining.model.families import FAMILIES as FAMILY_RECORDS
