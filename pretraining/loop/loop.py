@@ -150,6 +150,7 @@ class TrainingLoop:
                 loss = loss * float("nan")
             self.engine.backward(loss, last=number == len(micro_batches))
             sums += torch.stack([outputs[name].detach() for name in self.statistics])
+        fault_point("update.backward", rank=rank)
         rate = self._rate(segment, progress, following)
         norm = self.engine.step(rate)
         self.position = replace(self.position, serial=self.position.serial + 1, progress=following)

@@ -54,7 +54,11 @@ def _wait(pid: int, seconds: float, ended: dict[int, Any]) -> dict[str, Any]:
     while pid not in ended and time.monotonic() < deadline:
         number, status, usage = os.wait4(pid, os.WNOHANG)
         if number:
-            ended[pid] = {"status": os.waitstatus_to_exitcode(status), "peak_kilobytes": usage.ru_maxrss}
+            ended[pid] = {
+                "status": os.waitstatus_to_exitcode(status),
+                "peak_kilobytes": usage.ru_maxrss,
+                "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            }
         else:
             time.sleep(0.01)
     return dict(ended.get(pid, {"status": None}))

@@ -18,6 +18,7 @@ import pretraining_runs as runs
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAIN, BUILD, QA = "launch/pretrain.py", "launch/build_shards.py", "finetuning/qa.py"
 LONGEST_SECONDS = 120.0
+MOST_SECONDS = 20.0  # of CPU, where a row says "within seconds": a busy machine does not change them
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 75
 
 
@@ -29,6 +30,7 @@ class Command:
     log: Path
     server: CommandServer
     peak_kilobytes: int = 0
+    cpu_seconds: float = 0.0
 
     @property
     def said(self) -> str:
@@ -38,6 +40,7 @@ class Command:
         """The exit status, negative for a signal; None when it has not ended within `seconds`."""
         answer = self.server.ask({"wait": self.pid, "seconds": seconds})
         self.peak_kilobytes = answer.get("peak_kilobytes", 0)
+        self.cpu_seconds = answer.get("cpu_seconds", 0.0)
         return answer["status"]
 
     def kill(self, number: int = signal.SIGKILL) -> None:

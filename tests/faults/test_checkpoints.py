@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -104,10 +105,21 @@ def test_fault_07_a_file_beyond_the_limit_of_the_process(commands, shards, whole
 
 
 def test_fault_18_resumed_again_and_again(commands, shards, whole, full, tmp_path):
-    """On the trunk, at the end of an epoch (updates 17 and 18), inside a branch, in the second epoch: one run."""
-    output = tmp_path / "run"
-    for update in (2, 5, 3, 2):
-        commands.pretrain(shards, output, full, INTERRUPTED, FAULT_POINT=f"update.before:{update}:terminate")
+    """On the trunk, before and after an epoch's last row, the latter inside a branch, in the second epoch: one run."""
+    output, options = tmp_path / "run", {**full, "save_steps": 1}  # else a stop waits for the next exchange
+    stops = []
+    for updates in (4, 14, 1, 4):
+        point = f"update.before:{updates}:terminate"
+        said = commands.pretrain(shards, output, options, INTERRUPTED, FAULT_POINT=point)
+        stops.append(course(output)[-1][:3])
+    (rows,) = set(re.findall(r", (\d+) rows of", said))
+    last_row = int(rows) - 1
+    trunk, before, inside, after = stops
+    assert [segment.split()[0] for segment, _, _ in stops] == ["trunk", "trunk", "branch", "trunk"]
+    assert trunk[1] == 4
+    assert before[2][1] == last_row - 1
+    assert inside[2][0] == last_row < inside[2][1]
+    assert after[2][0] > last_row
     commands.pretrain(shards, output, full)
     assert_same_course(whole, output)
 
@@ -242,8 +254,15 @@ def test_fault_58_a_branch_that_returns_to_itself_or_to_a_later_checkpoint(
     if later:
         shutil.copytree(next(path for path in inside.parent.glob("step-*") if path != inside), inside.parent / after)
     forge(inside, fork=after if later else inside.name)
+    said = commands.pretrain(shards, run, {**full, "resume_from_checkpoint": inside}, REFUSED)
+    reason = "it does not precede this checkpoint in the run" if later else "it is inside a branch itself"
+    assert f"{inside.name} is inside a branch that returns to" in said
+    assert reason in said
     said = commands.pretrain(shards, run, full)
-    assert later or f"checkpoint {inside.name} is skipped: its branch returns to" in said
+    if later:  # it is the newest by its name, so the forged one is not looked at
+        assert f"{after} at update" in said
+    else:
+        assert f"checkpoint {inside.name} is skipped: its branch returns to {inside.name}: {reason}" in said
     assert_same_course(whole, run)
 
 

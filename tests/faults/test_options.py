@@ -8,7 +8,7 @@ import time
 import pytest
 from pretraining_runs import assert_same_course, journal, write_tokenizer
 
-from tests.faults.commands import BUILD, DONE, FAILED, INTERRUPTED, PRETRAIN, QA, REFUSED
+from tests.faults.commands import BUILD, DONE, FAILED, INTERRUPTED, MOST_SECONDS, PRETRAIN, QA, REFUSED
 
 pytestmark = pytest.mark.slow
 COMMANDS = (PRETRAIN, BUILD, QA, "launch/gap.py", "launch/sweep.py", "finetuning/classification.py")
@@ -70,6 +70,7 @@ def test_fault_30_a_nested_configuration_of_a_model(commands, shards, tmp_path):
         said = commands.pretrain(shards, tmp_path / f"run-{number}", options, REFUSED)
         assert "config.json" in said
         assert "Traceback" not in said
+        assert commands.started[-1].cpu_seconds < MOST_SECONDS
 
 
 def test_fault_47_a_sweep_whose_grid_is_too_large(commands, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny_gap import write_series, write_tasks
 
-from tests.faults.commands import INTERRUPTED, QA, REFUSED
+from tests.faults.commands import INTERRUPTED, MOST_SECONDS, QA, REFUSED
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +127,7 @@ def test_fault_45_a_weight_index_that_names_a_pickle_or_a_file_outside(
         ("model.safetensors", "nan"),
     ],
 )
-def test_fault_49_a_malformed_file_of_a_foreign_model(qa, questions, tmp_path, name, text):
+def test_fault_49_a_malformed_file_of_a_foreign_model(commands, qa, questions, tmp_path, name, text):
     model = tmp_path / "model"
     shutil.copytree(questions / "model", model)
     path = model / name
@@ -140,6 +140,7 @@ def test_fault_49_a_malformed_file_of_a_foreign_model(qa, questions, tmp_path, n
     else:
         path.write_text(text)
     assert str(model) in qa(model=model, status=REFUSED)
+    assert commands.started[-1].cpu_seconds < MOST_SECONDS
 
 
 def test_fault_51_attention_from_a_kernel_of_the_hub(qa, questions, tmp_path):

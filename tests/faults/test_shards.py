@@ -14,7 +14,7 @@ import pytest
 from pretraining_runs import assert_same_course, course, journal, series, write_shards
 from tls_server import tls_server
 
-from tests.faults.commands import REFUSED
+from tests.faults.commands import MOST_SECONDS, REFUSED
 
 pytestmark = pytest.mark.slow
 SHARD = "train-000000.tar"
@@ -187,6 +187,7 @@ def test_fault_29_tar_with_paths_links_devices_and_sparse_files(commands, copied
 def test_fault_30_huge_or_nested_manifest(commands, copied, tmp_path, text):
     (copied / "manifest.json").write_text(text)
     refused(commands, copied, tmp_path / "run", "manifest.json")
+    assert commands.started[-1].cpu_seconds < MOST_SECONDS
 
 
 def test_fault_52_special_ids_of_the_manifest_are_the_tokenizers(commands, copied, tmp_path):

@@ -9,6 +9,7 @@ READING = {
     *("read_json", "read_file", "read_object", "JsonLines", "sound_lines", "read_foreign_object", "reading_foreign"),
     *("parse_yaml", "parse_json", "parse_bounded", "safe_open", "load_file", "loads", "read_text", "read_bytes"),
     *("read_at_most", "numbered_lines", "read_records", "connect", "ZipFile", "reader", "unpacked", "read_block"),
+    *("ParquetFile", "load_from_disk", "load_dataset"),
 }
 OF_RUNS = "pretraining/checkpoints/test_file_mutations.py"
 OF_FINETUNING = "finetuning/run/test_file_mutations.py"
@@ -55,6 +56,7 @@ FUZZED = {
     "pretraining/plan/identity.py": NO_FILE,
     "pretraining/publishing/export.py": NO_FILE,  # what it has just written
     "finetuning/recipes/choices/chain.py": OF_FINETUNING,
+    "finetuning/examples/dataset_records.py": OF_EXAMPLES,
     "finetuning/examples/record_files.py": OF_EXAMPLES,
     "finetuning/model/heads.py": OF_FINETUNING,
     "finetuning/loop/run_log.py": OF_FINETUNING,
