@@ -13,7 +13,7 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 
 from pretraining.overfit.rates import ModelChoice, Trial, try_rates
 from runtime.options.command_line import parse_options
-from runtime.options.declaration import DATA, MODEL, TRAINING, Options, option
+from runtime.options.declaration import ALL_SEEDS, DATA, MODEL, TRAINING, Options, option
 from runtime.options.exit_status import run_command
 from runtime.processes.ranks import read_ranks
 from shards.streaming.options import OBJECTIVES, StreamOptions
@@ -46,7 +46,7 @@ class OverfitOptions(Options):
     max_grad_norm: float = option(
         1.0, "Gradients are clipped to this norm; 0: no clipping", group=TRAINING, at_least=0, what="1.0 is usual"
     )
-    seed: int = option(0, "Seed of the weights, rows and masks", group=TRAINING, at_least=0)
+    seed: int = option(0, "Seed of the weights, rows and masks", group=TRAINING, at_least=0, below=ALL_SEEDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

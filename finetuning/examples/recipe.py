@@ -14,6 +14,7 @@ from torch import nn
 
 from pretraining.engines.engine import FSDP_MODES
 from runtime.options.declaration import (
+    ALL_SEEDS,
     BAD_TEXT,
     DATA,
     MACHINE,
@@ -207,7 +208,13 @@ class FinetuningOptions(Options):
         what="0 only evaluates",
         by_data={SMALL_WORLD: 8.0},
     )
-    max_steps: int = option(-1, "Stop after N updates, before the last epoch if need be; -1: no limit.", group=TRAINING)
+    max_steps: int = option(
+        -1,
+        "Stop after N updates, before the last epoch if need be; -1: no limit.",
+        group=TRAINING,
+        at_least=-1,
+        what="-1 is no limit",
+    )
     global_batch_rows: int | None = option(
         None,
         "Rows of one update over all ranks; default: batch x accumulation x ranks if given, else 32.",
@@ -237,12 +244,19 @@ class FinetuningOptions(Options):
         0, "Stop after N validations without a better score; 0: never.", group=TRAINING, at_least=0
     )
     seed: int = option(
-        42, "Seed of the head, of the order of the rows and of dropout.", group=TRAINING, marks=(SET_BY_A_SWEEP,)
+        42,
+        "Seed of the head, of the order of the rows and of dropout.",
+        group=TRAINING,
+        at_least=0,
+        below=ALL_SEEDS,
+        marks=(SET_BY_A_SWEEP,),
     )
     seeds: list[int] = option(
         [],
         "Several seeds, each in its own folder; default: --seed alone.",
         group=TRAINING,
+        at_least=0,
+        below=ALL_SEEDS,
         identity=False,
         marks=(SET_BY_A_SWEEP,),
     )

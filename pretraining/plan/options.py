@@ -12,6 +12,7 @@ from pretraining.engines.schedule import DECAYS
 from pretraining.model.masked_lm import ATTENTION_IMPLEMENTATIONS
 from pretraining.plan.budget import UNITS, option_of
 from runtime.options.declaration import (
+    ALL_SEEDS,
     DATA,
     MACHINE,
     MODEL,
@@ -167,7 +168,7 @@ class PretrainingOptions(Options):
     )
     decay: str = option("sqrt", "how the rate goes to zero", group=TRAINING, choices=DECAYS)
     seed: int = option(
-        0, "of weights, order, masks and dropout", group=TRAINING, at_least=0, below=1 << 63, what="a whole number"
+        0, "of weights, order, masks and dropout", group=TRAINING, at_least=0, below=ALL_SEEDS, what="a whole number"
     )
     max_skipped_updates: int = option(
         10,
@@ -199,7 +200,7 @@ class PretrainingOptions(Options):
         commas=True,
         by_data={SMALL_WORLD: "6", SHARDS: "6"},
     )
-    series_ratio: float = option(2.0, "ratio of neighbouring budgets", group=BUDGET)
+    series_ratio: float = option(2.0, "ratio of neighbouring budgets", group=BUDGET, above=1, below=math.inf)
 
     # Precision changes the numbers: a run that is resumed keeps its own. Its kernels and its machine may change.
     bf16: str = option(

@@ -6,10 +6,12 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from finetuning.examples.recipe import FinetuningOptions
+from finetuning.recipes.questions.qa_run import QAOptions
 from pretraining.plan.options import PretrainingOptions
 from runtime.options.command_line import parse_options
 from runtime.options.declaration import (
@@ -129,6 +131,30 @@ def test_every_option_is_declared_under_a_heading_with_its_help(cls):
         assert DECLARED in item.metadata, item.name
         assert item.metadata["help"].strip(), item.name
         assert item.metadata[DECLARED].group != "options", item.name
+
+
+WITHOUT_RANGE = {"null_score_diff_threshold"}  # a difference of two logits: any number means something
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_every_number_declares_its_range(cls):
+    numeric = {name for name, hint in get_type_hints(cls).items() if {int, float} & {hint, *get_args(hint)}}
+    without = {name for name, declared in declarations(cls).items() if name in numeric and not declared.range}
+    assert without - WITHOUT_RANGE == set()
+
+
+@pytest.mark.parametrize(
+    ("cls", "given", "complaint"),
+    [
+        (QAOptions, {"seed": -1, "max_steps": -7}, "--max_steps -7: use at least -1.*--seed -1: use at least 0"),
+        (QAOptions, {"seeds": [0, -2]}, "--seeds -2: use at least 0"),
+        (PretrainingOptions, {"series_ratio": -3.0}, "--series_ratio -3.0: use a finite number, above 1"),
+        (PretrainingOptions, {"series_ratio": 1.0}, "--series_ratio 1.0: use a finite number, above 1"),
+    ],
+)
+def test_a_number_that_would_fail_later_is_refused_by_name(cls, given, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        cls(**given)
 
 
 def values_outside(declared):
