@@ -1,11 +1,10 @@
 """Facts about one option (choices, range, identity) are in its declaration and nowhere else."""
 
 import ast
-import importlib
 import math
+import re
 from collections import defaultdict
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -23,34 +22,7 @@ from runtime.options.declaration import (
     not_given,
     option,
 )
-
-ROOT = Path(__file__).resolve().parents[3]
-PACKAGES = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch")
-NEEDED = {
-    "BuildOptions": {"input": ["text"], "output_dir": "there"},
-    "SweepOptions": {"sweep_file": "sweep.yaml", "output_dir": "there"},
-}
-
-
-def sources():
-    """Every source of the packages as (its path from the root, its syntax tree)."""
-    for package in PACKAGES:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            yield file.relative_to(ROOT), ast.parse(file.read_text(encoding="utf-8"))
-
-
-def classes():
-    """Every command's options, whichever module they are in."""
-    for path, tree in sources():
-        names = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.bases]
-        if any(name.endswith("Options") for name in names):
-            module = importlib.import_module(".".join(path.with_suffix("").parts))
-            found = [getattr(module, name, None) for name in names]
-            yield from (cls for cls in found if isinstance(cls, type) and issubclass(cls, Options))
-
-
-CLASSES = sorted(set(classes()), key=lambda cls: (cls.__module__, cls.__name__))
-NAMES = {name for cls in CLASSES for name in declarations(cls)}
+from tests.runtime.options.command_options import CLASSES, NAMES, NEEDED, sources
 
 
 @dataclass
@@ -131,6 +103,30 @@ def test_every_option_is_declared_under_a_heading_with_its_help(cls):
         assert DECLARED in item.metadata, item.name
         assert item.metadata["help"].strip(), item.name
         assert item.metadata[DECLARED].group != "options", item.name
+
+
+PROPER_NAMES = ("Jaccard",)
+
+
+def breaks_the_style(text):
+    """Help texts are phrases: no capital at the start, no full stop at the end, no default written by hand."""
+    first = re.match(r"[^\s:;,]+", text).group()
+    is_name = first in PROPER_NAMES or re.search("[A-Z0-9]", first[1:])
+    ends = text.endswith(".") and not text.endswith("...")
+    fragment = re.match("(of|on|in|from) ", text)
+    return (text[0].isupper() and not is_name) or ends or fragment or "(default" in text or "the default)" in text
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_all_help_is_written_in_one_style(cls):
+    assert [text for item in fields(cls) if breaks_the_style(text := item.metadata["help"])] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["Peak rate", "peak rate.", "of classification", "A rate", "size (default 16384)", "upos (the default)"]
+)
+def test_another_style_is_seen(text):
+    assert breaks_the_style(text)
 
 
 WITHOUT_RANGE = {"null_score_diff_threshold"}  # a difference of two logits: any number means something
