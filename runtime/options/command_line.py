@@ -32,7 +32,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if isinstance(action, argparse._StoreFalseAction):  # its default is a default of the option that it negates
             return action.help
-        if action.default is None or action.default in ((), []) or DEFAULT in (action.help or ""):
+        if action.default in (None, "", (), []) or DEFAULT in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 

@@ -1,10 +1,12 @@
 """Facts about one option (choices, range, identity) are in its declaration and nowhere else."""
 
 import ast
+import importlib
 import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -22,7 +24,35 @@ from runtime.options.declaration import (
     not_given,
     option,
 )
-from tests.runtime.options.command_options import CLASSES, NAMES, NEEDED, sources
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGES = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch")
+NEEDED = {
+    "PredictionOptions": {"model_name_or_path": "there", "test_file": "rows.json"},
+    "BuildOptions": {"input": ["text"], "output_dir": "there"},
+    "SweepOptions": {"sweep_file": "sweep.yaml", "output_dir": "there"},
+}
+
+
+def sources():
+    """Every source of the packages as (its path from the root, its syntax tree)."""
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            yield file.relative_to(ROOT), ast.parse(file.read_text(encoding="utf-8"))
+
+
+def classes():
+    """Every command's options, whichever module they are in."""
+    for path, tree in sources():
+        names = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.bases]
+        if any(name.endswith("Options") for name in names):
+            module = importlib.import_module(".".join(path.with_suffix("").parts))
+            found = [getattr(module, name, None) for name in names]
+            yield from (cls for cls in found if isinstance(cls, type) and issubclass(cls, Options))
+
+
+CLASSES = sorted(set(classes()), key=lambda cls: (cls.__module__, cls.__name__))
+NAMES = {name for cls in CLASSES for name in declarations(cls)}
 
 
 @dataclass
@@ -103,6 +133,20 @@ def test_every_option_is_declared_under_a_heading_with_its_help(cls):
         assert DECLARED in item.metadata, item.name
         assert item.metadata["help"].strip(), item.name
         assert item.metadata[DECLARED].group != "options", item.name
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_no_command_shows_an_empty_or_a_wrong_default(cls, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        parse_options(cls, ["--help"])
+    for line in re.sub(r"\n {10,}", "  ", capsys.readouterr().out).splitlines():
+        assert "(default: )" not in line
+        assert "MISSING" not in line
+        if line.startswith("  --no_"):
+            name = line.split(",")[0].removeprefix("  --no_")
+            assert line.endswith(f"the same as --{name} false")
+            assert "default" not in line
 
 
 PROPER_NAMES = ("Jaccard",)

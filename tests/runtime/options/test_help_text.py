@@ -10,7 +10,6 @@ from finetuning.run.prediction import PredictionOptions
 from launch.overfit import OverfitOptions
 from runtime.options.command_line import parse_options
 from shards.building.options import BuildOptions
-from tests.runtime.options.command_options import CLASSES
 
 
 @dataclass
@@ -35,17 +34,6 @@ def test_the_description_keeps_its_lines_and_empty_defaults_are_left_out(capsys)
     assert "\n    one.py     first\n    two.py     then\n" in shown
     assert "Peak rate. (default: 0.001)" in shown
     assert "None" not in shown
-
-
-@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-def test_no_command_shows_an_empty_or_a_wrong_default(cls, capsys, monkeypatch):
-    for line in options_shown(cls, capsys, monkeypatch):
-        assert "(default: )" not in line
-        assert "MISSING" not in line
-        if line.startswith("--no_"):
-            name = line.split(",")[0].removeprefix("--no_")
-            assert line.endswith(f"the same as --{name} false")
-            assert "default" not in line
 
 
 def test_the_negated_form_of_an_option_is_its_false():
