@@ -13,42 +13,44 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 
 from pretraining.overfit.rates import ModelChoice, Trial, try_rates
 from runtime.options.command_line import parse_options
-from runtime.options.declaration import DATA, MODEL, TRAINING, Options, option
+from runtime.options.declaration import ALL_SEEDS, DATA, MODEL, TRAINING, Options, by_data, option
 from runtime.options.exit_status import run_command
 from runtime.processes.ranks import read_ranks
 from shards.streaming.options import OBJECTIVES, StreamOptions
+
+UNNAMED = "if none is named"  # when --model has a default
 
 
 @dataclass(frozen=True)
 class OverfitOptions(Options):
     """A model, data and one or more learning rates to try."""
 
-    shards: str | None = option(None, "Shard directory or https address; default: the embedded small world", group=DATA)
-    max_seq_length: int = option(64, "Tokens per sequence", group=DATA, at_least=4, at_most=1 << 16)
-    mask_rate: float = option(0.15, "Share of the tokens to predict", group=DATA, above=0, below=1)
-    show_sequences: int = option(2, "Sequences printed with targets and predictions", group=DATA, at_least=0)
+    shards: str | None = option(None, "shard directory or https address; default: the embedded small world", group=DATA)
+    max_seq_length: int = option(64, "tokens per sequence", group=DATA, at_least=4, at_most=1 << 16)
+    mask_rate: float = option(0.15, "share of the tokens to predict", group=DATA, above=0, below=1)
+    show_sequences: int = option(2, "sequences printed with targets and predictions", group=DATA, at_least=0)
 
-    model: str | None = option(None, "Named size such as bert-mini (default bert-tiny)", group=MODEL)
-    from_config: str | None = option(None, "Any transformers configuration instead", group=MODEL)
-    model_name_or_path: str | None = option(None, "Trained weights to start from instead", group=MODEL)
+    model: str | None = option(None, "named size such as bert-mini", group=MODEL, by_data={UNNAMED: "bert-tiny"})
+    from_config: str | None = option(None, "any transformers configuration, instead of a named size", group=MODEL)
+    model_name_or_path: str | None = option(None, "trained weights to start from, instead of a named size", group=MODEL)
     config_overrides: str | None = option(
-        None, "Changes to the configuration: num_hidden_layers=3,...", group=MODEL, commas=True
+        None, "changes to the configuration: num_hidden_layers=3,...", group=MODEL, commas=True
     )
     objective: str = option(
-        "mlm", "Masked tokens only or, for BERT, next-sentence prediction too", group=MODEL, choices=OBJECTIVES
+        "mlm", "masked tokens only or, for BERT, next-sentence prediction too", group=MODEL, choices=OBJECTIVES
     )
 
     learning_rate: list[float] = option(
-        [1e-3], "One rate, or several to compare", group=TRAINING, above=0, below=math.inf, nargs="+"
+        [1e-3], "one rate, or several to compare", group=TRAINING, above=0, below=math.inf, nargs="+"
     )
     max_steps: int = option(
-        100, "Updates on the batch before giving up", group=TRAINING, at_least=1, formerly=("max_updates",)
+        100, "updates on the batch before giving up", group=TRAINING, at_least=1, formerly=("max_updates",)
     )
-    global_batch_rows: int = option(8, "Sequences in the batch", group=TRAINING, at_least=1, formerly=("batch_rows",))
+    global_batch_rows: int = option(8, "sequences in the batch", group=TRAINING, at_least=1, formerly=("batch_rows",))
     max_grad_norm: float = option(
-        1.0, "Gradients are clipped to this norm; 0: no clipping", group=TRAINING, at_least=0, what="1.0 is usual"
+        1.0, "gradients are clipped to this norm; 0: no clipping", group=TRAINING, at_least=0, what="1.0 is usual"
     )
-    seed: int = option(0, "Seed of the weights, rows and masks", group=TRAINING, at_least=0)
+    seed: int = option(0, "seed of the weights, rows and masks", group=TRAINING, at_least=0, below=ALL_SEEDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,9 +64,9 @@ def run(options: OverfitOptions) -> int:
     """Try the learning rates; returns the exit status."""
     if not read_ranks().is_main:  # under a launcher one rank is enough
         return 0
-    named = options.from_config or options.model_name_or_path
+    named = options.model or options.from_config or options.model_name_or_path
     model = ModelChoice(
-        options.model or (None if named else "bert-tiny"),
+        options.model if named else by_data(options, UNNAMED)["model"],
         options.from_config,
         options.model_name_or_path,
         options.config_overrides,

@@ -21,16 +21,16 @@ from runtime.processes.ranks import read_ranks
 class SweepOptions(Options):
     """A sweep file and how to run it."""
 
-    sweep_file: str = option(MISSING, "YAML file: recipe, base, grid or list, seeds; see docs/sweep.md.", group=DATA)
+    sweep_file: str = option(MISSING, "YAML file: recipe, base, grid or list, seeds; see docs/sweep.md", group=DATA)
     output_dir: str = option(
-        MISSING, "Folder of cells, tables and curves; the same command again continues.", group=OUTPUT
+        MISSING, "folder of cells, tables and curves; the same command again continues", group=OUTPUT
     )
     max_parallel: int | None = option(
-        None, "Cells run at once; default: one per GPU, or one on the CPU.", group=MACHINE, at_least=1
+        None, "cells run at once; default: one per GPU, or one on the CPU", group=MACHINE, at_least=1
     )
-    smoke: bool = option(False, "First run every cell for one epoch; stop if any fails.", group=TRAINING)
-    smoke_samples: int = option(256, "Training examples of a smoke run; 0: all.", group=TRAINING, at_least=0)
-    compare_with: str = option("baseline", "Reference of the paired intervals.", group=OUTPUT, choices=REFERENCES)
+    smoke: bool = option(False, "first run every cell for one epoch; stop if any fails", group=TRAINING)
+    smoke_samples: int = option(256, "training examples of a smoke run; 0: all", group=TRAINING, at_least=0)
+    compare_with: str = option("baseline", "reference of the paired intervals", group=OUTPUT, choices=REFERENCES)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetuning.examples.recipe import Feature, FinetuningOptions
+from finetuning.examples.recipe import OTHERWISE, Feature, FinetuningOptions
+from runtime.options.declaration import by_data
 
 GROUPED_BATCHES = 50  # rows are sorted by length within this many batches: little padding, still random
-DEFAULT_BATCH_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,11 @@ def batch_shape(options: FinetuningOptions, world_size: int) -> BatchShape:
     )
     if total is None:
         given = micro is not None or accumulation is not None
-        total = (micro or 8) * (accumulation or 1) * world_size if given else DEFAULT_BATCH_ROWS
+        total = (
+            (micro or 8) * (accumulation or 1) * world_size
+            if given
+            else by_data(options, OTHERWISE)["global_batch_rows"]
+        )
     share = math.ceil(total / world_size)
     if micro is None:
         micro = math.ceil(share / accumulation) if accumulation else share

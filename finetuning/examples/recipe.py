@@ -14,6 +14,7 @@ from torch import nn
 
 from pretraining.engines.engine import FSDP_MODES
 from runtime.options.declaration import (
+    ALL_SEEDS,
     BAD_TEXT,
     DATA,
     MACHINE,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 SCHEDULES = ("linear", "constant")
 SMALL_WORLD = "on the small world"  # there, some options have other defaults
+OTHERWISE = "otherwise"
 # Properties of some options, for code that depends on them.
 SPLIT_FILE = "the file of a split"
 NAMES_DATA = "names data: without any such option it is the small world"
@@ -134,64 +136,64 @@ class FinetuningOptions(Options):
 
     train_file: str | None = option(
         None,
-        "Training examples; default: the embedded small world.",
+        "training examples; default: the embedded small world",
         group=DATA,
         marks=(SPLIT_FILE, NAMES_DATA, DATA_PLACE, PATH),
     )
     validation_file: str | None = option(
         None,
-        "Validation examples; they pick the best epoch.",
+        "validation examples; they pick the best epoch",
         group=DATA,
         marks=(SPLIT_FILE, NAMES_DATA, DATA_PLACE, PATH),
     )
     test_file: str | None = option(
         None,
-        "Test examples, with or without answers.",
+        "test examples, with or without answers",
         group=DATA,
         marks=(SPLIT_FILE, NAMES_DATA, DATA_PLACE, PATH),
     )
     dataset_name: str | None = option(
         None,
-        "Name or saved directory of a `datasets` data set, instead of files.",
+        "name or saved directory of a `datasets` data set, instead of files",
         group=DATA,
         marks=(NAMES_DATA, DATA_PLACE, PATH_OR_HUB_NAME),
     )
-    dataset_config_name: str | None = option(None, "Configuration of --dataset_name.", group=DATA, marks=(DATA_PLACE,))
+    dataset_config_name: str | None = option(None, "configuration of --dataset_name", group=DATA, marks=(DATA_PLACE,))
     max_seq_length: int = option(
         384,
-        "Longest row in tokens, special tokens included.",
+        "longest row in tokens, special tokens included",
         group=DATA,
         at_least=8,
         by_data={SMALL_WORLD: 64},
         marks=(KEPT,),
     )
     max_train_samples: int | None = option(
-        None, "Use only N training examples, chosen by a hash of their ids.", group=DATA, at_least=1
+        None, "use only N training examples, chosen by a hash of their ids", group=DATA, at_least=1
     )
     max_eval_samples: int | None = option(
-        None, "The same for the validation and the test examples.", group=DATA, at_least=1
+        None, "use only N validation and N test examples, chosen by a hash of their ids", group=DATA, at_least=1
     )
     on_bad_text: BadText = option(
         "stop",
-        "Text that is not UTF-8: stop, or replace and count.",
+        "text that is not UTF-8: stop, or replace and count",
         group=DATA,
         choices=BAD_TEXT,
         formerly=("invalid_utf8",),
     )
-    strict: bool = option(False, "Refuse input that the preflight would otherwise repair or drop.", group=DATA)
+    strict: bool = option(False, "refuse input that the preflight would otherwise repair or drop", group=DATA)
 
     model_name_or_path: str | None = option(
         None,
-        "Checkpoint directory or hub name; default: the newest checkpoint of the default pretraining run.",
+        "checkpoint directory or hub name; default: the newest checkpoint of the default pretraining run",
         group=MODEL,
         marks=(PATH_OR_HUB_NAME,),
     )
     from_scratch: bool = option(
-        False, "Keep the checkpoint's configuration and tokenizer, drop its weights.", group=MODEL
+        False, "keep the checkpoint's configuration and tokenizer, drop its weights", group=MODEL
     )
     dropout: float | None = option(
         None,
-        "Replace every dropout rate of the model's configuration.",
+        "replace every dropout rate of the model's configuration",
         group=MODEL,
         at_least=0,
         below=1,
@@ -200,72 +202,90 @@ class FinetuningOptions(Options):
 
     num_train_epochs: float = option(
         3.0,
-        "Passes over the training rows; 0 only evaluates.",
+        "passes over the training rows; 0 only evaluates",
         group=TRAINING,
         at_least=0,
         below=math.inf,
         what="0 only evaluates",
         by_data={SMALL_WORLD: 8.0},
     )
-    max_steps: int = option(-1, "Stop after N updates, before the last epoch if need be; -1: no limit.", group=TRAINING)
+    max_steps: int = option(
+        -1,
+        "stop after N updates, before the last epoch if need be; -1: no limit",
+        group=TRAINING,
+        at_least=-1,
+        what="-1 is no limit",
+    )
     global_batch_rows: int | None = option(
         None,
-        "Rows of one update over all ranks; default: batch x accumulation x ranks if given, else 32.",
+        "rows of one update over all ranks; micro-batch x accumulation x ranks if one of these is given",
         group=TRAINING,
         at_least=1,
-        by_data={SMALL_WORLD: 16},
+        by_data={SMALL_WORLD: 16, OTHERWISE: 32},
     )
     learning_rate: float = option(
-        5e-5, "Peak learning rate.", group=TRAINING, at_least=0, below=math.inf, by_data={SMALL_WORLD: 1e-3}
+        5e-5, "peak learning rate", group=TRAINING, at_least=0, below=math.inf, by_data={SMALL_WORLD: 1e-3}
     )
     lr_scheduler_type: str = option(
-        "linear", "Learning rate after the warmup: linear (to zero) or constant.", group=TRAINING, choices=SCHEDULES
+        "linear", "learning rate after the warmup: linear (to zero) or constant", group=TRAINING, choices=SCHEDULES
     )
     warmup_ratio: float = option(
         0.1,
-        "Share of the updates over which the learning rate rises from zero.",
+        "share of the updates over which the learning rate rises from zero",
         group=TRAINING,
         at_least=0,
         below=1,
         what="a share of the updates",
     )
     weight_decay: float = option(
-        0.01, "AdamW weight decay, not on norms and biases.", group=TRAINING, at_least=0, below=math.inf
+        0.01, "AdamW weight decay, not on norms and biases", group=TRAINING, at_least=0, below=math.inf
     )
-    max_grad_norm: float = option(1.0, "Gradient clipping; 0: none.", group=TRAINING, at_least=0, what="1.0 is usual")
+    max_grad_norm: float = option(1.0, "gradient clipping; 0: none", group=TRAINING, at_least=0, what="1.0 is usual")
     early_stopping_patience: int = option(
-        0, "Stop after N validations without a better score; 0: never.", group=TRAINING, at_least=0
+        0, "stop after N validations without a better score; 0: never", group=TRAINING, at_least=0
     )
     seed: int = option(
-        42, "Seed of the head, of the order of the rows and of dropout.", group=TRAINING, marks=(SET_BY_A_SWEEP,)
+        42,
+        "seed of the head, of the order of the rows and of dropout",
+        group=TRAINING,
+        at_least=0,
+        below=ALL_SEEDS,
+        marks=(SET_BY_A_SWEEP,),
     )
     seeds: list[int] = option(
         [],
-        "Several seeds, each in its own folder; default: --seed alone.",
+        "several seeds, each in its own folder; default: --seed alone",
         group=TRAINING,
+        at_least=0,
+        below=ALL_SEEDS,
         identity=False,
         marks=(SET_BY_A_SWEEP,),
     )
 
     # A run with auto is not the same run as one with true or false, which fix the precision on every machine.
     bf16: str = option(
-        "auto", "auto: if the hardware supports it.", group=MACHINE, choices=PRECISIONS, nargs="?", const="true"
+        "auto",
+        "bfloat16; auto: if the hardware supports it",
+        group=MACHINE,
+        choices=PRECISIONS,
+        nargs="?",
+        const="true",
     )
     per_device_train_batch_size: int | None = option(
-        None, "Rows of one micro-batch of one rank.", group=MACHINE, at_least=1, identity=False
+        None, "rows of one micro-batch of one rank", group=MACHINE, at_least=1, identity=False
     )
     gradient_accumulation_steps: int | None = option(
-        None, "Micro-batches of one update.", group=MACHINE, at_least=1, identity=False
+        None, "micro-batches of one update", group=MACHINE, at_least=1, identity=False
     )
     per_device_eval_batch_size: int = option(
-        64, "Rows of one evaluation batch of one rank.", group=MACHINE, at_least=1, identity=False
+        64, "rows of one evaluation batch of one rank", group=MACHINE, at_least=1, identity=False
     )
     deepspeed: str | None = option(
-        None, "DeepSpeed JSON file; without it PyTorch runs the training.", group=MACHINE, identity=False
+        None, "DeepSpeed JSON file; without it PyTorch runs the training", group=MACHINE, identity=False
     )
     fsdp: str = option(
         "full_shard",
-        "What PyTorch shards over several ranks.",
+        "what PyTorch shards over several ranks",
         group=MACHINE,
         choices=FSDP_MODES,
         identity=False,
@@ -273,14 +293,14 @@ class FinetuningOptions(Options):
 
     output_dir: str | None = option(
         None,
-        "Folder of the results; default: runs/finetuning/<recipe>.",
+        "folder of the results; default: runs/finetuning/<recipe>",
         group=OUTPUT,
         identity=False,
         marks=(SET_BY_A_SWEEP,),
     )
     resume_from_checkpoint: str = option(
         "auto",
-        "auto: continue (or, if finished, read) the same run in --output_dir; false: start again.",
+        "auto: continue (or, if finished, read) the same run in --output_dir; false: start again",
         group=OUTPUT,
         choices=("auto", "false"),
         identity=False,
@@ -290,17 +310,17 @@ class FinetuningOptions(Options):
         marks=(SET_BY_A_SWEEP,),
     )
     save_steps: int = option(
-        0, "Save the state every N updates; 0: after every epoch.", group=OUTPUT, at_least=0, identity=False
+        0, "save the state every N updates; 0: after every epoch", group=OUTPUT, at_least=0, identity=False
     )
     save_model: bool = option(
         True,
-        "Keep the best model as a `transformers` directory in output_dir/best.",
+        "keep the best model as a `transformers` directory in output_dir/best",
         group=OUTPUT,
         identity=False,
     )
     report_to: str = option(
         "tensorboard",
-        "Trackers of the curves; separate several with commas.",
+        "trackers of the curves; separate several with commas",
         group=OUTPUT,
         choices=(*REPORTERS, "none"),
         commas=True,

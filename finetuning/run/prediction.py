@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any
 
 from finetuning.examples.recipe import COLUMN
@@ -28,58 +28,58 @@ from runtime.options.declaration import (
 GIVEN = "a recipe's option that prediction sets, whatever was kept with the model"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PredictionOptions(Options):
     """A model that a recipe trained, and new data for it."""
 
-    test_file: str | None = option(None, "New examples, with or without answers.", group=DATA, marks=(GIVEN,))
+    test_file: str = option(MISSING, "new examples, with or without answers", group=DATA, marks=(GIVEN,))
     context_file: str | None = option(
-        None, "Two-stage data: the JSON list of paragraphs that the rows number.", group=DATA
+        None, "two-stage data: the JSON list of paragraphs that the rows number", group=DATA
     )
     text_column: str | None = option(
-        None, "Column of the text; default: that used in training, or the usual names.", group=DATA, marks=(COLUMN,)
+        None, "column of the text; default: that used in training, or the usual names", group=DATA, marks=(COLUMN,)
     )
-    text_pair_column: str | None = option(None, "Column of the second text.", group=DATA, marks=(COLUMN,))
-    label_column: str | None = option(None, "Column of the label, if there is one.", group=DATA, marks=(COLUMN,))
+    text_pair_column: str | None = option(None, "column of the second text", group=DATA, marks=(COLUMN,))
+    label_column: str | None = option(None, "column of the label, if there is one", group=DATA, marks=(COLUMN,))
     tag_column: str | None = option(
-        None, "Column of the words' tags; default: that used in training.", group=DATA, marks=(COLUMN,)
+        None, "column of the words' tags; default: that used in training", group=DATA, marks=(COLUMN,)
     )
     id_column: str | None = option(
         None,
-        "Column of the example's id; default: the usual names, else the row's number.",
+        "column of the example's id; default: the usual names, else the row's number",
         group=DATA,
         marks=(COLUMN,),
     )
     max_seq_length: int | None = option(
-        None, "Longest row in tokens; default: that used in training.", group=DATA, at_least=8
+        None, "longest row in tokens; default: that used in training", group=DATA, at_least=8
     )
     max_eval_samples: int | None = option(
-        None, "Predict only N examples, chosen by a hash of their ids.", group=DATA, at_least=1, marks=(GIVEN,)
+        None, "predict only N examples, chosen by a hash of their ids", group=DATA, at_least=1, marks=(GIVEN,)
     )
     on_bad_text: BadText = option(
         "stop",
-        "Text that is not UTF-8: stop, or replace and count.",
+        "text that is not UTF-8: stop, or replace and count",
         group=DATA,
         choices=BAD_TEXT,
         formerly=("invalid_utf8",),
         marks=(GIVEN,),
     )
     model_name_or_path: str = option(
-        "", "The `best` folder of a fine-tuning run, or any model with a head.", group=MODEL, marks=(GIVEN,)
+        MISSING, "the `best` folder of a fine-tuning run, or any model with a head", group=MODEL, marks=(GIVEN,)
     )
     per_device_eval_batch_size: int = option(
-        64, "Rows of one batch of one rank.", group=MACHINE, at_least=1, marks=(GIVEN,)
+        64, "rows of one batch of one rank", group=MACHINE, at_least=1, marks=(GIVEN,)
     )
     bf16: str = option(
         "auto",
-        "auto: where the hardware has it.",
+        "bfloat16; auto: where the hardware has it",
         group=MACHINE,
         choices=PRECISIONS,
         nargs="?",
         const="true",
         marks=(GIVEN,),
     )
-    output_dir: str = option("runs/predictions", "Folder of the predictions.", group=OUTPUT, marks=(GIVEN,))
+    output_dir: str = option("runs/predictions", "folder of the predictions", group=OUTPUT, marks=(GIVEN,))
 
 
 def predict(options: PredictionOptions, asked: Asked) -> int:

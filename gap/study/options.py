@@ -168,7 +168,7 @@ class GapOptions(Options):
     )
     pooling: str | None = option(
         None,
-        "of classification",
+        "how classification pools the tokens of a text",
         group=TRAINING,
         choices=POOLINGS,
         by_data={SMALL_WORLD: "mean", FULL: "mean"},
@@ -238,7 +238,7 @@ class GapOptions(Options):
 
     bf16: str = option(
         "auto",
-        "auto: as in the folder's cells, else by the hardware",
+        "bfloat16; auto: as in the folder's cells, else by the hardware",
         group=MACHINE,
         choices=PRECISIONS,
         nargs="?",

@@ -12,6 +12,7 @@ from pretraining.engines.schedule import DECAYS
 from pretraining.model.masked_lm import ATTENTION_IMPLEMENTATIONS
 from pretraining.plan.budget import UNITS, option_of
 from runtime.options.declaration import (
+    ALL_SEEDS,
     DATA,
     MACHINE,
     MODEL,
@@ -62,10 +63,12 @@ class PretrainingOptions(Options):
         below=1,
         by_data={SMALL_WORLD: 0.2, SHARDS: 0.3},
     )
-    mask_token_rate: float = option(0.8, "share of these replaced by [MASK]", group=DATA, at_least=0, at_most=1)
+    mask_token_rate: float = option(
+        0.8, "share of the predicted tokens replaced by [MASK]", group=DATA, at_least=0, at_most=1
+    )
     random_token_rate: float = option(
         0.1,
-        "share of these replaced by a random token; the rest is unchanged",
+        "share of the predicted tokens replaced by a random one; the rest is unchanged",
         group=DATA,
         at_least=0,
         at_most=1,
@@ -141,17 +144,19 @@ class PretrainingOptions(Options):
         choices=("auto", *OPTIMIZER_NAMES),
     )
     weight_decay: float = option(
-        0.01, "on matrices, not on biases and norms", group=TRAINING, at_least=0, below=math.inf
+        0.01, "weight decay of matrices, not of biases and norms", group=TRAINING, at_least=0, below=math.inf
     )
     adam_beta1: float = option(0.9, "decay of the mean of the gradients", group=TRAINING, at_least=0, below=1)
-    adam_beta2: float = option(0.98, "decay of the mean of their squares", group=TRAINING, at_least=0, below=1)
-    adam_epsilon: float = option(1e-6, "added to the root of that mean", group=TRAINING, above=0, below=math.inf)
+    adam_beta2: float = option(0.98, "decay of the mean of the squared gradients", group=TRAINING, at_least=0, below=1)
+    adam_epsilon: float = option(
+        1e-6, "number added to the root of the mean of squares", group=TRAINING, above=0, below=math.inf
+    )
     max_grad_norm: float = option(
         1.0, "gradients are clipped to this norm; 0: no clipping", group=TRAINING, at_least=0, what="1.0 is usual"
     )
     warmup_fraction: float = option(
         0.1,
-        "share of the smallest budget",
+        "share of the smallest budget in which the rate rises from zero",
         group=TRAINING,
         at_least=0,
         at_most=0.1,
@@ -167,7 +172,12 @@ class PretrainingOptions(Options):
     )
     decay: str = option("sqrt", "how the rate goes to zero", group=TRAINING, choices=DECAYS)
     seed: int = option(
-        0, "of weights, order, masks and dropout", group=TRAINING, at_least=0, below=1 << 63, what="a whole number"
+        0,
+        "seed of the weights, order, masks and dropout",
+        group=TRAINING,
+        at_least=0,
+        below=ALL_SEEDS,
+        what="a whole number",
     )
     max_skipped_updates: int = option(
         10,
@@ -199,11 +209,11 @@ class PretrainingOptions(Options):
         commas=True,
         by_data={SMALL_WORLD: "6", SHARDS: "6"},
     )
-    series_ratio: float = option(2.0, "ratio of neighbouring budgets", group=BUDGET)
+    series_ratio: float = option(2.0, "ratio of neighbouring budgets", group=BUDGET, above=1, below=math.inf)
 
     # Precision changes the numbers: a run that is resumed keeps its own. Its kernels and its machine may change.
     bf16: str = option(
-        "auto", "auto: where the hardware has it", group=MACHINE, choices=PRECISIONS, nargs="?", const="true"
+        "auto", "bfloat16; auto: where the hardware has it", group=MACHINE, choices=PRECISIONS, nargs="?", const="true"
     )
     per_device_train_batch_size: int = option(
         0, "rows of one micro-batch; 0: as many as fit 16,384 tokens", group=MACHINE, at_least=0, identity=False

@@ -30,7 +30,9 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Descriptions keep their lines, so that the commands in them can be copied; "(default: None)" is left out."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default in ((), []) or DEFAULT in (action.help or ""):
+        if isinstance(action, argparse._StoreFalseAction):  # its default is a default of the option that it negates
+            return action.help
+        if action.default in (None, "", (), []) or DEFAULT in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 
@@ -56,6 +58,8 @@ class OptionParser(HfArgumentParser):
                 if heading not in groups:
                     groups[heading] = self.add_argument_group(heading)
                 self._parse_dataclass_field(groups[heading], as_argument_field(item, hints[item.name]))
+                if negated := self._option_string_actions.get(f"--no_{item.name}"):
+                    negated.help = f"the same as --{item.name} false"
 
 
 def as_argument_field(item: Field[Any], hint: Any) -> Field[Any]:

@@ -17,6 +17,7 @@ DECLARED = "declared"  # the key of a field's metadata
 DATA, MODEL, TRAINING = "data", "model", "training"
 MACHINE, OUTPUT = "precision, memory and machine", "output and resume"
 PRECISIONS = ("auto", "true", "false")  # of --bf16
+ALL_SEEDS = 1 << 63  # seeds are below: what torch.Generator takes
 BadText = Literal["stop", "replace"]
 BAD_TEXT: tuple[BadText, ...] = get_args(BadText)  # of --on_bad_text
 

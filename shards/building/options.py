@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any, Literal, get_args
 
 from runtime.machine import usable_cores
-from runtime.options.declaration import BAD_TEXT, OUTPUT, BadText, Options, identity_values, names_marked, option
+from runtime.options.declaration import (
+    BAD_TEXT,
+    OUTPUT,
+    BadText,
+    Options,
+    by_data,
+    identity_values,
+    names_marked,
+    option,
+)
 from shards.text.cleaning import Cleaning
 from shards.text.plain_text import DOCUMENTS, DocumentRule, TextRules
 
-DEFAULT_VOCAB_SIZE = 16_384
 TEXT, VOCABULARY = "text and cleaning", "tokenizer"
 DUPLICATES, LAYOUT = "duplicates", "split and layout"
 VocabularyKind = Literal["wordpiece", "byte_bpe"]
 NearDuplicates = Literal["drop", "separate", "ignore"]
+TRAINED = "without --tokenizer"  # when --vocab_size has a default
 OF_TRAINING = "of the tokenizer's training"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BuildOptions(Options):
     """Options of one build; the defaults suit a folder of text files.
 
@@ -26,67 +35,68 @@ class BuildOptions(Options):
     """
 
     input: list[str] = option(
-        [],
-        "Files, folders, globs, a directory written by save_to_disk, or datasets:NAME[:CONFIG[:SPLIT]]",
+        MISSING,
+        "files, folders, globs, a directory written by save_to_disk, or datasets:NAME[:CONFIG[:SPLIT]]",
         group=TEXT,
         identity=False,  # its content is
         nargs="+",
     )
     document: DocumentRule = option(
         "file",
-        "Unit that is a document in plain text: a file, a line, or the lines between blank ones",
+        "unit that is a document in plain text: a file, a line, or the lines between blank ones",
         group=TEXT,
         choices=DOCUMENTS,
     )
     text_column: str = option(
-        "text", "Column of JSON lines, CSV, TSV, parquet and datasets; a number if there is no header", group=TEXT
+        "text", "column of JSON lines, CSV, TSV, parquet and datasets; a number if there is no header", group=TEXT
     )
     max_document_mb: int = option(
         16,
-        "Longer plain text is cut here; a longer JSON line or row of a table is refused",
+        "longer plain text is cut here; a longer JSON line or row of a table is refused",
         group=TEXT,
         at_least=1,
         at_most=1_024,
     )
     on_bad_text: BadText = option(
         "stop",
-        "Bytes that are not UTF-8: stop, or replace and count",
+        "bytes that are not UTF-8: stop, or replace and count",
         group=TEXT,
         choices=BAD_TEXT,
         identity="invalid_utf8",
         formerly=("invalid_utf8",),
     )
     min_characters: int = option(
-        1, "Shorter documents are dropped and counted", group=TEXT, at_least=1, at_most=1_000_000_000
+        1, "shorter documents are dropped and counted", group=TEXT, at_least=1, at_most=1_000_000_000
     )
-    nfc: bool = option(True, "Normalise text to Unicode NFC", group=TEXT)
-    html_entities: bool = option(False, "Turn HTML entities such as &lt; into characters", group=TEXT)
+    nfc: bool = option(True, "normalise text to Unicode NFC", group=TEXT)
+    html_entities: bool = option(False, "turn HTML entities such as &lt; into characters", group=TEXT)
 
     tokenizer: str | None = option(
         None,
-        "A transformers tokenizer (directory or hub name) instead of training one",
+        "a transformers tokenizer (directory or hub name) instead of training one",
         group=VOCABULARY,
         identity=False,  # its fingerprint is
     )
     vocab_size: int | None = option(
         None,
-        f"Size of the vocabulary to train (default {DEFAULT_VOCAB_SIZE})",
+        "size of the vocabulary to train",
         group=VOCABULARY,
         at_least=64,
         at_most=4_000_000,
+        by_data={TRAINED: 16_384},
         marks=(OF_TRAINING,),
     )
     vocabulary: VocabularyKind = option(
         "wordpiece",
-        "Kind of vocabulary to train",
+        "kind of vocabulary to train",
         group=VOCABULARY,
         choices=get_args(VocabularyKind),
         marks=(OF_TRAINING,),
     )
-    lowercase: bool = option(True, "Train an uncased vocabulary", group=VOCABULARY, marks=(OF_TRAINING,))
+    lowercase: bool = option(True, "train an uncased vocabulary", group=VOCABULARY, marks=(OF_TRAINING,))
     vocabulary_sample_mb: int = option(
         32,
-        "Text that the vocabulary is trained on, in MB: the beginnings of evenly spaced inputs",
+        "text that the vocabulary is trained on, in MB: the beginnings of evenly spaced inputs",
         group=VOCABULARY,
         at_least=1,
         at_most=4_096,
@@ -95,7 +105,7 @@ class BuildOptions(Options):
 
     drop_duplicates: bool = option(
         True,
-        "Drop all but the first of identical documents; if false they are kept, even with --near_duplicates drop",
+        "drop all but the first of identical documents; if false they are kept, even with --near_duplicates drop",
         group=DUPLICATES,
     )
     near_duplicates: NearDuplicates = option(
@@ -113,7 +123,7 @@ class BuildOptions(Options):
     )
     index_memory_mb: int = option(
         64,
-        "Memory for new keys and pages of the index of duplicates, in MB",
+        "memory for new keys and pages of the index of duplicates, in MB",
         group=DUPLICATES,
         at_least=1,
         at_most=1_000_000,
@@ -122,32 +132,32 @@ class BuildOptions(Options):
 
     validation_fraction: float = option(
         0.01,
-        "Share of documents held out, chosen by a hash of the document",
+        "share of documents held out, chosen by a hash of the document",
         group=LAYOUT,
         at_least=0,
         at_most=0.5,
     )
     words: str = option(
-        "none", "Store where words start, as jieba cuts Chinese text", group=LAYOUT, choices=("none", "jieba")
+        "none", "store where words start, as jieba cuts Chinese text", group=LAYOUT, choices=("none", "jieba")
     )
     block_tokens: int = option(
         65_536,
-        "Tokens per block, the unit that is read and shuffled",
+        "tokens per block, the unit that is read and shuffled",
         group=LAYOUT,
         at_least=16,
         at_most=1 << 24,
     )
-    blocks_per_shard: int = option(64, "Blocks per tar file", group=LAYOUT, at_least=1, at_most=65_536)
+    blocks_per_shard: int = option(64, "blocks per tar file", group=LAYOUT, at_least=1, at_most=65_536)
 
     output_dir: str = option(
-        "",
-        "Directory for the shards, possibly inside an --input folder; an interrupted build there is continued",
+        MISSING,
+        "directory for the shards, possibly inside an --input folder; an interrupted build there is continued",
         group=OUTPUT,
         identity=False,
     )
     processes: int = option(
         usable_cores(),
-        "Processes that clean and tokenize",
+        "processes that clean and tokenize",
         group=OUTPUT,
         at_least=1,
         at_most=4_096,
@@ -166,7 +176,7 @@ class BuildOptions(Options):
     @property
     def trained_vocab_size(self) -> int:
         """Size of the vocabulary to train."""
-        return self.vocab_size or DEFAULT_VOCAB_SIZE
+        return self.vocab_size or int(by_data(self, TRAINED)["vocab_size"])
 
     @property
     def max_document_bytes(self) -> int:

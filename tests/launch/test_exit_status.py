@@ -38,6 +38,7 @@ class Command:
 
 
 OUT = ("--output_dir", "out")
+PREDICT = ("--model_name_or_path", "best", "--test_file", "new.json")
 COMMANDS = [
     Command("launch.build_shards", "launch.build_shards.run", ("--input", "a.txt", *OUT), "--processes"),
     Command("launch.pretrain", "launch.pretrain.pretrain", OUT, "--per_device_train_batch_size", marker=False),
@@ -45,7 +46,7 @@ COMMANDS = [
     Command("launch.report", "launch.report.write_reports", ("run",), "--draws", marker=False),
     Command("launch.sweep", "launch.sweep.run_sweep", ("--sweep_file", "a.yaml", *OUT), "--max_parallel"),
     Command("launch.gap", "launch.gap.run_study", OUT, "--per_device_train_batch_size"),
-    Command("launch.predict", "launch.predict.predict", OUT, "--per_device_eval_batch_size"),
+    Command("launch.predict", "launch.predict.predict", (*PREDICT, *OUT), "--per_device_eval_batch_size"),
     *(
         Command(f"finetuning.{name}", f"finetuning.{name}.run", OUT, "--per_device_train_batch_size")
         for name in RECIPES

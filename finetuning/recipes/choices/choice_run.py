@@ -35,17 +35,17 @@ class MultipleChoiceOptions(QAOptions):
     """Options of multiple choice; those of QA are for the chain's second stage."""
 
     chain: bool = option(
-        False, "Two-stage data: answer each question in the paragraph that was chosen for it.", group=CHAIN
+        False, "two-stage data: answer each question in the paragraph that was chosen for it", group=CHAIN
     )
     qa_model_name_or_path: str | None = option(
         None,
-        "Model of the chain's second stage; default: the first's.",
+        "model of the chain's second stage; default: the first's",
         group=CHAIN,
         marks=(OF_THE_CHAIN, PATH_OR_HUB_NAME),
     )
     qa_learning_rate: float | None = option(
         None,
-        "Learning rate of the second stage; default: the first's.",
+        "learning rate of the second stage; default: the first's",
         group=CHAIN,
         at_least=0,
         below=math.inf,
@@ -53,7 +53,7 @@ class MultipleChoiceOptions(QAOptions):
     )
     qa_num_train_epochs: float | None = option(
         None,
-        "Epochs of the second stage; default: the first's.",
+        "epochs of the second stage; default: the first's",
         group=CHAIN,
         at_least=0,
         below=math.inf,

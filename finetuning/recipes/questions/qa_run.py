@@ -34,30 +34,30 @@ class QAOptions(FinetuningOptions):
     """Options of extractive question answering."""
 
     context_file: str | None = option(
-        None, "Two-stage data: the JSON list of paragraphs that the rows refer to by number.", group=DATA, marks=(PATH,)
+        None, "two-stage data: the JSON list of paragraphs that the rows refer to by number", group=DATA, marks=(PATH,)
     )
     doc_stride: int = option(
         128,
-        "Overlap of neighbouring windows in tokens (in the original BERT: the step).",
+        "overlap of neighbouring windows in tokens (in the original BERT: the step)",
         group=DATA,
         at_least=0,
         what="the overlap of two windows in tokens",
         marks=(KEPT,),
     )
-    n_best_size: int = option(20, "Candidates kept for each question.", group=ANSWERS, at_least=1, marks=(KEPT,))
-    max_answer_length: int = option(30, "Longest answer in tokens.", group=ANSWERS, at_least=1, marks=(KEPT,))
+    n_best_size: int = option(20, "candidates kept for each question", group=ANSWERS, at_least=1, marks=(KEPT,))
+    max_answer_length: int = option(30, "longest answer in tokens", group=ANSWERS, at_least=1, marks=(KEPT,))
     version_2_with_negative: bool = option(
-        False, "Some questions have no answer, and none may be given.", group=ANSWERS, marks=(KEPT,)
+        False, "some questions have no answer, and none may be given", group=ANSWERS, marks=(KEPT,)
     )
     null_score_diff_threshold: float = option(
         0.0,
-        "v2: how far the no-answer score must exceed the best answer's.",
+        "v2: how far the no-answer score must exceed the best answer's",
         group=ANSWERS,
         marks=(KEPT,),
     )
     answer_language: str = option(
         "auto",
-        "Whose exact match and F1: en (SQuAD), zh (CMRC), or auto: by the answers.",
+        "language whose exact match and F1 are computed: en (SQuAD), zh (CMRC), or auto: by the answers",
         group=ANSWERS,
         choices=LANGUAGES,
         marks=(KEPT,),

@@ -41,27 +41,27 @@ class ClassificationOptions(TextOptions):
 
     data: str | None = option(
         None,
-        "Folder or tar with the splits: SPLIT/LABEL/*.txt as in aclImdb, or SPLIT.csv.",
+        "folder or tar with the splits: SPLIT/LABEL/*.txt as in aclImdb, or SPLIT.csv",
         group=DATA,
         marks=(NAMES_DATA, DATA_PLACE, PATH),
     )
     validation_fraction: float = option(
         0.1,
-        "Share of train held out (copies together) if there is no validation set.",
+        "share of train held out (copies together) if there is no validation set",
         group=DATA,
         above=0,
         below=1,
         what="a share such as 0.1",
     )
     text_column: str | None = option(
-        None, "Column of the text; default: the usual names.", group=DATA, marks=(COLUMN, KEPT)
+        None, "column of the text; default: the usual names", group=DATA, marks=(COLUMN, KEPT)
     )
-    text_pair_column: str | None = option(None, "Column of the second text.", group=DATA, marks=(COLUMN, KEPT))
-    label_column: str | None = option(None, "Column of the label.", group=DATA, marks=(COLUMN,))
+    text_pair_column: str | None = option(None, "column of the second text", group=DATA, marks=(COLUMN, KEPT))
+    label_column: str | None = option(None, "column of the label", group=DATA, marks=(COLUMN,))
     id_column: str | None = option(
-        None, "Column of the example's id; default: the row's number.", group=DATA, marks=(COLUMN,)
+        None, "column of the example's id; default: the row's number", group=DATA, marks=(COLUMN,)
     )
-    selection_metric: str = option("accuracy", "Picks the best epoch.", group=TRAINING, choices=METRICS)
+    selection_metric: str = option("accuracy", "metric that picks the best epoch", group=TRAINING, choices=METRICS)
 
     def contradictions(self) -> list[str]:
         """Also refuses data named twice and column options without effect."""

@@ -41,17 +41,17 @@ class GlueOptions(TextOptions):
     """Options of GLUE."""
 
     task_name: str | None = option(
-        None, f"{', '.join(GLUE_TASKS)}, several separated by commas, or all.", group=DATA, commas=True
+        None, f"{', '.join(GLUE_TASKS)}, several separated by commas, or all", group=DATA, commas=True
     )
     data_dir: str | None = option(
         None,
-        "Folder of the official TSV files; default: the `datasets` set nyu-mll/glue.",
+        "folder of the official TSV files; default: the `datasets` set nyu-mll/glue",
         group=DATA,
         marks=(DATA_PLACE, PATH),
     )
     mnli_checkpoint: str | None = option(
         None,
-        "Start RTE, MRPC and STS-B from this model, fine-tuned on MNLI.",
+        "start RTE, MRPC and STS-B from this model, fine-tuned on MNLI",
         group=MODEL,
         marks=(PATH_OR_HUB_NAME,),
     )

@@ -42,7 +42,7 @@ class TextOptions(FinetuningOptions):
 
     max_seq_length: int = option(
         128,
-        "Longest row in tokens, special tokens included.",
+        "longest row in tokens, special tokens included",
         group=DATA,
         at_least=8,
         by_data={SMALL_WORLD: 64},
@@ -50,28 +50,28 @@ class TextOptions(FinetuningOptions):
     )
     pooling: str | None = option(
         None,
-        "The first token, or the mean or maximum of all; default: the saved head's, else the model family's.",
+        "the first token, or the mean or maximum of all; default: the saved head's, else the model family's",
         group=MODEL,
         choices=POOLINGS,
     )
     head_dropout: float | None = option(
         None,
-        "Dropout before the linear head; default: the model's own.",
+        "dropout before the linear head; default: the model's own",
         group=MODEL,
         at_least=0,
         below=1,
         what="a rate such as 0.1",
     )
-    truncation: str = option("head", "Part of a long text to keep.", group=DATA, choices=TRUNCATIONS, marks=(KEPT,))
+    truncation: str = option("head", "part of a long text to keep", group=DATA, choices=TRUNCATIONS, marks=(KEPT,))
     label_smoothing: float = option(
         0.0,
-        "Share of the target that is spread evenly over the classes.",
+        "share of the target that is spread evenly over the classes",
         group=TRAINING,
         at_least=0,
         below=1,
         what="a share of the target",
     )
-    balance_classes: bool = option(False, "Give every class the same total weight in the loss.", group=TRAINING)
+    balance_classes: bool = option(False, "give every class the same total weight in the loss", group=TRAINING)
 
     def settings(self, longest: int) -> TextSettings:
         """The part that turns texts into rows, with rows of at most `longest` tokens."""

@@ -38,7 +38,7 @@ class TokenOptions(FinetuningOptions):
 
     max_seq_length: int = option(
         128,
-        "Longest row in tokens, special tokens included.",
+        "longest row in tokens, special tokens included",
         group=DATA,
         at_least=8,
         by_data={SMALL_WORLD: 64},
@@ -46,7 +46,7 @@ class TokenOptions(FinetuningOptions):
     )
     doc_stride: int = option(
         32,
-        "Overlap of neighbouring windows over a long sentence in tokens.",
+        "overlap of neighbouring windows over a long sentence in tokens",
         group=DATA,
         at_least=0,
         what="the overlap of two windows in tokens",
@@ -54,7 +54,7 @@ class TokenOptions(FinetuningOptions):
     )
     tag_column: str | None = option(
         None,
-        "CoNLL-U: upos (the default) or xpos; rows: the column of the tags; default: the usual names.",
+        "CoNLL-U: upos or xpos; rows: the column of the tags; default: upos, or the usual names",
         group=DATA,
         marks=(COLUMN, KEPT),
     )

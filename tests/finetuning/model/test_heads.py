@@ -338,11 +338,20 @@ def test_predict_says_what_it_needs(tmp_path, capsys):
     file = tmp_path / "rows.json"
     file.write_text(json.dumps(rows_of("qa", 4, 1)))
     for arguments, told in (
-        ([], "--model_name_or_path is missing"),
-        (["--model_name_or_path", source], "--test_file is missing"),
-        (["--model_name_or_path", source, "--test_file", str(file)], "no head of a task"),
+        (["--test_file", str(file)], "required: --model_name_or_path"),
+        (["--model_name_or_path", source], "required: --test_file"),
     ):
-        assert predict.main([*arguments, "--output_dir", str(tmp_path / "out")]) == 2
+        with pytest.raises(SystemExit) as ended:
+            predict.main([*arguments, "--output_dir", str(tmp_path / "out")])
+        assert ended.value.code == 2
+        assert told in capsys.readouterr().err
+    for model, examples, told in (
+        ("", str(file), "--model_name_or_path is missing"),
+        (source, "", "--test_file is missing"),
+        (source, str(file), "no head of a task"),
+    ):
+        given = ["--model_name_or_path", model, "--test_file", examples, "--output_dir", str(tmp_path / "out")]
+        assert predict.main(given) == 2
         assert told in capsys.readouterr().err
 
 

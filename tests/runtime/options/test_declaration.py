@@ -3,13 +3,16 @@
 import ast
 import importlib
 import math
+import re
 from collections import defaultdict
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from finetuning.examples.recipe import FinetuningOptions
+from finetuning.recipes.questions.qa_run import QAOptions
 from pretraining.plan.options import PretrainingOptions
 from runtime.options.command_line import parse_options
 from runtime.options.declaration import (
@@ -25,6 +28,7 @@ from runtime.options.declaration import (
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch")
 NEEDED = {
+    "PredictionOptions": {"model_name_or_path": "there", "test_file": "rows.json"},
     "BuildOptions": {"input": ["text"], "output_dir": "there"},
     "SweepOptions": {"sweep_file": "sweep.yaml", "output_dir": "there"},
 }
@@ -129,6 +133,68 @@ def test_every_option_is_declared_under_a_heading_with_its_help(cls):
         assert DECLARED in item.metadata, item.name
         assert item.metadata["help"].strip(), item.name
         assert item.metadata[DECLARED].group != "options", item.name
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_no_command_shows_an_empty_or_a_wrong_default(cls, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        parse_options(cls, ["--help"])
+    for line in re.sub(r"\n {10,}", "  ", capsys.readouterr().out).splitlines():
+        assert "(default: )" not in line
+        assert "MISSING" not in line
+        if line.startswith("  --no_"):
+            name = line.split(",")[0].removeprefix("  --no_")
+            assert line.endswith(f"the same as --{name} false")
+            assert "default" not in line
+
+
+PROPER_NAMES = ("Jaccard",)
+
+
+def breaks_the_style(text):
+    """Help texts are phrases: no capital at the start, no full stop at the end, no default written by hand."""
+    first = re.match(r"[^\s:;,]+", text).group()
+    is_name = first in PROPER_NAMES or re.search("[A-Z0-9]", first[1:])
+    ends = text.endswith(".") and not text.endswith("...")
+    fragment = re.match("(of|on|in|from) ", text)
+    return (text[0].isupper() and not is_name) or ends or fragment or "(default" in text or "the default)" in text
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_all_help_is_written_in_one_style(cls):
+    assert [text for item in fields(cls) if breaks_the_style(text := item.metadata["help"])] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["Peak rate", "peak rate.", "of classification", "A rate", "size (default 16384)", "upos (the default)"]
+)
+def test_another_style_is_seen(text):
+    assert breaks_the_style(text)
+
+
+WITHOUT_RANGE = {"null_score_diff_threshold"}  # a difference of two logits: any number means something
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_every_number_declares_its_range(cls):
+    numeric = {name for name, hint in get_type_hints(cls).items() if {int, float} & {hint, *get_args(hint)}}
+    without = {name for name, declared in declarations(cls).items() if name in numeric and not declared.range}
+    assert without - WITHOUT_RANGE == set()
+
+
+@pytest.mark.parametrize(
+    ("cls", "given", "complaint"),
+    [
+        (QAOptions, {"seed": -1, "max_steps": -7}, "--max_steps -7: use at least -1.*--seed -1: use at least 0"),
+        (QAOptions, {"seeds": [0, -2]}, "--seeds -2: use at least 0"),
+        (PretrainingOptions, {"series_ratio": -3.0}, "--series_ratio -3.0: use a finite number, above 1"),
+        (PretrainingOptions, {"series_ratio": 1.0}, "--series_ratio 1.0: use a finite number, above 1"),
+    ],
+)
+def test_a_number_that_would_fail_later_is_refused_by_name(cls, given, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        cls(**given)
 
 
 def values_outside(declared):
