@@ -226,7 +226,7 @@ def _parse_tokenizer(data: dict[str, Any], source: str) -> TokenizerRecord:
     if not parts or Path(path).is_absolute() or ".." in parts or "\\" in path:
         raise ValueError(f"{source}: path {shown(path)} leaves the shard directory: {REBUILD}")
     if wrong := [part for part in parts if not _FOLDER.fullmatch(part) or part.endswith((".tar", ".json"))]:
-        raise ValueError(f"{source}: {shown(wrong[0])} in its path is no name of a folder of its own: {REBUILD}")
+        raise ValueError(f"{source}: {shown(wrong[0])} in its path is not a valid folder name: {REBUILD}")
     vocab_size = _count(data, "vocab_size", source, MAX_VOCAB_SIZE, least=1)
     special_ids = _get(data, "special_ids", dict, source)
     ids = {name: _count(special_ids, name, f"{source}: special_ids", vocab_size - 1) for name in SPECIAL_NAMES}

@@ -184,7 +184,7 @@ def test_a_tokenizer_that_is_no_folder_of_its_own_is_refused(server, tmp_path, p
     data = json.loads((server.folder / "manifest.json").read_text())
     data["tokenizer"]["path"] = path
     (server.folder / "manifest.json").write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=r"manifest\.json: tokenizer: .* is no name of a folder of its own"):
+    with pytest.raises(ValueError, match=r"manifest\.json: tokenizer: .* is not a valid folder name"):
         open_location(server.address, tmp_path / "cache")
 
 
