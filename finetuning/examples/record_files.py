@@ -41,13 +41,6 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 logger = logging.getLogger(__name__)
 
 
-def bad_text(choice: str) -> OnBadText:
-    """The readers' mode for a value of --on_bad_text."""
-    if choice not in ("stop", "replace"):
-        raise ValueError(f"--on_bad_text {choice}: use stop or replace")
-    return "replace" if choice == "replace" else "stop"
-
-
 def read_records(
     path: str | Path,
     *,

@@ -25,7 +25,9 @@ class Prices:
     def __post_init__(self) -> None:
         if self.per_device_hour < 0 or (self.devices is not None and self.devices < 1):
             price, devices = self.per_device_hour, self.devices
-            raise ValueError(f"--price_per_hour {price}: use at least 0; --devices {devices}: use at least 1")
+            raise ValueError(
+                f"a device-hour at {price} on {devices} devices: a price is at least 0, devices at least 1"
+            )
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,6 @@ class Slurm:
 
 def devices_of(max_parallel: int | None) -> list[str | None]:
     """One entry per visible GPU; without any, one per core (None), since small models gain less from threads."""
-    if max_parallel is not None and max_parallel < 1:
-        raise ValueError(f"--max_parallel {max_parallel}: at least one cell at a time")
     if torch.cuda.is_available():
         asked = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         names: list[str | None] = [*(asked or map(str, range(torch.cuda.device_count())))]

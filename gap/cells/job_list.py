@@ -125,7 +125,7 @@ class _ReadingFile(Schema):
     data_dir: PathName | None = None
     max_train_samples: Count | None = None
     max_eval_samples: Count | None = None
-    on_overlap: Name = "stop"
+    on_overlap: Literal["stop", "drop"] = "stop"
 
 
 class _RowsFile(Schema):

@@ -116,9 +116,6 @@ def sources_of(series: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> lis
 
     Raises ValueError if there is no scratch or no checkpoint of a wanted kind.
     """
-    unknown = sorted(set(kinds) - {"raw", "annealed"})
-    if unknown or not kinds:
-        raise ValueError(f"--kinds {','.join(kinds)}: use annealed, raw or annealed,raw")
     sources = [
         CellSource(str(row["path"]), str(row["kind"]), round(float(row["budget_tokens"])), int(row["pretraining_seed"]))
         for row in series
@@ -167,8 +164,7 @@ def make_plan(
     controls: Controls = Controls(),
 ) -> CellPlan:
     """Cells of every source on `tasks`, of scratch and the largest budget (or reference) on `tasks_at_ends`."""
-    if finetuning_seeds < 1:
-        raise ValueError(f"--finetuning_seeds {finetuning_seeds}: at least one")
+    assert finetuning_seeds > 0
     cells: list[PlannedCell] = []
 
     def add(source: CellSource, task: str, control: str | None, fraction: float = 1.0, factor: float = 1.0) -> None:

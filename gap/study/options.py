@@ -130,7 +130,7 @@ class GapOptions(Options):
         at_least=0,
         below=1,
         what="a share of the updates",
-        by_data={SMALL_WORLD: 0.5, FULL: 0.5},
+        by_data={SMALL_WORLD: 0.5, FULL: 0.5, REAL_SERIES: CellOptions.warmup_ratio},
         marks=(OF_A_LOOK,),
     )
     max_seq_length: int | None = option(
@@ -138,18 +138,22 @@ class GapOptions(Options):
         "longest row in tokens",
         group=TRAINING,
         at_least=8,
-        by_data={SMALL_WORLD: 64, FULL: 64, REAL_SERIES: 384},
+        by_data={SMALL_WORLD: 64, FULL: 64, REAL_SERIES: RowOptions.max_seq_length},
         marks=(OF_A_LOOK,),
     )
     doc_stride: int = option(
-        128, "overlap of the windows of a long context", group=TRAINING, at_least=0, marks=(OF_A_LOOK,)
+        RowOptions.doc_stride,
+        "overlap of the windows of a long context",
+        group=TRAINING,
+        at_least=0,
+        marks=(OF_A_LOOK,),
     )
     max_answer_length: int | None = option(
         None,
         "longest answer in tokens",
         group=TRAINING,
         at_least=1,
-        by_data={SMALL_WORLD: 8, FULL: 8},
+        by_data={SMALL_WORLD: 8, FULL: 8, REAL_SERIES: RowOptions.max_answer_length},
         marks=(OF_A_LOOK,),
     )
     global_batch_rows: int | None = option(
@@ -157,7 +161,7 @@ class GapOptions(Options):
         "rows of an update",
         group=TRAINING,
         at_least=1,
-        by_data={SMALL_WORLD: 16, FULL: 16},
+        by_data={SMALL_WORLD: 16, FULL: 16, REAL_SERIES: CellOptions.global_batch_rows},
         marks=(OF_A_LOOK,),
     )
     freeze_embeddings: bool | None = option(
@@ -171,7 +175,7 @@ class GapOptions(Options):
         "how classification pools the tokens of a text",
         group=TRAINING,
         choices=POOLINGS,
-        by_data={SMALL_WORLD: "mean", FULL: "mean"},
+        by_data={SMALL_WORLD: "mean", FULL: "mean", REAL_SERIES: RowOptions.pooling},
         marks=(OF_A_LOOK,),
     )
     dropout: float | None = option(
@@ -213,7 +217,7 @@ class GapOptions(Options):
         None, "shards of the series (directory or https); none: those in its run.json", group=CONTAMINATION
     )
     on_overlap: str = option(
-        "stop",
+        ReadingOptions.on_overlap,
         "texts both in training and scored: stop, or drop them from training",
         group=CONTAMINATION,
         choices=("stop", "drop"),
@@ -253,7 +257,7 @@ class GapOptions(Options):
         "rows of an evaluation batch",
         group=MACHINE,
         at_least=1,
-        by_data={SMALL_WORLD: 256, FULL: 256, REAL_SERIES: 128},
+        by_data={SMALL_WORLD: 256, FULL: 256, REAL_SERIES: CellOptions.per_device_eval_batch_size},
         marks=(OF_A_LOOK,),
     )
     executor: str = option(
@@ -290,7 +294,8 @@ class GapOptions(Options):
 
     @property
     def kind_names(self) -> list[str]:
-        return [kind.strip() for kind in (self.kinds or "annealed").split(",")]
+        kinds = str(with_defaults(self).kinds)
+        return [kind.strip() for kind in kinds.split(",") if kind.strip()]
 
     @property
     def runs_on_other_gpus(self) -> bool:
@@ -304,7 +309,8 @@ class GapOptions(Options):
         return Path(self.output_dir) / "pretraining" / "independent" / "series.json" if self.full else None
 
     def experiment(self) -> Experiment:
-        """The experiment that these options describe."""
+        """The experiment that these options describe, each that was not given at its default."""
+        filled: Any = with_defaults(self)
         own: list[TaskSpec] = small_world_tasks(SMALL_WORLD_DIRECTORY) if self.series is None else []
         tasks = parse_tasks(self.tasks) if self.tasks else own[:1]
         ends = parse_tasks(self.tasks_at_ends) if self.tasks_at_ends else [] if self.tasks else own[1:]
@@ -313,20 +319,20 @@ class GapOptions(Options):
             tuple(ends),
             self.finetuning_seeds,
             self.intervals,
-            Grid(numbers(self.learning_rates), numbers(self.num_train_epochs)),
-            Controls(numbers(self.scratch_longer), numbers(self.label_fractions), bool(self.shuffled_labels)),
+            Grid(numbers(filled.learning_rates), numbers(filled.num_train_epochs)),
+            Controls(numbers(filled.scratch_longer), numbers(filled.label_fractions), bool(filled.shuffled_labels)),
             CellOptions(
                 ReadingOptions(self.data_dir, self.max_train_samples, self.max_eval_samples, self.on_overlap),
                 RowOptions(
-                    int(self.max_seq_length or 384),
-                    self.doc_stride,
-                    self.pooling or "cls",
-                    self.max_answer_length or 30,
+                    filled.max_seq_length,
+                    filled.doc_stride,
+                    filled.pooling,
+                    filled.max_answer_length,
                 ),
-                global_batch_rows=int(self.global_batch_rows or 32),
+                global_batch_rows=filled.global_batch_rows,
                 per_device_train_batch_size=self.per_device_train_batch_size,
-                per_device_eval_batch_size=int(self.per_device_eval_batch_size or 128),
-                warmup_ratio=0.1 if self.warmup_ratio is None else self.warmup_ratio,
+                per_device_eval_batch_size=filled.per_device_eval_batch_size,
+                warmup_ratio=filled.warmup_ratio,
                 dropout=self.dropout,
                 freeze_embeddings=bool(self.freeze_embeddings),
                 bf16=self.bf16,

@@ -58,10 +58,8 @@ class EngineOptions:
         return cls(**{**named, **derived})
 
     def __post_init__(self) -> None:
-        if self.fsdp not in FSDP_MODES:
-            raise ValueError(f"--fsdp {self.fsdp!r} is unknown: use one of {', '.join(FSDP_MODES)}")
-        if not self.max_grad_norm >= 0:  # a negative limit would flip the sign of every gradient
-            raise ValueError(f"--max_grad_norm {self.max_grad_norm}: zero (no clipping) or more; 1.0 is usual")
+        assert self.fsdp in FSDP_MODES
+        assert self.max_grad_norm >= 0  # a negative limit would flip the sign of every gradient
         if self.deepspeed is not None and self.fsdp_offload:
             raise ValueError("--fsdp_offload belongs to FSDP2: with --deepspeed, name the offload in the JSON")
         if self.deepspeed is not None and self.fsdp != FSDP_MODES[0]:

@@ -30,10 +30,8 @@ class Segment:
 
 def series_budgets(largest: float, count: int, ratio: float) -> tuple[float, ...]:
     """`count` log-spaced budgets, the largest last; 0, random weights, belongs to every series and is not listed."""
-    if count < 1 or not 1 < ratio < math.inf:
-        raise ValueError(
-            f"--series of {count} budgets with --series_ratio {ratio} is not a series: use 1 or more, a ratio above 1"
-        )
+    assert count > 0
+    assert 1 < ratio < math.inf
     try:
         return tuple(largest / ratio ** (count - 1 - index) for index in range(count))
     except OverflowError as error:
@@ -67,8 +65,7 @@ def plan_segments(budgets: Sequence[float], *, decay_fraction: float, raw: bool)
     With decay share d each branch to b forks at (1 - d) b, so with ratio r the whole costs 1 + d r / (r - 1) times the
     largest budget. Without `raw` the last decay is the run's own end and nothing is trained twice.
     """
-    if not 0 < decay_fraction < 1:
-        raise ValueError(f"--decay_fraction {decay_fraction} is not a share of a budget: use a number between 0 and 1")
+    assert 0 < decay_fraction < 1
     events = [((1 - decay_fraction) * budget, "annealed", budget) for budget in budgets]
     events += [(budget, "raw", budget) for budget in budgets] if raw else []
     segments: list[Segment] = []

@@ -72,7 +72,7 @@ class Declaration:
         """What is wrong with a value, or with each of several."""
         parts = [value]
         if self.commas and self.choices and isinstance(value, str):
-            parts = [part.strip() for part in value.split(",") if part.strip()]
+            parts = [part.strip() for part in value.split(",") if part.strip()] or [value]
         elif isinstance(value, list):
             parts = value
         yield from (text for part in parts if part is not None and (text := self.complaint(name, part)))

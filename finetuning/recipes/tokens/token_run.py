@@ -10,7 +10,6 @@ from finetuning.examples.dataset_records import read_dataset, subset
 from finetuning.examples.pair_template import row_limit
 from finetuning.examples.preflight import Preflight, note_label_balance, note_row_limit, note_shared_texts
 from finetuning.examples.recipe import COLUMN, KEPT, SMALL_WORLD, SPLIT_FILE, FinetuningOptions
-from finetuning.examples.record_files import bad_text
 from finetuning.examples.unknown_share import note_unknown_share
 from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
 from finetuning.loop.schedule import makes_updates
@@ -127,7 +126,7 @@ def prepare(options: TokenOptions, files: Mapping[str, str], start: StartingPoin
 
 def read_splits(options: TokenOptions, files: Mapping[str, str]) -> Splits:
     """Sentences by split, from files or a `datasets` data set."""
-    bad = bad_text(options.on_bad_text)
+    bad = options.on_bad_text
     if not options.dataset_name:
         return {name: read_tagged(file, tag_column=options.tag_column, on_bad_text=bad) for name, file in files.items()}
     rows = read_dataset(options.dataset_name, options.dataset_config_name)

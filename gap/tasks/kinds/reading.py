@@ -82,8 +82,8 @@ def training_and_scored(
         by_id = {key(example): example for example in examples}
         if len(by_id) < len(examples):
             raise ValueError(f"task {spec.name}: {len(examples) - len(by_id)} ids occur twice; give each its own")
-        if most is not None and most < 1:
-            raise ValueError(f"--max_train_samples and --max_eval_samples are {most}: use 1 or more")
+        if most is not None and most < 1:  # of an option, or after the @ of a task
+            raise ValueError(f"task {spec.name}: at most {most} examples leave none: name 1 or more after the @")
         kept = set(ranked(by_id, "sample")[:most])
         fields[field] = {name: example for name, example in by_id.items() if name in kept}
         fields[f"{field}_clusters"] = {name: cluster(example) for name, example in fields[field].items()}

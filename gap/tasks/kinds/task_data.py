@@ -38,10 +38,6 @@ class ReadingOptions:
     max_eval_samples: int | None = None
     on_overlap: str = "stop"
 
-    def __post_init__(self) -> None:
-        if self.on_overlap not in ("stop", "drop"):
-            raise ValueError(f"--on_overlap {self.on_overlap}: use stop, or drop to leave shared texts out of training")
-
 
 @dataclass(frozen=True)
 class RowOptions:

@@ -67,7 +67,7 @@ def test_what_cannot_answer_is_refused():
         sources_of([row for row in SERIES if row["budget_tokens"]], ["raw"])
     with pytest.raises(ValueError, match="no annealed"):
         sources_of([row for row in SERIES if row["kind"] == "raw"], ["annealed"])
-    with pytest.raises(ValueError, match="--kinds"):
+    with pytest.raises(ValueError, match="no final checkpoint"):
         sources_of(SERIES, ["final"])
     for wrong in ({"scratch_longer": (1.0,)}, {"label_fractions": (0.0,)}, {"label_fractions": (2.0,)}):
         with pytest.raises(ValueError, match="--"):

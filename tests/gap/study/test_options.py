@@ -15,6 +15,23 @@ from runtime.processes.ranks import Ranks
 from tests.launch.test_gap import arguments
 
 
+def test_a_real_series_is_trained_by_the_defaults_of_the_cells_and_help_shows_them(capsys, monkeypatch):
+    options = GapOptions(series="series.json", tasks="qa:there")
+    assert options.experiment().options == CellOptions()
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        gap.main(["--help"])
+    shown = capsys.readouterr().out
+    for value in (CellOptions.warmup_ratio, 30, CellOptions.global_batch_rows, "cls", 384, 128):
+        assert f", {value} with --series)" in shown
+
+
+@pytest.mark.parametrize("kinds", ["", ",", "final", "annealed,final"])
+def test_a_kind_of_checkpoint_that_no_series_has_is_refused(kinds):
+    with pytest.raises(ValueError, match=r"--kinds .*: use one of annealed, raw"):
+        GapOptions(kinds=kinds)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
     [

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,8 @@ def test_a_folder_gives_training_and_scored_examples(tmp_path, kind):
     assert len(fewer.train) == 9
     assert set(fewer.train) < set(data.train)
     assert fewer.digest != data.digest
+    with pytest.raises(ValueError, match="at most 0 examples leave none: name 1 or more after the @"):
+        read_task(replace(data.spec, max_train_samples=0))
 
 
 def test_a_single_file_is_split_by_paragraph(tmp_path):

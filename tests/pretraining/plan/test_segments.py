@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.segments import COST_LIMIT, check_cost, parse_series, plan_segments, relative_cost, series_budgets
 
 
@@ -24,8 +25,8 @@ def test_a_series_that_is_none_is_refused(text):
 
 @pytest.mark.parametrize("ratio", [1.0, math.inf])
 def test_a_ratio_without_budgets_between_is_no_series(ratio):
-    with pytest.raises(ValueError, match="ratio"):
-        series_budgets(1e6, 3, ratio)
+    with pytest.raises(ValueError, match=r"--series_ratio .*: use a finite number, above 1"):
+        PretrainingOptions(series_ratio=ratio)
 
 
 def test_the_course_of_two_budgets():
@@ -88,5 +89,5 @@ def test_the_default_ratio_and_share_keep_the_limit():
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
 def test_a_decay_share_is_between_zero_and_one(share):
-    with pytest.raises(ValueError, match="decay_fraction"):
-        plan_segments((1e5,), decay_fraction=share, raw=True)
+    with pytest.raises(ValueError, match=r"--decay_fraction .*: use above 0 and below 1"):
+        PretrainingOptions(decay_fraction=share)

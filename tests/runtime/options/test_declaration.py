@@ -311,6 +311,17 @@ def refusals(tree):
                         yield condition
 
 
+def messages(tree):
+    """Errors that repeat the range or the choices of one option, as its declaration words them."""
+    pattern = re.compile(r"--(\w+) \{[^}]*\}[^:]*: (use )?(one of|at least|above|at most|below|zero|\S+ or more)")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+            said = node.exc.args[0]
+            words = ast.unparse(said)[2:] if isinstance(said, ast.JoinedStr) else ""
+            if (named := pattern.match(words)) and named.group(1) in NAMES:
+                yield node
+
+
 FOREIGN = ("pretraining/replaced_options.py", "finetuning/run/replaced_options.py")  # names that no option has
 
 
@@ -329,6 +340,11 @@ def test_no_option_is_refused_for_its_value_elsewhere():
     assert found == []
 
 
+def test_no_error_elsewhere_words_the_range_of_an_option():
+    found = [f"{path}:{node.lineno}: {ast.unparse(node)[:110]}" for path, tree in sources() for node in messages(tree)]
+    assert found == []
+
+
 @pytest.mark.parametrize(
     ("source", "kind"),
     [
@@ -336,6 +352,8 @@ def test_no_option_is_refused_for_its_value_elsewhere():
         ('SMALLEST: dict = {"save_steps": 0, "output_dir": 1}', tables),
         ('class A:\n    OF = ("max_seq_length", "pooling")', tables),
         ('def f(options):\n    for name in {"save_steps": (0, 1), "max_seq_length": (8, 9)}: pass', tables),
+        ('raise ValueError(f"--seed {seed}: at least one")', messages),
+        ('raise ValueError(f"--fsdp {fsdp!r} is unknown: use one of {modes}")', messages),
         ("def f(options):\n    if options.save_steps < 0:\n        raise ValueError", refusals),
         ("def f(options):\n    if not 0 <= options.warmup_ratio < 1:\n        raise ValueError", refusals),
         ('def f(options):\n    if options.bf16 not in ("a", "b"):\n        raise ValueError', refusals),
