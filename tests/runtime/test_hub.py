@@ -3,7 +3,7 @@
 import pytest
 
 from finetuning.examples.dataset_records import read_dataset
-from finetuning.model import encoder
+from finetuning.model import checkpoint_files
 from gap.cells.job_list import model_digest
 from pretraining.model.configuration import configuration_from
 from runtime import hub
@@ -31,7 +31,7 @@ def asked(monkeypatch):
 def test_an_unreachable_hub_is_asked_once_by_all_layers_together(asked):
     for number in range(2):
         with pytest.raises(ValueError, match=r"--model_name_or_path nobody/nothing .* the hub did not deliver it"):
-            encoder.load_tokenizer("nobody/nothing")
+            checkpoint_files.load_tokenizer("nobody/nothing")
         assert len(asked) == 1, number
         with pytest.raises(ValueError, match="--dataset_name nobody/nothing: not a saved data set"):
             read_dataset("nobody/nothing")
@@ -44,7 +44,7 @@ def test_an_unreachable_hub_is_asked_once_by_all_layers_together(asked):
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("read", [configuration_from, encoder.load_tokenizer, read_dataset])
+@pytest.mark.parametrize("read", [configuration_from, checkpoint_files.load_tokenizer, read_dataset])
 def test_a_mistyped_directory_is_said_at_once(asked, tmp_path, monkeypatch, read):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()

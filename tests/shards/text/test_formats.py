@@ -25,8 +25,8 @@ def documents(path):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.warc.wet.gz", gzip.compress(RECORD), "web archive .*JSON line"),
-        ("a.warc.gz", gzip.compress(RECORD) * 2, "web archive"),
+        ("a.warc.wet.gz", gzip.compress(RECORD, mtime=0), "web archive .*JSON line"),
+        ("a.warc.gz", gzip.compress(RECORD, mtime=0) * 2, "web archive"),
         ("a.txt", RECORD, "web archive"),
         ("a.xml.bz2", bz2.compress(DUMP), "MediaWiki dump.*WikiExtractor"),
         ("a.txt", b'<?xml version="1.0"?>\n' + DUMP, "MediaWiki dump"),

@@ -5,7 +5,7 @@ import json
 import pytest
 from pretraining_runs import write_tokenizer
 
-from finetuning.model import encoder
+from finetuning.model import checkpoint_files
 from launch import build_shards
 from pretraining.model.source_tokenizer import check_source_tokenizer
 from shards.tokenization.tokenizer_source import TOKENIZER_FILES, open_tokenizer
@@ -20,8 +20,8 @@ def readers(folder):
     return [
         lambda: open_tokenizer(folder),
         lambda: load_tokenizer(folder),
-        lambda: encoder.load_tokenizer(folder),
-        lambda: encoder.check_encoder(folder, from_scratch=True),
+        lambda: checkpoint_files.load_tokenizer(folder),
+        lambda: checkpoint_files.check_encoder(folder, from_scratch=True),
     ]
 
 
