@@ -190,7 +190,7 @@ def test_fault_48_a_packed_file_of_zeros(build, commands, words, tmp_path):
 def test_fault_64_one_line_of_200_megabytes(
     commands, tokenizer, words, tmp_path, megabytes, document_mb, trained, most_kilobytes
 ):
-    """Bounds of memory hold 0.45 GB of imports; the training of a tokenizer takes the most, whatever the line's size."""
+    """Bounds of memory hold 0.45 GB of imports; the training of a tokenizer takes the most."""
     (tmp_path / "line.txt").write_text(text_of(words, megabytes * MEGABYTE))
     began = time.monotonic()
     argv = [
