@@ -42,8 +42,8 @@ WORKERS = {"series": 2, "dataloader_num_workers": 2, "save_steps": 2}
 HANG_LATER = {"FAULT_POINT": "update.before:8:hang"}
 # torchrun waits 30 s for the other ranks, which wait for the killed one while its sockets are open.
 PROMPT_SECONDS = 20.0
-# From the last update that was written down: updates 1 to 4 of both ranks, the stacks, and the launcher's own end.
-HANG_MARGIN_SECONDS = 45.0
+# Beyond --hang_timeout_seconds, from the last line of the journal: the hanging update, the stacks, the launcher's end.
+HANG_MARGIN_SECONDS = 30.0
 
 
 def same_series(left, right):
