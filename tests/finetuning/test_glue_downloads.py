@@ -189,3 +189,11 @@ def test_glues_files_go_before_the_originals_and_half_of_them_is_not_enough(tmp_
     write_mrpc(tmp_path / "one", train_pairs=1)
     with pytest.raises(ValueError, match="it has one pair"):
         read_glue(GLUE_TASKS["mrpc"], tmp_path / "one")
+
+
+def test_mrpc_with_a_damaged_header_is_refused_by_name(tmp_path):
+    write_mrpc(tmp_path)
+    path = tmp_path / "MRPC" / "msr_paraphrase_train.txt"
+    path.write_text(path.read_text().replace("#1 ID", "#1 Id", 1))
+    with pytest.raises(ValueError, match=r"msr_paraphrase_train\.txt: its header has no column #1 ID"):
+        read_glue(GLUE_TASKS["mrpc"], tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from finetuning.examples.record_files import PACKED_SUFFIXES, OnBadText, Record, read_bytes, read_records
 from finetuning.recipes.texts.labelled_text import Columns, LabelledText, from_records
-from runtime.files.schemas import shown
+from runtime.files.schemas import listed, shown
 
 ENTAILMENT = ("entailment", "not_entailment")
 BINARY = ("0", "1")
@@ -194,12 +194,12 @@ def read_original_mrpc(
     training = _mrpc_records(files["train"], on_bad_text)
     if len(training) < 2:
         raise ValueError(f"{files['train']}: it has one pair; training and validation need at least one each")
-    listed = _find(files["train"].parent, MRPC_DEV_IDS)
-    if listed is not None:
-        ids = {(row["1"], row["2"]) for row in read_records(listed, columns=("1", "2"), on_bad_text=on_bad_text)}
+    dev_ids = _find(files["train"].parent, MRPC_DEV_IDS)
+    if dev_ids is not None:
+        ids = {(row["1"], row["2"]) for row in read_records(dev_ids, columns=("1", "2"), on_bad_text=on_bad_text)}
         in_dev = [(str(row["#1 ID"]), str(row["#2 ID"])) in ids for row in training]
         if not any(in_dev) or all(in_dev):
-            raise ValueError(f"{listed}: it lists {sum(in_dev)} of {len(in_dev)} pairs of {files['train']}; check it")
+            raise ValueError(f"{dev_ids}: it lists {sum(in_dev)} of {len(in_dev)} pairs of {files['train']}; check it")
     else:
         held_out = max(1, round(MRPC_DEV_SHARE * len(training)))
         ranks = [hashlib.sha256(f"{row['#1 ID']} {row['#2 ID']}".encode()).hexdigest() for row in training]
@@ -236,7 +236,10 @@ def _mrpc_records(file: Path, on_bad_text: OnBadText) -> list[Record]:
     """The rows, with or without a header line."""
     has_header = read_bytes(file)[:64].removeprefix(b"\xef\xbb\xbf").lower().startswith(b"quality")
     names = None if has_header else MRPC_COLUMNS
-    return read_records(file, columns=names, on_bad_text=on_bad_text, tabs=True)
+    records = read_records(file, columns=names, on_bad_text=on_bad_text, tabs=True)
+    if lacking := [name for name in MRPC_COLUMNS if name not in records[0]]:
+        raise ValueError(f"{file}: its header has no column {listed(lacking)}; MRPC's are {', '.join(MRPC_COLUMNS)}")
+    return records
 
 
 def task_files(task: GlueTask, directory: str | Path, *, train: bool = True) -> dict[str, Path]:

@@ -100,7 +100,10 @@ def texts(path, folder):
         content_key(example).encode()
         example.example_id.encode()
     if len(found) > 4 and len({content_key(example) for example in found}) > 4:
-        hold_out(found, 0.5)
+        try:
+            hold_out(found, 0.5)
+        except ValueError as error:  # of the examples, whatever file they come from
+            raise ValueError(f"{path}: {error}") from error
 
 
 def sentences(path, folder):

@@ -55,7 +55,7 @@ def test_layout_and_comments_count_nothing(tree):
         ("finetuning/loop/schedule.py", "to evaluate only", "to score only"),
         ("finetuning/loop/schedule.py", "options: FinetuningOptions", "options: object"),
         ("finetuning/loop/schedule.py", "import math\n", "import math  # for ceil\n"),
-        ("finetuning/examples/recipe.py", "Training examples; default", "What to learn from; default"),
+        ("finetuning/examples/recipe.py", "training examples; default", "What to learn from; default"),
         ("finetuning/loop/run_log.py", "$", "\nNEW = 1\n"),
         ("finetuning/loop/training.py", r"(\n    run = )", r"\n    print('new')\1"),
         ("finetuning/run/figures.py", "$", "\nNEW = 1\n"),

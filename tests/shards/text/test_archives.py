@@ -51,6 +51,13 @@ def test_what_is_damaged_cut_or_no_archive_is_refused(tmp_path, reader):
     assert len(reader(path)) == 2
 
 
+@pytest.mark.parametrize("reader", [documents, lambda path: list(read_archive(path))])
+def test_an_archive_that_is_cut_within_a_member_is_refused_by_name(tmp_path, reader):
+    (tmp_path / "a.tar").write_bytes(tar(*FIRST)[:512])  # the first header alone
+    with pytest.raises(ValueError, match=r"a\.tar.*cannot be read .*unexpected end of data"):
+        reader(tmp_path / "a.tar")
+
+
 def test_two_labelled_texts_of_one_name_are_refused(tmp_path):
     (tmp_path / "a.tar").write_bytes(tar(*FIRST) + tar(*FIRST))
     with pytest.raises(ValueError, match=r"good/1\.txt' occurs twice"):
