@@ -29,7 +29,10 @@ def explained(plan: Plan) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemory(f"{str(error).splitlines()[0] if str(error) else 'out of memory'}\n{advice(plan)}") from error
+        reason = next(iter(str(error).splitlines()), "")
+        if "out of memory" not in reason.lower():  # as allocators of the host have it
+            reason = f"out of memory ({reason})" if reason else "out of memory"
+        raise OutOfMemory(f"{reason}\n{advice(plan)}") from error
 
 
 def advice(plan: Plan) -> str:

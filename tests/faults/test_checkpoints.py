@@ -126,7 +126,7 @@ def test_fault_18_resumed_again_and_again(commands, shards, whole, full, tmp_pat
 
 def test_fault_19_a_loss_that_is_not_a_number(commands, shards, whole, full, tmp_path):
     said = commands.pretrain(shards, tmp_path / "once", full, FAULT_POINT="update.loss:17:nan")
-    assert "update 5 was skipped, not finite: rows [48, 59]" in said
+    assert "update 5 was skipped (not finite): rows [48, 59]" in said
     assert [line["update"] for line in journal(tmp_path / "once") if line.get("skipped")] == [5]
     assert [entry[:3] for entry in course(tmp_path / "once")] == [entry[:3] for entry in course(whole)]
     output, options = tmp_path / "run", {**full, "max_skipped_updates": 3}
@@ -224,7 +224,7 @@ def test_fault_56_a_deleted_and_a_damaged_journal_are_said(commands, shards, who
     (run / "journal.jsonl").unlink()
     said = commands.pretrain(shards, run, full)
     assert "warning: " in said
-    assert "journal.jsonl is missing: it starts again after update" in said
+    assert "journal.jsonl is missing: the new one starts after update" in said
     other, lines = tmp_path / "other", (run.parent / "other" / "journal.jsonl").read_bytes().splitlines(True)
     (other / "journal.jsonl").write_bytes(b"".join(lines[:3]) + b"[1]\n\x00\x00\n" + b"".join(lines[5:]))
     assert "journal.jsonl" in (said := commands.pretrain(shards, other, full))
