@@ -23,7 +23,7 @@ from pretraining_runs import (
     members,
     ranks_of,
     run,
-    series,
+    same_series,
     start,
     stop_session,
     wait_for,
@@ -44,19 +44,6 @@ HANG_LATER = {"FAULT_POINT": "update.before:8:hang"}
 PROMPT_SECONDS = 20.0
 # Beyond --hang_timeout_seconds, from the last line of the journal: the hanging update, the stacks, the launcher's end.
 HANG_MARGIN_SECONDS = 30.0
-
-
-def same_series(left, right):
-    figures = [
-        [
-            (entry["kind"], entry["budget_tokens"], entry["tokens_seen"], entry["validation_loss"])
-            for entry in series(run)
-        ]
-        for run in (left, right)
-    ]
-    for mine, theirs in zip(*figures, strict=True):
-        assert mine[:3] == theirs[:3]
-        assert mine[3] == pytest.approx(theirs[3], abs=1e-5)
 
 
 def killed(engine, shards, output, options, point, *, rank=1, num_ranks=2):

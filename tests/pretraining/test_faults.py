@@ -16,7 +16,7 @@ from pretraining_runs import (
     course,
     in_process,
     journal,
-    series,
+    same_series,
     write_shards,
 )
 
@@ -39,19 +39,6 @@ def whole(shards, tmp_path_factory):
     output = tmp_path_factory.mktemp("whole") / "run"
     in_process(shards, output, FULL)
     return output
-
-
-def same_series(left, right):
-    figures = [
-        [
-            (entry["kind"], entry["budget_tokens"], entry["tokens_seen"], entry["validation_loss"])
-            for entry in series(run)
-        ]
-        for run in (left, right)
-    ]
-    for mine, theirs in zip(*figures, strict=True):
-        assert mine[:3] == theirs[:3]
-        assert mine[3] == pytest.approx(theirs[3], abs=1e-5)
 
 
 @pytest.mark.parametrize("update", [2, 10, 12, 18, 22])

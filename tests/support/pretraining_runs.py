@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
+import pytest
 import torch
 
 from runtime.processes.ranks import Ranks, close_process_group, init_process_group
@@ -328,3 +329,17 @@ def in_process(
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def same_series(left: Path, right: Path) -> None:
+    """AssertionError unless two runs exported the same checkpoints, with validation losses equal to 1e-5."""
+    figures = [
+        [
+            (entry["kind"], entry["budget_tokens"], entry["tokens_seen"], entry["validation_loss"])
+            for entry in series(run)
+        ]
+        for run in (left, right)
+    ]
+    for mine, theirs in zip(*figures, strict=True):
+        assert mine[:3] == theirs[:3]
+        assert mine[3] == pytest.approx(theirs[3], abs=1e-5)
