@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pretraining.engines.engine import EngineOptions, Reader, check_ranks, hybrid_size, state_name
+from pretraining.engines.master_weights import MasterWeights
 from pretraining.engines.optimizers import build_optimizer, parameter_groups
 from pretraining.model.families import repeated_layers
 from runtime.processes.ranks import Ranks
@@ -31,13 +31,16 @@ class TorchEngine:
                 layer.compile()
         if self.sharded:
             self._shard()
-        self.optimizer = build_optimizer(
-            parameter_groups(self.module, options.optimizer.weight_decay), options.optimizer
-        )
+        groups = parameter_groups(self.module, options.optimizer.weight_decay)
+        self.masters = MasterWeights(self.module) if options.bf16 and not self.sharded else None
+        if self.masters is not None:
+            groups = [{**group, "params": [self.masters.of(weight) for weight in group["params"]]} for group in groups]
+        self.optimizer = build_optimizer(groups, options.optimizer)
 
     def _shard(self) -> None:
         mesh = shard_mesh(self.options, self.ranks, self.device)
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        # Float inputs, such as the weights of masks and labels of a regression, stay as they are.
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         arguments: dict[str, Any] = {
             "mesh": mesh,
             "reshard_after_forward": self.options.fsdp != "shard_grad_op",
@@ -55,13 +58,7 @@ class TorchEngine:
         return CPUOffloadPolicy(pin_memory=self.device.type == "cuda")
 
     def __call__(self, **inputs: Any) -> Any:
-        with self._autocast():
-            return self.module(**inputs)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if not self.options.bf16:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return self.module(**inputs)
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
         if isinstance(self.module, FSDPModule):
@@ -72,8 +69,9 @@ class TorchEngine:
 
     def step(self, learning_rate: float) -> torch.Tensor:
         limit = self.options.max_grad_norm or float("inf")
-        norm = gradient_norm(self.module)
-        torch.nn.utils.clip_grads_with_norm_(self.module.parameters(), limit, norm.to(torch.float32))
+        weights = list(self._weights().values())
+        norm = gradient_norm(weights)
+        torch.nn.utils.clip_grads_with_norm_(weights, limit, norm.to(torch.float32))
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -82,7 +80,16 @@ class TorchEngine:
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self._publish()
         return norm.detach()
+
+    def _weights(self) -> dict[str, nn.Parameter]:
+        """The fp32 weights by their names in the module: its own, or the masters."""
+        return dict(self.module.named_parameters()) if self.masters is None else self.masters.parameters
+
+    def _publish(self) -> None:
+        if self.masters is not None:
+            self.masters.publish()
 
     def train(self) -> None:
         self.module.train()
@@ -98,7 +105,7 @@ class TorchEngine:
 
     def state_tensors(self, *, moments: bool = True) -> Iterator[tuple[str, torch.Tensor]]:
         self._reshard()
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in self._weights().items():
             yield state_name(name, "weight"), full_tensor(parameter)
             for kind, value in sorted(self.optimizer.state.get(parameter, {}).items()) if moments else ():
                 if kind != "step":
@@ -111,19 +118,20 @@ class TorchEngine:
     def load_state(self, read: Reader, *, optimizer_steps: int, example: Mapping[str, Any]) -> None:
         self._reshard()
         with torch.no_grad():
-            for name, parameter in self.module.named_parameters():
+            for name, parameter in self._weights().items():
                 copy_full(parameter, read(state_name(name, "weight"), parameter.shape))
+        self._publish()
         self.optimizer.state.clear()
         if optimizer_steps:
             self._load_moments(read, optimizer_steps)
 
     def _load_moments(self, read: Reader, optimizer_steps: int) -> None:
         """Let the optimizer create its state itself (by a step that it skips), then fill it."""
-        for parameter in self.module.parameters():
+        for parameter in self._weights().values():
             parameter.grad = torch.zeros_like(parameter)
         self._skip_step()
         with torch.no_grad():
-            for name, parameter in self.module.named_parameters():
+            for name, parameter in self._weights().items():
                 for kind, value in self.optimizer.state[parameter].items():
                     if kind == "step":
                         value.fill_(optimizer_steps)
@@ -131,16 +139,16 @@ class TorchEngine:
                         copy_full(value, read(state_name(name, kind), value.shape))
 
     def _skip_step(self) -> None:
-        device = next(iter(self.module.parameters())).device
+        device = next(iter(self._weights().values())).device
         self.optimizer.found_inf = torch.ones((), device=device)  # type: ignore[attr-defined]
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def gradient_norm(model: nn.Module) -> torch.Tensor:
+def gradient_norm(weights: Iterable[nn.Parameter]) -> torch.Tensor:
     """The norm of all gradients, 0-d fp64 (a DTensor where they are): fp32 sums of large embeddings are too small."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in weights if parameter.grad is not None]
     return torch.linalg.vector_norm(
         torch.stack([torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients])
     )

@@ -9,6 +9,7 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedConfig, PreTrain
 from transformers.utils import is_flash_attn_2_available
 
 from pretraining.model.configuration import reading, unreadable
+from pretraining.model.cross_entropy import weighted_sums
 from pretraining.model.families import family_of, from_configuration, model_class, takes_token_types
 from pretraining.model.source_checkpoint import check_checkpoint, load_checkpoint
 
@@ -57,7 +58,7 @@ class PretrainingModel(nn.Module):
         sentences, `next_sentence_logits` [S, 2].
         """
         logits, next_sentence_logits = self._logits(input_ids, attention_mask, token_type_ids, mask_positions)
-        loss_sum, mask_count, correct = _weighted_sums(logits, mask_labels, mask_weights)
+        loss_sum, mask_count, correct = self._sums(logits, mask_labels, mask_weights)
         outputs = {"loss_sum": loss_sum, "mask_count": mask_count, "correct": correct}
         if self.objective == "mlm+nsp":
             if next_sentence_logits is None or next_sentence_labels is None or next_sentence_weights is None:
@@ -65,7 +66,7 @@ class PretrainingModel(nn.Module):
                     "objective 'mlm+nsp' needs next_sentence_labels and next_sentence_weights: read the "
                     "shards with the same objective"
                 )
-            sums = _weighted_sums(next_sentence_logits, next_sentence_labels, next_sentence_weights)
+            sums = self._sums(next_sentence_logits, next_sentence_labels, next_sentence_weights)
             names = ("next_sentence_loss_sum", "next_sentence_count", "next_sentence_correct")
             outputs.update(zip(names, sums, strict=True))
         if with_logits:
@@ -73,6 +74,9 @@ class PretrainingModel(nn.Module):
             if next_sentence_logits is not None:
                 outputs["next_sentence_logits"] = next_sentence_logits
         return outputs
+
+    def _sums(self, logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return weighted_sums(logits, labels, weights, exact_accuracy=not self.training)
 
     def _logits(
         self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None, positions: Tensor
@@ -93,15 +97,6 @@ class PretrainingModel(nn.Module):
         if attention_mask is None or make is None or self.config._attn_implementation != "sdpa":
             return attention_mask
         return make(self.config, attention_mask)
-
-
-def _weighted_sums(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted cross-entropy, weights and correct predictions, summed in fp32; a slot of weight zero adds exactly 0."""
-    flat = logits.reshape(-1, logits.shape[-1]).float()
-    labels, weights = labels.reshape(-1), weights.reshape(-1).float()
-    losses = nn.functional.cross_entropy(flat, labels, reduction="none")
-    correct = (flat.detach().argmax(-1) == labels).float()
-    return (losses * weights).sum(), weights.sum(), (correct * weights).sum()
 
 
 def build_model(
