@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint, retain, save_checkpoint
+from pretraining.checkpoints.earlier_choices import earlier_choices
 from pretraining.checkpoints.origin import RUN_NAME, check_same_run
 from pretraining.checkpoints.position import Position, position_from
 from pretraining.checkpoints.resumption import find_checkpoint, settle
@@ -20,6 +22,7 @@ from pretraining.loop.loop import LoopOptions, TrainingLoop
 from pretraining.loop.training_data import prepare_shards
 from pretraining.overfit.gate import check_overfits
 from pretraining.plan.budget import Progress
+from pretraining.plan.choices import Choices
 from pretraining.plan.identity import condensed, identity_of
 from pretraining.plan.memory_advice import explained
 from pretraining.plan.options import PretrainingOptions
@@ -75,7 +78,7 @@ def pretrain(
     device = choose_device(ranks)
     init_process_group(ranks, device, always=options.deepspeed is not None and not options.dry_run)
     shards = open_location(prepare_shards(options, ranks))
-    plan = Plan(options, shards.manifest, ranks, device)
+    plan = agreed(Plan(options, shards.manifest, ranks, device, earlier_choices(options, ranks)))
     if not announce(plan, shards):
         return REFUSED
     if options.dry_run:
@@ -94,6 +97,16 @@ def pretrain(
     if ranks.is_main:
         print(f"series: {options.output_dir}/series.json")
     return DONE
+
+
+def agreed(plan: Plan) -> Plan:
+    """The same plan on every rank, with what the main rank's hardware and table decide; collective."""
+    chosen: dict[str, Any] | None = None
+    if plan.ranks.is_main:
+        with suppress(OSError, ValueError):  # a contradiction, which `announce` names
+            chosen = plan.choices.whole()
+    chosen = broadcast_json(chosen)
+    return plan if chosen is None else replace(plan, earlier=Choices(**chosen))
 
 
 def _check_first(watch: Watch, ranks: Ranks) -> None:
@@ -246,6 +259,7 @@ class Run:
             "optimizer_steps": self.engine.optimizer_steps(),
             "world_size": self.ranks.world_size,
             "identity": condensed(self.identity),
+            "choices": self.plan.choices.as_dict(),
         }
         if self.ranks.is_main:
             self.journal.sync()

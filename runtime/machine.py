@@ -3,6 +3,7 @@
 import errno
 import os
 
+BF16_UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16"}  # key of torch.cpu.get_capabilities -> its name
 SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
@@ -14,11 +15,19 @@ def usable_cores() -> int:
     return min(cores, int(given)) if given.isdecimal() and int(given) else cores
 
 
-def computes_bf16() -> bool:
-    """Whether a GPU here computes in bfloat16. Older ones (V100, T4) only emulate it, slower than fp32."""
+def bf16_support(device_type: str) -> tuple[bool, str]:
+    """Whether a device ("cpu" or "cuda") computes in bfloat16, as torch says, and the reason in words.
+
+    Where it is only emulated (V100, T4, processors without AMX and AVX-512 BF16) it is slower than fp32.
+    """
     import torch  # imported late: a build of shards does not need it
 
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type == "cuda":
+        computes = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return computes, "the GPU computes it" if computes else "this GPU only emulates bf16"
+    found = torch.cpu.get_capabilities()
+    units = [name for key, name in BF16_UNITS.items() if found.get(key)]
+    return bool(units), f"the processor has {' and '.join(units)}" if units else "this processor only emulates bf16"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

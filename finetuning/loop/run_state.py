@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -20,9 +21,18 @@ from finetuning.examples.predictions import row_key
 from finetuning.examples.recipe import Feature, FinetuningOptions, Recipe
 from finetuning.loop.schedule import Schedule
 from finetuning.loop.updates import Sums, means
-from pretraining.checkpoints.checkpoint import STATE_FILE, Checkpoint, newest_checkpoint, retain, save_checkpoint
+from pretraining.checkpoints.checkpoint import (
+    STATE_FILE,
+    Checkpoint,
+    committed,
+    newest_checkpoint,
+    read_state,
+    retain,
+    save_checkpoint,
+)
 from pretraining.engines.engine import Engine
 from runtime.files.schemas import Count, Items, Name, Number, Schema, Seconds, checked, shown
+from runtime.machine import bf16_support
 from runtime.options.declaration import identity_values
 from runtime.processes.collectives import barrier
 
@@ -53,6 +63,7 @@ class _StateFile(Schema):
     fingerprint: Name
     optimizer_steps: Count
     progress: _ProgressFile
+    bf16: bool | None = None
     decided_by: dict[str, Any] = {}  # noqa: RUF012 - files of earlier versions lack it
 
 
@@ -102,6 +113,19 @@ def progress_of(checkpoint: Checkpoint, metric: str) -> FinetuningProgress:
     if any(name not in entry for entry in progress.history for name in ("epoch", "updates", metric)):
         raise ValueError(f"{place}: a validation of progress.history lacks epoch, updates or {metric}: {REMEDY}")
     return progress
+
+
+def earlier_precision(directory: Path, device: torch.device) -> bool | None:
+    """Whether the interrupted run in a directory computes in bf16; None without one.
+
+    Versions that did not record it computed in bf16 on the GPUs that can, and never on a CPU. A state that cannot be
+    read is left to `RunState.resume`, which refuses it.
+    """
+    for checkpoint in committed(directory / STATE_NAME)[:1]:
+        with suppress(OSError, ValueError):
+            recorded = read_state(checkpoint).get("bf16")
+            return recorded if isinstance(recorded, bool) else device.type == "cuda" and bf16_support("cuda")[0]
+    return None
 
 
 class RunIdentity(NamedTuple):
@@ -177,6 +201,7 @@ class RunState:
                 "fingerprint": self.identity.fingerprint,
                 "decided_by": self.identity.decided_by,
                 "optimizer_steps": self.engine.optimizer_steps(),
+                "bf16": self.engine.options.bf16,
                 "progress": asdict(progress),
             },
             ranks=self.engine.ranks,

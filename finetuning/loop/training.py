@@ -27,7 +27,7 @@ from pretraining.engines.build import build_engine
 from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import Engine, EngineOptions
 from pretraining.engines.optimizers import OptimizerOptions
-from runtime.machine import computes_bf16
+from pretraining.engines.precision import Precision, choose_precision
 from runtime.processes.collectives import sum_over_ranks
 from runtime.processes.fault_points import fault_point
 from runtime.processes.interruption import Interrupted
@@ -92,15 +92,19 @@ def finetune(
     return make_result(recipe, options, run.schedule, run.shape, run.progress, evaluations, seconds, hidden_size)
 
 
-def open_engine(model: nn.Module, options: FinetuningOptions, shape: BatchShape) -> Engine:
-    """DeepSpeed with --deepspeed, otherwise PyTorch; on this process's device."""
+def open_engine(
+    model: nn.Module, options: FinetuningOptions, shape: BatchShape, *, precision: Precision | None = None
+) -> Engine:
+    """DeepSpeed with --deepspeed, otherwise PyTorch; on this process's device, in the precision of the options."""
     ranks = read_ranks()
-    prepared = engine_options(options, shape, bf16=uses_bf16(options.bf16))
-    return build_engine(model, prepared, ranks=ranks, device=choose_device(ranks))
+    device = choose_device(ranks)
+    precision = precision or precision_of(options, getattr(model, "config", None), device)
+    prepared = engine_options(options, shape, bf16=precision.bf16)
+    return build_engine(model, prepared, ranks=ranks, device=device)
 
 
 def engine_options(options: FinetuningOptions, shape: BatchShape, *, bf16: bool = False) -> EngineOptions:
-    """The engine's options; `bf16` comes from `uses_bf16`, since a check of the options may not query the hardware.
+    """The engine's options; `bf16` comes from `precision_of`, since a check of the options may not query the hardware.
 
     Raises ValueError for an option outside its range, and for a DeepSpeed JSON that cannot be read.
     """
@@ -126,11 +130,12 @@ def deepspeed_content(path: str) -> Mapping[str, Any]:
     return load_config(path)
 
 
-def uses_bf16(choice: str) -> bool:
-    """Whether `--bf16` asks for bfloat16: auto does where the GPU has it."""
-    if choice != "auto":
-        return choice == "true"
-    return computes_bf16()
+def precision_of(
+    options: FinetuningOptions, config: Any, device: torch.device, *, earlier: bool | None = None
+) -> Precision:
+    """What `--bf16` means for a model of this configuration on this device; `earlier` as `choose_precision` has it."""
+    content = None if options.deepspeed is None else deepspeed_content(options.deepspeed)
+    return choose_precision(options.bf16, device_type=device.type, model_type=config.model_type, deepspeed=content)
 
 
 def _open_run(

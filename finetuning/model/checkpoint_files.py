@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 
 from pretraining.checkpoints.series import SERIES_NAME, read_series
+from pretraining.model.attention import faster_attention
+from pretraining.model.dropout import with_dropout
 from pretraining.model.families import family_of
 from pretraining.model.source_checkpoint import check_checkpoint
 from pretraining.model.source_config import source_config
@@ -62,18 +63,7 @@ def load_config(
     """
     config = from_source(lambda name, only: source_config(name, local_files_only=only), model_name_or_path, option)
     require_encoder(config, f"{option} {model_name_or_path}")
-    return with_dropout(config, dropout)
-
-
-def with_dropout(config: PretrainedConfig, rate: float | None) -> PretrainedConfig:
-    """A copy with every dropout rate replaced; the configuration itself where `rate` is None."""
-    if rate is None:
-        return config
-    config = copy.deepcopy(config)
-    for name in list(config.to_dict()):
-        if "dropout" in name and isinstance(getattr(config, name), (int, float, type(None))):
-            setattr(config, name, rate)
-    return config
+    return with_dropout(config, dropout, head=True)
 
 
 def require_encoder(config: PretrainedConfig, source: str) -> None:
@@ -88,9 +78,11 @@ def require_encoder(config: PretrainedConfig, source: str) -> None:
         )
 
 
-def attention_of(config: PretrainedConfig) -> str:
-    """torch's fused attention where the family has it, else the family's own."""
-    return "sdpa" if getattr(AutoModel._model_mapping[type(config)], "_supports_sdpa", False) else "eager"
+def attention_of(config: PretrainedConfig, *, bf16: bool = False, device_type: str = "cuda", length: int = 512) -> str:
+    """The fastest by the measured table where the family has torch's fused attention, else the family's own."""
+    if not getattr(AutoModel._model_mapping[type(config)], "_supports_sdpa", False):
+        return "eager"
+    return faster_attention(config, bf16=bf16, device_type=device_type, length=length)
 
 
 def default_model(run: Path = DEFAULT_RUN) -> str:

@@ -29,7 +29,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from finetuning.model.checkpoint_files import attention_of, from_source, load_config, with_dropout
+from finetuning.model.checkpoint_files import attention_of, from_source, load_config
+from pretraining.model.dropout import with_dropout
 from pretraining.model.families import Family, family_of, takes_token_types
 from pretraining.model.source_checkpoint import load_checkpoint
 from pretraining.model.source_config import require_buildable
@@ -247,19 +248,20 @@ def load_headed(
     dropout: float | None = None,
     keep_head: bool = False,
     config: PretrainedConfig | None = None,
+    attention: str | None = None,
 ) -> Headed:
     """Weights (safetensors only, fp32) or, from scratch, random ones of the same shape drawn from `seed`.
 
     Embeddings and layers come from the checkpoint; what it holds of the head (a pooler, ModernBERT's prediction head)
     does too, but the last layer only with `keep_head`, for a model that is only evaluated. The caller draws the rest.
-    `config` is the checkpoint's, where it was read before. Raises ValueError as `load_config` does, and for a
+    `config` is the checkpoint's, where it was read before; `attention` as `attention_of` gives it. Raises ValueError as `load_config` does, and for a
     checkpoint that does not fill embeddings and layers.
     """
-    config = with_dropout(config or load_config(model_name_or_path), dropout)
+    config = with_dropout(config or load_config(model_name_or_path), dropout, head=True)
     if from_scratch:
-        return random_headed(config, head, seed=seed, source=model_name_or_path)
+        return random_headed(config, head, seed=seed, source=model_name_or_path, attention=attention)
     config = head.configured(config)
-    cls, arguments = head.field_class(config), {"attn_implementation": attention_of(config)}
+    cls, arguments = head.field_class(config), {"attn_implementation": attention or attention_of(config)}
     torch.manual_seed(seed)
     if cls is None:
         encoder, _ = _read_weights(AutoModel, model_name_or_path, config, {**arguments, **_no_pooler(config)})
@@ -272,13 +274,20 @@ def load_headed(
     return Headed(model, tuple(name for name in names if name in missing or name.rpartition(".")[0] in last))
 
 
-def random_headed(config: PretrainedConfig, head: Head, *, seed: int = 42, source: str = "the configuration") -> Headed:
+def random_headed(
+    config: PretrainedConfig,
+    head: Head,
+    *,
+    seed: int = 42,
+    source: str = "the configuration",
+    attention: str | None = None,
+) -> Headed:
     """A model of this shape with random weights, drawn from `seed`; the caller draws the head.
 
     Raises ValueError, naming `source`, for a configuration that makes no model.
     """
     config = head.configured(config)
-    cls, arguments = head.field_class(config), {"attn_implementation": attention_of(config)}
+    cls, arguments = head.field_class(config), {"attn_implementation": attention or attention_of(config)}
     require_buildable(config, AutoModel, source)
     torch.manual_seed(seed)
     if cls is None:

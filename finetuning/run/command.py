@@ -11,17 +11,18 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from finetuning.examples.batches import batch_shape
+from finetuning.examples.batches import batch_shape, row_length
 from finetuning.examples.predictions import write_finite_json
 from finetuning.examples.preflight import Preflight
 from finetuning.examples.recipe import NAMES_DATA, FinetuningOptions, Recipe
 from finetuning.examples.recipe import SMALL_WORLD as SMALL_WORLD_DATA
 from finetuning.loop.result import Result, write_predictions
 from finetuning.loop.run_log import closing_table
-from finetuning.loop.run_state import STATE_NAME, run_identity
+from finetuning.loop.run_state import STATE_NAME, earlier_precision, run_identity
 from finetuning.loop.schedule import makes_updates, require_training_rows
 from finetuning.loop.stopping import Asked, Stopping, never, noting_signals
-from finetuning.loop.training import deepspeed_content, finetune, open_engine, uses_bf16
+from finetuning.loop.training import deepspeed_content, finetune, open_engine, precision_of
+from finetuning.model.checkpoint_files import attention_of
 from finetuning.model.heads import OwnHead, TaskModel, load_headed
 from finetuning.run.figures import draw_curves
 from finetuning.run.finished import RESULTS_NAME, finished_results
@@ -31,6 +32,7 @@ from finetuning.run.option_checks import check_options
 from finetuning.run.saved_model import live_proof, save_model
 from finetuning.run.starting_point import StartingPoint
 from pretraining.engines.engine import Engine, full_weights
+from pretraining.engines.precision import Precision
 from runtime.files.lock import Ownership
 from runtime.options.declaration import by_data, names_marked, not_given
 from runtime.options.exit_status import run_command
@@ -164,7 +166,11 @@ def _run_owned(
             shutil.rmtree(directory / STATE_NAME, ignore_errors=True)
             print(closing_table(f"{recipe.name} in {directory}: finished before, not run again", before), flush=True)
         return RecipeOutcome(before, None)
-    engine, model = _build(prepared, options, ranks)
+    device = choose_device(ranks)
+    resumes = options.resume_from_checkpoint == "auto"
+    earlier = on_main(lambda: earlier_precision(directory, device) if resumes else None, ranks, "reading its precision")
+    precision = precision_of(options, start.config, device, earlier=earlier)
+    engine, model = _build(prepared, options, ranks, precision, device)
     Stopping(asked).check()
     result = finetune(recipe, model, options, engine=engine, directory=directory, asked=asked, identity=identity)
     if options.save_model and result.updates:
@@ -186,7 +192,9 @@ def _run_owned(
     return RecipeOutcome(results, result)
 
 
-def _build(prepared: Prepared, options: FinetuningOptions, ranks: Ranks) -> tuple[Engine, nn.Module]:
+def _build(
+    prepared: Prepared, options: FinetuningOptions, ranks: Ranks, precision: Precision, device: torch.device
+) -> tuple[Engine, nn.Module]:
     """Announce the run and build its model."""
     recipe, start, head = prepared.recipe, prepared.start, prepared.recipe.head
     say = print if ranks.is_main else (lambda *words: None)
@@ -195,8 +203,12 @@ def _build(prepared: Prepared, options: FinetuningOptions, ranks: Ranks) -> tupl
     for line in prepared.preflight.lines():
         say(line)
     shape = batch_shape(options, ranks.world_size)
+    features = [recipe.train_features, *(rows.features for rows in recipe.evaluation_sets.values())]
+    longest = max((row_length(feature) for rows in features for feature in rows), default=0)
+    attention = attention_of(start.config, bf16=precision.bf16, device_type=device.type, length=longest)
+    say(f"engine: {device.type}, {precision}, attention {attention}")
     if makes_updates(options):
-        memory = expected_memory(recipe, start.config, options, shape, ranks)
+        memory = expected_memory(recipe, start.config, options, shape, ranks, bf16=precision.bf16, attention=attention)
         say(f"memory: {'unknown' if memory is None else memory.sentence()}")
     facts = start.head if not makes_updates(options) and not options.from_scratch else None
     keeps = facts is not None and facts["task"] == head.task
@@ -210,13 +222,14 @@ def _build(prepared: Prepared, options: FinetuningOptions, ranks: Ranks) -> tupl
         dropout=options.dropout,
         keep_head=keeps,
         config=start.config,
+        attention=attention,
     )
     say(headed.sentence(options.seed))
     if not makes_updates(options) and headed.drawn:
         say(f"warning: {start.name} has no head of this recipe: the scores are those of a random one")
     torch.manual_seed(options.seed)
     model = recipe.build_model(headed.draw(options.seed))
-    return open_engine(model, options, shape), model
+    return open_engine(model, options, shape, precision=precision), model
 
 
 def _save_best(
@@ -229,7 +242,7 @@ def _save_best(
     place: Path,
 ) -> None:
     """Write and verify the best epoch's model; every rank calls it, and all fail if the main rank does."""
-    proof = live_proof(recipe, engine, bf16=uses_bf16(options.bf16))
+    proof = live_proof(recipe, engine, bf16=engine.options.bf16)
     weights, error = full_weights(engine), None
     if engine.ranks.is_main and not proof.is_finite:
         print(f"warning: {place} was not written: the model's outputs are not finite", flush=True)

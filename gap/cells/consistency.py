@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from finetuning.loop.training import uses_bf16
 from gap.cells.job_list import LIST_NAME, read_jobs
 from runtime.files.foreign import read_foreign_object
+from runtime.machine import bf16_support
 
 
 def settled_bf16(choice: str, directory: Path, *, elsewhere: bool = False) -> str:
@@ -28,15 +28,19 @@ def settled_bf16(choice: str, directory: Path, *, elsewhere: bool = False) -> st
             "--bf16 auto: without a GPU here it is unknown what the array job's GPUs support, and the precision is "
             "part of every cell; give --bf16 true or false"
         )
-    return "true" if uses_bf16("auto") else "false"
+    return "true" if bf16_support("cuda" if torch.cuda.is_available() else "cpu")[0] else "false"
 
 
 def _before(directory: Path) -> str:
-    """The precision of the cells in the directory; auto without cells, or if their list is to be replaced."""
+    """The precision of the cells in the directory; auto without cells, or if their list is to be replaced.
+
+    In lists of earlier versions auto meant fp32 on every CPU.
+    """
     if not (directory / LIST_NAME).is_file():
         return "auto"
     try:
-        return read_jobs(directory).options.bf16
+        recorded = read_jobs(directory).options.bf16
+        return "false" if recorded == "auto" and not torch.cuda.is_available() else recorded
     except ValueError:
         return "auto"
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from transformers import AutoModel, PretrainedConfig
 
-from finetuning.loop.training import uses_bf16
 from finetuning.model.checkpoint_files import attention_of
 from gap.cells.job_list import CellOptions, JobList
 from gap.cells.plan import CellSource, PlannedCell, Search
 from gap.cells.store import Cell
 from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.rows import HELD_OUT_SHARE
+from pretraining.engines.master_weights import MasterWeights
 
 TIMED_SECONDS = 2.0  # approximate time for a model's timed updates; a large one on a CPU is timed with fewer rows
 TIMED_UPDATES = 2
@@ -56,21 +56,24 @@ def work_of(data: TaskData, options: CellOptions) -> Work:
 
 def time_rows(config: PretrainedConfig, tokens: int, options: CellOptions, device: torch.device) -> Speed:
     """Time a few updates of random rows with random weights on this device."""
-    model = AutoModel.from_config(config, attn_implementation=attention_of(config)).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+    bf16 = options.bf16 == "true"
+    attention = attention_of(config, bf16=bf16, device_type=device.type, length=options.rows.max_seq_length)
+    model = AutoModel.from_config(config, attn_implementation=attention).to(device)
+    masters = MasterWeights(model) if bf16 else None
+    weights = model.parameters() if masters is None else masters.parameters.values()
+    optimizer = torch.optim.AdamW(weights, lr=1e-6)
 
     def seconds(rows: int, *, train: bool) -> float:
         ids = torch.randint(5, int(config.vocab_size), (rows, tokens), device=device)
         begin = _now(device)
-        with (
-            torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(options.bf16)),
-            torch.set_grad_enabled(train),
-        ):
+        with torch.set_grad_enabled(train):
             out = model(input_ids=ids).last_hidden_state.float().pow(2).mean()
         if train:
             out.backward()
             optimizer.step()
             optimizer.zero_grad()
+            if masters is not None:
+                masters.publish()
         return _now(device) - begin
 
     seconds(1, train=True)  # the first update allocates and compiles

@@ -14,8 +14,8 @@ import torch
 from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions, Recipe
 from finetuning.loop.result import Result
-from finetuning.loop.training import engine_options, finetune, uses_bf16
-from finetuning.model.checkpoint_files import load_config, load_tokenizer
+from finetuning.loop.training import engine_options, finetune
+from finetuning.model.checkpoint_files import attention_of, load_config, load_tokenizer
 from finetuning.model.heads import Head, Headed, load_headed
 from gap.cells.job_list import JobList, model_digest
 from gap.cells.plan import SEARCH_SEED, CellSource, PlannedCell, Search, Setting
@@ -72,7 +72,15 @@ class Workbench:
                     f"checkpoint {source.path}: its files changed since the cells were planned: run launch/gap.py again"
                 )
             seed, scratch, dropout = source.pretraining_seed, source.from_scratch, self.jobs.options.dropout
-            headed = load_headed(source.path, head, from_scratch=scratch, seed=seed, dropout=dropout)
+            attention = attention_of(
+                config := load_config(source.path),
+                bf16=self.jobs.options.bf16 == "true",
+                device_type=self.device.type,
+                length=self.jobs.options.rows.max_seq_length,
+            )
+            headed = load_headed(
+                source.path, head, from_scratch=scratch, seed=seed, dropout=dropout, config=config, attention=attention
+            )
             self.headed = ((source, head), headed)
         return self.headed[1]
 
@@ -154,7 +162,7 @@ def run_cell(
             "training_examples": len(ids),
             "updates": result.updates,
             "device": device_text(bench.device),
-            "precision": "bf16" if uses_bf16(bench.jobs.options.bf16) else "fp32",
+            "precision": "bf16" if bench.jobs.options.bf16 == "true" else "fp32",
             "finished": now_text(),
             "reason": result.reason,
             **more,
@@ -171,7 +179,7 @@ def _train(bench: Workbench, recipe: Recipe, setting: Setting, rate: float, epoc
         transformer.get_input_embeddings().weight.requires_grad_(False)
     shape = batch_shape(options, 1)
     # One process on one device, even if this process is one of several ranks.
-    prepared = engine_options(options, shape, bf16=uses_bf16(options.bf16))
+    prepared = engine_options(options, shape, bf16=options.bf16 == "true")
     engine = build_engine(model, prepared, ranks=Ranks(), device=bench.device)
     return finetune(recipe, model, options, engine=engine)
 

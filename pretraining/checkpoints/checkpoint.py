@@ -34,12 +34,20 @@ FILE_PATTERN = re.compile(r"state\.json|rank-\d{5}\.safetensors")
 REMEDY = "the file was changed or comes from another program; remove this checkpoint, so that an earlier one is used"
 
 
+class SettledChoices(Schema):
+    """What "auto" options of the run mean, besides its identity."""
+
+    attention: Name | None = None
+    compiled: bool | None = None
+
+
 class StateFile(Schema):
     """What every state.json holds; each writer of checkpoints has its own schema for the rest."""
 
     optimizer_steps: Count = 0
     fork: str | None = None  # the name of the trunk's checkpoint that a branch returns to
     identity: dict[str, Any] | None = None
+    choices: SettledChoices | None = None  # pretraining's
 
     @field_validator("fork")
     @classmethod

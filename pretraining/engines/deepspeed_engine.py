@@ -60,10 +60,12 @@ class DeepSpeedEngine:
         for name in compiled_operators(config, on_cpu=device.type == "cpu"):
             clear_abandoned_build(name)
         self.stage = int(config.get("zero_optimization", {}).get("stage", 0))
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model, optimizer=client, model_parameters=groups, config=config, dist_init_required=False
         )
         self.module: nn.Module = self.engine.module
+        restore_buffers(self.module, buffers)
 
     def __call__(self, **inputs: Any) -> Any:
         return self.engine(**inputs)
@@ -184,6 +186,13 @@ class DeepSpeedEngine:
         for holder in [*optimizer.state.values(), *optimizer.param_groups]:
             if "step" in holder:
                 holder["step"] = torch.full_like(holder["step"], steps) if torch.is_tensor(holder["step"]) else steps
+
+
+def restore_buffers(module: nn.Module, buffers: Mapping[str, torch.Tensor]) -> None:
+    """Undo DeepSpeed's cast of buffers: rotary frequencies in bf16 would turn far positions by whole radians."""
+    for name, buffer in module.named_buffers():
+        if buffer.dtype != buffers[name].dtype:
+            buffer.data = buffers[name].to(buffer.device)
 
 
 def full_shape(parameter: nn.Parameter) -> torch.Size:

@@ -97,6 +97,7 @@ class Engine(Protocol):
     module: nn.Module
     device: torch.device
     ranks: Ranks
+    options: EngineOptions
 
     def __call__(self, **inputs: Any) -> Any: ...
 

@@ -51,30 +51,38 @@ def activations(
     bf16: bool = False,
     gradient_checkpointing: bool = False,
     next_sentence: bool = False,
+    attention: str = "sdpa",
 ) -> Activations:
-    """Activations of a micro-batch, fused attention assumed, for a model that exists as shapes only.
+    """Activations of a micro-batch, with fused attention or "eager", for a model that exists as shapes only.
 
     With checkpointing: every layer's input, and one layer's activations while it is recomputed; as without it where
     the configuration does not count layers.
     """
     batch = (num_sequences, sequence_length, num_masked_per_sequence)
     dtype = torch.bfloat16 if bf16 else torch.float32
-    saved = _saved_bytes(config, batch, dtype, next_sentence)
-    logits = 4 * num_sequences * num_masked_per_sequence * config.vocab_size  # the gradient of the fp32 logits
+    saved = _saved_bytes(config, batch, dtype, next_sentence, attention)
+    logits = dtype.itemsize * num_sequences * num_masked_per_sequence * config.vocab_size  # their gradient
     layers = config.num_hidden_layers
     name = config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
     if gradient_checkpointing and layers > 1 and name in config.to_dict():  # Funnel's layers come in blocks
-        with_one_layer = _saved_bytes(rederived(config, {name: 1}), batch, dtype, next_sentence)
+        with_one_layer = _saved_bytes(rederived(config, {name: 1}), batch, dtype, next_sentence, attention)
         per_layer = (saved - with_one_layer) // (layers - 1)
         inputs = layers * num_sequences * sequence_length * config.hidden_size * dtype.itemsize
         saved = saved - (layers - 1) * per_layer + inputs
     return Activations(saved, logits)
 
 
-def _saved_bytes(config: PreTrainedConfig, batch: tuple[int, int, int], dtype: torch.dtype, next_sentence: bool) -> int:
+def _saved_bytes(
+    config: PreTrainedConfig,
+    batch: tuple[int, int, int],
+    dtype: torch.dtype,
+    next_sentence: bool,
+    attention: str,
+) -> int:
     num_sequences, length, num_masked = batch
     AttentionInterface.register(_TRACED_ATTENTION, _attention)
-    transformer = shape_only(config, next_sentence=next_sentence, attn_implementation=_TRACED_ATTENTION, dtype=dtype)
+    kernel = "eager" if attention == "eager" else _TRACED_ATTENTION
+    transformer = shape_only(config, next_sentence=next_sentence, attn_implementation=kernel, dtype=dtype)
     with torch.device("meta"):
         token_ids = torch.ones(num_sequences, length, dtype=torch.long)
         slots = torch.ones(num_sequences, num_masked, dtype=torch.long)

@@ -48,7 +48,7 @@ class _CrossEntropy(torch.autograd.Function):
         return log_sums - logits.gather(1, labels[:, None])[:, 0].float(), highest
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor, None]:
         logits, labels, log_sums = ctx.saved_tensors
         result = torch.empty_like(logits)
         ones = torch.ones(1, 1, dtype=torch.float32, device=logits.device)

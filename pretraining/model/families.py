@@ -76,6 +76,7 @@ class Family:
     constructor_only: frozenset[str] = frozenset()
     # The configuration's name for the rate in front of a classifier.
     head_dropout: str = "classifier_dropout"
+    fp32_only: str = ""  # why its code cannot run with bf16 weights; empty: it can
     # Hidden states change with the padding of the batch (no mask, or landmarks, convolutions and hashes over it).
     sees_padding: bool = False
 
@@ -113,7 +114,9 @@ FAMILIES: Mapping[str, Family] = {
     **dict.fromkeys(("albert", "rembert"), Family(head_dropout="classifier_dropout_prob")),
     **dict.fromkeys(("deberta", "deberta-v2"), Family(head_dropout="cls_dropout")),
     "distilbert": Family(head_dropout="seq_classif_dropout"),
-    **dict.fromkeys(("canine", "convbert", "fnet", "nystromformer", "yoso"), Family(sees_padding=True)),
+    **dict.fromkeys(("canine", "convbert", "nystromformer", "yoso"), Family(sees_padding=True)),
+    "fnet": Family(sees_padding=True, fp32_only="its Fourier transform has no bf16"),
+    "mra": Family(fp32_only="its kernels mix bf16 with fp32"),
 }
 _UNLISTED = Family()
 
@@ -129,6 +132,11 @@ def usable_positions(config: PreTrainedConfig) -> int | None:
     if positions is None or positions < 0:  # XLNet has -1 for no limit
         return None
     return int(positions) - family_of(config).position_offset(config)
+
+
+def fp32_only(model_type: str) -> str:
+    """Why an architecture cannot run with bf16 weights; empty if it can."""
+    return FAMILIES.get(model_type, _UNLISTED).fp32_only
 
 
 def takes_token_types(transformer: nn.Module) -> bool:

@@ -1,19 +1,19 @@
 """The model that is pretrained: a `transformers` encoder whose MLM head runs on the masked positions only."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedConfig, PreTrainedModel
-from transformers.utils import is_flash_attn_2_available
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from pretraining.model.attention import attention_for
 from pretraining.model.configuration import reading, unreadable
 from pretraining.model.cross_entropy import weighted_sums
+from pretraining.model.dropout import encoder_dropout, with_dropout
 from pretraining.model.families import family_of, from_configuration, model_class, takes_token_types
 from pretraining.model.source_checkpoint import check_checkpoint, load_checkpoint
-
-ATTENTION_IMPLEMENTATIONS = ("sdpa", "flash_attention_2", "eager", "auto")
 
 
 class PretrainingModel(nn.Module):
@@ -24,8 +24,16 @@ class PretrainingModel(nn.Module):
     micro-batches. Nothing in `forward` makes the host wait for the device.
     """
 
-    def __init__(self, transformer: PreTrainedModel, objective: str = "mlm") -> None:
+    def __init__(
+        self,
+        transformer: PreTrainedModel,
+        objective: str = "mlm",
+        *,
+        exported_dropout: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__()
+        # The architecture's rates by name, where the model is pretrained with others.
+        self.exported_dropout = dict(exported_dropout or {})
         self.transformer = transformer
         self.objective = objective
         self.family = family_of(transformer.config)
@@ -105,6 +113,7 @@ def build_model(
     objective: str = "mlm",
     attention: str | None = None,
     seed: int = 0,
+    dropout: float | None = None,
     weights: str | None = None,
     gradient_checkpointing: bool = False,
 ) -> PretrainingModel:
@@ -115,6 +124,7 @@ def build_model(
     where it supports that, else its own. Raises ValueError for weights that do not fill the model.
     """
     attention = attention or attention_for("auto", config, bf16=False)
+    rates, config = encoder_dropout(config), with_dropout(config, dropout)
     loading = {"attn_implementation": attention, "dtype": torch.float32}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -126,35 +136,7 @@ def build_model(
         # Renamed within transformers 5; both take the arguments of torch's checkpoint first.
         renamed = getattr(transformer, "activation_checkpointing_enable", None)
         (renamed or transformer.gradient_checkpointing_enable)({"use_reentrant": False})
-    return PretrainingModel(transformer.train(), objective)
-
-
-def attention_for(implementation: str, config: PreTrainedConfig, *, bf16: bool) -> str:
-    """The attention that `--attn_implementation` means for this architecture: auto takes the fastest that it supports.
-
-    Raises ValueError for an unknown name, and for one that the architecture, precision or machine does not support.
-    """
-    if implementation not in ATTENTION_IMPLEMENTATIONS:
-        choices = ", ".join(ATTENTION_IMPLEMENTATIONS)
-        raise ValueError(f"--attn_implementation {implementation!r} is not known: choose one of {choices}")
-    model_class = MODEL_FOR_MASKED_LM_MAPPING.get(type(config), PreTrainedModel)
-    has_flash, has_sdpa = model_class._supports_flash_attn, model_class._supports_sdpa
-    if implementation == "auto":
-        if bf16 and has_flash and is_flash_attn_2_available():
-            return "flash_attention_2"
-        return "sdpa" if has_sdpa else "eager"
-    if implementation == "sdpa" and not has_sdpa:
-        raise ValueError(f"--attn_implementation sdpa: {config.model_type} does not support it; use auto or eager")
-    if implementation == "flash_attention_2":
-        if not is_flash_attn_2_available():
-            raise ValueError(
-                "--attn_implementation flash_attention_2 needs the package flash-attn and a CUDA device: install it "
-                "(pip install flash-attn), or use sdpa"
-            )
-        if not bf16 or not has_flash:
-            lacking = f"{config.model_type} does not support it" if not has_flash else "it computes in bf16 only"
-            raise ValueError(f"--attn_implementation flash_attention_2: {lacking}; use auto")
-    return implementation
+    return PretrainingModel(transformer.train(), objective, exported_dropout=rates)
 
 
 def _load_weights(model_class: Any, source: str, config: PreTrainedConfig, loading: dict[str, Any]) -> PreTrainedModel:

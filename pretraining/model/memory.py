@@ -14,10 +14,6 @@ from transformers import PreTrainedConfig
 from pretraining.model.activations import activations
 from pretraining.model.families import num_parameters, repeated_layers, shape_only
 
-# The PyTorch engine computes bf16 under autocast, which runs norms in fp32: 1.15 to 1.24 times the activations of
-# a model wholly in bf16, as measured (ModernBERT and BERT, tiny, CPU); rounded up.
-AUTOCAST_FACTOR = 1.25
-
 SHARDINGS = ("none", "zero0", "zero1", "zero2", "zero3", "full_shard", "shard_grad_op", "hybrid_shard")
 REDUCE_BUCKET_ELEMENTS = 500_000_000  # DeepSpeed's default `reduce_bucket_size`
 COPY_FOR_UPDATE = "fp32 gradients of this share"
@@ -152,6 +148,7 @@ def estimate_memory(
     gradient_checkpointing: bool = False,
     next_sentence: bool = False,
     num_moments: int = 2,
+    attention: str = "sdpa",
 ) -> MemoryEstimate:
     """Peak memory of a rank during a micro-batch of `num_sequences` sequences; builds nothing."""
     counts = count_parameters(shape_only(config, next_sentence=next_sentence))
@@ -164,9 +161,9 @@ def estimate_memory(
         bf16=sharding.bf16,
         gradient_checkpointing=gradient_checkpointing,
         next_sentence=next_sentence,
+        attention=attention,
     )
-    autocast = sharding.bf16 and not sharding.mode.startswith("zero")
-    estimate.device["activations"] = int(kept.saved * (AUTOCAST_FACTOR if autocast else 1))
+    estimate.device["activations"] = kept.saved
     estimate.device["gradient of the logits"] = kept.logits
     # The largest parameter, a table of embeddings, gets its gradient last and whole, before it is shared out.
     itemsize = 2 if sharding.bf16 and sharding.mode.startswith("zero") else 4

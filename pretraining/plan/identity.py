@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pretraining.plan.plan import Plan
 
+ARCHITECTURE = "architecture"  # dropout as the configuration has it
+
 
 def identity_of(plan: Plan) -> dict[str, Any]:
     """The options that decide what is computed, what their "auto" means here, and the hashes of the data."""
     data = {name: [shard.sha256 for shard in split.shards] for name, split in plan.manifest.splits.items()}
     tokenizer = plan.manifest.tokenizer.fingerprint
-    meant = {"optimizer": plan.optimizer_kind, "bf16": plan.bf16}
+    meant = {"optimizer": plan.optimizer_kind, "bf16": plan.bf16, "dropout": plan.dropout}
     identity = {**plan.options.identity(), **meant, "shards": data, "tokenizer": tokenizer}
     return dict(json.loads(json.dumps(identity)))
 
@@ -29,9 +31,11 @@ def condensed(identity: Mapping[str, Any]) -> dict[str, Any]:
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     """The differences in words; empty if there are none.
 
-    Older runs recorded "auto" as their optimizer and did not record their precision: both are unknown.
+    Older runs recorded "auto" as their optimizer and did not record their precision: both are unknown. Those that
+    recorded no dropout had the architecture's.
     """
     unknown = {"optimizer": "auto", "bf16": None}
+    theirs = {"dropout": ARCHITECTURE, **theirs}
     known = [key for key in mine if key not in unknown or theirs.get(key) != unknown[key]]
     differing = sorted(key for key in known if mine[key] != theirs.get(key))
     return "; ".join(f"{key}: {shortened(theirs.get(key))} there, {shortened(mine[key])} here" for key in differing)

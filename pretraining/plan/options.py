@@ -9,7 +9,7 @@ from typing import Any
 from pretraining.engines.engine import FSDP_MODES
 from pretraining.engines.optimizers import LEARNING_RATE_RULES, OPTIMIZER_NAMES
 from pretraining.engines.schedule import DECAYS
-from pretraining.model.masked_lm import ATTENTION_IMPLEMENTATIONS
+from pretraining.model.attention import ATTENTION_IMPLEMENTATIONS
 from pretraining.plan.budget import UNITS, option_of
 from runtime.options.declaration import (
     ALL_SEEDS,
@@ -115,6 +115,13 @@ class PretrainingOptions(Options):
         "mlm", "mlm: masked tokens; mlm+nsp (BERT): next-sentence prediction too", group=MODEL, choices=OBJECTIVES
     )
 
+    dropout: float | None = option(
+        None,
+        "dropout of the encoder while it is pretrained; default: 0 from scratch, else the checkpoint's rates",
+        group=TRAINING,
+        at_least=0,
+        below=1,
+    )
     global_batch_rows: int = option(
         0,
         "rows of one update over all ranks",
@@ -213,7 +220,12 @@ class PretrainingOptions(Options):
 
     # Precision changes the numbers: a run that is resumed keeps its own. Its kernels and its machine may change.
     bf16: str = option(
-        "auto", "bfloat16; auto: where the hardware has it", group=MACHINE, choices=PRECISIONS, nargs="?", const="true"
+        "auto",
+        "bfloat16; auto: where the hardware has it",
+        group=MACHINE,
+        choices=PRECISIONS,
+        nargs="?",
+        const="true",
     )
     per_device_train_batch_size: int = option(
         0, "rows of one micro-batch; 0: as many as fit 16,384 tokens", group=MACHINE, at_least=0, identity=False
@@ -225,7 +237,11 @@ class PretrainingOptions(Options):
         False, "recompute activations in the backward pass to save memory", group=MACHINE, identity=False
     )
     attn_implementation: str = option(
-        "auto", "the attention kernel", group=MACHINE, choices=ATTENTION_IMPLEMENTATIONS, identity=False
+        "auto",
+        "the attention kernel; auto: the fastest by a measured table",
+        group=MACHINE,
+        choices=ATTENTION_IMPLEMENTATIONS,
+        identity=False,
     )
     torch_compile: bool = option(False, "compile each encoder layer", group=MACHINE, identity=False)
     deepspeed: str | None = option(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,17 +12,20 @@ import torch
 from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import EngineOptions
 from pretraining.engines.optimizers import OptimizerOptions, scaled_learning_rate
-from pretraining.model.configuration import build_configuration
+from pretraining.engines.precision import Precision, choose_precision
+from pretraining.model.attention import attention_for
+from pretraining.model.configuration import build_configuration, parse_overrides
 from pretraining.model.families import shape_only
 from pretraining.model.flops import update_flops
-from pretraining.model.masked_lm import PretrainingModel, attention_for, build_model
+from pretraining.model.masked_lm import PretrainingModel, build_model
 from pretraining.model.memory import MemoryEstimate, Sharding, estimate_memory
 from pretraining.plan.budget import UNITS, Budget, option_of
+from pretraining.plan.choices import Choices
+from pretraining.plan.identity import ARCHITECTURE
 from pretraining.plan.lengths import parse_length_schedule, scheduled_rows
 from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.planned_engine import optimizer_kind, optimizer_title, planned_sharding
 from pretraining.plan.segments import Segment, check_cost, parse_series, plan_segments
-from runtime.machine import computes_bf16
 from runtime.processes.ranks import Ranks
 from shards.storage.manifest import Manifest
 from shards.streaming.masking import mask_slots
@@ -39,14 +43,29 @@ class Plan:
     manifest: Manifest
     ranks: Ranks
     device: torch.device
+    earlier: Choices = field(default_factory=Choices)  # of the run that is continued, or of the main rank
 
     @cached_property
+    def precision(self) -> Precision:
+        """bf16 or fp32, and why."""
+        choice, earlier = self.options.bf16, self.earlier
+        found = choose_precision(
+            choice,
+            device_type=self.device.type,
+            model_type=self.config.model_type,
+            deepspeed=self.deepspeed_config,
+            earlier=earlier.bf16,
+        )
+        return replace(found, reason=earlier.why_bf16) if choice == "auto" and earlier.bf16 is not None else found
+
+    @property
     def bf16(self) -> bool:
-        """Whether to compute in bfloat16: where the hardware has it, unless --bf16 is set."""
-        if self.options.bf16 == "auto":
-            # Older GPUs (V100, T4) only emulate it, slower than fp32.
-            return self.device.type == "cuda" and computes_bf16()
-        return self.options.bf16 == "true"
+        return self.precision.bf16
+
+    @property
+    def choices(self) -> Choices:
+        """What this plan settles; the checkpoints keep it."""
+        return Choices(self.bf16, self.precision.reason, self.attention, self.earlier.compiled, self.dropout)
 
     @cached_property
     def shares(self) -> list[tuple[int, float]]:
@@ -224,7 +243,26 @@ class Plan:
     @cached_property
     def attention(self) -> str:
         """The attention implementation that is used."""
-        return attention_for(self.options.attn_implementation, self.config, bf16=self.bf16)
+        wanted = self.options.attn_implementation
+        if wanted == "auto" and self.earlier.attention is not None:
+            with suppress(ValueError):  # this machine may lack the kernel that the run began with
+                return self._attention(self.earlier.attention)
+        return self._attention(wanted)
+
+    def _attention(self, wanted: str) -> str:
+        device, length = self.device.type, self.longest
+        return attention_for(wanted, self.config, bf16=self.bf16, device_type=device, length=length)
+
+    @cached_property
+    def dropout(self) -> float | str:
+        """The encoder's dropout while it is pretrained: one rate, or "architecture" for the configuration's own."""
+        if self.options.dropout is not None:
+            return self.options.dropout
+        if self.earlier.dropout is not None:
+            return self.earlier.dropout
+        given = parse_overrides(self.options.config_overrides)
+        keeps = self.options.model_name_or_path or any("dropout" in name for name in given)
+        return ARCHITECTURE if keeps else 0.0
 
     def build_model(self) -> PretrainingModel:
         """The model on the CPU, initialised by the seed or with the weights that were named."""
@@ -233,6 +271,7 @@ class Plan:
             objective=self.options.objective,
             attention=self.attention,
             seed=self.options.seed,
+            dropout=None if self.dropout == ARCHITECTURE else float(self.dropout),
             weights=self.options.model_name_or_path,
             gradient_checkpointing=self.options.gradient_checkpointing,
         )
@@ -311,6 +350,7 @@ class Plan:
                 num_masked_per_sequence=slots,
                 gradient_checkpointing=recompute,
                 next_sentence=self.has_pairs,
+                attention=self.attention,
             )
         except (AttributeError, RuntimeError, TypeError):  # such code fails with these on shapes without values
             return None

@@ -17,7 +17,8 @@ def plan_lines(plan: Plan) -> list[str]:
     counts = planned_updates(plan)
     updates = "" if counts is None else f", about {counts[0]:,} updates of the trunk, {counts[1]:,} in all"
     rows = {
-        "model": f"{name}, {plan.config.model_type}, {plan.num_parameters / 1e6:.2f} M parameters",
+        "model": f"{name}, {plan.config.model_type}, {plan.num_parameters / 1e6:.2f} M parameters, "
+        f"dropout {plan.dropout if isinstance(plan.dropout, str) else format(plan.dropout, 'g')}",
         "data": f"{training.tokens:,} tokens in {training.documents:,} documents, {plan.rows_per_epoch:,} rows of "
         f"{plan.stream.tokens_per_row} tokens, vocabulary {plan.manifest.tokenizer.vocab_size:,}",
         "update": f"{options.global_batch_rows} rows, {plan.tokens_per_update:,} tokens: {ranks.world_size} ranks x "
@@ -25,7 +26,7 @@ def plan_lines(plan: Plan) -> list[str]:
         "lengths": ", ".join(f"{length} tokens from row {first:,}" for first, length in plan.lengths),
         "optimizer": f"{plan.optimizer_title}, peak learning rate {plan.peak_learning_rate:g}, "
         f"warmup {plan.warmup:.3g} {unit}, decay over {options.decay_fraction:.0%} of each budget",
-        "engine": f"{sharding}, {plan.device.type}, {'bf16' if plan.bf16 else 'fp32'}, attention {plan.attention}",
+        "engine": f"{sharding}, {plan.device.type}, {plan.precision}, attention {plan.attention}",
         "budget": f"{amount:,.4g} {unit}{updates}",
         "series": ", ".join(f"{budget:,.3g}" for budget in (0.0, *plan.budgets))
         + f" {unit}; costs {relative_cost(plan.segments):.2f} times the largest",

@@ -39,19 +39,21 @@ def export_model(
     live_logits: Tensor | None = None,
     example_batch: Mapping[str, Tensor | None] | None = None,
     card: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> float | None:
     """Write `weights`, full fp32 tensors by their names in `transformer`, as `directory`; for one rank to call.
 
-    `transformer` gives class, configuration and buffers; its own weights may be sharded away. `tokenizer` are the files
-    that go next to the model (`tokenizer_files`), except names that it has itself. With `live_logits`
-    [S, K, V] at the mask positions of `example_batch` the export is proven before it gets its name (see
-    `prove_export`), and the largest difference is returned. `card` is the text of its README.md. Replaces what was
-    there before. Raises ValueError for weights that are not the model's, ExportError when the proof fails.
+    `transformer` gives class, configuration and buffers; its own weights may be sharded away. `settings` replace those
+    of its configuration. `tokenizer` are the files that go next to the model (`tokenizer_files`), except names that it
+    has itself. With `live_logits` [S, K, V] at the mask positions of `example_batch` the export is proven before it
+    gets its name (see `prove_export`), and the largest difference is returned. `card` is the text of its README.md.
+    Replaces what was there before. Raises ValueError for weights that are not the model's, ExportError when the proof
+    fails.
     """
     directory = Path(directory)
     difference = None
     with whole_directory(directory) as temporary:
-        _write_model(transformer, weights, temporary)
+        _write_model(transformer, weights, temporary, settings or {})
         for name, content in (tokenizer or {}).items():
             if not (temporary / name).exists():
                 (temporary / name).write_bytes(content)
@@ -64,7 +66,9 @@ def export_model(
     return difference
 
 
-def _write_model(transformer: PreTrainedModel, weights: Mapping[str, Tensor], directory: Path) -> None:
+def _write_model(
+    transformer: PreTrainedModel, weights: Mapping[str, Tensor], directory: Path, settings: Mapping[str, Any]
+) -> None:
     next_sentence = isinstance(transformer, BertForPreTraining)
     skeleton = shape_only(transformer.config, next_sentence=next_sentence)
     shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
@@ -83,6 +87,8 @@ def _write_model(transformer: PreTrainedModel, weights: Mapping[str, Tensor], di
     config = copy.deepcopy(transformer.config)
     config.architectures = [type(skeleton).__name__]
     config.dtype = "float32"
+    for name, value in settings.items():
+        setattr(config, name, value)
     config.save_pretrained(directory)
 
 

@@ -111,6 +111,7 @@ class Publisher:
             live_logits=live,
             example_batch={name: value.cpu() for name, value in inputs.items()},
             card=self._card(entry),
+            settings=self.model.exported_dropout,
         )
 
     def _card(self, entry: Mapping[str, Any]) -> str:

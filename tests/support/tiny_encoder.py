@@ -18,8 +18,9 @@ from transformers import (
 )
 
 from finetuning.model.heads import random_headed
+from pretraining.model.attention import attention_for
 from pretraining.model.configuration import build_configuration
-from pretraining.model.masked_lm import PretrainingModel, attention_for, build_model
+from pretraining.model.masked_lm import PretrainingModel, build_model
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FAMILIES = ("bert", "modernbert")

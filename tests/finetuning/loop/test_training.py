@@ -17,7 +17,7 @@ from finetuning.loop.run_log import read_journal
 from finetuning.loop.run_state import FinetuningProgress
 from finetuning.loop.schedule import Schedule
 from finetuning.loop.stopping import FinetuningInterrupted
-from finetuning.loop.training import finetune, open_engine, uses_bf16
+from finetuning.loop.training import finetune, open_engine
 from finetuning.recipes.questions.recipe import QARecipe, QASettings
 from finetuning.recipes.questions.spans import SpanLimits
 from finetuning.recipes.questions.windows import Windows
@@ -254,11 +254,6 @@ def test_the_result_is_plain_json():
     speed = content["evaluation_samples_per_second"]
     assert speed * content["evaluation_seconds"] == pytest.approx(23)
     assert json.loads(json.dumps(result.predictions))["validation"].keys() == {f"v{i}" for i in range(23)}
-
-
-def test_precision_by_name():
-    assert not uses_bf16("false")
-    assert uses_bf16("true")
 
 
 def test_tensorboard_keeps_what_a_resumed_run_had_logged(tmp_path, monkeypatch):

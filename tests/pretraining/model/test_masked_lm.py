@@ -6,7 +6,8 @@ from tiny_encoder import built_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig
 
-from pretraining.model.masked_lm import PretrainingModel, attention_for
+from pretraining.model.attention import attention_for
+from pretraining.model.masked_lm import PretrainingModel
 
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 VOCAB_SIZE, LENGTH, SLOTS = 61, 40, 5
