@@ -254,7 +254,8 @@ def load_headed(
 
     Embeddings and layers come from the checkpoint; what it holds of the head (a pooler, ModernBERT's prediction head)
     does too, but the last layer only with `keep_head`, for a model that is only evaluated. The caller draws the rest.
-    `config` is the checkpoint's, where it was read before; `attention` as `attention_of` gives it. Raises ValueError as `load_config` does, and for a
+    `config` is the checkpoint's, where it was read before; `attention` as `attention_of` gives it. Raises ValueError as
+    `load_config` does, and for a
     checkpoint that does not fill embeddings and layers.
     """
     config = with_dropout(config or load_config(model_name_or_path), dropout, head=True)

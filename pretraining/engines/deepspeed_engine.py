@@ -18,11 +18,11 @@ from deepspeed.utils import (
 )
 from torch import nn
 
+from pretraining.engines.compilation import Compilation
 from pretraining.engines.compiled_ops import clear_abandoned_build, compiled_operators
 from pretraining.engines.deepspeed_config import names_optimizer, resolve_config, skip_compiled_collective
 from pretraining.engines.engine import EngineOptions, Reader, state_name
 from pretraining.engines.optimizers import build_optimizer, parameter_groups
-from pretraining.model.families import repeated_layers
 from runtime.processes.ranks import Ranks
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -52,9 +52,6 @@ class DeepSpeedEngine:
             bf16=options.bf16,
             optimizer=options.optimizer,
         )
-        if options.torch_compile:
-            for layer in repeated_layers(model):
-                layer.compile()
         groups = parameter_groups(model, options.optimizer.weight_decay)
         client = None if names_optimizer(config) else build_optimizer(groups, options.optimizer)
         for name in compiled_operators(config, on_cpu=device.type == "cpu"):
@@ -66,6 +63,9 @@ class DeepSpeedEngine:
         )
         self.module: nn.Module = self.engine.module
         restore_buffers(self.module, buffers)
+        self.compilation = Compilation(self.module, by_layer=self.stage == 3)
+        if options.torch_compile:
+            self.compilation.start()
 
     def __call__(self, **inputs: Any) -> Any:
         return self.engine(**inputs)

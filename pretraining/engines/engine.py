@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from pretraining.engines.compilation import Compilation
 from pretraining.engines.optimizers import OptimizerOptions
 from runtime.processes.ranks import Ranks
 
@@ -98,6 +99,7 @@ class Engine(Protocol):
     device: torch.device
     ranks: Ranks
     options: EngineOptions
+    compilation: Compilation
 
     def __call__(self, **inputs: Any) -> Any: ...
 

@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from pretraining.engines.compilation import Compilation
 from pretraining.engines.engine import EngineOptions, Reader, check_ranks, hybrid_size, state_name
 from pretraining.engines.master_weights import MasterWeights
 from pretraining.engines.optimizers import build_optimizer, parameter_groups
@@ -26,9 +27,6 @@ class TorchEngine:
         self.sharded = ranks.world_size > 1
         check_ranks(options, ranks)
         self.module = model if options.fsdp_offload else model.to(device)
-        if options.torch_compile:
-            for layer in repeated_layers(self.module):
-                layer.compile()
         if self.sharded:
             self._shard()
         groups = parameter_groups(self.module, options.optimizer.weight_decay)
@@ -36,6 +34,9 @@ class TorchEngine:
         if self.masters is not None:
             groups = [{**group, "params": [self.masters.of(weight) for weight in group["params"]]} for group in groups]
         self.optimizer = build_optimizer(groups, options.optimizer)
+        self.compilation = Compilation(self.module, by_layer=self.sharded)
+        if options.torch_compile:
+            self.compilation.start()
 
     def _shard(self) -> None:
         mesh = shard_mesh(self.options, self.ranks, self.device)

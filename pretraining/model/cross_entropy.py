@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Logits of a chunk that are held in fp32 at a time: a core's cache, or a few kernels' work for a GPU.
 CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 27}
@@ -23,7 +23,11 @@ def weighted_sums(
     """
     flat, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
     weights = weights.reshape(-1).float()
-    losses, highest = _CrossEntropy.apply(flat, labels)
+    if torch.compiler.is_compiling():  # fused by the compiler, which makes no copy either
+        losses = nn.functional.cross_entropy(flat.float(), labels, reduction="none")
+        highest = flat.detach().amax(-1).float()
+    else:
+        losses, highest = _CrossEntropy.apply(flat, labels)
     with torch.no_grad():
         if exact_accuracy:
             correct = flat.argmax(-1) == labels

@@ -98,13 +98,25 @@ class PretrainingModel(nn.Module):
     def _masks(self, attention_mask: Tensor | None) -> Any:
         """Padding mask [S, T] -> the mask that the encoder takes.
 
-        For SDPA the boolean masks [S, 1, T, T] are made here: `transformers` would first ask the device whether
-        anything is padded at all, and the host would wait for the answer in every micro-batch.
+        For SDPA and eager attention the masks [S, 1, T, T] are made here: `transformers` would first ask the device
+        whether anything is padded at all, and the host would wait for the answer in every micro-batch.
         """
-        make = self.family.sdpa_masks
-        if attention_mask is None or make is None or self.config._attn_implementation != "sdpa":
+        make, kernel = self.family.sdpa_masks, self.config._attn_implementation
+        if attention_mask is None or make is None or kernel not in ("sdpa", "eager"):
             return attention_mask
-        return make(self.config, attention_mask)
+        masks = make(self.config, attention_mask)
+        if kernel == "sdpa":
+            return masks
+        dtype = self.transformer.get_input_embeddings().weight.dtype
+        if isinstance(masks, dict):
+            return {name: added_to_scores(mask, dtype) for name, mask in masks.items()}
+        return added_to_scores(masks, dtype)
+
+
+def added_to_scores(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as what eager attention adds to its scores: 0, or the lowest number of `dtype`."""
+    lowest = torch.finfo(dtype).min
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
 
 
 def build_model(
