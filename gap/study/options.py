@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetuning.examples.pair_template import pair_template
 from finetuning.model.heads import POOLINGS
 from gap.analysis.costs import Prices
 from gap.cells.executor import Slurm
 from gap.cells.job_list import CellOptions
 from gap.cells.plan import Controls, Grid
+from gap.report.reports import ANALYSIS, COSTS
 from gap.study.experiment import Experiment
-from gap.study.until import GapWatch
-from gap.tasks.contamination import Shards
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions, TaskSpec
 from gap.tasks.specification import parse_tasks, small_world_tasks
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY
@@ -26,19 +23,14 @@ from runtime.options.declaration import (
     TRAINING,
     Options,
     by_data,
-    declarations,
-    names_marked,
     not_given,
     numbers,
     option,
 )
 from runtime.plurals import counted
-from runtime.processes.ranks import Ranks
-from shards.storage.location import ShardLocation
-from shards.tokenization.vocabulary import load_tokenizer
 
 OF_THE_TASKS, CONTROLS, CLUSTER = "tasks and checkpoints", "controls", "cluster"
-CONTAMINATION, ANALYSIS, COSTS = "contamination", "analysis", "costs"
+CONTAMINATION = "contamination"
 SMALL_WORLD, FULL, REAL_SERIES = "on the small world", "with --full", "with --series"  # what a default depends on
 OF_A_LOOK = "launch/pretrain.py --until takes it in --finetuning"
 
@@ -380,46 +372,3 @@ def with_defaults(options: GapOptions) -> GapOptions:
     data = REAL_SERIES if options.series is not None else FULL if options.full else SMALL_WORLD
     defaults = by_data(options, data)
     return replace(options, **{name: defaults[name] for name in defaults.keys() & not_given(options)})
-
-
-def make_watch(
-    until: str,
-    *,
-    tasks: str | None,
-    reference: str | None,
-    finetuning_seeds: int,
-    more: GapOptions,
-    on_small_world: bool,
-    run: Path,
-    shards: Shards,
-    budgets: Sequence[float],
-    ranks: Ranks,
-    hang_timeout_seconds: float = 0.0,
-) -> GapWatch:
-    """The callback of `launch/pretrain.py --until` after each export; `more` are the options in its --finetuning.
-
-    Raises ValueError for an invalid condition, without a reference, for real shards without tasks, and for options
-    that a look does not use.
-    """
-    if tasks is None and not on_small_world:
-        raise ValueError("--until needs --tasks, such as qa:FOLDER,glue:sst2")
-    taken = names_marked(more, OF_A_LOOK)
-    unused = [name for name in declarations(more) if name not in taken and name not in not_given(more)]
-    if unused:
-        raise ValueError(
-            f"--finetuning: --until makes no use of --{', --'.join(unused)}; it takes "
-            f"--{', --'.join(taken)}, and --tasks, --reference and --finetuning_seeds are given next to it"
-        )
-    own = replace(more, series=None if on_small_world else str(run), tasks=tasks, finetuning_seeds=finetuning_seeds)
-    experiment = with_defaults(own).experiment()
-    searched = shards if own.contamination else None
-    return GapWatch(run, until, experiment, reference, budgets, ranks, searched, own.draws, hang_timeout_seconds)
-
-
-def check_tokenizer(shards: ShardLocation) -> None:
-    """ValueError for shards whose tokenizer no recipe can use: said before training, not at the first look."""
-    folder = shards.directory / shards.manifest.tokenizer.path
-    try:
-        pair_template(load_tokenizer(str(folder)))
-    except ValueError as error:
-        raise ValueError(f"--until cannot fine-tune with the shards' tokenizer {folder}: {error}") from error

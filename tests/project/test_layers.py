@@ -347,6 +347,25 @@ def test_a_launchable_has_a_main_that_takes_arguments(path):
     assert len(arguments.defaults) == len(arguments.args), "every argument of main needs a default"
 
 
+def logic(source: str) -> list[str]:
+    """What a command defines besides `main` (parse) and `run` (call), and its loops and handlers of errors."""
+    tree = ast.parse(source)
+    defined = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    loops = [node for node in ast.walk(tree) if isinstance(node, ast.For | ast.While | ast.Try)]
+    names = [node.name for node in defined if isinstance(node, ast.ClassDef) or node.name not in ("main", "run")]
+    return names + [type(node).__name__ for node in loops]
+
+
+@pytest.mark.parametrize("path", launchables(), ids=name_of)
+def test_a_command_parses_and_calls_and_holds_no_logic(path):
+    assert logic(path.read_text(encoding="utf-8")) == []
+
+
+def test_logic_in_a_command_is_found():
+    assert logic("class ReportOptions: ...\ndef main(argv=None):\n    for a in argv: ...") == ["ReportOptions", "For"]
+    assert logic("def split(arguments): ...") == ["split"]
+
+
 def test_nothing_happens_when_a_script_is_imported():
     faults = {
         name_of(path): work_at_import(path.read_text(encoding="utf-8")) for path in sources("launch", "finetuning")

@@ -7,7 +7,7 @@ import pytest
 
 from finetuning.examples.recipe import FinetuningOptions
 from finetuning.run.prediction import PredictionOptions
-from launch.overfit import OverfitOptions
+from pretraining.overfit.rates import OverfitOptions
 from runtime.options.command_line import parse_options
 from shards.building.options import BuildOptions
 
