@@ -12,7 +12,8 @@ from gap.analysis.run_folder import RunSource, told_apart
 from gap.report.comparison import compare_runs
 from gap.report.comparison_page import write_comparison
 from gap.report.page import write_report
-from runtime.options.declaration import OUTPUT, Options, option
+from pretraining.plan.options import PretrainingOptions
+from runtime.options.declaration import Options, option, option_as_in
 
 ANALYSIS, COSTS = "analysis", "costs"  # headings of --help
 
@@ -37,7 +38,9 @@ class ReportOptions(Options):
     price_per_hour: float | None = option(None, "price of a device-hour", group=COSTS, at_least=0)
     currency: str | None = option(None, "currency of the price", group=COSTS)
     devices: int | None = option(None, "devices that the series was pretrained on", group=COSTS, at_least=1)
-    output_dir: str | None = option(None, "where to write; default for one run: its own folder", group=OUTPUT)
+    output_dir: str | None = option_as_in(
+        None, PretrainingOptions, "output_dir", "where to write; default for one run: its own folder"
+    )
 
     def prices(self, own: Prices) -> Prices:
         """A run's prices, replaced by those given as options."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from pretraining.model.configuration import build_configuration
 from pretraining.model.masked_lm import build_model
 from pretraining.overfit.first_batch import first_batch, write_sample_shards
 from pretraining.overfit.overfit import OverfitResult, overfit_one_batch, side_by_side
-from runtime.options.declaration import ALL_SEEDS, DATA, MODEL, TRAINING, Options, by_data, option
+from pretraining.plan.options import PretrainingOptions
+from runtime.options.declaration import DATA, TRAINING, Options, by_data, option, option_as_in
 from runtime.processes.ranks import Ranks, choose_device
 from shards.storage.location import open_location
-from shards.streaming.options import OBJECTIVES, StreamOptions
+from shards.streaming.options import StreamOptions
 from shards.tokenization.vocabulary import load_tokenizer
 
 UNNAMED = "if none is named"  # when --model has a default
@@ -25,32 +25,46 @@ UNNAMED = "if none is named"  # when --model has a default
 class OverfitOptions(Options):
     """A model, data and one or more learning rates to try."""
 
-    shards: str | None = option(None, "shard directory or https address; default: the embedded small world", group=DATA)
-    max_seq_length: int = option(64, "tokens per sequence", group=DATA, at_least=4, at_most=1 << 16)
-    mask_rate: float = option(0.15, "share of the tokens to predict", group=DATA, above=0, below=1)
+    shards: str | None = option_as_in(
+        None, PretrainingOptions, "shards", "shard directory or https address; default: the embedded small world"
+    )
+    max_seq_length: int = option_as_in(64, PretrainingOptions, "max_seq_length", "tokens per sequence")
+    mask_rate: float = option_as_in(0.15, PretrainingOptions, "mask_rate", "share of the tokens to predict")
     show_sequences: int = option(2, "sequences printed with targets and predictions", group=DATA, at_least=0)
 
-    model: str | None = option(None, "named size such as bert-mini", group=MODEL, by_data={UNNAMED: "bert-tiny"})
-    from_config: str | None = option(None, "any transformers configuration, instead of a named size", group=MODEL)
-    model_name_or_path: str | None = option(None, "trained weights to start from, instead of a named size", group=MODEL)
-    config_overrides: str | None = option(
-        None, "changes to the configuration: num_hidden_layers=3,...", group=MODEL, commas=True
+    model: str | None = option_as_in(
+        None, PretrainingOptions, "model", "named size such as bert-mini", by_data={UNNAMED: "bert-tiny"}
     )
-    objective: str = option(
-        "mlm", "masked tokens only or, for BERT, next-sentence prediction too", group=MODEL, choices=OBJECTIVES
+    from_config: str | None = option_as_in(
+        None, PretrainingOptions, "from_config", "any transformers configuration, instead of a named size"
+    )
+    model_name_or_path: str | None = option_as_in(
+        None, PretrainingOptions, "model_name_or_path", "trained weights to start from, instead of a named size"
+    )
+    config_overrides: str | None = option_as_in(
+        None, PretrainingOptions, "config_overrides", "changes to the configuration: num_hidden_layers=3,..."
+    )
+    objective: str = option_as_in(
+        "mlm", PretrainingOptions, "objective", "masked tokens only or, for BERT, next-sentence prediction too"
     )
 
-    learning_rate: list[float] = option(
-        [1e-3], "one rate, or several to compare", group=TRAINING, above=0, below=math.inf, nargs="+"
+    learning_rate: list[float] = option_as_in(
+        [1e-3],
+        PretrainingOptions,
+        "learning_rate",
+        "one rate, or several to compare",
+        above=0,
+        nargs="+",
+        at_least=None,
     )
     max_steps: int = option(
         100, "updates on the batch before giving up", group=TRAINING, at_least=1, formerly=("max_updates",)
     )
-    global_batch_rows: int = option(8, "sequences in the batch", group=TRAINING, at_least=1, formerly=("batch_rows",))
-    max_grad_norm: float = option(
-        1.0, "gradients are clipped to this norm; 0: no clipping", group=TRAINING, at_least=0, what="1.0 is usual"
+    global_batch_rows: int = option_as_in(
+        8, PretrainingOptions, "global_batch_rows", "sequences in the batch", at_least=1, formerly=("batch_rows",)
     )
-    seed: int = option(0, "seed of the weights, rows and masks", group=TRAINING, at_least=0, below=ALL_SEEDS)
+    max_grad_norm: float = option_as_in(1.0, PretrainingOptions, "max_grad_norm")
+    seed: int = option_as_in(0, PretrainingOptions, "seed", "seed of the weights, rows and masks")
 
     def configuration(self) -> dict[str, Any]:
         """The model to try, as `build_configuration` takes it: a size, a configuration or trained weights."""

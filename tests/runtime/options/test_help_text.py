@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from finetuning.examples.recipe import FinetuningOptions
-from finetuning.run.prediction import PredictionOptions
+from finetuning.recipes.prediction import PredictionOptions
 from pretraining.overfit.rates import OverfitOptions
 from runtime.options.command_line import parse_options
 from shards.building.options import BuildOptions
