@@ -226,7 +226,7 @@ def model_digest(path: str) -> str:
                 "name a directory (--reference, --series)"
             ) from error
         return f"{path}@{commit}"
-    return checkpoint_digest(directory, tokenizer=True)
+    return checkpoint_digest(directory, "json")
 
 
 def _setting(values: Mapping[str, Any]) -> Setting:
