@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -314,3 +314,6 @@ class FinetuningOptions(Options):
         """Conflicts between options that hold for any data and any number of ranks."""
         repeated = len(set(self.seeds)) < len(self.seeds)
         return [f"--seeds {self.seeds}: name each once"] if repeated else []
+
+
+RecipeOptions = TypeVar("RecipeOptions", bound=FinetuningOptions)

@@ -30,7 +30,7 @@ STATE_NAME = "state"
 REMEDY = "remove the folder, or drop that run with --resume_from_checkpoint false"
 
 
-class _ProgressFile(Schema):
+class _FinetuningProgressFile(Schema):
     """The fields of `FinetuningProgress` in a state.json, scores NaN where they were not finite."""
 
     updates: Count
@@ -52,7 +52,7 @@ class _ProgressFile(Schema):
 class _StateFile(Schema):
     fingerprint: Name
     optimizer_steps: Count
-    progress: _ProgressFile
+    progress: _FinetuningProgressFile
     decided_by: dict[str, Any] = {}  # noqa: RUF012 - files of earlier versions lack it
 
 
