@@ -18,7 +18,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from gap.study.until_options import PretrainCommandOptions, watch_of
+from gap.study.until_options import PretrainCommandOptions
 from pretraining.plan.options import with_defaults
 from pretraining.replaced_options import REPLACED_OPTIONS
 from pretraining.run import pretrain
@@ -36,7 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: PretrainCommandOptions) -> int:
     """Pretrain; returns the exit status."""
-    status = pretrain(with_defaults(options), read_ranks(), watch_of=watch_of(options))
+    watch = None
+    if options.until is not None:
+        from gap.study.until import watch_of  # loads much that only --until needs
+
+        watch = watch_of(options)
+    status = pretrain(with_defaults(options), read_ranks(), watch_of=watch)
     close_process_group()
     return status
 

@@ -24,7 +24,7 @@ ROOTS = ("gap.cells.running", "gap.cells.searches")
 FREE = frozenset(
     {
         # Journals, notes and stored lines: they record scores and compute none.
-        *("finetuning.loop.run_log", "runtime.trackers", "gap.cells.provenance", "gap.cells.store"),
+        *("finetuning.loop.run_log", "gap.cells.provenance", "gap.cells.store"),
         # Readers of records: what they refuse stops a cell, but changes no score.
         *("runtime.files.json_lines", "runtime.files.schemas"),
         # The list of jobs and the options: their values are in the fingerprint themselves.

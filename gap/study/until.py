@@ -34,11 +34,14 @@ from gap.intervals.bootstrap import Resampling
 from gap.intervals.spending import look_confidence
 from gap.study.experiment import Experiment, check_sources, write_list
 from gap.study.options import OF_A_LOOK, GapOptions, with_defaults
+from gap.study.until_options import PretrainCommandOptions
 from gap.tasks.contamination import Shards
 from gap.tasks.kinds.task_data import TaskData
 from pretraining.checkpoints.series import read_series
+from pretraining.plan.plan import Plan
 from runtime.files.schemas import Count, Items, Schema, read_object
 from runtime.files.whole_files import write_json
+from runtime.options.command_line import parse_text
 from runtime.options.declaration import declarations, names_marked, not_given
 from runtime.processes.collectives import fail_together, gather_json
 from runtime.processes.failures import Failed
@@ -287,6 +290,29 @@ class GapWatch:
                 "stopped": reason,
             },
         )
+
+
+def watch_of(options: PretrainCommandOptions) -> Callable[[Plan, ShardLocation], GapWatch]:
+    """A function that builds a plan's watch, which measures the gap after each export."""
+    more = parse_text(GapOptions, options.finetuning, option="--finetuning")
+
+    def watch(plan: Plan, shards: ShardLocation) -> GapWatch:
+        check_tokenizer(shards)
+        return make_watch(
+            str(options.until),
+            tasks=options.tasks,
+            reference=options.reference,
+            finetuning_seeds=options.finetuning_seeds,
+            more=more,
+            on_small_world=options.shards is None,
+            run=Path(options.output_dir),
+            shards=shards,
+            budgets=[segment.budget for segment in plan.segments if segment.is_branch and segment.budget],
+            ranks=plan.ranks,
+            hang_timeout_seconds=options.hang_timeout_seconds,
+        )
+
+    return watch
 
 
 def make_watch(
