@@ -30,7 +30,7 @@ from runtime.processes.interruption import stopping_at_once
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run the study; returns the exit status."""
     options = parse_options(GapOptions, argv, description=__doc__)
-    command = command_text("python launch/gap.py", list(sys.argv[1:] if argv is None else argv))
+    command = command_text("python launch/gap.py", argv)
     clock = Clock.of_process() if argv is None else Clock()
 
     def run() -> int:

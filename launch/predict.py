@@ -15,8 +15,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from finetuning.recipes.prediction import PredictionOptions, predict
 from finetuning.run.command import run_until_asked
-from finetuning.run.prediction import PredictionOptions, predict
 from runtime.options.command_line import parse_options
 
 

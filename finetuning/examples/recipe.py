@@ -6,27 +6,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from pretraining.engines.engine import FSDP_MODES
+from pretraining.plan.options import PretrainingOptions
 from runtime.options.declaration import (
     ALL_SEEDS,
-    BAD_TEXT,
     DATA,
     MACHINE,
     MODEL,
     OUTPUT,
-    PRECISIONS,
     TRAINING,
     BadText,
     Options,
     option,
+    option_as_in,
 )
-from runtime.trackers import REPORTERS
+from shards.building.options import BuildOptions
 
 if TYPE_CHECKING:
     from finetuning.model.heads import Head
@@ -159,13 +158,15 @@ class FinetuningOptions(Options):
         marks=(NAMES_DATA, DATA_PLACE, PATH_OR_HUB_NAME),
     )
     dataset_config_name: str | None = option(None, "configuration of --dataset_name", group=DATA, marks=(DATA_PLACE,))
-    max_seq_length: int = option(
+    max_seq_length: int = option_as_in(
         384,
+        PretrainingOptions,
+        "max_seq_length",
         "longest row in tokens, special tokens included",
-        group=DATA,
         at_least=8,
         by_data={SMALL_WORLD: 64},
         marks=(KEPT,),
+        at_most=None,
     )
     max_train_samples: int | None = option(
         None, "use only N training examples, chosen by a hash of their ids", group=DATA, at_least=1
@@ -173,19 +174,21 @@ class FinetuningOptions(Options):
     max_eval_samples: int | None = option(
         None, "use only N validation and N test examples, chosen by a hash of their ids", group=DATA, at_least=1
     )
-    on_bad_text: BadText = option(
+    on_bad_text: BadText = option_as_in(
         "stop",
+        BuildOptions,
+        "on_bad_text",
         "text that is not UTF-8: stop, or replace and count",
         group=DATA,
-        choices=BAD_TEXT,
-        formerly=("invalid_utf8",),
+        identity=True,
     )
     strict: bool = option(False, "refuse input that the preflight would otherwise repair or drop", group=DATA)
 
-    model_name_or_path: str | None = option(
+    model_name_or_path: str | None = option_as_in(
         None,
+        PretrainingOptions,
+        "model_name_or_path",
         "checkpoint directory or hub name; default: the newest checkpoint of the default pretraining run",
-        group=MODEL,
         marks=(PATH_OR_HUB_NAME,),
     )
     from_scratch: bool = option(
@@ -216,16 +219,15 @@ class FinetuningOptions(Options):
         at_least=-1,
         what="-1 is no limit",
     )
-    global_batch_rows: int | None = option(
+    global_batch_rows: int | None = option_as_in(
         None,
+        PretrainingOptions,
+        "global_batch_rows",
         "rows of one update over all ranks; micro-batch x accumulation x ranks if one of these is given",
-        group=TRAINING,
         at_least=1,
         by_data={SMALL_WORLD: 16, OTHERWISE: 32},
     )
-    learning_rate: float = option(
-        5e-5, "peak learning rate", group=TRAINING, at_least=0, below=math.inf, by_data={SMALL_WORLD: 1e-3}
-    )
+    learning_rate: float = option_as_in(5e-5, PretrainingOptions, "learning_rate", by_data={SMALL_WORLD: 1e-3})
     lr_scheduler_type: str = option(
         "linear", "learning rate after the warmup: linear (to zero) or constant", group=TRAINING, choices=SCHEDULES
     )
@@ -237,19 +239,18 @@ class FinetuningOptions(Options):
         below=1,
         what="a share of the updates",
     )
-    weight_decay: float = option(
-        0.01, "AdamW weight decay, not on norms and biases", group=TRAINING, at_least=0, below=math.inf
+    weight_decay: float = option_as_in(
+        0.01, PretrainingOptions, "weight_decay", "AdamW weight decay, not on norms and biases"
     )
-    max_grad_norm: float = option(1.0, "gradient clipping; 0: none", group=TRAINING, at_least=0, what="1.0 is usual")
+    max_grad_norm: float = option_as_in(1.0, PretrainingOptions, "max_grad_norm", "gradient clipping; 0: none")
     early_stopping_patience: int = option(
         0, "stop after N validations without a better score; 0: never", group=TRAINING, at_least=0
     )
-    seed: int = option(
+    seed: int = option_as_in(
         42,
+        PretrainingOptions,
+        "seed",
         "seed of the head, of the order of the rows and of dropout",
-        group=TRAINING,
-        at_least=0,
-        below=ALL_SEEDS,
         marks=(SET_BY_A_SWEEP,),
     )
     seeds: list[int] = option(
@@ -263,54 +264,41 @@ class FinetuningOptions(Options):
     )
 
     # A run with auto is not the same run as one with true or false, which fix the precision on every machine.
-    bf16: str = option(
-        "auto",
-        "bfloat16; auto: if the hardware supports it",
-        group=MACHINE,
-        choices=PRECISIONS,
-        nargs="?",
-        const="true",
+    bf16: str = option_as_in("auto", PretrainingOptions, "bf16", "bfloat16; auto: if the hardware supports it")
+    per_device_train_batch_size: int | None = option_as_in(
+        None, PretrainingOptions, "per_device_train_batch_size", "rows of one micro-batch of one rank", at_least=1
     )
-    per_device_train_batch_size: int | None = option(
-        None, "rows of one micro-batch of one rank", group=MACHINE, at_least=1, identity=False
-    )
-    gradient_accumulation_steps: int | None = option(
-        None, "micro-batches of one update", group=MACHINE, at_least=1, identity=False
+    gradient_accumulation_steps: int | None = option_as_in(
+        None, PretrainingOptions, "gradient_accumulation_steps", "micro-batches of one update", at_least=1
     )
     per_device_eval_batch_size: int = option(
         64, "rows of one evaluation batch of one rank", group=MACHINE, at_least=1, identity=False
     )
-    deepspeed: str | None = option(
-        None, "DeepSpeed JSON file; without it PyTorch runs the training", group=MACHINE, identity=False
+    deepspeed: str | None = option_as_in(
+        None, PretrainingOptions, "deepspeed", "DeepSpeed JSON file; without it PyTorch runs the training"
     )
-    fsdp: str = option(
-        "full_shard",
-        "what PyTorch shards over several ranks",
-        group=MACHINE,
-        choices=FSDP_MODES,
-        identity=False,
-    )
+    fsdp: str = option_as_in("full_shard", PretrainingOptions, "fsdp", "what PyTorch shards over several ranks")
 
-    output_dir: str | None = option(
+    output_dir: str | None = option_as_in(
         None,
+        PretrainingOptions,
+        "output_dir",
         "folder of the results; default: runs/finetuning/<recipe>",
-        group=OUTPUT,
-        identity=False,
         marks=(SET_BY_A_SWEEP,),
     )
-    resume_from_checkpoint: str = option(
+    resume_from_checkpoint: str = option_as_in(
         "auto",
+        PretrainingOptions,
+        "resume_from_checkpoint",
         "auto: continue (or, if finished, read) the same run in --output_dir; false: start again",
-        group=OUTPUT,
         choices=("auto", "false"),
-        identity=False,
         old_values={"true": "auto"},
         nargs="?",
         const="auto",
         marks=(SET_BY_A_SWEEP,),
     )
-    save_steps: int = option(
-        0, "save the state every N updates; 0: after every epoch", group=OUTPUT, at_least=0, identity=False
+    save_steps: int = option_as_in(
+        0, PretrainingOptions, "save_steps", "save the state every N updates; 0: after every epoch"
     )
     save_model: bool = option(
         True,
@@ -318,16 +306,14 @@ class FinetuningOptions(Options):
         group=OUTPUT,
         identity=False,
     )
-    report_to: str = option(
-        "tensorboard",
-        "trackers of the curves; separate several with commas",
-        group=OUTPUT,
-        choices=(*REPORTERS, "none"),
-        commas=True,
-        identity=False,
+    report_to: str = option_as_in(
+        "tensorboard", PretrainingOptions, "report_to", "trackers of the curves; separate several with commas"
     )
 
     def contradictions(self) -> list[str]:
         """Conflicts between options that hold for any data and any number of ranks."""
         repeated = len(set(self.seeds)) < len(self.seeds)
         return [f"--seeds {self.seeds}: name each once"] if repeated else []
+
+
+RecipeOptions = TypeVar("RecipeOptions", bound=FinetuningOptions)

@@ -40,7 +40,7 @@ STATE_NAME = "state"
 REMEDY = "remove the folder, or drop that run with --resume_from_checkpoint false"
 
 
-class _ProgressFile(Schema):
+class _FinetuningProgressFile(Schema):
     """The fields of `FinetuningProgress` in a state.json, scores NaN where they were not finite."""
 
     updates: Count
@@ -62,7 +62,7 @@ class _ProgressFile(Schema):
 class _StateFile(Schema):
     fingerprint: Name
     optimizer_steps: Count
-    progress: _ProgressFile
+    progress: _FinetuningProgressFile
     bf16: bool | None = None
     decided_by: dict[str, Any] = {}  # noqa: RUF012 - files of earlier versions lack it
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from torch import nn
 from finetuning.examples.batches import batch_shape, row_length
 from finetuning.examples.predictions import write_finite_json
 from finetuning.examples.preflight import Preflight
-from finetuning.examples.recipe import NAMES_DATA, FinetuningOptions, Recipe
+from finetuning.examples.recipe import NAMES_DATA, FinetuningOptions, Recipe, RecipeOptions
 from finetuning.examples.recipe import SMALL_WORLD as SMALL_WORLD_DATA
 from finetuning.loop.result import Result, write_predictions
 from finetuning.loop.run_log import closing_table
@@ -41,8 +41,6 @@ from runtime.processes.ranks import Ranks, choose_device, close_process_group, i
 from shards.small_world.world import write_small_world
 
 SMALL_WORLD = Path("runs/small_world")
-
-Options = TypeVar("Options", bound=FinetuningOptions)
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def given_files(options: FinetuningOptions, task: str, ranks: Ranks) -> dict[str
     return files or small_world_files(task, ranks)
 
 
-def for_small_world(options: Options) -> Options:
+def for_small_world(options: RecipeOptions) -> RecipeOptions:
     """The options; on the embedded small world, unset ones get the defaults that its small models need.
 
     Its rows are short, and a model of width 128 needs a high learning rate.

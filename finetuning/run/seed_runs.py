@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from finetuning.examples.predictions import write_finite_json
-from finetuning.examples.recipe import FinetuningOptions
+from finetuning.examples.recipe import RecipeOptions
 from finetuning.loop.result import SCHEMA_VERSION
 from finetuning.run.command import on_main
 from finetuning.run.figures import draw_curves
@@ -21,14 +21,12 @@ SCORES = ("eval_", "test_")
 SUMMED = ("seconds", "train_seconds", "evaluation_seconds")
 AVERAGED = ("train_samples_per_second", "evaluation_samples_per_second")
 
-Options = TypeVar("Options", bound=FinetuningOptions)
-
 
 def run_seeds(
-    options: Options,
+    options: RecipeOptions,
     directory: Path,
     name: str,
-    run: Callable[[Options], Mapping[str, Any]],
+    run: Callable[[RecipeOptions], Mapping[str, Any]],
     ranks: Ranks,
     *,
     stages: Sequence[str] = ("",),

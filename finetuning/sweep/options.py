@@ -12,16 +12,14 @@ from typing import Any
 from finetuning.examples.recipe import PATH, PATH_OR_HUB_NAME, SET_BY_A_SWEEP, FinetuningOptions
 from finetuning.recipes.choices.chain import second_stage_options
 from finetuning.run.command import for_small_world
-from finetuning.run.finished import weights_digest
 from finetuning.run.option_checks import check_options, options_class
 from finetuning.run.starting_point import model_name
+from pretraining.model.source_weights import checkpoint_digest
 from runtime.files.whole_files import sha256_of
 from runtime.hub import is_missing_path
 from runtime.options.command_line import OptionParser, as_arguments, options_from
 from runtime.options.declaration import declarations, names_marked
 from shards.small_world.world import TASKS
-
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 
 Options = dict[str, Any]
 
@@ -56,9 +54,8 @@ def state_of(name: str) -> str | None:
         if not path.is_dir():
             return None
         if (path / "config.json").is_file():
-            files = {file for pattern in TOKENIZER_FILES for file in path.glob(pattern) if file.is_file()}
-            return _digest(path, sorted(files), first=weights_digest(name))
-        return _digest(path, sorted(file for file in path.rglob("*") if file.is_file()))
+            return checkpoint_digest(path, "all")
+        return _folder_digest(path)
     except OSError as error:
         raise ValueError(f"{name}: cannot be read ({error}); check its permissions") from error
 
@@ -69,9 +66,10 @@ def is_data_folder(name: str) -> bool:
     return path.is_dir() and not (path / "config.json").is_file()
 
 
-def _digest(folder: Path, files: Sequence[Path], first: str = "") -> str:
+def _folder_digest(folder: Path) -> str:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
     listed = "".join(f"{file.relative_to(folder)}:{sha256_of(file)}\n" for file in files)
-    return hashlib.sha256(f"{first}\n{listed}".encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256(f"\n{listed}".encode(errors="surrogateescape")).hexdigest()
 
 
 def _full_row(recipe: str, parser: OptionParser, row: Mapping[str, Any], named: Sequence[str]) -> Options:

@@ -24,11 +24,12 @@ ROOTS = ("gap.cells.running", "gap.cells.searches")
 FREE = frozenset(
     {
         # Journals, notes and stored lines: they record scores and compute none.
-        *("finetuning.loop.run_log", "runtime.trackers", "gap.cells.provenance", "gap.cells.store"),
+        *("finetuning.loop.run_log", "gap.cells.provenance", "gap.cells.store"),
         # Readers of records: what they refuse stops a cell, but changes no score.
         *("runtime.files.json_lines", "runtime.files.schemas"),
         # The list of jobs and the options: their values are in the fingerprint themselves.
         *("gap.cells.job_list", "runtime.options.declaration"),
+        *("shards.building.options", "pretraining.plan.options"),
         # Checkpoints, signals and addresses: a cell starts afresh in one process and keeps only its score.
         *(
             "pretraining.checkpoints.checkpoint",
@@ -51,7 +52,7 @@ PACKAGES = ("tokenizers", "torch", "transformers")  # their versions count as we
 # Methods of a kind of task: what the corpus is searched for, and a cell's estimated cost, decide no score.
 FREE_METHODS = ("passage", "row_texts")
 SPEAKING = ("print", "say")  # functions that only print
-DECLARED = "option"  # a field with a default; its other arguments are help, groups and limits
+DECLARED = ("option", "option_as_in")  # a field with a default; its other arguments are help, groups and limits
 # Fields of a syntax tree's nodes that differ between versions of Python, or only inform the reader.
 UNREAD_FIELDS = frozenset({"ctx", "kind", "returns", "type_comment", "type_params"})
 
@@ -169,8 +170,8 @@ def _text(node: object) -> str:
     fields: Mapping[str, object] = {name: value for name, value in ast.iter_fields(node) if name not in UNREAD_FIELDS}
     if isinstance(node, ast.Raise):  # the type of the error, not its text
         fields = {"exc": node.exc.func if isinstance(node.exc, ast.Call) else node.exc}
-    elif isinstance(node, ast.Call) and _name(node) == DECLARED:
-        fields = {"func": node.func, "args": node.args[:1]}
+    elif isinstance(node, ast.Call) and _name(node) in DECLARED:
+        fields = {"args": node.args[:1]}
     elif isinstance(node, ast.arg):
         fields = {"arg": node.arg}
     texts = {name: _text(value) for name, value in fields.items() if value is not None}

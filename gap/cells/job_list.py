@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from finetuning.examples.recipe import FinetuningOptions
 from gap.cells.plan import CellPlan, CellSource, Grid, PlannedCell, Search, Setting
 from gap.cells.store import Cell, fingerprint, read_scores
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions
@@ -15,7 +16,7 @@ from pretraining.model.source_weights import checkpoint_digest
 from runtime.files.schemas import Count, Items, Name, Number, PathName, Schema, read_object
 from runtime.files.whole_files import write_json
 from runtime.hub import hub_is_reachable, is_missing_path
-from runtime.options.declaration import identity_values, option
+from runtime.options.declaration import identity_values, option_as_in
 
 SCHEMA_VERSION = 1
 REMEDY = "write it with launch/gap.py"
@@ -29,8 +30,8 @@ class CellOptions:
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     rows: RowOptions = field(default_factory=RowOptions)
     global_batch_rows: int = 32
-    per_device_train_batch_size: int | None = option(None, "rows of a micro-batch", identity=False)
-    per_device_eval_batch_size: int = option(128, "rows of an evaluation batch", identity=False)
+    per_device_train_batch_size: int | None = option_as_in(None, FinetuningOptions, "per_device_train_batch_size")
+    per_device_eval_batch_size: int = option_as_in(128, FinetuningOptions, "per_device_eval_batch_size")
     warmup_ratio: float = 0.1
     weight_decay: float = 0.01
     dropout: float | None = None
@@ -225,7 +226,7 @@ def model_digest(path: str) -> str:
                 "name a directory (--reference, --series)"
             ) from error
         return f"{path}@{commit}"
-    return checkpoint_digest(directory, tokenizer=True)
+    return checkpoint_digest(directory, "json")
 
 
 def _setting(values: Mapping[str, Any]) -> Setting:

@@ -1,9 +1,9 @@
-"""Reports of finished runs: of one run in its folder, or of several in a comparison."""
+"""Reports of finished runs, and their options: of one run in its folder, or of several in a comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gap.analysis.analysis import analyse
@@ -12,24 +12,51 @@ from gap.analysis.run_folder import RunSource, told_apart
 from gap.report.comparison import compare_runs
 from gap.report.comparison_page import write_comparison
 from gap.report.page import write_report
+from pretraining.plan.options import PretrainingOptions
+from runtime.options.declaration import Options, option, option_as_in
+
+ANALYSIS, COSTS = "analysis", "costs"  # headings of --help
 
 
-def write_reports(
-    folders: Sequence[str],
-    output_dir: str | None,
-    *,
-    prices: Callable[[Prices], Prices],
-    draws: int,
-    confidence: float,
-    seed: int,
-    resolve: float | None,
-    command: str,
-) -> Path:
-    """Analyse the runs in these folders again and write their report; returns its path.
+@dataclass
+class ReportOptions(Options):
+    """Options of launch/report.py."""
 
-    `prices` maps the prices that a run was made with to those to use. Raises ValueError without a run, and if the
-    report of several runs has no separate folder.
+    draws: int = option(10_000, "bootstrap draws", group=ANALYSIS, at_least=100)
+    confidence: float = option(
+        0.95, "confidence of the intervals", group=ANALYSIS, above=0, below=1, what="a share such as 0.95"
+    )
+    seed: int = option(0, "seed of the draws", group=ANALYSIS, at_least=0)
+    resolve: float | None = option(
+        None,
+        "score difference to plan seeds for, such as 0.02",
+        group=ANALYSIS,
+        above=0,
+        below=1,
+        what="a difference in score such as 0.02",
+    )
+    price_per_hour: float | None = option(None, "price of a device-hour", group=COSTS, at_least=0)
+    currency: str | None = option(None, "currency of the price", group=COSTS)
+    devices: int | None = option(None, "devices that the series was pretrained on", group=COSTS, at_least=1)
+    output_dir: str | None = option_as_in(
+        None, PretrainingOptions, "output_dir", "where to write; default for one run: its own folder"
+    )
+
+    def prices(self, own: Prices) -> Prices:
+        """A run's prices, replaced by those given as options."""
+        return Prices(
+            own.per_device_hour if self.price_per_hour is None else self.price_per_hour,
+            own.currency if self.currency is None else self.currency,
+            own.devices if self.devices is None else self.devices,
+        )
+
+
+def write_reports(folders: Sequence[str], options: ReportOptions, command: str) -> Path:
+    """Analyse the runs in these folders again and write their report, which shows `command`; returns its path.
+
+    Raises ValueError without a run, and if the report of several runs has no separate folder.
     """
+    output_dir = options.output_dir
     if not folders:
         raise ValueError("no run named: give one or more folders that hold scores.jsonl")
     runs = told_apart([RunSource.of(Path(folder)) for folder in folders])
@@ -41,13 +68,13 @@ def write_reports(
         analyse(
             run.scores,
             series=run.series,
-            prices=prices(run.prices),
-            draws=draws,
-            confidence=confidence,
-            seed=seed,
+            prices=options.prices(run.prices),
+            draws=options.draws,
+            confidence=options.confidence,
+            seed=options.seed,
             name=run.name,
             planned=run.planned,
-            resolve=run.resolve if resolve is None else resolve,
+            resolve=run.resolve if options.resolve is None else options.resolve,
             commands=[*run.commands, command],
             made=run.made,
         )
@@ -58,6 +85,6 @@ def write_reports(
     ]
     if len(runs) == 1:
         return write_report(analyses[0], output_dir or runs[0].scores.parent)
-    comparison = compare_runs(runs, draws=draws, seed=seed, confidence=confidence)
+    comparison = compare_runs(runs, draws=options.draws, seed=options.seed, confidence=options.confidence)
     assert output_dir is not None
     return write_comparison(comparison, analyses, output_dir)

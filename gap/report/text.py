@@ -21,6 +21,7 @@ from gap.report.tables import (
     label_table,
     score_text,
 )
+from runtime.options.command_line import arguments_of
 from runtime.plurals import counted
 
 METHOD = (
@@ -109,9 +110,9 @@ def made_parts(analysis: Analysis, of: str = "") -> list[Part]:
     return parts
 
 
-def command_text(program: str, argv: Sequence[str]) -> str:
-    """A command line for the report, quoted where a shell would need it."""
-    return f"{program} {shlex.join(argv)}".strip()
+def command_text(program: str, argv: Sequence[str] | None) -> str:
+    """A command line (None: that of the process) for the report, quoted where a shell would need it."""
+    return f"{program} {shlex.join(arguments_of(argv))}".strip()
 
 
 def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnChart]) -> Iterator[Part]:

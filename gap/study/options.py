@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetuning.examples.pair_template import pair_template
-from finetuning.model.heads import POOLINGS
+from finetuning.examples.recipe import FinetuningOptions
+from finetuning.recipes.questions.qa_run import QAOptions
+from finetuning.recipes.texts.glue_run import GlueOptions
+from finetuning.recipes.texts.text_run import TextOptions
+from finetuning.sweep.report import SweepOptions
 from gap.analysis.costs import Prices
 from gap.cells.executor import Slurm
 from gap.cells.job_list import CellOptions
 from gap.cells.plan import Controls, Grid
+from gap.report.reports import ANALYSIS, ReportOptions
 from gap.study.experiment import Experiment
-from gap.study.until import GapWatch
-from gap.tasks.contamination import Shards
+from gap.study.until_options import PretrainCommandOptions
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions, TaskSpec
 from gap.tasks.specification import parse_tasks, small_world_tasks
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY
+from pretraining.plan.options import PretrainingOptions
 from runtime.options.declaration import (
     MACHINE,
-    OUTPUT,
-    PRECISIONS,
     TRAINING,
     Options,
     by_data,
-    declarations,
-    names_marked,
     not_given,
     numbers,
     option,
+    option_as_in,
 )
 from runtime.plurals import counted
-from runtime.processes.ranks import Ranks
-from shards.storage.location import ShardLocation
-from shards.tokenization.vocabulary import load_tokenizer
 
 OF_THE_TASKS, CONTROLS, CLUSTER = "tasks and checkpoints", "controls", "cluster"
-CONTAMINATION, ANALYSIS, COSTS = "contamination", "analysis", "costs"
+CONTAMINATION = "contamination"
 SMALL_WORLD, FULL, REAL_SERIES = "on the small world", "with --full", "with --series"  # what a default depends on
 OF_A_LOOK = "launch/pretrain.py --until takes it in --finetuning"
 
@@ -53,11 +50,13 @@ class GapOptions(Options):
         group=OF_THE_TASKS,
         commas=True,
     )
-    tasks: str | None = option(
+    tasks: str | None = option_as_in(
         None,
+        PretrainCommandOptions,
+        "tasks",
         "KIND:PLACE,...: qa:FOLDER, qa:TRAIN+TEST, glue:sst2@3000 (with 3000 labels), pos=tokens:FILE, ...",
         group=OF_THE_TASKS,
-        commas=True,
+        identity=True,
     )
     tasks_at_ends: str | None = option(
         None,
@@ -65,10 +64,13 @@ class GapOptions(Options):
         group=OF_THE_TASKS,
         commas=True,
     )
-    reference: str | None = option(
+    reference: str | None = option_as_in(
         None,
+        PretrainCommandOptions,
+        "reference",
         "a fully pretrained checkpoint, directory or hub name; none: largest budget",
         group=OF_THE_TASKS,
+        identity=True,
     )
     kinds: str | None = option(
         None,
@@ -78,20 +80,37 @@ class GapOptions(Options):
         commas=True,
         by_data={SMALL_WORLD: "annealed", FULL: "annealed,raw", REAL_SERIES: "annealed"},
     )
-    finetuning_seeds: int = option(
-        3, "fine-tuning runs of every cell; an interval needs 3", group=OF_THE_TASKS, at_least=1
+    finetuning_seeds: int = option_as_in(
+        3,
+        PretrainCommandOptions,
+        "finetuning_seeds",
+        "fine-tuning runs of every cell; an interval needs 3",
+        group=OF_THE_TASKS,
+        identity=True,
     )
-    data_dir: str | None = option(
+    data_dir: str | None = option_as_in(
         None,
+        GlueOptions,
+        "data_dir",
         "folder of GLUE's files; none: the data set nyu-mll/glue",
         group=OF_THE_TASKS,
         marks=(OF_A_LOOK,),
     )
-    max_train_samples: int | None = option(
-        None, "largest number of training examples per task", group=OF_THE_TASKS, at_least=1, marks=(OF_A_LOOK,)
+    max_train_samples: int | None = option_as_in(
+        None,
+        FinetuningOptions,
+        "max_train_samples",
+        "largest number of training examples per task",
+        group=OF_THE_TASKS,
+        marks=(OF_A_LOOK,),
     )
-    max_eval_samples: int | None = option(
-        None, "largest number of scored examples per task", group=OF_THE_TASKS, at_least=1, marks=(OF_A_LOOK,)
+    max_eval_samples: int | None = option_as_in(
+        None,
+        FinetuningOptions,
+        "max_eval_samples",
+        "largest number of scored examples per task",
+        group=OF_THE_TASKS,
+        marks=(OF_A_LOOK,),
     )
     full: bool = option(
         False, "small world: raw checkpoints, more pretraining seeds and all controls", group=OF_THE_TASKS
@@ -123,44 +142,43 @@ class GapOptions(Options):
         by_data={SMALL_WORLD: "5", FULL: "5", REAL_SERIES: "3"},
         marks=(OF_A_LOOK,),
     )
-    warmup_ratio: float | None = option(
+    warmup_ratio: float | None = option_as_in(
         None,
-        "share of the updates over which the learning rate rises from zero",
-        group=TRAINING,
-        at_least=0,
-        below=1,
-        what="a share of the updates",
+        FinetuningOptions,
+        "warmup_ratio",
         by_data={SMALL_WORLD: 0.5, FULL: 0.5, REAL_SERIES: CellOptions.warmup_ratio},
         marks=(OF_A_LOOK,),
     )
-    max_seq_length: int | None = option(
+    max_seq_length: int | None = option_as_in(
         None,
+        FinetuningOptions,
+        "max_seq_length",
         "longest row in tokens",
         group=TRAINING,
-        at_least=8,
         by_data={SMALL_WORLD: 64, FULL: 64, REAL_SERIES: RowOptions.max_seq_length},
         marks=(OF_A_LOOK,),
     )
-    doc_stride: int = option(
+    doc_stride: int = option_as_in(
         RowOptions.doc_stride,
+        QAOptions,
+        "doc_stride",
         "overlap of the windows of a long context",
         group=TRAINING,
-        at_least=0,
         marks=(OF_A_LOOK,),
     )
-    max_answer_length: int | None = option(
+    max_answer_length: int | None = option_as_in(
         None,
-        "longest answer in tokens",
+        QAOptions,
+        "max_answer_length",
         group=TRAINING,
-        at_least=1,
         by_data={SMALL_WORLD: 8, FULL: 8, REAL_SERIES: RowOptions.max_answer_length},
         marks=(OF_A_LOOK,),
     )
-    global_batch_rows: int | None = option(
+    global_batch_rows: int | None = option_as_in(
         None,
+        FinetuningOptions,
+        "global_batch_rows",
         "rows of an update",
-        group=TRAINING,
-        at_least=1,
         by_data={SMALL_WORLD: 16, FULL: 16, REAL_SERIES: CellOptions.global_batch_rows},
         marks=(OF_A_LOOK,),
     )
@@ -170,21 +188,21 @@ class GapOptions(Options):
         group=TRAINING,
         marks=(OF_A_LOOK,),
     )
-    pooling: str | None = option(
+    pooling: str | None = option_as_in(
         None,
+        TextOptions,
+        "pooling",
         "how classification pools the tokens of a text",
         group=TRAINING,
-        choices=POOLINGS,
         by_data={SMALL_WORLD: "mean", FULL: "mean", REAL_SERIES: RowOptions.pooling},
         marks=(OF_A_LOOK,),
     )
-    dropout: float | None = option(
+    dropout: float | None = option_as_in(
         None,
+        FinetuningOptions,
+        "dropout",
         "replaces every dropout rate of the model's configuration",
         group=TRAINING,
-        at_least=0,
-        below=1,
-        what="a rate such as 0.1",
         marks=(OF_A_LOOK,),
     )
 
@@ -213,8 +231,13 @@ class GapOptions(Options):
     contamination: bool = option(
         True, "search the pretraining shards for the scored texts", group=CONTAMINATION, marks=(OF_A_LOOK,)
     )
-    shards: str | None = option(
-        None, "shards of the series (directory or https); none: those in its run.json", group=CONTAMINATION
+    shards: str | None = option_as_in(
+        None,
+        PretrainingOptions,
+        "shards",
+        "shards of the series (directory or https); none: those in its run.json",
+        group=CONTAMINATION,
+        identity=True,
     )
     on_overlap: str = option(
         ReadingOptions.on_overlap,
@@ -225,38 +248,35 @@ class GapOptions(Options):
     )
 
     intervals: bool = option(True, "false: scores without intervals, for fewer than 3 seeds", group=ANALYSIS)
-    draws: int = option(10_000, "bootstrap draws", group=ANALYSIS, at_least=100, marks=(OF_A_LOOK,))
-    resolve: float | None = option(
-        None,
-        "difference that seeds are planned for; none: 0.01, or an unresolved gap",
-        group=ANALYSIS,
-        above=0,
-        below=1,
-        what="a difference in score such as 0.02",
+    draws: int = option_as_in(10_000, ReportOptions, "draws", marks=(OF_A_LOOK,))
+    resolve: float | None = option_as_in(
+        None, ReportOptions, "resolve", "difference that seeds are planned for; none: 0.01, or an unresolved gap"
     )
-    price_per_hour: float = option(0.0, "price of a device-hour", group=COSTS, at_least=0)
-    currency: str = option("$", "currency of the price", group=COSTS)
-    devices: int | None = option(
-        None, "devices that the series was pretrained on; none: as in series.json", group=COSTS, at_least=1
+    price_per_hour: float = option_as_in(0.0, ReportOptions, "price_per_hour")
+    currency: str = option_as_in("$", ReportOptions, "currency")
+    devices: int | None = option_as_in(
+        None, ReportOptions, "devices", "devices that the series was pretrained on; none: as in series.json"
     )
 
-    bf16: str = option(
+    bf16: str = option_as_in(
         "auto",
+        PretrainingOptions,
+        "bf16",
         "bfloat16; auto: as in the folder's cells, else by the hardware",
-        group=MACHINE,
-        choices=PRECISIONS,
-        nargs="?",
-        const="true",
         marks=(OF_A_LOOK,),
     )
-    per_device_train_batch_size: int | None = option(
-        None, "rows of a micro-batch; none: all at once", group=MACHINE, at_least=1, marks=(OF_A_LOOK,)
-    )
-    per_device_eval_batch_size: int | None = option(
+    per_device_train_batch_size: int | None = option_as_in(
         None,
+        FinetuningOptions,
+        "per_device_train_batch_size",
+        "rows of a micro-batch; none: all at once",
+        marks=(OF_A_LOOK,),
+    )
+    per_device_eval_batch_size: int | None = option_as_in(
+        None,
+        FinetuningOptions,
+        "per_device_eval_batch_size",
         "rows of an evaluation batch",
-        group=MACHINE,
-        at_least=1,
         by_data={SMALL_WORLD: 256, FULL: 256, REAL_SERIES: CellOptions.per_device_eval_batch_size},
         marks=(OF_A_LOOK,),
     )
@@ -266,7 +286,9 @@ class GapOptions(Options):
         group=MACHINE,
         choices=("local", "slurm"),
     )
-    max_parallel: int | None = option(None, "cells at once; none: one per GPU or core", group=MACHINE, at_least=1)
+    max_parallel: int | None = option_as_in(
+        None, SweepOptions, "max_parallel", "cells at once; none: one per GPU or core"
+    )
     slurm_workers: int = option(4, "tasks of the array job", group=CLUSTER, at_least=1)
     slurm_partition: str | None = option(None, "partition of the array job", group=CLUSTER)
     slurm_minutes: int = option(240, "time limit of each task of the array job", group=CLUSTER, at_least=1)
@@ -276,8 +298,12 @@ class GapOptions(Options):
     slurm_account: str | None = option(None, "account that the array job is charged to", group=CLUSTER)
     slurm_qos: str | None = option(None, "quality of service of the array job", group=CLUSTER)
 
-    output_dir: str = option("runs/gap", "folder of the scores, predictions, curves and report", group=OUTPUT)
-    dry_run: bool = option(False, "print the plan, the time and the cost, then stop", group=OUTPUT)
+    output_dir: str = option_as_in(
+        "runs/gap", PretrainingOptions, "output_dir", "folder of the scores, predictions, curves and report"
+    )
+    dry_run: bool = option_as_in(
+        False, PretrainingOptions, "dry_run", "print the plan, the time and the cost, then stop"
+    )
 
     def contradictions(self) -> list[str]:
         """Options that apply only to the small world, or only to a named series."""
@@ -380,46 +406,3 @@ def with_defaults(options: GapOptions) -> GapOptions:
     data = REAL_SERIES if options.series is not None else FULL if options.full else SMALL_WORLD
     defaults = by_data(options, data)
     return replace(options, **{name: defaults[name] for name in defaults.keys() & not_given(options)})
-
-
-def make_watch(
-    until: str,
-    *,
-    tasks: str | None,
-    reference: str | None,
-    finetuning_seeds: int,
-    more: GapOptions,
-    on_small_world: bool,
-    run: Path,
-    shards: Shards,
-    budgets: Sequence[float],
-    ranks: Ranks,
-    hang_timeout_seconds: float = 0.0,
-) -> GapWatch:
-    """The callback of `launch/pretrain.py --until` after each export; `more` are the options in its --finetuning.
-
-    Raises ValueError for an invalid condition, without a reference, for real shards without tasks, and for options
-    that a look does not use.
-    """
-    if tasks is None and not on_small_world:
-        raise ValueError("--until needs --tasks, such as qa:FOLDER,glue:sst2")
-    taken = names_marked(more, OF_A_LOOK)
-    unused = [name for name in declarations(more) if name not in taken and name not in not_given(more)]
-    if unused:
-        raise ValueError(
-            f"--finetuning: --until makes no use of --{', --'.join(unused)}; it takes "
-            f"--{', --'.join(taken)}, and --tasks, --reference and --finetuning_seeds are given next to it"
-        )
-    own = replace(more, series=None if on_small_world else str(run), tasks=tasks, finetuning_seeds=finetuning_seeds)
-    experiment = with_defaults(own).experiment()
-    searched = shards if own.contamination else None
-    return GapWatch(run, until, experiment, reference, budgets, ranks, searched, own.draws, hang_timeout_seconds)
-
-
-def check_tokenizer(shards: ShardLocation) -> None:
-    """ValueError for shards whose tokenizer no recipe can use: said before training, not at the first look."""
-    folder = shards.directory / shards.manifest.tokenizer.path
-    try:
-        pair_template(load_tokenizer(str(folder)))
-    except ValueError as error:
-        raise ValueError(f"--until cannot fine-tune with the shards' tokenizer {folder}: {error}") from error

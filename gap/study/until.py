@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from finetuning.examples.pair_template import pair_template
 from gap.analysis.analysis import read_studies
 from gap.analysis.costs import Prices
 from gap.analysis.task_table import CheckpointKey
@@ -32,16 +33,23 @@ from gap.cells.plan import Controls, reference_sources, sources_of
 from gap.intervals.bootstrap import Resampling
 from gap.intervals.spending import look_confidence
 from gap.study.experiment import Experiment, check_sources, write_list
+from gap.study.options import OF_A_LOOK, GapOptions, with_defaults
+from gap.study.until_options import PretrainCommandOptions
 from gap.tasks.contamination import Shards
 from gap.tasks.kinds.task_data import TaskData
 from pretraining.checkpoints.series import read_series
+from pretraining.plan.plan import Plan
 from runtime.files.schemas import Count, Items, Schema, read_object
 from runtime.files.whole_files import write_json
+from runtime.options.command_line import parse_text
+from runtime.options.declaration import declarations, names_marked, not_given
 from runtime.processes.collectives import fail_together, gather_json
 from runtime.processes.failures import Failed
 from runtime.processes.interruption import Interrupted, arm_watchdog
 from runtime.processes.liveness import end_with_parent
 from runtime.processes.ranks import Ranks
+from shards.storage.location import ShardLocation
+from shards.tokenization.vocabulary import load_tokenizer
 
 SCHEMA_VERSION = 1
 CONDITION = re.compile(r"\s*gap_closed\s*>=\s*(0?\.\d+|1(?:\.0*)?)\s*")
@@ -282,3 +290,69 @@ class GapWatch:
                 "stopped": reason,
             },
         )
+
+
+def watch_of(options: PretrainCommandOptions) -> Callable[[Plan, ShardLocation], GapWatch]:
+    """A function that builds a plan's watch, which measures the gap after each export."""
+    more = parse_text(GapOptions, options.finetuning, option="--finetuning")
+
+    def watch(plan: Plan, shards: ShardLocation) -> GapWatch:
+        check_tokenizer(shards)
+        return make_watch(
+            str(options.until),
+            tasks=options.tasks,
+            reference=options.reference,
+            finetuning_seeds=options.finetuning_seeds,
+            more=more,
+            on_small_world=options.shards is None,
+            run=Path(options.output_dir),
+            shards=shards,
+            budgets=[segment.budget for segment in plan.segments if segment.is_branch and segment.budget],
+            ranks=plan.ranks,
+            hang_timeout_seconds=options.hang_timeout_seconds,
+        )
+
+    return watch
+
+
+def make_watch(
+    until: str,
+    *,
+    tasks: str | None,
+    reference: str | None,
+    finetuning_seeds: int,
+    more: GapOptions,
+    on_small_world: bool,
+    run: Path,
+    shards: Shards,
+    budgets: Sequence[float],
+    ranks: Ranks,
+    hang_timeout_seconds: float = 0.0,
+) -> GapWatch:
+    """The callback of `launch/pretrain.py --until` after each export; `more` are the options in its --finetuning.
+
+    Raises ValueError for an invalid condition, without a reference, for real shards without tasks, and for options
+    that a look does not use.
+    """
+    if tasks is None and not on_small_world:
+        raise ValueError("--until needs --tasks, such as qa:FOLDER,glue:sst2")
+    taken = names_marked(more, OF_A_LOOK)
+    unused = [name for name in declarations(more) if name not in taken and name not in not_given(more)]
+    if unused:
+        raise ValueError(
+            f"--finetuning: --until makes no use of --{', --'.join(unused)}; it takes "
+            f"--{', --'.join(taken)}, and --tasks, --reference and --finetuning_seeds are given next to it"
+        )
+    own = replace(more, series=None if on_small_world else str(run), tasks=tasks, finetuning_seeds=finetuning_seeds)
+    experiment = with_defaults(own).experiment()
+    searched = shards if own.contamination else None
+    return GapWatch(run, until, experiment, reference, budgets, ranks, searched, own.draws, hang_timeout_seconds)
+
+
+def check_tokenizer(shards: ShardLocation) -> None:
+    """ValueError for shards whose tokenizer no recipe can use: said before training, not at the first look."""
+    folder = shards.directory / shards.manifest.tokenizer.path
+    try:
+        pair_template(load_tokenizer(str(folder)))
+    except ValueError as error:
+        raise ValueError(f"--until cannot fine-tune with the shards' tokenizer {folder}: {error}") from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import transformers
 from safetensors import safe_open
@@ -18,6 +20,8 @@ SHARD_NAME = re.compile(r"[^/\\\0]{1,200}\.safetensors")
 # What `transformers` writes for a distributed model, and reads first, by other code.
 DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 TRAINABLE = ("F64", "F32", "F16", "BF16")
+TokenizerPart = Literal["none", "json", "all"]  # what a digest has of a tokenizer
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 
 
@@ -89,15 +93,28 @@ def shard_names(index: Path) -> list[str]:
     return sorted(set(names))
 
 
-def checkpoint_digest(folder: Path, *, tokenizer: bool = False) -> str:
-    """sha256 over the configuration and the weights of a checkpoint's folder, and its tokenizer.json where asked for.
+def checkpoint_digest(folder: Path, tokenizer: TokenizerPart = "none") -> str:
+    """sha256 over the configuration and the weights of a checkpoint's folder, and over files of its tokenizer.
 
-    The one digest by which runs, cells and sweeps recognise a checkpoint; its path and name do not count.
+    The one digest by which runs ("none": their rows are hashed), cells ("json": tokenizer.json) and sweeps ("all":
+    every file of TOKENIZER_FILES, over the first form) recognise a checkpoint; its path and name do not count. Stored
+    results are found by it: none of the three forms may change.
     """
-    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    files += [folder / "tokenizer.json"] if tokenizer else []
-    listed = "".join(f"{file.name}:{sha256_of(file)}\n" for file in files if file.is_file())
-    return hashlib.sha256(listed.encode()).hexdigest()
+    model = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    if tokenizer == "none":
+        return _sha256(_listed(model))
+    if tokenizer == "json":
+        return _sha256(_listed([*model, folder / "tokenizer.json"]))
+    files = {file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)}
+    return _sha256(f"{_sha256(_listed(model))}\n{_listed(sorted(files))}")
+
+
+def _listed(files: Sequence[Path]) -> str:
+    return "".join(f"{file.name}:{sha256_of(file)}\n" for file in files if file.is_file())
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def _shard(folder: Path, name: str) -> Path:

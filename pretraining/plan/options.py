@@ -25,8 +25,10 @@ from runtime.options.declaration import (
     names_marked,
     not_given,
     option,
+    option_as_in,
 )
 from runtime.trackers import REPORTERS
+from shards.building.options import BuildOptions
 from shards.streaming.options import OBJECTIVES
 
 BUDGET = "budget and series"
@@ -264,8 +266,8 @@ class PretrainingOptions(Options):
         identity=False,
     )
 
-    output_dir: str = option(
-        "runs/pretrain", "folder of the journal, checkpoints and series", group=OUTPUT, identity=False
+    output_dir: str = option_as_in(
+        "runs/pretrain", BuildOptions, "output_dir", "folder of the journal, checkpoints and series"
     )
     resume_from_checkpoint: str = option(
         "auto",

@@ -78,30 +78,31 @@ def as_argument_field(item: Field[Any], hint: Any) -> Field[Any]:
     return plain
 
 
-Options = TypeVar("Options")
+Parsed = TypeVar("Parsed")
 Replacement = Callable[[str], str | None]  # the name of an option that this program does not have -> what replaces it
 
+INJECTED = ("--local_rank=", "--local-rank=")  # by the deepspeed launcher
+OPTION_FILES = (".yaml", ".yml", ".json")
 LARGEST_OPTIONS_FILE_BYTES = 1 << 20
 MOST_EXPLAINED = 10  # unknown options of one call: the search for the nearest valid name is slow
 LONGEST_SHOWN = 100  # characters of one of them
 
 
 def parse_options(
-    cls: type[Options],
+    cls: type[Parsed],
     argv: Sequence[str] | None,
     *,
     description: str | None = None,
     replaced: Replacement | None = None,
-) -> Options:
+) -> Parsed:
     """Parse `--name value` options, or a YAML or JSON file of them (as first argument; later options override it).
 
     `--local_rank=N`, which the deepspeed launcher injects, is accepted and ignored: ranks come from the environment.
     Ends the process with status 2 and a message on stderr, as argparse does, on an unknown, ill-typed or wrong option;
     for an unknown one the message gives its new name, the text of `replaced`, or the nearest valid name.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = arguments_of(argv)
     parser, answer = OptionParser(cls, usage=USAGE, description=description), answers(cls, replaced)
-    arguments = [argument for argument in arguments if not argument.startswith(("--local_rank=", "--local-rank="))]
     if arguments and not arguments[0].startswith("-"):
         file = arguments.pop(0)
         try:
@@ -130,9 +131,28 @@ def parse_options(
         raise AssertionError("argparse ends the process") from error
 
 
+def arguments_of(argv: Sequence[str] | None) -> list[str]:
+    """The command's arguments (None: those of the process), without what a launcher injected."""
+    return [argument for argument in (sys.argv[1:] if argv is None else argv) if not argument.startswith(INJECTED)]
+
+
+def parse_with_names(
+    cls: type[Parsed], argv: Sequence[str] | None, *, description: str | None = None
+) -> tuple[list[str], Parsed]:
+    """What is named before the first option (files, folders), and the options as `parse_options` reads them.
+
+    The first name may be a YAML or JSON file of options.
+    """
+    arguments = arguments_of(argv)
+    first_option = next((index for index, text in enumerate(arguments) if text.startswith("-")), len(arguments))
+    first_name = int(bool(first_option) and Path(arguments[0]).suffix in OPTION_FILES)
+    options = [*arguments[:first_name], *arguments[first_option:]]
+    return arguments[first_name:first_option], parse_options(cls, options, description=description)
+
+
 def parse_text(
-    cls: type[Options], text: str, *, option: str, replaced: Callable[[str], str | None] | None = None
-) -> Options:
+    cls: type[Parsed], text: str, *, option: str, replaced: Callable[[str], str | None] | None = None
+) -> Parsed:
     """The options of another command, given as the value of `option`; ends the process as `parse_options` does.
 
     Raises ValueError if a quotation mark is not closed.
@@ -144,7 +164,7 @@ def parse_text(
     return parse_options(cls, words, replaced=replaced)
 
 
-def options_from(cls: type[Options], namespace: argparse.Namespace) -> Options:
+def options_from(cls: type[Parsed], namespace: argparse.Namespace) -> Parsed:
     """The dataclass filled with what was parsed; ValueError for values that the class refuses."""
     return cls(**{item.name: as_word(getattr(namespace, item.name)) for item in fields(cls) if item.init})  # type: ignore[arg-type]
 

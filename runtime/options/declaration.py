@@ -1,7 +1,8 @@
 """The declaration of an option: default, help, heading, choices, range, and whether it is part of a run's identity.
 
-All about a single option is in its field. Rules between several are in `Options.contradictions`, or in a check
-that also sees the ranks and the data.
+All about a single option is in its field. Where several commands have it, the first declares it with `option`; the
+others refer to that with `option_as_in` and name what is different there. Rules between several options are in
+`Options.contradictions`, or in a check that also sees the ranks and the data.
 """
 
 from __future__ import annotations
@@ -121,6 +122,20 @@ def option(
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def option_as_in(default: Any, record: type, name: str, help: str | None = None, **changes: Any) -> Any:
+    """A field that declares an option of another record again: its type of value is the same, its default another.
+
+    Heading, choices, range, words, identity, earlier names and the arguments of argparse are those of `record`, except
+    for `changes`; the help too where none is given. What a record does with an option, its `by_data` and `marks`, is
+    its own.
+    """
+    item = next(item for item in fields(record) if item.name == name)
+    declared, own = declaration_of(item), ("by_data", "marks")
+    facts = {fact.name: getattr(declared, fact.name) for fact in fields(Declaration) if fact.name not in own}
+    argument = {key: value for key, value in item.metadata.items() if key not in ("help", DECLARED)}
+    return option(default, help or item.metadata["help"], **{**facts, **argument, **changes})
 
 
 class Options:

@@ -35,7 +35,7 @@ class Chunk:
     changed: Counter[str]
 
 
-class _ProgressFile(Schema):
+class _BuildProgressFile(Schema):
     """`BuildProgress` as an unfinished build keeps it on disk."""
 
     source: Count
@@ -87,8 +87,8 @@ class BuildProgress:
         """The progress that was committed, or that of a fresh build."""
         if saved is None:
             return cls()
-        record = checked(saved, _ProgressFile, "progress", "it was changed")
-        values = {name: getattr(record, name) for name in _ProgressFile.model_fields}
+        record = checked(saved, _BuildProgressFile, "progress", "it was changed")
+        values = {name: getattr(record, name) for name in _BuildProgressFile.model_fields}
         counts = {name: Counter(values[name]) for name in ("changed", "dropped")}
         return cls(**{**values, **counts, "documents_read": Counter(documents_read)})
 

@@ -1,12 +1,16 @@
-"""docs/reliability.md: every row has a test of its number that exists, and its figures are those of the ledger."""
+"""docs/reliability.md: each row has a test of its number, its figures are the ledger's, and more kills can be added."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
@@ -53,3 +57,18 @@ def test_the_counts_of_kills_are_those_of_the_ledger():
     for kind, number in kills.items():
         row = rf"^\| {kind} \| {number} \| {compared[kind]} \| [^|]* \| {lost[kind]} \|"
         assert re.search(row, PAGE, re.MULTILINE), (kind, number)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", ["pretraining", "build", "study", "finetuning"])
+def test_what_is_killed_at_random_moments_loses_nothing(tmp_path, kind):
+    script = ROOT / "tests" / "chaos" / "kill_runs.py"
+    ledger = tmp_path / "ledger.jsonl"
+    options = ["--what", kind, "--seed", "1", "--folder", str(tmp_path / "runs"), "--ledger", str(ledger)]
+    for kills in (2, 3):  # the second call continues where the first ended
+        ended = subprocess.run([sys.executable, str(script), *options, "--kills", str(kills)], capture_output=True)
+        assert ended.returncode == 0, ended.stdout.decode()[-3000:] + ended.stderr.decode()[-3000:]
+        lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+        assert [line["number"] for line in lines if "victim" in line] == list(range(1, kills + 1))
+    assert all(line["differences"] == [] for line in lines if "differences" in line)

@@ -6,6 +6,7 @@ from dataclasses import fields
 import pytest
 
 from gap.study.options import GapOptions
+from gap.study.until_options import PretrainCommandOptions
 from launch import pretrain
 from pretraining.replaced_options import REPLACED_OPTIONS
 from runtime.options.command_line import parse_options
@@ -29,7 +30,7 @@ def test_what_replaces_an_option_is_said(given, message, capsys):
 
 
 def test_every_replacement_is_an_option_and_nothing_that_is_one_is_replaced():
-    own, building = ({one.name for one in fields(cls)} for cls in (pretrain.PretrainCommandOptions, BuildOptions))
+    own, building = ({one.name for one in fields(cls)} for cls in (PretrainCommandOptions, BuildOptions))
     assert not set(REPLACED_OPTIONS) & own
     for name, replacement in REPLACED_OPTIONS.items():
         told = set(re.findall(r"--(\w+)", replacement))
@@ -37,7 +38,7 @@ def test_every_replacement_is_an_option_and_nothing_that_is_one_is_replaced():
         assert told <= own or "build_shards.py" in replacement, name
 
 
-@pytest.mark.parametrize("cls", [pretrain.PretrainCommandOptions, GapOptions])
+@pytest.mark.parametrize("cls", [PretrainCommandOptions, GapOptions])
 def test_bf16_may_stand_alone_as_a_flag(cls):
     assert parse_options(cls, ["--bf16", "--draws" if cls is GapOptions else "--seed", "300"]).bf16 == "true"
     assert (parse_options(cls, ["--bf16", "false"]).bf16, parse_options(cls, []).bf16) == ("false", "auto")

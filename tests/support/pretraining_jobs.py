@@ -12,7 +12,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from launch.pretrain import PretrainCommandOptions
+from gap.study.until_options import PretrainCommandOptions
 from pretraining.plan.options import with_defaults
 from pretraining.run import pretrain
 from runtime.options.command_line import parse_options

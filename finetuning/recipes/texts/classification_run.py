@@ -28,9 +28,10 @@ from finetuning.recipes.texts.metrics import classification_metrics
 from finetuning.recipes.texts.text_run import TextOptions, TextTask, names_of, run_task, saved_head, saved_labels
 from finetuning.run.command import finish_world, given_files, open_world, output_directory
 from finetuning.run.starting_point import StartingPoint, starting_point
-from runtime.options.declaration import DATA, TRAINING, names_marked, option
+from runtime.options.declaration import DATA, TRAINING, names_marked, option, option_as_in
 from runtime.options.option_rules import idle_beside, idle_without, refuse_given
 from runtime.processes.ranks import Ranks
+from shards.building.options import BuildOptions
 
 METRICS = ("accuracy", "macro_f1", "f1", "matthews_correlation")
 
@@ -53,8 +54,13 @@ class ClassificationOptions(TextOptions):
         below=1,
         what="a share such as 0.1",
     )
-    text_column: str | None = option(
-        None, "column of the text; default: the usual names", group=DATA, marks=(COLUMN, KEPT)
+    text_column: str | None = option_as_in(
+        None,
+        BuildOptions,
+        "text_column",
+        "column of the text; default: the usual names",
+        group=DATA,
+        marks=(COLUMN, KEPT),
     )
     text_pair_column: str | None = option(None, "column of the second text", group=DATA, marks=(COLUMN, KEPT))
     label_column: str | None = option(None, "column of the label", group=DATA, marks=(COLUMN,))

@@ -32,7 +32,7 @@ from finetuning.run.figures import draw_reliability
 from finetuning.run.saved_model import has_names
 from finetuning.run.seed_runs import run_seeds
 from finetuning.run.starting_point import StartingPoint
-from runtime.options.declaration import DATA, MODEL, TRAINING, option
+from runtime.options.declaration import DATA, MODEL, TRAINING, option, option_as_in
 from runtime.processes.ranks import Ranks
 
 
@@ -40,13 +40,8 @@ from runtime.processes.ranks import Ranks
 class TextOptions(FinetuningOptions):
     """Options of the two text recipes, in addition to those that all recipes share."""
 
-    max_seq_length: int = option(
-        128,
-        "longest row in tokens, special tokens included",
-        group=DATA,
-        at_least=8,
-        by_data={SMALL_WORLD: 64},
-        marks=(KEPT,),
+    max_seq_length: int = option_as_in(
+        128, FinetuningOptions, "max_seq_length", by_data={SMALL_WORLD: 64}, marks=(KEPT,)
     )
     pooling: str | None = option(
         None,

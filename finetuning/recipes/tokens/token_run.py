@@ -15,6 +15,7 @@ from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
 from finetuning.model.heads import TAGS
+from finetuning.recipes.questions.qa_run import QAOptions
 from finetuning.recipes.questions.windows import Windows
 from finetuning.recipes.texts.text_run import saved_labels
 from finetuning.recipes.tokens.metrics import begins_inside, marks_entities_otherwise
@@ -26,7 +27,7 @@ from finetuning.run.command import Prepared, finish_world, given_files, open_wor
 from finetuning.run.seed_runs import run_seeds
 from finetuning.run.starting_point import StartingPoint, starting_point
 from runtime.files.schemas import listed
-from runtime.options.declaration import DATA, names_marked, option
+from runtime.options.declaration import DATA, names_marked, option, option_as_in
 from runtime.options.option_rules import idle_beside, idle_without, named_twice
 from shards.text.sources import name_suffix
 
@@ -35,21 +36,11 @@ from shards.text.sources import name_suffix
 class TokenOptions(FinetuningOptions):
     """Options of token classification."""
 
-    max_seq_length: int = option(
-        128,
-        "longest row in tokens, special tokens included",
-        group=DATA,
-        at_least=8,
-        by_data={SMALL_WORLD: 64},
-        marks=(KEPT,),
+    max_seq_length: int = option_as_in(
+        128, FinetuningOptions, "max_seq_length", by_data={SMALL_WORLD: 64}, marks=(KEPT,)
     )
-    doc_stride: int = option(
-        32,
-        "overlap of neighbouring windows over a long sentence in tokens",
-        group=DATA,
-        at_least=0,
-        what="the overlap of two windows in tokens",
-        marks=(KEPT,),
+    doc_stride: int = option_as_in(
+        32, QAOptions, "doc_stride", "overlap of neighbouring windows over a long sentence in tokens", marks=(KEPT,)
     )
     tag_column: str | None = option(
         None,

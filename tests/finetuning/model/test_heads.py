@@ -20,7 +20,7 @@ from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions
 from finetuning.loop.training import open_engine
 from finetuning.model.checkpoint_files import load_tokenizer
-from finetuning.model.heads import CHOICE, CLASSIFICATION, SPANS, TAGS, Head, OwnHead, load_headed, random_headed
+from finetuning.model.heads import CHOICE, CLASSIFICATION, SPANS, TAGS, Head, OwnHead, load_headed, pool, random_headed
 from finetuning.recipes.questions.recipe import QARecipe, QASettings
 from finetuning.recipes.questions.windows import Windows
 from finetuning.run.saved_model import RECIPE_NAME, live_proof, save_model
@@ -378,3 +378,13 @@ def test_a_classifier_of_others_is_evaluated_by_its_own_classes(tmp_path, capsys
             for row in rows[:5]:
                 number = int(model.eval()(**tokenizer(row["text"], return_tensors="pt")).logits.argmax())
                 assert found[row["id"]] == names[number]
+
+
+def test_pooling_sees_real_tokens_only():
+    hidden = torch.tensor([[[1.0, -5.0], [3.0, -1.0], [100.0, 100.0]]])
+    mask = torch.tensor([[1, 1, 0]])
+    assert pool(hidden, mask, "cls").tolist() == [[1.0, -5.0]]
+    assert pool(hidden, mask, "mean").tolist() == [[2.0, -3.0]]
+    assert pool(hidden, mask, "max").tolist() == [[3.0, -1.0]]
+    with pytest.raises(ValueError, match="one of cls, mean, max"):
+        pool(hidden, mask, "sum")

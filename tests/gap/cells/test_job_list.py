@@ -3,6 +3,7 @@ import hashlib
 from transformers import BertConfig
 
 from finetuning.run.finished import weights_digest
+from finetuning.sweep.options import state_of
 from gap.cells.job_list import model_digest
 from pretraining.model.source_weights import checkpoint_digest
 
@@ -17,9 +18,12 @@ def test_a_checkpoint_is_known_again_by_its_content_alone(tmp_path):
     names = ("config.json", "model.safetensors", "tokenizer.json")
     listed = [f"{name}:{hashlib.sha256((source / name).read_bytes()).hexdigest()}\n" for name in names]
     assert checkpoint_digest(source) == hashlib.sha256("".join(listed[:2]).encode()).hexdigest()
-    assert checkpoint_digest(source, tokenizer=True) == hashlib.sha256("".join(listed).encode()).hexdigest()
+    assert checkpoint_digest(source, "json") == hashlib.sha256("".join(listed).encode()).hexdigest()
+    in_sweeps = f"{checkpoint_digest(source)}\n{listed[2]}"
+    assert checkpoint_digest(source, "all") == hashlib.sha256(in_sweeps.encode()).hexdigest()
     assert weights_digest(str(source)) == checkpoint_digest(source)
-    assert model_digest(str(source)) == checkpoint_digest(source, tokenizer=True)
+    assert model_digest(str(source)) == checkpoint_digest(source, "json")
+    assert state_of(str(source)) == checkpoint_digest(source, "all")
     before = checkpoint_digest(source)
     source.rename(moved)
     (moved / "README.md").write_text("another text")

@@ -1,4 +1,4 @@
-"""Gap closed, the monotone fit and its crossings."""
+"""Gap closed, the monotone fit and its crossings; effective labels read off scratch's curve over labels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
 
 from gap.intervals.curve import MonotoneCurve, gap_closed, isotonic
+from gap.intervals.effective_labels import effective_labels
 
 BUDGETS = [1e5, 2e5, 4e5, 8e5, 1.6e6]
 VALUES = st.lists(st.floats(-1, 2), min_size=2, max_size=9)
@@ -52,3 +53,16 @@ def test_gap_closed_is_a_ratio_of_means_and_infinite_without_a_gap() -> None:
 def test_a_curve_needs_budgets_above_zero() -> None:
     with pytest.raises(ValueError, match="above 0"):
         MonotoneCurve.fit([0.0, 1e5], np.array([[0.0, 1.0]]))
+
+
+def test_a_score_on_scratchs_curve_is_worth_the_labels_there() -> None:
+    labels = [100, 200, 400, 800]
+    scratch = np.array([[0.2, 0.3, 0.4, 0.5]] * 3)  # a tenth per doubling
+    found = 10 ** effective_labels(labels, scratch, np.array([0.3, 0.35, 0.45]))
+    np.testing.assert_allclose(found, [200, 200 * 2**0.5, 400 * 2**0.5], rtol=0.02)
+
+
+def test_scores_off_the_curve_are_censored() -> None:
+    found = effective_labels([100, 200], np.array([[0.2, 0.3]] * 2), np.array([0.9, 0.1]))
+    assert found.tolist() == [np.inf, -np.inf]
+    assert pytest.approx(10 ** effective_labels([100, 200], np.array([[0.2, 0.3]]), np.array([0.3]))[0]) == 200

@@ -8,8 +8,8 @@ from tiny_gap import tiny_experiment, tiny_jobs, write_series, write_tasks
 from gap.cells.consistency import settled_bf16
 from gap.cells.executor import Slurm, submit_slurm
 from gap.cells.job_list import CellOptions, read_jobs, write_jobs
-from gap.study.options import GapOptions, make_watch, numbers
-from gap.study.until import GapWatch
+from gap.study.options import GapOptions, numbers
+from gap.study.until import GapWatch, make_watch
 from launch import gap
 from runtime.processes.ranks import Ranks
 from tests.launch.test_gap import arguments

@@ -17,7 +17,7 @@ MOST_SECONDS, MOST_MEGABYTES = 10.0, 200
 PROBE = """
 import json, sys, time
 from finetuning.sweep.sweep import read_sweep
-from launch.pretrain import PretrainCommandOptions
+from gap.study.until_options import PretrainCommandOptions
 from pretraining.engines.deepspeed_config import load_config, resolve_config
 from pretraining.engines.optimizers import OptimizerOptions
 from runtime.options.command_line import parse_options

@@ -11,12 +11,12 @@ from finetuning.qa import QAOptions
 from finetuning.sweep.runner import command
 from finetuning.sweep.sweep import make_sweep
 from gap.study.options import GapOptions
-from launch.overfit import OverfitOptions
-from launch.pretrain import PretrainCommandOptions as PretrainingCommand
+from gap.study.until_options import PretrainCommandOptions as PretrainingCommand
 from pretraining.model.configuration import parse_overrides
+from pretraining.overfit.rates import OverfitOptions
 from pretraining.plan.options import PretrainingOptions
 from runtime.files.unique_keys import parse_yaml
-from runtime.options.command_line import parse_options
+from runtime.options.command_line import parse_options, parse_with_names
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,16 @@ def test_the_launcher_s_rank_is_ignored_wherever_it_stands(injected, tmp_path):
     file = tmp_path / "options.yaml"
     file.write_text("output_dir: there\n")
     assert parse_options(Options, [injected, str(file)]).output_dir == "there"
+
+
+def test_names_stand_before_the_options_and_behind_a_file_of_them(tmp_path):
+    options = ["--output_dir", "x"]
+    assert parse_with_names(Options, ["a", "b", *options]) == (["a", "b"], Options(output_dir="x"))
+    assert parse_with_names(Options, ["--local_rank=1", "a.yaml.d", *options])[0] == ["a.yaml.d"]
+    file = tmp_path / "options.yaml"
+    file.write_text("output_dir: there\n")
+    assert parse_with_names(Options, [str(file), "a"]) == (["a"], Options(output_dir="there"))
+    assert parse_with_names(Options, []) == ([], Options())
 
 
 def test_deepspeed_takes_a_path():

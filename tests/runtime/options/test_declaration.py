@@ -23,6 +23,7 @@ from runtime.options.declaration import (
     names_marked,
     not_given,
     option,
+    option_as_in,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -220,17 +221,98 @@ def test_every_rule_of_every_command_is_enforced(cls):
                 cls(**{**NEEDED.get(cls.__name__, {}), name: [value] if name in ("seeds",) else value})
 
 
-def test_an_option_of_one_name_has_the_same_choices_everywhere():
-    choices, old = defaultdict(set), defaultdict(set)
+# The names that are not one option. All others are declared once, and elsewhere as in that record.
+SEVERAL_MEANINGS = {
+    "max_steps": "fine-tuning: a limit, of which -1 is none; the overfit check: how long it tries",
+    "num_train_epochs": "fine-tuning: a number; the study of a gap: a list of numbers to try",
+    "seed": "of a run's weights and order; in a report of the bootstrap draws",
+    "series": "pretraining: the budgets to leave checkpoints at; the study of a gap: the files of runs that have",
+    "validation_fraction": "a build: of the documents, may be 0; classification: of the examples, which it needs",
+}
+# The options whose heading, range, choices or way of writing is not the same in all records, and why.
+STUDY = "the study of a gap has headings of its own: what is fine-tuned, how, and which corpus is searched"
+UNTIL = "pretraining lists it with --until"
+DERIVED = "pretraining derives it where it is 0, fine-tuning where it is not given"
+DIFFERENT = {
+    **dict.fromkeys(("data_dir", "max_train_samples", "max_eval_samples", "shards"), STUDY),
+    **dict.fromkeys(("doc_stride", "dropout", "max_answer_length", "pooling"), STUDY),
+    **dict.fromkeys(("finetuning_seeds", "reference", "tasks"), UNTIL),
+    **dict.fromkeys(("global_batch_rows", "gradient_accumulation_steps", "per_device_train_batch_size"), DERIVED),
+    **dict.fromkeys(("on_bad_text", "text_column"), "a build lists it with the cleaning of text"),
+    "learning_rate": "the overfit check takes several, and cannot learn at a rate of 0",
+    "max_seq_length": "fine-tuning: also what stands around a text has to fit, and the model is the limit",
+    "resume_from_checkpoint": "pretraining also resumes from a checkpoint that is named",
+}
+
+
+def declared_with(call, trees):
+    """Option name -> the records with a field that is declared by this function."""
+    records = defaultdict(list)
+    for path, tree in trees:
+        for record in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+            for node in record.body:
+                value = node.value if isinstance(node, ast.AnnAssign) else None
+                if isinstance(value, ast.Call) and ast.unparse(value.func) == call:
+                    records[node.target.id].append((f"{path}:{record.name}", value))
+    return records
+
+
+def facts(item):
+    """What a command line may hold for an option, and where `--help` lists it."""
+    declared = item.metadata[DECLARED]
+    written = item.metadata.get("nargs"), item.metadata.get("const"), declared.commas, declared.formerly
+    bounds = declared.at_least, declared.above, declared.at_most, declared.below
+    return declared.group, declared.choices, bounds, written
+
+
+def test_every_option_is_declared_once_or_has_several_meanings_that_are_listed():
+    records = declared_with("option", sources())
+    several = {name: [place for place, _ in places] for name, places in records.items() if len(places) > 1}
+    assert {name: places for name, places in several.items() if name not in SEVERAL_MEANINGS} == {}
+    assert sorted(SEVERAL_MEANINGS.keys() - several.keys()) == []
+    twice = "class A:\n    rate: float = option(1, 'x')\nclass B:\n    rate: float = option(2, 'y')"
+    assert len(declared_with("option", [("a.py", ast.parse(twice))])["rate"]) == 2
+
+
+def test_an_option_as_in_another_record_bears_its_name():
+    for name, places in declared_with("option_as_in", sources()).items():
+        assert [place for place, call in places if ast.literal_eval(call.args[2]) != name] == []
+
+
+def test_what_an_option_takes_is_the_same_in_all_commands_or_is_listed_with_the_reason():
+    found = defaultdict(set)
+    for cls in CLASSES:
+        for item in fields(cls):
+            found[item.name].add(facts(item))
+    different = {name for name, several in found.items() if len(several) > 1}
+    assert sorted(different - DIFFERENT.keys() - SEVERAL_MEANINGS.keys()) == []
+    assert sorted(DIFFERENT.keys() - different) == []
+
+
+def test_an_option_as_in_another_record_takes_over_all_but_what_is_changed():
+    @dataclass
+    class Other(Options):
+        rate: float = option_as_in(0.2, Small, "rate", group="others")
+        share: float | None = option_as_in(None, Small, "share", "Another share.", at_most=None, marks=("own",))
+
+    before, after = declarations(Small), declarations(Other)
+    assert after["rate"] == replace(before["rate"], group="others")
+    assert after["share"] == replace(before["share"], at_most=None, by_data={}, marks=frozenset({"own"}))
+    assert [item.metadata["help"] for item in fields(Other)] == ["The rate.", "Another share."]
+    assert (Other().rate, Other(share=7.0).share) == (0.2, 7.0)
+    with pytest.raises(ValueError, match=r"--rate 0\.0: use a finite number, above 0"):
+        Other(rate=0.0)
+
+
+def test_old_names_lead_to_one_option_each_and_are_no_options_any_more():
+    old = defaultdict(set)
     for cls in CLASSES:
         for name, declared in declarations(cls).items():
-            if declared.choices:
-                choices[name].add(declared.choices)
             for former in declared.formerly:
                 old[former].add(name)
-    assert {name: found for name, found in choices.items() if len(found) > 1} == {}
+    assert old
     assert not old.keys() & NAMES
-    assert all(len(found) == 1 for found in old.values())
+    assert all(len(names) == 1 for names in old.values())
 
 
 def test_what_is_part_of_a_run_in_pretraining_is_part_of_it_in_fine_tuning():
