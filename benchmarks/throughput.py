@@ -56,7 +56,7 @@ def ours(arguments: argparse.Namespace, shards: Path, directory: Path) -> float:
         "budget_tokens": tokens,
         "series": "0",
         "bf16": str(arguments.bf16).lower(),
-        "torch_compile": arguments.compile,
+        "torch_compile": str(arguments.compile).lower(),
         "dataloader_num_workers": arguments.workers,
         "validation_rows": 8,
         "report_to": "none",

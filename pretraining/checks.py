@@ -99,8 +99,15 @@ def check_output_dir(plan: Plan) -> None:
 
 
 def check_compiler(plan: Plan) -> None:
-    if plan.options.torch_compile and plan.device.type == "cpu" and not has_cxx_compiler():
+    if plan.options.torch_compile == "true" and plan.device.type == "cpu" and not has_cxx_compiler():
         raise ValueError("--torch_compile needs a C++ compiler (c++, g++) on PATH: install one, or leave it out")
+
+
+def compile_mode(plan: Plan) -> str:
+    """The meaning of --torch_compile here: auto is false where nothing can be compiled."""
+    mode = plan.options.torch_compile
+    lacks = plan.device.type == "cpu" and not has_cxx_compiler()
+    return "false" if mode == "auto" and lacks else mode
 
 
 def check_lanes(plan: Plan) -> None:

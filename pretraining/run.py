@@ -13,10 +13,11 @@ from pretraining.checkpoints.earlier_choices import earlier_choices
 from pretraining.checkpoints.origin import RUN_NAME, check_same_run
 from pretraining.checkpoints.position import Position, position_from
 from pretraining.checkpoints.resumption import find_checkpoint, settle
-from pretraining.checks import announce
+from pretraining.checks import announce, compile_mode
 from pretraining.engines.build import build_engine
 from pretraining.engines.engine import Engine
 from pretraining.loop.batches import as_inputs
+from pretraining.loop.compiling import Compiling
 from pretraining.loop.journal import Journal
 from pretraining.loop.loop import LoopOptions, TrainingLoop
 from pretraining.loop.training_data import prepare_shards
@@ -28,6 +29,7 @@ from pretraining.plan.memory_advice import explained
 from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.plan import Plan
 from pretraining.plan.segments import Segment
+from pretraining.plan.table import seconds_left
 from pretraining.progress_bar import ProgressBar
 from pretraining.publishing.publication import Publisher
 from pretraining.publishing.word_frequencies import plateau_warning
@@ -175,6 +177,9 @@ class Run:
         self.stream = self._open_stream()
         self.model = self.plan.build_model()
         self.engine: Engine = build_engine(self.model, self.plan.engine, ranks=self.ranks, device=self.plan.device)
+        self.compiling = Compiling(
+            self.engine.compilation, mode=compile_mode(self.plan), compiled=self.plan.earlier.compiled
+        )
         self.publisher = Publisher(
             self.plan, self.shards, self.directory, model=self.model, engine=self.engine, stream=self.stream
         )
@@ -204,6 +209,7 @@ class Run:
             self._loop_options(),
             flops_of_update=self.plan.flops_of_update,
             callbacks=self,
+            compiling=self.compiling,
         )
         try:
             if self.position.serial == 0:
@@ -238,6 +244,11 @@ class Run:
         for line in lines:
             if line.get("spike"):
                 self.bar.say(f"loss spike at update {line['update']}: {line['loss']:.3f}, rows {line['rows']}")
+            if "compile_seconds" in line:
+                self.bar.say(f"compiled the model: {line['compile_seconds']:.0f} s")
+            if "compile_gain" in line:
+                kept = "" if self.compiling.compiled else "; it runs without compilation again"
+                self.bar.say(f"an update is {line['compile_gain']:.2f} times as fast as before{kept}")
             if line.get("skipped"):
                 self.bar.say(f"update {line['update']} was skipped (not finite): rows {line['rows']}")
             if line["segment"] == "trunk":
@@ -259,7 +270,7 @@ class Run:
             "optimizer_steps": self.engine.optimizer_steps(),
             "world_size": self.ranks.world_size,
             "identity": condensed(self.identity),
-            "choices": self.plan.choices.as_dict(),
+            "choices": {**self.plan.choices.as_dict(), "compiled": self.compiling.compiled},
         }
         if self.ranks.is_main:
             self.journal.sync()
@@ -273,6 +284,10 @@ class Run:
         opened = open_checkpoint(self.checkpoints / checkpoint, self.ranks)
         self._load(opened)
         return position_from(opened.state, num_segments=len(self.plan.segments)).progress
+
+    def seconds_left(self, position: Position, seconds_per_update: float) -> float:
+        """Of the whole plan, at the pace so far."""
+        return seconds_left(self.plan, position.serial, position.progress.seconds, seconds_per_update)
 
     def export(self, segment: Segment, progress: Progress) -> None:
         """Publish the live model; then the watch may end the run."""

@@ -64,8 +64,6 @@ class DeepSpeedEngine:
         self.module: nn.Module = self.engine.module
         restore_buffers(self.module, buffers)
         self.compilation = Compilation(self.module, by_layer=self.stage == 3)
-        if options.torch_compile:
-            self.compilation.start()
 
     def __call__(self, **inputs: Any) -> Any:
         return self.engine(**inputs)

@@ -30,7 +30,6 @@ class EngineOptions:
     micro_batch_size: int = 1
     gradient_accumulation_steps: int = 1
     max_grad_norm: float = 1.0  # 0: no clipping
-    torch_compile: bool = False
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
 
     @classmethod

@@ -35,8 +35,6 @@ class TorchEngine:
             groups = [{**group, "params": [self.masters.of(weight) for weight in group["params"]]} for group in groups]
         self.optimizer = build_optimizer(groups, options.optimizer)
         self.compilation = Compilation(self.module, by_layer=self.sharded)
-        if options.torch_compile:
-            self.compilation.start()
 
     def _shard(self) -> None:
         mesh = shard_mesh(self.options, self.ranks, self.device)

@@ -16,6 +16,7 @@ from pretraining.checkpoints.position import Position
 from pretraining.engines.engine import Engine
 from pretraining.engines.schedule import learning_rate
 from pretraining.loop.batches import as_inputs
+from pretraining.loop.compiling import Compiling
 from pretraining.loop.evaluation import losses, statistics_of
 from pretraining.loop.spikes import SpikeDetector
 from pretraining.plan.budget import Budget, Progress
@@ -48,6 +49,8 @@ class Callbacks(Protocol):
     def export(self, segment: Segment, progress: Progress) -> None: ...
 
     def restore(self, checkpoint: str) -> Progress: ...
+
+    def seconds_left(self, position: Position, seconds_per_update: float) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,12 @@ class TrainingLoop:
         *,
         flops_of_update: Callable[[int], float],
         callbacks: Callbacks,
+        compiling: Compiling | None = None,
     ) -> None:
         self.engine, self.stream, self.segments, self.budget, self.options = engine, stream, segments, budget, options
         self.flops_of_update, self.callbacks = flops_of_update, callbacks
+        self.compiling = compiling
+        self._notes: dict[str, Any] = {}  # figures that the next line of the journal carries
         self.statistics = statistics_of(next_sentence=options.next_sentence)
         self.position = Position()
         self._pending: list[tuple[dict[str, Any], torch.Tensor]] = []
@@ -154,7 +160,7 @@ class TrainingLoop:
         rate = self._rate(segment, progress, following)
         norm = self.engine.step(rate)
         self.position = replace(self.position, serial=self.position.serial + 1, progress=following)
-        line = self._line(segment, progress, following, rate)
+        line, self._notes = self._line(segment, progress, following, rate) | self._notes, {}
         self._pending.append((line, torch.cat([sums, norm.reshape(1).to(sums)])))
         arm_watchdog(self.options.hang_timeout_seconds)
 
@@ -193,7 +199,11 @@ class TrainingLoop:
 
     def _exchange(self) -> None:
         """The only place where the host waits for the device: metrics, the leader's clock, saving and stopping."""
+        count = len(self._pending)
         self._flush()
+        if self.compiling is not None:
+            left = self.callbacks.seconds_left(self.position, self._seconds_per_update)
+            self._notes = self.compiling.after_exchange(count, self._seconds_per_update, left)
         stop = self.callbacks.stop_requested()
         stops = largest([float(stop is not None)])[0] > 0
         minutes = (time.monotonic() - self._last_save) / 60
@@ -202,7 +212,8 @@ class TrainingLoop:
         decision = broadcast_json(
             {
                 "save": due and self._skipped_in_a_row == 0,
-                "interval": exchange_interval(self._seconds_per_update, every, self.position.serial),
+                "interval": (self.compiling and self.compiling.interval)
+                or exchange_interval(self._seconds_per_update, every, self.position.serial),
             }
         )
         self._next_exchange = self.position.serial + decision["interval"]

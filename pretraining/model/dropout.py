@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 
 from pretraining.model.families import FAMILIES, Family
 
-HEAD_DROPOUTS = frozenset({Family.head_dropout, *(family.head_dropout for family in FAMILIES.values())})
+HEAD_DROPOUTS = frozenset({"qa_dropout", Family.head_dropout, *(family.head_dropout for family in FAMILIES.values())})
 
 
 def encoder_dropout(config: PreTrainedConfig) -> dict[str, float]:

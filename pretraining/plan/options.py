@@ -245,7 +245,15 @@ class PretrainingOptions(Options):
         choices=ATTENTION_IMPLEMENTATIONS,
         identity=False,
     )
-    torch_compile: bool = option(False, "compile each encoder layer", group=MACHINE, identity=False)
+    torch_compile: str = option(
+        "auto",
+        "compile the model; auto: once a run is known to be long, kept if updates become faster",
+        group=MACHINE,
+        choices=PRECISIONS,
+        nargs="?",
+        const="true",
+        identity=False,
+    )
     deepspeed: str | None = option(
         None, "DeepSpeed JSON; without it PyTorch, FSDP2 on several ranks", group=MACHINE, identity=False
     )

@@ -26,7 +26,8 @@ def plan_lines(plan: Plan) -> list[str]:
         "lengths": ", ".join(f"{length} tokens from row {first:,}" for first, length in plan.lengths),
         "optimizer": f"{plan.optimizer_title}, peak learning rate {plan.peak_learning_rate:g}, "
         f"warmup {plan.warmup:.3g} {unit}, decay over {options.decay_fraction:.0%} of each budget",
-        "engine": f"{sharding}, {plan.device.type}, {plan.precision}, attention {plan.attention}",
+        "engine": f"{sharding}, {plan.device.type}, {plan.precision}, attention {plan.attention}, "
+        f"compilation {options.torch_compile}",
         "budget": f"{amount:,.4g} {unit}{updates}",
         "series": ", ".join(f"{budget:,.3g}" for budget in (0.0, *plan.budgets))
         + f" {unit}; costs {relative_cost(plan.segments):.2f} times the largest",
@@ -52,6 +53,14 @@ def planned_updates(plan: Plan) -> tuple[int, int] | None:
         else:
             trunk, spent = trunk + updates, after
     return trunk, trunk + branches
+
+
+def seconds_left(plan: Plan, done: int, spent: float, seconds_per_update: float) -> float:
+    """Seconds until the end of the plan, `done` updates and `spent` seconds after its start."""
+    counts = planned_updates(plan)
+    if counts is None:
+        return 3600 * plan.budget.amount * relative_cost(plan.segments) - spent
+    return (counts[1] - done) * seconds_per_update
 
 
 def _until(plan: Plan, end: float, done: int, spent: float) -> tuple[int, float]:

@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -283,18 +282,3 @@ def test_an_epochs_training_figures_are_the_ends_of_the_cumulative_curves(tmp_pa
         events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars(f"train_epoch_mean/{name}")
         assert [event.value for event in events] == pytest.approx(means, rel=1e-5)
     assert f"train loss {result.history[0]['train_loss']:.4f}, span_accuracy " in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("capability", "expected"), [(7, False), (8, True), (9, True)])
-def test_auto_is_bf16_on_gpus_that_do_not_emulate_it(monkeypatch, capability, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=capability))
-    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
-    assert uses_bf16("auto") is expected
-    assert uses_bf16("true")
-
-
-def test_auto_is_fp32_without_a_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert not uses_bf16("auto")

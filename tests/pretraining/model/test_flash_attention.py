@@ -27,7 +27,7 @@ def calls(monkeypatch):
         query, key, value = (tensor.to(precision) for tensor in (query, key, value))
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling).transpose(1, 2), None
 
-    monkeypatch.setattr("pretraining.model.masked_lm.is_flash_attn_2_available", lambda: True)
+    monkeypatch.setattr("pretraining.model.attention.is_flash_attn_2_available", lambda: True)
     monkeypatch.setattr(PreTrainedModel, "_check_and_adjust_attn_implementation", lambda self, name, *_, **__: name)
     monkeypatch.setitem(AttentionInterface._global_mapping, "flash_attention_2", kernel)
     return found

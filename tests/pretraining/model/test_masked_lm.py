@@ -270,7 +270,7 @@ def test_refusals_say_what_to_do(options, message):
     ],
 )
 def test_auto_takes_the_fastest_attention_that_there_is(monkeypatch, model_type, bf16, installed, expected):
-    monkeypatch.setattr("pretraining.model.masked_lm.is_flash_attn_2_available", lambda: installed)
+    monkeypatch.setattr("pretraining.model.attention.is_flash_attn_2_available", lambda: installed)
     config = AutoConfig.for_model(model_type)
     assert attention_for("auto", config, bf16=bf16) == expected
     with pytest.raises(ValueError, match="or use sdpa" if not installed else "use auto"):

@@ -53,7 +53,11 @@ def test_bf16_auto_is_bf16_where_the_hardware_has_it(plan, monkeypatch, capabili
     made = replace(plan(bf16="auto"), device=torch.device("cuda", 0))
     assert made.bf16 is expected
     assert replace(plan(bf16="true"), device=torch.device("cuda", 0)).bf16
-    assert not plan(bf16="auto").bf16  # the CPU
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert not plan(bf16="auto").bf16  # the CPU, without units for it
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert plan(bf16="auto").bf16
+    assert "AVX-512 BF16" in "\n".join(plan_lines(plan(bf16="auto")))
 
 
 def zero(number):
@@ -321,9 +325,9 @@ def test_what_would_end_a_run_later_is_found_in_the_plan(plan, num_ranks, option
 
 
 def test_compiling_without_a_compiler_is_found_in_the_plan(plan, monkeypatch):
-    assert find_problems(plan(torch_compile=True)) == []
+    assert find_problems(plan(torch_compile="true")) == []
     monkeypatch.setenv("PATH", "/nowhere")
-    assert "--torch_compile needs a C++ compiler" in "\n".join(find_problems(plan(torch_compile=True)))
+    assert "--torch_compile needs a C++ compiler" in "\n".join(find_problems(plan(torch_compile="true")))
 
 
 def test_a_file_in_the_place_of_the_output_directory_is_found_in_the_plan(plan, tmp_path):

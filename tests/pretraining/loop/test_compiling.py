@@ -1,0 +1,61 @@
+import pytest
+
+from pretraining.loop.compiling import LEAST_SECONDS_LEFT, Compiling
+
+LONG = 10 * LEAST_SECONDS_LEFT
+
+
+class Recorded:
+    def __init__(self):
+        self.calls = []
+
+    def start(self):
+        self.calls.append("start")
+
+    def stop(self):
+        self.calls.append("stop")
+
+
+def decision(mode="auto", compiled=None):
+    compilation = Recorded()
+    return Compiling(compilation, mode=mode, compiled=compiled), compilation.calls
+
+
+def test_a_long_run_is_compiled_and_the_gain_measured():
+    made, calls = decision()
+    assert made.after_exchange(1, 2.0, LONG) == {}  # the first update is slow
+    assert (calls, made.compiled) == ([], None)
+    assert made.after_exchange(4, 1.0, LONG) == {}
+    assert (calls, made.compiled, made.interval) == (["start"], True, 1)
+    assert made.after_exchange(1, 41.0, LONG) == {"compile_seconds": 40.0}
+    assert made.interval is None
+    assert made.after_exchange(2, 21.0, LONG) == {}  # a second shape is compiled
+    assert made.after_exchange(2, 0.5, LONG) == {"compile_gain": 2.0}
+    assert (calls, made.compiled) == (["start"], True)
+    assert made.after_exchange(2, 0.5, LONG) == {}
+
+
+def test_a_run_that_gains_nothing_goes_back():
+    made, calls = decision()
+    for seconds in (1.0, 30.0, 1.01, 0.99):
+        figures = made.after_exchange(4, seconds, LONG)
+    assert figures == {"compile_gain": 1.01}
+    assert (calls, made.compiled) == (["start", "stop"], False)
+
+
+def test_a_short_run_is_not_compiled():
+    made, calls = decision()
+    for _ in range(5):
+        made.after_exchange(10, 1.0, LEAST_SECONDS_LEFT - 1)
+    assert (calls, made.compiled) == ([], None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "compiled", "started"),
+    [("true", None, True), ("true", False, True), ("false", True, False), ("auto", True, True), ("auto", False, False)],
+)
+def test_what_is_given_or_settled_holds(mode, compiled, started):
+    made, calls = decision(mode, compiled)
+    assert calls == (["start"] if started else [])
+    made.after_exchange(9, 1.0, LONG)
+    assert calls == (["start"] if started else [])
