@@ -20,7 +20,8 @@ from finetuning.examples.predictions import row_key
 from finetuning.examples.recipe import Feature, FinetuningOptions, Recipe
 from finetuning.loop.schedule import Schedule
 from finetuning.loop.updates import Sums, means
-from pretraining.checkpoints.checkpoint import STATE_FILE, Checkpoint, newest_checkpoint, retain, save_checkpoint
+from pretraining.checkpoints.checkpoint import STATE_FILE, Checkpoint, newest_checkpoint
+from pretraining.checkpoints.saving import retain, save_checkpoint
 from pretraining.engines.engine import Engine
 from runtime.files.schemas import Count, Items, Name, Number, Schema, Seconds, checked, shown
 from runtime.options.declaration import identity_values

@@ -45,6 +45,10 @@ class Callbacks(Protocol):
 
     def save(self, position: Position) -> str: ...
 
+    def poll(self) -> None:
+        """Whatever a save in the background needs of all ranks; nothing waits."""
+        ...
+
     def export(self, segment: Segment, progress: Progress) -> None: ...
 
     def restore(self, checkpoint: str) -> Progress: ...
@@ -194,6 +198,7 @@ class TrainingLoop:
     def _exchange(self) -> None:
         """The only place where the host waits for the device: metrics, the leader's clock, saving and stopping."""
         self._flush()
+        self.callbacks.poll()
         stop = self.callbacks.stop_requested()
         stops = largest([float(stop is not None)])[0] > 0
         minutes = (time.monotonic() - self._last_save) / 60
@@ -256,7 +261,7 @@ class TrainingLoop:
             )
 
     def _save(self, *, fork: bool = False) -> None:
-        """Commit the position; a branch's fork is the trunk's checkpoint, which carries its own name."""
+        """Have the position committed; a branch's fork is the trunk's checkpoint, which carries its own name."""
         name = self._off_the_clock(lambda: self.callbacks.save(self.position))
         self._last_save = time.monotonic()
         if fork:
@@ -268,7 +273,7 @@ class TrainingLoop:
         self._off_the_clock(lambda: self.callbacks.export(segment, self.position.progress))
 
     def _off_the_clock(self, work: Callable[[], Any]) -> Any:
-        """Do work that does not count towards a budget of hours: evaluation, saving, exporting."""
+        """Do work that does not count towards a budget of hours: evaluation, exporting, the stall of a save."""
         self._flush()
         arm_watchdog(self.options.hang_timeout_seconds)
         result = work()

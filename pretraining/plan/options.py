@@ -202,7 +202,11 @@ class PretrainingOptions(Options):
     )
     budget_flops: float | None = option(None, "model FLOPs of the trunk", group=BUDGET, above=0, below=math.inf)
     budget_hours: float | None = option(
-        None, "hours of the trunk, evaluation and saving excluded", group=BUDGET, above=0, below=math.inf
+        None,
+        "hours of the trunk; evaluation and the stall of a save do not count",
+        group=BUDGET,
+        above=0,
+        below=math.inf,
     )
     series: str | None = option(
         None,
@@ -262,6 +266,9 @@ class PretrainingOptions(Options):
     )
     save_steps: int = option(0, "updates between checkpoints; 0: by time", group=OUTPUT, at_least=0, identity=False)
     save_minutes: float = option(10.0, "minutes between checkpoints", group=OUTPUT, at_least=0, identity=False)
+    async_save: bool = option(
+        True, "write checkpoints in the background, from a copy, while training goes on", group=OUTPUT, identity=False
+    )
     save_total_limit: int = option(
         2,
         "checkpoints kept besides the series; one more within a branch",

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from pretraining.checkpoints import checkpoint as module
+from pretraining.checkpoints import saving
 from pretraining.checkpoints.checkpoint import (
     MANIFEST_NAME,
     committed,
     newest_checkpoint,
     open_checkpoint,
-    retain,
-    save_checkpoint,
 )
+from pretraining.checkpoints.saving import retain, save_checkpoint
 from runtime.files.whole_files import sha256_of
 from runtime.processes import fault_points
 from runtime.processes.ranks import Ranks
@@ -68,14 +68,14 @@ def test_what_is_saved_comes_back(tmp_path):
 
 def test_the_ranks_share_out_the_tensors():
     many = [(f"p{number}/weight", torch.full((2,), float(number))) for number in range(7)]
-    shares = [dict(module.dealt(many, Ranks(rank, rank, 3, 3))) for rank in range(3)]
+    shares = [dict(saving.dealt(many, Ranks(rank, rank, 3, 3), {})) for rank in range(3)]
     assert sorted(name for share in shares for name in share) == [name for name, _ in many]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_a_saved_tensor_is_a_copy():
     live = torch.zeros(3)
-    kept = dict(module.dealt([("a/weight", live)], ONE))
+    kept = dict(saving.dealt([("a/weight", live)], ONE, {}))
     live += 1
     assert kept["a/weight"].equal(torch.zeros(3))
 

@@ -74,6 +74,9 @@ class Diary:
     def record(self, lines):
         self.lines += lines
 
+    def poll(self):
+        self.calls_of_poll = getattr(self, "calls_of_poll", 0) + 1
+
     def save(self, position):
         self.calls.append(("save", position.segment, position.serial))
         self.kept[position.checkpoint_name] = (position, self.engine.weights)
