@@ -21,6 +21,7 @@ AUTOCAST_FACTOR = 1.25
 SHARDINGS = ("none", "zero0", "zero1", "zero2", "zero3", "full_shard", "shard_grad_op", "hybrid_shard")
 REDUCE_BUCKET_ELEMENTS = 500_000_000  # DeepSpeed's default `reduce_bucket_size`
 COPY_FOR_UPDATE = "fp32 gradients of this share"
+COPY_FOR_SAVING = "copy that is saved"
 LIVE_PARAMETERS = 1_000_000_000  # DeepSpeed's default `stage3_max_live_parameters`
 
 
@@ -58,10 +59,11 @@ class MemoryEstimate:
         return sum(self.host.values())
 
     def sentence(self) -> str:
-        """Both sums in GB (10^9 bytes)."""
+        """Both sums in GB (10^9 bytes), and what of the host's is the copy that is saved."""
+        copy = self.host.get(COPY_FOR_SAVING, 0)
         return (
             f"{self.device_bytes / 1e9:.2f} GB per rank on the device, {self.host_bytes / 1e9:.2f} GB on the host "
-            "(estimate)"
+            "(estimate)" + (f"; of the latter {copy / 1e9:.2f} GB for the copy that is saved" if copy else "")
         )
 
     def table(self) -> str:
@@ -91,6 +93,12 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
     total = num_parameters(model)
     largest = max((parameter.numel() for parameter in model.parameters()), default=0)
     return ParameterCounts(total, max(sizes, default=0), total - sum(sizes), largest)
+
+
+def largest_share(model: nn.Module, num_ranks: int, *, num_moments: int = 2) -> int:
+    """Bytes of a checkpoint's largest share: its fp32 tensors are dealt to the ranks in turn."""
+    sizes = [4 * parameter.numel() for parameter in model.parameters() for _ in range(1 + num_moments)]
+    return max(sum(sizes[rank::num_ranks]) for rank in range(num_ranks))
 
 
 def model_states(counts: ParameterCounts, sharding: Sharding, *, num_moments: int = 2) -> MemoryEstimate:
@@ -152,9 +160,15 @@ def estimate_memory(
     gradient_checkpointing: bool = False,
     next_sentence: bool = False,
     num_moments: int = 2,
+    saving_ranks: int = 0,
 ) -> MemoryEstimate:
-    """Peak memory of a rank during a micro-batch of `num_sequences` sequences; builds nothing."""
-    counts = count_parameters(shape_only(config, next_sentence=next_sentence))
+    """Peak memory of a rank during a micro-batch of `num_sequences` sequences; builds nothing.
+
+    `saving_ranks`: ranks that share out the tensors of a checkpoint, each copying its share to the host first; 0:
+    no checkpoint is counted.
+    """
+    shapes = shape_only(config, next_sentence=next_sentence)
+    counts = count_parameters(shapes)
     estimate = model_states(counts, sharding, num_moments=num_moments)
     kept = activations(
         config,
@@ -165,6 +179,8 @@ def estimate_memory(
         gradient_checkpointing=gradient_checkpointing,
         next_sentence=next_sentence,
     )
+    if saving_ranks:
+        estimate.host[COPY_FOR_SAVING] = largest_share(shapes, saving_ranks, num_moments=num_moments)
     autocast = sharding.bf16 and not sharding.mode.startswith("zero")
     estimate.device["activations"] = int(kept.saved * (AUTOCAST_FACTOR if autocast else 1))
     estimate.device["gradient of the logits"] = kept.logits

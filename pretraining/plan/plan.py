@@ -311,6 +311,7 @@ class Plan:
                 num_masked_per_sequence=slots,
                 gradient_checkpointing=recompute,
                 next_sentence=self.has_pairs,
+                saving_ranks=self.ranks.world_size,
             )
         except (AttributeError, RuntimeError, TypeError):  # such code fails with these on shapes without values
             return None

@@ -84,25 +84,29 @@ KILLED_WHILE_SAVING = """
 import sys, torch
 from pathlib import Path
 from runtime.processes import fault_points as faults
-from pretraining.checkpoints.checkpoint import save_checkpoint
+from pretraining.checkpoints.saving import CheckpointSaver
 from runtime.processes.ranks import Ranks
-for place in sys.argv[2:]:
+for place in sys.argv[3:]:
     import os
     pid = os.fork()  # torch is imported once
     if pid == 0:
         directory = Path(sys.argv[1]) / place
-        save = lambda name, value: save_checkpoint(
-            directory, name, tensors=[("a/weight", torch.full((4,), value))], state={"value": value}, ranks=Ranks())
+        saver = CheckpointSaver(directory, Ranks(), in_background=sys.argv[2] == "True")
+        save = lambda name, value: saver.save(
+            name, tensors=[("a/weight", torch.full((4,), value))], state={"value": value})
         save("step-00000001-000", 1.0)
+        saver.wait()
         faults._specification = place + ":1:kill"
         save("step-00000002-000", 2.0)
+        saver.wait()
         os._exit(0)
     print(place, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
-def test_killed_at_any_place_the_newest_whole_checkpoint_is_found(tmp_path):
-    command = [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path), *PLACES]
+@pytest.mark.parametrize("in_background", [False, True])
+def test_killed_at_any_place_the_newest_whole_checkpoint_is_found(tmp_path, in_background):
+    command = [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path), str(in_background), *PLACES]
     ended = subprocess.run(command, cwd=Path(__file__).resolve().parents[3], capture_output=True, text=True)
     assert ended.stdout.splitlines() == [f"{place} -9" for place in PLACES], ended.stderr
     for place in PLACES:
