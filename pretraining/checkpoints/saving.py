@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,8 @@ from runtime.files.whole_files import remove_whole, sha256_of, sync_file, write_
 from runtime.processes.collectives import fail_together, gather_json, largest
 from runtime.processes.fault_points import fault_point
 from runtime.processes.ranks import Ranks
+
+LONGEST_END_SECONDS = 60.0
 
 
 def save_checkpoint(
@@ -131,9 +133,13 @@ class CheckpointSaver:
                 self._advance(self._save)
 
     def close(self) -> None:
-        """Let this rank's thread end, on its own: after a failure the others may be gone. Its errors are dropped."""
+        """Let this rank's thread end, on its own: after a failure the others may be gone. Its errors are dropped.
+
+        A disk that does not answer for a minute is not waited for: the thread ends with the process.
+        """
         if self._save is not None:
-            self._save.task.exception()
+            with suppress(TimeoutError):
+                self._save.task.exception(LONGEST_END_SECONDS)
             self._save = None
 
     def _make(self, temporary: Path) -> None:
