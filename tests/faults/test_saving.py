@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -56,6 +57,8 @@ def resumed(engine, shards, output, whole):
     """Run it to its end: the same updates, losses and weights, bit for bit."""
     run(engine.split()[0], shards, output, options_of(engine))
     assert not list((output / "checkpoints").glob(".tmp-*"))
+    state = json.loads((output / "checkpoints" / checkpoints(output)[-1] / "state.json").read_text())
+    assert state["serial"] == journal(output)[-1]["serial"]  # the last save was waited for
     assert_same_course(whole, output, tolerance=0)
     same_series(whole, output)
     assert weights(output) == weights(whole)

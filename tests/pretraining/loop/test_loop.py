@@ -67,6 +67,7 @@ class Diary:
 
     def __init__(self, engine, stop_at=None):
         self.engine, self.stop_at, self.calls, self.lines, self.kept = engine, stop_at, [], [], {}
+        self.full_from = None  # the update from which on a save in the background has failed
 
     def stop_requested(self):
         return "SIGTERM" if self.stop_at is not None and self.lines[-1]["serial"] >= self.stop_at else None
@@ -75,7 +76,8 @@ class Diary:
         self.lines += lines
 
     def poll(self):
-        self.calls_of_poll = getattr(self, "calls_of_poll", 0) + 1
+        if self.full_from is not None and self.lines[-1]["serial"] >= self.full_from:
+            raise OSError("No space left")
 
     def save(self, position):
         self.calls.append(("save", position.segment, position.serial))
@@ -161,6 +163,16 @@ def test_saved_every_so_many_updates():
     training, diary = loop(save_every_updates=3)
     training.run(Position())
     assert {3, 6, 9, 12} <= {call[2] for call in diary.calls if call[0] == "save"}
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_save_that_fails_in_the_background_ends_the_run_at_the_next_exchange_before_another_save(every):
+    training, diary = loop(save_every_updates=every)
+    diary.full_from = 3
+    with pytest.raises(OSError, match="No space left"):
+        training.run(Position())
+    assert diary.lines[-1]["serial"] == 3 + (3 % every)
+    assert max(serial for name, _, serial in diary.calls if name == "save") < diary.lines[-1]["serial"]
 
 
 def test_an_update_that_is_not_finite_is_skipped_and_counted():
