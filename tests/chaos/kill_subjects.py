@@ -85,7 +85,7 @@ def differing(name: str, mine: Any, theirs: Any) -> list[str]:
 
 def _pretraining(folder: Path, output: Path, engine: str, options: dict[str, Any]) -> list[str]:
     """It saves so often that many kills fall into a save; `engine` "" leaves out the launcher."""
-    chosen = {"series": 2, "save_steps": 2, "budget_tokens": 8_000, **options}
+    chosen = {"series": 2, "save_steps": 2 if engine else 1, "budget_tokens": 8_000, **options}
     script = str(ROOT / "launch" / "pretrain.py")
     started = runs.launcher(engine, 2) if engine else []
     return [*started, script, *runs.arguments(folder / "corpus" / "shards", output, chosen)]
