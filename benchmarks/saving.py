@@ -27,6 +27,7 @@ from pretraining.engines.engine import EngineOptions
 from pretraining.engines.torch_engine import TorchEngine
 from pretraining.model.configuration import build_configuration
 from pretraining.model.masked_lm import build_model
+from runtime.plurals import counted
 from runtime.processes.ranks import Ranks
 
 WAYS = {"at once": False, "in the background": True}
@@ -66,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if number:  # the first round makes files and memory
                     found[way].append(measured)
         size = sum(path.stat().st_size for path in (Path(name) / "0").glob("step-*/*"))
-    print(f"{arguments.model}, {trainer.num_parameters / 1e6:.1f} M parameters, {size / 1e6:,.0f} MB a checkpoint; ")
-    print(f"{platform.machine()}, torch {torch.__version__} with {torch.get_num_threads()} threads, ", end="")
-    print(f"{arguments.rounds} rounds, {datetime.now(UTC):%Y-%m-%d}\n")
+    threads, rounds = counted(torch.get_num_threads(), "thread"), counted(arguments.rounds, "round")
+    print(f"{arguments.model}, {trainer.num_parameters / 1e6:.1f} M parameters, {size / 1e6:,.0f} MB a checkpoint")
+    print(f"{platform.machine()}, torch {torch.__version__}, {threads}, {rounds}, {datetime.now(UTC):%Y-%m-%d}\n")
     print(table(found))
 
 
