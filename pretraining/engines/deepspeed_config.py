@@ -154,6 +154,8 @@ def fill_optimizer(config: dict[str, Any], options: OptimizerOptions) -> list[st
     if "optimizer" not in config:
         if options.name == "lamb":
             return lamb_problems(config)
+        if options.name == "muon":
+            return muon_problems(config)
         if offload_device(config["zero_optimization"], "offload_optimizer") == "none":
             return []
         config["optimizer"] = {"type": "Adam" if options.name == "adam" else "AdamW"}
@@ -202,6 +204,17 @@ def lamb_problems(config: Mapping[str, Any]) -> list[str]:
             "--optimizer lamb without the section"
         )
     return problems
+
+
+def muon_problems(config: Mapping[str, Any]) -> list[str]:
+    """Muon needs whole matrices; ZeRO gives its optimizer flat slices of many parameters."""
+    stage = zero_stage(config)
+    if not stage:
+        return []
+    return [
+        f"Muon orthogonalises whole matrices and zero_optimization.stage {stage} has only slices of them: use stage 0, "
+        "or FSDP2 (without --deepspeed), or --optimizer adamw"
+    ]
 
 
 def zero_problems(zero: Mapping[str, Any]) -> list[str]:

@@ -21,11 +21,11 @@ from torch import nn
 from pretraining.engines.compiled_ops import clear_abandoned_build, compiled_operators
 from pretraining.engines.deepspeed_config import names_optimizer, resolve_config, skip_compiled_collective
 from pretraining.engines.engine import EngineOptions, Reader, state_name
-from pretraining.engines.optimizers import build_optimizer, parameter_groups
+from pretraining.engines.optimizers import build_optimizer, parameter_groups, set_learning_rate
 from pretraining.model.families import repeated_layers
 from runtime.processes.ranks import Ranks
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of every parameter from stage 1 on
 
 
 class DeepSpeedEngine:
@@ -55,8 +55,9 @@ class DeepSpeedEngine:
         if options.torch_compile:
             for layer in repeated_layers(model):
                 layer.compile()
-        groups = parameter_groups(model, options.optimizer.weight_decay)
-        client = None if names_optimizer(config) else build_optimizer(groups, options.optimizer)
+        scale = options.optimizer.matrix_rate_scale
+        groups = parameter_groups(model, options.optimizer.weight_decay, matrix_rate_scale=scale)
+        client = None if names_optimizer(config) else build_optimizer(groups, options.optimizer, bf16=options.bf16)
         for name in compiled_operators(config, on_cpu=device.type == "cpu"):
             clear_abandoned_build(name)
         self.stage = int(config.get("zero_optimization", {}).get("stage", 0))
@@ -76,8 +77,7 @@ class DeepSpeedEngine:
             self.engine.step()
 
     def step(self, learning_rate: float) -> torch.Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         if self.stage == 0:
             return self._stage_0_step()
         self.engine.step()
@@ -105,6 +105,12 @@ class DeepSpeedEngine:
         """The optimizer that holds the step counters: the one ZeRO wraps, at stage 0 the one in use."""
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
+    def _moments_of(self, parameter: nn.Parameter) -> tuple[str, ...]:
+        """The names of a parameter's moments, once they exist; at stage 0 the optimizer may be any of ours."""
+        if self.stage:
+            return MOMENTS
+        return tuple(sorted(self._torch_optimizer().state[parameter].keys() - {"step"}))
+
     def _link_moments(self) -> None:
         """Stages 1 and 2 link all groups' moments after the first group's step, when the others have none yet."""
         if self.stage in (1, 2):
@@ -117,7 +123,7 @@ class DeepSpeedEngine:
             self._link_moments()
         for name, parameter in self.module.named_parameters():
             yield state_name(name, "weight"), self._read(parameter, None)
-            for kind in MOMENTS if started else ():
+            for kind in self._moments_of(parameter) if started else ():
                 yield state_name(name, kind), self._read(parameter, kind)
 
     def _read(self, parameter: nn.Parameter, kind: str | None) -> torch.Tensor:
@@ -142,7 +148,7 @@ class DeepSpeedEngine:
         for name, parameter in self.module.named_parameters():
             shape = full_shape(parameter)
             self._write_weight(parameter, read(state_name(name, "weight"), shape).to(self.device))
-            for kind in MOMENTS:
+            for kind in self._moments_of(parameter):
                 # A checkpoint from before the first update has no moments: zero, as they start.
                 value = read(state_name(name, kind), shape) if optimizer_steps else torch.zeros(shape)
                 self._write_moment(parameter, kind, value.to(self.device))

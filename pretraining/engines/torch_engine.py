@@ -13,7 +13,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pretraining.engines.engine import EngineOptions, Reader, check_ranks, hybrid_size, state_name
-from pretraining.engines.optimizers import build_optimizer, parameter_groups
+from pretraining.engines.optimizers import optimizer_for, set_learning_rate
 from pretraining.model.families import repeated_layers
 from runtime.processes.ranks import Ranks
 
@@ -31,9 +31,7 @@ class TorchEngine:
                 layer.compile()
         if self.sharded:
             self._shard()
-        self.optimizer = build_optimizer(
-            parameter_groups(self.module, options.optimizer.weight_decay), options.optimizer
-        )
+        self.optimizer = optimizer_for(self.module, options.optimizer, bf16=options.bf16)
 
     def _shard(self) -> None:
         mesh = shard_mesh(self.options, self.ranks, self.device)
@@ -75,8 +73,7 @@ class TorchEngine:
         norm = gradient_norm(self.module)
         torch.nn.utils.clip_grads_with_norm_(self.module.parameters(), limit, norm.to(torch.float32))
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         # The optimizer skips the update on the device: no step waits for the host.
         self.optimizer.found_inf = (~torch.isfinite(norm)).to(torch.float32)  # type: ignore[attr-defined]
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]

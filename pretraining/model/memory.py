@@ -77,36 +77,50 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameters of a model: all of them, those of its largest layer, those outside its layers, the largest tensor."""
+    """Parameters of a model: all, those of its largest layer, those outside its layers, the largest tensor's.
+
+    `matrices` counts those of the matrices of its layers, which Muon takes.
+    """
 
     total: int
     largest_layer: int
     outside: int
     largest: int = 0
+    matrices: int = 0
+
+    def moments(self, *, muon: bool) -> int:
+        """Numbers that the optimizer keeps: two for each parameter, one for each that Muon takes."""
+        return 2 * self.total - (self.matrices if muon else 0)
 
 
 def count_parameters(model: nn.Module) -> ParameterCounts:
     """Count each tied parameter once."""
-    sizes = [num_parameters(layer) for layer in repeated_layers(model)]
+    layers = repeated_layers(model)
+    sizes = [num_parameters(layer) for layer in layers]
     total = num_parameters(model)
     largest = max((parameter.numel() for parameter in model.parameters()), default=0)
-    return ParameterCounts(total, max(sizes, default=0), total - sum(sizes), largest)
+    inside = [parameter for layer in layers for parameter in layer.parameters() if parameter.ndim == 2]
+    return ParameterCounts(
+        total, max(sizes, default=0), total - sum(sizes), largest, sum(matrix.numel() for matrix in inside)
+    )
 
 
-def model_states(counts: ParameterCounts, sharding: Sharding, *, num_moments: int = 2) -> MemoryEstimate:
+def model_states(counts: ParameterCounts, sharding: Sharding, *, muon: bool = False) -> MemoryEstimate:
     """Weights, gradients, fp32 masters and the optimizer's moments of one rank.
 
-    A share is rounded up; engines pad theirs by a few elements per tensor or group.
+    A share is rounded up; engines pad theirs by a few elements per tensor or group. What Muon computes with, a few
+    copies of one matrix, fits where the activations were.
     """
     if sharding.mode.startswith("zero"):
-        return _zero_states(counts, sharding, num_moments)
+        return _zero_states(counts, sharding, muon=muon)
     total, share = counts.total, -(-counts.total // sharding.shards)
     if sharding.mode == "none":
-        rows = {"weights": 4 * total, "gradients": 4 * total, "moments": 4 * num_moments * total}
+        rows = {"weights": 4 * total, "gradients": 4 * total, "moments": 4 * counts.moments(muon=muon)}
         if sharding.bf16:
             rows["weights cast to bf16"] = 2 * total
         return MemoryEstimate(rows)
-    states = {"weights": 4 * share, "gradients": 4 * share, "moments": 4 * num_moments * share}
+    moments = 4 * -(-counts.moments(muon=muon) // sharding.shards)
+    states = {"weights": 4 * share, "gradients": 4 * share, "moments": moments}
     itemsize = 2 if sharding.bf16 else 4
     # Outside the layers weights stay gathered from forward to backward; of the layers this one and the next.
     gathered = min(total, counts.outside + 2 * counts.largest_layer)
@@ -117,12 +131,12 @@ def model_states(counts: ParameterCounts, sharding: Sharding, *, num_moments: in
     return MemoryEstimate({**states, **moving})
 
 
-def _zero_states(counts: ParameterCounts, sharding: Sharding, num_moments: int) -> MemoryEstimate:
+def _zero_states(counts: ParameterCounts, sharding: Sharding, *, muon: bool) -> MemoryEstimate:
     stage, total = int(sharding.mode[-1]), counts.total
     share = -(-total // sharding.shards)
     itemsize = 2 if sharding.bf16 else 4
     if stage == 0:
-        return MemoryEstimate({"weights": 4 * total, "gradients": 4 * total, "moments": 4 * num_moments * total})
+        return MemoryEstimate({"weights": 4 * total, "gradients": 4 * total, "moments": 4 * counts.moments(muon=muon)})
     estimate = MemoryEstimate()
     weights = {"weights": itemsize * (share if stage == 3 else total)}
     (estimate.host if sharding.offload_parameters else estimate.device).update(weights)
@@ -136,7 +150,7 @@ def _zero_states(counts: ParameterCounts, sharding: Sharding, num_moments: int) 
     optimizer = {
         "fp32 masters": 4 * share,
         COPY_FOR_UPDATE: 4 * share,
-        "moments": 4 * num_moments * share,
+        "moments": 8 * share,
     }
     (estimate.host if sharding.offload_optimizer else estimate.device).update(optimizer)
     return estimate
@@ -151,11 +165,11 @@ def estimate_memory(
     num_masked_per_sequence: int,
     gradient_checkpointing: bool = False,
     next_sentence: bool = False,
-    num_moments: int = 2,
+    muon: bool = False,
 ) -> MemoryEstimate:
     """Peak memory of a rank during a micro-batch of `num_sequences` sequences; builds nothing."""
     counts = count_parameters(shape_only(config, next_sentence=next_sentence))
-    estimate = model_states(counts, sharding, num_moments=num_moments)
+    estimate = model_states(counts, sharding, muon=muon)
     kept = activations(
         config,
         num_sequences=num_sequences,

@@ -26,6 +26,10 @@ def condensed(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {**identity, "shards": digest}
 
 
+# Options that were added later, with the value that runs before them had.
+LATER_OPTIONS = {"muon_learning_rate": 0.02}
+
+
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     """The differences in words; empty if there are none.
 
@@ -33,6 +37,7 @@ def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     """
     unknown = {"optimizer": "auto", "bf16": None}
     known = [key for key in mine if key not in unknown or theirs.get(key) != unknown[key]]
+    theirs = {**LATER_OPTIONS, **theirs}
     differing = sorted(key for key in known if mine[key] != theirs.get(key))
     return "; ".join(f"{key}: {shortened(theirs.get(key))} there, {shortened(mine[key])} here" for key in differing)
 

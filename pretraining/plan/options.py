@@ -27,6 +27,7 @@ from runtime.options.declaration import (
     option,
     option_as_in,
 )
+from runtime.options.option_rules import idle_beside
 from runtime.trackers import REPORTERS
 from shards.building.options import BuildOptions
 from shards.streaming.options import OBJECTIVES
@@ -141,9 +142,12 @@ class PretrainingOptions(Options):
     reference_batch_rows: int = option(48, "the batch that --learning_rate is meant for", group=TRAINING, at_least=1)
     optimizer: str = option(
         "auto",
-        "auto: what the DeepSpeed JSON names, else adamw",
+        "auto: what the DeepSpeed JSON names, else adamw; muon: Muon for the layers' matrices, adamw for the rest",
         group=TRAINING,
         choices=("auto", *OPTIMIZER_NAMES),
+    )
+    muon_learning_rate: float = option(
+        0.02, "peak learning rate of the matrices under --optimizer muon", group=TRAINING, at_least=0, below=math.inf
     )
     weight_decay: float = option(
         0.01, "weight decay of matrices, not of biases and norms", group=TRAINING, at_least=0, below=math.inf
@@ -296,6 +300,8 @@ class PretrainingOptions(Options):
             problems.append("--mask_token_rate {} and --random_token_rate {}: at most 1 together".format(*shares))
         if self.hybrid_shard_size and self.fsdp != "hybrid_shard":
             problems.append(f"--hybrid_shard_size {self.hybrid_shard_size} belongs to --fsdp hybrid_shard: give both")
+        if self.optimizer != "muon":
+            problems += idle_beside(self, ["muon_learning_rate"], f"--optimizer {self.optimizer}")
         return problems
 
     def identity(self) -> dict[str, Any]:

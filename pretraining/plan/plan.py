@@ -157,9 +157,13 @@ class Plan:
 
     @cached_property
     def peak_learning_rate(self) -> float:
+        return self._scaled(float(self.options.learning_rate or 0))
+
+    def _scaled(self, rate: float) -> float:
+        """A rate for the batch of --reference_batch_rows, as it is for this run's batch."""
         options = self.options
         return scaled_learning_rate(
-            float(options.learning_rate or 0),
+            rate,
             rows=options.global_batch_rows,
             reference_rows=options.reference_batch_rows,
             rule=options.learning_rate_rule,
@@ -174,16 +178,17 @@ class Plan:
             weight_decay=options.weight_decay,
             betas=(options.adam_beta1, options.adam_beta2),
             eps=options.adam_epsilon,
+            muon_learning_rate=self._scaled(options.muon_learning_rate),
         )
 
     @property
     def optimizer_kind(self) -> str:
-        """adamw, adam or lamb, whoever names it: the options or the DeepSpeed JSON."""
+        """adamw, adam, lamb or muon, whoever names it: the options or the DeepSpeed JSON."""
         return optimizer_kind(self.optimizer.name, self.deepspeed_config)
 
     @property
     def optimizer_title(self) -> str:
-        return optimizer_title(self.optimizer.name, self.deepspeed_config, self.sharding)
+        return optimizer_title(self.optimizer, self.deepspeed_config, self.sharding)
 
     @cached_property
     def deepspeed_config(self) -> dict[str, Any] | None:
@@ -311,6 +316,7 @@ class Plan:
                 num_masked_per_sequence=slots,
                 gradient_checkpointing=recompute,
                 next_sentence=self.has_pairs,
+                muon=self.optimizer_kind == "muon",
             )
         except (AttributeError, RuntimeError, TypeError):  # such code fails with these on shapes without values
             return None

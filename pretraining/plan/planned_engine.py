@@ -7,13 +7,14 @@ from typing import Any
 
 from pretraining.engines.deepspeed_config import zero_stage
 from pretraining.engines.engine import EngineOptions
+from pretraining.engines.optimizers import OptimizerOptions
 from pretraining.model.memory import REDUCE_BUCKET_ELEMENTS, Sharding
 from pretraining.plan.options import PretrainingOptions
 from runtime.processes.ranks import Ranks
 
 
 def optimizer_kind(name: str, deepspeed: Mapping[str, Any] | None) -> str:
-    """adamw, adam or lamb. A JSON's rate, betas, epsilon and weight decay must equal the options', or it is refused."""
+    """adamw, adam, lamb or muon. A JSON's rate, betas, epsilon and weight decay must equal the options', or it is refused."""
     section = _section(deepspeed or {}, "optimizer")
     kind = str(section.get("type", "")).lower()
     if kind == "adam":  # DeepSpeed's "Adam" is AdamW unless adam_w_mode is false
@@ -23,12 +24,15 @@ def optimizer_kind(name: str, deepspeed: Mapping[str, Any] | None) -> str:
     return kind or ("adamw" if name == "auto" else name)
 
 
-def optimizer_title(name: str, deepspeed: Mapping[str, Any] | None, sharding: Sharding) -> str:
+def optimizer_title(options: OptimizerOptions, deepspeed: Mapping[str, Any] | None, sharding: Sharding) -> str:
     """The optimizer's name, and which library builds it."""
     if kind := _section(deepspeed or {}, "optimizer").get("type"):
         return f"DeepSpeed {kind}"
+    kind = optimizer_kind(options.name, deepspeed)
+    if kind == "muon":
+        return f"muon for the layers' matrices (peak learning rate {options.muon_learning_rate:g}) and torch adamw"
     builder = "DeepSpeed CPU" if deepspeed is not None and sharding.offload_optimizer else "torch"
-    return f"{builder} {optimizer_kind(name, deepspeed)}"
+    return f"{builder} {kind}"
 
 
 def planned_sharding(
