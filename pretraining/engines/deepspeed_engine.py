@@ -22,6 +22,7 @@ from pretraining.engines.compiled_ops import clear_abandoned_build, compiled_ope
 from pretraining.engines.deepspeed_config import names_optimizer, resolve_config, skip_compiled_collective
 from pretraining.engines.engine import EngineOptions, Reader, state_name
 from pretraining.engines.optimizers import build_optimizer, parameter_groups, set_learning_rate
+from pretraining.engines.updating.loss_scaling import DeepSpeedLossScale
 from pretraining.model.families import repeated_layers
 from runtime.processes.ranks import Ranks
 
@@ -50,6 +51,7 @@ class DeepSpeedEngine:
             world_size=ranks.world_size,
             clipping=options.max_grad_norm,
             bf16=options.bf16,
+            fp16=options.fp16,
             optimizer=options.optimizer,
         )
         if options.torch_compile:
@@ -65,6 +67,7 @@ class DeepSpeedEngine:
             model=model, optimizer=client, model_parameters=groups, config=config, dist_init_required=False
         )
         self.module: nn.Module = self.engine.module
+        self.loss_scaling = DeepSpeedLossScale(self.optimizer.loss_scaler) if options.fp16 else None
 
     def __call__(self, **inputs: Any) -> Any:
         return self.engine(**inputs)
@@ -83,6 +86,8 @@ class DeepSpeedEngine:
         self.engine.step()
         given = self.engine.get_global_grad_norm()
         skipped = not self.engine.was_step_applied()
+        if self.loss_scaling is not None:
+            self.loss_scaling.update(found_inf=skipped)
         return torch.as_tensor(float("nan") if skipped or given is None else float(given)).to(self.device)
 
     def _stage_0_step(self) -> torch.Tensor:

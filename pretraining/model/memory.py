@@ -31,6 +31,7 @@ class Sharding:
     mode: str = "none"
     shards: int = 1
     bf16: bool = False
+    fp16: bool = False
     offload_optimizer: bool = False
     offload_parameters: bool = False
     reduce_bucket_elements: int = REDUCE_BUCKET_ELEMENTS
@@ -38,8 +39,15 @@ class Sharding:
     def __post_init__(self) -> None:
         if self.mode not in SHARDINGS:
             raise ValueError(f"sharding {self.mode!r} is not known: use one of {', '.join(SHARDINGS)}")
-        if self.mode == "zero0" and self.bf16:
-            raise ValueError("ZeRO stage 0 does not train in bf16 as stages 1 to 3 do: use stage 1, or --bf16 false")
+        if self.mode == "zero0" and self.half:
+            raise ValueError(
+                f"ZeRO stage 0 does not train in {self.half} as stages 1 to 3 do: use stage 1, or --bf16 false"
+            )
+
+    @property
+    def half(self) -> str:
+        """The 16-bit type of the products; empty: all in fp32."""
+        return "bf16" if self.bf16 else "fp16" if self.fp16 else ""
 
 
 @dataclass
@@ -116,12 +124,12 @@ def model_states(counts: ParameterCounts, sharding: Sharding, *, muon: bool = Fa
     total, share = counts.total, -(-counts.total // sharding.shards)
     if sharding.mode == "none":
         rows = {"weights": 4 * total, "gradients": 4 * total, "moments": 4 * counts.moments(muon=muon)}
-        if sharding.bf16:
-            rows["weights cast to bf16"] = 2 * total
+        if sharding.half:
+            rows[f"weights cast to {sharding.half}"] = 2 * total
         return MemoryEstimate(rows)
     moments = 4 * -(-counts.moments(muon=muon) // sharding.shards)
     states = {"weights": 4 * share, "gradients": 4 * share, "moments": moments}
-    itemsize = 2 if sharding.bf16 else 4
+    itemsize = 2 if sharding.half else 4
     # Outside the layers weights stay gathered from forward to backward; of the layers this one and the next.
     gathered = min(total, counts.outside + 2 * counts.largest_layer)
     whole = total if sharding.mode == "shard_grad_op" else gathered
@@ -134,7 +142,7 @@ def model_states(counts: ParameterCounts, sharding: Sharding, *, muon: bool = Fa
 def _zero_states(counts: ParameterCounts, sharding: Sharding, *, muon: bool) -> MemoryEstimate:
     stage, total = int(sharding.mode[-1]), counts.total
     share = -(-total // sharding.shards)
-    itemsize = 2 if sharding.bf16 else 4
+    itemsize = 2 if sharding.half else 4
     if stage == 0:
         return MemoryEstimate({"weights": 4 * total, "gradients": 4 * total, "moments": 4 * counts.moments(muon=muon)})
     estimate = MemoryEstimate()
@@ -175,17 +183,17 @@ def estimate_memory(
         num_sequences=num_sequences,
         sequence_length=sequence_length,
         num_masked_per_sequence=num_masked_per_sequence,
-        bf16=sharding.bf16,
+        bf16=bool(sharding.half),
         gradient_checkpointing=gradient_checkpointing,
         next_sentence=next_sentence,
     )
-    autocast = sharding.bf16 and not sharding.mode.startswith("zero")
+    autocast = bool(sharding.half) and not sharding.mode.startswith("zero")
     estimate.device["activations"] = int(kept.saved * (AUTOCAST_FACTOR if autocast else 1))
     estimate.device["gradient of the logits"] = kept.logits
     # The largest parameter, a table of embeddings, gets its gradient last and whole, before it is shared out.
-    itemsize = 2 if sharding.bf16 and sharding.mode.startswith("zero") else 4
+    itemsize = 2 if sharding.half and sharding.mode.startswith("zero") else 4
     estimate.device["largest gradient"] = itemsize * counts.largest
-    if not sharding.bf16 and COPY_FOR_UPDATE in estimate.device:
+    if not sharding.half and COPY_FOR_UPDATE in estimate.device:
         # In fp32 the copy is made for the update alone, when what the backward pass needed is free again.
         of_backward = (
             *("reduction bucket", "bucket ordered by rank"),

@@ -27,7 +27,7 @@ def condensed(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # Options that were added later, with the value that runs before them had.
-LATER_OPTIONS = {"muon_learning_rate": 0.02}
+LATER_OPTIONS = {"fp16": False, "muon_learning_rate": 0.02}
 
 
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:

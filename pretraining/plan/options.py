@@ -187,7 +187,7 @@ class PretrainingOptions(Options):
     )
     max_skipped_updates: int = option(
         10,
-        "updates in a row with a loss that is not finite before the run ends",
+        "updates in a row that are not finite before the run ends; those that only lower --fp16's scale do not count",
         group=TRAINING,
         at_least=1,
         identity=False,
@@ -220,6 +220,9 @@ class PretrainingOptions(Options):
     # Precision changes the numbers: a run that is resumed keeps its own. Its kernels and its machine may change.
     bf16: str = option(
         "auto", "bfloat16; auto: where the hardware has it", group=MACHINE, choices=PRECISIONS, nargs="?", const="true"
+    )
+    fp16: bool = option(
+        False, "float16 with dynamic loss scaling, for GPUs without bf16; excludes --bf16 true", group=MACHINE
     )
     per_device_train_batch_size: int = option(
         0, "rows of one micro-batch; 0: as many as fit 16,384 tokens", group=MACHINE, at_least=0, identity=False
@@ -300,6 +303,8 @@ class PretrainingOptions(Options):
             problems.append("--mask_token_rate {} and --random_token_rate {}: at most 1 together".format(*shares))
         if self.hybrid_shard_size and self.fsdp != "hybrid_shard":
             problems.append(f"--hybrid_shard_size {self.hybrid_shard_size} belongs to --fsdp hybrid_shard: give both")
+        if self.fp16 and self.bf16 == "true":
+            problems.append("--fp16 and --bf16 true are two precisions: give one")
         if self.optimizer != "muon":
             problems += idle_beside(self, ["muon_learning_rate"], f"--optimizer {self.optimizer}")
         return problems

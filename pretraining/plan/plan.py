@@ -43,10 +43,21 @@ class Plan:
     @cached_property
     def bf16(self) -> bool:
         """Whether to compute in bfloat16: where the hardware has it, unless --bf16 is set."""
+        if self.fp16:
+            return False
         if self.options.bf16 == "auto":
             # Older GPUs (V100, T4) only emulate it, slower than fp32.
             return self.device.type == "cuda" and computes_bf16()
         return self.options.bf16 == "true"
+
+    @property
+    def fp16(self) -> bool:
+        """Whether to compute in float16 with loss scaling."""
+        return self.options.fp16
+
+    @property
+    def precision(self) -> str:
+        return "bf16" if self.bf16 else "fp16 with loss scaling" if self.fp16 else "fp32"
 
     @cached_property
     def shares(self) -> list[tuple[int, float]]:
@@ -202,6 +213,7 @@ class Plan:
             deepspeed=self.deepspeed_config,
             optimizer=self.optimizer,
             bf16=self.bf16,
+            fp16=self.fp16,
             micro_batch_size=self.micro_batch_rows,
             gradient_accumulation_steps=self.accumulation,
         )
@@ -288,7 +300,7 @@ class Plan:
 
     @cached_property
     def sharding(self) -> Sharding:
-        return planned_sharding(self.options, self.deepspeed_config, self.ranks, bf16=self.bf16)
+        return planned_sharding(self.options, self.deepspeed_config, self.ranks, bf16=self.bf16, fp16=self.fp16)
 
     @cached_property
     def memory(self) -> MemoryEstimate | None:

@@ -74,9 +74,7 @@ class Muon(torch.optim.Optimizer):
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        weight, gradient, momentum = (
-            own_part(each) for each in (parameter, parameter.grad, state["momentum_buffer"])
-        )
+        weight, gradient, momentum = (own_part(each) for each in (parameter, parameter.grad, state["momentum_buffer"]))
         applied: float | torch.Tensor = 1.0  # 0 where the update is skipped
         if found_inf is not None:
             skipped = found_inf.to(gradient.device) > 0

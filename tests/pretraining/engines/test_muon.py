@@ -107,7 +107,7 @@ def test_its_matrices_have_a_rate_of_their_own_that_follows_the_schedule():
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01, 5e-4, 5e-4])
     set_learning_rate(optimizer_for(model, OptimizerOptions()), 1.0)
     for rates in ({"learning_rate": 0.0}, {"muon_learning_rate": -1.0}, {"muon_learning_rate": math.nan}):
-        with pytest.raises(ValueError, match="learning rates .* of Muon"):
+        with pytest.raises(ValueError, match=r"learning rates .* of Muon"):
             OptimizerOptions(name="muon", **rates)
 
 
@@ -182,7 +182,7 @@ def test_zero_stages_with_slices_are_refused_with_the_remedy():
     for stage in (1, 2, 3):
         with pytest.raises(ValueError, match=f"stage {stage} has only slices of them: use stage 0, or FSDP2"):
             resolved({"zero_optimization": {"stage": stage}})
-    with pytest.raises(ValueError, match="optimizer.type Muon is not accepted: .* use --optimizer muon"):
+    with pytest.raises(ValueError, match=r"optimizer.type Muon is not accepted: .* use --optimizer muon"):
         resolved({"optimizer": {"type": "Muon"}}, name="auto")
     with pytest.raises(ValueError, match=r"AdamW \(adamw\) in the JSON and muon by --optimizer"):
         resolved({"optimizer": {"type": "AdamW"}})
