@@ -1,11 +1,11 @@
 """Muon beside AdamW: held-out loss at equal tokens and at equal time, four rates of each, the best at three seeds.
 
-    python benchmarks/optimizers.py --shards DIR --output_dir DIR          3 million tokens, under 90 minutes on 2 cores
+    python benchmarks/optimizers.py --shards DIR --output_dir DIR
 
-Every run is `launch/pretrain.py` in a process of its own, with one annealed branch at each of six budgets; runs take
-turns, AdamW then Muon, so that both see the machine's quiet and busy hours. Runs that are finished are read and not
-run again; a run that was interrupted continues. Prints a Markdown table: the held-out loss after all tokens, and at the
-time at which the faster optimizer ended, from the budgets' losses and the seconds of the journal.
+Every run is `launch/pretrain.py` in a process of its own, with an annealed checkpoint at half of the tokens and at all;
+runs take turns, AdamW then Muon, so that both see the machine's quiet and busy hours. Runs that are finished are read
+and not run again; a run that was interrupted continues. Prints Markdown tables: the held-out loss after all tokens, and
+at the time at which the faster optimizer ended, between the two checkpoints of the slower one.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if __package__ in (None, ""):
-    sys.path[0] = str(ROOT)
+from pretraining.checkpoints.series import read_series
+from pretraining.loop.training_data import build_small_world
 
-from pretraining.checkpoints.series import read_series  # noqa: E402
-from pretraining.loop.training_data import build_small_world  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 RATES = {"adamw": (1e-3, 2e-3, 4e-3, 8e-3), "muon": (5e-3, 1e-2, 2e-2, 4e-2)}
 SEEDS = (0, 1, 2)
@@ -65,7 +64,7 @@ class Curve:
         points = list(zip(self.seconds, self.losses, strict=True))
         if seconds <= points[0][0]:
             return points[0][1]
-        for (start, first), (end, last) in zip(points, points[1:], strict=False):
+        for (start, first), (end, last) in pairwise(points):
             if seconds <= end:
                 share = math.log(seconds / start) / math.log(end / start)
                 return first + share * (last - first)
@@ -87,7 +86,7 @@ def command(setting: Setting, arguments: argparse.Namespace, directory: Path) ->
         "learning_rate": rate,
         "seed": setting.seed,
         "budget_tokens": arguments.tokens,
-        "series": arguments.budgets,
+        "series": "2",
         "bf16": arguments.bf16,
         "report_to": "none",
         "disable_tqdm": True,
@@ -97,33 +96,33 @@ def command(setting: Setting, arguments: argparse.Namespace, directory: Path) ->
 
 
 def run(setting: Setting, arguments: argparse.Namespace) -> Curve:
-    """Train, unless it has been; SystemExit when a run fails for another reason than its rate."""
+    """Train, unless that is done; SystemExit when a run fails for another reason than its rate."""
     directory = Path(arguments.output_dir) / setting.name
     wanted = command(setting, arguments, directory)
     marker = directory / FINISHED
     if not (marker.exists() and json.loads(marker.read_text())["command"] == wanted[1:]):
         print(f"{setting.name} ...", flush=True)
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with directory.with_suffix(directory.suffix + ".log").open("a") as log:
-            status = subprocess.run(wanted, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-        if status not in (0, 1):  # 1: the loss was not finite
-            raise SystemExit(f"{setting.name} ended with {status}: see {log.name}")
-        marker.write_text(json.dumps({"command": wanted[1:], "status": status}))
-    failed = json.loads(marker.read_text())["status"] != 0
-    found = Curve((1.0,), (1.0,), (math.inf,)) if failed else curve(directory)
+        log = directory.with_name(f"{setting.name}.log")
+        with log.open("w") as file:
+            status = subprocess.run(wanted, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        diverged = status != 0 and "in a row had a loss or gradient that is not finite" in log.read_text()
+        if status and not diverged:
+            raise SystemExit(f"{setting.name} ended with {status}: see {log}")
+        marker.write_text(json.dumps({"command": wanted[1:], "diverged": diverged}))
+    diverged = json.loads(marker.read_text())["diverged"]
+    found = Curve((1.0,), (1.0,), (math.inf,)) if diverged else curve(directory)
     print(f"{setting.name}: held-out loss {found.loss:.3f}, {found.seconds[-1]:.0f} s", flush=True)
     return found
 
 
 def curve(directory: Path) -> Curve:
-    """Of a finished run; a checkpoint's seconds are those of the trunk and its branch, evaluation and saving left out."""
+    """Of a finished run; a checkpoint's seconds are those of trunk and branch, without evaluation and saving."""
     entries = sorted(
         (entry for entry in read_series(directory) if entry["kind"] == "annealed"), key=lambda entry: entry["seconds"]
     )
     losses = tuple(math.inf if entry["validation_loss"] is None else entry["validation_loss"] for entry in entries)
-    return Curve(
-        tuple(entry["tokens_seen"] for entry in entries), tuple(entry["seconds"] for entry in entries), losses
-    )
+    return Curve(tuple(entry["tokens_seen"] for entry in entries), tuple(entry["seconds"] for entry in entries), losses)
 
 
 def compare(arguments: argparse.Namespace) -> str:
@@ -163,9 +162,7 @@ def seeds_table(curves: dict[Setting, Curve], best: dict[str, Setting]) -> str:
         at_tokens = [one.loss for one in runs.values()]
         at_time = [one.loss_at(ends[seed]) for seed, one in runs.items()]
         each = ", ".join(f"{loss:.3f}" for loss in at_tokens)
-        lines.append(
-            f"| {optimizer} | {setting.rate:g} | {spread(at_tokens)} | {spread(at_time)} | {each} |"
-        )
+        lines.append(f"| {optimizer} | {setting.rate:g} | {spread(at_tokens)} | {spread(at_time)} | {each} |")
     return "\n".join(lines)
 
 
@@ -179,7 +176,6 @@ def main() -> None:
     parser.add_argument("--shards", default=None, help="default: the small world")
     parser.add_argument("--output_dir", default="runs/optimizers", help="runs in it that are finished are not repeated")
     parser.add_argument("--tokens", type=float, default=None, help="default: 3 million; tiny: 6,000")
-    parser.add_argument("--budgets", default="3", help="annealed checkpoints of a run")
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="of AdamW's share beside Muon")
     parser.add_argument("--bf16", default="auto")
     parser.add_argument("--size", choices=("full", "tiny"), default="full")
