@@ -40,8 +40,9 @@ class Sharding:
         if self.mode not in SHARDINGS:
             raise ValueError(f"sharding {self.mode!r} is not known: use one of {', '.join(SHARDINGS)}")
         if self.mode == "zero0" and self.half:
+            remedy = "--bf16 false" if self.bf16 else "leave out --fp16"
             raise ValueError(
-                f"ZeRO stage 0 does not train in {self.half} as stages 1 to 3 do: use stage 1, or --bf16 false"
+                f"ZeRO stage 0 does not train in {self.half} as stages 1 to 3 do: use stage 1, or {remedy}"
             )
 
     @property

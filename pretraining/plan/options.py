@@ -147,7 +147,12 @@ class PretrainingOptions(Options):
         choices=("auto", *OPTIMIZER_NAMES),
     )
     muon_learning_rate: float = option(
-        0.02, "peak learning rate of the matrices under --optimizer muon", group=TRAINING, at_least=0, below=math.inf
+        0.02,
+        "peak learning rate of the matrices under --optimizer muon",
+        group=TRAINING,
+        at_least=0,
+        below=math.inf,
+        later=True,
     )
     weight_decay: float = option(
         0.01, "weight decay of matrices, not of biases and norms", group=TRAINING, at_least=0, below=math.inf
@@ -222,7 +227,10 @@ class PretrainingOptions(Options):
         "auto", "bfloat16; auto: where the hardware has it", group=MACHINE, choices=PRECISIONS, nargs="?", const="true"
     )
     fp16: bool = option(
-        False, "float16 with dynamic loss scaling, for GPUs without bf16; excludes --bf16 true", group=MACHINE
+        False,
+        "float16 with dynamic loss scaling, for GPUs without bf16; excludes --bf16 true",
+        group=MACHINE,
+        later=True,
     )
     per_device_train_batch_size: int = option(
         0, "rows of one micro-batch; 0: as many as fit 16,384 tokens", group=MACHINE, at_least=0, identity=False

@@ -213,12 +213,13 @@ def test_two_precisions_are_refused_and_another_one_is_another_run(shards, tmp_p
         in_process(shards, tmp_path / "run", {"fp16": "true", "bf16": "true"})
     assert "--fp16 and --bf16 true are two precisions: give one" in capsys.readouterr().err
     in_process(shards, tmp_path / "run", {"budget_tokens": 800})
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    del record["identity"]["fp16"], record["identity"]["muon_learning_rate"]  # as in runs before these options
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
-    in_process(shards, tmp_path / "run", {"budget_tokens": 800, "dry_run": "true"})
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["identity"]
+    assert not {"fp16", "muon_learning_rate"} & set(recorded)  # as in runs before these options
     in_process(shards, tmp_path / "run", {**FP16, "budget_tokens": 800, "dry_run": "true"}, status=2)
     assert "fp16: False there, True here" in capsys.readouterr().err
+    in_process(shards, tmp_path / "half", {**FP16, "budget_tokens": 800})
+    in_process(shards, tmp_path / "half", {"budget_tokens": 800}, status=2)
+    assert "fp16: True there, False here" in capsys.readouterr().err
 
 
 def resolved(config, **options):
