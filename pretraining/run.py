@@ -247,7 +247,9 @@ class Run:
         for line in lines:
             if line.get("spike"):
                 self.bar.say(f"loss spike at update {line['update']}: {line['loss']:.3f}, rows {line['rows']}")
-            if line.get("skipped"):
+            if line.get("skipped") == "loss scale":
+                self.bar.say(f"update {line['update']} was skipped: the loss scale {line['loss_scale']:g} is halved")
+            elif line.get("skipped"):
                 self.bar.say(f"update {line['update']} was skipped (not finite): rows {line['rows']}")
             if line["segment"] == "trunk":
                 figures = ("loss", "accuracy", "learning_rate", "gradient_norm", "tokens_per_second")
@@ -269,6 +271,8 @@ class Run:
             "world_size": self.ranks.world_size,
             "identity": condensed(self.identity),
         }
+        if self.engine.loss_scaling is not None:
+            state["loss_scaling"] = self.engine.loss_scaling.state()
         self.saver.save(name, tensors=self.engine.state_tensors(), state=state)
         self._saved = position
         return name
@@ -353,6 +357,8 @@ class Run:
             optimizer_steps=int(checkpoint.state["optimizer_steps"]),
             example=as_inputs(example, self.plan.device),
         )
+        if self.engine.loss_scaling is not None:
+            self.engine.loss_scaling.load(checkpoint.state.get("loss_scaling"))
 
     def _loop_options(self) -> LoopOptions:
         options = self.options

@@ -32,12 +32,19 @@ FILE_PATTERN = re.compile(r"state\.json|rank-\d{5}\.safetensors")
 REMEDY = "the file was changed or comes from another program; remove this checkpoint, so that an earlier one is used"
 
 
+class _LossScaling(Schema):
+    scale: Annotated[float, Field(gt=0, le=1e38, allow_inf_nan=False)]
+    good_updates: Annotated[int, Field(ge=0, le=1 << 31)]
+    hysteresis: Annotated[int, Field(ge=1, le=1 << 31)]
+
+
 class StateFile(Schema):
     """What every state.json holds; each writer of checkpoints has its own schema for the rest."""
 
     optimizer_steps: Count = 0
     fork: str | None = None  # the name of the trunk's checkpoint that a branch returns to
     identity: dict[str, Any] | None = None
+    loss_scaling: _LossScaling | None = None  # of a run with --fp16
 
     @field_validator("fork")
     @classmethod

@@ -13,7 +13,8 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pretraining.engines.engine import EngineOptions, Reader, check_ranks, hybrid_size, state_name
-from pretraining.engines.optimizers import build_optimizer, parameter_groups
+from pretraining.engines.optimizers import optimizer_for, set_learning_rate
+from pretraining.engines.updating.loss_scaling import DynamicLossScale
 from pretraining.model.families import repeated_layers
 from runtime.processes.ranks import Ranks
 
@@ -31,17 +32,16 @@ class TorchEngine:
                 layer.compile()
         if self.sharded:
             self._shard()
-        self.optimizer = build_optimizer(
-            parameter_groups(self.module, options.optimizer.weight_decay), options.optimizer
-        )
+        self.loss_scaling = DynamicLossScale(device) if options.fp16 else None
+        self.optimizer = optimizer_for(self.module, options.optimizer, bf16=options.bf16)
 
     def _shard(self) -> None:
         mesh = shard_mesh(self.options, self.ranks, self.device)
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        policy = MixedPrecisionPolicy(param_dtype=self.options.half, reduce_dtype=torch.float32)
         arguments: dict[str, Any] = {
             "mesh": mesh,
             "reshard_after_forward": self.options.fsdp != "shard_grad_op",
-            "mp_policy": policy if self.options.bf16 else MixedPrecisionPolicy(),
+            "mp_policy": policy if self.options.half else MixedPrecisionPolicy(),
             "offload_policy": self._offload_policy(),
         }
         for layer in repeated_layers(self.module):
@@ -59,26 +59,32 @@ class TorchEngine:
             return self.module(**inputs)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if not self.options.bf16:
+        if not self.options.half:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return torch.autocast(self.device.type, dtype=self.options.half)
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
         if isinstance(self.module, FSDPModule):
             # shard_grad_op keeps whole gradients until the last micro-batch: one reduction per update.
             self.module.set_requires_gradient_sync(last or self.options.fsdp != "shard_grad_op")
             loss = loss * self.ranks.world_size  # FSDP averages over the ranks, the protocol sums
+        if self.loss_scaling is not None:
+            loss = loss * self.loss_scaling.scale
         loss.backward()
 
     def step(self, learning_rate: float) -> torch.Tensor:
+        if self.loss_scaling is not None:
+            self.loss_scaling.unscale(self.module.parameters())
         limit = self.options.max_grad_norm or float("inf")
         norm = gradient_norm(self.module)
         torch.nn.utils.clip_grads_with_norm_(self.module.parameters(), limit, norm.to(torch.float32))
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         # The optimizer skips the update on the device: no step waits for the host.
-        self.optimizer.found_inf = (~torch.isfinite(norm)).to(torch.float32)  # type: ignore[attr-defined]
+        found_inf = ~torch.isfinite(norm)  # of all shards: the same on every rank
+        if self.loss_scaling is not None:
+            self.loss_scaling.update(found_inf)
+        self.optimizer.found_inf = found_inf.to(torch.float32)  # type: ignore[attr-defined]
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -15,6 +15,7 @@ import torch
 from pretraining.checkpoints.position import Position
 from pretraining.engines.engine import Engine
 from pretraining.engines.schedule import learning_rate
+from pretraining.engines.updating.loss_scaling import SMALLEST_SCALE
 from pretraining.loop.batches import as_inputs
 from pretraining.loop.evaluation import losses, statistics_of
 from pretraining.loop.spikes import SpikeDetector
@@ -156,10 +157,12 @@ class TrainingLoop:
             sums += torch.stack([outputs[name].detach() for name in self.statistics])
         fault_point("update.backward", rank=rank)
         rate = self._rate(segment, progress, following)
+        scaling = self.engine.loss_scaling
+        scale = [] if scaling is None else [scaling.scale.reshape(1).to(sums)]
         norm = self.engine.step(rate)
         self.position = replace(self.position, serial=self.position.serial + 1, progress=following)
         line = self._line(segment, progress, following, rate)
-        self._pending.append((line, torch.cat([sums, norm.reshape(1).to(sums)])))
+        self._pending.append((line, torch.cat([sums, norm.reshape(1).to(sums), *scale])))
         arm_watchdog(self.options.hang_timeout_seconds)
 
     def _global_weights(self, micro_batches: list[Any]) -> torch.Tensor:
@@ -223,7 +226,8 @@ class TrainingLoop:
         lines = [line for line, _ in self._pending]
         table = torch.stack([figures for _, figures in self._pending])
         self._pending = []
-        sums, norms = sum_over_ranks(table[:, :-1].contiguous()).cpu(), table[:, -1].cpu()
+        width = len(self.statistics)
+        sums, others = sum_over_ranks(table[:, :width].contiguous()).cpu(), table[:, width:].tolist()
         elapsed = time.perf_counter() - self._clock_started
         self._clock_started += elapsed
         elapsed, tokens = broadcast_json([elapsed, sum(self._tokens(line) for line in lines)])
@@ -232,7 +236,7 @@ class TrainingLoop:
         self._clock_seconds += elapsed
         for index, line in enumerate(lines):
             figures = dict(zip(self.statistics, sums[index].tolist(), strict=True))
-            line |= losses(figures) | {"gradient_norm": float(norms[index])}
+            line |= losses(figures) | dict(zip(("gradient_norm", "loss_scale"), others[index], strict=False))
             line["seconds"] = start + self._seconds_per_update * (index + 1)
             line["tokens_per_second"] = tokens / elapsed
             self._judge(line)
@@ -246,9 +250,12 @@ class TrainingLoop:
 
     def _judge(self, line: dict[str, Any]) -> None:
         skipped = not (math.isfinite(line["loss"]) and math.isfinite(line["gradient_norm"]))
-        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        # A scale that was too large for fp16 is halved and tried again: from 65,536, sixteen times in a row at most.
+        by_scaling = skipped and math.isfinite(line["loss"]) and line.get("loss_scale", 0.0) > SMALLEST_SCALE
+        if not by_scaling:
+            self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
         if skipped:
-            line["skipped"] = True
+            line["skipped"] = "loss scale" if by_scaling else True
         elif self._spikes.is_spike(line["loss"]):
             line["spike"] = True
 

@@ -27,6 +27,7 @@ from runtime.options.declaration import (
     option,
     option_as_in,
 )
+from runtime.options.option_rules import idle_beside
 from runtime.trackers import REPORTERS
 from shards.building.options import BuildOptions
 from shards.streaming.options import OBJECTIVES
@@ -141,9 +142,17 @@ class PretrainingOptions(Options):
     reference_batch_rows: int = option(48, "the batch that --learning_rate is meant for", group=TRAINING, at_least=1)
     optimizer: str = option(
         "auto",
-        "auto: what the DeepSpeed JSON names, else adamw",
+        "auto: what the DeepSpeed JSON names, else adamw; muon: Muon for the layers' matrices, adamw for the rest",
         group=TRAINING,
         choices=("auto", *OPTIMIZER_NAMES),
+    )
+    muon_learning_rate: float = option(
+        0.02,
+        "peak learning rate of the matrices under --optimizer muon",
+        group=TRAINING,
+        at_least=0,
+        below=math.inf,
+        later=True,
     )
     weight_decay: float = option(
         0.01, "weight decay of matrices, not of biases and norms", group=TRAINING, at_least=0, below=math.inf
@@ -183,7 +192,7 @@ class PretrainingOptions(Options):
     )
     max_skipped_updates: int = option(
         10,
-        "updates in a row with a loss that is not finite before the run ends",
+        "updates in a row that are not finite before the run ends; those that only lower --fp16's scale do not count",
         group=TRAINING,
         at_least=1,
         identity=False,
@@ -220,6 +229,12 @@ class PretrainingOptions(Options):
     # Precision changes the numbers: a run that is resumed keeps its own. Its kernels and its machine may change.
     bf16: str = option(
         "auto", "bfloat16; auto: where the hardware has it", group=MACHINE, choices=PRECISIONS, nargs="?", const="true"
+    )
+    fp16: bool = option(
+        False,
+        "float16 with dynamic loss scaling, for GPUs without bf16; excludes --bf16 true",
+        group=MACHINE,
+        later=True,
     )
     per_device_train_batch_size: int = option(
         0, "rows of one micro-batch; 0: as many as fit 16,384 tokens", group=MACHINE, at_least=0, identity=False
@@ -303,6 +318,10 @@ class PretrainingOptions(Options):
             problems.append("--mask_token_rate {} and --random_token_rate {}: at most 1 together".format(*shares))
         if self.hybrid_shard_size and self.fsdp != "hybrid_shard":
             problems.append(f"--hybrid_shard_size {self.hybrid_shard_size} belongs to --fsdp hybrid_shard: give both")
+        if self.fp16 and self.bf16 == "true":
+            problems.append("--fp16 and --bf16 true are two precisions: give one")
+        if self.optimizer != "muon":
+            problems += idle_beside(self, ["muon_learning_rate"], f"--optimizer {self.optimizer}")
         return problems
 
     def identity(self) -> dict[str, Any]:

@@ -43,10 +43,21 @@ class Plan:
     @cached_property
     def bf16(self) -> bool:
         """Whether to compute in bfloat16: where the hardware has it, unless --bf16 is set."""
+        if self.fp16:
+            return False
         if self.options.bf16 == "auto":
             # Older GPUs (V100, T4) only emulate it, slower than fp32.
             return self.device.type == "cuda" and computes_bf16()
         return self.options.bf16 == "true"
+
+    @property
+    def fp16(self) -> bool:
+        """Whether to compute in float16 with loss scaling."""
+        return self.options.fp16
+
+    @property
+    def precision(self) -> str:
+        return "bf16" if self.bf16 else "fp16 with loss scaling" if self.fp16 else "fp32"
 
     @cached_property
     def shares(self) -> list[tuple[int, float]]:
@@ -157,9 +168,13 @@ class Plan:
 
     @cached_property
     def peak_learning_rate(self) -> float:
+        return self._scaled(float(self.options.learning_rate or 0))
+
+    def _scaled(self, rate: float) -> float:
+        """A rate for the batch of --reference_batch_rows, as it is for this run's batch."""
         options = self.options
         return scaled_learning_rate(
-            float(options.learning_rate or 0),
+            rate,
             rows=options.global_batch_rows,
             reference_rows=options.reference_batch_rows,
             rule=options.learning_rate_rule,
@@ -174,16 +189,17 @@ class Plan:
             weight_decay=options.weight_decay,
             betas=(options.adam_beta1, options.adam_beta2),
             eps=options.adam_epsilon,
+            muon_learning_rate=self._scaled(options.muon_learning_rate),
         )
 
     @property
     def optimizer_kind(self) -> str:
-        """adamw, adam or lamb, whoever names it: the options or the DeepSpeed JSON."""
+        """adamw, adam, lamb or muon, whoever names it: the options or the DeepSpeed JSON."""
         return optimizer_kind(self.optimizer.name, self.deepspeed_config)
 
     @property
     def optimizer_title(self) -> str:
-        return optimizer_title(self.optimizer.name, self.deepspeed_config, self.sharding)
+        return optimizer_title(self.optimizer, self.deepspeed_config, self.sharding)
 
     @cached_property
     def deepspeed_config(self) -> dict[str, Any] | None:
@@ -197,6 +213,7 @@ class Plan:
             deepspeed=self.deepspeed_config,
             optimizer=self.optimizer,
             bf16=self.bf16,
+            fp16=self.fp16,
             micro_batch_size=self.micro_batch_rows,
             gradient_accumulation_steps=self.accumulation,
         )
@@ -283,7 +300,7 @@ class Plan:
 
     @cached_property
     def sharding(self) -> Sharding:
-        return planned_sharding(self.options, self.deepspeed_config, self.ranks, bf16=self.bf16)
+        return planned_sharding(self.options, self.deepspeed_config, self.ranks, bf16=self.bf16, fp16=self.fp16)
 
     @cached_property
     def memory(self) -> MemoryEstimate | None:
@@ -312,6 +329,7 @@ class Plan:
                 gradient_checkpointing=recompute,
                 next_sentence=self.has_pairs,
                 saving_ranks=self.ranks.world_size,
+                muon=self.optimizer_kind == "muon",
             )
         except (AttributeError, RuntimeError, TypeError):  # such code fails with these on shapes without values
             return None

@@ -25,7 +25,7 @@ def plan_lines(plan: Plan) -> list[str]:
         "lengths": ", ".join(f"{length} tokens from row {first:,}" for first, length in plan.lengths),
         "optimizer": f"{plan.optimizer_title}, peak learning rate {plan.peak_learning_rate:g}, "
         f"warmup {plan.warmup:.3g} {unit}, decay over {options.decay_fraction:.0%} of each budget",
-        "engine": f"{sharding}, {plan.device.type}, {'bf16' if plan.bf16 else 'fp32'}, attention {plan.attention}",
+        "engine": f"{sharding}, {plan.device.type}, {plan.precision}, attention {plan.attention}",
         "budget": f"{amount:,.4g} {unit}{updates}",
         "series": ", ".join(f"{budget:,.3g}" for budget in (0.0, *plan.budgets))
         + f" {unit}; costs {relative_cost(plan.segments):.2f} times the largest",

@@ -21,6 +21,8 @@ ROWS, TOKENS_PER_ROW = 4, 10
 class CountingEngine:
     """Its weights are a count of updates; `losses` gives the loss of a row's update."""
 
+    loss_scaling = None
+
     def __init__(self, losses=lambda row: 1.0):
         self.ranks, self.device, self.losses = Ranks(), torch.device("cpu"), losses
         self.weights, self.rates = 0, []

@@ -194,7 +194,14 @@ def test_the_table_sums_up():
     assert "activations" in table
 
 
-@pytest.mark.parametrize("options", [{"mode": "zero4"}, {"mode": "zero0", "bf16": True}])
+def test_fp16_takes_the_memory_of_bf16():
+    config = small_model("modernbert").config
+    for mode in ("none", "zero1", "zero2", "zero3", "full_shard"):
+        one, two = (estimate_memory(config, Sharding(mode, 2, **{half: True}), **BATCH) for half in ("bf16", "fp16"))
+        assert one.device_bytes == two.device_bytes < estimate_memory(config, Sharding(mode, 2), **BATCH).device_bytes
+
+
+@pytest.mark.parametrize("options", [{"mode": "zero4"}, *({"mode": "zero0", half: True} for half in ("bf16", "fp16"))])
 def test_unknown_and_unsound_shardings_are_refused(options):
     with pytest.raises(ValueError, match="use"):
         Sharding(**options)
