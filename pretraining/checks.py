@@ -83,6 +83,7 @@ def check_deepspeed(plan: Plan) -> None:
             world_size=plan.ranks.world_size,
             clipping=plan.options.max_grad_norm,
             bf16=plan.bf16,
+            fp16=plan.fp16,
             optimizer=plan.optimizer,
             source=f"--deepspeed {plan.options.deepspeed}",
         )
@@ -188,6 +189,12 @@ def find_warnings(plan: Plan) -> list[str]:
     options = plan.options
     if options.reference_batch_rows != type(options).reference_batch_rows and options.learning_rate_rule == "none":
         texts.append("--reference_batch_rows changes nothing without --learning_rate_rule sqrt or linear")
+    if plan.fp16 and plan.device.type == "cpu":
+        texts.append("--fp16 is for GPUs without bf16: on a CPU it is slow, use --bf16 auto")
+    if options.bf16 == "auto" and plan.device.type == "cuda" and not (plan.bf16 or plan.fp16):
+        texts.append(
+            "this GPU has no bf16, and --bf16 auto computes in fp32: --fp16 computes in fp16 with loss scaling"
+        )
     if plan.memory is None:
         texts.append(
             f"the memory is unknown, {plan.config.model_type} cannot be traced as shapes: start with a small "

@@ -45,7 +45,7 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
     ),
     "use --learning_rate": ("lr",),
     "use --optimizer": ("optim", "adafactor"),
-    "use --bf16 auto, true or false; there is no loss scaling for fp16": ("fp16", "fp16_opt_level", "mixed_precision"),
+    "use --bf16 auto, true or false, or --fp16": ("fp16_opt_level", "fp16_backend", "mixed_precision"),
     "the same command resumes the run; --resume_from_checkpoint false, or another --output_dir, starts a new one": (
         "overwrite_output_dir",
     ),

@@ -8,18 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint, retain, save_checkpoint
+from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pretraining.checkpoints.earlier_choices import earlier_choices
 from pretraining.checkpoints.origin import RUN_NAME, check_same_run
 from pretraining.checkpoints.position import Position, position_from
 from pretraining.checkpoints.resumption import find_checkpoint, settle
+from pretraining.checkpoints.saving import CheckpointSaver
 from pretraining.checks import announce, compile_mode
 from pretraining.engines.build import build_engine
 from pretraining.engines.engine import Engine
 from pretraining.loop.batches import as_inputs
 from pretraining.loop.compiling import Compiling
 from pretraining.loop.journal import Journal
-from pretraining.loop.loop import LoopOptions, TrainingLoop
+from pretraining.loop.loop import LoopOptions, NotFinite, TrainingLoop
 from pretraining.loop.training_data import prepare_shards
 from pretraining.overfit.gate import check_overfits
 from pretraining.plan.budget import Progress
@@ -36,6 +37,7 @@ from pretraining.publishing.word_frequencies import plateau_warning
 from runtime.files.lock import Ownership
 from runtime.files.whole_files import write_json
 from runtime.options.exit_status import DONE, REFUSED
+from runtime.plurals import counted
 from runtime.processes.collectives import broadcast_json, fail_together
 from runtime.processes.interruption import MARKER_NAME, Interrupted, Interruption
 from runtime.processes.ranks import Ranks, choose_device, init_process_group
@@ -151,6 +153,14 @@ class Run:
         self.reporters: list[Reporter] = []
         self.bar = ProgressBar(plan, disabled=plan.options.disable_tqdm or not plan.ranks.is_main)
         self._saved: Position | None = None
+        self.saver = CheckpointSaver(
+            self.checkpoints,
+            self.ranks,
+            in_background=self.options.async_save,
+            keep=self.options.save_total_limit,
+            before_commit=self.journal.sync,
+        )
+        self._stall_told = 0.0  # of the seconds that training stood still for saves: those in the journal
 
     def start(self) -> None:
         """Take the directory, refuse another run's, build stream, model and engine, and continue where it stopped.
@@ -216,7 +226,15 @@ class Run:
                 self.export(Segment(0.0, 0.0, False, "raw", 0.0), Progress())
             self.bar.start(self.position)
             loop.run(self.position)
+            self.saver.wait()
+            if self.ranks.is_main and self.saver.num_saves:
+                saves = counted(self.saver.num_saves, "save")
+                self.bar.say(f"training stood still for {self.saver.stalled:.1f} s in {saves}")
+        except NotFinite:  # on every rank, as an interruption
+            self.saver.wait()
+            raise
         except Interrupted as interruption:
+            self.saver.wait()
             if self.ranks.is_main:
                 progress = loop.position.progress.as_dict()
                 write_json(self.directory / MARKER_NAME, {"reason": str(interruption), "progress": progress})
@@ -225,6 +243,7 @@ class Run:
             self.close()
 
     def close(self) -> None:
+        self.saver.close()
         self.bar.close()
         for reporter in self.reporters:
             reporter.close()
@@ -240,6 +259,9 @@ class Run:
     def record(self, lines: list[dict[str, Any]]) -> None:
         if not self.ranks.is_main:
             return
+        if stalled := self.saver.stalled - self._stall_told:
+            lines[0]["save_stall_seconds"] = stalled  # before this update
+            self._stall_told += stalled
         self.journal.append(lines)
         for line in lines:
             if line.get("spike"):
@@ -249,7 +271,9 @@ class Run:
             if "compile_gain" in line:
                 kept = "" if self.compiling.compiled else "; it runs without compilation again"
                 self.bar.say(f"an update is {line['compile_gain']:.2f} times as fast as before{kept}")
-            if line.get("skipped"):
+            if line.get("skipped") == "loss scale":
+                self.bar.say(f"update {line['update']} was skipped: the loss scale {line['loss_scale']:g} is halved")
+            elif line.get("skipped"):
                 self.bar.say(f"update {line['update']} was skipped (not finite): rows {line['rows']}")
             if line["segment"] == "trunk":
                 figures = ("loss", "accuracy", "learning_rate", "gradient_norm", "tokens_per_second")
@@ -258,12 +282,12 @@ class Run:
         self.bar.update(lines)
 
     def save(self, position: Position) -> str:
-        """Commit a checkpoint unless this very position is committed already; returns its name.
+        """Have a checkpoint committed unless this very position is already; returns its name.
 
         A branch without an update is at the position of its fork.
         """
         name = position.checkpoint_name
-        if (self._saved == position or position.fork == name) and (self.checkpoints / name).is_dir():
+        if (self._saved == position or position.fork == name) and self._is_saved(name):
             return name
         state = {
             **position.as_dict(),
@@ -272,15 +296,17 @@ class Run:
             "identity": condensed(self.identity),
             "choices": {**self.plan.choices.as_dict(), "compiled": self.compiling.compiled},
         }
-        if self.ranks.is_main:
-            self.journal.sync()
-        save_checkpoint(self.checkpoints, name, tensors=self.engine.state_tensors(), state=state, ranks=self.ranks)
+        if self.engine.loss_scaling is not None:
+            state["loss_scaling"] = self.engine.loss_scaling.state()
+        self.saver.save(name, tensors=self.engine.state_tensors(), state=state)
         self._saved = position
-        if self.ranks.is_main:
-            retain(self.checkpoints, self.options.save_total_limit, newest=name)
         return name
 
+    def poll(self) -> None:
+        self.saver.poll()
+
     def restore(self, checkpoint: str) -> Progress:
+        self.saver.wait()
         opened = open_checkpoint(self.checkpoints / checkpoint, self.ranks)
         self._load(opened)
         return position_from(opened.state, num_segments=len(self.plan.segments)).progress
@@ -290,7 +316,8 @@ class Run:
         return seconds_left(self.plan, position.serial, position.progress.seconds, seconds_per_update)
 
     def export(self, segment: Segment, progress: Progress) -> None:
-        """Publish the live model; then the watch may end the run."""
+        """Publish the live model once a checkpoint can bring it back; then the watch may end the run."""
+        self.saver.wait()
         entry = self.publisher.publish(segment, progress)
         if self.ranks.is_main:
             name, figures = str(entry["path"]), {key: entry[key] for key in entry if key.startswith("validation_")}
@@ -304,6 +331,10 @@ class Run:
             self.stop_reason = broadcast_json(self.after_export(entry))
 
     # The parts of those calls.
+
+    def _is_saved(self, name: str) -> bool:
+        """Whether a checkpoint is there or on its way; on a shared file system only the main rank's view counts."""
+        return self.saver.pending == name or broadcast_json((self.checkpoints / name).is_dir())
 
     def _open_stream(self) -> MaskedStream:
         """The stream of this rank; ranks that see the same files divide the checking, and fail together."""
@@ -355,6 +386,8 @@ class Run:
             optimizer_steps=int(checkpoint.state["optimizer_steps"]),
             example=as_inputs(example, self.plan.device),
         )
+        if self.engine.loss_scaling is not None:
+            self.engine.loss_scaling.load(checkpoint.state.get("loss_scaling"))
 
     def _loop_options(self) -> LoopOptions:
         options = self.options

@@ -21,15 +21,8 @@ from finetuning.examples.predictions import row_key
 from finetuning.examples.recipe import Feature, FinetuningOptions, Recipe
 from finetuning.loop.schedule import Schedule
 from finetuning.loop.updates import Sums, means
-from pretraining.checkpoints.checkpoint import (
-    STATE_FILE,
-    Checkpoint,
-    committed,
-    newest_checkpoint,
-    read_state,
-    retain,
-    save_checkpoint,
-)
+from pretraining.checkpoints.checkpoint import STATE_FILE, Checkpoint, committed, newest_checkpoint, read_state
+from pretraining.checkpoints.saving import retain, save_checkpoint
 from pretraining.engines.engine import Engine
 from runtime.files.schemas import Count, Items, Name, Number, Schema, Seconds, checked, shown
 from runtime.machine import bf16_support

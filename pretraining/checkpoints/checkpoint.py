@@ -1,27 +1,25 @@
-"""Checkpoints of a running job: written atomically, verified when loaded, independent of ranks and engine.
+"""Checkpoints of a running job as they are read: verified when loaded, independent of ranks and engine.
 
 A checkpoint is a directory: one safetensors file for each rank that wrote it (full fp32 tensors by parameter name,
-dealt to the ranks in turn), `state.json`, and `MANIFEST.json` with the size and sha256 of every file. It is written
-under a temporary name, synced and renamed; then `latest` is updated. Nothing in it is ever unpickled.
+dealt to the ranks in turn), `state.json`, and `MANIFEST.json` with the size and sha256 of every file; `saving.py`
+writes it. Nothing in it is ever unpickled.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from runtime.files.foreign import reason_of
 from runtime.files.schemas import Count, Items, Name, Schema, read_file, read_object, shown
-from runtime.files.whole_files import remove_whole, sha256_of, sync_file, write_json, write_text
-from runtime.processes.collectives import broadcast_json, fail_together, gather_json
+from runtime.files.whole_files import remove_whole, sha256_of
+from runtime.processes.collectives import broadcast_json, fail_together
 from runtime.processes.fault_points import fault_point
 from runtime.processes.ranks import Ranks
 
@@ -41,6 +39,12 @@ class SettledChoices(Schema):
     compiled: bool | None = None
 
 
+class _LossScaling(Schema):
+    scale: Annotated[float, Field(gt=0, le=1e38, allow_inf_nan=False)]
+    good_updates: Annotated[int, Field(ge=0, le=1 << 31)]
+    hysteresis: Annotated[int, Field(ge=1, le=1 << 31)]
+
+
 class StateFile(Schema):
     """What every state.json holds; each writer of checkpoints has its own schema for the rest."""
 
@@ -48,6 +52,7 @@ class StateFile(Schema):
     fork: str | None = None  # the name of the trunk's checkpoint that a branch returns to
     identity: dict[str, Any] | None = None
     choices: SettledChoices | None = None  # pretraining's
+    loss_scaling: _LossScaling | None = None  # of a run with --fp16
 
     @field_validator("fork")
     @classmethod
@@ -110,91 +115,6 @@ class Checkpoint:
                 "that an earlier one is used"
             )
         return tensor
-
-
-def save_checkpoint(
-    directory: Path,
-    name: str,
-    *,
-    tensors: Iterable[tuple[str, torch.Tensor]],
-    state: dict[str, Any],
-    ranks: Ranks,
-) -> Path:
-    """Commit checkpoint `name` under `directory`; every rank calls it and passes the same tensors.
-
-    On any rank's failure (disk full, no permission) every rank raises, the temporary directory is removed and the
-    existing checkpoints stay as they are.
-    """
-    assert NAME_PATTERN.fullmatch(name), name
-    final = directory / name
-    temporary = directory / f".tmp-{final.name}"
-    share = dict(dealt(tensors, ranks))
-    error: BaseException | None = None
-    entry: dict[str, Any] = {}
-    try:
-        if ranks.is_main:
-            remove_whole(temporary)
-            temporary.mkdir(parents=True)
-    except OSError as caught:
-        error = caught
-    fail_together(error, f"making {temporary}")
-    try:
-        entry = _write_share(temporary / f"rank-{ranks.rank:05d}.safetensors", share, ranks)
-    except OSError as caught:
-        error = caught
-    except SafetensorError as caught:
-        error = OSError(f"{temporary}: {caught}")
-    try:
-        fail_together(error, f"writing {final}")
-        entries = gather_json(entry)
-        error = None
-        if ranks.is_main:
-            try:
-                _commit(temporary, final, entries, {"schema_version": SCHEMA_VERSION, **state})
-            except OSError as caught:
-                error = caught
-        fail_together(error, f"committing {final}")
-    except BaseException:
-        if ranks.is_main:
-            remove_whole(temporary)
-        raise
-    return final
-
-
-def dealt(tensors: Iterable[tuple[str, torch.Tensor]], ranks: Ranks) -> Iterable[tuple[str, torch.Tensor]]:
-    """This rank's share: every rank walks through all tensors (gathering is collective) and keeps each n-th."""
-    for index, (name, tensor) in enumerate(tensors):
-        if index % ranks.world_size == ranks.rank:
-            # A copy: gathering may return a view of memory that the next update overwrites.
-            yield name, tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _write_share(path: Path, share: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, Any]:
-    fault_point("checkpoint.before_write", rank=ranks.rank)
-    save_file(share, path)
-    sync_file(path)
-    fault_point("checkpoint.after_write", rank=ranks.rank)
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-
-
-def _commit(temporary: Path, final: Path, entries: list[dict[str, Any]], state: dict[str, Any]) -> None:
-    file = temporary / STATE_FILE
-    write_json(file, state)
-    fault_point("checkpoint.before_manifest")
-    entries = [*entries, {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)}]
-    write_json(temporary / MANIFEST_NAME, {"schema_version": SCHEMA_VERSION, "files": entries})
-    sync_file(temporary)
-    fault_point("checkpoint.before_rename")
-    # Only a checkpoint that was skipped when the run was resumed can have this name.
-    earlier = final.with_name(f".tmp-{final.name}-earlier")
-    if os.path.lexists(final):
-        remove_whole(earlier)
-        final.rename(earlier)
-    temporary.rename(final)
-    sync_file(final.parent)
-    fault_point("checkpoint.before_latest")
-    write_text(final.parent / "latest", final.name + "\n")
-    remove_whole(earlier)
 
 
 def defect(path: Path) -> str | None:
@@ -348,21 +268,3 @@ def prune_partial(directory: Path) -> None:
     """Remove what an interrupted save left behind."""
     for path in directory.glob(".tmp-step-*") if directory.is_dir() else ():
         remove_whole(path)
-
-
-def retain(directory: Path, keep: int, *, newest: str) -> None:
-    """Keep `newest`, its fork and the last `keep` before it that have no fork, and remove the others; on the main rank.
-
-    So a damaged fork leaves an earlier checkpoint, if `keep` is at least 2. Checkpoints later than `newest` are
-    left as they are.
-    """
-    candidates = [path for path in committed(directory) if path.name <= newest]
-    trunk = [path for path in candidates if fork_of(path) is None]
-    kept = {directory / newest, fork_of(directory / newest), *trunk[: max(1, keep)]}
-    for path in candidates:
-        if path not in kept:
-            # A half-deleted directory must not look like a checkpoint: rename it first.
-            doomed = path.with_name(f".tmp-{path.name}")
-            remove_whole(doomed)
-            path.rename(doomed)
-            remove_whole(doomed)

@@ -19,6 +19,7 @@ import torch
 from pretraining.engines.deepspeed_keys import JSON_OPTIMIZERS, key_problems, value_problems, without
 from pretraining.engines.deepspeed_refusals import AUTO
 from pretraining.engines.optimizers import OptimizerOptions
+from pretraining.engines.updating.loss_scaling import GROWTH_INTERVAL, INITIAL_POWER, SMALLEST_SCALE
 from runtime.files.unique_keys import DuplicateKey, OutOfBounds, require_bounded, without_duplicates
 
 LARGEST_FILE_BYTES = 1 << 20
@@ -67,14 +68,16 @@ def resolve_config(
     world_size: int,
     clipping: float,
     bf16: bool | None,
+    fp16: bool = False,
     optimizer: OptimizerOptions,
     source: str = "the DeepSpeed JSON",
 ) -> dict[str, Any]:
     """Fill every "auto" from the options and return what `deepspeed.initialize` takes; `config` stays as it is.
 
     `micro_batch_size` in rows per rank, `clipping` is the largest gradient norm (0: none), `bf16` None lets the JSON
-    decide. The result has an "optimizer" section where DeepSpeed is to build the optimizer (`names_optimizer`). Raises
-    one ValueError with every problem found: unknown keys, and values that contradict the options, with both values.
+    decide, `fp16` excludes it. The result has an "optimizer" section where DeepSpeed is to build the optimizer
+    (`names_optimizer`). Raises one ValueError with every problem found: unknown keys, and values that contradict the
+    options, with both values.
     """
     refusals = key_problems(config)
     # What is left without the faulty values is checked too, so that all problems come at once.
@@ -88,7 +91,7 @@ def resolve_config(
         del zero[key]  # DeepSpeed's default
     problems += fill_batch(resolved, micro_batch_size, accumulation, world_size)
     problems += fill(resolved, "gradient_clipping", clipping, "--max_grad_norm")
-    problems += fill_precision(resolved, bf16)
+    problems += fill_precision(resolved, bf16, fp16=fp16)
     problems += fill_optimizer(resolved, optimizer)
     problems += zero_problems(zero) if is_given else []
     if zero_stage(resolved) == 0:
@@ -123,12 +126,11 @@ def fill_batch(config: dict[str, Any], micro_batch_size: int, accumulation: int,
     ]
 
 
-def fill_precision(config: dict[str, Any], bf16: bool | None) -> list[str]:
-    """bf16, from stage 2 on with fp32 sums of gradients, or fp32; fp16 is not offered, nor bf16 at stage 0."""
-    fp16 = config.pop("fp16", {}).get("enabled", False)
-    problems = []
-    if fp16 is not False and fp16 != AUTO:
-        problems.append("fp16.enabled is true: fp16 is not offered, remove it and use --bf16 true")
+def fill_precision(config: dict[str, Any], bf16: bool | None, *, fp16: bool) -> list[str]:
+    """bf16, from stage 2 on with fp32 sums of gradients, fp16 with a dynamic scale, or fp32; at stage 0 fp32 only."""
+    problems = fill_fp16(config) if fp16 else []
+    if not fp16 and config.pop("fp16", {}).get("enabled", False) not in (False, AUTO):
+        problems.append("fp16.enabled is true and --fp16 is not given: give it (pretraining), or use --bf16 true")
     section = config.setdefault("bf16", {})
     if bf16 is None:
         section["enabled"] = section.get("enabled", AUTO) is True
@@ -149,11 +151,43 @@ def fill_precision(config: dict[str, Any], bf16: bool | None) -> list[str]:
     return problems
 
 
+def fill_fp16(config: dict[str, Any]) -> list[str]:
+    """The section of a dynamic loss scale, with the PyTorch engine's rule where the JSON sets none."""
+    section = config.setdefault("fp16", {})
+    for key in [key for key, value in section.items() if value == AUTO]:
+        del section[key]
+    rule = {
+        "loss_scale": 0,
+        "initial_scale_power": INITIAL_POWER,
+        "loss_scale_window": GROWTH_INTERVAL,
+        "hysteresis": 1,
+        "min_loss_scale": int(SMALLEST_SCALE),
+    }
+    section.update({"enabled": True, **rule, **section})
+    problems = []
+    if section["enabled"] is not True:
+        problems.append('fp16.enabled is false in the JSON and true by --fp16: write "auto" there, or make them equal')
+    if section["loss_scale"] != 0:
+        problems.append(
+            f"fp16.loss_scale is {section['loss_scale']}: a fixed scale is not offered; write 0, which finds it"
+        )
+    if section.get("fp16_master_weights_and_grads"):
+        problems.append("fp16.fp16_master_weights_and_grads is true: weights are trained in fp32, remove the key")
+    if config["zero_optimization"].get("stage") == 0:
+        problems.append(
+            "--fp16 is given and zero_optimization.stage is 0: DeepSpeed then uses another optimizer; use stage 1, or "
+            "leave out --deepspeed"
+        )
+    return problems
+
+
 def fill_optimizer(config: dict[str, Any], options: OptimizerOptions) -> list[str]:
     """Complete the JSON's optimizer; without one, only offloading asks for DeepSpeed's (Adam on the CPU)."""
     if "optimizer" not in config:
         if options.name == "lamb":
             return lamb_problems(config)
+        if options.name == "muon":
+            return muon_problems(config)
         if offload_device(config["zero_optimization"], "offload_optimizer") == "none":
             return []
         config["optimizer"] = {"type": "Adam" if options.name == "adam" else "AdamW"}
@@ -202,6 +236,17 @@ def lamb_problems(config: Mapping[str, Any]) -> list[str]:
             "--optimizer lamb without the section"
         )
     return problems
+
+
+def muon_problems(config: Mapping[str, Any]) -> list[str]:
+    """Muon needs whole matrices; ZeRO gives its optimizer flat slices of many parameters."""
+    stage = zero_stage(config)
+    if not stage:
+        return []
+    return [
+        f"Muon orthogonalises whole matrices and zero_optimization.stage {stage} has only slices of them: use stage 0, "
+        "or FSDP2 (without --deepspeed), or --optimizer adamw"
+    ]
 
 
 def zero_problems(zero: Mapping[str, Any]) -> list[str]:

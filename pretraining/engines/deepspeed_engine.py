@@ -22,10 +22,11 @@ from pretraining.engines.compilation import Compilation
 from pretraining.engines.compiled_ops import clear_abandoned_build, compiled_operators
 from pretraining.engines.deepspeed_config import names_optimizer, resolve_config, skip_compiled_collective
 from pretraining.engines.engine import EngineOptions, Reader, state_name
-from pretraining.engines.optimizers import build_optimizer, parameter_groups
+from pretraining.engines.optimizers import build_optimizer, parameter_groups, set_learning_rate
+from pretraining.engines.updating.loss_scaling import DeepSpeedLossScale
 from runtime.processes.ranks import Ranks
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of every parameter from stage 1 on
 
 
 class DeepSpeedEngine:
@@ -50,10 +51,12 @@ class DeepSpeedEngine:
             world_size=ranks.world_size,
             clipping=options.max_grad_norm,
             bf16=options.bf16,
+            fp16=options.fp16,
             optimizer=options.optimizer,
         )
-        groups = parameter_groups(model, options.optimizer.weight_decay)
-        client = None if names_optimizer(config) else build_optimizer(groups, options.optimizer)
+        scale = options.optimizer.matrix_rate_scale
+        groups = parameter_groups(model, options.optimizer.weight_decay, matrix_rate_scale=scale)
+        client = None if names_optimizer(config) else build_optimizer(groups, options.optimizer, bf16=options.bf16)
         for name in compiled_operators(config, on_cpu=device.type == "cpu"):
             clear_abandoned_build(name)
         self.stage = int(config.get("zero_optimization", {}).get("stage", 0))
@@ -64,6 +67,7 @@ class DeepSpeedEngine:
         self.module: nn.Module = self.engine.module
         restore_buffers(self.module, buffers)
         self.compilation = Compilation(self.module, by_layer=self.stage == 3)
+        self.loss_scaling = DeepSpeedLossScale(self.optimizer.loss_scaler) if options.fp16 else None
 
     def __call__(self, **inputs: Any) -> Any:
         return self.engine(**inputs)
@@ -76,13 +80,14 @@ class DeepSpeedEngine:
             self.engine.step()
 
     def step(self, learning_rate: float) -> torch.Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         if self.stage == 0:
             return self._stage_0_step()
         self.engine.step()
         given = self.engine.get_global_grad_norm()
         skipped = not self.engine.was_step_applied()
+        if self.loss_scaling is not None:
+            self.loss_scaling.update(found_inf=skipped)
         return torch.as_tensor(float("nan") if skipped or given is None else float(given)).to(self.device)
 
     def _stage_0_step(self) -> torch.Tensor:
@@ -105,6 +110,12 @@ class DeepSpeedEngine:
         """The optimizer that holds the step counters: the one ZeRO wraps, at stage 0 the one in use."""
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
+    def _moments_of(self, parameter: nn.Parameter) -> tuple[str, ...]:
+        """The names of a parameter's moments, once they exist; at stage 0 the optimizer may be any of ours."""
+        if self.stage:
+            return MOMENTS
+        return tuple(sorted(self._torch_optimizer().state[parameter].keys() - {"step"}))
+
     def _link_moments(self) -> None:
         """Stages 1 and 2 link all groups' moments after the first group's step, when the others have none yet."""
         if self.stage in (1, 2):
@@ -117,7 +128,7 @@ class DeepSpeedEngine:
             self._link_moments()
         for name, parameter in self.module.named_parameters():
             yield state_name(name, "weight"), self._read(parameter, None)
-            for kind in MOMENTS if started else ():
+            for kind in self._moments_of(parameter) if started else ():
                 yield state_name(name, kind), self._read(parameter, kind)
 
     def _read(self, parameter: nn.Parameter, kind: str | None) -> torch.Tensor:
@@ -142,7 +153,7 @@ class DeepSpeedEngine:
         for name, parameter in self.module.named_parameters():
             shape = full_shape(parameter)
             self._write_weight(parameter, read(state_name(name, "weight"), shape).to(self.device))
-            for kind in MOMENTS:
+            for kind in self._moments_of(parameter):
                 # A checkpoint from before the first update has no moments: zero, as they start.
                 value = read(state_name(name, kind), shape) if optimizer_steps else torch.zeros(shape)
                 self._write_moment(parameter, kind, value.to(self.device))

@@ -143,6 +143,11 @@ def optimizer_type_problem(value: object) -> str | None:
     """What is wrong with an optimizer's type; None for a known one, and for a value that is no section."""
     if not isinstance(value, dict) or str(value.get("type")).lower() in map(str.lower, JSON_OPTIMIZERS):
         return None
+    if str(value.get("type")).lower() == "muon":
+        return (
+            "optimizer.type Muon is not accepted: DeepSpeed limits the norm of gradients that it has orthogonalised; "
+            "leave the section out and use --optimizer muon, at stage 0 or without --deepspeed (FSDP2)"
+        )
     given = f"is {value['type']!r}" if "type" in value else "is missing"
     return f"optimizer.type {given}: use {', '.join(JSON_OPTIMIZERS)}, or leave the section out"
 

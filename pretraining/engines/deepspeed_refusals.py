@@ -103,7 +103,7 @@ REFUSED = {
     "data_types.param_dtype": "precision belongs to the options: remove the key, use --bf16",
     "data_types.buffer_dtype": "precision belongs to the options: remove the key, use --bf16",
     "data_types.keep_in_fp32_modules": "precision belongs to the options: remove the key, use --bf16",
-    "optimizer.legacy_fusion": "it belongs to fp16, which is not offered: remove the key",
+    "optimizer.legacy_fusion": "it belongs to fp16 at stage 0, which is not offered: remove the key",
     **{f"optimizer.params.{key}": remedy for remedy, keys in OPTIMIZER_KEYS.items() for key in keys},
 }
 

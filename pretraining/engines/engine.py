@@ -11,6 +11,7 @@ from torch import nn
 
 from pretraining.engines.compilation import Compilation
 from pretraining.engines.optimizers import OptimizerOptions
+from pretraining.engines.updating.loss_scaling import LossScaling
 from runtime.processes.ranks import Ranks
 
 FSDP_MODES = ("full_shard", "shard_grad_op", "hybrid_shard")
@@ -27,6 +28,7 @@ class EngineOptions:
     fsdp_offload: bool = False
     hybrid_shard_size: int = 0  # ranks that share one copy of the model; 0: those of one machine
     bf16: bool = False
+    fp16: bool = False  # with loss scaling; instead of bf16
     micro_batch_size: int = 1
     gradient_accumulation_steps: int = 1
     max_grad_norm: float = 1.0  # 0: no clipping
@@ -40,6 +42,7 @@ class EngineOptions:
         deepspeed: Mapping[str, Any] | None,
         optimizer: OptimizerOptions,
         bf16: bool,
+        fp16: bool = False,
         micro_batch_size: int,
         gradient_accumulation_steps: int,
     ) -> EngineOptions:
@@ -51,6 +54,7 @@ class EngineOptions:
             "deepspeed": deepspeed,
             "optimizer": optimizer,
             "bf16": bf16,
+            "fp16": fp16,
             "micro_batch_size": micro_batch_size,
             "gradient_accumulation_steps": gradient_accumulation_steps,
         }
@@ -59,6 +63,7 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         assert self.fsdp in FSDP_MODES
+        assert not (self.bf16 and self.fp16)
         assert self.max_grad_norm >= 0  # a negative limit would flip the sign of every gradient
         if self.deepspeed is not None and self.fsdp_offload:
             raise ValueError("--fsdp_offload belongs to FSDP2: with --deepspeed, name the offload in the JSON")
@@ -66,6 +71,11 @@ class EngineOptions:
             raise ValueError(
                 f"--fsdp {self.fsdp} belongs to FSDP2: with --deepspeed, the JSON's stage sets the sharding"
             )
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The 16-bit type of the products; None: all in fp32."""
+        return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None
 
 
 def check_ranks(options: EngineOptions, ranks: Ranks) -> None:
@@ -100,6 +110,11 @@ class Engine(Protocol):
     options: EngineOptions
     compilation: Compilation
 
+    @property
+    def loss_scaling(self) -> LossScaling | None:
+        """The loss scale; None without fp16."""
+        ...
+
     def __call__(self, **inputs: Any) -> Any: ...
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None: ...
@@ -107,7 +122,8 @@ class Engine(Protocol):
     def step(self, learning_rate: float) -> torch.Tensor:
         """Clip, update, clear the gradients; returns the gradient norm before clipping (0-d, on the device).
 
-        A norm that is not finite means that the update was skipped and weights and moments are as before.
+        A norm that is not finite means that the update was skipped and weights and moments are as before. With fp16
+        gradients are divided by the loss scale before they are clipped, and the next scale is set.
         """
         ...
 

@@ -12,9 +12,9 @@ from torch import nn
 
 
 class MasterWeights:
-    """Casts `module` to bf16 in place and keeps fp32 `parameters` by name, which the optimizer updates."""
+    """Casts `module` to bf16 (or fp16) in place and keeps fp32 `parameters` by name, which the optimizer updates."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, dtype: torch.dtype = torch.bfloat16) -> None:
         self._live: list[torch.Tensor] = []
         self._masters: list[torch.Tensor] = []
         self.parameters: dict[str, nn.Parameter] = {}
@@ -22,7 +22,7 @@ class MasterWeights:
         for name, parameter in module.named_parameters():
             master = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
             self.parameters[name], self._of[id(parameter)] = master, master
-            parameter.data = parameter.data.to(torch.bfloat16)
+            parameter.data = parameter.data.to(dtype)
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(self._collect)
             self._live.append(parameter.data)

@@ -1,17 +1,22 @@
-"""Which parameters decay, and the optimizer that updates them: AdamW, Adam or LAMB."""
+"""Which parameters decay, and the optimizer that updates them: AdamW, Adam, LAMB or Muon."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from pretraining.engines.updating.lamb import Lamb
+from pretraining.engines.updating.muon import IS_MUON, Muon
+from pretraining.model.families import repeated_layers
+
 JSON_TYPES = {"adamw": "AdamW", "adam": "Adam", "lamb": "Lamb"}  # name -> `optimizer.type` of a DeepSpeed JSON
-OPTIMIZER_NAMES = tuple(JSON_TYPES)
+OPTIMIZER_NAMES = (*JSON_TYPES, "muon")
+RATE_SCALE = "rate_scale"  # a group's key: its learning rate is that of the schedule times this; absent: 1
 LEARNING_RATE_RULES = ("none", "sqrt", "linear")
 NORM_TYPES = (
     nn.LayerNorm,
@@ -25,8 +30,9 @@ NORM_TYPES = (
 class OptimizerOptions:
     """The optimizer and its constants; the schedule sets the rate of each update, `learning_rate` is its peak.
 
-    `name` is "adamw", "adam" (weight decay added to the gradient) or "lamb"; "auto" takes the optimizer that a
-    DeepSpeed JSON names, and AdamW where none is named. Raises ValueError for constants outside their range.
+    `name` is "adamw", "adam" (weight decay added to the gradient), "lamb" or "muon" (Muon for the matrices of the
+    layers, with a peak of its own, AdamW for the rest); "auto" takes the optimizer that a DeepSpeed JSON names, and
+    AdamW where none is named. Raises ValueError for constants outside their range.
     """
 
     name: str = "auto"
@@ -34,6 +40,7 @@ class OptimizerOptions:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
+    muon_learning_rate: float = 0.02
 
     def __post_init__(self) -> None:
         if self.name not in ("auto", *OPTIMIZER_NAMES):
@@ -46,6 +53,16 @@ class OptimizerOptions:
             raise ValueError(f"betas {self.betas} are not two numbers in [0, 1): 0.9 and 0.98 are usual")
         if not (self.eps > 0 and math.isfinite(self.eps)):
             raise ValueError(f"eps {self.eps} is not above 0: 1e-6 is usual")
+        if self.name == "muon" and not (self.learning_rate > 0 and 0 <= self.muon_learning_rate < math.inf):
+            raise ValueError(
+                f"learning rates {self.learning_rate} and {self.muon_learning_rate} of Muon: the first must be above "
+                "0, since the second follows its schedule, and the second a number >= 0: 1e-3 and 0.02 are usual"
+            )
+
+    @property
+    def matrix_rate_scale(self) -> float | None:
+        """The learning rate of the layers' matrices over that of the other parameters; None without Muon."""
+        return self.muon_learning_rate / self.learning_rate if self.name == "muon" else None
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -53,13 +70,20 @@ def is_norm(module: nn.Module) -> bool:
     return isinstance(module, NORM_TYPES) or type(module).__name__.endswith("Norm")
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, *, matrix_rate_scale: float | None = None
+) -> list[dict[str, Any]]:
     """Split the trainable parameters into those that decay and those that do not; each parameter once, tied or not.
 
     Matrices decay (linear layers and embeddings, as in BERT); the gains and biases of norms, of whatever shape, and
     all vectors (biases) do not. This is decided by the module's type and the parameter's shape, never by its name, so
-    that it holds for every model family. Raises ValueError when nothing is trainable.
+    that it holds for every model family. With `matrix_rate_scale` the matrices of the repeated layers are a group of
+    their own, for Muon, whose learning rate is so many times the others'. Raises ValueError when nothing is trainable,
+    or no matrix is there for Muon.
     """
+    muon = matrix_rate_scale is not None
+    inside = {id(each) for layer in repeated_layers(model) for each in layer.parameters()} if muon else set()
+    matrices: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     seen: set[int] = set()
@@ -68,8 +92,17 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
             if id(parameter) in seen or not parameter.requires_grad:
                 continue
             seen.add(id(parameter))
-            (free if is_norm(module) or parameter.ndim < 2 else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+            if is_norm(module) or parameter.ndim < 2:
+                free.append(parameter)
+            else:
+                (matrices if id(parameter) in inside and parameter.ndim == 2 else decayed).append(parameter)
+    if muon and not matrices:
+        raise ValueError(f"{type(model).__name__} has no trainable matrix in repeated layers: use --optimizer adamw")
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": weight_decay, IS_MUON: True, RATE_SCALE: matrix_rate_scale},
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise ValueError(
@@ -78,18 +111,42 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return groups
 
 
-def build_optimizer(groups: Sequence[dict[str, Any]], options: OptimizerOptions) -> torch.optim.Optimizer:
+def build_optimizer(
+    groups: Sequence[dict[str, Any]], options: OptimizerOptions, *, bf16: bool = False
+) -> torch.optim.Optimizer:
     """Build the optimizer over `parameter_groups`; parameters may be plain tensors or DTensors (FSDP2).
 
-    Adam and AdamW run as one fused kernel, on the CPU too.
+    Adam and AdamW run as one fused kernel, on the CPU too. Muon's products are in bfloat16 if the run is (`bf16`).
     """
     constants: dict[str, Any] = {"lr": options.learning_rate, "betas": options.betas, "eps": options.eps}
     if options.name == "lamb":
         return Lamb(groups, **constants)
     fused = all(parameter.is_floating_point() for group in groups for parameter in group["params"])
+    if options.name == "muon":
+        return Muon(groups, **constants, dtype=torch.bfloat16 if bf16 else torch.float32)
     if options.name == "adam":
         return torch.optim.Adam(groups, fused=fused, **constants)
     return torch.optim.AdamW(groups, fused=fused, **constants)
+
+
+def optimizer_for(
+    model: nn.Module,
+    options: OptimizerOptions,
+    *,
+    bf16: bool = False,
+    master_of: Callable[[nn.Parameter], nn.Parameter] | None = None,
+) -> torch.optim.Optimizer:
+    """The optimizer over all trainable parameters of a model, sharded or not, or over the masters of each."""
+    groups = parameter_groups(model, options.weight_decay, matrix_rate_scale=options.matrix_rate_scale)
+    if master_of is not None:
+        groups = [{**group, "params": [master_of(weight) for weight in group["params"]]} for group in groups]
+    return build_optimizer(groups, options, bf16=bf16)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of an update, as the schedule gives it; a group with a scale takes so many times that."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get(RATE_SCALE, 1.0)
 
 
 def scaled_learning_rate(rate: float, *, rows: int, reference_rows: int, rule: str = "none") -> float:
@@ -104,73 +161,3 @@ def scaled_learning_rate(rate: float, *, rows: int, reference_rows: int, rule: s
         raise ValueError(f"batches of {rows} and {reference_rows} rows cannot be compared: both need at least 1")
     ratio = rows / reference_rows
     return rate * {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[rule]
-
-
-class Lamb(torch.optim.Optimizer):
-    """LAMB: Adam's direction, scaled for each matrix by the norm of its weights (You et al. 2020, Algorithm 2).
-
-    Vectors (biases and gains) take the unscaled step, as in the authors' code. A parameter must be whole, or a DTensor,
-    whose norms are taken over all its shards; DeepSpeed's flat slices (ZeRO 1 to 3) have no such norm.
-    """
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.01,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; returns the closure's loss.
-
-        A nonzero `found_inf`, as in torch's fused optimizers, leaves weights and moments unchanged.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        skips = bool(getattr(self, "found_inf", 0.0))
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group, skips=skips)
-        return loss
-
-    def _update(self, parameter: torch.Tensor, group: dict[str, Any], *, skips: bool) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        if skips:
-            return
-        state["step"] += 1
-        step = int(state["step"])
-        first_beta, second_beta = group["betas"]
-        gradient = parameter.grad
-        assert gradient is not None
-        mean = state["exp_avg"].lerp_(gradient, 1 - first_beta)
-        square = state["exp_avg_sq"].mul_(second_beta).addcmul_(gradient, gradient, value=1 - second_beta)
-        direction = (mean / (1 - first_beta**step)) / ((square / (1 - second_beta**step)).sqrt() + group["eps"])
-        if group["weight_decay"]:
-            direction = direction + group["weight_decay"] * parameter
-        if parameter.ndim >= 2:
-            direction = direction * trust_ratio(parameter, direction)
-        parameter.sub_(direction * group["lr"])
-
-
-def trust_ratio(weight: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """Norm of the weights over the norm of the step, both over all shards of a DTensor; 1 where either is zero; 0-d."""
-    weight_norm, direction_norm = full_norm(weight), full_norm(direction)
-    ratio = weight_norm / direction_norm
-    return torch.where((weight_norm > 0) & (direction_norm > 0), ratio, torch.ones_like(ratio))
-
-
-def full_norm(tensor: torch.Tensor) -> torch.Tensor:
-    """The Euclidean norm of a whole tensor, also when each rank holds a shard of it (a DTensor); 0-d."""
-    norm = torch.linalg.vector_norm(tensor)
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm

@@ -13,13 +13,14 @@ from runtime.machine import bf16_support
 
 @dataclass(frozen=True)
 class Precision:
-    """Whether a run computes in bfloat16, and why."""
+    """Whether a run computes in bfloat16 or float16, and why."""
 
     bf16: bool
     reason: str
+    fp16: bool = False
 
     def __str__(self) -> str:
-        return f"{'bf16' if self.bf16 else 'fp32'} ({self.reason})"
+        return f"{'bf16' if self.bf16 else 'fp16 with loss scaling' if self.fp16 else 'fp32'} ({self.reason})"
 
 
 def choose_precision(

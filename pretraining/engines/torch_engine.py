@@ -14,7 +14,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from pretraining.engines.compilation import Compilation
 from pretraining.engines.engine import EngineOptions, Reader, check_ranks, hybrid_size, state_name
 from pretraining.engines.master_weights import MasterWeights
-from pretraining.engines.optimizers import build_optimizer, parameter_groups
+from pretraining.engines.optimizers import optimizer_for, set_learning_rate
+from pretraining.engines.updating.loss_scaling import DynamicLossScale
 from pretraining.model.families import repeated_layers
 from runtime.processes.ranks import Ranks
 
@@ -29,21 +30,21 @@ class TorchEngine:
         self.module = model if options.fsdp_offload else model.to(device)
         if self.sharded:
             self._shard()
-        groups = parameter_groups(self.module, options.optimizer.weight_decay)
-        self.masters = MasterWeights(self.module) if options.bf16 and not self.sharded else None
-        if self.masters is not None:
-            groups = [{**group, "params": [self.masters.of(weight) for weight in group["params"]]} for group in groups]
-        self.optimizer = build_optimizer(groups, options.optimizer)
+        self.loss_scaling = DynamicLossScale(device) if options.fp16 else None
+        half = None if self.sharded else options.half
+        self.masters = None if half is None else MasterWeights(self.module, half)
+        master_of = None if self.masters is None else self.masters.of
+        self.optimizer = optimizer_for(self.module, options.optimizer, bf16=options.bf16, master_of=master_of)
         self.compilation = Compilation(self.module, by_layer=self.sharded)
 
     def _shard(self) -> None:
         mesh = shard_mesh(self.options, self.ranks, self.device)
         # Float inputs, such as the weights of masks and labels of a regression, stay as they are.
-        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        policy = MixedPrecisionPolicy(self.options.half, torch.float32, cast_forward_inputs=False)
         arguments: dict[str, Any] = {
             "mesh": mesh,
             "reshard_after_forward": self.options.fsdp != "shard_grad_op",
-            "mp_policy": policy if self.options.bf16 else MixedPrecisionPolicy(),
+            "mp_policy": policy if self.options.half else MixedPrecisionPolicy(),
             "offload_policy": self._offload_policy(),
         }
         for layer in repeated_layers(self.module):
@@ -64,18 +65,24 @@ class TorchEngine:
             # shard_grad_op keeps whole gradients until the last micro-batch: one reduction per update.
             self.module.set_requires_gradient_sync(last or self.options.fsdp != "shard_grad_op")
             loss = loss * self.ranks.world_size  # FSDP averages over the ranks, the protocol sums
+        if self.loss_scaling is not None:
+            loss = loss * self.loss_scaling.scale
         loss.backward()
 
     def step(self, learning_rate: float) -> torch.Tensor:
-        limit = self.options.max_grad_norm or float("inf")
         weights = list(self._weights().values())
+        if self.loss_scaling is not None:
+            self.loss_scaling.unscale(weights)
+        limit = self.options.max_grad_norm or float("inf")
         norm = gradient_norm(weights)
         torch.nn.utils.clip_grads_with_norm_(weights, limit, norm.to(torch.float32))
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         # The optimizer skips the update on the device: no step waits for the host.
-        self.optimizer.found_inf = (~torch.isfinite(norm)).to(torch.float32)  # type: ignore[attr-defined]
+        found_inf = ~torch.isfinite(norm)  # of all shards: the same on every rank
+        if self.loss_scaling is not None:
+            self.loss_scaling.update(found_inf)
+        self.optimizer.found_inf = found_inf.to(torch.float32)  # type: ignore[attr-defined]
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -15,6 +15,7 @@ import torch
 from pretraining.checkpoints.position import Position
 from pretraining.engines.engine import Engine
 from pretraining.engines.schedule import learning_rate
+from pretraining.engines.updating.loss_scaling import SMALLEST_SCALE
 from pretraining.loop.batches import as_inputs
 from pretraining.loop.compiling import Compiling
 from pretraining.loop.evaluation import losses, statistics_of
@@ -45,6 +46,10 @@ class Callbacks(Protocol):
     def record(self, lines: list[dict[str, Any]]) -> None: ...
 
     def save(self, position: Position) -> str: ...
+
+    def poll(self) -> None:
+        """Whatever a save in the background needs of all ranks; nothing waits."""
+        ...
 
     def export(self, segment: Segment, progress: Progress) -> None: ...
 
@@ -158,10 +163,12 @@ class TrainingLoop:
             sums += torch.stack([outputs[name].detach() for name in self.statistics])
         fault_point("update.backward", rank=rank)
         rate = self._rate(segment, progress, following)
+        scaling = self.engine.loss_scaling
+        scale = [] if scaling is None else [scaling.scale.reshape(1).to(sums)]
         norm = self.engine.step(rate)
         self.position = replace(self.position, serial=self.position.serial + 1, progress=following)
         line, self._notes = self._line(segment, progress, following, rate) | self._notes, {}
-        self._pending.append((line, torch.cat([sums, norm.reshape(1).to(sums)])))
+        self._pending.append((line, torch.cat([sums, norm.reshape(1).to(sums), *scale])))
         arm_watchdog(self.options.hang_timeout_seconds)
 
     def _global_weights(self, micro_batches: list[Any]) -> torch.Tensor:
@@ -204,6 +211,7 @@ class TrainingLoop:
         if self.compiling is not None:
             left = self.callbacks.seconds_left(self.position, self._seconds_per_update)
             self._notes = self.compiling.after_exchange(count, self._seconds_per_update, left)
+        self.callbacks.poll()
         stop = self.callbacks.stop_requested()
         stops = largest([float(stop is not None)])[0] > 0
         minutes = (time.monotonic() - self._last_save) / 60
@@ -229,7 +237,8 @@ class TrainingLoop:
         lines = [line for line, _ in self._pending]
         table = torch.stack([figures for _, figures in self._pending])
         self._pending = []
-        sums, norms = sum_over_ranks(table[:, :-1].contiguous()).cpu(), table[:, -1].cpu()
+        width = len(self.statistics)
+        sums, others = sum_over_ranks(table[:, :width].contiguous()).cpu(), table[:, width:].tolist()
         elapsed = time.perf_counter() - self._clock_started
         self._clock_started += elapsed
         elapsed, tokens = broadcast_json([elapsed, sum(self._tokens(line) for line in lines)])
@@ -238,7 +247,7 @@ class TrainingLoop:
         self._clock_seconds += elapsed
         for index, line in enumerate(lines):
             figures = dict(zip(self.statistics, sums[index].tolist(), strict=True))
-            line |= losses(figures) | {"gradient_norm": float(norms[index])}
+            line |= losses(figures) | dict(zip(("gradient_norm", "loss_scale"), others[index], strict=False))
             line["seconds"] = start + self._seconds_per_update * (index + 1)
             line["tokens_per_second"] = tokens / elapsed
             self._judge(line)
@@ -252,9 +261,12 @@ class TrainingLoop:
 
     def _judge(self, line: dict[str, Any]) -> None:
         skipped = not (math.isfinite(line["loss"]) and math.isfinite(line["gradient_norm"]))
-        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        # A scale that was too large for fp16 is halved and tried again: from 65,536, sixteen times in a row at most.
+        by_scaling = skipped and math.isfinite(line["loss"]) and line.get("loss_scale", 0.0) > SMALLEST_SCALE
+        if not by_scaling:
+            self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
         if skipped:
-            line["skipped"] = True
+            line["skipped"] = "loss scale" if by_scaling else True
         elif self._spikes.is_spike(line["loss"]):
             line["spike"] = True
 
@@ -267,7 +279,7 @@ class TrainingLoop:
             )
 
     def _save(self, *, fork: bool = False) -> None:
-        """Commit the position; a branch's fork is the trunk's checkpoint, which carries its own name."""
+        """Have the position committed; a branch's fork is the trunk's checkpoint, which carries its own name."""
         name = self._off_the_clock(lambda: self.callbacks.save(self.position))
         self._last_save = time.monotonic()
         if fork:
@@ -279,7 +291,7 @@ class TrainingLoop:
         self._off_the_clock(lambda: self.callbacks.export(segment, self.position.progress))
 
     def _off_the_clock(self, work: Callable[[], Any]) -> Any:
-        """Do work that does not count towards a budget of hours: evaluation, saving, exporting."""
+        """Do work that does not count towards a budget of hours: evaluation, exporting, the stall of a save."""
         self._flush()
         arm_watchdog(self.options.hang_timeout_seconds)
         result = work()

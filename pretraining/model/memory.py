@@ -17,6 +17,7 @@ from pretraining.model.families import num_parameters, repeated_layers, shape_on
 SHARDINGS = ("none", "zero0", "zero1", "zero2", "zero3", "full_shard", "shard_grad_op", "hybrid_shard")
 REDUCE_BUCKET_ELEMENTS = 500_000_000  # DeepSpeed's default `reduce_bucket_size`
 COPY_FOR_UPDATE = "fp32 gradients of this share"
+COPY_FOR_SAVING = "copy that is saved"
 LIVE_PARAMETERS = 1_000_000_000  # DeepSpeed's default `stage3_max_live_parameters`
 
 
@@ -27,6 +28,7 @@ class Sharding:
     mode: str = "none"
     shards: int = 1
     bf16: bool = False
+    fp16: bool = False
     offload_optimizer: bool = False
     offload_parameters: bool = False
     reduce_bucket_elements: int = REDUCE_BUCKET_ELEMENTS
@@ -34,8 +36,16 @@ class Sharding:
     def __post_init__(self) -> None:
         if self.mode not in SHARDINGS:
             raise ValueError(f"sharding {self.mode!r} is not known: use one of {', '.join(SHARDINGS)}")
-        if self.mode == "zero0" and self.bf16:
-            raise ValueError("ZeRO stage 0 does not train in bf16 as stages 1 to 3 do: use stage 1, or --bf16 false")
+        if self.mode == "zero0" and self.half:
+            remedy = "--bf16 false" if self.bf16 else "leave out --fp16"
+            raise ValueError(
+                f"ZeRO stage 0 does not train in {self.half} as stages 1 to 3 do: use stage 1, or {remedy}"
+            )
+
+    @property
+    def half(self) -> str:
+        """The 16-bit type of the products; empty: all in fp32."""
+        return "bf16" if self.bf16 else "fp16" if self.fp16 else ""
 
 
 @dataclass
@@ -54,10 +64,11 @@ class MemoryEstimate:
         return sum(self.host.values())
 
     def sentence(self) -> str:
-        """Both sums in GB (10^9 bytes)."""
+        """Both sums in GB (10^9 bytes), and what of the host's is the copy that is saved."""
+        copy = self.host.get(COPY_FOR_SAVING, 0)
         return (
             f"{self.device_bytes / 1e9:.2f} GB per rank on the device, {self.host_bytes / 1e9:.2f} GB on the host "
-            "(estimate)"
+            "(estimate)" + (f"; of the latter {copy / 1e9:.2f} GB for the copy that is saved" if copy else "")
         )
 
     def table(self) -> str:
@@ -73,37 +84,59 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameters of a model: all of them, those of its largest layer, those outside its layers, the largest tensor."""
+    """Parameters of a model: all, those of its largest layer, those outside its layers, the largest tensor's.
+
+    `matrices` counts those of the matrices of its layers, which Muon takes.
+    """
 
     total: int
     largest_layer: int
     outside: int
     largest: int = 0
+    matrices: int = 0
+
+    def moments(self, *, muon: bool) -> int:
+        """Numbers that the optimizer keeps: two for each parameter, one for each that Muon takes."""
+        return 2 * self.total - (self.matrices if muon else 0)
 
 
 def count_parameters(model: nn.Module) -> ParameterCounts:
     """Count each tied parameter once."""
-    sizes = [num_parameters(layer) for layer in repeated_layers(model)]
+    layers = repeated_layers(model)
+    sizes = [num_parameters(layer) for layer in layers]
     total = num_parameters(model)
     largest = max((parameter.numel() for parameter in model.parameters()), default=0)
-    return ParameterCounts(total, max(sizes, default=0), total - sum(sizes), largest)
+    inside = [parameter for layer in layers for parameter in layer.parameters() if parameter.ndim == 2]
+    return ParameterCounts(
+        total, max(sizes, default=0), total - sum(sizes), largest, sum(matrix.numel() for matrix in inside)
+    )
 
 
-def model_states(counts: ParameterCounts, sharding: Sharding, *, num_moments: int = 2) -> MemoryEstimate:
+def largest_share(model: nn.Module, num_ranks: int, *, muon: bool = False) -> int:
+    """Bytes of a checkpoint's largest share: its fp32 tensors are dealt to the ranks in turn."""
+    single = {parameter for layer in repeated_layers(model) for parameter in layer.parameters() if parameter.ndim == 2}
+    tensors = {parameter: 2 if muon and parameter in single else 3 for parameter in model.parameters()}
+    sizes = [4 * parameter.numel() for parameter, count in tensors.items() for _ in range(count)]
+    return max(sum(sizes[rank::num_ranks]) for rank in range(num_ranks))
+
+
+def model_states(counts: ParameterCounts, sharding: Sharding, *, muon: bool = False) -> MemoryEstimate:
     """Weights, gradients, fp32 masters and the optimizer's moments of one rank.
 
-    A share is rounded up; engines pad theirs by a few elements per tensor or group.
+    A share is rounded up; engines pad theirs by a few elements per tensor or group. What Muon computes with, a few
+    copies of one matrix, fits where the activations were.
     """
     if sharding.mode.startswith("zero"):
-        return _zero_states(counts, sharding, num_moments)
+        return _zero_states(counts, sharding, muon=muon)
     total, share = counts.total, -(-counts.total // sharding.shards)
     if sharding.mode == "none":
-        rows = {"weights": 4 * total, "gradients": 4 * total, "moments": 4 * num_moments * total}
-        if sharding.bf16:
-            rows["weights cast to bf16"] = 2 * total
+        rows = {"weights": 4 * total, "gradients": 4 * total, "moments": 4 * counts.moments(muon=muon)}
+        if sharding.half:
+            rows[f"weights cast to {sharding.half}"] = 2 * total
         return MemoryEstimate(rows)
-    states = {"weights": 4 * share, "gradients": 4 * share, "moments": 4 * num_moments * share}
-    itemsize = 2 if sharding.bf16 else 4
+    moments = 4 * -(-counts.moments(muon=muon) // sharding.shards)
+    states = {"weights": 4 * share, "gradients": 4 * share, "moments": moments}
+    itemsize = 2 if sharding.half else 4
     # Outside the layers weights stay gathered from forward to backward; of the layers this one and the next.
     gathered = min(total, counts.outside + 2 * counts.largest_layer)
     whole = total if sharding.mode == "shard_grad_op" else gathered
@@ -113,12 +146,12 @@ def model_states(counts: ParameterCounts, sharding: Sharding, *, num_moments: in
     return MemoryEstimate({**states, **moving})
 
 
-def _zero_states(counts: ParameterCounts, sharding: Sharding, num_moments: int) -> MemoryEstimate:
+def _zero_states(counts: ParameterCounts, sharding: Sharding, *, muon: bool) -> MemoryEstimate:
     stage, total = int(sharding.mode[-1]), counts.total
     share = -(-total // sharding.shards)
-    itemsize = 2 if sharding.bf16 else 4
+    itemsize = 2 if sharding.half else 4
     if stage == 0:
-        return MemoryEstimate({"weights": 4 * total, "gradients": 4 * total, "moments": 4 * num_moments * total})
+        return MemoryEstimate({"weights": 4 * total, "gradients": 4 * total, "moments": 4 * counts.moments(muon=muon)})
     estimate = MemoryEstimate()
     weights = {"weights": itemsize * (share if stage == 3 else total)}
     (estimate.host if sharding.offload_parameters else estimate.device).update(weights)
@@ -132,7 +165,7 @@ def _zero_states(counts: ParameterCounts, sharding: Sharding, num_moments: int) 
     optimizer = {
         "fp32 masters": 4 * share,
         COPY_FOR_UPDATE: 4 * share,
-        "moments": 4 * num_moments * share,
+        "moments": 8 * share,
     }
     (estimate.host if sharding.offload_optimizer else estimate.device).update(optimizer)
     return estimate
@@ -147,28 +180,36 @@ def estimate_memory(
     num_masked_per_sequence: int,
     gradient_checkpointing: bool = False,
     next_sentence: bool = False,
-    num_moments: int = 2,
+    muon: bool = False,
+    saving_ranks: int = 0,
     attention: str = "sdpa",
 ) -> MemoryEstimate:
-    """Peak memory of a rank during a micro-batch of `num_sequences` sequences; builds nothing."""
-    counts = count_parameters(shape_only(config, next_sentence=next_sentence))
-    estimate = model_states(counts, sharding, num_moments=num_moments)
+    """Peak memory of a rank during a micro-batch of `num_sequences` sequences; builds nothing.
+
+    `saving_ranks`: ranks that share out the tensors of a checkpoint, each copying its share to the host first; 0:
+    no checkpoint is counted.
+    """
+    shapes = shape_only(config, next_sentence=next_sentence)
+    counts = count_parameters(shapes)
+    estimate = model_states(counts, sharding, muon=muon)
     kept = activations(
         config,
         num_sequences=num_sequences,
         sequence_length=sequence_length,
         num_masked_per_sequence=num_masked_per_sequence,
-        bf16=sharding.bf16,
+        bf16=bool(sharding.half),
         gradient_checkpointing=gradient_checkpointing,
         next_sentence=next_sentence,
         attention=attention,
     )
+    if saving_ranks:
+        estimate.host[COPY_FOR_SAVING] = largest_share(shapes, saving_ranks, muon=muon)
     estimate.device["activations"] = kept.saved
     estimate.device["gradient of the logits"] = kept.logits
     # The largest parameter, a table of embeddings, gets its gradient last and whole, before it is shared out.
-    itemsize = 2 if sharding.bf16 and sharding.mode.startswith("zero") else 4
+    itemsize = 2 if sharding.half and sharding.mode.startswith("zero") else 4
     estimate.device["largest gradient"] = itemsize * counts.largest
-    if not sharding.bf16 and COPY_FOR_UPDATE in estimate.device:
+    if not sharding.half and COPY_FOR_UPDATE in estimate.device:
         # In fp32 the copy is made for the update alone, when what the backward pass needed is free again.
         of_backward = (
             *("reduction bucket", "bucket ordered by rank"),

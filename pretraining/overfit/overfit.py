@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretraining.engines.optimizers import OptimizerOptions, build_optimizer, parameter_groups
+from pretraining.engines.optimizers import OptimizerOptions, optimizer_for, set_learning_rate
 from pretraining.model.masked_lm import PretrainingModel
 
 SOLVED_ACCURACY = 0.95
@@ -82,9 +82,8 @@ def overfit_one_batch(
     torch.manual_seed(seed)
     model = copy.deepcopy(model).train()
     options = optimizer_options or OptimizerOptions()
-    optimizer = build_optimizer(parameter_groups(model, options.weight_decay), options)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+    optimizer = optimizer_for(model, options, bf16=bf16)
+    set_learning_rate(optimizer, learning_rate)
     entropy = target_entropy(batch["mask_labels"], batch["mask_weights"])
     precision = torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=bf16)
     losses: list[float] = []

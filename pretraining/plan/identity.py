@@ -7,6 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pretraining.plan.options import PretrainingOptions
+from runtime.options.declaration import later_defaults
+
 if TYPE_CHECKING:
     from pretraining.plan.plan import Plan
 
@@ -31,11 +34,12 @@ def condensed(identity: Mapping[str, Any]) -> dict[str, Any]:
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     """The differences in words; empty if there are none.
 
-    Older runs recorded "auto" as their optimizer and did not record their precision: both are unknown. Those that
-    recorded no dropout had the architecture's.
+    An option that was added later, and is missing, has its default; a run that recorded no dropout had the
+    architecture's. Older runs recorded "auto" as their optimizer and did not record their precision: both are unknown.
     """
     unknown = {"optimizer": "auto", "bf16": None}
-    theirs = {"dropout": ARCHITECTURE, **theirs}
+    later = {**later_defaults(PretrainingOptions), "dropout": ARCHITECTURE}
+    theirs, mine = ({**later, **identity} for identity in (theirs, mine))
     known = [key for key in mine if key not in unknown or theirs.get(key) != unknown[key]]
     differing = sorted(key for key in known if mine[key] != theirs.get(key))
     return "; ".join(f"{key}: {shortened(theirs.get(key))} there, {shortened(mine[key])} here" for key in differing)

@@ -61,6 +61,9 @@ def other_shardings(plan: Plan) -> list[tuple[str, Sharding]]:
         choices = [("--fsdp full_shard", replace(current, mode="full_shard", shards=world_size))]
         choices += [("--fsdp full_shard --fsdp_offload true", replace(offloaded, mode="full_shard", shards=world_size))]
         return [choice for choice in choices if choice[1] != current] if world_size > 1 else []
+    if plan.optimizer_kind in ("lamb", "muon"):  # ZeRO's stages cut the matrices that they need whole
+        sharded = replace(current, mode="full_shard", shards=world_size)
+        return [("no --deepspeed, which is FSDP2", sharded)] if world_size > 1 else []
     stages = [
         (f"--deepspeed ds_configs/zero{stage}.json", replace(current, mode=f"zero{stage}", shards=world_size))
         for stage in (2, 3)

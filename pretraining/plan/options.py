@@ -27,6 +27,7 @@ from runtime.options.declaration import (
     option,
     option_as_in,
 )
+from runtime.options.option_rules import idle_beside
 from runtime.trackers import REPORTERS
 from shards.building.options import BuildOptions
 from shards.streaming.options import OBJECTIVES
@@ -148,9 +149,17 @@ class PretrainingOptions(Options):
     reference_batch_rows: int = option(48, "the batch that --learning_rate is meant for", group=TRAINING, at_least=1)
     optimizer: str = option(
         "auto",
-        "auto: what the DeepSpeed JSON names, else adamw",
+        "auto: what the DeepSpeed JSON names, else adamw; muon: Muon for the layers' matrices, adamw for the rest",
         group=TRAINING,
         choices=("auto", *OPTIMIZER_NAMES),
+    )
+    muon_learning_rate: float = option(
+        0.02,
+        "peak learning rate of the matrices under --optimizer muon",
+        group=TRAINING,
+        at_least=0,
+        below=math.inf,
+        later=True,
     )
     weight_decay: float = option(
         0.01, "weight decay of matrices, not of biases and norms", group=TRAINING, at_least=0, below=math.inf
@@ -190,7 +199,7 @@ class PretrainingOptions(Options):
     )
     max_skipped_updates: int = option(
         10,
-        "updates in a row with a loss that is not finite before the run ends",
+        "updates in a row that are not finite before the run ends; those that only lower --fp16's scale do not count",
         group=TRAINING,
         at_least=1,
         identity=False,
@@ -209,7 +218,11 @@ class PretrainingOptions(Options):
     )
     budget_flops: float | None = option(None, "model FLOPs of the trunk", group=BUDGET, above=0, below=math.inf)
     budget_hours: float | None = option(
-        None, "hours of the trunk, evaluation and saving excluded", group=BUDGET, above=0, below=math.inf
+        None,
+        "hours of the trunk; evaluation and the stall of a save do not count",
+        group=BUDGET,
+        above=0,
+        below=math.inf,
     )
     series: str | None = option(
         None,
@@ -228,6 +241,12 @@ class PretrainingOptions(Options):
         choices=PRECISIONS,
         nargs="?",
         const="true",
+    )
+    fp16: bool = option(
+        False,
+        "float16 with dynamic loss scaling, for GPUs without bf16; excludes --bf16 true",
+        group=MACHINE,
+        later=True,
     )
     per_device_train_batch_size: int = option(
         0, "rows of one micro-batch; 0: as many as fit 16,384 tokens", group=MACHINE, at_least=0, identity=False
@@ -286,6 +305,9 @@ class PretrainingOptions(Options):
     )
     save_steps: int = option(0, "updates between checkpoints; 0: by time", group=OUTPUT, at_least=0, identity=False)
     save_minutes: float = option(10.0, "minutes between checkpoints", group=OUTPUT, at_least=0, identity=False)
+    async_save: bool = option(
+        True, "write checkpoints in the background, from a copy, while training goes on", group=OUTPUT, identity=False
+    )
     save_total_limit: int = option(
         2,
         "checkpoints kept besides the series; one more within a branch",
@@ -320,6 +342,10 @@ class PretrainingOptions(Options):
             problems.append("--mask_token_rate {} and --random_token_rate {}: at most 1 together".format(*shares))
         if self.hybrid_shard_size and self.fsdp != "hybrid_shard":
             problems.append(f"--hybrid_shard_size {self.hybrid_shard_size} belongs to --fsdp hybrid_shard: give both")
+        if self.fp16 and self.bf16 == "true":
+            problems.append("--fp16 and --bf16 true are two precisions: give one")
+        if self.optimizer != "muon":
+            problems += idle_beside(self, ["muon_learning_rate"], f"--optimizer {self.optimizer}")
         return problems
 
     def identity(self) -> dict[str, Any]:

@@ -47,7 +47,9 @@ class Plan:
 
     @cached_property
     def precision(self) -> Precision:
-        """bf16 or fp32, and why."""
+        """bf16, fp16 or fp32, and why."""
+        if self.options.fp16:
+            return Precision(False, "--fp16", fp16=True)
         choice, earlier = self.options.bf16, self.earlier
         found = choose_precision(
             choice,
@@ -66,6 +68,11 @@ class Plan:
     def choices(self) -> Choices:
         """What this plan settles; the checkpoints keep it."""
         return Choices(self.bf16, self.precision.reason, self.attention, self.earlier.compiled, self.dropout)
+
+    @property
+    def fp16(self) -> bool:
+        """Whether to compute in float16 with loss scaling."""
+        return self.options.fp16
 
     @cached_property
     def shares(self) -> list[tuple[int, float]]:
@@ -176,9 +183,13 @@ class Plan:
 
     @cached_property
     def peak_learning_rate(self) -> float:
+        return self._scaled(float(self.options.learning_rate or 0))
+
+    def _scaled(self, rate: float) -> float:
+        """A rate for the batch of --reference_batch_rows, as it is for this run's batch."""
         options = self.options
         return scaled_learning_rate(
-            float(options.learning_rate or 0),
+            rate,
             rows=options.global_batch_rows,
             reference_rows=options.reference_batch_rows,
             rule=options.learning_rate_rule,
@@ -193,16 +204,17 @@ class Plan:
             weight_decay=options.weight_decay,
             betas=(options.adam_beta1, options.adam_beta2),
             eps=options.adam_epsilon,
+            muon_learning_rate=self._scaled(options.muon_learning_rate),
         )
 
     @property
     def optimizer_kind(self) -> str:
-        """adamw, adam or lamb, whoever names it: the options or the DeepSpeed JSON."""
+        """adamw, adam, lamb or muon, whoever names it: the options or the DeepSpeed JSON."""
         return optimizer_kind(self.optimizer.name, self.deepspeed_config)
 
     @property
     def optimizer_title(self) -> str:
-        return optimizer_title(self.optimizer.name, self.deepspeed_config, self.sharding)
+        return optimizer_title(self.optimizer, self.deepspeed_config, self.sharding)
 
     @cached_property
     def deepspeed_config(self) -> dict[str, Any] | None:
@@ -216,6 +228,7 @@ class Plan:
             deepspeed=self.deepspeed_config,
             optimizer=self.optimizer,
             bf16=self.bf16,
+            fp16=self.fp16,
             micro_batch_size=self.micro_batch_rows,
             gradient_accumulation_steps=self.accumulation,
         )
@@ -322,7 +335,7 @@ class Plan:
 
     @cached_property
     def sharding(self) -> Sharding:
-        return planned_sharding(self.options, self.deepspeed_config, self.ranks, bf16=self.bf16)
+        return planned_sharding(self.options, self.deepspeed_config, self.ranks, bf16=self.bf16, fp16=self.fp16)
 
     @cached_property
     def memory(self) -> MemoryEstimate | None:
@@ -351,6 +364,8 @@ class Plan:
                 gradient_checkpointing=recompute,
                 next_sentence=self.has_pairs,
                 attention=self.attention,
+                saving_ranks=self.ranks.world_size,
+                muon=self.optimizer_kind == "muon",
             )
         except (AttributeError, RuntimeError, TypeError):  # such code fails with these on shapes without values
             return None

@@ -117,6 +117,7 @@ class Publisher:
     def _card(self, entry: Mapping[str, Any]) -> str:
         options, stream = self.plan.options, self.plan.stream
         facts = {"objective": stream.objective, "mask_rate": stream.mask_rate, "learning_rate": options.learning_rate}
+        facts["optimizer"] = self.plan.optimizer_title
         facts["longest_sequence"] = self.plan.longest
         return pretraining_card(entry, self.plan.manifest, facts, type(self.model.transformer).__name__)
 

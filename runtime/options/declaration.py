@@ -35,6 +35,9 @@ class Declaration:
     below: float | None = None  # infinity: any finite number
     what: str = ""  # the value in words: "a share of the updates"
     identity: bool | str = True  # False: free to change when a run is resumed; a word: its name in identities
+    later: bool = (
+        False  # added when runs had identities already: its default is not in them, so that they stay the same
+    )
     commas: bool = False  # several values, separated by commas; in a file of options also a list
     by_data: Mapping[str, Any] = field(default_factory=dict)  # kind of data -> the value if none is given
     formerly: tuple[str, ...] = ()  # its earlier names
@@ -91,6 +94,7 @@ def option(
     below: float | None = None,
     what: str = "",
     identity: bool | str = True,
+    later: bool = False,
     commas: bool = False,
     by_data: Mapping[str, Any] | None = None,
     formerly: Collection[str] = (),
@@ -112,6 +116,7 @@ def option(
         below=below,
         what=what,
         identity=identity,
+        later=later,
         commas=commas,
         by_data=by_data or {},
         formerly=tuple(formerly),
@@ -174,12 +179,17 @@ def wrong_values(options: Any) -> list[str]:
 
 def identity_values(options: Any) -> dict[str, Any]:
     """The options that decide what is computed: two runs in which they are equal are the same run."""
-    values = asdict(options)
+    values, later = asdict(options), later_defaults(options)
     return {
         name if declared.identity is True else str(declared.identity): values[name]
         for name, declared in declarations(options).items()
-        if declared.identity
+        if declared.identity and not (name in later and values[name] == later[name])
     }
+
+
+def later_defaults(options: Any) -> dict[str, Any]:
+    """What an identity means in which these options are missing; of a dataclass of options or its class."""
+    return {item.name: default_of(item) for item in fields(options) if declaration_of(item).later}
 
 
 def names_marked(options: Any, mark: str) -> tuple[str, ...]:

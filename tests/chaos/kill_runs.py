@@ -3,8 +3,8 @@
     python tests/chaos/kill_runs.py --what pretraining,build,study,finetuning --kills 20
 
 Every kill and every comparison is a line of the ledger. Started again, it continues where the ledger ends: the moment,
-the command and the victim of kill N follow from the seed and N alone. A command is killed up to three times, then left
-to end. Exit status 1 when anything was lost.
+the command and the victim of kill N follow from the seed and N alone. A command is killed a few times, then left to
+end. The line of a kill of pretraining says whether a checkpoint was being saved. Exit status 1 when anything was lost.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if __package__ in (None, ""):
     sys.path[1:1] = [str(Path(__file__).resolve().parents[1] / "support"), str(Path(__file__).resolve().parent)]
 
 import pretraining_runs as runs
+from kill_jobs import ForkedJob, Job, LaunchedJob, close_servers
 from kill_subjects import SUBJECTS, Subject, lines_of, write_inputs
 
 KINDS = tuple(dict.fromkeys(subject.kind for subject in SUBJECTS))
-KILLS_A_RUN = 3
 LONGEST_RUN_SECONDS = 600
 LONGEST_END_SECONDS = 60.0  # of what a kill leaves running
 LEDGER = Path(__file__).with_name("ledger.jsonl")
@@ -73,21 +73,23 @@ class Chaos:
         record = output.with_name("seconds.json")
         if not record.exists():
             shutil.rmtree(output, ignore_errors=True)
-            process = self.start(subject, output)
+            job = self.start(subject, output)
             began = None
-            while process.poll() is None:
+            while (status := job.poll()) is None:
                 began = began or (time.monotonic() if subject.working(output) else None)
                 time.sleep(0.02)
-            runs.stop_session(process)
-            if process.returncode:
+            job.stop()
+            if status:
                 raise RuntimeError(runs.log_of(output).read_text()[-3000:])
             record.write_text(json.dumps(time.monotonic() - (began or time.monotonic())))
         return output, float(json.loads(record.read_text()))
 
-    def start(self, subject: Subject, output: Path) -> Any:
+    def start(self, subject: Subject, output: Path) -> Job:
         output.parent.mkdir(parents=True, exist_ok=True)
         command = subject.command(self.inputs(), output)
-        return runs.spawn(command, runs.log_of(output), output.parent, subject.variables)
+        if subject.forked_ranks:
+            return ForkedJob(command, runs.log_of(output), output.parent, subject.forked_ranks)
+        return LaunchedJob(command, runs.log_of(output), output.parent, subject.variables)
 
     def run(self, kills: int) -> None:
         """Kill until `kills` are done, and leave every run that was killed finished and compared."""
@@ -105,7 +107,7 @@ class Chaos:
             output = whole.with_name(f"run-{number}")
             if not here:
                 shutil.rmtree(output, ignore_errors=True)
-            if here < KILLS_A_RUN and self.kills < kills and self.kill(subject, output, seconds):
+            if here < subject.kills_a_run and self.kills < kills and self.kill(subject, output, seconds):
                 continue
             self.finish(subject, output, whole)
 
@@ -114,29 +116,29 @@ class Chaos:
         dice = random.Random(f"{self.seed} {self.kind} {self.kills}")
         while_starting = dice.random() < 0.15
         share, victim = dice.random(), dice.choice(subject.victims)
-        process = self.start(subject, output)
+        job = self.start(subject, output)
         before = subject.progress(output)
         try:
             began = time.monotonic()
-            while not while_starting and process.poll() is None:
+            while not while_starting and job.poll() is None:
                 # A resumed run has its journal from before: only lines after this point are new.
                 if subject.working(output) and (not before or subject.progress(output) > before):
                     break
                 time.sleep(0.02)
             deadline = time.monotonic() + share * (5.0 if while_starting else 0.7 * seconds)
-            while process.poll() is None and time.monotonic() < deadline:
+            while job.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.005)
-            if process.poll() is not None:
+            if job.poll() is not None:
                 return False
             after = time.monotonic() - began
-            name = strike(process, victim)
+            name = strike(job, victim)
+            saving = {} if subject.saving is None else {"saving": subject.saving(output)}
             struck = time.monotonic()
-            while runs.members(process.pid) and time.monotonic() < struck + LONGEST_END_SECONDS:
-                process.poll()
+            while job.members() and time.monotonic() < struck + LONGEST_END_SECONDS:
                 time.sleep(0.05)
-            left = len(runs.members(process.pid))
+            left = len(job.members())
         finally:
-            runs.stop_session(process)
+            job.stop()
         self.write(
             run=subject.name,
             number=self.kills + 1,
@@ -146,31 +148,33 @@ class Chaos:
             ended_seconds=round(time.monotonic() - struck, 1),
             left_running=left,
             status=int(bool(left)),
+            **saving,
         )
         return True
 
     def finish(self, subject: Subject, output: Path, whole: Path) -> None:
-        process = self.start(subject, output)
+        job = self.start(subject, output)
         try:
-            status = process.wait(LONGEST_RUN_SECONDS)
+            deadline = time.monotonic() + LONGEST_RUN_SECONDS
+            while (status := job.poll()) is None and time.monotonic() < deadline:
+                time.sleep(0.02)
         finally:
-            runs.stop_session(process)
+            job.stop()
         differences = subject.compare(output, whole) if status == 0 else [f"exit status {status}"]
-        self.write(run=subject.name, status=status, differences=differences)
+        self.write(run=subject.name, status=1 if status is None else status, differences=differences)
         if not differences:
             shutil.rmtree(output)
 
 
-def strike(process: Any, victim: str) -> str:
+def strike(job: Job, victim: str) -> str:
     """kill -9 of all processes of a job, its launcher, a rank, or a worker; returns the victim."""
-    members = runs.members(process.pid)
-    chosen = {"all": members, "launcher": [process.pid]}.get(victim)
+    members, by_rank = job.members(), job.ranks()
+    chosen = {"all": members, "launcher": job.launcher()}.get(victim)
     if chosen is None:
-        by_rank = {rank: pid for pid in members if (rank := rank_of(pid)) is not None and pid != process.pid}
         if victim.startswith("rank"):
             chosen = [by_rank[int(victim[-1])]] if int(victim[-1]) in by_rank else []
         else:
-            chosen = [pid for pid in members if pid not in (process.pid, *by_rank.values())][-1:]
+            chosen = [pid for pid in members if pid not in (*job.launcher(), *by_rank.values())][-1:]
     if not chosen:  # not started yet
         victim, chosen = "all", members
     for pid in chosen:
@@ -179,19 +183,6 @@ def strike(process: Any, victim: str) -> str:
         except ProcessLookupError:
             continue
     return victim
-
-
-def rank_of(pid: int) -> int | None:
-    """The rank of a process that a launcher started itself; its data workers have their rank's variables too."""
-    try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        parent = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-        of_parent = Path(f"/proc/{parent}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return None
-    named = [next((int(each[5:]) for each in each_of if each.startswith(b"RANK=")), None)
-             for each_of in (variables, of_parent)]  # fmt: skip
-    return named[0] if named[1] is None else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -210,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         chaos = Chaos(kind, options.folder.resolve(), options.ledger, options.seed)
         chaos.run(options.kills)
         lost += chaos.lost
+    close_servers()
     print(f"lost: {lost}")
     return int(lost > 0)
 

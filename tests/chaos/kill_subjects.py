@@ -35,6 +35,9 @@ class Subject:
     compare: Callable[[Path, Path], list[str]]
     victims: tuple[str, ...] = ("all",)
     variables: dict[str, str] = field(default_factory=dict)
+    forked_ranks: int = 0  # ranks forked from a process with the imports done; 0: the command is started as it stands
+    saving: Callable[[Path], bool] | None = None  # whether a checkpoint is being written, as the directory shows
+    kills_a_run: int = 3
 
 
 def write_inputs(folder: Path) -> None:
@@ -81,9 +84,15 @@ def differing(name: str, mine: Any, theirs: Any) -> list[str]:
 
 
 def _pretraining(folder: Path, output: Path, engine: str, options: dict[str, Any]) -> list[str]:
-    chosen = {"series": 2, "save_steps": 5, "budget_tokens": 60_000, **options}
+    """It saves so often that many kills fall into a save; `engine` "" leaves out the launcher."""
+    chosen = {"series": 2, "save_steps": 2 if engine else 1, "budget_tokens": 8_000, **options}
     script = str(ROOT / "launch" / "pretrain.py")
-    return [*runs.launcher(engine, 2), script, *runs.arguments(folder / "corpus" / "shards", output, chosen)]
+    started = runs.launcher(engine, 2) if engine else []
+    return [*started, script, *runs.arguments(folder / "corpus" / "shards", output, chosen)]
+
+
+def _is_saving(output: Path) -> bool:
+    return any((output / "checkpoints").glob(".tmp-step-*"))
 
 
 def _same_pretraining(mine: Path, theirs: Path) -> list[str]:
@@ -105,7 +114,10 @@ def _pretraining_subject(name: str, engine: str, options: dict[str, Any], *victi
         lambda output: (output / "journal.jsonl").exists(),
         lambda output: len(lines_of(output / "journal.jsonl")),
         _same_pretraining,
-        ("all", "launcher", "rank 0", "rank 1", *victims),
+        ("all", "launcher", "rank 0", "rank 1", *victims) if engine else ("all", "rank 0", "rank 1", *victims),
+        forked_ranks=0 if engine else 2,
+        saving=_is_saving,
+        kills_a_run=3 if engine else 9,
     )
 
 
@@ -198,6 +210,10 @@ SUBJECTS = (
     ),
     _pretraining_subject("torchrun fsdp, data workers", "torchrun", {"dataloader_num_workers": 1}, "worker"),
     _pretraining_subject("deepspeed zero2", "deepspeed", {"deepspeed": ROOT / "ds_configs" / "zero2.json"}),
+    _pretraining_subject("forked fsdp, data workers", "", {"dataloader_num_workers": 1}, "worker"),
+    _pretraining_subject("forked zero2", "", {"deepspeed": ROOT / "ds_configs" / "zero2.json"}),
+    _pretraining_subject("forked zero3", "", {"deepspeed": ROOT / "ds_configs" / "zero3.json"}),
+    _pretraining_subject("forked fsdp", "", {}),
     Subject(
         "build",
         "two processes",

@@ -6,7 +6,9 @@ working directory, an environment and an exit status, and can be killed. Request
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import json
 import os
 import resource
@@ -35,6 +37,9 @@ LOADED = (torch, transformers, finetuning, gap, launch)  # what a command need n
 def serve() -> dict[str, Any]:
     """Answer requests until the input ends; returns only in a new process, with what it is to run."""
     usages: dict[int, Any] = {}
+    with contextlib.redirect_stdout(sys.stderr):  # what libraries say then is no answer
+        for name in sys.argv[1:]:
+            importlib.import_module(name)
     gc.freeze()  # else the garbage collector of each child writes to all of this memory and so copies it
     for line in sys.stdin:
         request = json.loads(line)

@@ -170,9 +170,10 @@ class CommandServer:
         self.process.wait()
 
 
-def start_server() -> CommandServer:
+def start_server(preloaded: Sequence[str] = ()) -> CommandServer:
+    """The server; `preloaded` are modules that commands find imported, besides those that all need."""
     variables = runs.environment({"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""})
-    command = [sys.executable, str(ROOT / "tests" / "faults" / "command_server.py")]
+    command = [sys.executable, str(ROOT / "tests" / "faults" / "command_server.py"), *preloaded]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=variables
     )

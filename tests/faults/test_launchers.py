@@ -138,7 +138,9 @@ def test_fault_06_a_second_signal_to_the_ranks_of_a_launcher(shards, whole, tmp_
     hang = {"FAULT_POINT": "update.before:7:hang", "FAULT_RANK": "1"}
     process = start(engine, shards, output, options, variables=hang)
     try:
-        wait_for(lambda: "step-00000006-000" in checkpoints(output), "six updates", process=process)
+        # Its ranks have met after update 6 and saved: they would meet again after the one that hangs.
+        saving = output / "checkpoints" / ".tmp-step-00000006-000"
+        wait_for(lambda: saving.exists() or "step-00000006-000" in checkpoints(output), "save", process=process)
         ranks = ranks_of(process.pid)
         for pid in ranks.values():
             os.kill(pid, signal.SIGTERM)

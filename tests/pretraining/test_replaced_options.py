@@ -18,7 +18,7 @@ from shards.building.options import BuildOptions
     [
         (["--train_file", "corpus.txt"], "launch/build_shards.py --input FILE --output_dir DIR, then --shards DIR"),
         (["--mlm_probability=0.3"], "--mlm_probability is not an option of this program: use --mask_rate"),
-        (["--num-train-epochs", "3", "--fp16"], "use --bf16 auto, true or false"),
+        (["--num-train-epochs", "3", "--fp16_opt_level", "O1"], "use --bf16 auto, true or false, or --fp16"),
         (["--lerning_rate", "1"], "did you mean --learning_rate?"),
     ],
 )

@@ -21,7 +21,8 @@ from finetuning.run.saved_model import head_of, saved_facts
 from finetuning.run.seed_runs import seed_summary
 from finetuning.sweep.runner import outcome, wait_for_live_cell
 from finetuning.sweep.sweep import SweepCell
-from pretraining.checkpoints.checkpoint import STATE_FILE, Checkpoint, save_checkpoint
+from pretraining.checkpoints.checkpoint import STATE_FILE, Checkpoint
+from pretraining.checkpoints.saving import save_checkpoint
 from runtime.files.whole_files import write_json
 from runtime.processes.ranks import Ranks
 

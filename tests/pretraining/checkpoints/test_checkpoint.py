@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from pretraining.checkpoints import checkpoint as module
+from pretraining.checkpoints import saving
 from pretraining.checkpoints.checkpoint import (
     MANIFEST_NAME,
     committed,
     newest_checkpoint,
     open_checkpoint,
-    retain,
-    save_checkpoint,
 )
+from pretraining.checkpoints.saving import retain, save_checkpoint
 from runtime.files.whole_files import sha256_of
 from runtime.processes import fault_points
 from runtime.processes.ranks import Ranks
@@ -68,14 +68,14 @@ def test_what_is_saved_comes_back(tmp_path):
 
 def test_the_ranks_share_out_the_tensors():
     many = [(f"p{number}/weight", torch.full((2,), float(number))) for number in range(7)]
-    shares = [dict(module.dealt(many, Ranks(rank, rank, 3, 3))) for rank in range(3)]
+    shares = [dict(saving.dealt(many, Ranks(rank, rank, 3, 3), {})) for rank in range(3)]
     assert sorted(name for share in shares for name in share) == [name for name, _ in many]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_a_saved_tensor_is_a_copy():
     live = torch.zeros(3)
-    kept = dict(module.dealt([("a/weight", live)], ONE))
+    kept = dict(saving.dealt([("a/weight", live)], ONE, {}))
     live += 1
     assert kept["a/weight"].equal(torch.zeros(3))
 
@@ -84,25 +84,29 @@ KILLED_WHILE_SAVING = """
 import sys, torch
 from pathlib import Path
 from runtime.processes import fault_points as faults
-from pretraining.checkpoints.checkpoint import save_checkpoint
+from pretraining.checkpoints.saving import CheckpointSaver
 from runtime.processes.ranks import Ranks
-for place in sys.argv[2:]:
+for place in sys.argv[3:]:
     import os
     pid = os.fork()  # torch is imported once
     if pid == 0:
         directory = Path(sys.argv[1]) / place
-        save = lambda name, value: save_checkpoint(
-            directory, name, tensors=[("a/weight", torch.full((4,), value))], state={"value": value}, ranks=Ranks())
+        saver = CheckpointSaver(directory, Ranks(), in_background=sys.argv[2] == "True")
+        save = lambda name, value: saver.save(
+            name, tensors=[("a/weight", torch.full((4,), value))], state={"value": value})
         save("step-00000001-000", 1.0)
+        saver.wait()
         faults._specification = place + ":1:kill"
         save("step-00000002-000", 2.0)
+        saver.wait()
         os._exit(0)
     print(place, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
-def test_killed_at_any_place_the_newest_whole_checkpoint_is_found(tmp_path):
-    command = [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path), *PLACES]
+@pytest.mark.parametrize("in_background", [False, True])
+def test_killed_at_any_place_the_newest_whole_checkpoint_is_found(tmp_path, in_background):
+    command = [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path), str(in_background), *PLACES]
     ended = subprocess.run(command, cwd=Path(__file__).resolve().parents[3], capture_output=True, text=True)
     assert ended.stdout.splitlines() == [f"{place} -9" for place in PLACES], ended.stderr
     for place in PLACES:

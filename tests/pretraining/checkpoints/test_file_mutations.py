@@ -15,10 +15,10 @@ from pretraining.checkpoints.checkpoint import (
     defect,
     newest_checkpoint,
     read_state,
-    save_checkpoint,
 )
 from pretraining.checkpoints.origin import check_same_origin, check_same_run
 from pretraining.checkpoints.position import position_from
+from pretraining.checkpoints.saving import save_checkpoint
 from pretraining.checkpoints.series import FIELDS, add_to_series, read_series
 from pretraining.loop.journal import Journal, read_journal
 from pretraining.plan.identity import condensed

@@ -17,8 +17,8 @@ from pretraining.engines.optimizers import (
     build_optimizer,
     parameter_groups,
     scaled_learning_rate,
-    trust_ratio,
 )
+from pretraining.engines.updating.lamb import trust_ratio
 
 SIZES: dict[str, Any] = {
     "vocab_size": 40,

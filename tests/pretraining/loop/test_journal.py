@@ -8,7 +8,7 @@ import re
 import pytest
 from pretraining_runs import in_process, write_shards
 
-from pretraining.checkpoints.checkpoint import save_checkpoint
+from pretraining.checkpoints import saving
 from pretraining.loop.journal import Journal, read_journal
 
 
@@ -94,14 +94,14 @@ def test_it_is_on_the_disk_when_it_is_cut_back_or_asked_to_be(tmp_path, monkeypa
 
 
 def test_the_journal_is_on_the_disk_before_a_checkpoint_is(tmp_path, monkeypatch):
-    order = []
+    order, commit = [], saving._commit
 
-    def save(*given, **named):
+    def spied(*given):
         order.append("checkpoint")
-        return save_checkpoint(*given, **named)
+        commit(*given)
 
     monkeypatch.setattr(Journal, "sync", lambda journal: order.append("journal"))
-    monkeypatch.setattr("pretraining.run.save_checkpoint", save)
+    monkeypatch.setattr(saving, "_commit", spied)
     in_process(write_shards(tmp_path / "shards"), tmp_path / "run")
     assert order
     assert order == ["journal", "checkpoint"] * (len(order) // 2)

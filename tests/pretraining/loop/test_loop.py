@@ -21,6 +21,8 @@ ROWS, TOKENS_PER_ROW = 4, 10
 class CountingEngine:
     """Its weights are a count of updates; `losses` gives the loss of a row's update."""
 
+    loss_scaling = None
+
     def __init__(self, losses=lambda row: 1.0):
         self.ranks, self.device, self.losses = Ranks(), torch.device("cpu"), losses
         self.weights, self.rates = 0, []
@@ -67,12 +69,17 @@ class Diary:
 
     def __init__(self, engine, stop_at=None):
         self.engine, self.stop_at, self.calls, self.lines, self.kept = engine, stop_at, [], [], {}
+        self.full_from = None  # the update from which on a save in the background has failed
 
     def stop_requested(self):
         return "SIGTERM" if self.stop_at is not None and self.lines[-1]["serial"] >= self.stop_at else None
 
     def record(self, lines):
         self.lines += lines
+
+    def poll(self):
+        if self.full_from is not None and self.lines[-1]["serial"] >= self.full_from:
+            raise OSError("No space left")
 
     def save(self, position):
         self.calls.append(("save", position.segment, position.serial))
@@ -158,6 +165,16 @@ def test_saved_every_so_many_updates():
     training, diary = loop(save_every_updates=3)
     training.run(Position())
     assert {3, 6, 9, 12} <= {call[2] for call in diary.calls if call[0] == "save"}
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_save_that_fails_in_the_background_ends_the_run_at_the_next_exchange_before_another_save(every):
+    training, diary = loop(save_every_updates=every)
+    diary.full_from = 3
+    with pytest.raises(OSError, match="No space left"):
+        training.run(Position())
+    assert diary.lines[-1]["serial"] == 3 + (3 % every)
+    assert max(serial for name, _, serial in diary.calls if name == "save") < diary.lines[-1]["serial"]
 
 
 def test_an_update_that_is_not_finite_is_skipped_and_counted():

@@ -2,15 +2,19 @@ import pytest
 import torch
 from tiny_encoder import built_model
 
+from pretraining.checkpoints.saving import dealt
 from pretraining.model.activations import activations, saved_bytes
 from pretraining.model.families import shape_only
 from pretraining.model.memory import (
+    COPY_FOR_SAVING,
     ParameterCounts,
     Sharding,
     count_parameters,
     estimate_memory,
+    largest_share,
     model_states,
 )
+from runtime.processes.ranks import Ranks
 
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 BATCH = {"num_sequences": 4, "sequence_length": 96, "num_masked_per_sequence": 12}
@@ -159,6 +163,28 @@ def test_in_fp32_the_copy_for_the_update_takes_the_place_of_what_the_backward_pa
         assert halved["fp32 gradients of this share"] == 4 * share
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_the_copy_that_is_saved_is_the_largest_share(world_size):
+    model = small_model("bert")
+    kinds = ("weight", "exp_avg", "exp_avg_sq")
+    state = [(f"{name}/{kind}", parameter) for name, parameter in model.named_parameters() for kind in kinds]
+    shares = []
+    for rank in range(world_size):
+        copies = {}
+        list(dealt(state, Ranks(rank, rank, world_size, world_size), copies))
+        shares.append(sum(copy.nbytes for copy in copies.values()))
+    estimate = estimate_memory(model.config, Sharding("none"), **BATCH, saving_ranks=world_size)
+    assert estimate.host == {COPY_FOR_SAVING: max(shares)}
+    assert largest_share(model, 1) == sum(shares) == 12 * count_parameters(model).total
+    assert f"{max(shares) / 1e9:.2f} GB for the copy that is saved" in estimate.sentence()
+
+
+def test_no_copy_is_counted_where_nothing_is_saved():
+    estimate = estimate_memory(small_model("bert").config, Sharding("none"), **BATCH)
+    assert estimate.host_bytes == 0
+    assert "saved" not in estimate.sentence()
+
+
 def test_the_table_sums_up():
     config = small_model("bert").config
     estimate = estimate_memory(config, Sharding("zero3", shards=2, offload_optimizer=True), **BATCH)
@@ -168,7 +194,14 @@ def test_the_table_sums_up():
     assert "activations" in table
 
 
-@pytest.mark.parametrize("options", [{"mode": "zero4"}, {"mode": "zero0", "bf16": True}])
+def test_fp16_takes_the_memory_of_bf16():
+    config = small_model("modernbert").config
+    for mode in ("none", "zero1", "zero2", "zero3", "full_shard"):
+        one, two = (estimate_memory(config, Sharding(mode, 2, **{half: True}), **BATCH) for half in ("bf16", "fp16"))
+        assert one.device_bytes == two.device_bytes < estimate_memory(config, Sharding(mode, 2), **BATCH).device_bytes
+
+
+@pytest.mark.parametrize("options", [{"mode": "zero4"}, *({"mode": "zero0", half: True} for half in ("bf16", "fp16"))])
 def test_unknown_and_unsound_shardings_are_refused(options):
     with pytest.raises(ValueError, match="use"):
         Sharding(**options)

@@ -58,6 +58,34 @@ def test_bf16_auto_is_bf16_where_the_hardware_has_it(plan, monkeypatch, capabili
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     assert plan(bf16="auto").bf16
     assert "AVX-512 BF16" in "\n".join(plan_lines(plan(bf16="auto")))
+    said = [text for text in find_warnings(made) if "--fp16 computes in fp16 with loss scaling" in text]
+    assert len(said) == (not expected)
+
+
+def test_fp16_is_the_precision_of_every_part_of_the_plan(plan):
+    made = plan(bf16="auto", fp16=True)
+    assert (made.bf16, made.engine.half, made.sharding.half) == (False, torch.float16, "fp16")
+    assert any("fp16 with loss scaling" in line for line in plan_lines(made))
+    assert any("--fp16 is for GPUs without bf16" in text for text in find_warnings(made))
+    for number in (1, 2, 3):
+        assert not find_problems(plan(bf16="auto", fp16=True, deepspeed=zero(number)))
+    refused = find_problems(plan(bf16="auto", fp16=True, deepspeed=zero(0)))
+    assert refused
+    assert all("use stage 1" in text for text in refused)
+
+
+def test_muon_is_planned_where_matrices_are_whole(plan):
+    for options in ({}, {"deepspeed": zero(0)}, {"fsdp": "hybrid_shard"}, {"num_ranks": 1}):
+        made = plan(optimizer="muon", muon_learning_rate=0.01, learning_rate_rule="linear", **options)
+        assert not find_problems(made)
+        assert made.optimizer.muon_learning_rate == pytest.approx(0.01 * 12 / 48)
+        assert made.optimizer.matrix_rate_scale == pytest.approx(0.01 / 5e-3)
+        assert any("muon for the layers' matrices (peak learning rate 0.0025)" in line for line in plan_lines(made))
+        assert made.memory.device["moments"] < plan(**options).memory.device["moments"]
+    (refused,) = find_problems(plan(optimizer="muon", deepspeed=zero(2)))
+    assert "has only slices of them: use stage 0, or FSDP2" in refused
+    assert "--deepspeed ds_configs" not in advice(plan(optimizer="muon", deepspeed=zero(0)))
+    assert "no --deepspeed, which is FSDP2" in advice(plan(optimizer="muon", deepspeed=zero(0)))
 
 
 def zero(number):
