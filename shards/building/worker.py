@@ -158,7 +158,8 @@ class TextEncoder:
     def unknown_parts(self, piece: str, ids: np.ndarray) -> list[str]:
         """What became an unknown token in a piece with these ids, in order.
 
-        If a piece has few, the parts near them are tokenized again with offsets, else all of it.
+        If a piece has few, the parts near them are tokenized again with offsets, else all of it; also where one may
+        be the rest of a longer word that was cut.
         """
         places = np.flatnonzero(ids == self.options.unknown_id)
         parts = list(split_text(piece, LOOKED_AT_CHARACTERS)) if self.piece_characters == PIECE_CHARACTERS else [piece]
@@ -166,7 +167,9 @@ class TextEncoder:
             expected = places[0] / len(ids) * len(parts) - 0.5
             parts_by_number: dict[int, list[str]] = {}
             for number in sorted(range(len(parts)), key=lambda number: abs(number - expected)):
-                parts_by_number[number] = self.unknown_parts_of(parts[number])
+                parts_by_number[number] = found = self.unknown_parts_of(parts[number])
+                if found and (parts[number].startswith(found[0]) or parts[number].endswith(found[-1])):
+                    break
                 if sum(map(len, parts_by_number.values())) == len(places):
                     return [part for _, some in sorted(parts_by_number.items()) for part in some]
         return self.unknown_parts_of(piece)

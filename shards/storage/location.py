@@ -129,18 +129,20 @@ def open_location(location: str | Path | ShardLocation, cache_directory: Path | 
     directory.mkdir(parents=True, exist_ok=True)
     remove_stale_partials(Path(root))
     opened = ShardLocation(directory, url)
+    wanted = MANIFEST_NAME
     try:
         _download(f"{url}/{MANIFEST_NAME}", directory / MANIFEST_NAME, MAX_MANIFEST_BYTES)
         folder = opened.manifest.tokenizer.path
         if not (directory / folder).is_dir():
             (directory / folder).mkdir(parents=True)
         for name in TOKENIZER_FILES:
-            _download_if_there(f"{url}/{quote(folder)}/{name}", directory / folder / name)
+            wanted = f"{folder}/{name}"
+            _download_if_there(f"{url}/{quote(wanted)}", directory / wanted)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{directory / folder} cannot be made, because a file is there: delete {directory}") from error
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise ValueError(
-            f"shards {text!r} cannot be fetched ({reason_of(error)}): check the address and the network"
+            f"{wanted} of the shards {text!r} cannot be fetched ({reason_of(error)}): check the address and the network"
         ) from error
     return opened
 

@@ -74,12 +74,12 @@ class Chaos:
         if not record.exists():
             shutil.rmtree(output, ignore_errors=True)
             job = self.start(subject, output)
-            began = None
-            while (status := job.poll()) is None:
+            began, latest = None, time.monotonic() + LONGEST_RUN_SECONDS
+            while (status := job.poll()) is None and time.monotonic() < latest:
                 began = began or (time.monotonic() if subject.working(output) else None)
                 time.sleep(0.02)
             job.stop()
-            if status:
+            if status != 0:
                 raise RuntimeError(runs.log_of(output).read_text()[-3000:])
             record.write_text(json.dumps(time.monotonic() - (began or time.monotonic())))
         return output, float(json.loads(record.read_text()))
@@ -121,6 +121,8 @@ class Chaos:
         try:
             began = time.monotonic()
             while not while_starting and job.poll() is None:
+                if time.monotonic() > began + LONGEST_RUN_SECONDS:
+                    raise TimeoutError(f"{output}: no progress within {LONGEST_RUN_SECONDS} s")
                 # A resumed run has its journal from before: only lines after this point are new.
                 if subject.working(output) and (not before or subject.progress(output) > before):
                     break

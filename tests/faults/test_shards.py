@@ -202,7 +202,7 @@ def test_fault_54_a_server_that_says_no_number_of_bytes(commands, shards, tmp_pa
         server.length = length
         variables = {"SSL_CERT_FILE": str(server.certificate), "XDG_CACHE_HOME": str(tmp_path / "cache")}
         said = commands.pretrain(server.address, tmp_path / "run", {}, REFUSED, **variables)
-    assert f"shards '{server.address}' cannot be fetched" in said
+    assert f"manifest.json of the shards '{server.address}' cannot be fetched" in said
     assert f"its Content-Length is '{length}', not a number of bytes" in said
     assert "Traceback" not in said
     assert not list((tmp_path / "cache").rglob("*.partial"))

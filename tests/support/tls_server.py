@@ -27,6 +27,7 @@ class ServedFolder:
     certificate: Path
     cut: dict[str, int] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
+    answers: dict[str, Path] = field(default_factory=dict)  # by path: the file with the whole answer, its head included
     requests: list[str] = field(default_factory=list)
     pause_seconds: float = 0.0  # between the bytes of every answer, headers included
     length: str = ""  # as Content-Length of every answer
@@ -46,6 +47,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.served.requests.append(name)
         if self.served.pause_seconds:
             self.drip((self.served.folder / name).read_bytes())
+            return
+        if self.path in self.served.answers:
+            self.wfile.write(self.served.answers[self.path].read_bytes())
             return
         if self.served.length or self.served.moved:
             self.send_response(302 if self.served.moved else 200)

@@ -48,6 +48,7 @@ def test_a_block(tmp_path, rounds):
 def test_a_file_behind_https(tmp_path, monkeypatch, name, place, rounds):
     write_directory(tmp_path / "served", train=((60,),), validation=((50,),))
     monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(location_module, "sync_file", lambda path: None)  # a disk's seconds, not the reader's
     with tls_server(tmp_path / "served", tmp_path) as server:
         monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
         opened = open_location(server.address, tmp_path / "cache")
@@ -62,4 +63,36 @@ def test_a_file_behind_https(tmp_path, monkeypatch, name, place, rounds):
             assert len(ShardReader(again.directory, again.manifest, "train").block(0).tokens) == 60
 
         folder = tmp_path / "served" if place == "server" else opened.directory
-        refusals(folder / name, read, min((rounds + 1) // 2, 200), named=name, least=0.2 if place == "server" else 0.0)
+        refusals(folder / name, read, rounds, named=name, least=0.2 if place == "server" else 0.0)
+
+
+@few_and_many
+@pytest.mark.parametrize(
+    "head", ["200 OK\r\nContent-Length: {size}", "302 Found\r\nLocation: /moved_here/{name}"], ids=["it", "move"]
+)
+@pytest.mark.parametrize("name", ["manifest.json", "train-000000.tar"])
+def test_an_answer_of_a_server(tmp_path, monkeypatch, name, head, rounds):
+    """Its status, its headers and where it sends us are changed, not only what it holds."""
+    write_directory(tmp_path / "served", train=((60,),), validation=((50,),))
+    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(location_module, "sync_file", lambda path: None)
+    content = (tmp_path / "served" / name).read_bytes()
+    (tmp_path / "served" / "moved_here").mkdir()
+    (tmp_path / "served" / "moved_here" / name).write_bytes(content)
+    answer = tmp_path / f"answer-{name}"
+    answer.write_bytes(f"HTTP/1.0 {head.format(size=len(content), name=name)}\r\n\r\n".encode() + content)
+    with tls_server(tmp_path / "served", tmp_path) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        server.answers[f"/{name}"] = answer
+
+        def read():
+            for path in (tmp_path / "cache").glob(f"*/{name}"):
+                path.unlink()
+            opened = open_location(server.address, tmp_path / "cache")
+            try:
+                opened.fetch(opened.manifest.split("train").shards[0])
+            except OSError as error:  # no file is wrong: the server or the network is
+                raise ValueError(str(error)) from error
+            assert len(ShardReader(opened.directory, opened.manifest, "train").block(0).tokens) == 60
+
+        refusals(answer, read, rounds, named=name)

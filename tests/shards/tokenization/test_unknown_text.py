@@ -64,9 +64,10 @@ def write(path: Path, texts: list[str]) -> Path:
 
 
 def mixed_texts() -> list[str]:
-    """Known, unknown and mixed words, long and short documents, rare unknown words in long known text."""
+    """Known, unknown and mixed words, a giant one, long and short documents, rare unknown words in long text."""
     latin, hebrew = texts_of(LATIN, 1, 30), texts_of(HEBREW, 2, 20)
     long = [" ".join(latin[:20]) + f" {word} " + " ".join(latin[20:]) for word in ("שלום", "日本", "abשc x\u00a0ש")]
+    long.append(" ".join(latin[:5]) + " " + "abcde" * 2_500 + " " + " ".join(latin[5:10]))
     crowded = [f"{one} {other}" for one, other in zip(latin, hebrew, strict=False)]
     return [*latin, *hebrew, *long, *crowded, "ab" * 90, "", "abc 😀 bca", " ".join(latin + hebrew + latin)]
 
