@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import torch
 
-from pretraining.engines.master_weights import MasterWeights
+from pretraining.engines.updating.master_weights import MasterWeights
 from pretraining.model.configuration import build_configuration
 from pretraining.model.dropout import with_dropout
 from pretraining.model.masked_lm import PretrainingModel, build_model

@@ -17,7 +17,7 @@ from pretraining.engines.engine import check_ranks
 from pretraining.loop.whole_words import whole_word_warning
 from pretraining.model.families import family_of
 from pretraining.model.masked_lm import check_weights
-from pretraining.model.source_tokenizer import check_source_tokenizer
+from pretraining.model.source.tokenizer import check_source_tokenizer
 from pretraining.plan.identity import identity_of
 from pretraining.plan.table import plan_lines
 from runtime.processes.collectives import gather_json

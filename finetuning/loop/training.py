@@ -26,8 +26,8 @@ from finetuning.loop.updates import add_update, means, micro_batches, reseed, tr
 from pretraining.engines.build import build_engine
 from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import Engine, EngineOptions
-from pretraining.engines.optimizers import OptimizerOptions
 from pretraining.engines.precision import Precision, choose_precision
+from pretraining.engines.updating.optimizers import OptimizerOptions
 from runtime.processes.collectives import sum_over_ranks
 from runtime.processes.fault_points import fault_point
 from runtime.processes.interruption import Interrupted

@@ -13,9 +13,9 @@ from pretraining.checkpoints.series import SERIES_NAME, read_series
 from pretraining.model.attention import faster_attention
 from pretraining.model.dropout import with_dropout
 from pretraining.model.families import family_of
-from pretraining.model.source_checkpoint import check_checkpoint
-from pretraining.model.source_config import source_config
-from pretraining.model.source_tokenizer import require_embeddings
+from pretraining.model.source.checkpoint import check_checkpoint
+from pretraining.model.source.config import source_config
+from pretraining.model.source.tokenizer import require_embeddings
 from runtime.hub import hub_is_reachable, is_missing_path
 from shards.tokenization.tokenizer_source import open_tokenizer
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.loop.run_state import differences
-from pretraining.model.source_weights import checkpoint_digest
+from pretraining.model.source.weights import checkpoint_digest
 from runtime.files.schemas import Count, Figure, Items, Schema, read_object
 
 RESULTS_NAME = "all_results.json"

@@ -14,7 +14,7 @@ from finetuning.recipes.choices.chain import second_stage_options
 from finetuning.run.command import for_small_world
 from finetuning.run.option_checks import check_options, options_class
 from finetuning.run.starting_point import model_name
-from pretraining.model.source_weights import checkpoint_digest
+from pretraining.model.source.weights import checkpoint_digest
 from runtime.files.whole_files import sha256_of
 from runtime.hub import is_missing_path
 from runtime.options.command_line import OptionParser, as_arguments, options_from

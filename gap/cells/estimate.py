@@ -17,7 +17,7 @@ from gap.cells.plan import CellSource, PlannedCell, Search
 from gap.cells.store import Cell
 from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.rows import HELD_OUT_SHARE
-from pretraining.engines.master_weights import MasterWeights
+from pretraining.engines.updating.master_weights import MasterWeights
 
 TIMED_SECONDS = 2.0  # approximate time for a model's timed updates; a large one on a CPU is timed with fewer rows
 TIMED_UPDATES = 2

@@ -11,8 +11,8 @@ from finetuning.examples.recipe import FinetuningOptions
 from gap.cells.plan import CellPlan, CellSource, Grid, PlannedCell, Search, Setting
 from gap.cells.store import Cell, fingerprint, read_scores
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions
-from pretraining.model.source_config import hub_commit
-from pretraining.model.source_weights import checkpoint_digest
+from pretraining.model.source.config import hub_commit
+from pretraining.model.source.weights import checkpoint_digest
 from runtime.files.schemas import Count, Items, Name, Number, PathName, Schema, read_object
 from runtime.files.whole_files import write_json
 from runtime.hub import hub_is_reachable, is_missing_path

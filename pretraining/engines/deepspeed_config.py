@@ -18,8 +18,8 @@ import torch
 
 from pretraining.engines.deepspeed_keys import JSON_OPTIMIZERS, key_problems, value_problems, without
 from pretraining.engines.deepspeed_refusals import AUTO
-from pretraining.engines.optimizers import OptimizerOptions
 from pretraining.engines.updating.loss_scaling import GROWTH_INTERVAL, INITIAL_POWER, SMALLEST_SCALE
+from pretraining.engines.updating.optimizers import OptimizerOptions
 from runtime.files.unique_keys import DuplicateKey, OutOfBounds, require_bounded, without_duplicates
 
 LARGEST_FILE_BYTES = 1 << 20

@@ -22,8 +22,8 @@ from pretraining.engines.compilation import Compilation
 from pretraining.engines.compiled_ops import clear_abandoned_build, compiled_operators
 from pretraining.engines.deepspeed_config import names_optimizer, resolve_config, skip_compiled_collective
 from pretraining.engines.engine import EngineOptions, Reader, state_name
-from pretraining.engines.optimizers import build_optimizer, parameter_groups, set_learning_rate
 from pretraining.engines.updating.loss_scaling import DeepSpeedLossScale
+from pretraining.engines.updating.optimizers import build_optimizer, parameter_groups, set_learning_rate
 from runtime.processes.ranks import Ranks
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of every parameter from stage 1 on

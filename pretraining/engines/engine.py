@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from pretraining.engines.compilation import Compilation
-from pretraining.engines.optimizers import OptimizerOptions
 from pretraining.engines.updating.loss_scaling import LossScaling
+from pretraining.engines.updating.optimizers import OptimizerOptions
 from runtime.processes.ranks import Ranks
 
 FSDP_MODES = ("full_shard", "shard_grad_op", "hybrid_shard")

@@ -13,9 +13,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pretraining.engines.compilation import Compilation
 from pretraining.engines.engine import EngineOptions, Reader, check_ranks, hybrid_size, state_name
-from pretraining.engines.master_weights import MasterWeights
-from pretraining.engines.optimizers import optimizer_for, set_learning_rate
 from pretraining.engines.updating.loss_scaling import DynamicLossScale
+from pretraining.engines.updating.master_weights import MasterWeights
+from pretraining.engines.updating.optimizers import optimizer_for, set_learning_rate
 from pretraining.model.families import repeated_layers
 from runtime.processes.ranks import Ranks
 

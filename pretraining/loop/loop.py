@@ -14,8 +14,8 @@ import torch
 
 from pretraining.checkpoints.position import Position
 from pretraining.engines.engine import Engine
-from pretraining.engines.schedule import learning_rate
 from pretraining.engines.updating.loss_scaling import SMALLEST_SCALE
+from pretraining.engines.updating.schedule import learning_rate
 from pretraining.loop.batches import as_inputs
 from pretraining.loop.compiling import Compiling
 from pretraining.loop.evaluation import losses, statistics_of

@@ -13,8 +13,8 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMa
 
 from pretraining.model.families import family_of, model_class, usable_positions
 from pretraining.model.sizes import size_settings
-from pretraining.model.source_config import require_buildable, source_config
-from pretraining.model.source_tokenizer import own_vocabulary_length, too_few_rows
+from pretraining.model.source.config import require_buildable, source_config
+from pretraining.model.source.tokenizer import own_vocabulary_length, too_few_rows
 from runtime.files.unique_keys import require_bounded
 from runtime.hub import is_missing_path, local_files_only
 from shards.streaming.options import OBJECTIVES

@@ -13,7 +13,7 @@ from pretraining.model.configuration import reading, unreadable
 from pretraining.model.cross_entropy import weighted_sums
 from pretraining.model.dropout import encoder_dropout, with_dropout
 from pretraining.model.families import family_of, from_configuration, model_class, takes_token_types
-from pretraining.model.source_checkpoint import check_checkpoint, load_checkpoint
+from pretraining.model.source.checkpoint import check_checkpoint, load_checkpoint
 
 
 class PretrainingModel(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretraining.engines.optimizers import OptimizerOptions, optimizer_for, set_learning_rate
+from pretraining.engines.updating.optimizers import OptimizerOptions, optimizer_for, set_learning_rate
 from pretraining.model.masked_lm import PretrainingModel
 
 SOLVED_ACCURACY = 0.95

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+ARCHITECTURE = "architecture"  # dropout as the configuration has it
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -14,7 +16,7 @@ class Choices:
     why_bf16: str = "as this run began"
     attention: str | None = None
     compiled: bool | None = None
-    dropout: float | str | None = None  # a rate, or "architecture": the configuration's own
+    dropout: float | str | None = None  # a rate, or ARCHITECTURE
 
     def as_dict(self) -> dict[str, Any]:
         """For a checkpoint: what is not part of the run's identity."""

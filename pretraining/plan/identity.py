@@ -7,13 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pretraining.plan.choices import ARCHITECTURE
 from pretraining.plan.options import PretrainingOptions
 from runtime.options.declaration import later_defaults
 
 if TYPE_CHECKING:
     from pretraining.plan.plan import Plan
-
-ARCHITECTURE = "architecture"  # dropout as the configuration has it
 
 
 def identity_of(plan: Plan) -> dict[str, Any]:

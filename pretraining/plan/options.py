@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pretraining.engines.engine import FSDP_MODES
-from pretraining.engines.optimizers import LEARNING_RATE_RULES, OPTIMIZER_NAMES
-from pretraining.engines.schedule import DECAYS
+from pretraining.engines.updating.optimizers import LEARNING_RATE_RULES, OPTIMIZER_NAMES
+from pretraining.engines.updating.schedule import DECAYS
 from pretraining.model.attention import ATTENTION_IMPLEMENTATIONS
 from pretraining.plan.budget import UNITS, option_of
 from runtime.options.declaration import (
@@ -124,6 +124,7 @@ class PretrainingOptions(Options):
         group=TRAINING,
         at_least=0,
         below=1,
+        later=True,
     )
     global_batch_rows: int = option(
         0,

@@ -11,8 +11,8 @@ import torch
 
 from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import EngineOptions
-from pretraining.engines.optimizers import OptimizerOptions, scaled_learning_rate
 from pretraining.engines.precision import Precision, choose_precision
+from pretraining.engines.updating.optimizers import OptimizerOptions, scaled_learning_rate
 from pretraining.model.attention import attention_for
 from pretraining.model.configuration import build_configuration, parse_overrides
 from pretraining.model.families import shape_only
@@ -20,8 +20,7 @@ from pretraining.model.flops import update_flops
 from pretraining.model.masked_lm import PretrainingModel, build_model
 from pretraining.model.memory import MemoryEstimate, Sharding, estimate_memory
 from pretraining.plan.budget import UNITS, Budget, option_of
-from pretraining.plan.choices import Choices
-from pretraining.plan.identity import ARCHITECTURE
+from pretraining.plan.choices import ARCHITECTURE, Choices
 from pretraining.plan.lengths import parse_length_schedule, scheduled_rows
 from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.planned_engine import optimizer_kind, optimizer_title, planned_sharding

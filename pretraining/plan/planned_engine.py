@@ -7,7 +7,7 @@ from typing import Any
 
 from pretraining.engines.deepspeed_config import zero_stage
 from pretraining.engines.engine import EngineOptions
-from pretraining.engines.optimizers import OptimizerOptions
+from pretraining.engines.updating.optimizers import OptimizerOptions
 from pretraining.model.memory import REDUCE_BUCKET_ELEMENTS, Sharding
 from pretraining.plan.options import PretrainingOptions
 from runtime.processes.ranks import Ranks

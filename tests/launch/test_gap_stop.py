@@ -36,7 +36,7 @@ def test_a_reference_that_is_not_to_be_had_is_an_error_in_words(tmp_path, monkey
     def unreachable(path, *_, **__):
         raise OSError("We couldn't connect to the hub\nand more")
 
-    monkeypatch.setattr("pretraining.model.source_config.cached_file", unreachable)
+    monkeypatch.setattr("pretraining.model.source.config.cached_file", unreachable)
     monkeypatch.setattr("finetuning.model.checkpoint_files.hub_is_reachable", lambda: True)
     for more in ([], ["--dry_run", "true"]):
         assert gap.main([*arguments(tmp_path), "--reference", "somebody/model", *more]) == 2

@@ -16,7 +16,7 @@ OF_FINETUNING = "finetuning/run/test_file_mutations.py"
 OF_STUDIES = "gap/cells/test_file_mutations.py"
 OF_SOURCES = "shards/text/test_source_mutations.py"
 OF_EXAMPLES = "finetuning/examples/test_example_mutations.py"
-OF_MODELS = "pretraining/model/test_source_fuzz.py"
+OF_MODELS = "pretraining/model/source/test_source_fuzz.py"
 OF_BUILDS = "shards/building/test_state.py"
 OF_SHARDS = "shards/storage/test_file_mutations.py"
 NO_FILE = ""  # text of this program, of the kernel, or on a command line; or the low-level part of other readers
@@ -50,9 +50,9 @@ FUZZED = {
     "pretraining/loop/journal.py": OF_RUNS,
     "pretraining/model/configuration.py": NO_FILE,
     "pretraining/model/flops.py": NO_FILE,
-    "pretraining/model/source_checkpoint.py": OF_MODELS,
-    "pretraining/model/source_config.py": OF_MODELS,
-    "pretraining/model/source_weights.py": OF_MODELS,
+    "pretraining/model/source/checkpoint.py": OF_MODELS,
+    "pretraining/model/source/config.py": OF_MODELS,
+    "pretraining/model/source/weights.py": OF_MODELS,
     "pretraining/plan/identity.py": NO_FILE,
     "pretraining/publishing/export.py": NO_FILE,  # what it has just written
     "finetuning/recipes/choices/chain.py": OF_FINETUNING,

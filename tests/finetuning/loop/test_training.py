@@ -1,5 +1,6 @@
 """The loop: what it computes depends on neither micro-batches nor interruptions, and it judges what it made."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -80,9 +81,10 @@ def test_it_learns_and_ends_with_the_best_weights():
 
 def test_the_best_epoch_is_restored_when_a_later_one_is_worse():
     gains = []
-    for rate in (1.0, 3.0, 10.0):  # at least one of these ruins what earlier epochs learnt
+    # At least one of these ruins what earlier epochs learnt; which one depends on the processor's rounding.
+    for rate, seed in itertools.product((1.0, 3.0, 10.0), range(4)):
         recipe = recipe_of(test=tiny_questions(23, seed=2, prefix="v"))
-        options = replace(OPTIONS, num_train_epochs=4, learning_rate=rate, lr_scheduler_type="constant")
+        options = replace(OPTIONS, num_train_epochs=4, learning_rate=rate, seed=seed, lr_scheduler_type="constant")
         result = finetune(recipe, model_of(recipe), options)
         best = max(result.history, key=lambda entry: entry["f1"])
         assert result.selection_gain == best["f1"] - result.history[-1]["f1"]
@@ -90,6 +92,8 @@ def test_the_best_epoch_is_restored_when_a_later_one_is_worse():
         assert result.scores["test_f1"] == result.scores["eval_f1"] == best["f1"]
         assert result.best_epoch == best["epoch"]
         gains.append(result.selection_gain)
+        if len(gains) >= 3 and max(gains) > 0:
+            break
     assert max(gains) > 0
 
 

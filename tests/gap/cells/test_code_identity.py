@@ -91,7 +91,7 @@ def test_an_edit_that_cannot_change_a_score_runs_nothing_again(tree, file, patte
         ("finetuning/examples/recipe.py", "384,", "256,"),
         ("finetuning/model/heads.py", "HEAD_STD = 0.02", "HEAD_STD = 0.2"),
         ("finetuning/loop/updates.py", r"$", "\nNEW = 1\n"),
-        ("pretraining/engines/optimizers.py", r"$", "\nNEW = 1\n"),
+        ("pretraining/engines/updating/optimizers.py", r"$", "\nNEW = 1\n"),
         ("pretraining/engines/torch_engine.py", r"$", "\nNEW = 1\n"),
         ("gap/cells/plan.py", r"SEARCH_SEED = ", "SEARCH_SEED = 1 + "),
         ("gap/cells/searches.py", r"-number\)", "number)"),

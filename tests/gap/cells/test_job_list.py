@@ -5,7 +5,7 @@ from transformers import BertConfig
 from finetuning.run.finished import weights_digest
 from finetuning.sweep.options import state_of
 from gap.cells.job_list import model_digest
-from pretraining.model.source_weights import checkpoint_digest
+from pretraining.model.source.weights import checkpoint_digest
 
 
 def test_a_checkpoint_is_known_again_by_its_content_alone(tmp_path):

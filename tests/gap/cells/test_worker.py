@@ -26,7 +26,7 @@ from gap.cells.store import read_predictions, read_scores
 from gap.cells.worker import claim, remaining, work
 from gap.study.options import GapOptions
 from pretraining.engines.engine import EngineOptions
-from pretraining.engines.optimizers import build_optimizer
+from pretraining.engines.updating.optimizers import build_optimizer
 from runtime.processes.failures import Failed
 
 

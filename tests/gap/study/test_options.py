@@ -83,10 +83,17 @@ def test_a_control_run_that_says_nothing_is_refused(tmp_path, capsys, budget, se
 def test_auto_precision_is_settled_by_the_cells_that_are_there(tmp_path, monkeypatch):
     """Else cells added on a machine of another kind would be trained otherwise under the same fingerprint."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)
     jobs = tiny_jobs(write_series(tmp_path / "run"), write_tasks(tmp_path / "tasks")[1:2])
     folder = tmp_path / "out"
     assert settled_bf16("auto", folder) == "false"
     assert jobs.options.bf16 == "false"
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True})
+    assert settled_bf16("auto", tmp_path / "new") == "true"
+    assert settled_bf16("auto", folder) == "false"  # as its cells were
+    write_jobs(folder, replace(jobs, options=replace(jobs.options, bf16="auto")))
+    assert settled_bf16("auto", folder) == "false"  # what auto meant where it was kept
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)
     write_jobs(folder, replace(jobs, options=replace(jobs.options, bf16="true")))
     assert settled_bf16("auto", folder, elsewhere=True) == "true"
     assert settled_bf16("false", folder) == "false"
@@ -98,6 +105,7 @@ def test_auto_precision_is_settled_by_the_cells_that_are_there(tmp_path, monkeyp
 
 def test_a_list_never_leaves_the_precision_open(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)
     argv = [*arguments(tmp_path, executor="slurm"), "--slurm_gpus"]
     monkeypatch.setattr("gap.study.study.submit_slurm", lambda directory, slurm: ["7_1"])
     assert gap.main([*argv, "1"]) == 2

@@ -42,7 +42,7 @@ def test_tasks_and_reference_are_read_before_training(monkeypatch, tiny_small_wo
     def unreachable(path, *_, **__):
         raise OSError("We couldn't connect to the hub")
 
-    monkeypatch.setattr("pretraining.model.source_config.cached_file", unreachable)
+    monkeypatch.setattr("pretraining.model.source.config.cached_file", unreachable)
     monkeypatch.setattr("pretraining.run.Run", lambda *_, **__: pytest.fail("training began"))
     argv = ["--output_dir", "out", "--until", "gap_closed>=0.9", "--reference", str(tiny_small_world), *more]
     assert pretrain.main(argv) == 2

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pretraining.engines import deepspeed_config, deepspeed_refusals
 from pretraining.engines.deepspeed_config import load_config, names_optimizer, resolve_config, zero_stage
 from pretraining.engines.deepspeed_keys import auto_paths
-from pretraining.engines.optimizers import OptimizerOptions
+from pretraining.engines.updating.optimizers import OptimizerOptions
 from pretraining.plan.options import PretrainingOptions
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[3] / "ds_configs"

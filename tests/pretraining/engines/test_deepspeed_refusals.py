@@ -12,7 +12,7 @@ from pretraining.engines import deepspeed_config
 from pretraining.engines.deepspeed_config import resolve_config
 from pretraining.engines.deepspeed_keys import SCALARS, SECTIONS, auto_paths, section_models
 from pretraining.engines.deepspeed_refusals import OPTIMIZER_KEYS, REFUSED
-from pretraining.engines.optimizers import OptimizerOptions
+from pretraining.engines.updating.optimizers import OptimizerOptions
 
 # As in the page on DeepSpeed of the documentation of `transformers`.
 COMMON = {

@@ -10,7 +10,7 @@ from tiny_encoder import built_model
 from pretraining.engines.build import build_engine
 from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import EngineOptions
-from pretraining.engines.optimizers import OptimizerOptions
+from pretraining.engines.updating.optimizers import OptimizerOptions
 from pretraining.model.memory import Sharding, count_parameters, model_states
 from runtime.processes.ranks import Ranks
 

@@ -7,7 +7,7 @@ import pytest
 from file_mutations import few_and_many, refusals
 
 from pretraining.engines.deepspeed_config import load_config, resolve_config
-from pretraining.engines.optimizers import OptimizerOptions
+from pretraining.engines.updating.optimizers import OptimizerOptions
 
 FILES = sorted((Path(__file__).resolve().parents[3] / "ds_configs").glob("*.json"))
 OPTIMIZER = {"type": "AdamW", "params": {"lr": "auto", "betas": [0.9, 0.98], "eps": 1e-6, "weight_decay": "auto"}}

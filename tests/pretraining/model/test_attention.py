@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from pretraining.engines.master_weights import MasterWeights
+from pretraining.engines.updating.master_weights import MasterWeights
 from pretraining.model.attention import attention_for, faster_attention
 from pretraining.model.masked_lm import build_model
 from tests.pretraining.model.test_masked_lm import batch_of, mean_loss, small_model

@@ -19,7 +19,7 @@ import json, sys, time
 from finetuning.sweep.sweep import read_sweep
 from gap.study.until_options import PretrainCommandOptions
 from pretraining.engines.deepspeed_config import load_config, resolve_config
-from pretraining.engines.optimizers import OptimizerOptions
+from pretraining.engines.updating.optimizers import OptimizerOptions
 from runtime.options.command_line import parse_options
 
 def resolve(path):

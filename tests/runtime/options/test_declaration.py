@@ -223,6 +223,7 @@ def test_every_rule_of_every_command_is_enforced(cls):
 
 # The names that are not one option. All others are declared once, and elsewhere as in that record.
 SEVERAL_MEANINGS = {
+    "dropout": "pretraining: of the encoder, 0 from scratch; fine-tuning: of encoder and classifier, as configured",
     "max_steps": "fine-tuning: a limit, of which -1 is none; the overfit check: how long it tries",
     "num_train_epochs": "fine-tuning: a number; the study of a gap: a list of numbers to try",
     "seed": "of a run's weights and order; in a report of the bootstrap draws",

@@ -7,7 +7,7 @@ from pretraining_runs import write_tokenizer
 
 from finetuning.model import checkpoint_files
 from launch import build_shards
-from pretraining.model.source_tokenizer import check_source_tokenizer
+from pretraining.model.source.tokenizer import check_source_tokenizer
 from shards.tokenization.tokenizer_source import TOKENIZER_FILES, open_tokenizer
 from shards.tokenization.vocabulary import load_tokenizer
 

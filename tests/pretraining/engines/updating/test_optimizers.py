@@ -11,14 +11,14 @@ import torch
 import transformers
 from torch import nn
 
-from pretraining.engines.optimizers import (
+from pretraining.engines.updating.lamb import trust_ratio
+from pretraining.engines.updating.optimizers import (
     Lamb,
     OptimizerOptions,
     build_optimizer,
     parameter_groups,
     scaled_learning_rate,
 )
-from pretraining.engines.updating.lamb import trust_ratio
 
 SIZES: dict[str, Any] = {
     "vocab_size": 40,

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from pretraining_runs import in_process, series, write_shards, write_tokenizer
 
-from pretraining.model.source_tokenizer import check_source_tokenizer
+from pretraining.model.source.tokenizer import check_source_tokenizer
 
 WORDS = ["cat", "dog", "fish", "bird"]
 

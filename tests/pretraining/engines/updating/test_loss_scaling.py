@@ -23,9 +23,9 @@ from torch import nn
 from pretraining.engines.build import build_engine
 from pretraining.engines.deepspeed_config import load_config, resolve_config
 from pretraining.engines.engine import EngineOptions
-from pretraining.engines.optimizers import OptimizerOptions
 from pretraining.engines.updating import loss_scaling
 from pretraining.engines.updating.loss_scaling import DynamicLossScale
+from pretraining.engines.updating.optimizers import OptimizerOptions
 from runtime.processes.ranks import Ranks
 
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}

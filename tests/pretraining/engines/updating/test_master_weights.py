@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from pretraining.engines.engine import EngineOptions
-from pretraining.engines.master_weights import MasterWeights
 from pretraining.engines.torch_engine import TorchEngine
+from pretraining.engines.updating.master_weights import MasterWeights
 from runtime.processes.ranks import Ranks
 
 

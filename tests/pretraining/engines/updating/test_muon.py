@@ -14,8 +14,8 @@ from torch import nn
 
 from pretraining.checkpoints.checkpoint import Checkpoint
 from pretraining.engines.deepspeed_config import resolve_config
-from pretraining.engines.optimizers import OptimizerOptions, optimizer_for, parameter_groups, set_learning_rate
 from pretraining.engines.updating.muon import COEFFICIENTS, IS_MUON, MOMENTUM, STEPS, Muon, orthogonalized
+from pretraining.engines.updating.optimizers import OptimizerOptions, optimizer_for, parameter_groups, set_learning_rate
 from pretraining.model.memory import Sharding, count_parameters, model_states
 
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}

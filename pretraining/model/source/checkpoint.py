@@ -17,8 +17,8 @@ import torch
 import transformers
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from pretraining.model.source_config import require_buildable
-from pretraining.model.source_weights import hub_weight_files, stored_shapes, weight_files
+from pretraining.model.source.config import require_buildable
+from pretraining.model.source.weights import hub_weight_files, stored_shapes, weight_files
 from runtime.files.foreign import reading_foreign
 
 HEAD_PARAMETERS = 200_000_000  # more than any masked-language head: 250,000 tokens of width 768

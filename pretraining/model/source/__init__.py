@@ -1,0 +1,1 @@
+"""Untrusted checkpoints that a model starts from: configuration, weights, tokenizer."""
