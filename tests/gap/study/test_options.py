@@ -89,7 +89,8 @@ def test_auto_precision_is_settled_by_the_cells_that_are_there(tmp_path, monkeyp
     assert settled_bf16("auto", folder) == "false"
     assert jobs.options.bf16 == "false"
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True})
-    assert settled_bf16("auto", tmp_path / "new") == "true"
+    assert settled_bf16("auto", folder) == "true"
+    write_jobs(folder, jobs)
     assert settled_bf16("auto", folder) == "false"  # as its cells were
     write_jobs(folder, replace(jobs, options=replace(jobs.options, bf16="auto")))
     assert settled_bf16("auto", folder) == "false"  # what auto meant where it was kept

@@ -59,7 +59,8 @@ def test_eager_attention_keeps_its_weights(family):
     real = saved_bytes(model, lambda: forward(model))
     traced = activations(model.config, **BATCH, attention="eager").saved
     assert real / ALLOWED_FACTOR < traced < real * ALLOWED_FACTOR
-    assert traced > activations(model.config, **BATCH).saved
+    if family == "bert":  # ModernBERT's windows are a mask of the same size for the fused kernel
+        assert traced > activations(model.config, **BATCH).saved
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
