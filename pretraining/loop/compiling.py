@@ -14,7 +14,8 @@ from runtime.processes.collectives import broadcast_json
 # A compilation takes under a minute or two and makes an update 1.2 to 2 times as fast on a CPU (benchmarks/compile.md).
 LEAST_SECONDS_LEFT = 1200.0
 LEAST_GAIN = 1.03
-WARM_UPDATES = 3  # before the plain time of an update is taken
+WARM_UPDATES = 8  # plain ones, whose fastest exchange interval is compared, without the first, which allocates
+MEASURED_INTERVALS = 3  # compiled ones; a second shape may be compiled in one of them
 
 
 class Compiling:
@@ -25,7 +26,7 @@ class Compiling:
         self._compilation = compilation
         self.compiled: bool | None = {"true": True, "false": False}.get(mode, compiled)
         self._updates = 0
-        self._plain = 0.0  # seconds of a plain update
+        self._plain = float("inf")  # seconds of a plain update
         self._first = False  # the next exchange ends the update that compiles
         self._measures = 0
         self._best = float("inf")
@@ -44,19 +45,20 @@ class Compiling:
         """
         self._updates += updates
         if self._first:
-            self._first, self._measures = False, 2
+            self._first, self._measures = False, MEASURED_INTERVALS
             return {"compile_seconds": round(max(0.0, seconds_per_update - self._plain), 2)}
         if self._measures:
             return self._measured(seconds_per_update)
-        if self.compiled is None and self._updates >= WARM_UPDATES:
-            self._plain = broadcast_json(seconds_per_update)
-            if broadcast_json(seconds_left >= LEAST_SECONDS_LEFT):
+        if self.compiled is None:
+            if self._updates > updates:
+                self._plain = min(self._plain, broadcast_json(seconds_per_update))
+            if self._updates >= WARM_UPDATES and broadcast_json(seconds_left >= LEAST_SECONDS_LEFT):
                 self.compiled, self._first = True, True
                 self._compilation.start()
         return {}
 
     def _measured(self, seconds_per_update: float) -> dict[str, Any]:
-        """The gain of the better of two exchanges: a second shape may be compiled in one of them."""
+        """The gain, by the fastest of the intervals."""
         self._measures -= 1
         self._best = min(self._best, broadcast_json(seconds_per_update))
         if self._measures:

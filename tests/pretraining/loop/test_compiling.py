@@ -23,13 +23,15 @@ def decision(mode="auto", compiled=None):
 
 def test_a_long_run_is_compiled_and_the_gain_measured():
     made, calls = decision()
-    assert made.after_exchange(1, 2.0, LONG) == {}  # the first update is slow
+    assert made.after_exchange(1, 0.1, LONG) == {}  # the first interval does not count
+    assert made.after_exchange(6, 3.0, LONG) == {}
     assert (calls, made.compiled) == ([], None)
-    assert made.after_exchange(4, 1.0, LONG) == {}
+    assert made.after_exchange(1, 1.0, LONG) == {}
     assert (calls, made.compiled, made.interval) == (["start"], True, 1)
     assert made.after_exchange(1, 41.0, LONG) == {"compile_seconds": 40.0}
     assert made.interval is None
     assert made.after_exchange(2, 21.0, LONG) == {}  # a second shape is compiled
+    assert made.after_exchange(2, 0.6, LONG) == {}
     assert made.after_exchange(2, 0.5, LONG) == {"compile_gain": 2.0}
     assert (calls, made.compiled) == (["start"], True)
     assert made.after_exchange(2, 0.5, LONG) == {}
@@ -37,7 +39,7 @@ def test_a_long_run_is_compiled_and_the_gain_measured():
 
 def test_a_run_that_gains_nothing_goes_back():
     made, calls = decision()
-    for seconds in (1.0, 30.0, 1.01, 0.99):
+    for seconds in (5.0, 1.0, 30.0, 1.01, 0.99, 1.2):
         figures = made.after_exchange(4, seconds, LONG)
     assert figures == {"compile_gain": 1.01}
     assert (calls, made.compiled) == (["start", "stop"], False)
