@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
+from pretraining.engines.deepspeed_engine import restore_buffers
 from pretraining.engines.precision import choose_precision
 from runtime.machine import bf16_support
 
@@ -64,3 +66,16 @@ def test_a_precision_that_is_given_holds(monkeypatch):
     assert not chosen("false", earlier=True).bf16
     with pytest.raises(ValueError, match=r"--bf16 true: fnet computes in fp32 only .* use --bf16 false"):
         chosen("true", model_type="fnet")
+
+
+def test_rotary_frequencies_stay_fp32_after_a_cast():
+    module = nn.Sequential(nn.Linear(2, 2))
+    module.register_buffer("frequencies", torch.tensor([0.123456789, 1e-4]), persistent=False)
+    module.register_buffer("places", torch.arange(3))
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    module.bfloat16()
+    assert not torch.equal(module.frequencies.float(), before["frequencies"])
+    restore_buffers(module, before)
+    assert torch.equal(module.frequencies, before["frequencies"])
+    assert module.places.dtype == torch.int64
+    assert module[0].weight.dtype == torch.bfloat16
