@@ -153,11 +153,13 @@ class TorchEngine:
 
 
 def gradient_norm(weights: Iterable[nn.Parameter]) -> torch.Tensor:
-    """The norm of all gradients, 0-d fp64 (a DTensor where they are): fp32 sums of large embeddings are too small."""
+    """The norm of all gradients, 0-d fp64 (a DTensor where they are): fp32 sums of large embeddings are too small.
+
+    Rows are summed in fp32, which is exact enough and makes no fp64 copy of the gradients.
+    """
     gradients = [parameter.grad for parameter in weights if parameter.grad is not None]
-    return torch.linalg.vector_norm(
-        torch.stack([torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients])
-    )
+    rows = [torch.linalg.vector_norm(each, dim=-1) if each.ndim > 1 else each for each in gradients]
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each, dtype=torch.float64) for each in rows]))
 
 
 def shard_mesh(options: EngineOptions, ranks: Ranks, device: torch.device) -> DeviceMesh:
