@@ -15,7 +15,7 @@ from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions
 from finetuning.loop.evaluation import evaluate
 from finetuning.loop.run_log import read_journal
-from finetuning.loop.run_state import FinetuningProgress
+from finetuning.loop.run_state import FinetuningProgress, earlier_precision
 from finetuning.loop.schedule import Schedule
 from finetuning.loop.stopping import FinetuningInterrupted
 from finetuning.loop.training import finetune, open_engine
@@ -286,3 +286,30 @@ def test_an_epochs_training_figures_are_the_ends_of_the_cumulative_curves(tmp_pa
         events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars(f"train_epoch_mean/{name}")
         assert [event.value for event in events] == pytest.approx(means, rel=1e-5)
     assert f"train loss {result.history[0]['train_loss']:.4f}, span_accuracy " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("state", "device", "expected"),
+    [
+        ({"bf16": True}, "cpu", True),
+        ({"bf16": False}, "cuda", False),
+        ({}, "cpu", False),  # of versions that never computed in bf16 on a CPU
+        (None, "cpu", None),
+    ],
+)
+def test_an_interrupted_run_keeps_its_precision(tmp_path, state, device, expected):
+    folder = tmp_path / "state" / "step-00000004-001"
+    folder.mkdir(parents=True)
+    if state is None:
+        folder.rmdir()
+    else:
+        (folder / "state.json").write_text(json.dumps({"optimizer_steps": 4, **state}))
+    assert earlier_precision(tmp_path, torch.device(device)) is expected
+
+
+def test_the_state_of_a_run_says_its_precision(tmp_path):
+    recipe, options = recipe_of(), replace(OPTIONS, bf16="true", save_steps=1)
+    asked = iter([None] * 3 + ["stop"] * 9)
+    with pytest.raises(FinetuningInterrupted):
+        finetune(recipe, model_of(recipe), options, directory=tmp_path, asked=lambda: next(asked))
+    assert earlier_precision(tmp_path, torch.device("cpu")) is True
