@@ -28,6 +28,7 @@ from runtime.processes.fault_points import fault_point
 from runtime.processes.interruption import Interrupted, arm_watchdog
 
 LONGEST_EXCHANGE_INTERVAL = 50  # updates
+COMPILATION_SECONDS = 1800.0  # that an update of a compiled run may take longer: a new shape is compiled in it
 
 
 class Stream(Protocol):
@@ -112,7 +113,7 @@ class TrainingLoop:
     def run(self, position: Position) -> None:
         """Run from `position` to the end of the last segment; raises Interrupted when asked to stop."""
         self.position, self._next_exchange = position, position.serial + 1
-        arm_watchdog(self.options.hang_timeout_seconds)
+        self._arm_watchdog()
         for index in range(position.segment, len(self.segments)):
             segment, is_last = self.segments[index], index == len(self.segments) - 1
             if segment.is_branch and self.position.fork is None:
@@ -169,7 +170,7 @@ class TrainingLoop:
         self.position = replace(self.position, serial=self.position.serial + 1, progress=following)
         line, self._notes = self._line(segment, progress, following, rate) | self._notes, {}
         self._pending.append((line, torch.cat([sums, norm.reshape(1).to(sums), *scale])))
-        arm_watchdog(self.options.hang_timeout_seconds)
+        self._arm_watchdog()
 
     def _global_weights(self, micro_batches: list[Any]) -> torch.Tensor:
         """Masked tokens (and weighted next-sentence pairs) of the update over all ranks, [2], on the device."""
@@ -211,6 +212,7 @@ class TrainingLoop:
         if self.compiling is not None:
             left = self.callbacks.seconds_left(self.position, self._seconds_per_update)
             self._notes = self.compiling.after_exchange(count, self._seconds_per_update, left)
+            self._arm_watchdog()
         self.callbacks.poll()
         stop = self.callbacks.stop_requested()
         stops = largest([float(stop is not None)])[0] > 0
@@ -293,10 +295,14 @@ class TrainingLoop:
     def _off_the_clock(self, work: Callable[[], Any]) -> Any:
         """Do work that does not count towards a budget of hours: evaluation, exporting, the stall of a save."""
         self._flush()
-        arm_watchdog(self.options.hang_timeout_seconds)
+        self._arm_watchdog()
         result = work()
         self._start_clock()
         return result
+
+    def _arm_watchdog(self) -> None:
+        timeout, compiled = self.options.hang_timeout_seconds, self.compiling is not None and self.compiling.compiled
+        arm_watchdog(timeout + COMPILATION_SECONDS if timeout and compiled else timeout)
 
     def _start_clock(self) -> None:
         self._clock_started, self._clock_seconds = time.perf_counter(), self.position.progress.seconds

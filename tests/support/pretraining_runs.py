@@ -42,6 +42,7 @@ TINY = {
     "series": 0,
     "validation_rows": 8,
     "bf16": "false",
+    "torch_compile": "false",  # auto would compile what a test starts for hours and kills
     "report_to": "none",
     "save_minutes": 1000,
     "disable_tqdm": "true",

@@ -1,6 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
+from pretraining.checkpoints.position import Position
 from pretraining.loop.compiling import LEAST_SECONDS_LEFT, Compiling
+from pretraining.loop.loop import COMPILATION_SECONDS
+from tests.pretraining.loop.test_loop import loop
 
 LONG = 10 * LEAST_SECONDS_LEFT
 
@@ -61,3 +66,16 @@ def test_what_is_given_or_settled_holds(mode, compiled, started):
     assert calls == (["start"] if started else [])
     made.after_exchange(9, 1.0, LONG)
     assert calls == (["start"] if started else [])
+
+
+def test_an_update_that_compiles_does_not_count_as_hanging(monkeypatch):
+    armed = []
+    monkeypatch.setattr("pretraining.loop.loop.arm_watchdog", armed.append)
+    for mode, longest in (("true", 5 + COMPILATION_SECONDS), ("false", 5)):
+        training, diary = loop()
+        training.options = replace(training.options, hang_timeout_seconds=5)
+        training.compiling, _ = decision(mode)
+        diary.seconds_left = lambda position, seconds: 0.0
+        training.run(Position())
+        assert set(armed) == {longest}
+        armed.clear()
