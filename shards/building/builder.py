@@ -53,6 +53,7 @@ class Summary:
     seconds: float
     text_bytes: int
     already_built: bool = False
+    text_bytes_now: int = 0  # of them read by this call, within `seconds`
 
 
 def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None] | None = None) -> Summary:
@@ -74,6 +75,7 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
         identities = check_same_build(state, directory, options, sources)
         tokenizer = prepare_tokenizer(directory / TOKENIZER_FOLDER, options, sources)
         build = Build(options, sources, identities, state, tokenizer, report)
+        text_bytes_before = build.progress.text_bytes
         data = build.run()
         fault_point("build.before_manifest")
         manifest = write_manifest(directory, data)
@@ -89,7 +91,8 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
             ) from error
         raise
     state.remove()
-    return Summary(manifest, time.monotonic() - started, build.progress.text_bytes)
+    text_bytes = build.progress.text_bytes
+    return Summary(manifest, time.monotonic() - started, text_bytes, text_bytes_now=text_bytes - text_bytes_before)
 
 
 class Build:

@@ -62,6 +62,8 @@ def closing_report(summary: Summary, directory: Path) -> str:
     tokenizer = manifest.tokenizer
     lines.append(f"  tokenizer: {tokenizer.vocab_size:,} tokens, fingerprint {tokenizer.fingerprint[:12]}")
     if not summary.already_built:
-        rate = summary.text_bytes / 1e6 / max(summary.seconds, 1e-9)
-        lines.append(f"  time: {summary.seconds:.1f} s, {rate:.2f} MB text/s including the tokenizer's training")
+        rate = summary.text_bytes_now / 1e6 / max(summary.seconds, 1e-9)
+        is_continued = summary.text_bytes_now < summary.text_bytes
+        share = "since it was continued" if is_continued else "including the time of the tokenizer"
+        lines.append(f"  time: {summary.seconds:.1f} s, {rate:.2f} MB text/s {share}")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ import pytest
 from runtime.files.whole_files import sha256_of
 from shards.building.builder import build_shards
 from shards.building.options import BuildOptions
+from shards.building.report import closing_report
 from shards.tokenization.vocabulary import save_tokenizer, train_vocabulary
 
 TEXT = [f"The river number {number} runs by the town of {number * 7} houses." for number in range(600)]
@@ -112,3 +113,13 @@ def test_untouched_input_is_hashed_once(begun, monkeypatch):
     assert [source["sha256"] for source in sources] == [
         sha256_of(begun / "corpus" / name) for name in ("a.txt", "b.txt")
     ]
+
+
+def test_the_rate_of_a_continued_build_is_of_the_text_read_since(begun):
+    whole = build_shards(options(begun, out="whole"))
+    continued = build_shards(options(begun))
+    assert whole.text_bytes_now == whole.text_bytes == continued.text_bytes
+    assert 0 < continued.text_bytes_now < 0.6 * whole.text_bytes
+    rate = f"{continued.text_bytes_now / 1e6 / continued.seconds:.2f} MB text/s since it was continued"
+    assert rate in closing_report(continued, begun / "out")
+    assert "since it was continued" not in closing_report(whole, begun / "whole")
