@@ -4,10 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from pretraining_runs import in_process, write_shards
 
 import benchmarks.finetuning_speed as finetuning_speed
-from benchmarks import optimizers
+from benchmarks import optimizers, throughput
+from benchmarks.throughput import Way
 
 SCRIPTS = sorted(path.stem for path in Path(finetuning_speed.__file__).parent.glob("*.py"))
 
@@ -93,3 +95,63 @@ def test_the_optimizers_benchmark_runs_tiny_and_repeats_nothing(tmp_path, monkey
 def test_the_loss_at_a_time_lies_between_two_budgets():
     curve = optimizers.Curve((1e6, 2e6), (100.0, 400.0), (5.0, 4.0))
     assert [curve.loss_at(seconds) for seconds in (50, 100, 200, 400, 800)] == pytest.approx([5, 5, 4.5, 4, 4])
+
+
+TINY_THROUGHPUT = "--models bert-tiny --rounds 1 --updates 2 --warm_updates 1 --rows 4 --length 32 --vocab_size 200"
+
+
+@pytest.fixture
+def on_one_thread(monkeypatch):
+    """A script that sets threads changes nothing for the tests after it."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+def test_the_throughput_benchmark_measures_every_way(on_one_thread, capsys):
+    throughput.main([*TINY_THROUGHPUT.split(), "--threads", "1"])
+    printed = capsys.readouterr().out
+    assert "losses agree to" in printed
+    for way in ("Trainer, fp32, its dropout", "Trainer, bf16, no dropout", "launch/pretrain.py, bf16"):
+        assert f"| {way} |" in printed
+    assert "| default against default |" in printed
+    assert "| bf16 both, the Trainer without dropout |" in printed
+
+
+def test_throughput_is_not_measured_where_the_losses_differ(on_one_thread, monkeypatch):
+    right = throughput.our_losses
+    monkeypatch.setattr(throughput, "our_losses", lambda *given: [1.01 * loss for loss in right(*given)])
+    monkeypatch.setattr(throughput, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(SystemExit, match=r"differ by 0\.01 of the loss"):
+        throughput.main([*TINY_THROUGHPUT.split(), "--threads", "1"])
+
+
+def test_the_defaults_are_compared_in_the_precision_that_the_processor_computes():
+    ways = [Way(False, bf16, dropout) for bf16 in (False, True) for dropout in (True, False)]
+    ways += [Way(True, False), Way(True, True)]
+    rows = {title: (ours.bf16, peer) for title, ours, peer in throughput.comparisons(ways, auto_bf16=True)}
+    assert rows["default against default"] == (True, Way(False, False, True))
+    assert rows["fp32 both, the Trainer without dropout"] == (False, Way(False, False, False))
+    assert rows["bf16 both"] == (True, Way(False, True, True))
+    rows = {title: (ours.bf16, peer) for title, ours, peer in throughput.comparisons(ways, auto_bf16=False)}
+    assert rows["default against default"] == (False, Way(False, False, True))
+    assert "fp32 both" not in rows
+
+
+def test_the_throughput_tables_hold_medians_spreads_and_ratios_within_a_round():
+    rates = {Way(False, True): [100.0, 200.0, 400.0], Way(True, True): [400.0, 400.0, 400.0]}
+    found = throughput.tables(
+        "m", rates, {False: [1e3], True: [8e3, 8e3, 9e3]}, flops_per_token=10.0, auto_bf16=True
+    ).splitlines()
+    assert found[2:4] == [
+        "| Trainer, bf16, no dropout | 200 (100 to 400) | 25% |",
+        "| launch/pretrain.py, bf16 | 400 (400 to 400) | 50% |",
+    ]
+    assert found[-1] == "| bf16 both | 2.00 (1.00 to 4.00) |"
+
+
+def test_warm_updates_are_not_in_the_rate():
+    lines = [{"tokens": 10.0 * number, "seconds": seconds} for number, seconds in enumerate((9.0, 10.0, 11.0), start=1)]
+    assert throughput.journal_rate(lines, warm=1) == 10.0
