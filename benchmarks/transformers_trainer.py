@@ -126,7 +126,7 @@ def plain_model(config: PreTrainedConfig, *, attention: str = "sdpa", seed: int 
 def trainer_rate(
     model: nn.Module, rows: Sequence[dict[str, list[int]]], tokenizer: Any, run: TrainerRun, directory: Path
 ) -> float:
-    """Tokens per second of the Trainer over the updates after the warm ones."""
+    """Tokens per second of the Trainer after the warm updates; without a tokenizer rows are not masked."""
     clock = Clock()
     micro = run.micro_rows or run.rows
     arguments = trainer_arguments(
@@ -139,8 +139,8 @@ def trainer_rate(
         torch_compile=run.compiled,
         dataloader_num_workers=run.workers,
     )
-    collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=run.mask_rate)
-    Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collator, callbacks=[clock]).train()
+    masking = DataCollatorForLanguageModeling(tokenizer, mlm_probability=run.mask_rate) if tokenizer else None
+    Trainer(model=model, args=arguments, train_dataset=rows, data_collator=masking, callbacks=[clock]).train()
     measured = clock.times[run.warm_updates - 1 :]
     return (len(measured) - 1) * run.rows * len(rows[0]["input_ids"]) / (measured[-1] - measured[0])
 

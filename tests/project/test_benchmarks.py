@@ -8,7 +8,7 @@ import torch
 from pretraining_runs import in_process, write_shards
 
 import benchmarks.finetuning_speed as finetuning_speed
-from benchmarks import optimizers, throughput
+from benchmarks import gpu, optimizers, throughput
 from benchmarks.throughput import Way
 
 SCRIPTS = sorted(path.stem for path in Path(finetuning_speed.__file__).parent.glob("*.py"))
@@ -155,3 +155,52 @@ def test_the_throughput_tables_hold_medians_spreads_and_ratios_within_a_round():
 def test_warm_updates_are_not_in_the_rate():
     lines = [{"tokens": 10.0 * number, "seconds": seconds} for number, seconds in enumerate((9.0, 10.0, 11.0), start=1)]
     assert throughput.journal_rate(lines, warm=1) == 10.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_path_of_the_gpu_benchmark_runs_at_tiny_sizes(monkeypatch, capfd):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert gpu.main(["--tiny", "--minutes", "14"]) == 0
+    rows = [line for line in capfd.readouterr().out.splitlines() if line.startswith(("| pretraining", "| fine-tuning"))]
+    assert len(rows) == len(gpu.cells(gpu.TINY))
+    missing = [row for row in rows if "not measured" in row and "flash-attn is not installed" not in row]
+    assert missing == []
+
+
+def test_a_batch_that_does_not_fit_the_gpu_is_halved(monkeypatch, tmp_path):
+    tried = []
+
+    def measure(bench, cell, rows):
+        tried.append(rows)
+        if rows > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {"rows": rows}
+
+    monkeypatch.setattr(gpu.Bench, "_measure", measure)
+    assert gpu.Bench(gpu.TINY, tmp_path).measure(gpu.Cell("bert-tiny", 4)) == {"rows": 2}
+    assert tried == [16, 8, 4, 2]
+
+
+def test_the_gpu_table_holds_every_cell_and_says_what_was_not_measured():
+    sizes = gpu.Sizes(models=("bert-tiny",), lengths=(16,), middle=16)
+    ours, peer = gpu.Cell("bert-tiny", 16), gpu.Cell("bert-tiny", 16, gpu.TRAINER)
+    figures = {"flops_per_token": 1e9, "rows": 4, "memory": 1.5}
+    lines = [
+        {"precision": "bf16", "peak": 1e12},
+        *({"cell": vars(ours), "rate": rate, **figures} for rate in (500.0, 700.0)),
+        {"cell": vars(peer), "rate": 300.0, **figures},
+        {"cell": vars(gpu.Cell("bert-tiny", 16, "zero1")), "error": "broken"},
+    ]
+    rows = gpu.table(sizes, lines).splitlines()[4:]
+    assert len(rows) == len(gpu.cells(sizes))
+    assert rows[0] == (
+        "| pretraining | bert-tiny | 16 | plain | sdpa | bf16 | 600 (500 to 700) | 60% | 2.00 | 4 | 1.5 |"
+    )
+    assert "| pretraining | bert-tiny | 16 | zero1 | sdpa | bf16 | not measured: broken | | | | |" in rows
+    assert "| pretraining | bert-tiny | 16 | fsdp2 | sdpa | bf16 | not measured | | | | |" in rows
+
+
+def test_gpu_cells_take_turns_and_what_compiles_comes_last():
+    a, b, compiled = gpu.Cell("a", 1), gpu.Cell("b", 1), gpu.Cell("a", 1, compiled=True)
+    assert list(gpu.in_turn([a, compiled, b], rounds=2)) == [a, b, b, a, compiled]
