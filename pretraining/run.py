@@ -21,6 +21,7 @@ from pretraining.loop.batches import as_inputs
 from pretraining.loop.compiling import Compiling
 from pretraining.loop.journal import Journal
 from pretraining.loop.loop import LoopOptions, NotFinite, TrainingLoop
+from pretraining.loop.profiling import Profiler
 from pretraining.loop.training_data import prepare_shards
 from pretraining.overfit.gate import check_overfits
 from pretraining.plan.budget import Progress
@@ -211,9 +212,11 @@ class Run:
 
     def execute(self) -> None:
         """Train to the end of the plan; raises Interrupted after saving when asked to stop."""
+        profiler = Profiler(self.options.profile, self.directory, self.ranks, self.plan.device)
+        engine, stream = profiler.wrapped(self.engine, self.stream)
         loop = TrainingLoop(
-            self.engine,
-            self.stream,
+            engine,
+            stream,
             self.plan.segments,
             self.plan.budget,
             self._loop_options(),
@@ -227,6 +230,8 @@ class Run:
             self.bar.start(self.position)
             loop.run(self.position)
             self.saver.wait()
+            if warning := profiler.missed():
+                self.bar.say(f"warning: {warning}")
             if self.ranks.is_main and self.saver.num_saves:
                 saves = counted(self.saver.num_saves, "save")
                 self.bar.say(f"training stood still for {self.saver.stalled:.1f} s in {saves}")
@@ -240,6 +245,7 @@ class Run:
                 write_json(self.directory / MARKER_NAME, {"reason": str(interruption), "progress": progress})
             raise
         finally:
+            profiler.close()
             self.close()
 
     def close(self) -> None:

@@ -325,6 +325,14 @@ class PretrainingOptions(Options):
         identity=False,
     )
     disable_tqdm: bool = option(False, "no progress bar", group=OUTPUT, identity=False)
+    profile: int = option(
+        0,
+        "updates that are profiled: a table by stage and a trace in the output directory; 0: none",
+        group=OUTPUT,
+        at_least=0,
+        at_most=1000,
+        identity=False,
+    )
     dry_run: bool = option(False, "print the plan and every contradiction, then stop", group=OUTPUT, identity=False)
 
     def contradictions(self) -> list[str]:
