@@ -8,7 +8,7 @@ import torch
 from pretraining_runs import in_process, write_shards
 
 import benchmarks.finetuning_speed as finetuning_speed
-from benchmarks import gpu, optimizers, throughput
+from benchmarks import gpu, optimizers, scaling, throughput
 from benchmarks.throughput import Way
 
 SCRIPTS = sorted(path.stem for path in Path(finetuning_speed.__file__).parent.glob("*.py"))
@@ -204,3 +204,16 @@ def test_the_gpu_table_holds_every_cell_and_says_what_was_not_measured():
 def test_gpu_cells_take_turns_and_what_compiles_comes_last():
     a, b, compiled = gpu.Cell("a", 1), gpu.Cell("b", 1), gpu.Cell("a", 1, compiled=True)
     assert list(gpu.in_turn([a, compiled, b], rounds=2)) == [a, b, b, a, compiled]
+
+
+def test_the_bytes_of_an_update_are_those_of_the_published_formulas():
+    sent = {mode: scaling.sent_bytes(1000, mode, 8) for mode in ("zero1", "zero2", "zero3", "full_shard")}
+    assert sent == {"zero1": 3500, "zero2": 3500, "zero3": 5250, "full_shard": 7000}
+
+
+def test_the_page_on_scaling_holds_the_table_that_the_script_prints():
+    page = (Path(finetuning_speed.__file__).parents[1] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    table = scaling.table(["bert-base"], [8, 512], rows=32, length=512).splitlines()
+    assert len(table) == 2 + 2 * 4
+    assert [row for row in table if row not in page.splitlines()] == []
+    assert all("512 (refused)" in row for row in table[6:])
