@@ -1,4 +1,5 @@
-# make demo | test | test-slow | test-long | lint | format | bench | clean
+# make demo | test | test-slow | test-long | lint | format | clean
+# make bench | bench-coverage | bench-optimizers | bench-gpu     (benchmarks/README.md)
 # All install first; repeated calls are instant.
 #
 # PYTHON       the interpreter the environment is made of, 3.11 or newer
@@ -13,6 +14,11 @@ EXTRAS ?= test,lint,bench,jieba,wandb,mlflow,slurm
 TORCH_INDEX ?=
 TORCH ?= pinned
 
+# Small sizes, planned for under 30 minutes on 2 CPU cores in all.
+BENCHMARKS := throughput stream build_shards finetuning_speed saving attention scaling bootstrap interval_theory
+ARGUMENTS_throughput := --rounds 2
+ARGUMENTS_attention := --lengths 128,512 --repetitions 3
+
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
@@ -21,7 +27,7 @@ TORCH_PIN := $(shell grep '^torch==' constraints.txt)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-long lint format bench clean
+.PHONY: help install demo test test-slow test-long lint format clean bench bench-coverage bench-optimizers bench-gpu $(addprefix bench-,$(BENCHMARKS))
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -71,9 +77,17 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install
-	@# optimizers.py takes an hour and has a page that says how it is run.
-	@for benchmark in $(filter-out benchmarks/optimizers.py,$(sort $(wildcard benchmarks/*.py))); do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
+# Two at once would measure each other.
+.NOTPARALLEL:
+
+bench: $(addprefix bench-,$(BENCHMARKS))
+
+$(addprefix bench-,$(BENCHMARKS)): bench-%: install
+	@echo "== benchmarks/$*.py $(ARGUMENTS_$*)"
+	@$(BIN)/python benchmarks/$*.py $(ARGUMENTS_$*)
+
+bench-coverage bench-optimizers bench-gpu: bench-%: install
+	$(BIN)/python benchmarks/$*.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,5 +1,6 @@
 import argparse
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -217,3 +218,30 @@ def test_the_page_on_scaling_holds_the_table_that_the_script_prints():
     assert len(table) == 2 + 2 * 4
     assert [row for row in table if row not in page.splitlines()] == []
     assert all("512 (refused)" in row for row in table[6:])
+
+
+def test_every_benchmark_has_a_target_of_make_and_a_line_in_the_readme():
+    root = Path(finetuning_speed.__file__).parents[1]
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    listed = re.search(r"^BENCHMARKS := (.*)$", makefile, re.MULTILINE)[1].split()
+    own = re.findall(r"bench-(\w+)", re.search(r"^(bench-coverage .*): bench-%", makefile, re.MULTILINE)[1])
+    modules = {name for name in SCRIPTS if hasattr(importlib.import_module(f"benchmarks.{name}"), "main")}
+    assert sorted([*listed, *own]) == sorted(modules)
+    readme = (root / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    rows = {row[1]: row[2] for row in re.finditer(r"^\| `(\w+)\.py` .*\| `(bench[-\w]*)` \|", readme, re.MULTILINE)}
+    assert rows == {**dict.fromkeys(listed, "bench"), **{name: f"bench-{name}" for name in own}}
+
+
+@pytest.mark.parametrize("name", ["throughput", "attention"])
+def test_the_arguments_of_make_bench_are_the_scripts(name, monkeypatch):
+    makefile = (Path(finetuning_speed.__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
+    given = re.search(rf"^ARGUMENTS_{name} := (.*)$", makefile, re.MULTILINE)[1].split()
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_given(parser, *_):
+        parse(parser, given)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_given)
+    with pytest.raises(Parsed):
+        importlib.import_module(f"benchmarks.{name}").main()
