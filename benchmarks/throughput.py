@@ -47,8 +47,8 @@ from benchmarks.transformers_trainer import (
 )
 from launch.pretrain import main as pretrain
 from pretraining.engines.engine import EngineOptions
-from pretraining.engines.optimizers import OptimizerOptions
 from pretraining.engines.torch_engine import TorchEngine
+from pretraining.engines.updating.optimizers import OptimizerOptions
 from pretraining.model.configuration import build_configuration
 from pretraining.model.dropout import encoder_dropout, with_dropout
 from pretraining.model.flops import update_flops
