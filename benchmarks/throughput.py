@@ -182,7 +182,17 @@ def our_losses(config: PreTrainedConfig, batch: dict[str, torch.Tensor]) -> list
 
 
 def our_rate(name: str, way: Way, shards: Path, arguments: argparse.Namespace, directory: Path) -> float:
-    """Tokens per second of `launch/pretrain.py` by its journal: updates of the trunk after the warm ones."""
+    """Tokens per second of `launch/pretrain.py`, run in this process."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        status = pretrain(command_line(name, way, shards, arguments, directory))
+    if status:
+        raise SystemExit(f"{said.getvalue()}\nlaunch/pretrain.py ended with {status}")
+    return trunk_rate(directory, warm=arguments.warm_updates)
+
+
+def command_line(name: str, way: Way, shards: Path, arguments: argparse.Namespace, directory: Path) -> list[str]:
+    """The options of `launch/pretrain.py`: a trunk of `--updates` updates, and a branch of one."""
     decay = 0.01
     options = {
         "shards": shards,
@@ -203,14 +213,13 @@ def our_rate(name: str, way: Way, shards: Path, arguments: argparse.Namespace, d
         "disable_tqdm": True,
         "learning_rate": 1e-4,
     }
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        status = pretrain([text for option, value in options.items() for text in (f"--{option}", str(value))])
-    if status:
-        raise SystemExit(f"{said.getvalue()}\nlaunch/pretrain.py ended with {status}")
+    return [text for option, value in options.items() for text in (f"--{option}", str(value))]
+
+
+def trunk_rate(directory: Path, *, warm: int) -> float:
+    """Tokens per second by a run's journal: updates of the trunk after the warm ones."""
     lines = [json.loads(text) for text in (directory / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
-    trunk = [line for line in lines if line["segment"] == "trunk"]
-    return journal_rate(trunk, warm=arguments.warm_updates)
+    return journal_rate([line for line in lines if line["segment"] == "trunk"], warm=warm)
 
 
 def journal_rate(lines: Sequence[dict[str, Any]], *, warm: int) -> float:

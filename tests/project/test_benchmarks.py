@@ -2,14 +2,16 @@ import argparse
 import importlib
 import re
 import sys
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pretraining_runs import in_process, write_shards
 
 import benchmarks.finetuning_speed as finetuning_speed
-from benchmarks import gpu, optimizers, scaling, throughput
+from benchmarks import gpu, growth, optimizers, scaling, throughput
 from benchmarks.throughput import Way
 
 SCRIPTS = sorted(path.stem for path in Path(finetuning_speed.__file__).parent.glob("*.py"))
@@ -245,3 +247,26 @@ def test_the_arguments_of_make_bench_are_the_scripts(name, monkeypatch):
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_given)
     with pytest.raises(Parsed):
         importlib.import_module(f"benchmarks.{name}").main()
+
+
+def test_the_order_of_a_large_corpus_takes_memory_for_its_blocks_and_not_for_its_rows():
+    few, many = growth.corpus(10_000_000, 100), growth.corpus(1_000_000_000, 100)
+    places = np.linspace(0, 2 * many.rows_per_epoch - 4096, 20).astype(np.int64)
+    held = []
+    for order in (few, many):
+        tracemalloc.start()
+        for first in (places // (many.rows_per_epoch // order.rows_per_epoch)).tolist():
+            rows, blocks, inside = order.locate(first, 4096, range(3, 7))
+            assert np.all(inside < order.rows_per_block[blocks])
+            assert len(rows) == 4096 // order.num_lanes * 4
+        held.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert held[1] < 1.5 * held[0] < 20e6
+
+
+def test_the_simulation_reads_manifest_and_order(tmp_path):
+    found = growth.simulate(1_000_000, 50, reads=5)
+    assert found["rows"] == 5 * 4096 / growth.RANKS
+    manifest = growth.simulate_manifest(20, tmp_path / "manifest")
+    assert 0.05 < manifest["written"] < 1
+    assert manifest["MB"] < 50
