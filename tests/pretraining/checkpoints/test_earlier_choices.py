@@ -16,7 +16,7 @@ from runtime.options.exit_status import INTERRUPTED
 from runtime.processes.ranks import Ranks
 
 WITHOUT_UNITS, WITH_UNITS = {}, {"amx_bf16": True}
-AUTO = {"bf16": "auto", "attn_implementation": "auto"}
+AUTO = {"bf16": "auto", "attn_implementation": "auto", "save_steps": 4}  # a stop waits for no longer than a save
 
 
 @pytest.fixture(scope="module")
