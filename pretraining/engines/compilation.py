@@ -2,6 +2,9 @@
 
 A model whose parameters are gathered layer by layer (FSDP2, ZeRO-3) is compiled layer by layer. Evaluation is never
 compiled: it would need graphs of its own. torch keeps compiled code in its cache between starts.
+
+A micro-batch without padding comes without a mask, and would be a second graph, compiled whenever the first padded
+micro-batch appears. Where the compiled code adds the mask to the scores anyway, it gets one each time.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import torch
 from torch import nn
 
 from pretraining.model.families import repeated_layers
+from pretraining.model.masked_lm import PretrainingModel
 
 
 class Compilation:
@@ -36,6 +40,14 @@ class Compilation:
 
 def _in_training(part: nn.Module, compiled: Any, plain: Any) -> Any:
     def forward(*arguments: Any, **inputs: Any) -> Any:
-        return (compiled if part.training else plain)(*arguments, **inputs)
+        if not part.training:
+            return plain(*arguments, **inputs)
+        if inputs.get("attention_mask") is None and _adds_masks(part):
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        return compiled(*arguments, **inputs)
 
     return forward
+
+
+def _adds_masks(part: nn.Module) -> bool:
+    return isinstance(part, PretrainingModel) and part.config._attn_implementation == "eager"
