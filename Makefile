@@ -15,8 +15,9 @@ TORCH_INDEX ?=
 TORCH ?= pinned
 
 # Small sizes, planned for under 30 minutes on 2 CPU cores in all.
-BENCHMARKS := throughput stream build_shards finetuning_speed saving attention scaling bootstrap interval_theory
+BENCHMARKS := throughput stream resuming build_shards finetuning_speed saving attention scaling bootstrap interval_theory
 ARGUMENTS_throughput := --rounds 2
+ARGUMENTS_resuming := --num_blocks 2048 --skipped 100 --rounds 3
 ARGUMENTS_attention := --lengths 128,512 --repetitions 3
 
 BIN := $(abspath $(VENV))/bin

@@ -3,8 +3,9 @@
     python benchmarks/optimizers.py --shards DIR --output_dir DIR
 
 Every run is `launch/pretrain.py` in a process of its own, with an annealed checkpoint at half of the tokens and at all;
-runs take turns, AdamW then Muon, so that both see the machine's quiet and busy hours. Runs that are finished are read
-and not run again; a run that was interrupted continues. Prints Markdown tables: the held-out loss after all tokens, and
+one of AdamW and one of Muon run at the same time, each on half of the cores, so that both see the machine's quiet and
+busy hours. Runs that are finished are read and not run again; a run that was interrupted continues. Prints Markdown
+tables: the held-out loss after all tokens, and
 at the time at which the faster optimizer ended, between the two checkpoints of the slower one.
 """
 
@@ -13,12 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -88,6 +91,7 @@ def command(setting: Setting, arguments: argparse.Namespace, directory: Path) ->
         "budget_tokens": arguments.tokens,
         "series": "2",
         "bf16": arguments.bf16,
+        "torch_compile": arguments.torch_compile,
         "report_to": "none",
         "disable_tqdm": True,
     }
@@ -95,22 +99,43 @@ def command(setting: Setting, arguments: argparse.Namespace, directory: Path) ->
     return [sys.executable, str(ROOT / "launch" / "pretrain.py"), *given, *muon, *tiny]
 
 
-def run(setting: Setting, arguments: argparse.Namespace) -> Curve:
-    """Train, unless that is done; SystemExit when a run fails for another reason than its rate."""
-    directory = Path(arguments.output_dir) / setting.name
-    wanted = command(setting, arguments, directory)
-    marker = directory / FINISHED
-    if not (marker.exists() and json.loads(marker.read_text())["command"] == wanted[1:]):
+def run(settings: Sequence[Setting], arguments: argparse.Namespace) -> dict[Setting, Curve]:
+    """Train those that are not done at the same time; SystemExit when one fails for another reason than its rate."""
+    cores = sorted(os.sched_getaffinity(0))
+    share = max(1, len(cores) // len(settings))
+    started = []
+    for number, setting in enumerate(settings):
+        directory = Path(arguments.output_dir) / setting.name
+        wanted = command(setting, arguments, directory)
+        marker = directory / FINISHED
+        if marker.exists() and json.loads(marker.read_text())["command"] == wanted[1:]:
+            continue
         print(f"{setting.name} ...", flush=True)
         directory.parent.mkdir(parents=True, exist_ok=True)
-        log = directory.with_name(f"{setting.name}.log")
-        with log.open("w") as file:
-            status = subprocess.run(wanted, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        own = set(cores[number * share : (number + 1) * share]) or set(cores)
+        with directory.with_name(f"{setting.name}.log").open("w") as file:
+            process = subprocess.Popen(
+                wanted,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                preexec_fn=partial(os.sched_setaffinity, 0, own),
+                env={**os.environ, "OMP_NUM_THREADS": str(len(own))},
+            )
+        started.append((setting, wanted, marker, process))
+    ended = [(*one, process.wait()) for *one, process in started]
+    for setting, wanted, marker, status in ended:
+        log = marker.parent.with_name(f"{setting.name}.log")
         diverged = status != 0 and "in a row had a loss or gradient that is not finite" in log.read_text()
         if status and not diverged:
             raise SystemExit(f"{setting.name} ended with {status}: see {log}")
         marker.write_text(json.dumps({"command": wanted[1:], "diverged": diverged}))
-    diverged = json.loads(marker.read_text())["diverged"]
+    return {setting: read(setting, arguments) for setting in settings}
+
+
+def read(setting: Setting, arguments: argparse.Namespace) -> Curve:
+    """The curve of a run that is done."""
+    directory = Path(arguments.output_dir) / setting.name
+    diverged = json.loads((directory / FINISHED).read_text())["diverged"]
     found = Curve((1.0,), (1.0,), (math.inf,)) if diverged else curve(directory)
     print(f"{setting.name}: held-out loss {found.loss:.3f}, {found.seconds[-1]:.0f} s", flush=True)
     return found
@@ -129,17 +154,14 @@ def compare(arguments: argparse.Namespace) -> str:
     """All runs, and the tables."""
     curves: dict[Setting, Curve] = {}
     for rates in zip(*RATES.values(), strict=True):
-        for optimizer, rate in zip(RATES, rates, strict=True):
-            setting = Setting(optimizer, rate, SEEDS[0])
-            curves[setting] = run(setting, arguments)
+        pair = [Setting(optimizer, rate, SEEDS[0]) for optimizer, rate in zip(RATES, rates, strict=True)]
+        curves.update(run(pair, arguments))
     best = {
         optimizer: min((setting for setting in curves if setting.optimizer == optimizer), key=lambda s: curves[s].loss)
         for optimizer in RATES
     }
     for seed in SEEDS[1:]:
-        for optimizer, setting in best.items():
-            further = Setting(optimizer, setting.rate, seed)
-            curves[further] = run(further, arguments)
+        curves.update(run([replace(setting, seed=seed) for setting in best.values()], arguments))
     return "\n\n".join([rates_table(curves), seeds_table(curves, best)])
 
 
@@ -178,6 +200,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=float, default=None, help="default: 3 million; tiny: 6,000")
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="of AdamW's share beside Muon")
     parser.add_argument("--bf16", default="auto")
+    parser.add_argument("--torch_compile", default="true", help="the first pair compiles, the others read its cache")
     parser.add_argument("--size", choices=("full", "tiny"), default="full")
     arguments = parser.parse_args()
     if arguments.tokens is None:

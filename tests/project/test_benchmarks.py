@@ -1,5 +1,6 @@
 import argparse
 import importlib
+import os
 import re
 import sys
 import tracemalloc
@@ -60,17 +61,18 @@ def test_the_fine_tuning_table_holds_wall_and_cpu_time_over_ours():
 def test_the_optimizers_benchmark_runs_tiny_and_repeats_nothing(tmp_path, monkeypatch, capsys):
     shards, runs = write_shards(tmp_path / "data"), []
 
-    def train(command, *, stdout, **_):
+    def train(command, *, stdout, env, **_):
+        assert int(env["OMP_NUM_THREADS"]) == max(1, len(os.sched_getaffinity(0)) // 2)
         options = dict(zip(command[2::2], command[3::2], strict=True))
         runs.append((options["--optimizer"], options["--learning_rate"], options.get("--muon_learning_rate")))
         if options["--learning_rate"] == "0.5":
             stdout.write("11 updates in a row had a loss or gradient that is not finite, up to update 11")
-            return argparse.Namespace(returncode=1)
+            return argparse.Namespace(wait=lambda: 1)
         names = {name.removeprefix("--"): value for name, value in options.items()}
-        in_process(shards, Path(names.pop("output_dir")), {**names, "bf16": "false"})
-        return argparse.Namespace(returncode=0)
+        in_process(shards, Path(names.pop("output_dir")), {**names, "bf16": "false", "torch_compile": "false"})
+        return argparse.Namespace(wait=lambda: 0)
 
-    monkeypatch.setattr(optimizers.subprocess, "run", train)
+    monkeypatch.setattr(optimizers.subprocess, "Popen", train)
     monkeypatch.setattr(optimizers, "RATES", {"adamw": (1e-3, 0.5), "muon": (1e-2, 2e-2)})
     monkeypatch.setattr(optimizers, "SEEDS", (0, 1))
     given = ["optimizers.py", "--size", "tiny", "--shards", str(shards), "--output_dir", str(tmp_path / "runs")]
@@ -90,7 +92,7 @@ def test_the_optimizers_benchmark_runs_tiny_and_repeats_nothing(tmp_path, monkey
     assert len(runs) == 6
     runs_log = tmp_path / "runs" / "adamw-0.001-seed0" / optimizers.FINISHED
     runs_log.unlink()
-    monkeypatch.setattr(optimizers.subprocess, "run", lambda *_, **__: argparse.Namespace(returncode=3))
+    monkeypatch.setattr(optimizers.subprocess, "Popen", lambda *_, **__: argparse.Namespace(wait=lambda: 3))
     with pytest.raises(SystemExit, match=r"adamw-0\.001-seed0 ended with 3: see"):
         optimizers.main()
 
