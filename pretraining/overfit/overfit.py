@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretraining.engines.updating.optimizers import OptimizerOptions, optimizer_for, set_learning_rate
+from pretraining.engines.engine import EngineOptions
+from pretraining.engines.torch_engine import TorchEngine
+from pretraining.engines.updating.optimizers import OptimizerOptions
 from pretraining.model.masked_lm import PretrainingModel
+from runtime.processes.ranks import Ranks
 
 SOLVED_ACCURACY = 0.95
 SOLVED_LOSS = 0.5  # at most this multiple of the unigram entropy
@@ -77,33 +80,30 @@ def overfit_one_batch(
 ) -> OverfitResult:
     """Train a copy of `model` on `batch` (the model's inputs, [S, T] and [S, K]) at a constant rate; judge the outcome.
 
-    Stops early once solved. The model itself is left unchanged; `bf16` computes under autocast; `seed` is for dropout.
+    The steps and the precision are those of a run on one rank. Stops early once solved. The model itself is left
+    unchanged; `seed` is for dropout.
     """
     torch.manual_seed(seed)
-    model = copy.deepcopy(model).train()
-    options = optimizer_options or OptimizerOptions()
-    optimizer = optimizer_for(model, options, bf16=bf16)
-    set_learning_rate(optimizer, learning_rate)
+    device = batch["input_ids"].device
+    options = EngineOptions(bf16=bf16, max_grad_norm=max_grad_norm, optimizer=optimizer_options or OptimizerOptions())
+    engine = TorchEngine(copy.deepcopy(model), options, ranks=Ranks(), device=device)
+    engine.train()
     entropy = target_entropy(batch["mask_labels"], batch["mask_weights"])
-    precision = torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=bf16)
     losses: list[float] = []
     while len(losses) < max_updates:
-        with precision:
-            output = model(**batch)
+        output = engine(**batch)
         loss = output["loss_sum"] / output["mask_count"]
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
             break
         looks_solved = output["correct"] >= SOLVED_ACCURACY * output["mask_count"]
-        if looks_solved and _evaluate(model, batch, precision).solves(entropy):
+        if looks_solved and _evaluate(engine, batch).solves(entropy):
             break
         if "next_sentence_loss_sum" in output:
             loss = loss + output["next_sentence_loss_sum"] / output["next_sentence_count"].clamp(min=1)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
-        optimizer.step()
-        optimizer.zero_grad()
-    return _result(_evaluate(model, batch, precision), batch, learning_rate, losses, entropy)
+        engine.backward(loss, last=True)
+        engine.step(learning_rate)
+    return _result(_evaluate(engine, batch), batch, learning_rate, losses, entropy)
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,10 @@ class _Evaluation:
 
 
 @torch.no_grad()
-def _evaluate(model: PretrainingModel, batch: Mapping[str, Tensor], precision: torch.autocast) -> _Evaluation:
-    model.eval()
-    with precision:
-        output = model(**batch, with_logits=True)
-    model.train()
+def _evaluate(engine: TorchEngine, batch: Mapping[str, Tensor]) -> _Evaluation:
+    engine.eval()
+    output = engine(**batch, with_logits=True)
+    engine.train()
     count = output["mask_count"].item()
     predictions = output["logits"].argmax(-1).cpu()
     return _Evaluation(output["loss_sum"].item() / count, output["correct"].item() / count, predictions)

@@ -77,13 +77,13 @@ def test_it_computes_in_the_precision_of_the_run(monkeypatch):
     forward = type(model).forward
 
     def spied(self, *args, **inputs):
-        seen.append(torch.is_autocast_enabled("cpu"))
+        seen.append(self.transformer.get_input_embeddings().weight.dtype)
         return forward(self, *args, **inputs)
 
     monkeypatch.setattr(type(model), "forward", spied)
     for bf16 in (False, True):
         overfit_one_batch(model, batch, 1e-3, max_updates=1, bf16=bf16)
-    assert seen == [False, False, True, True]  # the update and the evaluation
+    assert seen == [torch.float32] * 2 + [torch.bfloat16] * 2  # the update and the evaluation
 
 
 def test_next_sentence_batches_and_unused_slots_are_taken():
