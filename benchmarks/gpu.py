@@ -328,7 +328,7 @@ def table(sizes: Sizes, lines: Sequence[dict[str, Any]]) -> str:
                 f"| {' | '.join([*what, f'not measured: {errors[0]}' if errors else 'not measured'])} | | | | |"
             )
             continue
-        rate, last = statistics.median(rates[cell]), found[cell][-1]
+        rate, last = statistics.median(rates[cell]), [line for line in found[cell] if "rate" in line][-1]
         peer = rates.get(Cell(cell.model, cell.length, TRAINER, task=cell.task))
         ratio = f"{rate / statistics.median(peer):.2f}" if peer else ""
         share = f"{rate * last['flops_per_token'] / peaks[cell.precision]:.0%}" if cell.precision in peaks else ""

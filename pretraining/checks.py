@@ -20,7 +20,8 @@ from pretraining.model.masked_lm import check_weights
 from pretraining.model.source.tokenizer import check_source_tokenizer
 from pretraining.plan.identity import identity_of
 from pretraining.plan.table import plan_lines
-from runtime.processes.collectives import gather_json
+from runtime.machine import bf16_support
+from runtime.processes.collectives import gather_json, largest
 from runtime.trackers import parse_reporters
 from shards.storage.location import ShardLocation
 from shards.streaming.order import lanes_for, lanes_of
@@ -105,10 +106,10 @@ def check_compiler(plan: Plan) -> None:
 
 
 def compile_mode(plan: Plan) -> str:
-    """The meaning of --torch_compile here: auto is false where nothing can be compiled."""
+    """The meaning of --torch_compile here: auto is false where a rank cannot compile; collective."""
     mode = plan.options.torch_compile
     lacks = plan.device.type == "cpu" and not has_cxx_compiler()
-    return "false" if mode == "auto" and lacks else mode
+    return "false" if largest([float(lacks)])[0] and mode == "auto" else mode
 
 
 def check_lanes(plan: Plan) -> None:
@@ -191,7 +192,8 @@ def find_warnings(plan: Plan) -> list[str]:
         texts.append("--reference_batch_rows changes nothing without --learning_rate_rule sqrt or linear")
     if plan.fp16 and plan.device.type == "cpu":
         texts.append("--fp16 is for GPUs without bf16: on a CPU it is slow, use --bf16 auto")
-    if options.bf16 == "auto" and plan.device.type == "cuda" and not (plan.bf16 or plan.fp16):
+    lacks_bf16 = plan.device.type == "cuda" and not bf16_support("cuda")[0]
+    if options.bf16 == "auto" and lacks_bf16 and not (plan.bf16 or plan.fp16):
         texts.append(
             "this GPU has no bf16, and --bf16 auto computes in fp32: --fp16 computes in fp16 with loss scaling"
         )

@@ -212,7 +212,13 @@ class Run:
 
     def execute(self) -> None:
         """Train to the end of the plan; raises Interrupted after saving when asked to stop."""
-        profiler = Profiler(self.options.profile, self.directory, self.ranks, self.plan.device)
+        profiler = Profiler(
+            self.options.profile,
+            self.directory,
+            self.ranks,
+            self.plan.device,
+            is_settling=lambda: self.compiling.is_deciding,
+        )
         engine, stream = profiler.wrapped(self.engine, self.stream)
         loop = TrainingLoop(
             engine,
@@ -300,7 +306,7 @@ class Run:
             "optimizer_steps": self.engine.optimizer_steps(),
             "world_size": self.ranks.world_size,
             "identity": condensed(self.identity),
-            "choices": {**self.plan.choices.as_dict(), "compiled": self.compiling.compiled},
+            "choices": {**self.plan.choices.as_dict(), "compiled": self.compiling.settled},
         }
         if self.engine.loss_scaling is not None:
             state["loss_scaling"] = self.engine.loss_scaling.state()

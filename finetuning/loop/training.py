@@ -28,10 +28,10 @@ from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import Engine, EngineOptions
 from pretraining.engines.precision import Precision, choose_precision
 from pretraining.engines.updating.optimizers import OptimizerOptions
-from runtime.processes.collectives import sum_over_ranks
+from runtime.processes.collectives import on_main, sum_over_ranks
 from runtime.processes.fault_points import fault_point
 from runtime.processes.interruption import Interrupted
-from runtime.processes.ranks import choose_device, read_ranks
+from runtime.processes.ranks import Ranks, choose_device, read_ranks
 
 FLUSH_UPDATES = 10  # the host reads the device this often
 MOST_NOT_FINITE = 5  # skipped updates after which a run is given up
@@ -98,7 +98,7 @@ def open_engine(
     """DeepSpeed with --deepspeed, otherwise PyTorch; on this process's device, in the precision of the options."""
     ranks = read_ranks()
     device = choose_device(ranks)
-    precision = precision or precision_of(options, getattr(model, "config", None), device)
+    precision = precision or precision_of(options, getattr(model, "config", None), device, ranks)
     prepared = engine_options(options, shape, bf16=precision.bf16)
     return build_engine(model, prepared, ranks=ranks, device=device)
 
@@ -131,11 +131,22 @@ def deepspeed_content(path: str) -> Mapping[str, Any]:
 
 
 def precision_of(
-    options: FinetuningOptions, config: Any, device: torch.device, *, earlier: bool | None = None
+    options: FinetuningOptions, config: Any, device: torch.device, ranks: Ranks, *, earlier: bool | None = None
 ) -> Precision:
-    """What `--bf16` means for a model of this configuration on this device; `earlier` as `choose_precision` has it."""
-    content = None if options.deepspeed is None else deepspeed_content(options.deepspeed)
-    return choose_precision(options.bf16, device_type=device.type, model_type=config.model_type, deepspeed=content)
+    """What `--bf16` means for a model of this configuration on this device; `earlier` as `choose_precision` has it.
+
+    Collective: the main rank decides, since machines of one run may differ.
+    """
+
+    def decide() -> dict[str, Any]:
+        content = None if options.deepspeed is None else deepspeed_content(options.deepspeed)
+        model_type = getattr(config, "model_type", "")
+        chosen = choose_precision(
+            options.bf16, device_type=device.type, model_type=model_type, deepspeed=content, earlier=earlier
+        )
+        return asdict(chosen)
+
+    return Precision(**on_main(decide, ranks, "choosing the precision"))
 
 
 def _open_run(

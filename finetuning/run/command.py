@@ -36,7 +36,7 @@ from pretraining.engines.precision import Precision
 from runtime.files.lock import Ownership
 from runtime.options.declaration import by_data, names_marked, not_given
 from runtime.options.exit_status import run_command
-from runtime.processes.collectives import barrier, broadcast_json, fail_together
+from runtime.processes.collectives import barrier, fail_together, on_main
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 from shards.small_world.world import write_small_world
 
@@ -167,7 +167,7 @@ def _run_owned(
     device = choose_device(ranks)
     resumes = options.resume_from_checkpoint == "auto"
     earlier = on_main(lambda: earlier_precision(directory, device) if resumes else None, ranks, "reading its precision")
-    precision = precision_of(options, start.config, device, earlier=earlier)
+    precision = precision_of(options, start.config, device, ranks, earlier=earlier)
     engine, model = _build(prepared, options, ranks, precision, device)
     Stopping(asked).check()
     result = finetune(recipe, model, options, engine=engine, directory=directory, asked=asked, identity=identity)
@@ -258,18 +258,6 @@ def _save_best(
                 f"{place}: plain `transformers` has no class for this head; load it with `from finetuning import load`"
             )
     fail_together(error, f"saving {place}")
-
-
-def on_main(work: Callable[[], Any], ranks: Ranks, doing: str) -> Any:
-    """Run `work` on the main rank; return its result, or raise its ValueError or OSError, on every rank."""
-    result, error = None, None
-    if ranks.is_main:
-        try:
-            result = work()
-        except (ValueError, OSError) as caught:
-            error = caught
-    fail_together(error, doing)
-    return broadcast_json(result)
 
 
 def _tell(recipe: Recipe, result: Result, directory: Path, results: Mapping[str, Any]) -> None:

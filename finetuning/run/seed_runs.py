@@ -12,9 +12,9 @@ import numpy as np
 from finetuning.examples.predictions import write_finite_json
 from finetuning.examples.recipe import RecipeOptions
 from finetuning.loop.result import SCHEMA_VERSION
-from finetuning.run.command import on_main
 from finetuning.run.figures import draw_curves
 from finetuning.run.finished import RESULTS_NAME, read_results
+from runtime.processes.collectives import on_main
 from runtime.processes.ranks import Ranks
 
 SCORES = ("eval_", "test_")

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gap.cells.job_list import LIST_NAME, read_jobs
+from pretraining.engines.precision import require_half
+from pretraining.model.families import fp32_only
 from runtime.files.foreign import read_foreign_object
 from runtime.machine import bf16_support
 
 
-def settled_bf16(choice: str, directory: Path, *, elsewhere: bool = False) -> str:
-    """true or false for auto: as in the directory's list of cells, else by the hardware of this machine.
+def settled_bf16(choice: str, directory: Path, *, model_types: Collection[str] = (), elsewhere: bool = False) -> str:
+    """true or false for auto: as in the directory's list of cells, else by model families and this machine's hardware.
 
-    `elsewhere`: the cells run on GPUs of other machines. ValueError if this machine then cannot know.
+    `elsewhere`: the cells run on GPUs of other machines. ValueError if this machine then cannot know, and for true
+    with a family that computes in fp32 only.
     """
+    if choice == "true":
+        for model_type in model_types:
+            require_half(model_type, "--bf16 true")
     if choice != "auto":
         return choice
     before = _before(directory)
     if before != "auto":
         return before
+    if any(map(fp32_only, model_types)):
+        return "false"
     if elsewhere and not torch.cuda.is_available():
         raise ValueError(
             "--bf16 auto: without a GPU here it is unknown what the array job's GPUs support, and the precision is "
@@ -47,6 +56,15 @@ def _before(directory: Path) -> str:
 
 FILES = ("tokenizer.json", "config.json")
 NO_MATTER = ("version", "transformers_version", "_name_or_path", "dtype", "torch_dtype", "truncation", "padding")
+
+
+def model_types_of(paths: Iterable[str]) -> set[str]:
+    """The families that those of these checkpoints which are directories name; others are refused later, or fetched."""
+    found = set()
+    for path in paths:
+        with suppress(OSError, ValueError):
+            found.add(str(read_foreign_object(Path(path) / "config.json").get("model_type", "")))
+    return found
 
 
 def check_same_architecture(paths: Iterable[str]) -> None:

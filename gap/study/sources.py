@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from gap.analysis.costs import pair_budgets
+from gap.cells.consistency import model_types_of
 from gap.cells.job_list import JobList
 from gap.cells.plan import CellSource, reference_sources, sources_of
 from gap.study.experiment import series_rows
 from gap.study.options import GapOptions
 from gap.study.small_world import expected_config, expected_own_run, expected_sources, series_paths
 from gap.tasks.kinds.task_data import TaskData
+from pretraining.checkpoints.series import read_series
 from pretraining.plan.options import PretrainingOptions
 
 
@@ -31,6 +33,13 @@ def jobs_before_pretraining(
         sources, config = expected_sources(options, runs), expected_config(runs[0])
     data = experiment.read()
     return experiment.jobs([*sources, *reference_sources(options.reference)], data), data, config
+
+
+def families_of(options: GapOptions) -> set[str]:
+    """The model families of the checkpoints that exist: of the series, and of a reference that is a directory."""
+    paths = [path for path in series_paths(options) if path.is_file()]
+    places = [str(row["path"]) for path in paths for row in read_series(path)]
+    return model_types_of([*places, *([options.reference] if options.reference else [])])
 
 
 def own_run_exists(options: GapOptions) -> bool:

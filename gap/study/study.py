@@ -25,7 +25,7 @@ from gap.study.experiment import (
 )
 from gap.study.options import GapOptions
 from gap.study.small_world import pretrain_series, pretraining_runs, series_paths
-from gap.study.sources import extra_sources, jobs_before_pretraining
+from gap.study.sources import extra_sources, families_of, jobs_before_pretraining
 from gap.tasks.kinds.task_data import TaskData
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
 from pretraining.plan.options import PretrainingOptions
@@ -42,7 +42,8 @@ def run_study(options: GapOptions, command: str, clock: Clock) -> int:
     """
     code_version()  # of the sources that this process runs, even if the files change while it pretrains
     ranks, directory = read_ranks(), Path(options.output_dir)
-    options = replace(options, bf16=settled_bf16(options.bf16, directory, elsewhere=options.runs_on_other_gpus))
+    bf16 = settled_bf16(options.bf16, directory, model_types=families_of(options), elsewhere=options.runs_on_other_gpus)
+    options = replace(options, bf16=bf16)
     runs = pretraining_runs(options)
     with clock.pretraining():
         if options.series is None and ranks.is_main:

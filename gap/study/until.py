@@ -26,7 +26,7 @@ from gap.analysis.analysis import read_studies
 from gap.analysis.costs import Prices
 from gap.analysis.task_table import CheckpointKey
 from gap.cells.code_identity import code_version
-from gap.cells.consistency import settled_bf16
+from gap.cells.consistency import model_types_of, settled_bf16
 from gap.cells.executor import worker_command, worker_environment
 from gap.cells.job_list import SCORES_NAME, model_digest, read_jobs
 from gap.cells.plan import Controls, reference_sources, sources_of
@@ -117,6 +117,7 @@ class GapWatch:
     shards: Shards | None = None
     draws: int = 10_000
     hang_timeout_seconds: float = 0.0  # of the run's watchdog; 0: it has none
+    model_type: str = ""  # of the run
     stop_requested: Callable[[], str | None] = lambda: None  # from the run: why it is to end now
     data: dict[str, TaskData] = field(default_factory=dict)
 
@@ -130,7 +131,8 @@ class GapWatch:
                 f"--finetuning_seeds {self.experiment.finetuning_seeds}: --until needs an interval, 3 or more"
             )
         self.directory, options = self.run / "until", self.experiment.options
-        options = replace(options, bf16=settled_bf16(options.bf16, self.directory))
+        families = {self.model_type, *model_types_of([self.reference])}
+        options = replace(options, bf16=settled_bf16(options.bf16, self.directory, model_types=families))
         self.experiment = replace(self.experiment, options=options, controls=Controls(), tasks_at_ends=())
 
     @property
@@ -310,6 +312,7 @@ def watch_of(options: PretrainCommandOptions) -> Callable[[Plan, ShardLocation],
             budgets=[segment.budget for segment in plan.segments if segment.is_branch and segment.budget],
             ranks=plan.ranks,
             hang_timeout_seconds=options.hang_timeout_seconds,
+            model_type=plan.config.model_type,
         )
 
     return watch
@@ -328,6 +331,7 @@ def make_watch(
     budgets: Sequence[float],
     ranks: Ranks,
     hang_timeout_seconds: float = 0.0,
+    model_type: str = "",
 ) -> GapWatch:
     """The callback of `launch/pretrain.py --until` after each export; `more` are the options in its --finetuning.
 
@@ -346,7 +350,9 @@ def make_watch(
     own = replace(more, series=None if on_small_world else str(run), tasks=tasks, finetuning_seeds=finetuning_seeds)
     experiment = with_defaults(own).experiment()
     searched = shards if own.contamination else None
-    return GapWatch(run, until, experiment, reference, budgets, ranks, searched, own.draws, hang_timeout_seconds)
+    return GapWatch(
+        run, until, experiment, reference, budgets, ranks, searched, own.draws, hang_timeout_seconds, model_type
+    )
 
 
 def check_tokenizer(shards: ShardLocation) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +19,30 @@ from runtime.processes.ranks import Ranks
 def earlier_choices(options: PretrainingOptions, ranks: Ranks) -> Choices:
     """The choices of the run in the output directory, or of the checkpoint that is named; empty for a new run.
 
-    Collective: the main rank reads. What cannot be read is left to the checks of the plan, which refuse it.
+    Collective: the main rank reads the newest checkpoint that can be read, as resuming does, else run.json. What else
+    cannot be read is left to the checks of the plan, which refuse it.
     """
-    found: dict[str, Any] = {}
-    if ranks.is_main:
-        try:
-            found = _recorded(options).whole()
-        except (OSError, ValueError):
-            found = Choices().whole()
+    found = _recorded(options).whole() if ranks.is_main else {}
     return Choices(**broadcast_json(found))
 
 
 def _recorded(options: PretrainingOptions) -> Choices:
     directory, wanted = Path(options.output_dir), options.resume_from_checkpoint
-    if wanted not in ("auto", "false"):
-        state = read_state(Path(wanted))
-    else:
-        newest = committed(directory / "checkpoints")[:1]
-        state = read_state(newest[0]) if newest else {}
+    named = wanted not in ("auto", "false")
+    for place in [Path(wanted)] if named else committed(directory / "checkpoints"):
+        with suppress(OSError, ValueError):
+            return _choices(read_state(place))
+    if not named and (directory / RUN_NAME).is_file():
+        with suppress(OSError, ValueError):
+            return _choices({"identity": read_run(directory / RUN_NAME).identity})
+    return Choices()
+
+
+def _choices(state: Mapping[str, Any]) -> Choices:
+    """ValueError for a state without an identity."""
     identity = state.get("identity")
-    if identity is None and (directory / RUN_NAME).is_file():
-        identity = read_run(directory / RUN_NAME).identity
-    if identity is None:
-        return Choices()
+    if not isinstance(identity, Mapping):
+        raise ValueError("this state names no run")
     settled, bf16, dropout = state.get("choices") or {}, identity.get("bf16"), identity.get("dropout", ARCHITECTURE)
     attention = settled.get("attention")
     return Choices(

@@ -25,8 +25,13 @@ class Compilation:
         parts = repeated_layers(module) if by_layer else [module]
         self._parts = [(part, part.forward) for part in parts]
 
-    def start(self) -> None:
-        """Use compiled code from the next training pass on, for each shape of micro-batch."""
+    def start(self, *, must: bool = False) -> None:
+        """Use compiled code from the next training pass on, for each shape of micro-batch.
+
+        What the compiler cannot do runs as it is, on this rank alone if need be, unless it `must` be compiled: then its
+        error is raised.
+        """
+        torch._dynamo.config.suppress_errors = not must
         torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
         for part, plain in self._parts:
             compiled = torch.compile(plain, dynamic=False)

@@ -37,8 +37,8 @@ def choose_precision(
     device computes it and engine and model can. Raises ValueError for bf16 with a model that cannot.
     """
     reason = fp32_only(model_type)
-    if choice == "true" and reason:
-        raise ValueError(f"--bf16 true: {model_type} computes in fp32 only ({reason}); use --bf16 false")
+    if choice == "true":
+        require_half(model_type, "--bf16 true")
     if choice != "auto":
         return Precision(choice == "true", f"--bf16 {choice}")
     if earlier is not None:
@@ -53,3 +53,9 @@ def choose_precision(
     if reason:
         return Precision(False, f"{model_type} computes in fp32 only: {reason}")
     return Precision(*bf16_support(device_type))
+
+
+def require_half(model_type: str, option: str) -> None:
+    """ValueError for an option that asks for 16 bits where the model's own code needs 32."""
+    if reason := fp32_only(model_type):
+        raise ValueError(f"{option}: {model_type} computes in fp32 only ({reason}); use --bf16 false")

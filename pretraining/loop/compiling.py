@@ -24,6 +24,7 @@ class Compiling:
     def __init__(self, compilation: Compilation, *, mode: str, compiled: bool | None) -> None:
         """`mode` is auto, true or false; `compiled` what an earlier start of the run settled."""
         self._compilation = compilation
+        self._mode, self._earlier = mode, compiled
         self.compiled: bool | None = {"true": True, "false": False}.get(mode, compiled)
         self._updates = 0
         self._plain = float("inf")  # seconds of a plain update
@@ -31,7 +32,18 @@ class Compiling:
         self._measures = 0
         self._best = float("inf")
         if self.compiled:
-            compilation.start()
+            compilation.start(must=mode == "true")
+
+    @property
+    def settled(self) -> bool | None:
+        """What auto settled, in this start or an earlier one: true and false hold for their own start alone."""
+        return self.compiled if self._mode == "auto" else self._earlier
+
+    @property
+    def is_deciding(self) -> bool:
+        """Whether the coming updates are measured or compiled."""
+        undecided = self.compiled is None and self._updates < WARM_UPDATES
+        return undecided or self._first or self._measures > 0
 
     @property
     def interval(self) -> int | None:

@@ -14,7 +14,6 @@ import torch
 
 from pretraining.checkpoints.position import Position
 from pretraining.engines.engine import Engine
-from pretraining.engines.updating.loss_scaling import SMALLEST_SCALE
 from pretraining.engines.updating.schedule import learning_rate
 from pretraining.loop.batches import as_inputs
 from pretraining.loop.compiling import Compiling
@@ -264,7 +263,9 @@ class TrainingLoop:
     def _judge(self, line: dict[str, Any]) -> None:
         skipped = not (math.isfinite(line["loss"]) and math.isfinite(line["gradient_norm"]))
         # A scale that was too large for fp16 is halved and tried again: from 65,536, sixteen times in a row at most.
-        by_scaling = skipped and math.isfinite(line["loss"]) and line.get("loss_scale", 0.0) > SMALLEST_SCALE
+        scaling = self.engine.loss_scaling
+        halved = scaling is not None and line["loss_scale"] > scaling.smallest
+        by_scaling = skipped and math.isfinite(line["loss"]) and halved
         if not by_scaling:
             self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
         if skipped:

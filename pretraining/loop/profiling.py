@@ -8,7 +8,7 @@ somewhat slower. Communication that an engine starts within a pass or a step cou
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,29 @@ from runtime.files.whole_files import whole_file, write_text
 from runtime.plurals import counted
 from runtime.processes.ranks import Ranks
 
-WARM_UPDATES = 10  # before the first profiled one: caches are filled, a compilation that auto decides on is over
+WARM_UPDATES = 10  # before the first profiled one: caches are filled
 STAGES = ("data", "forward", "backward", "optimizer")
 OTHER = "exchange and other"
 TABLE_NAME, TRACE_NAME = "profile.txt", "profile-trace.json"
 
 
 class Profiler:
-    """Profiles `num_updates` updates of a loop, from the end of the last warm one on; 0: none."""
+    """Profiles `num_updates` updates of a loop, from the end of the last warm one on; 0: none.
 
-    def __init__(self, num_updates: int, directory: Path, ranks: Ranks, device: torch.device) -> None:
+    It waits while the loop `is_settling`: a compilation that auto decides on, and the measurement of its gain.
+    """
+
+    def __init__(
+        self,
+        num_updates: int,
+        directory: Path,
+        ranks: Ranks,
+        device: torch.device,
+        *,
+        is_settling: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.num_updates, self.directory, self.ranks, self.device = num_updates, directory, ranks, device
+        self._is_settling, self._first = is_settling, 0
         self.seconds = dict.fromkeys((*STAGES, OTHER), 0.0)
         self.table: str | None = None  # once the updates are profiled
         self._updates = 0
@@ -70,10 +82,11 @@ class Profiler:
 
     def update_ended(self) -> None:
         self._updates += 1
-        if self._updates == WARM_UPDATES and self.table is None:
-            self._begin()
-        elif self._trace is not None and self._updates == WARM_UPDATES + self.num_updates:
+        if self._trace is not None and self._updates == self._first + self.num_updates:
             self._end()
+        elif self._trace is None and self.table is None and self._updates >= WARM_UPDATES and not self._is_settling():
+            self._first = self._updates
+            self._begin()
 
     def _begin(self) -> None:
         kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])

@@ -288,7 +288,7 @@ class PretrainingOptions(Options):
     )
     hang_timeout_seconds: float = option(
         1800.0,
-        "an update that takes longer ends the run and prints the stacks; 0: never",
+        "an update that takes longer (compiled: by half an hour) ends the run and prints the stacks; 0: never",
         group=MACHINE,
         at_least=0,
         identity=False,

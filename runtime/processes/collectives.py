@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from runtime.processes.failures import Failed, is_user_error
+from runtime.processes.ranks import Ranks
 
 
 class PeerFailed(Failed):
@@ -68,6 +70,18 @@ def fail_together(error: BaseException | None, doing: str) -> None:
             by_user, message = failure
             kind = ValueError if by_user else PeerFailed
             raise kind(f"rank {rank} failed while {doing}: {message}")
+
+
+def on_main(work: Callable[[], Any], ranks: Ranks, doing: str) -> Any:
+    """Run `work` on the main rank; return its result, or raise its ValueError or OSError, on every rank."""
+    result, error = None, None
+    if ranks.is_main:
+        try:
+            result = work()
+        except (ValueError, OSError) as caught:
+            error = caught
+    fail_together(error, doing)
+    return broadcast_json(result)
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:

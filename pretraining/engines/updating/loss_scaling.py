@@ -26,6 +26,11 @@ class LossScaling(Protocol):
         """The factor of the loss in the coming backward passes, 0-d fp32."""
         ...
 
+    @property
+    def smallest(self) -> float:
+        """The scale that is not halved any more."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: `scale`, `good_updates` since it changed, `hysteresis`; waits for the device."""
         ...
@@ -46,6 +51,10 @@ class DynamicLossScale:
     @property
     def scale(self) -> torch.Tensor:
         return self._scale
+
+    @property
+    def smallest(self) -> float:
+        return SMALLEST_SCALE
 
     def unscale(self, parameters: Iterable[torch.Tensor]) -> None:
         """Divide the gradients, shards included, by the scale."""
@@ -86,6 +95,10 @@ class DeepSpeedLossScale:
     @property
     def scale(self) -> torch.Tensor:
         return torch.tensor(float(self._scaler.cur_scale))
+
+    @property
+    def smallest(self) -> float:
+        return float(self._scaler.min_scale)
 
     def update(self, *, found_inf: bool) -> None:
         """Set the next scale after an update; `found_inf`: whether it was skipped."""

@@ -1,14 +1,16 @@
 """The options of launch/gap.py: what no cell can be trained with is refused before anything is."""
 
+import json
 from dataclasses import replace
 
 import pytest
 from tiny_gap import tiny_experiment, tiny_jobs, write_series, write_tasks
 
-from gap.cells.consistency import settled_bf16
+from gap.cells.consistency import model_types_of, settled_bf16
 from gap.cells.executor import Slurm, submit_slurm
 from gap.cells.job_list import CellOptions, read_jobs, write_jobs
 from gap.study.options import GapOptions, numbers
+from gap.study.sources import families_of
 from gap.study.until import GapWatch, make_watch
 from launch import gap
 from runtime.processes.ranks import Ranks
@@ -71,6 +73,29 @@ def test_a_plan_of_a_series_that_is_not_there_is_refused(tmp_path, capsys, missi
     argv = [*arguments(tmp_path), f"--{missing}", str(tmp_path / "nowhere"), "--dry_run", "true"]
     assert gap.main(argv) == 2
     assert f"{tmp_path / 'nowhere'}" in capsys.readouterr().err
+
+
+def test_a_family_that_needs_fp32_settles_the_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True})
+    places = [tmp_path / "bert", tmp_path / "mra"]
+    for place in places:
+        place.mkdir()
+        (place / "config.json").write_text(json.dumps({"model_type": place.name}))
+    families = model_types_of([*map(str, places), "some/hub-name"])
+    assert families == {"bert", "mra"}
+    assert settled_bf16("auto", tmp_path / "out", model_types=families) == "false"
+    assert settled_bf16("auto", tmp_path / "out", model_types={"bert"}) == "true"
+    with pytest.raises(ValueError, match=r"--bf16 true: mra computes in fp32 only"):
+        settled_bf16("true", tmp_path / "out", model_types=families)
+
+
+def test_the_families_of_a_study_are_those_of_its_series_and_its_reference(tmp_path):
+    series = write_series(tmp_path / "run")
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "config.json").write_text(json.dumps({"model_type": "mra"}))
+    options = GapOptions(series=str(series), tasks="qa:x", reference=str(tmp_path / "reference"))
+    assert families_of(options) == {"bert", "mra"}
 
 
 @pytest.mark.parametrize(("budget", "seed", "said"), [(200, 0, "another --seed"), (150, 9, "no annealed checkpoint")])

@@ -65,6 +65,20 @@ def test_a_run_of_an_earlier_version_keeps_the_dropout_of_its_architecture(shard
     assert choices(tmp_path / "run") == Choices(bf16=False, dropout=ARCHITECTURE)
 
 
+def test_a_damaged_checkpoint_hides_nothing(shards, tmp_path, monkeypatch):
+    """Resuming passes over it too; run.json has the rest."""
+    start(shards, tmp_path / "run", monkeypatch, WITH_UNITS)
+    whole = choices(tmp_path / "run")
+    assert (whole.bf16, whole.attention) == (True, "eager")
+    places = committed(tmp_path / "run" / "checkpoints")
+    assert len(places) > 1
+    (places[0] / "state.json").write_text("{")
+    assert choices(tmp_path / "run") == whole
+    for place in places:
+        (place / "state.json").write_text("{}")
+    assert choices(tmp_path / "run") == Choices(bf16=True, dropout=0.0)
+
+
 def test_a_new_run_has_settled_nothing(tmp_path):
     assert choices(tmp_path / "run") == Choices()
     assert choices(tmp_path / "run", resume_from_checkpoint=str(tmp_path / "nowhere")) == Choices()

@@ -36,9 +36,30 @@ def test_a_micro_batch_without_padding_is_no_second_graph_where_masks_are_added(
     model = build_model(small_model(family, "mlm").config, attention=attention, dropout=0.0).train()
     plain = [model(**batch)["loss_sum"] for batch in (padded, whole)]
     Compilation(model, by_layer=False).start()
+    assert torch._dynamo.config.suppress_errors
     assert torch.equal(torch.stack([model(**batch)["loss_sum"] for batch in (padded, whole)]), torch.stack(plain))
     assert len(set(graphs)) == number
     assert len(graphs) == 2
     model.eval()
     model(**whole)
     assert len(graphs) == 2
+
+
+@pytest.mark.parametrize("must", [False, True])
+def test_a_compiler_that_fails_ends_only_a_run_that_must_be_compiled(monkeypatch, must):
+    def broken(graph, inputs):
+        raise OSError("no compiler")
+
+    compiler = torch.compile
+    monkeypatch.setattr(compilation.torch, "compile", lambda plain, *, dynamic: compiler(plain, backend=broken))
+    model = build_model(small_model("bert", "mlm").config, dropout=0.0).train()
+    expected = model(**batch_of("mlm"))["loss_sum"]
+    Compilation(model, by_layer=False).start(must=must)
+    try:
+        if must:
+            with pytest.raises(Exception, match="no compiler"):
+                model(**batch_of("mlm"))
+        else:
+            assert torch.equal(model(**batch_of("mlm"))["loss_sum"], expected)
+    finally:
+        torch._dynamo.reset()

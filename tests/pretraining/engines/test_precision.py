@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pretraining.engines.deepspeed_engine import restore_buffers
-from pretraining.engines.precision import choose_precision
+from pretraining.engines.precision import choose_precision, require_half
 from runtime.machine import bf16_support
 
 
@@ -66,6 +66,8 @@ def test_a_precision_that_is_given_holds(monkeypatch):
     assert not chosen("false", earlier=True).bf16
     with pytest.raises(ValueError, match=r"--bf16 true: fnet computes in fp32 only .* use --bf16 false"):
         chosen("true", model_type="fnet")
+    with pytest.raises(ValueError, match=r"--fp16: mra computes in fp32 only .* use --bf16 false"):
+        require_half("mra", "--fp16")
 
 
 def test_rotary_frequencies_stay_fp32_after_a_cast():

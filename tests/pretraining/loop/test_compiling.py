@@ -14,8 +14,8 @@ class Recorded:
     def __init__(self):
         self.calls = []
 
-    def start(self):
-        self.calls.append("start")
+    def start(self, *, must=False):
+        self.calls.append("must start" if must else "start")
 
     def stop(self):
         self.calls.append("stop")
@@ -59,13 +59,30 @@ def test_a_short_run_is_not_compiled():
 
 @pytest.mark.parametrize(
     ("mode", "compiled", "started"),
-    [("true", None, True), ("true", False, True), ("false", True, False), ("auto", True, True), ("auto", False, False)],
+    [
+        ("true", None, ["must start"]),
+        ("true", False, ["must start"]),
+        ("false", True, []),
+        ("auto", True, ["start"]),
+        ("auto", False, []),
+    ],
 )
-def test_what_is_given_or_settled_holds(mode, compiled, started):
+def test_what_is_given_holds_for_this_start_and_what_auto_settled_for_all(mode, compiled, started):
     made, calls = decision(mode, compiled)
-    assert calls == (["start"] if started else [])
+    assert calls == started
     made.after_exchange(9, 1.0, LONG)
-    assert calls == (["start"] if started else [])
+    assert calls == started
+    assert made.settled is compiled  # what the next start reads
+    assert not made.is_deciding
+
+
+def test_what_auto_settles_is_recorded():
+    made, _ = decision()
+    seen = []
+    for seconds in (5.0, 1.0, 30.0, 0.5, 0.5, 0.5, 0.5):
+        seen.append((made.is_deciding, made.settled))
+        made.after_exchange(4, seconds, LONG)
+    assert seen == [(True, None)] * 2 + [(True, True)] * 4 + [(False, True)]
 
 
 def test_an_update_that_compiles_does_not_count_as_hanging(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -253,3 +254,27 @@ def test_dropout_depends_on_update_rank_and_branch_only():
 
 def test_a_progress_of_another_kind_of_run_is_not_shared():
     assert Position().progress == Progress()
+
+
+class ScaledEngine(CountingEngine):
+    """fp16 whose every gradient overflows, at the scale given."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.loss_scaling = SimpleNamespace(scale=torch.tensor(scale), smallest=4.0)
+
+    def step(self, learning_rate):
+        return torch.tensor(math.inf)
+
+
+@pytest.mark.parametrize(("scale", "ends"), [(8.0, False), (4.0, True), (1.0, True)])
+def test_a_loss_scale_that_cannot_be_halved_is_no_excuse(scale, ends):
+    """The smallest scale is the engine's: a DeepSpeed JSON may name another."""
+    training, diary = loop(ScaledEngine(scale), max_skipped_updates=3, save_every_updates=1)
+    if ends:
+        with pytest.raises(NotFinite, match="3 updates in a row"):
+            training.run(Position())
+        assert [line["skipped"] for line in diary.lines] == [True] * 3
+    else:
+        training.run(Position())
+        assert {line["skipped"] for line in diary.lines} == {"loss scale"}

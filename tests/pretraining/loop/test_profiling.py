@@ -67,6 +67,20 @@ def test_time_is_counted_towards_the_stage_that_took_it(tmp_path):
         assert milliseconds <= profiler.seconds[name] * 1e3 < 20 * milliseconds, name
 
 
+def test_it_waits_while_a_compilation_is_decided_on(tmp_path):
+    settling = iter([True] * 6 + [False] * 99)
+    profiler = Profiler(2, tmp_path, Ranks(), torch.device("cpu"), is_settling=lambda: next(settling))
+    engine, _ = profiler.wrapped(Engine(), Stream())
+    for _ in range(WARM_UPDATES + 6):
+        assert profiler._trace is None
+        engine.step(0.1)
+    assert profiler._trace is not None
+    engine.step(0.1)
+    assert profiler.table is None
+    engine.step(0.1)
+    assert "2 updates" in profiler.table
+
+
 def test_a_run_that_is_too_short_is_told(tmp_path):
     profiler = Profiler(4, tmp_path, Ranks(), torch.device("cpu"))
     engine, _ = profiler.wrapped(Engine(), Stream())

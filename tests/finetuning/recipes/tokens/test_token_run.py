@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tmp_path, model, monk
     stopped = arguments(model, **given, output_dir="stopped", save_steps=4)
     with monkeypatch.context() as patched:
         patched.setattr("runtime.processes.fault_points._specification", "finetuning.update:9:terminate")
+        patched.setattr("runtime.processes.fault_points._passed", Counter())
         assert token_classification.main(stopped) == 75
     assert token_classification.main(stopped) == 0
     first, second = results(tmp_path / "out"), results(tmp_path / "stopped")
@@ -128,6 +130,26 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tmp_path, model, monk
     assert second["eval_loss"] == first["eval_loss"]
     for name in ("predictions.json", "predictions.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("begun", "continued"), [({"amx_bf16": True}, {}), ({}, {"amx_bf16": True})])
+def test_an_interrupted_run_keeps_its_precision_whatever_the_processor(
+    tmp_path, model, monkeypatch, capsys, begun, continued
+):
+    whole, given = (
+        arguments(model, **files(), output_dir=name, save_steps=4, bf16="auto") for name in ("whole", "stopped")
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.cpu, "get_capabilities", lambda: begun)
+        assert token_classification.main(whole) == 0
+        patched.setattr("runtime.processes.fault_points._specification", "finetuning.update:9:terminate")
+        patched.setattr("runtime.processes.fault_points._passed", Counter())
+        assert token_classification.main(given) == 75
+    capsys.readouterr()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: continued)
+    assert token_classification.main(given) == 0
+    assert "as this run began" in capsys.readouterr().out
+    assert results(tmp_path / "stopped")["eval_loss"] == results(tmp_path / "whole")["eval_loss"]
 
 
 def test_several_seeds_from_scratch_and_a_sweep(tmp_path, model):
