@@ -21,7 +21,6 @@ if __package__ in (None, ""):
 from gap.study.until_options import PretrainCommandOptions
 from pretraining.plan.options import with_defaults
 from pretraining.replaced_options import REPLACED_OPTIONS
-from pretraining.run import pretrain
 from runtime.options.command_line import parse_options
 from runtime.options.exit_status import run_command
 from runtime.processes.ranks import close_process_group, read_ranks
@@ -36,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: PretrainCommandOptions) -> int:
     """Pretrain; returns the exit status."""
+    from pretraining.run import pretrain  # loads torch, which --help does not need
+
     watch = None
     if options.until is not None:
         from gap.study.until import watch_of  # loads much that only --until needs

@@ -9,7 +9,7 @@ from typing import Any
 
 from pretraining.checkpoints.checkpoint import committed, read_state
 from pretraining.checkpoints.origin import RUN_NAME, read_run
-from pretraining.model.attention import ATTENTION_IMPLEMENTATIONS
+from pretraining.names import ATTENTION_IMPLEMENTATIONS
 from pretraining.plan.choices import ARCHITECTURE, Choices
 from pretraining.plan.options import PretrainingOptions
 from runtime.processes.collectives import broadcast_json

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from pretraining.engines.deepspeed_refusals import AUTO, REFUSED, is_idle, scheduler_problem
-from pretraining.engines.updating.optimizers import JSON_TYPES
+from pretraining.names import JSON_TYPES
 
 # What the series and the checkpoints can read back: two moments for each parameter.
 JSON_OPTIMIZERS = tuple(sorted(JSON_TYPES.values()))

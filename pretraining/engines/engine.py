@@ -12,9 +12,8 @@ from torch import nn
 from pretraining.engines.compilation import Compilation
 from pretraining.engines.updating.loss_scaling import LossScaling
 from pretraining.engines.updating.optimizers import OptimizerOptions
+from pretraining.names import FSDP_MODES
 from runtime.processes.ranks import Ranks
-
-FSDP_MODES = ("full_shard", "shard_grad_op", "hybrid_shard")
 
 Reader = Callable[[str, Sequence[int]], torch.Tensor]  # the whole tensor of a name, which must have this shape
 

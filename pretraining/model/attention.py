@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
-ATTENTION_IMPLEMENTATIONS = ("sdpa", "flash_attention_2", "eager", "auto")
+from pretraining.names import ATTENTION_IMPLEMENTATIONS
 
 # Longest rows for which the plain product is faster than torch's fused kernel, by device and precision, with the
 # families it was measured for (benchmarks/attention.md). Everywhere else the fused kernel is faster or unmeasured.

@@ -6,10 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pretraining.engines.engine import FSDP_MODES
-from pretraining.engines.updating.optimizers import LEARNING_RATE_RULES, OPTIMIZER_NAMES
-from pretraining.engines.updating.schedule import DECAYS
-from pretraining.model.attention import ATTENTION_IMPLEMENTATIONS
+from pretraining.names import ATTENTION_IMPLEMENTATIONS, DECAYS, FSDP_MODES, LEARNING_RATE_RULES, OPTIMIZER_NAMES
 from pretraining.plan.budget import UNITS, option_of
 from runtime.options.declaration import (
     ALL_SEEDS,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING
 
 from runtime import STARTED_BY
 from runtime.machine import usable_cores
 from runtime.processes.liveness import ending_with
+
+if TYPE_CHECKING:  # imported where it is used: --help does not wait for it
+    import torch
 
 COLLECTIVE_TIMEOUT_SECONDS = 1800.0
 
@@ -72,6 +74,8 @@ def free_port() -> int:
 
 def choose_device(ranks: Ranks) -> torch.device:
     """The GPU of this local rank, or the CPU without GPUs; in both cases, threads for its share of the cores."""
+    import torch
+
     # torchrun sets one thread for each rank and deepspeed sets nothing: both waste the machine.
     if ranks.world_size > 1 or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, usable_cores() // ranks.local_world_size))
@@ -89,6 +93,8 @@ def choose_device(ranks: Ranks) -> torch.device:
 
 def init_process_group(ranks: Ranks, device: torch.device, *, always: bool = False) -> None:
     """Open the process group (gloo on CPU tensors, nccl on GPU tensors); a world of one needs none unless `always`."""
+    import torch.distributed as dist
+
     if dist.is_initialized() or (ranks.world_size == 1 and not always):
         return
     if "RANK" not in os.environ:
@@ -116,6 +122,10 @@ def init_process_group(ranks: Ranks, device: torch.device, *, always: bool = Fal
 
 def close_process_group() -> None:
     """Wait for the peers and leave together: a rank that leaves first makes the launcher report a failure."""
+    if "torch" not in sys.modules:
+        return
+    import torch.distributed as dist
+
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

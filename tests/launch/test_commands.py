@@ -37,3 +37,19 @@ def test_it_prints_its_help(command, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "usage:" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["pretrain", "build_shards"])
+def test_help_does_not_wait_for_torch(name):
+    """It is printed after about a second; torch, transformers' models and DeepSpeed take four more."""
+    code = f"""
+import sys
+from launch import {name}
+try:
+    {name}.main(["--help"])
+finally:
+    print(sorted({{"torch", "deepspeed", "datasets", "scipy"}} & set(sys.modules)), file=sys.stderr)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--output_dir" in ended.stdout
+    assert ended.stderr.strip() == "[]"

@@ -13,11 +13,9 @@ from torch import nn
 from pretraining.engines.updating.lamb import Lamb
 from pretraining.engines.updating.muon import IS_MUON, Muon
 from pretraining.model.families import repeated_layers
+from pretraining.names import LEARNING_RATE_RULES, OPTIMIZER_NAMES
 
-JSON_TYPES = {"adamw": "AdamW", "adam": "Adam", "lamb": "Lamb"}  # name -> `optimizer.type` of a DeepSpeed JSON
-OPTIMIZER_NAMES = (*JSON_TYPES, "muon")
 RATE_SCALE = "rate_scale"  # a group's key: its learning rate is that of the schedule times this; absent: 1
-LEARNING_RATE_RULES = ("none", "sqrt", "linear")
 NORM_TYPES = (
     nn.LayerNorm,
     nn.RMSNorm,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-DECAYS = ("linear", "sqrt", "cosine")
+from pretraining.names import DECAYS
 
 
 def learning_rate(

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretraining.engines.updating.schedule import DECAYS, learning_rate
+from pretraining.engines.updating.schedule import learning_rate
+from pretraining.names import DECAYS
 
 WHOLE = {"peak": 2.0, "warmup": 10.0, "decay_start": 80.0, "decay_end": 100.0}
 
