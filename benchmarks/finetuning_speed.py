@@ -2,7 +2,8 @@
 
     python benchmarks/finetuning_speed.py --tasks classification qa
 
-Three Trainers: padding to the maximum as run_glue and run_qa do by default, dynamic padding, and its own length groups.
+Ours by default, which is bf16 where the processor has units for it, and in fp32 as the Trainer's default is. Three
+Trainers: padding to the maximum as run_glue and run_qa do by default, dynamic padding, and its own length groups.
 The texts are generated, with lengths as IMDb's and SQuAD's (log-normal; medians of 230 and 150 tokens). Wall time and
 the CPU time of this process stand side by side, so that other work on the machine can be seen; the order rotates with
 each repetition. Scores are those of one evaluation function for all, over the same held-out rows.
@@ -41,6 +42,7 @@ from finetuning.recipes.questions.windows import Windows
 from finetuning.recipes.texts.labelled_text import LabelledText
 from finetuning.recipes.texts.recipe import TextRecipe
 from finetuning.recipes.texts.rows import TextSettings
+from runtime.machine import bf16_support
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PLAIN = tuple(f"w{number}" for number in range(2000))
@@ -114,7 +116,8 @@ def measure_task(task: str, options: argparse.Namespace) -> dict[str, list[Measu
     tokenizer = make_tokenizer()
     recipe = make_recipe(task, tokenizer, options)
     ways: dict[str, Callable[[int], Measured]] = {
-        "this project": lambda seed: ours(recipe, options, seed, METRIC[task]),
+        "this project": lambda seed: ours(recipe, options, seed, METRIC[task], bf16="auto"),
+        "this project, fp32": lambda seed: ours(recipe, options, seed, METRIC[task], bf16="false"),
         "Trainer, padded to the maximum": lambda seed: trainer(recipe, options, seed, task, pad_to=LONGEST[task]),
         "Trainer, dynamic padding": lambda seed: trainer(recipe, options, seed, task),
         "Trainer, length groups": lambda seed: trainer(recipe, options, seed, task, grouped=True),
@@ -127,10 +130,10 @@ def measure_task(task: str, options: argparse.Namespace) -> dict[str, list[Measu
     return found
 
 
-def ours(recipe: Any, options: argparse.Namespace, seed: int, metric: str) -> Measured:
+def ours(recipe: Any, options: argparse.Namespace, seed: int, metric: str, *, bf16: str) -> Measured:
     """The project's loop, validation left out."""
     model = make_model(recipe, options, seed)
-    settings = finetuning_options(options, seed)
+    settings = finetuning_options(options, seed, bf16=bf16)
     engine = open_engine(model, settings, batch_shape(settings, 1))
     torch.set_num_threads(options.threads)
     sets, recipe.evaluation_sets = recipe.evaluation_sets, {}
@@ -199,14 +202,14 @@ def padded(batch: Mapping[str, torch.Tensor], pad_id: int, length: int | None) -
     return wide
 
 
-def finetuning_options(options: argparse.Namespace, seed: int) -> FinetuningOptions:
+def finetuning_options(options: argparse.Namespace, seed: int, *, bf16: str = "false") -> FinetuningOptions:
     """The project's options for the same training."""
     return FinetuningOptions(
         num_train_epochs=options.epochs,
         global_batch_rows=options.batch_rows,
         learning_rate=options.learning_rate,
         seed=seed,
-        bf16="false",
+        bf16=bf16,
         report_to="none",
         save_model=False,
     )
@@ -279,7 +282,7 @@ def table(found: Mapping[str, Mapping[str, Sequence[Measured]]], options: argpar
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {options.threads} threads, torch {torch.__version__}, "
         f"transformers {transformers.__version__}; {options.layers} layers of {options.hidden_size}, "
         f"{options.train_rows} rows x {options.epochs} epochs, batch {options.batch_rows}, "
-        f"medians of {options.repetitions}",
+        f"medians of {options.repetitions}; {bf16_support('cuda' if torch.cuda.is_available() else 'cpu')[1]}",
         "",
         "| task | way | wall s | wall time over ours | CPU s | CPU time over ours | score |",
         "|---|---|---|---|---|---|---|",
