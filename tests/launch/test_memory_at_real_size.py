@@ -22,7 +22,7 @@ import pytest
 WITHIN = 0.1
 # Larger blocks are given back to the system when they are freed; what the allocator keeps is no part of the estimate.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
-TRAINING = ["--bf16", "false", "--report_to", "none", "--global_batch_rows", "4", "--per_device_train_batch_size", "2"]
+TRAINING = ["--report_to", "none", "--global_batch_rows", "4", "--per_device_train_batch_size", "2"]
 TRAINING += ["--max_seq_length", "64"]
 LAUNCHERS = {2: "deepspeed", 3: "torchrun"}
 
@@ -66,7 +66,6 @@ def launched(stage: int, port: int, peaks: Path, arguments: list[str], project_r
         str(peaks),
         *arguments,
         *TRAINING,
-        *("--bf16", "false"),
         *configuration,
     ]
     environment = {**os.environ, **ALLOCATOR, "PYTHONPATH": str(project_root)}
@@ -87,28 +86,43 @@ def compared(estimate: float, peaks: Path, name: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("bf16", ["false", "true"])
 @pytest.mark.parametrize("stage", LAUNCHERS)
-def test_pretraining_takes_the_memory_that_its_plan_announces(stage, tmp_path, project_root, free_port):
+def test_pretraining_takes_the_memory_that_its_plan_announces(stage, bf16, tmp_path, project_root, free_port):
     from pretraining_runs import write_shards
 
     model, peaks = write_model(tmp_path / "model"), tmp_path / "peaks"
     shards = ["--shards", str(write_shards(tmp_path / "data"))]
     arguments = ["pretrain", *shards, "--model_name_or_path", str(model), "--output_dir", str(tmp_path / "out")]
-    arguments += ["--budget_tokens", "490", "--series", "0", "--validation_rows", "4", "--disable_tqdm", "true"]
-    compared(launched(stage, free_port, peaks, arguments, project_root, tmp_path), peaks, f"pretraining, ZeRO-{stage}")
+    arguments += [
+        "--budget_tokens",
+        "490",
+        "--series",
+        "0",
+        "--validation_rows",
+        "4",
+        "--disable_tqdm",
+        "true",
+        "--bf16",
+        bf16,
+    ]
+    estimate = launched(stage, free_port, peaks, arguments, project_root, tmp_path)
+    compared(estimate, peaks, f"pretraining, ZeRO-{stage}, bf16 {bf16}")
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("bf16", ["false", "true"])
 @pytest.mark.parametrize("stage", LAUNCHERS)
-def test_fine_tuning_takes_the_memory_that_it_announces(stage, tmp_path, project_root, free_port):
+def test_fine_tuning_takes_the_memory_that_it_announces(stage, bf16, tmp_path, project_root, free_port):
     from tiny_examples import write_tiny_model
 
     model, peaks = write_tiny_model(tmp_path / "model"), tmp_path / "peaks"
     write_model(Path(model))  # beside the tiny model's tokenizer
     write_rte(tmp_path / "glue" / "RTE")
     arguments = ["glue", "--task_name", "rte", "--data_dir", str(tmp_path / "glue"), "--model_name_or_path", model]
-    arguments += ["--max_steps", "2", "--save_model", "false", "--output_dir", str(tmp_path / "out")]
-    compared(launched(stage, free_port, peaks, arguments, project_root, tmp_path), peaks, f"fine-tuning, ZeRO-{stage}")
+    arguments += ["--max_steps", "2", "--save_model", "false", "--output_dir", str(tmp_path / "out"), "--bf16", bf16]
+    estimate = launched(stage, free_port, peaks, arguments, project_root, tmp_path)
+    compared(estimate, peaks, f"fine-tuning, ZeRO-{stage}, bf16 {bf16}")
 
 
 def resident(name: str) -> int:
