@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
+
+from scipy.stats import norm, t
 
 from gap.analysis.task_study import TaskStudy
 from gap.analysis.task_table import describe
 from gap.analysis.wording import points_text
+from gap.intervals.interval import Estimate
 
 
 def control_notes(study: TaskStudy) -> Iterator[str]:
@@ -22,13 +26,34 @@ def _independent_runs(study: TaskStudy) -> Iterator[str]:
     for column, checkpoint in enumerate(study.table.checkpoints):
         branch = study.table.find(replace(checkpoint, control=None))
         if checkpoint.control == "independent_run" and branch is not None:
-            change = study.difference(column, branch)
-            verdict = "" if change.low is None else ", not resolved" if change.includes_zero else ", which is resolved"
+            change = _against_branch(study, column, branch)
             name = describe(study.table.checkpoints[branch])
+            verdict = "not resolved" if change.includes_zero else "which is resolved"
+            if change.refused:
+                verdict = f"no verdict: {change.refused}"
             yield (
-                f"A run trained for its budget alone scores {points_text(change)} points against the series' {name}"
+                f"A run trained for its budget alone scores {points_text(change)} points against the series' {name}, "
                 f"{verdict}: this is how well the branch replaces it (their pretraining seeds differ as well)."
             )
+
+
+def _against_branch(study: TaskStudy, column: int, branch: int) -> Estimate:
+    """A run with a new pretraining seed minus the branch, where the new seed varies as the branch's own seeds do.
+
+    Its P runs' means have the variance s^2, one more run and their mean differ by s^2 (1 + 1/P), by Student's t with
+    P - 1 degrees of freedom; the examples, which both share, are added.
+    """
+    table, observed = study.table, study.draws.observed
+    value = float(observed[column] - observed[branch])
+    means = table.grids[branch].scores(table.cell_scores).mean(axis=1)
+    runs = len(means)
+    if runs < 2:
+        return Estimate(value, refused="with one pretraining run the spread of its seeds is unknown")
+    tail = (1 + study.confidence) / 2
+    examples = float((study.draws.examples[:, column] - study.draws.examples[:, branch]).std())
+    seeds = float(means.std(ddof=1)) * math.sqrt(1 + 1 / runs)
+    half = math.hypot(float(t.ppf(tail, runs - 1)) * seeds, float(norm.ppf(tail)) * examples)
+    return Estimate(value, value - half, value + half)
 
 
 def _shuffled_labels(study: TaskStudy) -> Iterator[str]:
@@ -42,12 +67,13 @@ def _shuffled_labels(study: TaskStudy) -> Iterator[str]:
             continue
         change = study.difference(column, scratch[0] if scratch else study.scratch)
         name = describe(study.table.checkpoints[column])
-        if change.low is None:
+        if change.low is None or change.high is None:
             verdict = f"no verdict, since there is no interval ({change.refused})"
         elif change.low > 0:
             verdict = "more than scratch: something leaks into the scores"
         else:
-            verdict = "no more than scratch, as it should be"
+            most = f"{100 * max(change.high, 0.0):.1f}"
+            verdict = f"not resolved from scratch, as it should be (a leak of up to {most} points would not be seen)"
         yield f"Control, {name}: {points_text(change)} points against scratch; {verdict}."
 
 

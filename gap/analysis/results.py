@@ -57,7 +57,7 @@ class Crossing:
     tokens: float | None
     low: float | None
     high: float | None
-    state: str  # measured, not_reached, already_reached
+    state: str  # measured, not_reached, already_reached, lost_again
     low_open: bool  # the interval reaches below the smallest budget
     high_open: bool  # the interval reaches beyond the largest
     refused: str | None

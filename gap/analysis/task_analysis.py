@@ -14,7 +14,7 @@ from gap.analysis.labels import label_worths
 from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, ForecastPoint, TaskResult
 from gap.analysis.task_study import TaskStudy
 from gap.analysis.task_table import CheckpointKey, describe
-from gap.analysis.wording import answer_text
+from gap.analysis.wording import answer_text, points_text
 from gap.intervals.curve import MonotoneCurve
 from gap.intervals.forecast import FEWEST_BUDGETS, MULTIPLES, Backtest, forecast
 from gap.intervals.interval import Estimate, quantiles, statistic_draws
@@ -77,7 +77,7 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
             prices.currency,
             prices.per_device_hour > 0,
         ),
-        notes=(*table.notes, *_notes(study), *control_notes(study)),
+        notes=(*table.notes, *_dip_notes(study), *_notes(study), *control_notes(study)),
     )
 
 
@@ -139,12 +139,55 @@ def _curve(study: TaskStudy, kind: str, resolved: bool) -> CurveResult:
         tokens[0], tokens[-1] = budgets[0], budgets[-1]
         line = tuple(zip(tokens.tolist(), curve.at(tokens)[0].tolist(), strict=True))
         levels = [level for level in LEVELS if not (study.in_series and level > 0.95)]
-        crossings = tuple(_crossing(study, kind, columns, budgets, level) for level in levels)
+        kept = _kept_share(study, columns)
+        crossings = tuple(
+            _crossing(study, kind, columns, budgets, level) if level <= kept else _lost_again(level) for level in levels
+        )
     if resolved:
         points, backtests, refused = _forecast(study, columns, budgets)
     else:  # a trend fitted to noise can predict anything: 98 % at ten times a budget that closed no gap
         points, backtests, refused = (), (), "the gap is not resolved, so there is no trend to follow"
     return CurveResult(kind, line, crossings, points, backtests, refused)
+
+
+def _dips(study: TaskStudy, columns: Sequence[int]) -> list[tuple[int, int, Estimate]]:
+    """Budgets that score less than the best before them: (the best, the later one, the resolved difference).
+
+    The confidence is shared by the comparisons (Bonferroni), so that a flat curve seldom has a dip.
+    """
+    strict = replace(study, confidence=1 - (1 - study.confidence) / max(1, len(columns) - 1))
+    scores, found = study.draws.observed, []
+    for number, later in enumerate(columns[1:], start=1):
+        best = max(columns[:number], key=lambda column: scores[column])
+        change = strict.difference(later, best)
+        if change.is_below_zero:
+            found.append((best, later, change))
+    return found
+
+
+def _kept_share(study: TaskStudy, columns: Sequence[int]) -> float:
+    """The share of the gap above which a later budget is resolved below an earlier one; infinite without a dip."""
+    later = [column for _, column, _ in _dips(study, columns)]
+    return float(study.closed(later)(study.draws.observed[None]).min()) if later else np.inf
+
+
+def _dip_notes(study: TaskStudy) -> list[str]:
+    """A sentence for every dip: the curve between the budgets is monotone, and the scores are not."""
+    notes = []
+    for kind in ("annealed", "raw"):
+        for best, later, change in _dips(study, study.budgets(kind)):
+            names = [describe(study.table.checkpoints[column]) for column in (later, best)]
+            notes.append(
+                f"{names[0]} scores {points_text(change)} points against {names[1]}, a smaller budget: the score falls "
+                "again, so no share above the one that it keeps has a crossing, and the drawn curve, which never "
+                "falls, is not to be read there."
+            )
+    return notes
+
+
+def _lost_again(level: float) -> Crossing:
+    nothing: dict[str, tuple[None, None, None]] = dict.fromkeys(list(UNITS)[1:], (None, None, None))
+    return Crossing(level, None, None, None, "lost_again", False, False, "the score falls again", nothing)
 
 
 def _crossing(study: TaskStudy, kind: str, columns: list[int], budgets: list[float], level: float) -> Crossing:

@@ -92,6 +92,12 @@ def answer_text(
     """The answer in one sentence."""
     if gap.refused:
         return f"On {task} the gap to {reference} is {100 * gap.value:.1f} points; {gap.refused}."
+    if gap.is_below_zero:
+        given = f" ({conditional})" if conditional else ""
+        return (
+            f"On {task} pretraining lowers the score: {reference} minus scratch is {100 * gap.value:.1f} points "
+            f"{_points(gap)}{given}."
+        )
     if not resolved:
         return (
             f"On {task} there is no gap to close that this study resolves: {reference} minus scratch is "
@@ -128,6 +134,10 @@ def _crossing_words(curve: CurveResult, whose: str, currency: str, priced: bool)
         best = max(already, key=lambda crossing: crossing.level)
         smallest = _end(curve.line[0][0])
         return f"{100 * best.level:g} % of {whose} is closed already at the smallest budget, {smallest} tokens"
+    lost = [crossing for crossing in curve.crossings if crossing.state == "lost_again"]
+    if lost:
+        lowest = min(crossing.level for crossing in lost)
+        return f"{100 * lowest:g} % of {whose} is closed at a smaller budget and lost again at a later one"
     lowest = min(crossing.level for crossing in curve.crossings)
     return f"{100 * lowest:g} % of {whose} is not reached by {_end(curve.line[-1][0])} tokens"
 

@@ -37,6 +37,7 @@ class SearchResult:
     scored: float
     status: str
     seconds: float
+    held_out_loss: float | None = None
 
 
 @dataclass
@@ -107,7 +108,10 @@ def run_search(bench: Workbench, search: Search) -> SearchResult:
     seconds = time.perf_counter() - started
     held_out = result.scores[f"{HELD_OUT}_{view.metric}"] / view.metric_maximum
     scored = result.scores[f"{SCORED}_{view.metric}"] / view.metric_maximum
-    return SearchResult(_finite(held_out), _finite(scored), result.status, seconds)
+    loss = float(result.scores.get(f"{HELD_OUT}_loss", math.nan))
+    return SearchResult(
+        _finite(held_out), _finite(scored), result.status, seconds, loss if math.isfinite(loss) else None
+    )
 
 
 def run_cell(

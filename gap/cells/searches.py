@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class _SearchLine(Schema):
     learning_rate: Number
     epochs: Number
     held_out_score: Number
+    held_out_loss: Number | None = None  # not in lines of earlier versions
     scored_score: Number
     status: Name
     seconds: Seconds
@@ -63,6 +65,7 @@ def append_search(path: Path, jobs: JobList, search: Search, result: SearchResul
         "learning_rate": search.learning_rate,
         "epochs": search.epochs,
         "held_out_score": result.held_out,
+        "held_out_loss": result.held_out_loss,
         "scored_score": result.scored,
         "status": result.status,
         "seconds": result.seconds,
@@ -76,12 +79,17 @@ def tries_of(jobs: JobList, job: PlannedCell) -> list[Search]:
 
 
 def choose(tries: Sequence[Search], records: Sequence[Mapping[str, Any]], grid_first: tuple[float, float]) -> Choice:
-    """The try with the best held-out score (the first of equals); without tries, the grid's only entry."""
+    """The try with the best held-out score; without tries, the grid's only entry.
+
+    Equal scores, which are common near 0, are told apart by the held-out loss, and only then by their order. Lines of
+    versions that did not record a loss count as infinite.
+    """
     if not tries:
         return Choice(*grid_first)
     held_out = [float(record["held_out_score"]) for record in records]
     scored = [float(record["scored_score"]) for record in records]
-    best = max(range(len(tries)), key=lambda number: (held_out[number], -number))
+    losses = [math.inf if record.get("held_out_loss") is None else record["held_out_loss"] for record in records]
+    best = max(range(len(tries)), key=lambda number: (held_out[number], -losses[number], -number))
     chosen = tries[best]
     return Choice(chosen.learning_rate, chosen.epochs, held_out[best], max(scored) - scored[best])
 

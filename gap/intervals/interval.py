@@ -27,6 +27,11 @@ class Estimate:
         """Whether the interval does not exclude 0 (true for a refused interval)."""
         return self.low is None or self.high is None or self.low <= 0.0 <= self.high
 
+    @property
+    def is_below_zero(self) -> bool:
+        """Whether the whole interval lies below 0."""
+        return self.high is not None and self.high < 0.0
+
 
 def statistic_draws(statistic: Statistic, draws: Draws) -> Floats:
     """Draws [D] of a statistic, its sources of variance combined by its slope in every score."""

@@ -280,6 +280,8 @@ def closed_text(closed: Estimate) -> str:
 def _crossing_value(crossing: Crossing, line: Sequence[tuple[float, float]]) -> str:
     if crossing.state == "measured" and crossing.tokens is not None:
         return tokens_text(crossing.tokens)
+    if crossing.state == "lost_again":
+        return "lost again at a later budget"
     if crossing.state == "already_reached":
         return f"already reached at the smallest budget, {tokens_text(line[0][0])}"
     return f"not reached by {tokens_text(line[-1][0])}"

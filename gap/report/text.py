@@ -125,7 +125,10 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnCha
         f"{task.metric.replace('_', ' ')}; {size}.{given}"
     )
     if not task.gap_resolved:
-        yield Part(text="The interval of the gap includes 0: there is no gap to close at this size.", style="warn")
+        said = "The interval of the gap includes 0: there is no gap to close at this size."
+        if task.gap.is_below_zero:
+            said = f"Pretraining lowers the score here: {task.reference} is below scratch, and the interval excludes 0."
+        yield Part(text=said, style="warn")
     yield from chart_parts(charts, "gap")
     if any(curve.crossings for curve in task.curves):
         yield Part(

@@ -36,11 +36,13 @@ class SimulatedStudy:
         *,
         pretraining_seeds: int = 1,
         finetuning_seeds: int = 3,
+        only_pretraining_seed: int | None = None,
         **more: Any,
     ) -> None:
         """Cells of one checkpoint for all seeds."""
         details = more.pop("details", {})
-        for pretraining_seed in range(pretraining_seeds):
+        runs = range(pretraining_seeds) if only_pretraining_seed is None else [only_pretraining_seed]
+        for pretraining_seed in runs:
             for finetuning_seed in range(finetuning_seeds):
                 shift = self.random.normal(0.0, 0.01)
                 right = self.random.random(len(self.difficulty)) < np.clip(chance + shift + self.difficulty, 0.0, 1.0)

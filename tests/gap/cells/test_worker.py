@@ -171,6 +171,19 @@ def test_the_search_takes_the_best_held_out_score_and_counts_what_peeking_would_
     assert choice.learning_rate == 2e-3  # the first of equals
     assert choice.peeking_gain == pytest.approx(0.3)
     assert choose([], [], (5e-5, 3.0)).learning_rate == 5e-5
+    for record, loss in zip(records, (0.1, 0.8, 0.7), strict=True):
+        record["held_out_loss"] = loss
+    assert choose(tries, records, jobs.plan.grid.tries[0]).learning_rate == 3e-3  # of equal scores, the lower loss
+    records[2]["held_out_loss"] = None
+    assert choose(tries, records, jobs.plan.grid.tries[0]).learning_rate == 2e-3
+
+
+def test_a_search_records_its_held_out_loss(world):
+    series, tasks = world
+    jobs = tiny_jobs(series, tasks[:1], grid=Grid((1e-3, 2e-3), (1.0,)))
+    result = run_search(Workbench(jobs, torch.device("cpu")), jobs.plan.searches[0])
+    assert result.held_out_loss is not None
+    assert 0 < result.held_out_loss < 20
 
 
 def test_changed_data_is_noticed(world):
