@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gap.analysis.costs import CheckpointCost
+from gap.intervals.failures import FailureRate
 from gap.intervals.forecast import Backtest
 from gap.intervals.interval import Estimate
 from gap.intervals.power import SeedPlan
@@ -126,6 +127,8 @@ class TaskResult:
     contaminated_examples: int
     contamination_not_searched: str | None  # why the pretraining corpus was not searched; None: searched
     answer: str
+    warnings: tuple[str, ...]
+    failures: FailureRate
     notes: tuple[str, ...]
 
 

@@ -16,6 +16,7 @@ from gap.analysis.task_study import TaskStudy
 from gap.analysis.task_table import CheckpointKey, describe
 from gap.analysis.wording import answer_text, points_text
 from gap.intervals.curve import MonotoneCurve
+from gap.intervals.failures import failure_rate, unsteady
 from gap.intervals.forecast import FEWEST_BUDGETS, MULTIPLES, Backtest, forecast
 from gap.intervals.interval import Estimate, quantiles, statistic_draws
 from gap.intervals.plateau import doubling_slope, plateau_verdict
@@ -77,8 +78,25 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
             prices.currency,
             prices.per_device_hour > 0,
         ),
+        warnings=tuple(_warnings(checkpoints)),
+        failures=failure_rate(
+            sum(each.failed_runs for each in checkpoints),
+            sum(each.runs for each in checkpoints),
+            confidence=study.confidence,
+        ),
         notes=(*table.notes, *_dip_notes(study), *_notes(study), *control_notes(study)),
     )
+
+
+def _warnings(checkpoints: Sequence[CheckpointResult]) -> list[str]:
+    """What makes the intervals of some checkpoints too short, in one sentence."""
+    found = unsteady((each.name, [dot.score for dot in each.dots], each.failed_runs) for each in checkpoints)
+    if not found:
+        return []
+    return [
+        f"{'; '.join(found)}. Where some runs fail and others do not, an interval from a few seeds is too short, "
+        "however it is computed: look at the single runs, and use more seeds or a steadier recipe."
+    ]
 
 
 def _checkpoint(study: TaskStudy, column: int, resolved: bool) -> CheckpointResult:

@@ -129,6 +129,8 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnCha
         if task.gap.is_below_zero:
             said = f"Pretraining lowers the score here: {task.reference} is below scratch, and the interval excludes 0."
         yield Part(text=said, style="warn")
+    for warning in task.warnings:
+        yield Part(text=warning, style="warn")
     yield from chart_parts(charts, "gap")
     if any(curve.crossings for curve in task.curves):
         yield Part(
@@ -169,8 +171,8 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
     runs = sum(checkpoint.runs for checkpoint in task.checkpoints)
     yield Part(
         "Checkpoints, failed runs and calibration",
-        f"{failed} of {counted(runs, 'run')} failed (score at the majority rate, no variety in the predictions, or not "
-        "finite); every mean includes them.",
+        f"{failed} of {counted(runs, 'run')} failed, {task.failures} (score at the majority rate, no variety in the "
+        "predictions, or not finite); every mean includes them.",
         table=checkpoint_table(task),
     )
     yield from chart_parts(charts, "checkpoints")

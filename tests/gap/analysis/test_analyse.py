@@ -159,6 +159,18 @@ def test_failed_runs_are_counted_and_stay_in_the_mean(study: Analysis) -> None:
     assert scratch.score.value == pytest.approx(np.mean([dot.score for dot in scratch.dots]))
 
 
+def test_failed_and_torn_runs_are_warned_of(study: Analysis, tmp_path: Path) -> None:
+    task = task_of(study, "classification")
+    assert task.failures.failed == 3
+    (warning,) = task.warnings
+    assert warning.startswith("scratch: 3 of 3 runs failed. Where some runs fail")
+    assert task_of(study, "qa").warnings == ()
+    write_report(study, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert warning[:30] in page
+    assert f"3 of 6 runs failed, {task.failures}" in page
+
+
 def test_the_analysis_is_strict_json(study: Analysis) -> None:
     parsed = json.loads(analysis_json(study))
     assert parsed["schema_version"] == 1
