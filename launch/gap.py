@@ -5,8 +5,8 @@
     python launch/gap.py --series runs/wiki/series.json --tasks qa:FILE,glue:sst2,classification:imdb \\
         --reference bert-base-uncased --finetuning_seeds 5 --output_dir runs/gap
 
-The small world is a positive control: what its tasks ask stands in its corpus and hardly in their labels, so pretraining
-must close the gap there. What it closes on real text only a real series says.
+The small world is a positive control: what its tasks ask stands in its corpus and hardly in their labels, so
+pretraining must close the gap there. What it closes on real text only a real series says.
 
 A killed run continues where it stopped when the same command is given again; more seeds or tasks run only what is new.
 """
