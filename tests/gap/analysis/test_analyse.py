@@ -143,6 +143,18 @@ def test_pretraining_that_lowers_the_score_is_said_to(tmp_path: Path) -> None:
     assert "no gap to close" not in page
 
 
+@pytest.mark.parametrize("chance", [-9.0, 9.0])
+def test_answers_that_are_all_alike_have_an_interval(tmp_path: Path, chance: float) -> None:
+    made = SimulatedStudy(tmp_path, num_examples=200, num_clusters=100)
+    made.add("qa", "raw", 0, chance)
+    made.add("qa", "annealed", 1000, 0.6)
+    score = next(one for one in analyse(made.scores, draws=DRAWS).tasks[0].checkpoints if one.kind == "scratch").score
+    assert score.value == (chance > 0)
+    assert score.low is not None
+    assert score.high is not None
+    assert score.high - score.low == pytest.approx(1 - 0.025 ** (1 / 100))  # 3.6 points of 100 paragraphs
+
+
 def test_shuffled_labels_without_an_interval_are_not_judged(tmp_path: Path) -> None:
     made = SimulatedStudy(tmp_path)
     for kind, budget, chance in (("raw", 0, 0.1), ("annealed", 1000, 0.5)):
