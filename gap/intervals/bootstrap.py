@@ -23,6 +23,7 @@ from gap.intervals.variance import Floats, SeedGrid, Shares, Weights, variance_s
 
 Evaluate = Callable[[Weights], Floats]  # weights of the clusters [D, G] -> score of every cell [D, M]
 
+PRETRAINING, FINETUNING, UNIFORMS = range(3)  # parts of a random stream
 CHUNK_VALUES = 8_000_000  # weights held at once: 32 MB
 
 
@@ -109,13 +110,14 @@ def resample(
     (None: the examples are held fixed); `units` are the values of the cells by cluster, for metrics that are means.
     """
     observed = np.stack([grid.scores(cell_scores).mean() for grid in grids])
-    seeds = np.random.default_rng([resampling.seed, 1 + resampling.stream])
+    stream = (resampling.seed, 1 + resampling.stream)
+    uniforms = np.random.default_rng([*stream, UNIFORMS]).random((resampling.draws, 2))
     examples = np.random.default_rng([resampling.seed, 0, resampling.example_stream])
     shape = (resampling.draws, len(grids))
     if resampling.correction == "percentile":
         shifts = _percentile_draws(examples, grids, cell_scores, evaluate, num_clusters, resampling.draws) - observed
         zeros = np.zeros(shape)
-        parts = (shifts, zeros, zeros, seeds.random((resampling.draws, 2)))
+        parts = (shifts, zeros, zeros, uniforms)
     else:
         example_shifts = np.zeros(shape)
         if evaluate is not None:
@@ -125,13 +127,17 @@ def resample(
                 example_shifts[rows] = np.stack(means, axis=1) - observed
         parts = (
             _seed_shifts(
-                seeds, [(grid.pretraining_seeds, grid.scores(cell_scores).mean(axis=1)) for grid in grids], shape
+                (*stream, PRETRAINING),
+                [(grid.pretraining_seeds, grid.scores(cell_scores).mean(axis=1)) for grid in grids],
+                shape,
             ),
             _seed_shifts(
-                seeds, [(grid.finetuning_seeds, grid.scores(cell_scores).mean(axis=0)) for grid in grids], shape
+                (*stream, FINETUNING),
+                [(grid.finetuning_seeds, grid.scores(cell_scores).mean(axis=0)) for grid in grids],
+                shape,
             ),
             example_shifts,
-            seeds.random((resampling.draws, 2)),
+            uniforms,
         )
     corrected = resampling.correction == "inflated"
     return Draws(observed, *parts, tuple(grids), cell_scores, tuple(units) if units else None, corrected)
@@ -143,11 +149,17 @@ def _inflation(uniforms: Floats, degrees: float) -> Floats:
 
 
 def _seed_shifts(
-    random: np.random.Generator, checkpoints: Sequence[tuple[tuple[int, ...], Floats]], shape: tuple[int, int]
+    stream: Sequence[int], checkpoints: Sequence[tuple[tuple[int, ...], Floats]], shape: tuple[int, int]
 ) -> Floats:
-    """Gaussian shifts [D, C] with the variance of each checkpoint's mean over its seeds, paired by seed."""
-    column = {seed: number for number, seed in enumerate(sorted({seed for seeds, _ in checkpoints for seed in seeds}))}
-    gaussians = random.standard_normal((shape[0], len(column)))
+    """Gaussian shifts [D, C] with the variance of each checkpoint's mean over its seeds, paired by seed.
+
+    Every seed has a random stream of its own: tasks whose seeds differ in number share those that they have in common.
+    """
+    numbers = sorted({seed for seeds, _ in checkpoints for seed in seeds})
+    column = {seed: number for number, seed in enumerate(numbers)}
+    gaussians = np.stack(
+        [np.random.default_rng([*stream, seed % 2**64]).standard_normal(shape[0]) for seed in numbers], axis=1
+    )
     shifts = np.zeros(shape)
     for number, (seeds, means) in enumerate(checkpoints):
         size = len(seeds)

@@ -68,13 +68,16 @@ def test_the_mean_of_two_tasks_is_the_mean_of_their_curves(tmp_path: Path) -> No
     assert macro.checkpoints[-1].gap_closed.refused == "by definition"
 
 
-def only_seeds(folder: Path, runs: np.ndarray) -> list[CheckpointResult]:
-    """Two tasks without examples whose scores are shifted by pretraining runs [2, P]; the mean of one and of both."""
+def only_seeds(folder: Path, runs: np.ndarray, *, more: int = 0) -> list[CheckpointResult]:
+    """Two tasks without examples, scores shifted by pretraining runs [2, P]; the mean of one and of both.
+
+    The second has `more` fine-tuning seeds.
+    """
     path = folder / "scores.jsonl"
     for task, shifts in zip(("one", "two"), runs, strict=True):
         for kind, budget, level in (("raw", 0, 0.2), ("annealed", 1000, 0.6), ("annealed", 2000, 0.8)):
             for run, shift in enumerate(shifts):
-                for seed in range(3):
+                for seed in range(3 + more * (task == "two")):
                     name = f"{task}{budget}{run}{seed}"
                     append_score(path, Cell(name, task, kind, budget, run, seed, "accuracy", level + shift))
     resampling = Resampling(draws=20_000)
@@ -90,6 +93,8 @@ def test_a_pretraining_run_moves_all_tasks_together(tmp_path: Path) -> None:
     shifts = np.array([-0.02, 0.0, 0.01, 0.01])
     one, same = only_seeds(tmp_path / "same", np.stack([shifts, shifts]))
     assert width(same) == pytest.approx(width(one), rel=1e-6)  # the second task says nothing new about the runs
+    _, longer = only_seeds(tmp_path / "longer", np.stack([shifts, shifts]), more=1)
+    assert width(longer) == pytest.approx(width(one), rel=1e-6)  # the seeds in common stay paired
     _, opposed = only_seeds(tmp_path / "opposed", np.stack([shifts, -shifts]))
     assert width(opposed) == pytest.approx(0.0, abs=1e-9)
 
