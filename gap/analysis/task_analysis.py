@@ -301,8 +301,10 @@ def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None
     first, second = (study.table.grids[column].scores(study.table.cell_scores) for column in columns)
     if first.shape[1] < 2:
         return None
-    shifts = study.draws.examples[:, columns[1]] - study.draws.examples[:, columns[0]]
-    pilot = PilotVariance.of(second - first, examples=float(shifts.var()))
+    weights = np.zeros(len(study.table.checkpoints))
+    weights[columns] = -1.0, 1.0
+    share = study.draws.shares(weights).examples
+    pilot = PilotVariance.of(second - first, examples=float((share * (study.draws.examples @ weights)).var()))
     if resolve is not None:
         difference, between = resolve, between.removesuffix(", the gap that was observed,")
     return replace(plan_seeds(pilot, difference, pretraining_seeds=len(first)), between=between)

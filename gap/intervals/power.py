@@ -1,11 +1,18 @@
-"""Power analysis: the number of seeds that resolve a given difference, from the variances of pilot cells."""
+"""Power analysis: the number of seeds that resolve a given difference, from the variances of pilot cells.
+
+It predicts the interval that the analysis will compute: seeds move by Student's t, examples by a normal whose variance
+has the interaction with the seeds taken out (gap/intervals/variance.py), since the spread of the seeds holds it.
+"""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import nct, t
+from scipy.special import ndtr, ndtri
+from scipy.stats import chi2, t
 
 from gap.intervals.variance import Floats
 
@@ -14,7 +21,7 @@ MOST_SEEDS = 100
 
 @dataclass(frozen=True)
 class PilotVariance:
-    """Variances of one cell's paired difference by source; `examples` is that of the mean over the test set."""
+    """Variances of one cell's paired difference by source; `examples` is that of the mean over the test set, alone."""
 
     pretraining: float  # between pretraining runs; 0 with only one, and then the plan is conditional on that run
     finetuning: float
@@ -24,8 +31,8 @@ class PilotVariance:
     def of(differences: Floats, *, examples: float = 0.0) -> PilotVariance:
         """From differences [P, F] of two checkpoints' cells, paired by seed; needs two fine-tuning seeds.
 
-        `examples`: the variance of the difference's mean over the test set, from the bootstrap; more seeds do not
-        lower it.
+        `examples`: the variance of the difference's mean over the test set, without the interaction with the seeds;
+        more seeds do not lower it.
         """
         rows, columns = differences.shape
         if columns < 2:
@@ -58,18 +65,21 @@ def plan_seeds(
     """Fewest fine-tuning seeds, 3 to 100, that see the difference (in score, 0..1) with this power."""
     if difference <= 0:
         raise ValueError(f"difference is {difference}: it must be above 0, such as 0.01 for one point")
-    reached = 0.0
-    for seeds in range(3, MOST_SEEDS + 1):
-        reached = power_of(pilot, difference, pretraining_seeds, seeds, confidence=confidence)
-        if reached >= power:
-            return SeedPlan(difference, pretraining_seeds, seeds, reached)
+
+    def reached(seeds: int) -> float:
+        return power_of(pilot, difference, pretraining_seeds, seeds, confidence=confidence)
+
+    most = reached(MOST_SEEDS)
+    if most >= power:
+        seeds = bisect_left(range(3, MOST_SEEDS + 1), power, key=reached) + 3  # more seeds, more power
+        return SeedPlan(difference, pretraining_seeds, seeds, reached(seeds))
     floor = np.sqrt(pilot.pretraining / pretraining_seeds + pilot.examples)
     return SeedPlan(
         difference,
         pretraining_seeds,
         None,
-        reached,
-        f"{MOST_SEEDS} fine-tuning seeds reach only a power of {reached:.0%}: pretraining runs and test examples alone "
+        most,
+        f"{MOST_SEEDS} fine-tuning seeds reach only a power of {most:.0%}: pretraining runs and test examples alone "
         f"leave a standard error of {100 * floor:.2f} points; add pretraining runs or test examples",
     )
 
@@ -77,15 +87,36 @@ def plan_seeds(
 def power_of(
     pilot: PilotVariance, difference: float, pretraining_seeds: int, finetuning_seeds: int, *, confidence: float = 0.95
 ) -> float:
-    """Chance that the interval of this design excludes 0 when the true difference is `difference`.
+    """Chance that the interval of this design lies above 0 when the true difference is `difference`.
 
-    Student's t with the degrees of freedom of the coarsest source that is resampled (noncentral under the difference).
+    The interval is half as long as the quantile of a Student's t, scaled by the seeds' estimated error, plus a normal
+    of the examples' error. The seeds' error is an estimate itself: the chance is its mean over the chi-square.
     """
-    cells = pretraining_seeds * finetuning_seeds
-    between = pilot.pretraining / pretraining_seeds if pretraining_seeds > 1 else 0.0
-    error = np.sqrt(between + pilot.finetuning / cells + pilot.examples)
-    if error == 0.0:
-        return 1.0
     degrees = (pretraining_seeds if pretraining_seeds > 1 else finetuning_seeds) - 1
-    critical = t.ppf((1 + confidence) / 2, degrees)
-    return float(1 - nct.cdf(critical, degrees, difference / error))
+    between = pilot.pretraining / pretraining_seeds if pretraining_seeds > 1 else 0.0
+    seeds = math.sqrt(between + pilot.finetuning / (pretraining_seeds * finetuning_seeds))
+    examples = math.sqrt(pilot.examples)
+    if seeds == examples == 0.0:
+        return 1.0
+    estimated = seeds * np.sqrt(chi2.ppf(_parts(50), degrees) / degrees)
+    halves = _half_lengths(estimated, examples, degrees, (1 + confidence) / 2)
+    return float(ndtr((difference - halves) / math.hypot(seeds, examples)).mean())
+
+
+def _half_lengths(seeds: Floats, examples: float, degrees: int, tail: float) -> Floats:
+    """The quantile at `tail` of seeds [K] x Student's t + examples x normal, by bisection."""
+    highest = seeds * t.ppf(tail, degrees) + examples * ndtri(tail)  # of sums no quantile is beyond the quantiles' sum
+    if examples == 0.0:
+        return np.asarray(highest)
+    moved = seeds[:, None] * t.ppf(_parts(400), degrees)
+    low, high = np.zeros_like(highest), highest
+    for _ in range(40):
+        middle = (low + high) / 2
+        is_short = ndtr((middle[:, None] - moved) / examples).mean(axis=1) < tail
+        low, high = np.where(is_short, middle, low), np.where(is_short, high, middle)
+    return high
+
+
+def _parts(number: int) -> Floats:
+    """The middles of equal parts of a distribution."""
+    return (np.arange(number) + 0.5) / number
