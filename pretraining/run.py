@@ -22,6 +22,7 @@ from pretraining.loop.compiling import Compiling
 from pretraining.loop.journal import Journal
 from pretraining.loop.loop import LoopOptions, NotFinite, TrainingLoop
 from pretraining.loop.profiling import Profiler
+from pretraining.loop.progress_bar import ProgressBar
 from pretraining.loop.training_data import prepare_shards
 from pretraining.overfit.gate import check_overfits
 from pretraining.plan.budget import Progress
@@ -32,7 +33,6 @@ from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.plan import Plan
 from pretraining.plan.segments import Segment
 from pretraining.plan.table import seconds_left
-from pretraining.progress_bar import ProgressBar
 from pretraining.publishing.publication import Publisher
 from pretraining.publishing.word_frequencies import plateau_warning
 from runtime.files.lock import Ownership

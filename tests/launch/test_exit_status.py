@@ -41,7 +41,7 @@ OUT = ("--output_dir", "out")
 PREDICT = ("--model_name_or_path", "best", "--test_file", "new.json")
 COMMANDS = [
     Command("launch.build_shards", "launch.build_shards.run", ("--input", "a.txt", *OUT), "--processes"),
-    Command("launch.pretrain", "launch.pretrain.pretrain", OUT, "--per_device_train_batch_size", marker=False),
+    Command("launch.pretrain", "pretraining.run.pretrain", OUT, "--per_device_train_batch_size", marker=False),
     Command("launch.overfit", "launch.overfit.try_rates", (), "--global_batch_rows", marker=False),
     Command("launch.report", "launch.report.write_reports", ("run",), "--draws", marker=False),
     Command("launch.sweep", "launch.sweep.run_sweep", ("--sweep_file", "a.yaml", *OUT), "--max_parallel"),

@@ -87,7 +87,8 @@ class World:
             examples = float((draws.shares(weights).examples * (draws.examples @ weights)).var())
             means = answers.mean(axis=-1, dtype=float)
             pilots.append(PilotVariance.of(means[1] - means[0], examples=examples))
-        return PilotVariance(*(float(np.mean([getattr(each, name) for each in pilots])) for name in SOURCES))
+        finetuning, examples = (float(np.mean([getattr(each, name) for each in pilots])) for name in SOURCES)
+        return PilotVariance(2 * self.run_sd**2, finetuning, examples)  # a pilot's own is never below 0, so too large
 
     def power(self, random: np.random.Generator, seeds: int, studies: int) -> float:
         """How often the tool's interval of the difference lies above 0."""
@@ -98,7 +99,7 @@ class World:
         return float(np.mean([each.low is not None and each.low > 0 for each in found]))
 
 
-SOURCES = ("pretraining", "finetuning", "examples")
+SOURCES = ("finetuning", "examples")
 
 
 def planned_and_seen(world: World, studies: int, power: float = 0.8) -> tuple[float, float, int]:

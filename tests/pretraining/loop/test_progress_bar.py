@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pretraining.progress_bar import Lines, ProgressBar
+from pretraining.loop.progress_bar import Lines, ProgressBar
 
 
 def test_a_log_file_gets_lines_without_carriage_returns(capsys):
