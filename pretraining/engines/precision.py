@@ -58,4 +58,5 @@ def choose_precision(
 def require_half(model_type: str, option: str) -> None:
     """ValueError for an option that asks for 16 bits where the model's own code needs 32."""
     if reason := fp32_only(model_type):
-        raise ValueError(f"{option}: {model_type} computes in fp32 only ({reason}); use --bf16 false")
+        remedy = "leave it out" if option == "--fp16" else "use --bf16 false"
+        raise ValueError(f"{option}: {model_type} computes in fp32 only ({reason}); {remedy}")

@@ -66,7 +66,7 @@ def test_a_precision_that_is_given_holds(monkeypatch):
     assert not chosen("false", earlier=True).bf16
     with pytest.raises(ValueError, match=r"--bf16 true: fnet computes in fp32 only .* use --bf16 false"):
         chosen("true", model_type="fnet")
-    with pytest.raises(ValueError, match=r"--fp16: mra computes in fp32 only .* use --bf16 false"):
+    with pytest.raises(ValueError, match=r"--fp16: mra computes in fp32 only .* leave it out"):
         require_half("mra", "--fp16")
 
 
