@@ -14,9 +14,9 @@ import time
 import numpy as np
 
 from gap.intervals.bootstrap import Resampling, resample
-from gap.intervals.curve import MonotoneCurve, gap_closed
 from gap.intervals.interval import quantiles, statistic_draws
 from gap.intervals.variance import Floats, SeedGrid
+from gap.measures.curve import MonotoneCurve, gap_closed
 
 BUDGETS, SEEDS, EXAMPLES, DRAWS = 8, 5, 10_000, 10_000
 

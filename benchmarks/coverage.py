@@ -24,9 +24,9 @@ from scipy.stats import norm
 
 from gap.analysis.macro import mean_interval
 from gap.intervals.bootstrap import Draws, Resampling, resample
-from gap.intervals.curve import MonotoneCurve, gap_closed
 from gap.intervals.interval import Statistic, quantiles, statistic_draws
 from gap.intervals.variance import SeedGrid
+from gap.measures.curve import MonotoneCurve, gap_closed
 
 Floats = NDArray[np.float64]
 LAYOUTS = ((1, 3), (3, 3), (3, 5), (5, 5))

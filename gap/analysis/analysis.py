@@ -12,12 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gap.analysis.costs import CheckpointCost, Prices, series_costs
 from gap.analysis.macro import macro_average
 from gap.analysis.results import Analysis
+from gap.analysis.tables.costs import CheckpointCost, Prices, series_costs
+from gap.analysis.tables.task_study import TaskStudy, study_task
+from gap.analysis.tables.task_table import tabulate
 from gap.analysis.task_analysis import analyse_task
-from gap.analysis.task_study import TaskStudy, study_task
-from gap.analysis.task_table import tabulate
 from gap.cells.provenance import made_of, precision_notes
 from gap.cells.store import read_scores, reported_cells
 from gap.intervals.bootstrap import Resampling

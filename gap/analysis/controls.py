@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from scipy.stats import norm, t
 
-from gap.analysis.task_study import TaskStudy
-from gap.analysis.task_table import describe
+from gap.analysis.tables.task_study import TaskStudy
+from gap.analysis.tables.task_table import describe
 from gap.analysis.wording import points_text
 from gap.intervals.interval import Estimate
 

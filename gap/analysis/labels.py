@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from gap.analysis.results import LabelWorth
-from gap.analysis.task_table import TaskTable, describe
+from gap.analysis.tables.task_table import TaskTable, describe
 from gap.intervals.bootstrap import Draws
-from gap.intervals.effective_labels import effective_labels
 from gap.intervals.interval import quantiles, statistic_draws
 from gap.intervals.variance import Floats
+from gap.measures.effective_labels import effective_labels
 
 
 def label_worths(table: TaskTable, draws: Draws, confidence: float) -> Iterator[LabelWorth]:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gap.analysis.costs import find_cost
 from gap.analysis.results import CheckpointResult, MacroAverage
-from gap.analysis.task_study import TaskStudy
-from gap.analysis.task_table import CheckpointKey, describe
+from gap.analysis.tables.costs import find_cost
+from gap.analysis.tables.task_study import TaskStudy
+from gap.analysis.tables.task_table import CheckpointKey, describe
 from gap.intervals.bootstrap import Draws
 from gap.intervals.interval import Estimate, Statistic, quantiles, statistic_draws
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gap.analysis.costs import CheckpointCost
+from gap.analysis.tables.costs import CheckpointCost
 from gap.intervals.failures import FailureRate
-from gap.intervals.forecast import Backtest
 from gap.intervals.interval import Estimate
 from gap.intervals.power import SeedPlan
+from gap.measures.forecast import Backtest
 
 SCHEMA_VERSION = 1
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gap.analysis.costs import Prices
+from gap.analysis.tables.costs import Prices
 from gap.cells.job_list import LIST_NAME, SCORES_NAME, read_jobs
 from pretraining.checkpoints.series import SERIES_NAME, SeriesEntry, finite_figures
 from runtime.files.schemas import Count, Items, Name, Number, Schema, read_object

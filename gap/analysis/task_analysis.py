@@ -9,19 +9,19 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from gap.analysis.controls import control_notes
-from gap.analysis.costs import UNITS, Prices, convert_tokens, find_cost
 from gap.analysis.labels import label_worths
 from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, ForecastPoint, TaskResult
-from gap.analysis.task_study import TaskStudy
-from gap.analysis.task_table import CheckpointKey, describe
+from gap.analysis.tables.costs import UNITS, Prices, convert_tokens, find_cost
+from gap.analysis.tables.task_study import TaskStudy
+from gap.analysis.tables.task_table import CheckpointKey, describe
 from gap.analysis.wording import answer_text, points_text
-from gap.intervals.curve import MonotoneCurve
 from gap.intervals.failures import failure_rate, unsteady
-from gap.intervals.forecast import FEWEST_BUDGETS, MULTIPLES, Backtest, forecast
 from gap.intervals.interval import Estimate, quantiles, statistic_draws
-from gap.intervals.plateau import doubling_slope, plateau_verdict
 from gap.intervals.power import PilotVariance, SeedPlan, plan_seeds
 from gap.intervals.variance import Floats
+from gap.measures.curve import MonotoneCurve
+from gap.measures.forecast import FEWEST_BUDGETS, MULTIPLES, Backtest, forecast
+from gap.measures.trend import doubling_slope, plateau_verdict
 from runtime.plurals import counted
 
 LEVELS = (0.5, 0.9, 0.95, 0.99)

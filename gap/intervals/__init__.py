@@ -1,1 +1,1 @@
-"""Statistics: variance by source, the bootstrap, curves and their crossings, power."""
+"""Intervals: variance by source, the bootstrap, the error spent over looks, power."""

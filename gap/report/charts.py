@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gap.analysis.costs import UNITS, convert_tokens
 from gap.analysis.results import CheckpointResult, CurveResult, MacroAverage, TaskResult
+from gap.analysis.tables.costs import UNITS, convert_tokens
 from gap.analysis.wording import cell_text, checkpoint_text, tokens_text
 from gap.intervals.interval import Estimate
-from gap.intervals.weighted_metrics import SIGNED_METRICS
+from gap.measures.weighted_metrics import SIGNED_METRICS
 
 Figure = dict[str, Any]
 STYLES = {  # readable without colour: every role has its own marker and dash

@@ -14,14 +14,14 @@ import numpy as np
 
 from gap.analysis.analysis import read_studies
 from gap.analysis.run_folder import RunSource
+from gap.analysis.tables.task_study import TaskStudy
+from gap.analysis.tables.task_table import describe
 from gap.analysis.task_analysis import LEVELS
-from gap.analysis.task_study import TaskStudy
-from gap.analysis.task_table import describe
 from gap.analysis.wording import tokens_text
 from gap.intervals.bootstrap import Resampling
-from gap.intervals.curve import MonotoneCurve
 from gap.intervals.interval import Estimate, Statistic, quantiles, statistic_draws
 from gap.intervals.variance import Floats
+from gap.measures.curve import MonotoneCurve
 
 SCHEMA_VERSION = 1
 MOST_UNREACHED = 0.01  # share of draws without a crossing beyond which a ratio of tokens is not given

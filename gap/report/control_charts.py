@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from gap.analysis.results import TaskResult
 from gap.analysis.wording import checkpoint_text, tokens_text
-from gap.intervals.effective_labels import share_text
 from gap.intervals.interval import Estimate
+from gap.measures.effective_labels import share_text
 from gap.report.charts import STYLES, Figure, base_layout
 
 

@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from gap.analysis.analysis import analysis_json
-from gap.analysis.costs import UNITS
 from gap.analysis.results import Analysis, TaskResult
+from gap.analysis.tables.costs import UNITS
 from gap.report.chart_list import MACRO_CHARTS, TASK_CHARTS, DrawnChart, draw_charts
 from gap.report.charts import LABELS, available_units
 from gap.report.images import draw_figures

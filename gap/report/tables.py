@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gap.analysis.costs import UNITS
 from gap.analysis.results import Analysis, CheckpointResult, Crossing, TaskResult
+from gap.analysis.tables.costs import UNITS
 from gap.analysis.wording import duration_text, interval_text, money_text, percent_text, tokens_text
 from gap.intervals.interval import Estimate
 

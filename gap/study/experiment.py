@@ -10,9 +10,9 @@ from typing import Any
 
 from finetuning.model.checkpoint_files import check_encoder, load_config
 from gap.analysis.analysis import analyse
-from gap.analysis.costs import Prices, pair_budgets
 from gap.analysis.results import Analysis
 from gap.analysis.run_folder import earlier_commands, write_study
+from gap.analysis.tables.costs import Prices, pair_budgets
 from gap.cells.code_identity import code_version
 from gap.cells.consistency import check_same_architecture
 from gap.cells.estimate import estimated_seconds, model_of, time_rows, work_of

@@ -11,7 +11,7 @@ from finetuning.recipes.questions.qa_run import QAOptions
 from finetuning.recipes.texts.glue_run import GlueOptions
 from finetuning.recipes.texts.text_run import TextOptions
 from finetuning.sweep.report import SweepOptions
-from gap.analysis.costs import Prices
+from gap.analysis.tables.costs import Prices
 from gap.cells.executor import Slurm
 from gap.cells.job_list import CellOptions
 from gap.cells.plan import Controls, Grid

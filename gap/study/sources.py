@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gap.analysis.costs import pair_budgets
+from gap.analysis.tables.costs import pair_budgets
 from gap.cells.consistency import model_types_of
 from gap.cells.job_list import JobList
 from gap.cells.plan import CellSource, reference_sources, sources_of

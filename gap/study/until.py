@@ -23,8 +23,8 @@ import torch
 
 from finetuning.examples.pair_template import pair_template
 from gap.analysis.analysis import read_studies
-from gap.analysis.costs import Prices
-from gap.analysis.task_table import CheckpointKey
+from gap.analysis.tables.costs import Prices
+from gap.analysis.tables.task_table import CheckpointKey
 from gap.cells.code_identity import code_version
 from gap.cells.consistency import model_types_of, settled_bf16
 from gap.cells.executor import worker_command, worker_environment

@@ -139,7 +139,7 @@ def test_a_folder_imports_itself_and_those_to_its_left(layer):
 def test_the_layer_rule_sees_every_way_to_import():
     assert layer_faults("runtime", "import shards.text") == ["shards"]
     assert layer_faults("shards", "import pretraining.engines") == ["pretraining"]
-    assert layer_faults("pretraining", "def f():\n    from gap.intervals.curve import fit") == ["gap"]
+    assert layer_faults("pretraining", "def f():\n    from gap.measures.curve import fit") == ["gap"]
     assert layer_faults("gap", "import shards, finetuning.qa\nimport numpy") == []
 
 

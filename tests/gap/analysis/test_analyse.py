@@ -11,9 +11,9 @@ import pytest
 from simulated_scores import BUDGETS, SimulatedStudy, expected_score, series_rows, write_study
 
 from gap.analysis.analysis import analyse, analysis_json
-from gap.analysis.costs import Prices, series_costs
 from gap.analysis.results import Analysis, TaskResult
-from gap.analysis.task_table import CheckpointKey, describe
+from gap.analysis.tables.costs import Prices, series_costs
+from gap.analysis.tables.task_table import CheckpointKey, describe
 from gap.cells.store import Cell, append_score
 from gap.report.page import write_report
 

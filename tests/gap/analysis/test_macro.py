@@ -13,9 +13,9 @@ import pytest
 from simulated_scores import BUDGETS, SimulatedStudy, expected_score, series_rows
 
 from gap.analysis.analysis import analyse, analysis_json, read_studies
-from gap.analysis.costs import Prices
 from gap.analysis.macro import macro_average
 from gap.analysis.results import Analysis, CheckpointResult
+from gap.analysis.tables.costs import Prices
 from gap.cells.store import Cell, append_score
 from gap.intervals.bootstrap import Resampling
 from gap.report.charts import macro_chart

@@ -12,7 +12,7 @@ from chromium_page import chromium, picture
 from simulated_scores import SimulatedStudy, series_rows, write_study
 
 from gap.analysis.analysis import analyse
-from gap.analysis.costs import Prices
+from gap.analysis.tables.costs import Prices
 from gap.report.charts import run_chart, score_chart
 from gap.report.images import draw_chart
 from gap.report.page import write_report

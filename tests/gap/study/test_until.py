@@ -9,7 +9,7 @@ import pytest
 from pretraining_runs import on_forked_ranks
 from tiny_gap import tiny_experiment, write_series, write_tasks
 
-from gap.analysis.task_table import CheckpointKey
+from gap.analysis.tables.task_table import CheckpointKey
 from gap.cells.plan import Controls
 from gap.intervals.interval import Estimate
 from gap.intervals.spending import look_confidence

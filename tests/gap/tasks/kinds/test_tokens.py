@@ -9,7 +9,7 @@ from tiny_gap import tiny_jobs, write_series
 
 from finetuning.recipes.tokens.rows import IGNORED
 from finetuning.recipes.tokens.sentences import TaggedSentence
-from gap.analysis.task_table import tabulate
+from gap.analysis.tables.task_table import tabulate
 from gap.cells.estimate import work_of
 from gap.cells.job_list import SCORES_NAME, write_jobs
 from gap.cells.store import read_predictions, read_scores

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from gap.intervals.weighted_metrics import tabulate_examples
+from gap.measures.weighted_metrics import tabulate_examples
 
 RANDOM = np.random.default_rng(0)
 NUM = 60

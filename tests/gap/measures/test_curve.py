@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
 
-from gap.intervals.curve import MonotoneCurve, gap_closed, isotonic
-from gap.intervals.effective_labels import effective_labels
+from gap.measures.curve import MonotoneCurve, gap_closed, isotonic
+from gap.measures.effective_labels import effective_labels
 
 BUDGETS = [1e5, 2e5, 4e5, 8e5, 1.6e6]
 VALUES = st.lists(st.floats(-1, 2), min_size=2, max_size=9)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gap.analysis.costs import CheckpointCost
-from gap.analysis.task_table import SCRATCH, CheckpointKey, TaskTable
+from gap.analysis.tables.costs import CheckpointCost
+from gap.analysis.tables.task_table import SCRATCH, CheckpointKey, TaskTable
 from gap.intervals.bootstrap import Draws, Resampling
-from gap.intervals.curve import gap_closed
 from gap.intervals.interval import Estimate, Statistic, estimate
 from gap.intervals.variance import Floats
-from gap.intervals.weighted_metrics import SIGNED_METRICS
+from gap.measures.curve import gap_closed
+from gap.measures.weighted_metrics import SIGNED_METRICS
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gap.intervals.forecast import Backtest, forecast
+from gap.measures.forecast import Backtest, forecast
 
 BUDGETS = np.geomspace(1e5, 6.4e6, 7)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from gap.intervals.curve import MonotoneCurve
 from gap.intervals.variance import Floats
+from gap.measures.curve import MonotoneCurve
 
 
 def effective_labels(label_counts: Sequence[float], scratch_scores: Floats, pretrained_scores: Floats) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gap.intervals.interval import Estimate
-from gap.intervals.plateau import doubling_slope, plateau_verdict
+from gap.measures.trend import doubling_slope, plateau_verdict
 
 
 def test_the_slope_is_the_gain_a_doubling_over_the_last_points() -> None:

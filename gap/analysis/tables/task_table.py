@@ -10,9 +10,9 @@ import numpy as np
 
 from gap.cells.store import Cell, read_predictions
 from gap.intervals.bootstrap import Draws, Resampling, resample
-from gap.intervals.effective_labels import share_text
 from gap.intervals.variance import Floats, SeedGrid
-from gap.intervals.weighted_metrics import ExampleTable, tabulate_examples
+from gap.measures.effective_labels import share_text
+from gap.measures.weighted_metrics import ExampleTable, tabulate_examples
 from gap.tasks.contamination import not_searched, read_contaminated
 from runtime.plurals import counted
 

@@ -1,0 +1,1 @@
+"""The tables of the cells: checkpoints, seeds, examples, and what a checkpoint cost."""
