@@ -217,7 +217,11 @@ def _crossing(study: TaskStudy, kind: str, columns: list[int], budgets: list[flo
 
     value = float(statistic(study.draws.observed[None])[0])
     refused = study.table.refusal([*columns, study.scratch, study.reference])
-    low, high = (np.nan, np.nan) if refused else quantiles(statistic_draws(statistic, study.draws), study.confidence)
+    low, high = (
+        (np.nan, np.nan)
+        if refused
+        else quantiles(statistic_draws(statistic, study.draws, study.confidence), study.confidence)
+    )
     ends = [float(10**end) if np.isfinite(end) else None for end in (value, low, high)]
     return Crossing(
         level=level,
@@ -298,13 +302,18 @@ def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None
             difference, between = gap.value, f"{between}, the gap that was observed,"
     if len(columns) < 2 or study.table.grids[columns[0]].seeds != study.table.grids[columns[1]].seeds:
         return None
-    first, second = (study.table.grids[column].scores(study.table.cell_scores) for column in columns)
+    grids = [study.table.grids[column] for column in columns]
+    first, second = (grid.scores(study.table.cell_scores) for grid in grids)
     if first.shape[1] < 2:
         return None
     weights = np.zeros(len(study.table.checkpoints))
     weights[columns] = -1.0, 1.0
-    share = study.draws.shares(weights).examples
-    pilot = PilotVariance.of(second - first, examples=float((share * (study.draws.examples @ weights)).var()))
+    shifts = study.draws.examples @ weights
+    pilot = PilotVariance.of(first, second, examples=float((study.draws.example_share(weights) * shifts).var()))
+    if len(first) == 1:  # the spreads as the interval has them, moderated over the task's checkpoints
+        variance, degrees = study.draws.seed_degrees(weights)
+        seeds = first.shape[1]
+        pilot = replace(pilot, finetuning=seeds * variance, degrees=max(1.0, degrees / (seeds - 1)))
     if resolve is not None:
         difference, between = resolve, between.removesuffix(", the gap that was observed,")
     return replace(plan_seeds(pilot, difference, pretraining_seeds=len(first)), between=between)

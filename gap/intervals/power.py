@@ -1,7 +1,8 @@
 """Power analysis: the number of seeds that resolve a given difference, from the variances of pilot cells.
 
-It predicts the interval that the analysis will compute: seeds move by Student's t, examples by a normal whose variance
-has the interaction with the seeds taken out (gap/intervals/variance.py), since the spread of the seeds holds it.
+It predicts the interval that the analysis will compute (gap/intervals/bootstrap.py): seeds move by Student's t,
+examples by a normal whose variance has the interaction with the seeds taken out, since the spread of the seeds holds
+it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import chi2, t
 
+from gap.intervals.bootstrap import ONE_T, shared_degrees
 from gap.intervals.variance import Floats
 
 MOST_SEEDS = 100
@@ -21,24 +23,26 @@ MOST_SEEDS = 100
 
 @dataclass(frozen=True)
 class PilotVariance:
-    """Variances of one cell's paired difference by source; `examples` is that of the mean over the test set, alone."""
+    """Variances of a difference of two checkpoints by source, for one seed; `examples` is that of the mean, alone.
+
+    `examples` is the variance over the test set without the interaction with the seeds; more seeds do not lower it.
+    `degrees` are the degrees of freedom that a fine-tuning seed beyond the first adds to the estimated spread: 1 for a
+    spread of its own, more where the other checkpoints help to estimate it.
+    """
 
     pretraining: float  # between pretraining runs; 0 with only one, and then the plan is conditional on that run
     finetuning: float
     examples: float
+    degrees: float = 1.0
 
     @staticmethod
-    def of(differences: Floats, *, examples: float = 0.0) -> PilotVariance:
-        """From differences [P, F] of two checkpoints' cells, paired by seed; needs two fine-tuning seeds.
-
-        `examples`: the variance of the difference's mean over the test set, without the interaction with the seeds;
-        more seeds do not lower it.
-        """
-        rows, columns = differences.shape
+    def of(first: Floats, second: Floats, *, examples: float = 0.0) -> PilotVariance:
+        """From the scores [P, F] of two checkpoints, paired by pretraining seed; needs two fine-tuning seeds."""
+        rows, columns = first.shape
         if columns < 2:
             raise ValueError(f"{columns} fine-tuning seeds: a pilot needs two or more to see their spread")
-        finetuning = float(differences.var(axis=1, ddof=1).mean())
-        between = float(differences.mean(axis=1).var(ddof=1)) if rows > 1 else 0.0
+        finetuning = float(first.var(axis=1, ddof=1).mean() + second.var(axis=1, ddof=1).mean())
+        between = float((second - first).mean(axis=1).var(ddof=1)) if rows > 1 else 0.0
         return PilotVariance(max(0.0, between - finetuning / columns), finetuning, examples)
 
 
@@ -89,21 +93,27 @@ def power_of(
 ) -> float:
     """Chance that the interval of this design lies above 0 when the true difference is `difference`.
 
-    The interval is half as long as the quantile of a Student's t, scaled by the seeds' estimated error, plus a normal
-    of the examples' error. The seeds' error is an estimate itself: the chance is its mean over the chi-square.
+    The interval is half as long as the report would make it from an estimate of the seeds' error. That error is an
+    estimate: the chance is its mean over the chi-square.
     """
-    degrees = (pretraining_seeds if pretraining_seeds > 1 else finetuning_seeds) - 1
-    between = pilot.pretraining / pretraining_seeds if pretraining_seeds > 1 else 0.0
+    several = pretraining_seeds > 1
+    degrees = pretraining_seeds - 1.0 if several else pilot.degrees * (finetuning_seeds - 1)
+    between = pilot.pretraining / pretraining_seeds if several else 0.0
     seeds = math.sqrt(between + pilot.finetuning / (pretraining_seeds * finetuning_seeds))
     examples = math.sqrt(pilot.examples)
     if seeds == examples == 0.0:
         return 1.0
     estimated = seeds * np.sqrt(chi2.ppf(_parts(50), degrees) / degrees)
-    halves = _half_lengths(estimated, examples, degrees, (1 + confidence) / 2)
+    tail = (1 + confidence) / 2
+    if several and confidence <= ONE_T:
+        whole = np.hypot(estimated, examples)
+        halves = t.ppf(tail, shared_degrees(degrees, estimated**2 / whole**2)) * whole
+    else:
+        halves = _half_lengths(estimated, examples, degrees, tail)
     return float(ndtr((difference - halves) / math.hypot(seeds, examples)).mean())
 
 
-def _half_lengths(seeds: Floats, examples: float, degrees: int, tail: float) -> Floats:
+def _half_lengths(seeds: Floats, examples: float, degrees: float, tail: float) -> Floats:
     """The quantile at `tail` of seeds [K] x Student's t + examples x normal, by bisection."""
     highest = seeds * t.ppf(tail, degrees) + examples * ndtri(tail)  # of sums no quantile is beyond the quantiles' sum
     if examples == 0.0:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from gap.cells.store import Cell, append_score, fingerprint, write_predictions
+from gap.intervals.bootstrap import Draws, Resampling, resample
+from gap.intervals.variance import SeedGrid
 
 BUDGETS = (125_000, 250_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000)
 
@@ -118,3 +120,22 @@ def _row(kind: str, budget: int, seed: int) -> dict[str, Any]:
         "validation_accuracy": 0.1,
         "pretraining_seed": seed,
     }
+
+
+def grids(checkpoints: int, rows: int, columns: int) -> list[SeedGrid]:
+    size = rows * columns
+    return [
+        SeedGrid(tuple(range(rows)), tuple(range(columns)), tuple(range(number * size, (number + 1) * size)))
+        for number in range(checkpoints)
+    ]
+
+
+def seed_draws(scores: np.ndarray, *, draws: int = 40_000, correction: str = "inflated") -> Draws:
+    """Draws of scores [C, P, F] with the examples held fixed."""
+    return resample(
+        grids(*scores.shape),
+        scores.reshape(-1),
+        None,
+        num_clusters=0,
+        resampling=Resampling(draws=draws, correction=correction),
+    )

@@ -34,10 +34,11 @@ def test_the_crossing_of_the_made_up_curve_is_found(study: Analysis) -> None:
     curve = task_of(study, "qa").curves[0]
     half = curve.crossings[0]
     assert (curve.kind, half.level, half.state) == ("annealed", 0.5, "measured")
-    assert half.tokens == pytest.approx(7e5, rel=0.3)
+    # Half of the way to the largest budget, whose score is below the sigmoid's top and cut off at a perfect one.
+    assert half.tokens == pytest.approx(6.6e5, rel=0.15)
     assert half.low is not None
     assert half.high is not None
-    assert half.low < 7e5 < half.high
+    assert half.low < half.tokens < half.high < 1.5 * half.low
     hours = half.other_units["hours"][0]
     assert hours == pytest.approx(half.tokens / 20_000 / 3600, rel=0.01)
     assert half.other_units["money"][0] == pytest.approx(2.0 * hours)
