@@ -190,7 +190,7 @@ def statistics(world: World) -> dict[str, list[Statistic]]:
         "change": [lambda s, c=c: s[:, c] - s[:, 0] for c in range(1, checkpoints)],  # type: ignore[misc]
         "gap": [lambda s, c=c: closed(s)[:, c] for c in range(checkpoints - 2)],  # type: ignore[misc]
         "crossing": [lambda s, level=level: crossing(s, level) for level in LEVELS],  # type: ignore[misc]
-        "trend": [lambda s: doubling_slope(world.budgets, s[:, 1 : budgets + 1], last=budgets)],
+        "trend": [lambda s: doubling_slope(world.budgets, s[:, 1 : budgets + 1])],
     }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gap.analysis.macro import macro_average
-from gap.analysis.results import Analysis
+from gap.analysis.results import Analysis, TaskResult
 from gap.analysis.tables.costs import CheckpointCost, Prices, series_costs
 from gap.analysis.tables.task_study import TaskStudy, study_task
 from gap.analysis.tables.task_table import tabulate
@@ -21,6 +21,7 @@ from gap.analysis.task_analysis import analyse_task
 from gap.cells.provenance import made_of, precision_notes
 from gap.cells.store import read_scores, reported_cells
 from gap.intervals.bootstrap import Resampling
+from gap.intervals.holm import holm
 from pretraining.checkpoints.series import read_series
 
 PACKAGES = ("numpy", "scipy", "torch", "transformers", "deepspeed", "webdataset", "datasets", "tokenizers")
@@ -60,7 +61,7 @@ def analyse(
     )
     return Analysis(
         name=name or path.resolve().parent.name,
-        tasks=tuple(analyse_task(study, prices, resolve) for study in studies),
+        tasks=corrected([analyse_task(study, prices, resolve) for study in studies], confidence),
         confidence=confidence,
         draws=draws,
         seed=seed,
@@ -72,6 +73,25 @@ def analyse(
         notes=(*notes, *precision_notes(cells)),
         macro=macro_average(studies),
     )
+
+
+def corrected(tasks: Sequence[TaskResult], confidence: float) -> tuple[TaskResult, ...]:
+    """The tasks with the p-values of their gaps corrected for their number; an answer that does not hold then says so.
+
+    Each task's own numbers stay: the correction is about the claim that this task, of all, has a gap.
+    """
+    adjusted = iter(holm([task.gap_p_value for task in tasks if task.gap_p_value is not None]))
+    found = []
+    for task in tasks:
+        value = None if task.gap_p_value is None else next(adjusted)
+        answer = task.answer
+        if value is not None and value > 1 - confidence and not task.gap.includes_zero:
+            answer += (
+                f" Among the {len(tasks)} tasks of this study that is not resolved: by Holm's correction for their "
+                f"number p is {value:.2g}."
+            )
+        found.append(replace(task, gap_adjusted_p_value=value, answer=answer))
+    return tuple(found)
 
 
 def read_studies(

@@ -79,8 +79,10 @@ class CurveResult:
     """The curve of one kind of checkpoint, raw or annealed."""
 
     kind: str
+    budgets: tuple[float, float]  # the smallest and the largest, in tokens
     line: tuple[tuple[float, float], ...]  # tokens and gap closed of the monotone fit
     crossings: tuple[Crossing, ...]
+    points_per_doubling: Estimate | None  # score gained per doubling of the budget, over all budgets above scratch
     forecast: tuple[ForecastPoint, ...]
     backtests: tuple[Backtest, ...]
     forecast_refused: str | None
@@ -116,6 +118,8 @@ class TaskResult:
     reference_in_series: bool
     gap: Estimate
     gap_resolved: bool
+    gap_p_value: float | None  # of no gap, on this task alone; None without an interval
+    gap_adjusted_p_value: float | None  # by Holm, over the tasks of the study
     checkpoints: tuple[CheckpointResult, ...]
     curves: tuple[CurveResult, ...]
     labels: tuple[LabelWorth, ...]

@@ -21,7 +21,7 @@ from gap.intervals.power import PilotVariance, SeedPlan, plan_seeds
 from gap.intervals.variance import Floats
 from gap.measures.curve import MonotoneCurve
 from gap.measures.forecast import FEWEST_BUDGETS, MULTIPLES, Backtest, forecast
-from gap.measures.trend import doubling_slope, plateau_verdict
+from gap.measures.trend import LAST_DOUBLINGS, doubling_slope, plateau_verdict
 from runtime.plurals import counted
 
 LEVELS = (0.5, 0.9, 0.95, 0.99)
@@ -56,6 +56,8 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
         reference_in_series=study.in_series,
         gap=gap,
         gap_resolved=resolved,
+        gap_p_value=None if gap.refused else study.p_value(study.reference, study.scratch),
+        gap_adjusted_p_value=None,
         checkpoints=checkpoints,
         curves=curves,
         labels=tuple(label_worths(study.table, study.draws, study.confidence)),
@@ -161,11 +163,14 @@ def _curve(study: TaskStudy, kind: str, resolved: bool) -> CurveResult:
         crossings = tuple(
             _crossing(study, kind, columns, budgets, level) if level <= kept else _lost_again(level) for level in levels
         )
+    slope = None
+    if len(columns) > 1:
+        slope = study.estimate(lambda scores: doubling_slope(budgets, scores[:, columns]), columns)
     if resolved:
         points, backtests, refused = _forecast(study, columns, budgets)
     else:  # a trend fitted to noise can predict anything: 98 % at ten times a budget that closed no gap
         points, backtests, refused = (), (), "the gap is not resolved, so there is no trend to follow"
-    return CurveResult(kind, line, crossings, points, backtests, refused)
+    return CurveResult(kind, (budgets[0], budgets[-1]), line, crossings, slope, points, backtests, refused)
 
 
 def _dips(study: TaskStudy, columns: Sequence[int]) -> list[tuple[int, int, Estimate]]:
@@ -281,7 +286,7 @@ def _plateau(study: TaskStudy) -> tuple[Estimate | None, str | None]:
     if len(factors) < 2:
         return None, None
     columns = [column_of[factor] for factor in factors]
-    slope = study.estimate(lambda scores: doubling_slope(factors, scores[:, columns]), columns)
+    slope = study.estimate(lambda scores: doubling_slope(factors, scores[:, columns], last=LAST_DOUBLINGS), columns)
     return slope, plateau_verdict(slope)
 
 

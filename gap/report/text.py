@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from gap.analysis.results import Analysis, MacroAverage, TaskResult
-from gap.analysis.wording import percent_text
+from gap.analysis.wording import percent_text, points_text, tokens_text
 from gap.report.chart_list import DrawnChart, Place
 from gap.report.tables import (
     Part,
@@ -27,8 +27,11 @@ from runtime.plurals import counted
 METHOD = (
     "Budgets count the non-padding tokens a checkpoint has seen. Gap closed is (S(b) - S(scratch)) / (S(reference) - "
     "S(scratch)), the ratio of means over seeds. Intervals resample pretraining seeds, fine-tuning seeds and examples "
-    "together, paired across budgets (the multi-bootstrap of Sellam et al. 2022), with clusters of examples kept "
-    "whole; seeds move by Student's t, because the plain percentile interval is too short with few seeds. The curve "
+    "together (after the multi-bootstrap of Sellam et al. 2022), with clusters of examples kept whole. Budgets are "
+    "paired by examples and by pretraining seed, not by fine-tuning seed, which does something else to each "
+    "checkpoint. Seeds move by Student's t, because the plain percentile interval is too short with few seeds; the "
+    "spread over the fine-tuning seeds of one checkpoint is estimated with the help of the task's others, as far as "
+    "they are alike. What these intervals cover was simulated (benchmarks/coverage.md). The curve "
     "is isotonic and joined by monotone cubics in log-tokens; a crossing is read off a curve refitted to every draw, "
     "and never beyond the budgets that were run."
 )
@@ -122,10 +125,10 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnCha
     given = f" All intervals are {task.conditional}." if task.conditional else ""
     yield Part(
         text=f"Gap from scratch to {task.reference}: {percent_text(task.gap)} of "
-        f"{task.metric.replace('_', ' ')}; {size}.{given}"
+        f"{task.metric.replace('_', ' ')}; {size}.{_p_text(task)}{given}"
     )
     if not task.gap_resolved:
-        said = "The interval of the gap includes 0: there is no gap to close at this size."
+        said = "The interval of the gap includes 0: there is no gap to close that this study resolves."
         if task.gap.is_below_zero:
             said = f"Pretraining lowers the score here: {task.reference} is below scratch, and the interval excludes 0."
         yield Part(text=said, style="warn")
@@ -137,6 +140,19 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnCha
             "Tokens to a share of the gap", table=crossing_table(task, analysis.currency, priced=analysis.priced)
         )
     yield from chart_parts(charts, "crossings")
+    for curve in task.curves:
+        slope, ends = curve.points_per_doubling, [tokens_text(end) for end in curve.budgets]
+        if slope is not None:
+            unless = f" ({slope.refused})" if slope.refused else ""
+            text = f"{points_text(slope)} points per doubling of the budget{unless}, {curve.kind}, from {ends[0]} to "
+            yield Part("Points per doubling", f"{text}{ends[1]} tokens (a straight line in log tokens).")
+
+
+def _p_text(task: TaskResult) -> str:
+    if task.gap_p_value is None or task.gap_adjusted_p_value is None:
+        return ""
+    several = task.gap_p_value != task.gap_adjusted_p_value
+    return f" p = {task.gap_p_value:.2g}{f', {task.gap_adjusted_p_value:.2g} by Holm over the tasks' * several}."
 
 
 def _control_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Part]:

@@ -52,6 +52,56 @@ def test_without_an_outside_reference_the_answer_is_of_this_series_gap(study: An
     assert [one.level for one in task.curves[0].crossings] == [0.5, 0.9, 0.95]
 
 
+def test_the_trend_over_the_budgets_has_an_interval(tmp_path: Path) -> None:
+    """Where the two ends alone resolve nothing, all budgets together may."""
+    made = SimulatedStudy(tmp_path, num_examples=2000, num_clusters=2000)
+    made.add("qa", "raw", 0, 0.5)
+    for number, budget in enumerate(BUDGETS):
+        made.add("qa", "annealed", budget, 0.5 + 0.01 * number)
+    curve = analyse(made.scores, draws=DRAWS).tasks[0].curves[0]
+    slope = curve.points_per_doubling
+    assert slope is not None
+    assert slope.low is not None
+    assert slope.high is not None
+    assert slope.low < 0.01 < slope.high
+    assert slope.low > 0.0
+    assert curve.budgets == (BUDGETS[0], BUDGETS[-1])
+    write_report(analyse(made.scores, draws=DRAWS), tmp_path / "report")
+    assert "points per doubling of the budget, annealed" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_one_gap_of_many_tasks_is_judged_with_the_others(tmp_path: Path) -> None:
+    """Of nine tasks without a gap, one that looks resolved by itself is what chance gives in a third of the studies."""
+    random = np.random.default_rng(5)
+    seen = set()
+    for number in range(12):
+        path = tmp_path / str(number) / "scores.jsonl"
+        for task in "abcdefghi":
+            for kind, budget in (("raw", 0), ("annealed", 1000)):
+                for seed in range(3):
+                    score = 0.5 + 0.02 * random.standard_normal()
+                    append_score(path, Cell(f"{task}{budget}{seed}", task, kind, budget, 0, seed, "accuracy", score))
+        for task in analyse(path, draws=4000).tasks:
+            assert task.gap_p_value is not None
+            assert task.gap_adjusted_p_value is not None
+            alone, together = task.gap_p_value <= 0.05, task.gap_adjusted_p_value <= 0.05
+            seen.add((alone, together))
+            said = "by Holm's correction for their number" in task.answer
+            assert said is (not task.gap.includes_zero and not together)
+    assert (True, False) in seen
+
+
+@pytest.mark.parametrize(("runs", "refused"), [(1, True), (3, False), (5, False)])
+def test_one_finetuning_seed_suffices_where_there_are_several_runs(tmp_path: Path, runs: int, refused: bool) -> None:
+    made = SimulatedStudy(tmp_path)
+    made.add("qa", "raw", 0, 0.2, pretraining_seeds=runs, finetuning_seeds=1)
+    for budget in BUDGETS[:2]:
+        made.add("qa", "annealed", budget, 0.6, pretraining_seeds=runs, finetuning_seeds=1)
+    gap = analyse(made.scores, draws=DRAWS).tasks[0].gap
+    assert (gap.low is None) is refused
+    assert gap.refused == ("1 fine-tuning seed: an interval needs 3" if refused else None)
+
+
 def test_every_control_is_reported(study: Analysis) -> None:
     task = task_of(study, "qa")
     controls = {one.name: one for one in task.checkpoints if one.control}
