@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 
 from gap.analysis.controls import control_notes
 from gap.analysis.labels import label_worths
+from gap.analysis.planning import plan_of
 from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, ForecastPoint, TaskResult
 from gap.analysis.tables.costs import UNITS, Prices, convert_tokens, find_cost
 from gap.analysis.tables.task_study import TaskStudy
@@ -17,7 +18,6 @@ from gap.analysis.tables.task_table import CheckpointKey, describe
 from gap.analysis.wording import answer_text, points_text
 from gap.intervals.failures import failure_rate, unsteady
 from gap.intervals.interval import Estimate, quantiles, statistic_draws
-from gap.intervals.power import PilotVariance, SeedPlan, plan_seeds
 from gap.intervals.variance import Floats
 from gap.measures.curve import MonotoneCurve
 from gap.measures.forecast import FEWEST_BUDGETS, MULTIPLES, Backtest, forecast
@@ -26,7 +26,6 @@ from runtime.plurals import counted
 
 LEVELS = (0.5, 0.9, 0.95, 0.99)
 LINE_POINTS = 100
-PLANNED_DIFFERENCE = 0.01
 
 
 def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None) -> TaskResult:
@@ -63,7 +62,7 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
         labels=tuple(label_worths(study.table, study.draws, study.confidence)),
         plateau=slope,
         plateau_verdict=verdict,
-        plan=_plan(study, gap, resolved, resolve),
+        plan=plan_of(study, gap, resolved, resolve),
         loss_rank_correlation=_loss_correlation(checkpoints),
         peeking_gain=float(np.mean(peeked)) if peeked else None,
         contaminated_examples=0 if table.examples is None else int(table.examples.contaminated.sum()),
@@ -288,40 +287,6 @@ def _plateau(study: TaskStudy) -> tuple[Estimate | None, str | None]:
     columns = [column_of[factor] for factor in factors]
     slope = study.estimate(lambda scores: doubling_slope(factors, scores[:, columns], last=LAST_DOUBLINGS), columns)
     return slope, plateau_verdict(slope)
-
-
-def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None) -> SeedPlan | None:
-    """Seeds that resolve a difference, with these cells as the pilot; None without two fine-tuning seeds of both.
-
-    The difference is one point between the two largest budgets unless `resolve` says otherwise; if the gap itself is
-    not resolved, or there is only one budget, it is the observed gap between scratch and the reference.
-    """
-    budgets = study.budgets("annealed") or study.budgets("raw")
-    difference, between, columns = PLANNED_DIFFERENCE, "the two largest budgets", budgets[-2:]
-    if not resolved or len(columns) < 2:
-        seeds = study.table.grids[study.scratch].seeds  # an outside reference always has one pretraining run
-        ends = [column for column in (study.reference, *budgets[-1:]) if study.table.grids[column].seeds == seeds]
-        columns = [study.scratch, *ends[:1]]
-        between = " and ".join(describe(study.table.checkpoints[column]) for column in columns)
-        if not resolved and gap.value > 0:
-            difference, between = gap.value, f"{between}, the gap that was observed,"
-    if len(columns) < 2 or study.table.grids[columns[0]].seeds != study.table.grids[columns[1]].seeds:
-        return None
-    grids = [study.table.grids[column] for column in columns]
-    first, second = (grid.scores(study.table.cell_scores) for grid in grids)
-    if first.shape[1] < 2:
-        return None
-    weights = np.zeros(len(study.table.checkpoints))
-    weights[columns] = -1.0, 1.0
-    shifts = study.draws.examples @ weights
-    pilot = PilotVariance.of(first, second, examples=float((study.draws.example_share(weights) * shifts).var()))
-    if len(first) == 1:  # the spreads as the interval has them, moderated over the task's checkpoints
-        variance, degrees = study.draws.seed_degrees(weights)
-        seeds = first.shape[1]
-        pilot = replace(pilot, finetuning=seeds * variance, degrees=max(1.0, degrees / (seeds - 1)))
-    if resolve is not None:
-        difference, between = resolve, between.removesuffix(", the gap that was observed,")
-    return replace(plan_seeds(pilot, difference, pretraining_seeds=len(first)), between=between)
 
 
 def _loss_correlation(checkpoints: Sequence[CheckpointResult]) -> float | None:

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from scipy.stats import chi2, t
 
@@ -91,26 +92,43 @@ def plan_seeds(
 def power_of(
     pilot: PilotVariance, difference: float, pretraining_seeds: int, finetuning_seeds: int, *, confidence: float = 0.95
 ) -> float:
-    """Chance that the interval of this design lies above 0 when the true difference is `difference`.
+    """Chance that the interval of this design lies above 0 when the true difference is `difference`."""
+    halves, error = _intervals(pilot, pretraining_seeds, finetuning_seeds, confidence)
+    return 1.0 if error == 0.0 else float(ndtr((difference - halves) / error).mean())
 
-    The interval is half as long as the report would make it from an estimate of the seeds' error. That error is an
-    estimate: the chance is its mean over the chi-square.
+
+def smallest_difference(
+    pilot: PilotVariance, pretraining_seeds: int, finetuning_seeds: int, *, power: float = 0.8, confidence: float = 0.95
+) -> float:
+    """The least difference (in score) that this design sees with this power."""
+    halves, error = _intervals(pilot, pretraining_seeds, finetuning_seeds, confidence)
+    if error == 0.0:
+        return 0.0
+    highest = float(halves.max()) + 10 * error
+    return float(brentq(lambda difference: ndtr((difference - halves) / error).mean() - power, 0.0, highest))
+
+
+def _intervals(
+    pilot: PilotVariance, pretraining_seeds: int, finetuning_seeds: int, confidence: float
+) -> tuple[Floats, float]:
+    """Half-lengths [K] of the intervals that this design may give, equally likely, and the true standard error.
+
+    They are as long as the report would make them from an estimate of the seeds' error, which varies by its chi-square.
     """
     several = pretraining_seeds > 1
     degrees = pretraining_seeds - 1.0 if several else pilot.degrees * (finetuning_seeds - 1)
     between = pilot.pretraining / pretraining_seeds if several else 0.0
     seeds = math.sqrt(between + pilot.finetuning / (pretraining_seeds * finetuning_seeds))
     examples = math.sqrt(pilot.examples)
-    if seeds == examples == 0.0:
-        return 1.0
+    error = math.hypot(seeds, examples)
+    if error == 0.0:
+        return np.zeros(1), error
     estimated = seeds * np.sqrt(chi2.ppf(_parts(50), degrees) / degrees)
     tail = (1 + confidence) / 2
     if several and confidence <= ONE_T:
         whole = np.hypot(estimated, examples)
-        halves = t.ppf(tail, shared_degrees(degrees, estimated**2 / whole**2)) * whole
-    else:
-        halves = _half_lengths(estimated, examples, degrees, tail)
-    return float(ndtr((difference - halves) / math.hypot(seeds, examples)).mean())
+        return t.ppf(tail, shared_degrees(degrees, estimated**2 / whole**2)) * whole, error
+    return _half_lengths(estimated, examples, degrees, tail), error
 
 
 def _half_lengths(seeds: Floats, examples: float, degrees: float, tail: float) -> Floats:
@@ -118,9 +136,9 @@ def _half_lengths(seeds: Floats, examples: float, degrees: float, tail: float) -
     highest = seeds * t.ppf(tail, degrees) + examples * ndtri(tail)  # of sums no quantile is beyond the quantiles' sum
     if examples == 0.0:
         return np.asarray(highest)
-    moved = seeds[:, None] * t.ppf(_parts(400), degrees)
+    moved = seeds[:, None] * t.ppf(_parts(200), degrees)
     low, high = np.zeros_like(highest), highest
-    for _ in range(40):
+    for _ in range(25):
         middle = (low + high) / 2
         is_short = ndtr((middle[:, None] - moved) / examples).mean(axis=1) < tail
         low, high = np.where(is_short, middle, low), np.where(is_short, high, middle)
