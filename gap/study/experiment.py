@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from finetuning.model.checkpoint_files import check_encoder, load_config
 from gap.analysis.analysis import analyse
 from gap.analysis.results import Analysis
-from gap.analysis.run_folder import earlier_commands, write_study
+from gap.analysis.run_folder import earlier_study, write_study
 from gap.analysis.tables.costs import Prices, pair_budgets
 from gap.cells.code_identity import code_version
 from gap.cells.consistency import check_same_architecture
@@ -30,6 +31,7 @@ from gap.cells.provenance import made_by
 from gap.cells.searches import read_searches, same_arguments_notes
 from gap.cells.store import Cell, read_scores
 from gap.cells.worker import remaining
+from gap.intervals.spending import ERROR, SeedLook, history_note, seed_look_error
 from gap.report.page import write_report
 from gap.tasks.contamination import Shards, write_contaminated, write_not_searched
 from gap.tasks.kinds.task_data import TaskData, TaskSpec
@@ -238,22 +240,50 @@ def finish_experiment(
     notes: Sequence[str] = (),
     resolve: float | None = None,
     series: Sequence[Path] = (),
+    finetuning_seeds: int = 0,
+    most_seeds: int | None = None,
 ) -> Analysis:
     """Analyse the scores and write report, curves and figures into the directory; study.json makes it repeatable.
 
-    `series` are the series.json files: the report gives the options of the pretraining runs next to them.
+    `series` are the series.json files: the report gives the options of the pretraining runs next to them. The study
+    was looked at before with fewer than these `finetuning_seeds`, or will be with up to `most_seeds`: what the looks
+    may err is spent over them.
     """
     own = [*same_arguments_notes(jobs, read_searches(directory / SEARCHES_NAME)), *notes]
     planned, made = jobs.cell_names(), made_by(jobs, series)
-    commands = list(dict.fromkeys([*earlier_commands(directory, planned), *commands]))
-    write_study(
-        directory, rows, planned=planned, commands=commands, notes=own, prices=prices, resolve=resolve, made=made
+    before = earlier_study(directory, planned)
+    commands = list(dict.fromkeys([*(before.commands if before else ()), *commands]))
+    looks = list(before.looks) if before else []
+    kept = partial(
+        write_study,
+        directory,
+        rows,
+        planned=planned,
+        commands=commands,
+        notes=own,
+        prices=prices,
+        resolve=resolve,
+        made=made,
     )
-    path = directory / SCORES_NAME
+    kept(looks=looks)
+    error = seed_look_error(looks, finetuning_seeds, most_seeds or finetuning_seeds) if finetuning_seeds else ERROR
     analysis = analyse(
-        path, series=rows, prices=prices, draws=draws, commands=commands, made=made, planned=planned, resolve=resolve
+        directory / SCORES_NAME,
+        series=rows,
+        prices=prices,
+        draws=draws,
+        confidence=1 - (error or ERROR),
+        commands=commands,
+        made=made,
+        planned=planned,
+        resolve=resolve,
     )
-    analysis = replace(analysis, notes=(*analysis.notes, *own))
+    if finetuning_seeds:
+        resolved = {task.task: not task.gap.includes_zero for task in analysis.tasks}
+        looks.append(SeedLook(finetuning_seeds, error, resolved))
+        kept(looks=looks)
+    history = history_note(looks)
+    analysis = replace(analysis, notes=(*analysis.notes, *own, *([history] if history else [])))
     write_report(analysis, directory)
     return analysis
 

@@ -95,6 +95,7 @@ def run_cells(
         notes=options.notes(),
         resolve=options.resolve,
         series=paths,
+        finetuning_seeds=options.finetuning_seeds,
     )
     for line in (*(task.answer for task in analysis.tasks), *(f"note: {note}" for note in analysis.notes)):
         print(line)
