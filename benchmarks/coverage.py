@@ -70,11 +70,12 @@ class World:
         return own if self.outside is None else np.append(own, self.outside)
 
     def true_crossing(self, level: float, scratch: float, reference: float) -> float:
-        """log10 tokens at which the expected score has closed `level` of the gap; infinite where none are enough."""
+        """log10 tokens at which the expected score has closed `level` of the gap; infinite beyond the budgets."""
         share = (level * (reference - scratch) + scratch - self.scratch) / (self.top - self.scratch)
         if share >= 1:
             return np.inf
-        return float(np.log10(self.middle_tokens * (1 / share - 1) ** (-1 / 1.5)))
+        tokens = self.middle_tokens * (1 / share - 1) ** (-1 / 1.5)
+        return float(np.log10(tokens)) if tokens <= self.budgets[-1] else np.inf
 
 
 LATER = World(questions=20, difficulty=0.3, top=0.8, middle_tokens=2e6)  # a run that needs more and reaches less
