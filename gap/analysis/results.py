@@ -75,6 +75,15 @@ class ForecastPoint:
 
 
 @dataclass(frozen=True)
+class WithheldForecast:
+    """A multiple of the largest budget for which no forecast is given, and why."""
+
+    multiple: float
+    tokens: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class CurveResult:
     """The curve of one kind of checkpoint, raw or annealed."""
 
@@ -82,6 +91,7 @@ class CurveResult:
     line: tuple[tuple[float, float], ...]  # tokens and gap closed of the monotone fit
     crossings: tuple[Crossing, ...]
     forecast: tuple[ForecastPoint, ...]
+    withheld: tuple[WithheldForecast, ...]
     backtests: tuple[Backtest, ...]
     forecast_refused: str | None
 
