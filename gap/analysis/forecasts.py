@@ -83,9 +83,10 @@ class Forecasts:
 
 
 def forecast_curve(curve: KnownCurve) -> Forecasts:
-    """Scores at MULTIPLES of the largest budget, each given only if every backtest of its reach held.
+    """Scores at MULTIPLES of the largest budget, each given only if every backtest of its reach, and of less, held.
 
-    A backtest holds if the measured score lies inside the forecast's interval, widened by its own uncertainty.
+    A backtest holds if the measured score lies inside the forecast's interval, widened by its own uncertainty. From
+    few budgets that interval is wide at a long reach, so holding there means little where a shorter one missed.
     """
     if len(curve.budgets) < FEWEST_BUDGETS:
         return Forecasts(refused=f"{counted(len(curve.budgets), 'budget')} above 0: a forecast needs {FEWEST_BUDGETS}")
@@ -93,13 +94,15 @@ def forecast_curve(curve: KnownCurve) -> Forecasts:
     tests = {pair: curve.backtest(*pair) for pair in sorted({pair for own in pairs.values() for pair in own})}
     given: list[ForecastPoint] = []
     withheld: list[WithheldForecast] = []
+    shorter: str | None = None
     for multiple in MULTIPLES:
         tokens = multiple * curve.budgets[-1]
-        reason = _reason(multiple, [tests[pair] for pair in pairs[multiple]])
+        reason = _reason(multiple, [tests[pair] for pair in pairs[multiple]]) or shorter
         if reason is None:
             given.append(ForecastPoint(multiple, tokens, curve.expected(len(curve.budgets), tokens)))
         else:
             withheld.append(WithheldForecast(multiple, tokens, reason))
+            shorter = shorter or f"the forecast at {multiple:g}x, which reaches less far, is not given either"
     return Forecasts(tuple(given), tuple(withheld), tuple(tests.values()))
 
 
