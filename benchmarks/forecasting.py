@@ -1,9 +1,9 @@
 """How often the forecasts cover the truth, before and after the rule on backtests, in worlds whose future is known.
 
-    python benchmarks/forecasting.py --simulations 300
-    python benchmarks/forecasting.py --simulations 300 --only "second step" --budgets 6
-    git show ee62c21:gap/measures/forecast.py > /tmp/before.py
-    python benchmarks/forecasting.py --simulations 300 --before /tmp/before.py
+    python benchmarks/forecasting.py --simulations 200
+    python benchmarks/forecasting.py --simulations 200 --only "second step" --budgets 6
+    git show ee62c21:gap/measures/forecast.py > before.py
+    python benchmarks/forecasting.py --simulations 200 --before before.py
 
 Answers are simulated as in `benchmarks/coverage.py`; a world is the expected score over tokens. The budgets double, the
 largest counts as 1, and the checkpoints at 2, 5 and 10 are simulated with the others but not shown to the forecast. The
@@ -32,7 +32,6 @@ from gap.intervals.bootstrap import Draws, Resampling
 from gap.intervals.interval import Statistic, estimate
 from gap.measures.forecast import MULTIPLES, PARAMETERS, fit
 
-LAYOUTS = ((1, 3), (1, 5), (3, 3))
 Extrapolation = Callable[[list[float], list[float], Floats, Floats], Floats]  # budgets, wanted, scores, scratch
 
 
@@ -59,7 +58,7 @@ CURVES: dict[str, Callable[[Floats], Floats]] = {
 
 @dataclass(frozen=True)
 class Future(World):
-    """A world whose last checkpoints lie at MULTIPLES of the largest budget; every kind of seed moves it by a point."""
+    """A world whose last checkpoints lie at MULTIPLES of the largest budget; seeds of both kinds move it by a point."""
 
     curve: str = "sigmoid"
     pretraining_points: float = 1.0
@@ -83,10 +82,10 @@ class Found:
         self.half_width.append((high - low) / 2)
 
 
-def future(curve: str, budgets: int) -> Future:
+def future(curve: str, budgets: int, pretraining_points: float) -> Future:
     """The world of a curve with so many budgets, each twice the one before, and the multiples of the last."""
     known = [2.0 ** (number - budgets + 1) for number in range(budgets)]
-    return Future(curve=curve, budgets=(*known, *MULTIPLES))
+    return Future(curve=curve, budgets=(*known, *MULTIPLES), pretraining_points=pretraining_points)
 
 
 def best_member(budgets: list[float], wanted: list[float], scores: Floats, scratch: Floats) -> Floats:
@@ -126,10 +125,10 @@ def known_curve(draws: Draws, world: Future) -> KnownCurve:
 
 
 def studies(
-    curve: str, layout: tuple[int, int], budgets: int, *, simulations: int, draws: int, seed: int = 0
+    world: Future, layout: tuple[int, int], *, simulations: int, draws: int, seed: int = 0
 ) -> Iterator[tuple[Draws, KnownCurve, Floats]]:
     """Draws, known curve and true scores at MULTIPLES of so many simulated studies."""
-    world = future(curve, budgets)
+    budgets = len(world.budgets) - len(MULTIPLES)
     for number in range(simulations):
         experiment = simulate(world, *layout, np.random.default_rng([seed, *layout, budgets, number]))
         drawn = draws_of(world, experiment, Resampling(draws=draws, seed=number))
@@ -149,12 +148,13 @@ def simulate_forecasts(
     *,
     simulations: int,
     draws: int = 400,
+    pretraining_points: float = 1.0,
     ways: dict[str, Extrapolation] | None = None,
 ) -> tuple[dict[str, list[Found]], list[Forecasts]]:
     """Forecasts of simulated studies: for every way, `all` and `given` what was found at each of MULTIPLES."""
     found: dict[str, list[Found]] = {way: [Found() for _ in MULTIPLES] for way in (*(ways or {}), "all", "given")}
-    reports = []
-    for drawn, known, truth in studies(curve, layout, budgets, simulations=simulations, draws=draws):
+    world, reports = future(curve, budgets, pretraining_points), []
+    for drawn, known, truth in studies(world, layout, simulations=simulations, draws=draws):
         reports.append(forecast_curve(known))
         given = {point.multiple: point.score for point in reports[-1].given}
         for number, multiple in enumerate(MULTIPLES):
@@ -172,26 +172,35 @@ def percent(values: list[float] | list[bool], digits: int = 0) -> str:
     return f"{100 * float(np.mean(values)):.{digits}f}" if values else "-"
 
 
-def rows(curve: str, layout: tuple[int, int], budgets: int, options: argparse.Namespace) -> Iterator[str]:
-    """The rows of the table for one world and layout."""
-    ways = dict(REJECTED) if options.rejected else {}
-    if options.before:
-        ways = {"before": earlier(options.before), **ways}
-    size = {"simulations": options.simulations, "draws": options.draws}
-    found, reports = simulate_forecasts(curve, layout, budgets, ways=ways, **size)
-    start = f"| {curve} | {layout[0]} x {layout[1]} |"
-    for way, at in found.items():
-        shares = [percent([len(one.covered) / options.simulations]) if way == "given" else "" for one in at]
-        given = " ".join(shares).strip() or "100 100 100"
-        covered = " ".join(percent(one.covered) for one in at)
-        yield f"{start} {way} | {given} | {covered} | {' '.join(percent(one.half_width, 1) for one in at)} |"
-    reach: dict[float, list[float]] = {}
+def row(curve: str, layout: tuple[int, int], ways: dict[str, Extrapolation], options: argparse.Namespace) -> str:
+    """The row of the table for one world and layout: its cells stand under those of `header`."""
+    found, reports = simulate_forecasts(
+        curve,
+        layout,
+        options.budgets,
+        simulations=options.simulations,
+        draws=options.draws,
+        pretraining_points=options.pretraining_points,
+        ways=ways,
+    )
+    given = [percent([len(one.covered) / options.simulations]) for one in found["given"]]
+    covered = [" ".join(percent(one.covered) for one in at) for at in found.values()]
+    wide = [" ".join(percent(one.half_width, 1) for one in found[way]) for way in (*ways, "all")]
+    reach: dict[int, list[float]] = {}
     for test in (test for report in reports for test in report.backtests):
         assert test.low is not None
         assert test.high is not None
         reach.setdefault(round(test.tokens / test.made_at_tokens), []).append((test.high - test.low) / 2)
-    widths = " ".join(f"{multiple}x {percent(reach[multiple])}" for multiple in sorted(reach))
-    yield f"{start} half-width of the backtests | | | {widths} |"
+    tested = ", ".join(f"{multiple}x {percent(reach[multiple])}" for multiple in sorted(reach))
+    return f"| {' | '.join([curve, f'{layout[0]} x {layout[1]}', *covered, ' '.join(given), *wide, tested])} |"
+
+
+def header(ways: dict[str, Extrapolation]) -> str:
+    """The first two lines of the table."""
+    covered = [f"covered: {way}" for way in (*ways, "now", "now, where given")]
+    wide = [f"half-width: {way}" for way in (*ways, "now", "backtests")]
+    cells = ["world", "seeds", *covered, "given", *wide]
+    return f"| {' | '.join(cells)} |\n{'|---' * len(cells)}|"
 
 
 def earlier(path: str) -> Extrapolation:
@@ -216,16 +225,17 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, default=8)
     parser.add_argument("--only", default="", help="only worlds whose name holds this")
     parser.add_argument("--layouts", default="1x3,1x5,3x3", help="pretraining x fine-tuning seeds")
+    parser.add_argument("--pretraining_points", type=float, default=1.0, help="spread of the pretraining seeds")
     parser.add_argument("--before", default="", help="forecast.py of an earlier checkout, to compare with")
     parser.add_argument("--rejected", action="store_true", help="the ways that were tried and rejected too")
     options = parser.parse_args()
     layouts = [tuple(int(count) for count in layout.split("x")) for layout in options.layouts.split(",")]
+    ways = {**({"before": earlier(options.before)} if options.before else {}), **(REJECTED if options.rejected else {})}
     print(f"{options.budgets} budgets; at {', '.join(f'{multiple:g}x' for multiple in MULTIPLES)}, in percent:\n")
-    print("| world | seeds | forecasts | given | covered | half-width, points |\n|---|---|---|---|---|---|", flush=True)
+    print(header(ways), flush=True)
     for curve in (name for name in CURVES if options.only in name):
         for pretraining, finetuning in layouts:
-            for row in rows(curve, (pretraining, finetuning), options.budgets, options):
-                print(row, flush=True)
+            print(row(curve, (pretraining, finetuning), ways, options), flush=True)
 
 
 if __name__ == "__main__":

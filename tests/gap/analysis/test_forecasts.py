@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.forecasting import CURVES, Floats, earlier, rows
+from benchmarks.forecasting import CURVES, REJECTED, Floats, earlier, header, row
 from gap.analysis.forecasts import Forecasts, KnownCurve, forecast_curve
 from gap.intervals.interval import Estimate, Statistic
 
@@ -113,11 +113,16 @@ def test_three_budgets_have_no_forecast() -> None:
 def test_the_simulation_compares_an_earlier_module_and_what_was_rejected(tmp_path: Path) -> None:
     module = tmp_path / "before.py"
     module.write_text("def forecast(budgets, wanted, scores, scratch):\n    return scores[:, -1:]\n")
-    options = argparse.Namespace(simulations=2, draws=100, before=str(module), rejected=True)
-    parts = [row.strip("| ").split(" | ") for row in rows("sigmoid", (1, 3), 5, options)]
-    assert [part[2] for part in parts[:-1]] == ["before", "best member", "weighted member", "all", "given"]
-    assert {part[3] for part in parts[:-2]} == {"100 100 100"}
-    assert parts[-2][3] in ("100 0 0", "50 0 0", "0 0 0")  # five doubling budgets have no reach beyond 2x
+    options = argparse.Namespace(simulations=2, draws=100, budgets=5, pretraining_points=1.0)
+    ways = {"before": earlier(str(module)), **REJECTED}
+    names = header(ways).splitlines()[0].strip("| ").split(" | ")
+    cells = dict(zip(names, row("sigmoid", (1, 3), ways, options).strip("| ").split(" | "), strict=True))
+    assert (cells["world"], cells["seeds"]) == ("sigmoid", "1 x 3")
+    assert cells["given"] in ("100 0 0", "50 0 0", "0 0 0")  # five doubling budgets have no reach beyond 2x
+    widths = {name: cells[f"half-width: {name}"].split() for name in (*ways, "now")}
+    assert len(set(widths["before"])) == 1  # the last score at any multiple
+    assert float(widths["now"][2]) > float(widths["before"][2])
+    assert cells["half-width: backtests"].startswith("2x ")
     with pytest.raises(SystemExit, match="it must be a forecast"):
         earlier(str(tmp_path / "none.py"))
     module.write_text("")
