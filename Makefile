@@ -1,5 +1,5 @@
 # make demo | test | test-slow | test-long | lint | format | clean
-# make bench | bench-coverage | bench-optimizers | bench-gpu | bench-growth     (benchmarks/README.md)
+# make bench | bench-coverage | bench-forecasting | bench-optimizers | bench-gpu | bench-growth  (benchmarks/README.md)
 # All install first; repeated calls are instant.
 #
 # PYTHON       the interpreter the environment is made of, 3.11 or newer
@@ -28,7 +28,7 @@ TORCH_PIN := $(shell grep '^torch==' constraints.txt)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-long lint format clean bench bench-coverage bench-optimizers bench-gpu bench-growth $(addprefix bench-,$(BENCHMARKS))
+.PHONY: help install demo test test-slow test-long lint format clean bench bench-coverage bench-forecasting bench-optimizers bench-gpu bench-growth $(addprefix bench-,$(BENCHMARKS))
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -87,7 +87,7 @@ $(addprefix bench-,$(BENCHMARKS)): bench-%: install
 	@echo "== benchmarks/$*.py $(ARGUMENTS_$*)"
 	@$(BIN)/python benchmarks/$*.py $(ARGUMENTS_$*)
 
-bench-coverage bench-optimizers bench-gpu bench-growth: bench-%: install
+bench-coverage bench-forecasting bench-optimizers bench-gpu bench-growth: bench-%: install
 	$(BIN)/python benchmarks/$*.py
 
 clean:

@@ -75,6 +75,15 @@ class ForecastPoint:
 
 
 @dataclass(frozen=True)
+class WithheldForecast:
+    """A multiple of the largest budget for which no forecast is given, and why."""
+
+    multiple: float
+    tokens: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class CurveResult:
     """The curve of one kind of checkpoint, raw or annealed."""
 
@@ -84,6 +93,7 @@ class CurveResult:
     crossings: tuple[Crossing, ...]
     points_per_doubling: Estimate | None  # score gained per doubling of the budget, over all budgets above scratch
     forecast: tuple[ForecastPoint, ...]
+    withheld: tuple[WithheldForecast, ...]
     backtests: tuple[Backtest, ...]
     forecast_refused: str | None
 

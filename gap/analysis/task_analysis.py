@@ -9,9 +9,10 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from gap.analysis.controls import control_notes
+from gap.analysis.forecasts import Forecasts, KnownCurve, forecast_curve
 from gap.analysis.labels import label_worths
 from gap.analysis.planning import plan_of
-from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, ForecastPoint, TaskResult
+from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, TaskResult
 from gap.analysis.tables.costs import UNITS, Prices, convert_tokens, find_cost
 from gap.analysis.tables.task_study import TaskStudy
 from gap.analysis.tables.task_table import CheckpointKey, describe
@@ -20,9 +21,7 @@ from gap.intervals.failures import failure_rate, unsteady
 from gap.intervals.interval import Estimate, quantiles, statistic_draws
 from gap.intervals.variance import Floats
 from gap.measures.curve import MonotoneCurve
-from gap.measures.forecast import FEWEST_BUDGETS, MULTIPLES, Backtest, forecast
 from gap.measures.trend import LAST_DOUBLINGS, doubling_slope, plateau_verdict
-from runtime.plurals import counted
 
 LEVELS = (0.5, 0.9, 0.95, 0.99)
 LINE_POINTS = 100
@@ -166,10 +165,12 @@ def _curve(study: TaskStudy, kind: str, resolved: bool) -> CurveResult:
     if len(columns) > 1:
         slope = study.estimate(lambda scores: doubling_slope(budgets, scores[:, columns]), columns)
     if resolved:
-        points, backtests, refused = _forecast(study, columns, budgets)
+        known = KnownCurve(study.estimate, study.draws.observed, study.scratch, columns, budgets, study.lowest)
+        forecasts = forecast_curve(known)
     else:  # a trend fitted to noise can predict anything: 98 % at ten times a budget that closed no gap
-        points, backtests, refused = (), (), "the gap is not resolved, so there is no trend to follow"
-    return CurveResult(kind, (budgets[0], budgets[-1]), line, crossings, slope, points, backtests, refused)
+        forecasts = Forecasts(refused="the gap is not resolved, so there is no trend to follow")
+    ends, given, withheld = (budgets[0], budgets[-1]), forecasts.given, forecasts.withheld
+    return CurveResult(kind, ends, line, crossings, slope, given, withheld, forecasts.backtests, forecasts.refused)
 
 
 def _dips(study: TaskStudy, columns: Sequence[int]) -> list[tuple[int, int, Estimate]]:
@@ -245,32 +246,6 @@ def _crossing(study: TaskStudy, kind: str, columns: list[int], budgets: list[flo
             for unit in list(UNITS)[1:]
         },
     )
-
-
-def _forecast(
-    study: TaskStudy, columns: list[int], budgets: list[float]
-) -> tuple[tuple[ForecastPoint, ...], tuple[Backtest, ...], str | None]:
-    """Scores at multiples of the largest budget, and the same forecast made without the last one or two budgets."""
-    if len(columns) < FEWEST_BUDGETS:
-        return (), (), f"{counted(len(columns), 'budget')} above 0: a forecast needs {FEWEST_BUDGETS}"
-
-    def at(known: int, tokens: float) -> Estimate:
-        def statistic(scores: Floats) -> Floats:
-            return forecast(budgets[:known], [tokens], scores[:, columns[:known]], scores[:, study.scratch])[:, 0]
-
-        return study.estimate(statistic, [*columns[:known], study.scratch], (0.0, 1.0))
-
-    points = [
-        ForecastPoint(multiple, budgets[-1] * multiple, at(len(budgets), budgets[-1] * multiple))
-        for multiple in MULTIPLES
-    ]
-    backtests = []
-    for known in range(max(FEWEST_BUDGETS, len(budgets) - 2), len(budgets)):
-        for target in range(known, len(budgets)):
-            made = at(known, budgets[target])
-            measured = float(study.draws.observed[columns[target]])
-            backtests.append(Backtest(budgets[known - 1], budgets[target], made.value, made.low, made.high, measured))
-    return tuple(points), tuple(backtests), None
 
 
 def _plateau(study: TaskStudy) -> tuple[Estimate | None, str | None]:

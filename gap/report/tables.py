@@ -139,7 +139,7 @@ def control_table(task: TaskResult) -> Table | None:
 
 
 def forecast_table(task: TaskResult) -> Table | None:
-    """The forecasts, and below them the backtests."""
+    """The forecasts, those that are not given with the reason, and below them the backtests that decided it."""
     rows = []
     for curve in task.curves:
         for point in curve.forecast:
@@ -152,6 +152,9 @@ def forecast_table(task: TaskResult) -> Table | None:
                     "not measured",
                 )
             )
+        for missing in curve.withheld:
+            what, tokens = f"forecast at {missing.multiple:g}x", tokens_text(missing.tokens)
+            rows.append((curve.kind, what, tokens, "not given", missing.reason))
         for test in curve.backtests:
             made = Estimate(test.forecast, test.low, test.high)
             verdict = {True: "inside", False: "outside", None: ""}[test.held]
@@ -164,7 +167,8 @@ def forecast_table(task: TaskResult) -> Table | None:
                     f"{100 * test.measured:.1f} % measured, {verdict}".rstrip(", "),
                 )
             )
-    return Table(("checkpoints", "what", "tokens", "score expected", "outcome"), rows) if rows else None
+    header = ("checkpoints", "what", "tokens", "score expected", "outcome")
+    return Table(header, rows, wrapped=frozenset({4})) if rows else None
 
 
 def label_table(task: TaskResult) -> Table | None:

@@ -40,6 +40,12 @@ LIMITS = (
     "hyper-parameter search. With one pretraining run it is about this run. Failed runs are counted and stay in every "
     "mean. A forecast is not a measurement."
 )
+FORECAST = (
+    "A forecast spans the curves that fit the budgets: a sigmoid, a power law towards a ceiling, a straight line in "
+    "log-tokens. It is given only where every earlier forecast of its reach or less, from four or more budgets, held: "
+    "the measured score lay inside its interval, widened by that score's own uncertainty. "
+    "In simulated studies a step beyond the largest budget was not foreseen (benchmarks/forecasting.md)."
+)
 LONG_TABLE = 8
 
 
@@ -158,7 +164,7 @@ def _p_text(task: TaskResult) -> str:
 def _control_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Part]:
     forecast = forecast_table(task)
     if forecast:
-        yield Part("Forecast (not measured) and backtest", table=forecast)
+        yield Part("Forecast (not measured) and backtest", FORECAST, table=forecast)
     for curve in task.curves:
         if curve.forecast_refused and curve.crossings:
             yield Part(text=f"No forecast for {curve.kind} checkpoints: {curve.forecast_refused}.")

@@ -47,19 +47,20 @@ class TaskStudy:
         The end of the interval is then the rate at which so many independent examples, or clusters of them, would be
         alike with a chance of half of what the interval leaves out (Clopper and Pearson; "the rule of three").
         """
-        found = self.estimate(lambda scores: scores[:, column], [column], (self._lowest, 1.0))
+        found = self.estimate(lambda scores: scores[:, column], [column], (self.lowest, 1.0))
         cells, examples = self.table.cell_scores[list(self.table.grids[column].cells)], self.table.examples
-        if found.refused or examples is None or self._lowest < 0 or not (np.all(cells == 0) or np.all(cells == 1)):
+        if found.refused or examples is None or self.lowest < 0 or not (np.all(cells == 0) or np.all(cells == 1)):
             return found
         widest = 1 - ((1 - self.confidence) / 2) ** (1 / examples.num_clusters)
         return Estimate(0.0, 0.0, widest) if cells[0] == 0 else Estimate(1.0, 1 - widest, 1.0)
 
     @property
-    def _lowest(self) -> float:
+    def lowest(self) -> float:
+        """The lowest possible score of the metric."""
         return -1.0 if self.table.metric in SIGNED_METRICS else 0.0
 
     def difference(self, column: int, other: int) -> Estimate:
-        widest = 1.0 - self._lowest
+        widest = 1.0 - self.lowest
         return self.estimate(lambda scores: scores[:, column] - scores[:, other], [column, other], (-widest, widest))
 
     def p_value(self, column: int, other: int) -> float:

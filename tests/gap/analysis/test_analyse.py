@@ -114,8 +114,10 @@ def test_every_control_is_reported(study: Analysis) -> None:
     assert task.plateau is not None
     assert task.plan is not None
     assert any(one.state == "more_than_all" for one in task.labels)
-    assert len(task.curves[0].forecast) == 3
-    assert [test.tokens for test in task.curves[0].backtests] == [BUDGETS[-2], BUDGETS[-1], BUDGETS[-1]]
+    curve = task.curves[0]
+    assert [one.multiple for one in (*curve.forecast, *curve.withheld)] == [2.0, 5.0, 10.0]
+    assert curve.withheld[-1].reason.startswith("no budget lies 10 times above 4 others")
+    assert [test.tokens for test in curve.backtests] == [BUDGETS[-3], BUDGETS[-1], BUDGETS[-2], BUDGETS[-1]]
 
 
 def test_the_controls_say_whether_the_curve_can_be_believed(tmp_path: Path) -> None:

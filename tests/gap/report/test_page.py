@@ -47,6 +47,19 @@ def test_the_page_holds_everything_and_fetches_nothing(report: Path) -> None:
         assert heading in own
 
 
+def test_the_report_says_why_a_forecast_is_not_given_and_what_was_simulated(report: Path) -> None:
+    own = re.sub(r"<script>.*?</script>", "", report.read_text(encoding="utf-8"), flags=re.DOTALL)
+    words = re.sub(r"<[^>]*>|\s+", " ", own)  # seven budgets, each twice the one before: the longest reach is 8x
+    assert re.search(r"forecast at 10x +80e6 +not given +no budget lies 10 times above 4 others", words)
+    assert re.search(r"forecast at 2x +16e6 +\d+\.\d % \[", words)
+    for said in ("every earlier forecast of its reach or less", "a step beyond the largest budget", "forecasting.md"):
+        assert said in words
+    tasks = json.loads((report.parent / "curve.json").read_text())["tasks"]
+    given = next(task["curves"][0] for task in tasks if task["task"] == "qa")
+    assert [one["multiple"] for one in given["withheld"]] == [10.0]
+    assert [one["multiple"] for one in given["forecast"]] == [2.0, 5.0]
+
+
 def test_machines_get_json_and_csv_and_papers_get_pictures(report: Path) -> None:
     folder = report.parent
     curve = json.loads((folder / "curve.json").read_text())
