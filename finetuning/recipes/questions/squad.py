@@ -42,10 +42,12 @@ class Question:
 
     def span(self) -> tuple[int, int] | None:
         """Characters [start, end) of the first answer that occurs in the context."""
-        for answer in self.answers:
-            if answer.start >= 0 and answer.text.strip():
-                return answer.start, answer.start + len(answer.text)
-        return None
+        return next(iter(self.spans()), None)
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Characters [start, end) of every answer that occurs in the context."""
+        placed = [answer for answer in self.answers if answer.start >= 0 and answer.text.strip()]
+        return [(answer.start, answer.start + len(answer.text)) for answer in placed]
 
 
 @dataclass(frozen=True)

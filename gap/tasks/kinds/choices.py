@@ -13,7 +13,7 @@ from finetuning.examples.recipe import Feature
 from finetuning.examples.unlabelled import labelled_only
 from finetuning.recipes.choices.choice_files import ChoiceQuestion, choices_from_rows, has_labels, read_choices
 from finetuning.recipes.choices.recipe import ChoiceRecipe
-from finetuning.recipes.texts.metrics import probabilities
+from gap.tasks.kinds.certainty import certainty
 from gap.tasks.kinds.dataset_tasks import known_splits
 from gap.tasks.kinds.reading import Splits, read_place, text_digest, training_and_scored
 from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskData, TaskSpec
@@ -54,11 +54,10 @@ class ChoiceData(TaskData):
         return ChoiceRecipe(splits, tokenizer, max_seq_length=longest)
 
     def record(self, example: Any, prediction: Mapping[str, Any]) -> Record:
-        """Right or wrong, with the probability that the model gives to its choice."""
-        chances = probabilities([prediction["logits"]])[0]
+        """Right or wrong, with the probabilities of the model's choice and of the right one."""
         return {
             "score": float(prediction["choice"] == example.label),
-            "confidence": round(float(chances.max()), 6),
+            **certainty(prediction["logits"], example.label),
             "label": example.names[example.label],
             "prediction": prediction["name"],
         }

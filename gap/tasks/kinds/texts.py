@@ -23,6 +23,7 @@ from finetuning.recipes.texts.labelled_text import (
 )
 from finetuning.recipes.texts.recipe import OFFICIAL_NAMES, TextRecipe
 from finetuning.recipes.texts.rows import TextSettings
+from gap.tasks.kinds.certainty import certainty
 from gap.tasks.kinds.dataset_tasks import all_splits, glue_splits
 from gap.tasks.kinds.reading import Splits, read_place, text_digest, training_and_scored
 from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskData, TaskSpec
@@ -56,10 +57,15 @@ class TextData(TaskData):
         )
 
     def record(self, example: Any, prediction: Mapping[str, Any]) -> Record:
-        """Right or wrong; for a regression, how near the value is, as a share of the range of the labels."""
+        """Right or wrong, and the model's probabilities; of a regression how near the value is, as a share of the range
+        of the labels."""
         if self.labels:
-            score = float(prediction["label"] == example.label)
-            return {"score": score, "label": example.label, "prediction": prediction["label"]}
+            return {
+                "score": float(prediction["label"] == example.label),
+                **certainty(prediction["logits"], self.labels.index(example.label)),
+                "label": example.label,
+                "prediction": prediction["label"],
+            }
         low, high = (self.glue.score_range if self.glue is not None else None) or (0.0, 1.0)
         label, value = float(example.label), float(prediction["value"])
         value = value if math.isfinite(value) else low
