@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gap.analysis.certainty import with_certainty
 from gap.analysis.macro import macro_average
 from gap.analysis.results import Analysis
 from gap.analysis.tables.costs import CheckpointCost, Prices, series_costs
@@ -50,17 +51,21 @@ def analyse(
     """
     path, prices = Path(scores_path), prices or Prices()
     cells = reported_cells(read_scores(path), planned)[0]
+    resampling = Resampling(draws=draws, seed=seed)
     studies, notes = read_studies(
         path,
         series=series,
         prices=prices,
-        resampling=Resampling(draws=draws, seed=seed),
+        resampling=resampling,
         confidence=confidence,
         planned=planned,
     )
     return Analysis(
         name=name or path.resolve().parent.name,
-        tasks=tuple(analyse_task(study, prices, resolve) for study in studies),
+        tasks=tuple(
+            with_certainty(analyse_task(study, prices, resolve), study, _for_task(resampling, study.table.task))
+            for study in studies
+        ),
         confidence=confidence,
         draws=draws,
         seed=seed,
@@ -100,9 +105,13 @@ def read_studies(
     studies = []
     for task in sorted({cell.task for cell in cells}):
         table = tabulate(task, [cell for cell in cells if cell.task == task], path.parent)
-        own = replace(resampling, example_stream=zlib.crc32(task.encode()))
-        studies.append(study_task(table, costs, own, confidence))
+        studies.append(study_task(table, costs, _for_task(resampling, task), confidence))
     return studies, notes
+
+
+def _for_task(resampling: Resampling, task: str) -> Resampling:
+    """The draws of a task: its own examples, the seeds of all tasks."""
+    return replace(resampling, example_stream=zlib.crc32(task.encode()))
 
 
 def installed_versions() -> dict[str, str]:
