@@ -14,7 +14,7 @@ from typing import Any
 
 from gap.analysis.certainty import with_certainty
 from gap.analysis.macro import macro_average
-from gap.analysis.results import Analysis
+from gap.analysis.results import Analysis, TaskResult
 from gap.analysis.tables.costs import CheckpointCost, Prices, series_costs
 from gap.analysis.tables.task_study import TaskStudy, study_task
 from gap.analysis.tables.task_table import tabulate
@@ -23,7 +23,9 @@ from gap.cells.provenance import made_of, precision_notes
 from gap.cells.store import read_scores, reported_cells
 from gap.intervals.bootstrap import Resampling
 from pretraining.checkpoints.series import read_series
+from runtime.plurals import counted
 
+FEWEST_CLUSTERS = 10  # of examples, for an interval that resamples them
 PACKAGES = ("numpy", "scipy", "torch", "transformers", "deepspeed", "webdataset", "datasets", "tokenizers")
 
 
@@ -62,10 +64,7 @@ def analyse(
     )
     return Analysis(
         name=name or path.resolve().parent.name,
-        tasks=tuple(
-            with_certainty(analyse_task(study, prices, resolve), study, _for_task(resampling, study.table.task))
-            for study in studies
-        ),
+        tasks=tuple(_task_result(study, prices, resolve, resampling) for study in studies),
         confidence=confidence,
         draws=draws,
         seed=seed,
@@ -107,6 +106,22 @@ def read_studies(
         table = tabulate(task, [cell for cell in cells if cell.task == task], path.parent)
         studies.append(study_task(table, costs, _for_task(resampling, task), confidence))
     return studies, notes
+
+
+def _task_result(study: TaskStudy, prices: Prices, resolve: float | None, resampling: Resampling) -> TaskResult:
+    """A task's result with what its clusters are, and with loss and calibration."""
+    result = analyse_task(study, prices, resolve)
+    kinds = {str(cell.details.get("clusters") or "cluster") for cell in study.table.cells}
+    cluster = kinds.pop() if len(kinds) == 1 else "cluster"
+    notes = result.notes
+    if result.num_clusters is not None and result.num_clusters < FEWEST_CLUSTERS:
+        notes = (
+            *notes,
+            f"The scored examples are of {counted(result.num_clusters, cluster)}: intervals from fewer than "
+            f"{FEWEST_CLUSTERS} are too short. Give more.",
+        )
+    result = replace(result, cluster=cluster, notes=notes)
+    return with_certainty(result, study, _for_task(resampling, study.table.task))
 
 
 def _for_task(resampling: Resampling, task: str) -> Resampling:

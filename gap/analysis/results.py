@@ -140,6 +140,7 @@ class TaskResult:
     warnings: tuple[str, ...]
     failures: FailureRate
     notes: tuple[str, ...]
+    cluster: str = "cluster"  # what a cluster of examples is: an article, a paragraph, a text
 
 
 @dataclass(frozen=True)

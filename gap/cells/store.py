@@ -116,6 +116,7 @@ class _ScoreLine(Schema):
     epochs: Number | None = None
     training_examples: Count | None = None
     peeked_score: Number | None = None
+    clusters: Name | None = None  # what a cluster of examples is, in the singular
 
 
 LogProbability = Annotated[float, Field(le=0, ge=-1e12, allow_inf_nan=False)]

@@ -125,7 +125,7 @@ def command_text(program: str, argv: Sequence[str] | None) -> str:
 def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnChart]) -> Iterator[Part]:
     size = "examples held fixed" if task.num_examples is None else counted(task.num_examples, "example")
     if task.num_clusters and task.num_clusters != task.num_examples:
-        size += f" in {counted(task.num_clusters, 'cluster')}"
+        size += f" in {counted(task.num_clusters, task.cluster)}"
     given = f" All intervals are {task.conditional}." if task.conditional else ""
     yield Part(
         text=f"Gap from scratch to {task.reference}: {percent_text(task.gap)} of "

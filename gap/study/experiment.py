@@ -272,6 +272,22 @@ def _finished_cells(jobs: JobList, directory: Path) -> list[Cell]:
     return [cell for cell in read_scores(path) if cell.fingerprint in names] if path.is_file() else []
 
 
+def set_lines(data: Mapping[str, TaskData]) -> list[str]:
+    """For each task its examples and their clusters, which stay on one side of a split and are resampled whole."""
+    lines = []
+    for name, task in data.items():
+        parts = []
+        for examples, clusters, of in (
+            (task.train, task.train_clusters, "for training"),
+            (task.scored, task.scored_clusters, "scored"),
+        ):
+            parts.append(
+                f"{counted(len(examples), 'example')} in {counted(len(set(clusters.values())), task.grouping)} {of}"
+            )
+        lines.append(f"{name}: {', '.join(parts)}")
+    return lines
+
+
 def plan_json(jobs: JobList) -> str:
     """Counts by task and kind, for people and machines."""
     counts: dict[str, int] = {}

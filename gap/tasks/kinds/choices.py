@@ -62,6 +62,15 @@ class ChoiceData(TaskData):
             "prediction": prediction["name"],
         }
 
+    @property
+    def grouping(self) -> str:
+        """Article if every scored question has one."""
+        return "article" if all(question.article is not None for question in self.scored.values()) else "passage"
+
+    def text_key(self, example: Any, cluster: str) -> str:
+        """The passage: of one article others may be in training."""
+        return _passage(example)
+
     def passage(self, example: Any) -> str:
         """The paragraph that all choices share, else the text before each choice."""
         return example.firsts[0] if len(set(example.firsts)) == 1 else "\n".join(example.firsts)
@@ -79,6 +88,10 @@ class ChoiceData(TaskData):
 
 
 def _cluster(question: ChoiceQuestion) -> str:
+    return _passage(question) if question.article is None else text_digest(f"article\n{question.article}")
+
+
+def _passage(question: ChoiceQuestion) -> str:
     """Questions on one paragraph belong together; a question without one stands alone."""
     same = len(set(question.firsts)) == 1 and len(question.firsts[0]) > 0
     texts = "\n".join(question.firsts if same else (*question.firsts, *question.seconds))

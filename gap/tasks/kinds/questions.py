@@ -37,7 +37,10 @@ from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskDa
 
 @dataclass(frozen=True)
 class QuestionData(TaskData):
-    """A `qa` task; its examples are `finetuning.recipes.questions.squad.Question`, scored by exact match."""
+    """A `qa` task; its examples are `finetuning.recipes.questions.squad.Question`, scored by exact match.
+
+    Articles are clusters where the file names several, else paragraphs.
+    """
 
     version_2: bool  # questions without an answer
 
@@ -114,6 +117,15 @@ class QuestionData(TaskData):
         """The loss, and exact match and F1 as shares of 1, which the recipe gives in percent."""
         means = {name: float(np.mean([record[key] for record in records])) for name, key in _MEANS.items()}
         return {**({"loss": scores["loss"]} if "loss" in scores else {}), **means}
+
+    @property
+    def grouping(self) -> str:
+        """Article if every scored question has one."""
+        return "article" if all(question.article is not None for question in self.scored.values()) else "paragraph"
+
+    def text_key(self, example: Any, cluster: str) -> str:
+        """The paragraph: of one article others may be in training."""
+        return str(example.paragraph)
 
     def passage(self, example: Any) -> str:
         """The paragraph."""

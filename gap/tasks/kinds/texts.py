@@ -20,6 +20,7 @@ from finetuning.recipes.texts.labelled_text import (
     label_names,
     read_examples,
     read_splits,
+    shared_text,
 )
 from finetuning.recipes.texts.recipe import OFFICIAL_NAMES, TextRecipe
 from finetuning.recipes.texts.rows import TextSettings
@@ -76,6 +77,10 @@ class TextData(TaskData):
         official = OFFICIAL_NAMES.get(self.metric)
         return {**scores, **({} if official is None else {self.metric: scores[official]})}
 
+    def text_key(self, example: Any, cluster: str) -> str:
+        """The text, or both: two pairs may share one of theirs."""
+        return text_digest(content_key(example))
+
     def passage(self, example: Any) -> str:
         """The text, or both."""
         return example.text if example.text_pair is None else f"{example.text}\n{example.text_pair}"
@@ -129,11 +134,13 @@ class ClassificationData(TextData):
 
 
 def _fields(spec: TaskSpec, splits: Mapping[str, Sequence[LabelledText]], options: ReadingOptions) -> dict[str, Any]:
+    """Pairs with a premise or a passage in common are a cluster."""
+    shared = shared_text(example for examples in splits.values() for example in examples)
     return training_and_scored(
         spec,
         labelled_only(splits, f"task {spec.name}"),
         options,
         key=lambda example: example.example_id,
-        cluster=lambda example: text_digest(content_key(example)),
+        cluster=lambda example: text_digest(shared(example)),
         labelled=lambda examples, name: all(example.label is not None for example in examples),
     )

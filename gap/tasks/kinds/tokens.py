@@ -102,6 +102,11 @@ class TokenData(TaskData):
             ),
         }
 
+    @property
+    def grouping(self) -> str:
+        """Document if every scored sentence has one."""
+        return "document" if all(sentence.document is not None for sentence in self.scored.values()) else "sentence"
+
     def text_key(self, example: Any, cluster: str) -> str:
         """The sentence itself: documents of any names may share sentences."""
         return text_digest(example.text)
