@@ -44,7 +44,14 @@ class Part:
 
 def crossing_table(task: TaskResult, currency: str, *, priced: bool) -> Table:
     """Tokens to each share of the gap, by kind."""
-    units = [unit for unit in OTHER_UNITS if priced or unit != "money"]
+    known = {
+        unit
+        for curve in task.curves
+        for crossing in curve.crossings
+        for unit, amounts in crossing.other_units.items()
+        if unit != "text_bytes" or amounts[0] is not None  # series of earlier versions do not count them
+    }
+    units = [unit for unit in OTHER_UNITS if unit in known and (priced or unit != "money")]
     rows = []
     for curve in task.curves:
         for crossing in curve.crossings:
