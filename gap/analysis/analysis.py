@@ -25,7 +25,7 @@ from gap.intervals.bootstrap import Resampling
 from pretraining.checkpoints.series import read_series
 from runtime.plurals import counted
 
-FEWEST_CLUSTERS = 10  # of examples, for an interval that resamples them
+FEWEST_CLUSTERS = 20  # of examples, for an interval that resamples them (docs/decisions.md)
 PACKAGES = ("numpy", "scipy", "torch", "transformers", "deepspeed", "webdataset", "datasets", "tokenizers")
 
 

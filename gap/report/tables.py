@@ -94,8 +94,8 @@ def checkpoint_table(task: TaskResult) -> Table:
         "median",
         "gap closed",
         "failed runs",
-        "loss",
-        "calibration error",
+        "recipe's loss",
+        "expected calibration error",
         "epochs over the corpus",
     )
     return Table(header, rows, frozenset({3, 6, 7, 8}))

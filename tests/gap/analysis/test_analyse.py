@@ -368,13 +368,13 @@ def test_no_interval_of_a_difference_is_wider_than_differences_can_be(tmp_path: 
     assert -1.0 <= gap.low < 0.0 < gap.high <= 1.0
 
 
-@pytest.mark.parametrize(("number", "few"), [(9, True), (100, False)])
+@pytest.mark.parametrize(("number", "few"), [(19, True), (100, False)])
 def test_the_report_says_what_the_clusters_are_and_whether_they_are_few(tmp_path: Path, number: int, few: bool) -> None:
     made = SimulatedStudy(tmp_path, num_clusters=number)
     for kind, budget, chance in (("raw", 0, 0.3), ("annealed", 1000, 0.8)):
         made.add("qa", kind, budget, chance, details={"clusters": "article"})
     analysis = analyse(made.scores, draws=DRAWS)
-    said = any("of 9 articles: intervals from fewer than 10 are too short" in note for note in analysis.tasks[0].notes)
+    said = any("of 19 articles: intervals from fewer than 20 are too short" in note for note in analysis.tasks[0].notes)
     assert said is few
     write_report(analysis, tmp_path / "report")
     assert f"400 examples in {number} articles" in (tmp_path / "report" / "report.html").read_text()
