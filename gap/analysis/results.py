@@ -29,6 +29,15 @@ class Dot:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A measure of `gap.measures.certainty.MEASURES`, in its own unit, and that minus scratch's (None: is scratch)."""
+
+    value: Estimate
+    against_scratch: Estimate | None
+    num_examples: int  # for which every cell has it
+
+
+@dataclass(frozen=True)
 class CheckpointResult:
     """All cells of one checkpoint with one setting of fine-tuning."""
 
@@ -48,6 +57,7 @@ class CheckpointResult:
     cost: CheckpointCost | None
     score_without_contaminated: float | None
     dots: tuple[Dot, ...]
+    measures: Mapping[str, Measured] = field(default_factory=dict)  # loss and calibration, where the records have them
 
 
 @dataclass(frozen=True)
@@ -144,6 +154,7 @@ class TaskResult:
     warnings: tuple[str, ...]
     failures: FailureRate
     notes: tuple[str, ...]
+    cluster: str = "cluster"  # what a cluster of examples is: an article, a paragraph, a text
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,7 @@ def run_cell(
             "learning_rate": rate,
             "epochs": epochs * setting.epochs_factor,
             "training_examples": len(ids),
+            "clusters": data.grouping,
             "updates": result.updates,
             "device": device_text(bench.device),
             "precision": "bf16" if bench.jobs.options.bf16 == "true" else "fp32",

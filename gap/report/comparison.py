@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gap.analysis.analysis import read_studies
-from gap.analysis.run_folder import RunSource
 from gap.analysis.tables.joint import JointDraws, join
+from gap.analysis.tables.run_folder import RunSource
 from gap.analysis.tables.task_study import TaskStudy
 from gap.analysis.tables.task_table import describe
 from gap.analysis.task_analysis import LEVELS

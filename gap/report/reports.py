@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gap.analysis.analysis import analyse
-from gap.analysis.run_folder import RunSource, told_apart
 from gap.analysis.tables.costs import Prices
+from gap.analysis.tables.run_folder import RunSource, told_apart
 from gap.intervals.spending import history_note
 from gap.report.comparison import compare_runs
 from gap.report.comparison_page import write_comparison

@@ -13,6 +13,7 @@ from gap.report.tables import (
     Part,
     Table,
     cell_table,
+    certainty_table,
     checkpoint_table,
     closed_text,
     control_table,
@@ -45,6 +46,12 @@ FORECAST = (
     "log-tokens. It is given only where every earlier forecast of its reach or less, from four or more budgets, held: "
     "the measured score lay inside its interval, widened by that score's own uncertainty. "
     "In simulated studies a step beyond the largest budget was not foreseen (benchmarks/forecasting.md)."
+)
+CERTAINTY = (
+    "Loss: the mean of minus the natural logarithm of the probability that the right answer is given. Brier score: the "
+    "mean square of confidence minus right (1) or wrong (0). Overconfidence: the mean confidence minus the share that "
+    "is right, 0 for a calibrated model. The intervals are from the draws of the score, each by itself: of twenty "
+    "differences without a cause one is expected to exclude 0."
 )
 LONG_TABLE = 8
 
@@ -127,7 +134,7 @@ def command_text(program: str, argv: Sequence[str] | None) -> str:
 def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnChart]) -> Iterator[Part]:
     size = "examples held fixed" if task.num_examples is None else counted(task.num_examples, "example")
     if task.num_clusters and task.num_clusters != task.num_examples:
-        size += f" in {counted(task.num_clusters, 'cluster')}"
+        size += f" in {counted(task.num_clusters, task.cluster)}"
     given = f" All intervals are {task.conditional}." if task.conditional else ""
     yield Part(
         text=f"Gap from scratch to {task.reference}: {percent_text(task.gap)} of "
@@ -197,6 +204,9 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
         "predictions, or not finite); every mean includes them.",
         table=checkpoint_table(task),
     )
+    certainty = certainty_table(task)
+    if certainty:
+        yield Part("Loss and calibration", _certainty_text(task), table=certainty)
     yield from chart_parts(charts, "checkpoints")
     yield _contamination_part(task)
     if task.peeking_gain is not None:
@@ -219,6 +229,17 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
     for note in task.notes:
         yield Part(text=note)
     yield Part("", table=cell_table(task), folded="The cell" if runs == 1 else f"All {runs} cells")
+
+
+def _certainty_text(task: TaskResult) -> str:
+    """What the measures are, and how many examples they leave out."""
+    measures = task.checkpoints[0].measures
+    rated = min(measured.num_examples for measured in measures.values())
+    total = task.num_examples or 0
+    left_out = (
+        f" {counted(total - rated, 'example')} of {total} lack one of them and are left out." if rated < total else ""
+    )
+    return f"{CERTAINTY}{left_out}"
 
 
 def _contamination_part(task: TaskResult) -> Part:

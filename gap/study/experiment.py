@@ -12,8 +12,8 @@ from typing import Any
 from finetuning.model.checkpoint_files import check_encoder, load_config
 from gap.analysis.analysis import analyse
 from gap.analysis.results import Analysis
-from gap.analysis.run_folder import earlier_study, write_study
 from gap.analysis.tables.costs import Prices, pair_budgets
+from gap.analysis.tables.run_folder import earlier_study, write_study
 from gap.cells.code_identity import code_version
 from gap.cells.consistency import check_same_architecture
 from gap.cells.estimate import estimated_seconds, model_of, time_rows, work_of
@@ -300,6 +300,22 @@ def _finished_cells(jobs: JobList, directory: Path) -> list[Cell]:
     path = directory / SCORES_NAME
     names = jobs.cell_names()
     return [cell for cell in read_scores(path) if cell.fingerprint in names] if path.is_file() else []
+
+
+def set_lines(data: Mapping[str, TaskData]) -> list[str]:
+    """For each task its examples and their clusters, which stay on one side of a split and are resampled whole."""
+    lines = []
+    for name, task in data.items():
+        parts = []
+        for examples, clusters, of in (
+            (task.train, task.train_clusters, "for training"),
+            (task.scored, task.scored_clusters, "scored"),
+        ):
+            parts.append(
+                f"{counted(len(examples), 'example')} in {counted(len(set(clusters.values())), task.grouping)} {of}"
+            )
+        lines.append(f"{name}: {', '.join(parts)}")
+    return lines
 
 
 def plan_json(jobs: JobList) -> str:

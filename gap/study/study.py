@@ -20,6 +20,7 @@ from gap.study.experiment import (
     outlook,
     plan_json,
     series_rows,
+    set_lines,
     shards_of,
     write_list,
 )
@@ -115,6 +116,7 @@ def prepare(
     if ranks.is_main:
         print(plan_json(jobs), flush=True)
         devices = devices_at_once(options, ranks.world_size)
+        print(*set_lines(data), sep="\n")
         print(outlook(jobs, data, directory, devices=devices, **options.price()).line(), flush=True)
         owner.take()
         if options.contamination:
@@ -131,6 +133,7 @@ def show_plan(options: GapOptions, runs: Sequence[PretrainingOptions], directory
     jobs, data, config = jobs_before_pretraining(options, runs)
     print(plan_json(jobs))
     devices = devices_at_once(options)
+    print(*set_lines(data), sep="\n")
     print(outlook(jobs, data, directory, devices=devices, config=config, **options.price()).line())
     if warning := other_code_warning(jobs, directory):
         print(f"warning: {warning}")

@@ -14,6 +14,7 @@ from finetuning.examples.pair_template import row_limit
 from finetuning.examples.recipe import EvaluationSet, Feature, Recipe
 from gap.tasks.kinds.reading import ranked
 from gap.tasks.kinds.task_data import RowOptions, TaskData
+from runtime.plurals import counted
 
 HELD_OUT_SHARE = 0.2  # of the training examples, for the search
 SCORED, HELD_OUT = "test", "heldout"  # names of evaluation sets
@@ -35,7 +36,7 @@ def label_subset(data: TaskData, fraction: float) -> list[str]:
 
 
 def held_out(data: TaskData, ids: Collection[str]) -> set[str]:
-    """About a fifth of these training examples, whole paragraphs (or copies of a text) at a time."""
+    """About a fifth of these training examples, whole clusters (an article, a paragraph) at a time."""
     by_cluster: dict[str, list[str]] = {}
     for name in ids:
         by_cluster.setdefault(data.train_clusters[name], []).append(name)
@@ -46,8 +47,8 @@ def held_out(data: TaskData, ids: Collection[str]) -> set[str]:
         chosen.update(by_cluster[cluster])
     if len(chosen) == len(ids):
         raise ValueError(
-            f"task {data.spec.name}: {len(ids)} training examples on {len(by_cluster)} texts leave nothing to hold "
-            "out: give more examples, or only one learning rate"
+            f"task {data.spec.name}: {len(ids)} training examples in {counted(len(by_cluster), data.grouping)} leave "
+            "nothing to hold out: give more examples, or only one learning rate"
         )
     return chosen
 

@@ -107,6 +107,17 @@ def test_the_series_lists_every_budget_raw_and_annealed(alone):
         assert entry["flops"] > 0
 
 
+def test_the_series_counts_the_bytes_of_text_and_names_the_tokenizer(shards, alone):
+    manifest = json.loads((shards / "manifest.json").read_text())
+    train = manifest["splits"]["train"]
+    per_token = train["text_bytes"] / train["tokens"]
+    scratch, *trained = series(alone)
+    assert scratch["text_bytes"] == 0
+    for entry in trained:  # 30 of the 32 tokens of a sequence are text
+        assert entry["text_bytes"] == pytest.approx(per_token * entry["tokens_seen"] * 30 / 32, rel=0.01)
+        assert entry["tokenizer"] == manifest["tokenizer"]["fingerprint"]
+
+
 @pytest.mark.parametrize("rows", [1, 5, 12])
 def test_micro_batches_and_accumulation_change_nothing(shards, alone, tmp_path, rows):
     """Five rows do not divide twelve: the rest is padded with rows of weight zero."""

@@ -69,7 +69,7 @@ FUZZED = {
     "finetuning/recipes/texts/labelled_folders.py": OF_EXAMPLES,
     "finetuning/recipes/texts/labelled_text.py": OF_EXAMPLES,
     "finetuning/recipes/tokens/tagged_files.py": OF_EXAMPLES,
-    "gap/analysis/run_folder.py": OF_STUDIES,
+    "gap/analysis/tables/run_folder.py": OF_STUDIES,
     "gap/cells/code_identity.py": NO_FILE,
     "gap/cells/consistency.py": OF_MODELS,
     "gap/cells/job_list.py": OF_STUDIES,

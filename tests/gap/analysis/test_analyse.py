@@ -12,10 +12,12 @@ from simulated_scores import BUDGETS, SimulatedStudy, expected_score, series_row
 
 from gap.analysis.analysis import analyse, analysis_json
 from gap.analysis.results import Analysis, TaskResult
-from gap.analysis.tables.costs import Prices, series_costs
+from gap.analysis.tables.costs import Prices, converter, series_costs
 from gap.analysis.tables.task_table import CheckpointKey, describe
 from gap.cells.store import Cell, append_score
+from gap.report.charts import available_units
 from gap.report.page import write_report
+from gap.report.tables import crossing_table
 
 DRAWS = 600
 
@@ -373,6 +375,35 @@ def test_device_hours_count_the_devices_of_the_series(tmp_path: Path) -> None:
     assert told == [True, False]
 
 
+def test_budgets_are_also_given_in_bytes_of_text(tmp_path: Path) -> None:
+    """Two runs whose tokenizers make 4 and 2 bytes a token have an axis in common; earlier series have none."""
+    write_study(tmp_path)
+    rows = series_rows(kinds=("annealed", "raw"))
+    for per_token in (4.0, 2.0):
+        own = [{**row, "text_bytes": per_token * row["budget_tokens"], "tokenizer": f"t{per_token}"} for row in rows]
+        task = task_of(analyse(tmp_path / "scores.jsonl", series=own, draws=DRAWS), "qa")
+        half = task.curves[0].crossings[0]
+        assert half.tokens is not None
+        assert half.other_units["text_bytes"][0] == pytest.approx(per_token * half.tokens)
+        cost = next(one.cost for one in task.checkpoints if one.kind == "annealed" and one.control is None)
+        assert cost is not None
+        assert (cost.text_bytes, cost.tokenizer) == (per_token * BUDGETS[0], f"t{per_token}")
+        assert "text_bytes" in available_units(task, priced=False)
+        assert "bytes of text" in crossing_table(task, "$", priced=False).header
+    earlier = task_of(analyse(tmp_path / "scores.jsonl", series=rows, draws=DRAWS), "qa")
+    assert "text_bytes" not in available_units(earlier, priced=False)
+    assert "bytes of text" not in crossing_table(earlier, "$", priced=False).header
+
+
+def test_draws_of_tokens_are_converted_together_and_stay_unbounded(tmp_path: Path) -> None:
+    costs = series_costs([{**row, "text_bytes": 3.0 * row["budget_tokens"]} for row in series_rows()], Prices())
+    convert = converter(costs, "annealed", "text_bytes")
+    assert convert is not None
+    tokens = np.array([0.0, BUDGETS[0], 3e5, BUDGETS[-1], np.inf])
+    assert convert(tokens) == pytest.approx(3.0 * tokens)
+    assert converter(costs, "raw", "text_bytes") is None
+
+
 @pytest.mark.parametrize(("share", "words"), [(0.125, "1/8 of"), (1 / 3, "1/3 of"), (0.3, "0.3 of"), (0.75, "0.75 of")])
 def test_a_share_of_the_labels_is_a_fraction_where_it_is_one(share: float, words: str) -> None:
     assert describe(CheckpointKey("scratch", 0, "fewer_labels", share)) == f"scratch, {words} the labels"
@@ -388,3 +419,15 @@ def test_no_interval_of_a_difference_is_wider_than_differences_can_be(tmp_path: 
     assert gap.low is not None
     assert gap.high is not None
     assert -1.0 <= gap.low < 0.0 < gap.high <= 1.0
+
+
+@pytest.mark.parametrize(("number", "few"), [(19, True), (100, False)])
+def test_the_report_says_what_the_clusters_are_and_whether_they_are_few(tmp_path: Path, number: int, few: bool) -> None:
+    made = SimulatedStudy(tmp_path, num_clusters=number)
+    for kind, budget, chance in (("raw", 0, 0.3), ("annealed", 1000, 0.8)):
+        made.add("qa", kind, budget, chance, details={"clusters": "article"})
+    analysis = analyse(made.scores, draws=DRAWS)
+    said = any("of 19 articles: intervals from fewer than 20 are too short" in note for note in analysis.tasks[0].notes)
+    assert said is few
+    write_report(analysis, tmp_path / "report")
+    assert f"400 examples in {number} articles" in (tmp_path / "report" / "report.html").read_text()

@@ -6,8 +6,8 @@ import pytest
 from file_mutations import few_and_many, refusals
 from simulated_scores import series_rows
 
-from gap.analysis.run_folder import RunSource, write_study
 from gap.analysis.tables.costs import Prices
+from gap.analysis.tables.run_folder import RunSource, write_study
 from gap.cells import store
 from gap.cells.job_list import SEARCHES_NAME, CellOptions, JobList, read_jobs, write_jobs
 from gap.cells.plan import CellPlan, CellSource, PlannedCell, Search, Setting
