@@ -11,8 +11,10 @@ import tiny_gap
 import torch
 from tiny_gap import write_questions, write_series, write_tasks
 
+from gap.cells.search.grid import Grid
 from gap.study.experiment import series_rows
 from gap.study.options import GapOptions, with_defaults
+from gap.study.outlook import method_notes
 from gap.study.small_world import expected_sources, pretraining_runs, series_paths
 from gap.study.sources import extra_sources
 from launch import gap, report
@@ -32,8 +34,8 @@ def arguments(tmp_path, **more):
     tasks = write_tasks(tmp_path / "tasks")
     values = {
         "series": series, "tasks": f"questions=qa:{tasks[0].place}", "output_dir": tmp_path / "out",
-        "learning_rates": "1e-3,1e-2", "num_train_epochs": 1, "max_seq_length": 32, "doc_stride": 8,
-        "draws": 200, "max_parallel": 1, **more,
+        "learning_rates": "1e-3,1e-2", "num_train_epochs": 1, "grid_extensions": 0, "scratch_longer": "",
+        "max_seq_length": 32, "doc_stride": 8, "draws": 200, "max_parallel": 1, **more,
     }  # fmt: skip
     return [part for name, value in values.items() for part in (f"--{name}", str(value))]
 
@@ -182,11 +184,14 @@ def test_more_options_of_the_small_worlds_runs_are_taken_as_given_or_refused(tmp
             runs(wrong)
 
 
-def test_what_was_not_searched_is_not_called_a_search():
-    one = " ".join(with_defaults(GapOptions()).notes())
+def test_what_was_not_searched_is_not_called_a_search(tmp_path):
+    series, tasks = write_series(tmp_path / "run"), write_tasks(tmp_path / "tasks")[1:2]
+    one = " ".join(method_notes(tiny_gap.tiny_jobs(series, tasks)))
+    assert "Learning rate 0.01 and 1 epoch for every checkpoint" in one
     assert "nothing was searched" in one
-    several = " ".join(with_defaults(GapOptions(learning_rates="1e-4,1e-3")).notes())
+    several = " ".join(method_notes(tiny_gap.tiny_jobs(series, tasks, grid=Grid((1e-4, 1e-3), (1.0,), 2))))
     assert "searched in the same way for every checkpoint" in several
+    assert "at most 2 more where the choice is at an edge" in several
 
 
 def test_a_run_of_one_budget_is_a_control_of_a_real_series(tmp_path):

@@ -12,7 +12,8 @@ from tiny_encoder import save_tiny_model
 from transformers import BertConfig, BertModel
 
 from gap.cells.job_list import CellOptions, JobList
-from gap.cells.plan import CellSource, Grid, sources_of
+from gap.cells.plan import CellSource, sources_of
+from gap.cells.search.grid import Grid
 from gap.study.experiment import Experiment
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions, TaskSpec
 from pretraining.checkpoints.series import read_series

@@ -12,7 +12,8 @@ from gap.cells.job_list import SCORES_NAME
 from gap.cells.plan import Controls, reference_sources
 from gap.cells.worker import work
 from gap.study import experiment
-from gap.study.experiment import outlook
+from gap.study import outlook as outlooks
+from gap.study.outlook import outlook
 from gap.tasks.specification import read_task
 
 
@@ -47,7 +48,7 @@ def test_the_reference_is_timed_as_the_model_that_it_is(world, tmp_path, monkeyp
         widths.append(config.hidden_size)
         return Speed(config.hidden_size, 0.0)
 
-    monkeypatch.setattr(experiment, "time_rows", by_width)
+    monkeypatch.setattr(outlooks, "time_rows", by_width)
     alone = tiny_jobs(series, tasks[1:2])
     seconds = outlook(alone, reading(alone, tasks[1:2]), tmp_path, devices=1).device_seconds
     reference = tuple(reference_sources(str(wider(series, tmp_path / "reference"))))
@@ -61,7 +62,7 @@ def test_the_reference_is_timed_as_the_model_that_it_is(world, tmp_path, monkeyp
 
 def test_longer_training_and_fewer_labels_count(world, tmp_path, monkeypatch):
     series, tasks = world
-    monkeypatch.setattr(experiment, "time_rows", lambda *of: Speed(1.0, 10.0))
+    monkeypatch.setattr(outlooks, "time_rows", lambda *of: Speed(1.0, 10.0))
     jobs = tiny_jobs(series, tasks[1:2], controls=Controls((2.0,), (0.5,)))
     kinds = {(cell.control, cell.setting.epochs_factor, cell.setting.label_fraction) for cell in jobs.plan.cells}
     assert kinds >= {("scratch_longer", 2.0, 1.0), ("fewer_labels", 1.0, 0.5)}

@@ -12,7 +12,7 @@ from gap.cells import store
 from gap.cells.job_list import SEARCHES_NAME, CellOptions, JobList, read_jobs, write_jobs
 from gap.cells.plan import CellPlan, CellSource, PlannedCell, Search, Setting
 from gap.cells.running import SearchResult
-from gap.cells.searches import append_search, choose, read_searches
+from gap.cells.search.choice import append_search, choose, read_searches
 from gap.cells.store import Cell, ScoreFile, append_score, read_predictions, read_scores, write_predictions
 from gap.cells.worker import Records
 from gap.study.until import UntilFile
