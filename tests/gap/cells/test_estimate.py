@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from tiny_gap import WORDS, tiny_jobs, write_series, write_tasks
-from transformers import BertConfig, BertModel, DebertaV2Config
+from tiny_gap import WORDS, tiny_jobs, wider, write_series, write_tasks
+from transformers import BertConfig, DebertaV2Config
 
 from gap.cells.estimate import Speed, time_rows, work_of
 from gap.cells.job_list import SCORES_NAME
@@ -25,19 +25,6 @@ def world(tmp_path_factory):
 
 def reading(jobs, tasks):
     return {spec.name: read_task(spec, jobs.options.reading) for spec in tasks}
-
-
-def wider(series, directory):
-    """A reference twice as wide as the series, with the series' tokenizer."""
-    own = series.parent / "series" / "raw-0"
-    config = BertConfig.from_pretrained(str(own))
-    config.hidden_size, config.intermediate_size = 2 * config.hidden_size, 2 * config.intermediate_size
-    for file in own.iterdir():
-        if "token" in file.name or "vocab" in file.name:
-            directory.mkdir(exist_ok=True)
-            (directory / file.name).write_bytes(file.read_bytes())
-    BertModel(config, add_pooling_layer=False).save_pretrained(directory)
-    return directory
 
 
 def test_the_reference_is_timed_as_the_model_that_it_is(world, tmp_path, monkeypatch):
