@@ -74,7 +74,7 @@ FUZZED = {
     "gap/cells/consistency.py": OF_MODELS,
     "gap/cells/job_list.py": OF_STUDIES,
     "gap/cells/provenance.py": NO_FILE,
-    "gap/cells/searches.py": OF_STUDIES,
+    "gap/cells/search/choice.py": OF_STUDIES,
     "gap/cells/store.py": OF_STUDIES,
     "gap/study/clock.py": NO_FILE,
     "gap/study/until.py": OF_STUDIES,

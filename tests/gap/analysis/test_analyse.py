@@ -124,9 +124,9 @@ def test_every_control_is_reported(study: Analysis) -> None:
 
 def test_the_controls_say_whether_the_curve_can_be_believed(tmp_path: Path) -> None:
     made = SimulatedStudy(tmp_path)
-    for control, low, high in ((None, 0.1, 0.8), ("same_arguments", 0.05, 0.7)):
-        made.add("qa", "raw", 0, low, control=control)
-        made.add("qa", "annealed", 1000, high, control=control)
+    made.add("qa", "raw", 0, 0.1)
+    made.add("qa", "raw", 0, 0.05, control="same_arguments")
+    made.add("qa", "annealed", 1000, 0.7)
     made.add("qa", "annealed", 1000, 0.8, control="independent_run")
     made.add("qa", "annealed", 1000, 0.4, control="shuffled_labels")
     notes = " ".join(analyse(made.scores, draws=DRAWS).tasks[0].notes)

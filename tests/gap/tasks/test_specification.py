@@ -145,6 +145,18 @@ def test_label_subsets_are_nested_and_the_held_out_part_keeps_paragraphs_togethe
         label_subset(data, 0.0)
 
 
+def test_every_split_holds_out_other_paragraphs_and_the_first_is_what_it_was(tmp_path):
+    data = read_task(write_tasks(tmp_path)[0])
+    parts = [held_out(data, set(data.train), split) for split in range(4)]
+    assert parts[0] == held_out(data, set(data.train))
+    assert len({frozenset(part) for part in parts}) == 4
+    assert all(5 <= len(part) <= 6 for part in parts)  # a fifth of 24, whole paragraphs of two
+    recipe = encoded(data)
+    for split, part in enumerate(parts):
+        view = search_view(data, recipe, set(data.train), split)
+        assert set(view.evaluation_sets["heldout"].examples) == part
+
+
 @pytest.mark.parametrize("kind", range(3))
 def test_the_search_never_trains_on_what_it_judges_by_and_cells_train_on_all(tmp_path, kind):
     data = read_task(write_tasks(tmp_path)[kind])
