@@ -207,8 +207,9 @@ def make_plan(
         arguments_of: CellSource | None = None,
     ) -> None:
         setting = Setting(source, task, fraction, factor)
+        resampled = resample_split and plan.grid_of(arguments_of or source).is_searched
         for seed in range(finetuning_seeds):
-            search_seed = SEARCH_SEED + (1 + seed if resample_split else 0)
+            search_seed = SEARCH_SEED + (1 + seed if resampled else 0)
             cells.append(PlannedCell(setting, seed, control, search_seed, arguments_of))
 
     outside = [source for source in sources if source.is_outside]
@@ -232,7 +233,7 @@ def make_plan(
                 add(source, task, "shuffled_labels")
         for source in scratch if controls.same_arguments else []:
             upper = _upper_end(source, outside, largest)
-            if upper is not None and (plan.grid_of(upper).is_searched or plan.grid_of(upper) != grid):
+            if upper is not None:
                 add(source, task, "same_arguments", arguments_of=upper)
     plan = replace(plan, cells=tuple(cells))
     searches = [

@@ -67,15 +67,27 @@ class Experiment:
     def grids(self, sources: Sequence[CellSource], width: int | None = None) -> tuple[Grid, Grid | None]:
         """The grid of the series and that of the reference, None where they are the same.
 
-        `width` is that of a series which is yet to be pretrained. ValueError for rates without a reference.
+        `width` is that of a series which is yet to be pretrained. ValueError for options without an effect: rates of a
+        reference that is not there, and what needs a search where nothing is searched.
         """
+        grid, own = self._grids(sources, width)
+        others = ["resample_split"] if self.resample_split else []
+        others += ["same_arguments"] if self.controls.same_arguments and own in (None, grid) else []
+        if others and not any(one is not None and one.is_searched for one in (grid, own)):
+            raise ValueError(
+                f"--{' and --'.join(others)}: one learning rate and one number of epochs for all, so nothing is "
+                "searched: give several --learning_rates or --num_train_epochs, or leave it out"
+            )
+        return grid, own
+
+    def _grids(self, sources: Sequence[CellSource], width: int | None) -> tuple[Grid, Grid | None]:
         outside = [source for source in sources if source.is_outside]
         if self.reference_rates is not None and not outside:
             raise ValueError("--reference_learning_rates without --reference: name the reference, or leave them out")
         grid = self.grid
         if not grid.learning_rates:
             path = next(source.path for source in sources if not source.is_outside)
-            grid = grid.for_width(width or load_config(path).hidden_size)
+            grid = grid.for_width(width or load_config(path, option="--series").hidden_size)
         if not outside:
             return grid, None
         own = self.grid if self.reference_rates is None else replace(self.grid, learning_rates=self.reference_rates)

@@ -22,7 +22,7 @@ class Grid:
     extensions: int = 0  # most rates below the lowest or above the highest, and most numbers of epochs above the most
 
     def __post_init__(self) -> None:
-        if not self.epochs or min(*self.learning_rates, *self.epochs) <= 0:
+        if not self.epochs or min([*self.learning_rates, *self.epochs]) <= 0:
             raise ValueError(f"learning rates {self.learning_rates}, epochs {self.epochs}: one or more, above 0")
         if not 0 <= self.extensions <= MOST_EXTENSIONS:
             raise ValueError(f"--grid_extensions {self.extensions}: use at least 0 and at most {MOST_EXTENSIONS}")

@@ -55,6 +55,17 @@ def test_a_list_survives_its_file(world, tmp_path):
     jobs = tiny_jobs(series, tasks, grid=Grid((1e-3, 1e-2), (1.0,)), controls=Controls((2.0,), (0.5,)))
     write_jobs(tmp_path, jobs)
     assert read_jobs(tmp_path) == jobs
+    content = json.loads((tmp_path / "cells.json").read_text())
+    del content["plan"]["reference_grid"], content["plan"]["grid"]["extensions"]
+    for job in (*content["plan"]["searches"], *content["plan"]["cells"]):
+        for later in {"seed", "search_seed", "arguments_of"} & set(job):
+            del job[later]
+    (tmp_path / "cells.json").write_text(json.dumps(content))
+    assert read_jobs(tmp_path) == jobs  # as earlier versions wrote it
+    content["plan"]["grid"]["learning_rates"] = []
+    (tmp_path / "cells.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="a grid without learning rates"):
+        read_jobs(tmp_path)
     (tmp_path / "cells.json").write_text('{"schema_version": 1}')
     with pytest.raises(ValueError, match=r"cells\.json: the content lacks plan, options"):
         read_jobs(tmp_path)

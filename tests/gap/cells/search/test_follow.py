@@ -184,8 +184,22 @@ def test_scratch_with_the_references_arguments_waits_for_the_references_search(w
     assert not remaining(jobs, tmp_path)
     notes = same_arguments_notes(jobs, read_searches(tmp_path / SEARCHES_NAME))
     assert "rate 0.0003, 2 epochs, the reference's choice" in notes[0]  # scratch has tried them, and more
-    one = tiny_jobs(world[0], world[1][1:2], grid=Grid((1e-3,), (1.0,)), controls=Controls(same_arguments=True))
-    assert {cell.control for cell in one.plan.cells} == {None}  # nothing is searched: they are the same anyway
+
+
+def test_what_needs_a_search_is_refused_where_nothing_is_searched(world):
+    one = {"grid": Grid((1e-3,), (1.0,))}
+    with pytest.raises(ValueError, match="--same_arguments: one learning rate and one number of epochs for all"):
+        tiny_jobs(world[0], world[1][1:2], **one, controls=Controls(same_arguments=True))
+    with pytest.raises(ValueError, match=r"--resample_split: .*nothing is searched: give several --learning_rates"):
+        tiny_jobs(world[0], world[1][1:2], **one, resample_split=True)
+    outside = tuple(reference_sources(str(world[0].parent / "series" / "annealed-100")))
+    jobs = tiny_jobs(
+        *(world[0], world[1][1:2], outside), **one, controls=Controls(same_arguments=True), reference_rates=(1e-5,)
+    )
+    assert "same_arguments" in {cell.control for cell in jobs.plan.cells}  # the reference's only rate is another
+    mixed = tiny_jobs(*(world[0], world[1][1:2], outside), **one, reference_rates=(1e-5, 1e-4), resample_split=True)
+    seeds = {(cell.setting.source.is_outside, cell.search_seed) for cell in mixed.plan.cells}
+    assert seeds == {(False, 10_000), (True, 10_001), (True, 10_002), (True, 10_003)}
 
 
 def test_the_reference_and_its_shape_from_scratch_have_a_grid_of_their_own(world, tmp_path):

@@ -15,6 +15,7 @@ def test_the_rates_fall_with_the_width_and_given_ones_stay(width, rates):
     assert rates_of_width(width) == rates
     assert Grid((), (2.0, 4.0), 2).for_width(width) == Grid(rates, (2.0, 4.0), 2)
     assert Grid((5e-5,), (2.0,)).for_width(width) == Grid((5e-5,), (2.0,))
+    assert Grid((), (2.0,)).for_width(width) == Grid(rates, (2.0,))
 
 
 def tried(grid, *more):
