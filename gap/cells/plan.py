@@ -184,6 +184,7 @@ def make_plan(
     *,
     tasks_at_ends: Sequence[str] = (),
     finetuning_seeds: int,
+    task_seeds: Mapping[str, int] | None = None,
     grid: Grid,
     reference_grid: Grid | None = None,
     controls: Controls = Controls(),
@@ -191,12 +192,16 @@ def make_plan(
 ) -> CellPlan:
     """Cells of every source on `tasks`, of scratch and the largest budget (or reference) on `tasks_at_ends`.
 
-    The grids have learning rates. With `resample_split` every fine-tuning seed has searches of its own.
+    The grids have learning rates. With `resample_split` every fine-tuning seed has searches of its own. `task_seeds`
+    are the fine-tuning seeds of tasks that have others. Where several pretraining runs have fewer fine-tuning seeds
+    than an interval of one run needs, a reference from outside, of which there is one run, has as many as there are
+    runs.
     """
     plan = CellPlan(grid=grid, reference_grid=reference_grid)
     assert finetuning_seeds > 0
     assert all(plan.grid_of(source).learning_rates for source in sources)
     cells: list[PlannedCell] = []
+    runs = len({source.pretraining_seed for source in sources if not source.is_outside and source.control is None})
 
     def add(
         source: CellSource,
@@ -208,7 +213,10 @@ def make_plan(
     ) -> None:
         setting = Setting(source, task, fraction, factor)
         resampled = resample_split and plan.grid_of(arguments_of or source).is_searched
-        for seed in range(finetuning_seeds):
+        seeds = (task_seeds or {}).get(task, finetuning_seeds)
+        if source.is_outside and seeds < FEWEST_SEEDS:
+            seeds = max(seeds, runs)
+        for seed in range(seeds):
             search_seed = SEARCH_SEED + (1 + seed if resampled else 0)
             cells.append(PlannedCell(setting, seed, control, search_seed, arguments_of))
 
@@ -252,13 +260,20 @@ def _upper_end(scratch: CellSource, outside: Sequence[CellSource], largest: Sequ
     return ends[0] if ends else None
 
 
-def problems_of(plan: CellPlan, *, finetuning_seeds: int, intervals: bool) -> list[str]:
+def problems_of(plan: CellPlan, *, intervals: bool) -> list[str]:
     """The questions that this plan cannot answer, with remedies."""
     problems = []
-    if intervals and finetuning_seeds < FEWEST_SEEDS:
+    seeds: dict[Setting, set[int]] = {}
+    runs: set[int] = set()
+    for cell in plan.cells:
+        seeds.setdefault(cell.setting, set()).add(cell.finetuning_seed)
+        if cell.setting.source.is_scratch:
+            runs.add(cell.setting.source.pretraining_seed)
+    fewest = min((len(own) for own in seeds.values()), default=0)
+    if intervals and fewest < FEWEST_SEEDS and len(runs) < FEWEST_SEEDS:
         problems.append(
-            f"--finetuning_seeds {finetuning_seeds}: an interval needs {FEWEST_SEEDS}; give more, or --intervals false "
-            "for scores without one"
+            f"--finetuning_seeds {fewest}: an interval needs {FEWEST_SEEDS}, or so many pretraining runs; give more, "
+            "or --intervals false for scores without one"
         )
     above = {cell.setting.source for cell in plan.cells if not cell.setting.source.is_scratch}
     if not above:

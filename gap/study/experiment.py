@@ -38,6 +38,7 @@ from gap.tasks.specification import read_task, spec_text
 from pretraining.checkpoints.origin import read_run
 from pretraining.checkpoints.series import read_series
 
+PILOT_SEEDS = 3
 Say = Callable[[str], None]
 UNKNOWN = "not pretrained yet"
 
@@ -55,6 +56,15 @@ class Experiment:
     controls: Controls = field(default_factory=Controls)
     options: CellOptions = field(default_factory=CellOptions)
     resample_split: bool = False  # and with it the search: anew for each fine-tuning seed
+    pilot: bool = False  # scratch and the end of each gap only
+    task_seeds: Mapping[str, int] = field(default_factory=dict)  # of tasks that have other numbers of seeds
+
+    def as_pilot(self) -> Experiment:
+        """The first cells of this study that show which of its gaps can be resolved."""
+        tasks = (*self.tasks, *self.tasks_at_ends)
+        return replace(
+            self, tasks=(), tasks_at_ends=tasks, finetuning_seeds=PILOT_SEEDS, controls=Controls(), pilot=True
+        )
 
     def read(self) -> dict[str, TaskData]:
         """The examples of every task by its name; ValueError if train and test overlap, or a name occurs twice."""
@@ -99,16 +109,17 @@ class Experiment:
         """The cells; ValueError with everything that the plan could not answer."""
         grid, reference_grid = self.grids(sources, width)
         plan = make_plan(
-            sources,
+            [source for source in sources if not (self.pilot and source.from_scratch)],
             [spec.name for spec in self.tasks],
             tasks_at_ends=[spec.name for spec in self.tasks_at_ends],
             finetuning_seeds=self.finetuning_seeds,
+            task_seeds=self.task_seeds,
             grid=grid,
             reference_grid=reference_grid,
             controls=self.controls,
             resample_split=self.resample_split,
         )
-        problems = problems_of(plan, finetuning_seeds=self.finetuning_seeds, intervals=self.intervals)
+        problems = problems_of(plan, intervals=self.intervals)
         if problems:
             raise ValueError("; ".join(problems))
         return plan

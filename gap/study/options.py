@@ -273,6 +273,15 @@ class GapOptions(Options):
         marks=(OF_A_LOOK,),
     )
 
+    pilot: bool = option(
+        False, "run scratch and the end of each gap with 3 seeds, and say what the study would resolve", group=ANALYSIS
+    )
+    seeds_until_resolved: int | None = option(
+        None,
+        "add fine-tuning seeds, up to this many, to tasks whose gap is not resolved; the error is spent over the looks",
+        group=ANALYSIS,
+        at_least=3,
+    )
     intervals: bool = option(True, "false: scores without intervals, for fewer than 3 seeds", group=ANALYSIS)
     draws: int = option_as_in(10_000, ReportOptions, "draws", marks=(OF_A_LOOK,))
     resolve: float | None = option_as_in(
@@ -342,6 +351,13 @@ class GapOptions(Options):
             problems.append("--series needs --tasks, such as qa:FOLDER,glue:sst2")
         if self.pretraining_seeds is not None and self.series is not None:
             problems.append("--pretraining_seeds is for the small world: name more --series instead")
+        most = self.seeds_until_resolved
+        if most is not None and most < self.finetuning_seeds:
+            problems.append(f"--seeds_until_resolved {most} is below --finetuning_seeds, {self.finetuning_seeds}")
+        if most is not None and self.executor == "slurm":
+            problems.append("--seeds_until_resolved decides after each look, with --executor local only")
+        if not self.intervals and (self.pilot or most is not None):
+            problems.append("--intervals false leaves nothing to resolve: without --pilot and --seeds_until_resolved")
         return problems
 
     @property
@@ -366,19 +382,15 @@ class GapOptions(Options):
         own: list[TaskSpec] = small_world_tasks(SMALL_WORLD_DIRECTORY) if self.series is None else []
         tasks = parse_tasks(self.tasks) if self.tasks else own[:1]
         ends = parse_tasks(self.tasks_at_ends) if self.tasks_at_ends else [] if self.tasks else own[1:]
-        return Experiment(
+        rates, own_rates = _rates(filled.learning_rates, "learning_rates"), self.reference_learning_rates
+        rows = RowOptions(filled.max_seq_length, filled.doc_stride, filled.pooling, filled.max_answer_length)
+        experiment = Experiment(
             tuple(tasks),
             tuple(ends),
             self.finetuning_seeds,
             self.intervals,
-            Grid(
-                _rates(filled.learning_rates, "learning_rates"),
-                numbers(filled.num_train_epochs),
-                filled.grid_extensions,
-            ),
-            _rates(self.reference_learning_rates, "reference_learning_rates")
-            if self.reference_learning_rates
-            else None,
+            Grid(rates, numbers(filled.num_train_epochs), filled.grid_extensions),
+            _rates(own_rates, "reference_learning_rates") if own_rates else None,
             Controls(
                 numbers(filled.scratch_longer),
                 numbers(filled.label_fractions),
@@ -387,12 +399,7 @@ class GapOptions(Options):
             ),
             CellOptions(
                 ReadingOptions(self.data_dir, self.max_train_samples, self.max_eval_samples, self.on_overlap),
-                RowOptions(
-                    filled.max_seq_length,
-                    filled.doc_stride,
-                    filled.pooling,
-                    filled.max_answer_length,
-                ),
+                rows,
                 global_batch_rows=filled.global_batch_rows,
                 per_device_train_batch_size=self.per_device_train_batch_size,
                 per_device_eval_batch_size=filled.per_device_eval_batch_size,
@@ -403,6 +410,7 @@ class GapOptions(Options):
             ),
             self.resample_split,
         )
+        return experiment.as_pilot() if self.pilot else experiment
 
     def slurm(self) -> Slurm:
         named = {

@@ -13,16 +13,17 @@ from gap.cells.job_list import JobList
 from gap.cells.plan import CellSource, reference_sources, sources_of
 from gap.cells.worker import work
 from gap.study.clock import Clock
-from gap.study.experiment import finish_experiment, other_code_warning, series_rows, shards_of, write_list
+from gap.study.experiment import Experiment, finish_experiment, other_code_warning, series_rows, shards_of, write_list
 from gap.study.options import GapOptions
 from gap.study.outlook import busy_seconds, method_notes, outlook, plan_lines, set_lines
+from gap.study.seeds import finish_pilot, most_seeds, seed_stages, seeds_of_resolved
 from gap.study.small_world import pretrain_series, pretraining_runs, series_paths
 from gap.study.sources import extra_sources, families_of, jobs_before_pretraining
 from gap.tasks.kinds.task_data import TaskData
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
 from pretraining.plan.options import PretrainingOptions
 from runtime.files.lock import Ownership
-from runtime.processes.collectives import barrier
+from runtime.processes.collectives import barrier, broadcast_json
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 
 
@@ -48,60 +49,104 @@ def run_study(options: GapOptions, command: str, clock: Clock) -> int:
         status = pretrain_series(runs, ranks)
     if status:
         return status
+    owner = Ownership(directory)
+    try:
+        return run_stages(options, ranks, owner, command=command, clock=clock)
+    finally:
+        owner.release()
+
+
+def run_stages(options: GapOptions, ranks: Ranks, owner: Ownership, *, command: str, clock: Clock) -> int:
+    """Run the study, with more and more seeds for what is not resolved if so asked.
+
+    The same command goes on inside any stage: the cells of earlier ones are finished, and give the same verdicts.
+    """
     alone = ranks.world_size == 1 and options.executor == "local"
     others = devices_of(options.max_parallel)[1:] if alone else []  # this process uses the first
-    owner = Ownership(directory)
-    with waiting_workers(directory, others) as workers:
-        try:
-            return run_cells(options, ranks, owner, workers, command=command, clock=clock)
-        finally:
-            owner.release()
+    kept: dict[str, int] = {}  # by task that is resolved, its seeds
+    for seeds in seed_stages(options):
+        stage = replace(options, finetuning_seeds=seeds)
+        experiment = replace(stage.experiment(), task_seeds=kept)
+        with waiting_workers(Path(options.output_dir), others) as workers:
+            kept, tasks = run_cells(
+                stage, experiment, most_seeds(options), ranks, owner, workers, command=command, clock=clock
+            )
+        if len(kept) == tasks:
+            break
+    return 0
 
 
 def run_cells(
-    options: GapOptions, ranks: Ranks, owner: Ownership, workers: Workers, *, command: str, clock: Clock
-) -> int:
-    """Plan, work through the list and write the report; the main rank locks the directory throughout."""
+    options: GapOptions,
+    experiment: Experiment,
+    most: int,
+    ranks: Ranks,
+    owner: Ownership,
+    workers: Workers,
+    *,
+    command: str,
+    clock: Clock,
+) -> tuple[dict[str, int], int]:
+    """Plan, work through the list and write the report; the main rank locks the directory throughout.
+
+    Returns, on all ranks, the seeds of each task that is resolved, and the number of tasks. `most`: the fine-tuning
+    seeds over which the error is spent.
+    """
     directory, paths = Path(options.output_dir), series_paths(options)
     rows = series_rows(paths)
     sources = [*sources_of(rows, options.kind_names), *extra_sources(options), *reference_sources(options.reference)]
-    jobs = prepare(options, sources, directory, paths, ranks, owner)
+    jobs, data = prepare(options, experiment, sources, directory, paths, ranks, owner)
     if options.executor == "slurm":
         print("submitted: " + (", ".join(submit_slurm(directory, options.slurm())) or "nothing, all cells are done"))
         print("when they are done, run the same command with --executor local, which analyses the finished cells")
-        return 0
+        return {}, len(data)
     before = busy_seconds(directory, jobs)
     if ranks.world_size > 1:
         work(directory, ranks=ranks)
     else:
         run_local(directory, workers)
-    if not ranks.is_main:
-        return 0
-    analysis = finish_experiment(
-        directory,
-        jobs,
-        rows,
-        prices=options.prices(),
-        draws=options.draws,
-        commands=[command],
-        notes=method_notes(jobs),
-        resolve=options.resolve,
-        series=paths,
-        finetuning_seeds=options.finetuning_seeds,
-    )
-    for line in (*(task.answer for task in analysis.tasks), *(f"note: {note}" for note in analysis.notes)):
-        print(line)
-    number = max(ranks.world_size, len(devices_of(options.max_parallel)))
-    print(f"{clock.line(busy_seconds(directory, jobs) - before, number)}; report: {directory}/report.html")
-    return 0
+    kept: dict[str, int] = {}
+    if ranks.is_main:
+        number = max(ranks.world_size, len(devices_of(options.max_parallel)))
+        if options.pilot:
+            finish_pilot(options, jobs, rows, sources, data, devices=number, command=command, series=paths)
+        else:
+            analysis = finish_experiment(
+                directory,
+                jobs,
+                rows,
+                prices=options.prices(),
+                draws=options.draws,
+                commands=[command],
+                notes=method_notes(jobs),
+                resolve=options.resolve,
+                series=paths,
+                finetuning_seeds=options.finetuning_seeds,
+                most_seeds=most,
+            )
+            kept = seeds_of_resolved(analysis, options.finetuning_seeds, experiment.task_seeds)
+            for line in (*(task.answer for task in analysis.tasks), *(f"note: {note}" for note in analysis.notes)):
+                print(line)
+        report = f"; report: {directory}/report.html" * (not options.pilot)
+        print(f"{clock.line(busy_seconds(directory, jobs) - before, number)}{report}", flush=True)
+    if options.seeds_until_resolved is not None and ranks.world_size > 1:
+        init_process_group(ranks, choose_device(ranks))
+        kept = broadcast_json(kept)
+        close_process_group()
+    return kept, len(data)
 
 
 def prepare(
-    options: GapOptions, sources: list[CellSource], directory: Path, paths: list[Path], ranks: Ranks, owner: Ownership
-) -> JobList:
+    options: GapOptions,
+    experiment: Experiment,
+    sources: list[CellSource],
+    directory: Path,
+    paths: list[Path],
+    ranks: Ranks,
+    owner: Ownership,
+) -> tuple[JobList, dict[str, TaskData]]:
     """The main rank plans, estimates, locks the directory and writes the list; all ranks return once it is on disk."""
     init_process_group(ranks, choose_device(ranks))
-    experiment = options.experiment()
     data: dict[str, TaskData] = experiment.read()
     jobs = experiment.jobs(sources, data)
     if ranks.is_main:
@@ -116,7 +161,7 @@ def prepare(
             write_list(jobs, data, directory, None, print, no_shards="--contamination false")
     barrier()
     close_process_group()
-    return jobs
+    return jobs, data
 
 
 def show_plan(options: GapOptions, runs: Sequence[PretrainingOptions], directory: Path) -> int:
@@ -126,6 +171,11 @@ def show_plan(options: GapOptions, runs: Sequence[PretrainingOptions], directory
     devices = devices_at_once(options)
     print(*set_lines(data), sep="\n")
     print(outlook(jobs, data, directory, devices=devices, config=config, **options.price()).line())
+    if options.seeds_until_resolved is not None and not options.pilot:
+        most = replace(options, finetuning_seeds=options.seeds_until_resolved, seeds_until_resolved=None)
+        jobs, data, config = jobs_before_pretraining(most, runs)
+        line = outlook(jobs, data, directory, devices=devices, config=config, **options.price()).line()
+        print(f"with the most seeds, if nothing is resolved before: {line}")
     if warning := other_code_warning(jobs, directory):
         print(f"warning: {warning}")
     return 0

@@ -76,11 +76,11 @@ def test_what_cannot_answer_is_refused():
         Grid((0.0,), (1.0,))
     scratch = CellSource("/s", "raw", 0)
     plan = make_plan([scratch], ["a"], finetuning_seeds=2, grid=Grid())
-    problems = problems_of(plan, finetuning_seeds=2, intervals=True)
+    problems = problems_of(plan, intervals=True)
     assert len(problems) == 2
     assert "an interval needs 3" in problems[0]
     assert "two ends" in problems[1]
-    assert len(problems_of(plan, finetuning_seeds=2, intervals=False)) == 1
+    assert len(problems_of(plan, intervals=False)) == 1
 
 
 def test_jobs_of_different_kinds_are_told_apart():

@@ -1,0 +1,121 @@
+"""Looks at a study that may get more seeds: the pilot, and `--seeds_until_resolved`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from gap.analysis.analysis import read_studies
+from gap.analysis.planning import PilotVerdict, judge_pilot
+from gap.analysis.results import Analysis
+from gap.analysis.tables.costs import Prices
+from gap.analysis.tables.run_folder import earlier_study, write_study
+from gap.cells.job_list import SCORES_NAME, JobList
+from gap.cells.plan import CellSource
+from gap.cells.provenance import made_by
+from gap.intervals.bootstrap import Resampling
+from gap.intervals.spending import ERROR, SeedLook, looks_by_seeds, seed_look_error, seeds_to_look_at
+from gap.study.experiment import Experiment
+from gap.study.options import GapOptions
+from gap.study.outlook import outlook
+from gap.tasks.kinds.task_data import TaskData
+from runtime.files.whole_files import write_json
+
+PILOT_NAME = "pilot.json"
+
+
+def seed_stages(options: GapOptions) -> list[int]:
+    """The numbers of fine-tuning seeds at which the study is analysed, one after the other."""
+    if options.pilot or options.seeds_until_resolved is None:
+        return [options.finetuning_seeds]
+    return seeds_to_look_at(options.finetuning_seeds, options.seeds_until_resolved)
+
+
+def most_seeds(options: GapOptions) -> int:
+    """The number of seeds over which the error of the looks is spent."""
+    return options.seeds_until_resolved or options.finetuning_seeds
+
+
+def seeds_of_resolved(analysis: Analysis, seeds: int, before: Mapping[str, int]) -> dict[str, int]:
+    """By task the seeds at which its gap was resolved, which it keeps; `before` are those of earlier looks."""
+    found = {task.task: seeds for task in analysis.tasks if not task.gap.includes_zero}
+    return {**found, **before}
+
+
+def finish_pilot(
+    options: GapOptions,
+    jobs: JobList,
+    rows: Sequence[Mapping[str, Any]],
+    sources: Sequence[CellSource],
+    data: Mapping[str, TaskData],
+    *,
+    devices: int,
+    command: str,
+    series: Sequence[Path],
+) -> list[PilotVerdict]:
+    """Judge each task by the pilot's cells, write pilot.json and the look in study.json, and print the verdicts."""
+    directory, planned = Path(options.output_dir), jobs.cell_names()
+    before = earlier_study(directory, planned)
+    looks = list(before.looks) if before else []
+    pilot = options.experiment()
+    error = seed_look_error(looks, pilot.finetuning_seeds, most_seeds(options)) or ERROR
+    studies, _ = read_studies(
+        directory / SCORES_NAME,
+        series=None,
+        prices=Prices(),
+        resampling=Resampling(draws=options.draws),
+        confidence=1 - error,
+        planned=planned,
+    )
+    verdicts = [judge_pilot(study, study_seeds=most_seeds(options)) for study in studies]
+    resolved = {verdict.task: verdict.verdict == "resolved" for verdict in verdicts}
+    looks = looks_by_seeds([*looks, SeedLook(pilot.finetuning_seeds, error, resolved, pilot=True)])
+    # Cells of a study that has gone on after an earlier pilot stay its own.
+    kept = planned | (before.planned or frozenset() if before else frozenset())
+    commands = [*(before.commands if before else ()), command]
+    write_study(
+        directory,
+        rows,
+        planned=kept,
+        commands=list(dict.fromkeys(commands)),
+        notes=before.notes if before else (),
+        prices=options.prices(),
+        resolve=options.resolve,
+        made=made_by(jobs, series),
+        looks=looks,
+    )
+    write_json(directory / PILOT_NAME, {"schema_version": 1, "verdicts": [asdict(verdict) for verdict in verdicts]})
+    full = replace(options, pilot=False).experiment()
+    for verdict in verdicts:
+        seeds = verdict.finetuning_seeds or most_seeds(options)
+        hours = _hours(full, verdict.task, seeds, sources, data, directory, devices)
+        print(verdict.sentence(most_seeds(options), hours))
+    print(f"the pilot's cells are the first of the study: the same command without --pilot goes on; {_spent(looks)}")
+    return verdicts
+
+
+def _hours(
+    full: Experiment,
+    task: str,
+    seeds: int,
+    sources: Sequence[CellSource],
+    data: Mapping[str, TaskData],
+    directory: Path,
+    devices: int,
+) -> float:
+    """Device-hours that the rest of the study takes on one task, with so many seeds."""
+    own = replace(
+        full,
+        tasks=tuple(spec for spec in full.tasks if spec.name == task),
+        tasks_at_ends=tuple(spec for spec in full.tasks_at_ends if spec.name == task),
+        finetuning_seeds=seeds,
+    )
+    jobs = own.jobs(sources, {task: data[task]})
+    return outlook(jobs, {task: data[task]}, directory, devices=devices).device_seconds / 3600
+
+
+def _spent(looks: Sequence[SeedLook]) -> str:
+    spent = sum(look.error for look in looks)
+    return f"{100 * spent:.2g} of the {100 * ERROR:g} % that all looks together may err are spent"
