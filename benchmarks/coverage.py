@@ -1,15 +1,17 @@
-"""How often the 95 % intervals cover the truth, by simulated experiments whose answers are known.
+"""How often the 95 % intervals cover the truth, and how long they are, by simulated experiments with known answers.
 
-    python benchmarks/coverage.py --simulations 1000
-    python benchmarks/coverage.py --simulations 1000 --only "outside reference"
-    python benchmarks/coverage.py --simulations 1000 --only "mean of 3"
+    python benchmarks/coverage.py --simulations 1000                       # every world and layout
+    python benchmarks/coverage.py --simulations 1000 --only "unequal"      # worlds whose name holds this
+    make coverage                                                          # what benchmarks/coverage.md shows
 
 An example i of the test set is answered right by the checkpoint of budget b, pretraining seed p and fine-tuning seed f
 with probability Phi(eta_b + pretraining_bp + finetuning_bpf + difficulty_i), all effects normal. So every expected
-score, and with it the gap closed and the crossing, is known in closed form. Pretraining seeds move a score by 1.5
-points, fine-tuning seeds by 1.0, half of the pretraining variance is common to all budgets. A reference from outside
-the series is one pretraining run: its fine-tuning seeds are drawn, its pretraining seed is not. Where tasks are
-averaged, a pretraining run moves them in part alike; their fine-tuning seeds and examples have nothing in common.
+score, and with it the gap closed, the trend and the crossing, is known in closed form. Pretraining seeds move a score
+by 1.5 points, fine-tuning seeds by 1.0, half of the pretraining variance is common to all budgets. In unequal worlds
+every checkpoint's own spreads are drawn anew in each study. In failing worlds some runs of one budget stay at scratch.
+A reference from outside the series is one pretraining run: its fine-tuning seeds are drawn, its pretraining seed is
+not. Where tasks are averaged, a pretraining run moves them in part alike; their fine-tuning seeds and examples have
+nothing in common. Where two runs are compared they share the examples.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ from gap.intervals.bootstrap import Draws, Resampling, resample
 from gap.intervals.interval import Statistic, quantiles, statistic_draws
 from gap.intervals.variance import SeedGrid
 from gap.measures.curve import MonotoneCurve, gap_closed
+from gap.measures.trend import doubling_slope
 
 Floats = NDArray[np.float64]
-LAYOUTS = ((1, 3), (3, 3), (3, 5), (5, 5))
+LAYOUTS = ((1, 3), (1, 5), (1, 8), (3, 1), (5, 1), (3, 3), (3, 5), (5, 5))
 LEVELS = (0.5, 0.9, 0.95, 0.99)
 OUTSIDE = 0.88  # score of a reference from outside: the largest budget closes 94 % of its gap
 IN_REACH = 0.835  # of one whose 95 and 99 % lie between the budgets
@@ -51,6 +54,9 @@ class World:
     common_pretraining: float = 0.5  # share of the pretraining variance that all budgets of one run have in common
     crossed: bool = False  # fine-tuning seed f does the same to all pretraining runs
     outside: float | None = None  # score of a reference from outside the series; None: the largest budget
+    unequal: float = 0.0  # spread of the logarithms of the checkpoints' own spreads
+    failing: float = 0.0  # chance that a run of budget `failing_at` scores as scratch does
+    failing_at: int = 4  # checkpoint, counted from scratch
 
     def expected(self, tokens: Floats) -> Floats:
         """True score after so many tokens (0: scratch)."""
@@ -64,13 +70,15 @@ class World:
         return own if self.outside is None else np.append(own, self.outside)
 
     def true_crossing(self, level: float, scratch: float, reference: float) -> float:
-        """log10 tokens at which the expected score has closed `level` of the gap; infinite where none are enough."""
+        """log10 tokens at which the expected score has closed `level` of the gap; infinite beyond the budgets."""
         share = (level * (reference - scratch) + scratch - self.scratch) / (self.top - self.scratch)
         if share >= 1:
             return np.inf
-        return float(np.log10(self.middle_tokens * (1 / share - 1) ** (-1 / 1.5)))
+        tokens = self.middle_tokens * (1 / share - 1) ** (-1 / 1.5)
+        return float(np.log10(tokens)) if tokens <= self.budgets[-1] else np.inf
 
 
+LATER = World(questions=20, difficulty=0.3, top=0.8, middle_tokens=2e6)  # a run that needs more and reaches less
 TASKS = (
     World(),
     World(questions=20, difficulty=0.3),
@@ -101,11 +109,18 @@ def simulate(
     num_finetuning: int,
     random: np.random.Generator,
     effects: Floats | None = None,
+    difficulty: np.random.Generator | None = None,
 ) -> Experiment:
-    """One study: checkpoint 0 is scratch, the last one the reference; `effects` stand in for `run_effects`."""
+    """One study: checkpoint 0 is scratch, the last one the reference.
+
+    `effects` stand in for `run_effects`; `difficulty` draws the examples, which two runs then share.
+    """
     expected = world.scores
     checkpoints = len(expected)
-    points = np.full(checkpoints, world.pretraining_points)
+    points, tuning = np.full(checkpoints, world.pretraining_points), np.full(checkpoints, world.finetuning_points)
+    if world.unequal:  # the mean of the variances stays
+        own = np.exp(world.unequal * random.standard_normal((2, checkpoints)) - world.unequal**2)
+        points, tuning = points * own[0], tuning * own[1]
     if world.outside is not None:
         points[-1] = 0.0
     spread = np.sqrt(1 + world.difficulty**2)
@@ -114,36 +129,47 @@ def simulate(
         effects = run_effects(world, num_pretraining, random)
     pretraining = effects * (points / 100 / slope)[:, None]
     finetuning = random.standard_normal((checkpoints, 1 if world.crossed else num_pretraining, num_finetuning))
-    finetuning = finetuning * (world.finetuning_points / 100 / slope)[:, None, None]
-    difficulty = world.difficulty * random.standard_normal(world.paragraphs)
-    variance_f = (world.finetuning_points / 100 / slope) ** 2
+    finetuning = finetuning * (tuning / 100 / slope)[:, None, None]
+    hard = world.difficulty * (difficulty or random).standard_normal(world.paragraphs)
+    variance_f = (tuning / 100 / slope) ** 2
     variance_p = (points / 100 / slope) ** 2
     eta = norm.ppf(expected) * np.sqrt(spread**2 + variance_f + variance_p)
-    chance = norm.cdf(eta[:, None, None, None] + (pretraining[:, :, None] + finetuning)[..., None] + difficulty)
+    level = eta[:, None, None] + pretraining[:, :, None] + finetuning
+    truth = expected
+    if num_pretraining == 1:
+        truth = norm.cdf((eta + pretraining[:, 0]) / np.sqrt(spread**2 + variance_f))
+    if world.failing:
+        failed = random.random(level[world.failing_at].shape) < world.failing
+        level[world.failing_at] = np.where(failed, eta[0], level[world.failing_at])
+        expected, truth = expected.copy(), truth.copy()
+        for scores in (expected, truth):
+            scores[world.failing_at] += world.failing * (world.scratch - scores[world.failing_at])
+    chance = norm.cdf(level[..., None] + hard)
     answers = (random.binomial(world.questions, chance) / world.questions).astype(np.float32)
-    if num_pretraining > 1:
-        return Experiment(answers, expected, expected)
-    return Experiment(answers, norm.cdf((eta + pretraining[:, 0]) / np.sqrt(spread**2 + variance_f)), expected)
+    return Experiment(answers, truth, expected)
 
 
-def draws_of(world: World, experiment: Experiment, resampling: Resampling) -> Draws:
-    """The resampled scores of one simulated study."""
-    answers = experiment.answers
-    checkpoints, rows, columns, clusters = answers.shape
-    flat = answers.reshape(-1, clusters)
-    runs = [rows] * checkpoints if world.outside is None else [*[rows] * (checkpoints - 1), 1]
-    starts = range(0, len(flat), rows * columns)
-    grids = [
-        SeedGrid(tuple(range(own)), tuple(range(columns)), tuple(range(start, start + own * columns)))
-        for own, start in zip(runs, starts, strict=True)
-    ]
+def draws_of(world: World, experiments: Sequence[Experiment], resampling: Resampling) -> Draws:
+    """The resampled scores of one simulated study, or of several runs that were scored on the same examples."""
+    grids, units, cells = [], [], 0
+    for run, experiment in enumerate(experiments):
+        checkpoints, rows, columns, _ = experiment.answers.shape
+        for checkpoint in range(checkpoints):
+            outside = world.outside is not None and checkpoint == checkpoints - 1
+            own, tuned = (1, max(rows, columns)) if outside else (rows, columns)
+            values = experiment.answers[checkpoint].reshape(-1, experiment.answers.shape[-1])[: own * tuned]
+            places = tuple(range(cells, cells + own * tuned))
+            grids.append(SeedGrid(tuple(range(own)), tuple(range(tuned)), places, run=run))
+            units.append(values.reshape(own, tuned, -1))
+            cells += own * tuned
+    flat = np.concatenate([values.reshape(-1, values.shape[-1]) for values in units])
     return resample(
         grids,
         flat.mean(axis=1).astype(np.float64),
         lambda weights: (weights @ flat.T / weights.sum(axis=1, keepdims=True)).astype(np.float64),
-        num_clusters=clusters,
+        num_clusters=flat.shape[1],
         resampling=resampling,
-        units=[values[:own] for values, own in zip(answers, runs, strict=True)],
+        units=units,
     )
 
 
@@ -152,35 +178,47 @@ def closed(scores: Floats) -> Floats:
     return gap_closed(scores[:, 1:], scores[:, 0], scores[:, -1])
 
 
-def intervals(world: World, experiment: Experiment, resampling: Resampling) -> dict[str, Floats]:
-    """Ends [2, ...]: `score` [C], `gap` between scratch and reference [C-2], `crossing` [levels] in log10 tokens."""
-    draws, checkpoints = draws_of(world, experiment, resampling), len(experiment.answers)
-
-    def ends(statistic: Statistic) -> tuple[float, float]:
-        return quantiles(statistic_draws(statistic, draws), 0.95)
+def statistics(world: World) -> dict[str, list[Statistic]]:
+    """What an interval is made of: `score` [C], `change` against scratch [C-1], `gap` [C-2] between scratch and
+    reference, `crossing` [levels] in log10 tokens, `trend` [1] in score per doubling of the budget."""
+    budgets, checkpoints = len(world.budgets), len(world.scores)
 
     def crossing(scores: Floats, level: float) -> Floats:
-        return MonotoneCurve.fit(world.budgets, closed(scores)[:, : len(world.budgets)]).crossing(level)
+        return MonotoneCurve.fit(world.budgets, closed(scores)[:, :budgets]).crossing(level)
 
-    columns_of = range(checkpoints)
     return {
-        "score": np.array([ends(lambda s, c=c: s[:, c]) for c in columns_of]).T,
-        "gap": np.array([ends(lambda s, c=c: closed(s)[:, c]) for c in columns_of[:-2]]).T,
-        "crossing": np.array([ends(lambda s, level=level: crossing(s, level)) for level in LEVELS]).T,
+        "score": [lambda s, c=c: s[:, c] for c in range(checkpoints)],  # type: ignore[misc]
+        "change": [lambda s, c=c: s[:, c] - s[:, 0] for c in range(1, checkpoints)],  # type: ignore[misc]
+        "gap": [lambda s, c=c: closed(s)[:, c] for c in range(checkpoints - 2)],  # type: ignore[misc]
+        "crossing": [lambda s, level=level: crossing(s, level) for level in LEVELS],  # type: ignore[misc]
+        "trend": [lambda s: doubling_slope(world.budgets, s[:, 1 : budgets + 1])],
     }
 
 
 def truths(world: World, experiment: Experiment, *, over_runs: bool = False) -> dict[str, Floats]:
-    """What each interval of `intervals` should cover."""
+    """What the interval of each of `statistics` should cover."""
     scores = experiment.expected if over_runs else experiment.truth
-    scratch, reference = scores[0], scores[-1]
-    shares = (scores[1:] - scratch) / (reference - scratch)
-    if scores is experiment.expected:
-        crossing = [world.true_crossing(level, scratch, reference) for level in LEVELS]
-    else:  # given this run: its own true scores, joined as the fit joins them
-        curve = MonotoneCurve.fit(world.budgets, shares[None, : len(world.budgets)])
-        crossing = [float(curve.crossing(level)[0]) for level in LEVELS]
-    return {"score": scores, "gap": shares[:-1], "crossing": np.array(crossing)}
+    found = {name: np.array([one(scores[None])[0] for one in listed]) for name, listed in statistics(world).items()}
+    if scores is experiment.expected and not world.failing:  # otherwise the curve of this run, joined as the fit does
+        found["crossing"] = np.array([world.true_crossing(level, scores[0], scores[-1]) for level in LEVELS])
+    return found
+
+
+@dataclass(frozen=True)
+class Found:
+    """Share of simulated studies whose interval covers the truth, and the intervals' mean half-length."""
+
+    covered: Floats
+    half: Floats
+
+    @staticmethod
+    def of(ends: Sequence[Floats], truth: Sequence[Floats]) -> Found:
+        """From the ends [2, K] and the truth [K] of every simulation; infinite ends do not count for the length."""
+        low, high = np.stack(ends, axis=1)
+        inside = (low <= np.stack(truth)) & (np.stack(truth) <= high)
+        with np.errstate(invalid="ignore"):
+            half = (high - low) / 2
+        return Found(inside.mean(axis=0), np.where(np.isfinite(half), half, np.nan).mean(axis=0))
 
 
 def coverage(
@@ -193,20 +231,46 @@ def coverage(
     draws: int = 2000,
     seed: int = 0,
     first: int = 0,
-) -> dict[str, Floats]:
-    """Share of simulated studies whose interval covers the truth, per checkpoint or level.
+) -> dict[str, Found]:
+    """Coverage and length by statistic (see `statistics`).
 
     The simulations are numbered from `first`. `over_runs` judges a single pretraining run by the mean over all runs,
     which its interval does not claim to cover.
     """
-    hits: dict[str, list[NDArray[np.bool_]]] = {"score": [], "gap": [], "crossing": []}
+    listed = statistics(world)
+    ends: dict[str, list[Floats]] = {name: [] for name in listed}
+    true: dict[str, list[Floats]] = {name: [] for name in listed}
     for number in range(first, first + simulations):
         experiment = simulate(world, *layout, np.random.default_rng([seed, *layout, number]))
-        found = intervals(world, experiment, Resampling(draws=draws, seed=number, correction=correction))
-        for name, truth in truths(world, experiment, over_runs=over_runs).items():
-            low, high = found[name]
-            hits[name].append((low <= truth) & (truth <= high))
-    return {name: np.mean(rows, axis=0) for name, rows in hits.items()}
+        drawn = draws_of(world, [experiment], Resampling(draws=draws, seed=number, correction=correction))
+        truth = truths(world, experiment, over_runs=over_runs)
+        for name, ones in listed.items():
+            ends[name].append(np.array([quantiles(statistic_draws(one, drawn), 0.95) for one in ones]).T)
+            true[name].append(truth[name])
+    return {name: Found.of(ends[name], true[name]) for name in listed}
+
+
+def comparison_coverage(
+    worlds: tuple[World, World], layout: tuple[int, int], *, simulations: int, draws: int = 2000, seed: int = 0
+) -> dict[str, Found]:
+    """The same for the differences of two runs' scores, checkpoint by checkpoint, on the same examples."""
+    checkpoints = len(worlds[0].scores)
+    ends, true = [], []
+    for number in range(simulations):
+        made = []
+        for run, world in enumerate(worlds):
+            # The same difficulty of the examples, which is drawn after the seeds: streams apart, but for that.
+            random = np.random.default_rng([seed, *layout, number, run])
+            made.append(simulate(world, *layout, random, difficulty=np.random.default_rng([seed, number])))
+        drawn = draws_of(worlds[0], made, Resampling(draws=draws, seed=number))
+
+        def change(scores: Floats, column: int) -> Floats:
+            return scores[:, checkpoints + column] - scores[:, column]
+
+        ones: list[Statistic] = [lambda s, c=c: change(s, c) for c in range(checkpoints)]  # type: ignore[misc]
+        ends.append(np.array([quantiles(statistic_draws(one, drawn), 0.95) for one in ones]).T)
+        true.append(made[1].truth - made[0].truth)
+    return {"score": Found.of(ends, true)}
 
 
 def mean_coverage(
@@ -217,65 +281,98 @@ def mean_coverage(
     common: float = 0.5,
     draws: int = 2000,
     seed: int = 0,
-) -> dict[str, Floats]:
+) -> dict[str, Found]:
     """The same for the mean score and the mean gap closed over tasks with equally many budgets.
 
     `common` is the share of the pretraining variance that all tasks have in common.
     """
-    checkpoints = len(worlds[0].scores)
-    hits: dict[str, list[NDArray[np.bool_]]] = {"score": [], "gap": []}
+    names = ("score", "gap")
+    ends: dict[str, list[Floats]] = {name: [] for name in names}
+    means: dict[str, list[Floats]] = {name: [] for name in names}
     for number in range(simulations):
         random = np.random.default_rng([seed, len(worlds), *layout, number])
         alike = run_effects(worlds[0], layout[0], random)
         effects = [np.sqrt(common) * alike + np.sqrt(1 - common) * run_effects(w, layout[0], random) for w in worlds]
         made = [simulate(w, *layout, random, own) for w, own in zip(worlds, effects, strict=True)]
         drawn = [
-            draws_of(w, one, Resampling(draws=draws, seed=number, example_stream=task))
+            draws_of(w, [one], Resampling(draws=draws, seed=number, example_stream=task))
             for task, (w, one) in enumerate(zip(worlds, made, strict=True))
         ]
         true = [truths(w, one) for w, one in zip(worlds, made, strict=True)]
-        statistics: dict[str, list[Statistic]] = {
-            "score": [lambda s, c=c: s[:, c] for c in range(checkpoints)],  # type: ignore[misc]
-            "gap": [lambda s, c=c: closed(s)[:, c] for c in range(checkpoints - 2)],  # type: ignore[misc]
-        }
-        for name, listed in statistics.items():
-            low, high = np.array([mean_interval([(one, own) for own in drawn], 0.95) for one in listed]).T
-            truth = np.mean([one[name] for one in true], axis=0)
-            hits[name].append((low <= truth) & (truth <= high))
-    return {name: np.mean(rows, axis=0) for name, rows in hits.items()}
+        for name in names:
+            ones = statistics(worlds[0])[name]
+            ends[name].append(np.array([mean_interval([(one, own) for own in drawn], 0.95) for one in ones]).T)
+            means[name].append(np.mean([one[name] for one in true], axis=0))
+    return {name: Found.of(ends[name], means[name]) for name in names}
+
+
+SMALL, LARGE = World(), World(questions=20, difficulty=0.3)
+WORLDS = {
+    "1,000 questions": SMALL,
+    "10,000 questions": LARGE,
+    "1,000, unequal spreads": replace(SMALL, unequal=0.4),
+    "10,000, unequal spreads": replace(LARGE, unequal=0.4),
+    "10,000, very unequal spreads": replace(LARGE, unequal=0.8),
+    "10,000, seeds crossed": replace(LARGE, crossed=True),
+    "1,000, outside reference": replace(SMALL, outside=OUTSIDE),
+    "10,000, outside reference": replace(LARGE, outside=OUTSIDE),
+    "10,000, outside reference, unequal spreads": replace(LARGE, outside=OUTSIDE, unequal=0.4),
+    "1,000, reference in reach": replace(SMALL, outside=IN_REACH),
+    "10,000, reference in reach": replace(LARGE, outside=IN_REACH),
+    "10,000, 1 run in 10 fails": replace(LARGE, failing=0.1),
+    "10,000, 1 run in 4 fails": replace(LARGE, failing=0.25),
+}
 
 
 def studies(
     simulations: int, draws: int, only: str, first: int = 0
-) -> Iterator[tuple[str, tuple[int, int], str, dict[str, Floats]]]:
-    """Name, layout, interval and coverage of all simulated studies whose name holds `only`."""
-    small, large = World(), World(questions=20, difficulty=0.3)
-    worlds = {
-        "1,000 questions": small,
-        "10,000 questions": large,
-        "10,000, seeds crossed": replace(large, crossed=True),
-        "1,000, outside reference": replace(small, outside=OUTSIDE),
-        "10,000, outside reference": replace(large, outside=OUTSIDE),
-        "10,000, outside reference, seeds crossed": replace(large, outside=OUTSIDE, crossed=True),
-        "1,000, reference in reach": replace(small, outside=IN_REACH),
-        "10,000, reference in reach": replace(large, outside=IN_REACH),
-    }
+) -> Iterator[tuple[str, tuple[int, int], dict[str, Found]]]:
+    """Name, layout and results of all simulated studies whose name holds `only`."""
     single = [
         (name, world, layout, "inflated", False)
-        for name, world in worlds.items()
-        for layout in LAYOUTS[int(world.crossed) :]  # crossed or not is the same with one pretraining run
+        for name, world in WORLDS.items()
+        for layout in LAYOUTS
+        if not world.crossed or min(layout) > 1  # crossed or not is the same with one seed of a kind
     ]
-    single += [("10,000 questions", large, layout, "percentile", False) for layout in LAYOUTS]
-    single += [("10,000, over all runs", large, (1, 3), "percentile", True)]
+    single += [("10,000, percentile bootstrap", LARGE, layout, "percentile", False) for layout in LAYOUTS]
+    single += [("10,000, percentile bootstrap, over all runs", LARGE, (1, 3), "percentile", True)]
     size = {"simulations": simulations, "draws": draws}
     for name, world, layout, correction, over_runs in single:
         if only in name:
             found = coverage(world, layout, correction=correction, over_runs=over_runs, first=first, **size)
-            yield name, layout, correction, found
+            yield name, layout, found
+    for layout in LAYOUTS if only in "two runs compared" else ():
+        yield "two runs compared", layout, comparison_coverage((LARGE, LATER), layout, **size)
+    for layout in LAYOUTS if only in "two runs compared, unequal spreads" else ():
+        pair = (replace(LARGE, unequal=0.4), replace(LATER, unequal=0.4))
+        yield "two runs compared, unequal spreads", layout, comparison_coverage(pair, layout, **size)
     for common in COMMON_SHARES:
         name = f"mean of {len(TASKS)} tasks, {common:.0%} in common"
         for layout in LAYOUTS if only in name else ():
-            yield name, layout, "inflated", mean_coverage(TASKS, layout, common=common, **size)
+            yield name, layout, mean_coverage(TASKS, layout, common=common, **size)
+
+
+def row(name: str, layout: tuple[int, int], found: dict[str, Found]) -> str:
+    """One row of the page: coverage in percent (lowest to highest) and the mean half-length in points."""
+    cells = []
+    for quantity in ("score", "change", "gap", "trend"):
+        own = found.get(quantity)
+        if own is None:
+            cells += [""]
+        elif len(own.covered) == 1:
+            cells += [f"{100 * own.covered[0]:.1f}"]
+        else:
+            shares = 100 * own.covered
+            cells += [f"{shares.mean():.1f} ({shares.min():.1f} to {shares.max():.1f})"]
+    crossings = " ".join(f"{100 * share:.1f}" for share in found["crossing"].covered) if "crossing" in found else ""
+    halves = [f"{100 * found[one].half.mean():.2f}" if one in found else "" for one in ("score", "change")]
+    return f"| {name} | {layout[0]} x {layout[1]} | {' | '.join([*cells, crossings, *halves])} |"
+
+
+HEADER = (
+    "| world | seeds | scores | change against scratch | gap closed | trend | "
+    f"tokens to {', '.join(f'{level:.0%}' for level in LEVELS)} | half-length: score | change |"
+)
 
 
 def main() -> None:
@@ -285,15 +382,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only studies whose name holds this")
     parser.add_argument("--first", type=int, default=0, help="number of the first simulation (of single tasks)")
     options = parser.parse_args()
-    print("| test set | seeds | interval | scores | gap closed | tokens to", *(f"{level:.0%}" for level in LEVELS), "|")
-    print("|---|---|---|---|---|---|", flush=True)
-    for name, layout, correction, found in studies(options.simulations, options.draws, options.only, options.first):
-        parts = [
-            f"{share.mean():.1f} ({share.min():.1f} to {share.max():.1f})"
-            for share in (100 * found["score"], 100 * found["gap"])
-        ]
-        crossings = " ".join(f"{100 * share:.1f}" for share in found.get("crossing", ()))
-        print(f"| {name} | {layout[0]} x {layout[1]} | {correction} | {' | '.join(parts)} | {crossings} |", flush=True)
+    print(HEADER)
+    print("|---" * 9 + "|", flush=True)
+    for name, layout, found in studies(options.simulations, options.draws, options.only, options.first):
+        print(row(name, layout, found), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gap.analysis.certainty import with_certainty
 from gap.analysis.macro import macro_average
-from gap.analysis.results import Analysis
+from gap.analysis.results import Analysis, TaskResult
 from gap.analysis.tables.costs import CheckpointCost, Prices, series_costs
 from gap.analysis.tables.task_study import TaskStudy, study_task
 from gap.analysis.tables.task_table import tabulate
@@ -21,8 +22,11 @@ from gap.analysis.task_analysis import analyse_task
 from gap.cells.provenance import made_of, precision_notes
 from gap.cells.store import read_scores, reported_cells
 from gap.intervals.bootstrap import Resampling
+from gap.intervals.holm import holm
 from pretraining.checkpoints.series import read_series
+from runtime.plurals import counted
 
+FEWEST_CLUSTERS = 20  # of examples, for an interval that resamples them (docs/decisions.md)
 PACKAGES = ("numpy", "scipy", "torch", "transformers", "deepspeed", "webdataset", "datasets", "tokenizers")
 
 
@@ -50,17 +54,18 @@ def analyse(
     """
     path, prices = Path(scores_path), prices or Prices()
     cells = reported_cells(read_scores(path), planned)[0]
+    resampling = Resampling(draws=draws, seed=seed)
     studies, notes = read_studies(
         path,
         series=series,
         prices=prices,
-        resampling=Resampling(draws=draws, seed=seed),
+        resampling=resampling,
         confidence=confidence,
         planned=planned,
     )
     return Analysis(
         name=name or path.resolve().parent.name,
-        tasks=tuple(analyse_task(study, prices, resolve) for study in studies),
+        tasks=corrected([_task_result(study, prices, resolve, resampling) for study in studies], confidence),
         confidence=confidence,
         draws=draws,
         seed=seed,
@@ -72,6 +77,25 @@ def analyse(
         notes=(*notes, *precision_notes(cells)),
         macro=macro_average(studies),
     )
+
+
+def corrected(tasks: Sequence[TaskResult], confidence: float) -> tuple[TaskResult, ...]:
+    """The tasks with the p-values of their gaps corrected for their number; an answer that does not hold then says so.
+
+    Each task's own numbers stay: the correction is about the claim that this task, of all, has a gap.
+    """
+    adjusted = iter(holm([task.gap_p_value for task in tasks if task.gap_p_value is not None]))
+    found = []
+    for task in tasks:
+        value = None if task.gap_p_value is None else next(adjusted)
+        answer = task.answer
+        if value is not None and value > 1 - confidence and not task.gap.includes_zero:
+            answer += (
+                f" Among the {len(tasks)} tasks of this study that is not resolved: by Holm's correction for their "
+                f"number p is {value:.2g}."
+            )
+        found.append(replace(task, gap_adjusted_p_value=value, answer=answer))
+    return tuple(found)
 
 
 def read_studies(
@@ -100,9 +124,29 @@ def read_studies(
     studies = []
     for task in sorted({cell.task for cell in cells}):
         table = tabulate(task, [cell for cell in cells if cell.task == task], path.parent)
-        own = replace(resampling, example_stream=zlib.crc32(task.encode()))
-        studies.append(study_task(table, costs, own, confidence))
+        studies.append(study_task(table, costs, _for_task(resampling, task), confidence))
     return studies, notes
+
+
+def _task_result(study: TaskStudy, prices: Prices, resolve: float | None, resampling: Resampling) -> TaskResult:
+    """A task's result with what its clusters are, and with loss and calibration."""
+    result = analyse_task(study, prices, resolve)
+    kinds = {str(cell.details.get("clusters") or "cluster") for cell in study.table.cells}
+    cluster = kinds.pop() if len(kinds) == 1 else "cluster"
+    notes = result.notes
+    if result.num_clusters is not None and result.num_clusters < FEWEST_CLUSTERS:
+        notes = (
+            *notes,
+            f"The scored examples are of {counted(result.num_clusters, cluster)}: intervals from fewer than "
+            f"{FEWEST_CLUSTERS} are too short. Give more.",
+        )
+    result = replace(result, cluster=cluster, notes=notes)
+    return with_certainty(result, study, _for_task(resampling, study.table.task))
+
+
+def _for_task(resampling: Resampling, task: str) -> Resampling:
+    """The draws of a task: its own examples, the seeds of all tasks."""
+    return replace(resampling, example_stream=zlib.crc32(task.encode()))
 
 
 def installed_versions() -> dict[str, str]:

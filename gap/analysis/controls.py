@@ -78,14 +78,10 @@ def _shuffled_labels(study: TaskStudy) -> Iterator[str]:
 
 
 def _same_arguments(study: TaskStudy) -> Iterator[str]:
-    """The gap without a search for each checkpoint, as it is often reported."""
-    ends = [
-        study.table.find(replace(study.table.checkpoints[column], control="same_arguments"))
-        for column in (study.reference, study.scratch)
-    ]
-    if ends[0] is not None and ends[1] is not None:
-        change = study.difference(ends[0], ends[1])
+    """The gap without a search for each checkpoint, as it is often reported: scratch with the reference's choice."""
+    scratch = study.table.find(replace(study.table.checkpoints[study.scratch], control="same_arguments"))
+    if scratch is not None:
         yield (
-            "With the same arguments for scratch and reference, instead of a search for each, the gap is "
-            f"{points_text(change)} points."
+            "With the same arguments for scratch and reference (the reference's choice), instead of a search for each, "
+            f"the gap is {points_text(study.difference(study.reference, scratch))} points."
         )

@@ -36,7 +36,9 @@ def label_worths(table: TaskTable, draws: Draws, confidence: float) -> Iterator[
 
             value = float(statistic(draws.observed[None])[0])
             refused = table.refusal([*columns, column])
-            low, high = (np.nan, np.nan) if refused else quantiles(statistic_draws(statistic, draws), confidence)
+            low, high = (
+                (np.nan, np.nan) if refused else quantiles(statistic_draws(statistic, draws, confidence), confidence)
+            )
             ends = [float(10**end) if np.isfinite(end) else None for end in (value, low, high)]
             yield LabelWorth(
                 checkpoint=describe(table.checkpoints[column]),

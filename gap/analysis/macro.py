@@ -114,7 +114,7 @@ def mean_interval(statistics: Sequence[tuple[Statistic, Draws]], confidence: flo
     A draw that is infinite both ways counts as outside at either end.
     """
     with np.errstate(invalid="ignore"):
-        draws = np.mean([statistic_draws(statistic, own) for statistic, own in statistics], axis=0)
+        draws = np.mean([statistic_draws(statistic, own, confidence) for statistic, own in statistics], axis=0)
     low = quantiles(np.where(np.isnan(draws), -np.inf, draws), confidence)[0]
     return low, quantiles(np.where(np.isnan(draws), np.inf, draws), confidence)[1]
 

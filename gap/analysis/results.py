@@ -29,6 +29,15 @@ class Dot:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A measure of `gap.measures.certainty.MEASURES`, in its own unit, and that minus scratch's (None: is scratch)."""
+
+    value: Estimate
+    against_scratch: Estimate | None
+    num_examples: int  # for which every cell has it
+
+
+@dataclass(frozen=True)
 class CheckpointResult:
     """All cells of one checkpoint with one setting of fine-tuning."""
 
@@ -48,6 +57,7 @@ class CheckpointResult:
     cost: CheckpointCost | None
     score_without_contaminated: float | None
     dots: tuple[Dot, ...]
+    measures: Mapping[str, Measured] = field(default_factory=dict)  # loss and calibration, where the records have them
 
 
 @dataclass(frozen=True)
@@ -88,8 +98,10 @@ class CurveResult:
     """The curve of one kind of checkpoint, raw or annealed."""
 
     kind: str
+    budgets: tuple[float, float]  # the smallest and the largest, in tokens
     line: tuple[tuple[float, float], ...]  # tokens and gap closed of the monotone fit
     crossings: tuple[Crossing, ...]
+    points_per_doubling: Estimate | None  # score gained per doubling of the budget, over all budgets above scratch
     forecast: tuple[ForecastPoint, ...]
     withheld: tuple[WithheldForecast, ...]
     backtests: tuple[Backtest, ...]
@@ -126,6 +138,8 @@ class TaskResult:
     reference_in_series: bool
     gap: Estimate
     gap_resolved: bool
+    gap_p_value: float | None  # of no gap, on this task alone; None without an interval
+    gap_adjusted_p_value: float | None  # by Holm, over the tasks of the study
     checkpoints: tuple[CheckpointResult, ...]
     curves: tuple[CurveResult, ...]
     labels: tuple[LabelWorth, ...]
@@ -140,6 +154,7 @@ class TaskResult:
     warnings: tuple[str, ...]
     failures: FailureRate
     notes: tuple[str, ...]
+    cluster: str = "cluster"  # what a cluster of examples is: an article, a paragraph, a text
 
 
 @dataclass(frozen=True)

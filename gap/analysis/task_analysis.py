@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from gap.analysis.controls import control_notes
 from gap.analysis.forecasts import Forecasts, KnownCurve, forecast_curve
 from gap.analysis.labels import label_worths
+from gap.analysis.planning import plan_of
 from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, TaskResult
 from gap.analysis.tables.costs import UNITS, Prices, convert_tokens, find_cost
 from gap.analysis.tables.task_study import TaskStudy
@@ -18,14 +19,12 @@ from gap.analysis.tables.task_table import CheckpointKey, describe
 from gap.analysis.wording import answer_text, points_text
 from gap.intervals.failures import failure_rate, unsteady
 from gap.intervals.interval import Estimate, quantiles, statistic_draws
-from gap.intervals.power import PilotVariance, SeedPlan, plan_seeds
 from gap.intervals.variance import Floats
 from gap.measures.curve import MonotoneCurve
-from gap.measures.trend import doubling_slope, plateau_verdict
+from gap.measures.trend import LAST_DOUBLINGS, doubling_slope, plateau_verdict
 
 LEVELS = (0.5, 0.9, 0.95, 0.99)
 LINE_POINTS = 100
-PLANNED_DIFFERENCE = 0.01
 
 
 def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None) -> TaskResult:
@@ -55,12 +54,14 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
         reference_in_series=study.in_series,
         gap=gap,
         gap_resolved=resolved,
+        gap_p_value=None if gap.refused else study.p_value(study.reference, study.scratch),
+        gap_adjusted_p_value=None,
         checkpoints=checkpoints,
         curves=curves,
         labels=tuple(label_worths(study.table, study.draws, study.confidence)),
         plateau=slope,
         plateau_verdict=verdict,
-        plan=_plan(study, gap, resolved, resolve),
+        plan=plan_of(study, gap, resolved, resolve),
         loss_rank_correlation=_loss_correlation(checkpoints),
         peeking_gain=float(np.mean(peeked)) if peeked else None,
         contaminated_examples=0 if table.examples is None else int(table.examples.contaminated.sum()),
@@ -160,13 +161,16 @@ def _curve(study: TaskStudy, kind: str, resolved: bool) -> CurveResult:
         crossings = tuple(
             _crossing(study, kind, columns, budgets, level) if level <= kept else _lost_again(level) for level in levels
         )
+    slope = None
+    if len(columns) > 1:
+        slope = study.estimate(lambda scores: doubling_slope(budgets, scores[:, columns]), columns)
     if resolved:
         known = KnownCurve(study.estimate, study.draws.observed, study.scratch, columns, budgets, study.lowest)
         forecasts = forecast_curve(known)
     else:  # a trend fitted to noise can predict anything: 98 % at ten times a budget that closed no gap
         forecasts = Forecasts(refused="the gap is not resolved, so there is no trend to follow")
-    given, withheld = forecasts.given, forecasts.withheld
-    return CurveResult(kind, line, crossings, given, withheld, forecasts.backtests, forecasts.refused)
+    ends, given, withheld = (budgets[0], budgets[-1]), forecasts.given, forecasts.withheld
+    return CurveResult(kind, ends, line, crossings, slope, given, withheld, forecasts.backtests, forecasts.refused)
 
 
 def _dips(study: TaskStudy, columns: Sequence[int]) -> list[tuple[int, int, Estimate]]:
@@ -218,7 +222,11 @@ def _crossing(study: TaskStudy, kind: str, columns: list[int], budgets: list[flo
 
     value = float(statistic(study.draws.observed[None])[0])
     refused = study.table.refusal([*columns, study.scratch, study.reference])
-    low, high = (np.nan, np.nan) if refused else quantiles(statistic_draws(statistic, study.draws), study.confidence)
+    low, high = (
+        (np.nan, np.nan)
+        if refused
+        else quantiles(statistic_draws(statistic, study.draws, study.confidence), study.confidence)
+    )
     ends = [float(10**end) if np.isfinite(end) else None for end in (value, low, high)]
     return Crossing(
         level=level,
@@ -252,37 +260,8 @@ def _plateau(study: TaskStudy) -> tuple[Estimate | None, str | None]:
     if len(factors) < 2:
         return None, None
     columns = [column_of[factor] for factor in factors]
-    slope = study.estimate(lambda scores: doubling_slope(factors, scores[:, columns]), columns)
+    slope = study.estimate(lambda scores: doubling_slope(factors, scores[:, columns], last=LAST_DOUBLINGS), columns)
     return slope, plateau_verdict(slope)
-
-
-def _plan(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None) -> SeedPlan | None:
-    """Seeds that resolve a difference, with these cells as the pilot; None without two fine-tuning seeds of both.
-
-    The difference is one point between the two largest budgets unless `resolve` says otherwise; if the gap itself is
-    not resolved, or there is only one budget, it is the observed gap between scratch and the reference.
-    """
-    budgets = study.budgets("annealed") or study.budgets("raw")
-    difference, between, columns = PLANNED_DIFFERENCE, "the two largest budgets", budgets[-2:]
-    if not resolved or len(columns) < 2:
-        seeds = study.table.grids[study.scratch].seeds  # an outside reference always has one pretraining run
-        ends = [column for column in (study.reference, *budgets[-1:]) if study.table.grids[column].seeds == seeds]
-        columns = [study.scratch, *ends[:1]]
-        between = " and ".join(describe(study.table.checkpoints[column]) for column in columns)
-        if not resolved and gap.value > 0:
-            difference, between = gap.value, f"{between}, the gap that was observed,"
-    if len(columns) < 2 or study.table.grids[columns[0]].seeds != study.table.grids[columns[1]].seeds:
-        return None
-    first, second = (study.table.grids[column].scores(study.table.cell_scores) for column in columns)
-    if first.shape[1] < 2:
-        return None
-    weights = np.zeros(len(study.table.checkpoints))
-    weights[columns] = -1.0, 1.0
-    share = study.draws.shares(weights).examples
-    pilot = PilotVariance.of(second - first, examples=float((share * (study.draws.examples @ weights)).var()))
-    if resolve is not None:
-        difference, between = resolve, between.removesuffix(", the gap that was observed,")
-    return replace(plan_seeds(pilot, difference, pretraining_seeds=len(first)), between=between)
 
 
 def _loss_correlation(checkpoints: Sequence[CheckpointResult]) -> float | None:

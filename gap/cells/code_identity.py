@@ -19,7 +19,7 @@ import gap
 
 PROJECT = ("runtime", "shards", "pretraining", "finetuning", "gap")
 # What trains and scores a cell, and what chooses its learning rate and epochs.
-ROOTS = ("gap.cells.running", "gap.cells.searches")
+ROOTS = ("gap.cells.running", "gap.cells.search.choice")
 # What the roots import but no score depends on. State the reason for every module added here.
 FREE = frozenset(
     {

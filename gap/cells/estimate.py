@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModel, PretrainedConfig
 
 from finetuning.model.checkpoint_files import attention_of
-from gap.cells.job_list import CellOptions, JobList
-from gap.cells.plan import CellSource, PlannedCell, Search
+from gap.cells.job_list import CellOptions
+from gap.cells.plan import CellSource, PlannedCell, Search, Setting
 from gap.cells.store import Cell
 from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.rows import HELD_OUT_SHARE
@@ -90,19 +90,21 @@ def model_of(source: CellSource) -> str:
 
 
 def estimated_seconds(
-    jobs: JobList,
     left: Sequence[Search | PlannedCell],
     finished: Sequence[Cell],
     work: Mapping[str, Work],
     speed: Mapping[tuple[str, str], Speed],
+    epochs_of: Mapping[tuple[Setting, int], float],
 ) -> float:
-    """Seconds on one device for the remaining jobs; `speed` is by task and `model_of`."""
-    most = max(jobs.plan.grid.epochs)
+    """Seconds on one device for the remaining jobs.
+
+    `speed` is by task and `model_of`, `epochs_of` a cell by the search that decides them: chosen, or expected.
+    """
     total = 0.0
     for job in left:
         setting = job.setting
         share = setting.label_fraction * setting.epochs_factor
-        epochs = job.epochs if isinstance(job, Search) else most
+        epochs = job.epochs if isinstance(job, Search) else epochs_of[job.search]
         measured = [cell.seconds for cell in finished if cell.task == setting.task and _shape(cell) == _of(setting)]
         if measured and isinstance(job, PlannedCell):
             total += sum(measured) / len(measured)

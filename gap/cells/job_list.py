@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetuning.examples.recipe import FinetuningOptions
-from gap.cells.plan import CellPlan, CellSource, Grid, PlannedCell, Search, Setting
+from gap.cells.plan import SEARCH_SEED, CellPlan, CellSource, PlannedCell, Search, Setting
+from gap.cells.search.grid import Grid
 from gap.cells.store import Cell, fingerprint, read_scores
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions
 from pretraining.model.source.config import hub_commit
@@ -66,11 +67,20 @@ class JobList:
             "options": self.options.deciding(),
             "code": self.code,
         }
+        # Later parts are left out where they have no effect: what was finished before them keeps its name.
+        if setting.source.starts_random:
+            parts["weights"] = "drawn for every training seed"
         if isinstance(job, Search):
-            return fingerprint({**parts, "try": [job.learning_rate, job.epochs]})
-        return fingerprint(
-            {**parts, "grid": asdict(self.plan.grid), "seed": job.finetuning_seed, "control": job.control}
-        )
+            own = {} if job.seed == SEARCH_SEED else {"search_seed": job.seed}
+            return fingerprint({**parts, **own, "try": [job.learning_rate, job.epochs]})
+        if job.search_seed != SEARCH_SEED:
+            parts["search_seed"] = job.search_seed
+        decider = job.search[0].source
+        if decider != setting.source:
+            place = [decider.kind, decider.budget_tokens, decider.pretraining_seed]
+            parts["arguments_of"] = [self.model_digests[decider.path], *place]
+        grid = self.plan.grid_of(decider).deciding()
+        return fingerprint({**parts, "grid": grid, "seed": job.finetuning_seed, "control": job.control})
 
     def cell_names(self) -> frozenset[str]:
         """Fingerprints of all cells."""
@@ -103,23 +113,28 @@ class _SearchFile(Schema):
     setting: _SettingFile
     learning_rate: Number
     epochs: Number
+    seed: Count = SEARCH_SEED
 
 
 class _CellFile(Schema):
     setting: _SettingFile
     finetuning_seed: Count
     control: Name | None
+    search_seed: Count = SEARCH_SEED
+    arguments_of: _SourceFile | None = None
 
 
 class _GridFile(Schema):
     learning_rates: Items[Number]
     epochs: Items[Number]
+    extensions: Count = 0
 
 
 class _PlanFile(Schema):
     searches: Items[_SearchFile]
     cells: Items[_CellFile]
     grid: _GridFile
+    reference_grid: _GridFile | None = None
 
 
 class _ReadingFile(Schema):
@@ -176,12 +191,15 @@ def read_jobs(directory: Path) -> JobList:
 
 def _jobs_of(content: Mapping[str, Any]) -> JobList:
     plan, options = content["plan"], content["options"]
-    searches = (Search(_setting(job["setting"]), job["learning_rate"], job["epochs"]) for job in plan["searches"])
-    cells = (PlannedCell(_setting(job["setting"]), job["finetuning_seed"], job["control"]) for job in plan["cells"])
-    grid = Grid(tuple(plan["grid"]["learning_rates"]), tuple(plan["grid"]["epochs"]))
+    searches = (Search(**{**job, "setting": _setting(job["setting"])}) for job in plan["searches"])
+    cells = (
+        PlannedCell(**{**job, "setting": _setting(job["setting"]), "arguments_of": _source(job.get("arguments_of"))})
+        for job in plan["cells"]
+    )
+    grid, other = _grid(plan["grid"]), plan.get("reference_grid")
     reading, rows = ReadingOptions(**options["reading"]), RowOptions(**options["rows"])
     jobs = JobList(
-        CellPlan(tuple(searches), tuple(cells), grid),
+        CellPlan(tuple(searches), tuple(cells), grid, None if other is None else _grid(other)),
         CellOptions(**{**options, "reading": reading, "rows": rows}),
         content["tasks"],
         content["task_digests"],
@@ -190,7 +208,8 @@ def _jobs_of(content: Mapping[str, Any]) -> JobList:
     )
     settings = {job.setting for job in jobs.plan.jobs()}
     unknown = {setting.task for setting in settings} - set(jobs.task_digests)
-    unknown |= {setting.source.path for setting in settings} - set(jobs.model_digests)
+    paths = {cell.search[0].source.path for cell in jobs.plan.cells}
+    unknown |= (paths | {setting.source.path for setting in settings}) - set(jobs.model_digests)
     if unknown:
         raise ValueError(f"no digest of {', '.join(sorted(unknown)[:5])}")
     return jobs
@@ -231,3 +250,15 @@ def model_digest(path: str) -> str:
 
 def _setting(values: Mapping[str, Any]) -> Setting:
     return Setting(**{**values, "source": CellSource(**values["source"])})
+
+
+def _source(values: Mapping[str, Any] | None) -> CellSource | None:
+    return None if values is None else CellSource(**values)
+
+
+def _grid(values: Mapping[str, Any]) -> Grid:
+    """ValueError for a grid without learning rates: a list has those of its models."""
+    grid = Grid(tuple(values["learning_rates"]), tuple(values["epochs"]), int(values.get("extensions", 0)))
+    if not grid.learning_rates:
+        raise ValueError("a grid without learning rates")
+    return grid

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gap.cells.search.grid import Grid
+
 FEWEST_SEEDS = 3
-SEARCH_SEED = 10_000  # of the searches; no scored cell uses it
+SEARCH_SEED = 10_000  # of the searches, from here on; no scored cell uses it
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,16 @@ class CellSource:
     @property
     def is_scratch(self) -> bool:
         return self.budget_tokens == 0
+
+    @property
+    def starts_random(self) -> bool:
+        """Whether every fine-tuning seed starts from random weights of its own, in the shape of `path`."""
+        return self.from_scratch or self.is_scratch
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it is the reference from outside the series, or has its architecture."""
+        return self.budget_tokens is None
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,12 @@ class Search:
     setting: Setting
     learning_rate: float
     epochs: float
+    seed: int = SEARCH_SEED
+
+    @property
+    def split(self) -> int:
+        """The number of the split into training and held-out part; 0 unless it is drawn anew for each seed."""
+        return self.seed - SEARCH_SEED
 
 
 @dataclass(frozen=True)
@@ -52,26 +70,17 @@ class PlannedCell:
     setting: Setting
     finetuning_seed: int
     control: str | None = None
+    search_seed: int = SEARCH_SEED
+    arguments_of: CellSource | None = None  # whose search decides the rate and the epochs; None: its own
 
     @property
     def shuffled(self) -> bool:
         return self.control == "shuffled_labels"
 
-
-@dataclass(frozen=True)
-class Grid:
-    """The tries of every search."""
-
-    learning_rates: tuple[float, ...] = (1e-4,)
-    epochs: tuple[float, ...] = (3.0,)
-
-    def __post_init__(self) -> None:
-        if not self.learning_rates or not self.epochs or min(*self.learning_rates, *self.epochs) <= 0:
-            raise ValueError(f"learning rates {self.learning_rates}, epochs {self.epochs}: one or more, above 0")
-
     @property
-    def tries(self) -> list[tuple[float, float]]:
-        return [(rate, epochs) for rate in self.learning_rates for epochs in self.epochs]
+    def search(self) -> tuple[Setting, int]:
+        """The setting whose search, with this seed, decides the learning rate and the epochs."""
+        return replace(self.setting, source=self.arguments_of or self.setting.source), self.search_seed
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ class Controls:
     scratch_longer: tuple[float, ...] = ()
     label_fractions: tuple[float, ...] = ()
     shuffled_labels: bool = False
+    same_arguments: bool = False
 
     def __post_init__(self) -> None:
         if any(factor <= 1 for factor in self.scratch_longer):
@@ -91,11 +101,25 @@ class Controls:
 
 @dataclass(frozen=True)
 class CellPlan:
-    """All jobs, in the order in which they start: a setting's searches, then its cells."""
+    """All jobs that are known before any has run: the first tries of every search, and the cells.
+
+    Where the best of a search's tries is at an edge of its grid, more of them follow: see
+    `gap.cells.search.choice.follow`.
+    """
 
     searches: tuple[Search, ...] = ()
     cells: tuple[PlannedCell, ...] = ()
     grid: Grid = field(default_factory=Grid)
+    reference_grid: Grid | None = None  # of the reference and its architecture from scratch; None: the same
+
+    def grid_of(self, source: CellSource) -> Grid:
+        """The grid of a checkpoint: all of a series have one shape, and so one grid."""
+        return self.reference_grid if self.reference_grid is not None and source.is_outside else self.grid
+
+    @property
+    def decisions(self) -> list[tuple[Setting, int]]:
+        """Every search that cells depend on, as (setting, seed)."""
+        return list(dict.fromkeys(cell.search for cell in self.cells))
 
     @property
     def settings(self) -> list[Setting]:
@@ -161,17 +185,33 @@ def make_plan(
     tasks_at_ends: Sequence[str] = (),
     finetuning_seeds: int,
     grid: Grid,
+    reference_grid: Grid | None = None,
     controls: Controls = Controls(),
+    resample_split: bool = False,
 ) -> CellPlan:
-    """Cells of every source on `tasks`, of scratch and the largest budget (or reference) on `tasks_at_ends`."""
+    """Cells of every source on `tasks`, of scratch and the largest budget (or reference) on `tasks_at_ends`.
+
+    The grids have learning rates. With `resample_split` every fine-tuning seed has searches of its own.
+    """
+    plan = CellPlan(grid=grid, reference_grid=reference_grid)
     assert finetuning_seeds > 0
+    assert all(plan.grid_of(source).learning_rates for source in sources)
     cells: list[PlannedCell] = []
 
-    def add(source: CellSource, task: str, control: str | None, fraction: float = 1.0, factor: float = 1.0) -> None:
+    def add(
+        source: CellSource,
+        task: str,
+        control: str | None,
+        fraction: float = 1.0,
+        factor: float = 1.0,
+        arguments_of: CellSource | None = None,
+    ) -> None:
         setting = Setting(source, task, fraction, factor)
-        cells.extend(PlannedCell(setting, seed, control) for seed in range(finetuning_seeds))
+        for seed in range(finetuning_seeds):
+            search_seed = SEARCH_SEED + (1 + seed if resample_split else 0)
+            cells.append(PlannedCell(setting, seed, control, search_seed, arguments_of))
 
-    outside = [source for source in sources if source.budget_tokens is None]
+    outside = [source for source in sources if source.is_outside]
     largest = largest_sources([source for source in sources if source.budget_tokens is not None])
     scratch = [source for source in sources if source.is_scratch]
     for task in tasks:
@@ -190,10 +230,25 @@ def make_plan(
                     add(source, task, "fewer_labels", fraction=fraction)
             if controls.shuffled_labels:
                 add(source, task, "shuffled_labels")
-    settings = dict.fromkeys(cell.setting for cell in cells)
-    tries = grid.tries if len(grid.tries) > 1 else []
-    searches = tuple(Search(setting, rate, epochs) for setting in settings for rate, epochs in tries)
-    return CellPlan(searches, tuple(cells), grid)
+        for source in scratch if controls.same_arguments else []:
+            upper = _upper_end(source, outside, largest)
+            if upper is not None and (plan.grid_of(upper).is_searched or plan.grid_of(upper) != grid):
+                add(source, task, "same_arguments", arguments_of=upper)
+    plan = replace(plan, cells=tuple(cells))
+    searches = [
+        Search(setting, rate, epochs, seed)
+        for setting, seed in plan.decisions
+        if (own := plan.grid_of(setting.source)).is_searched
+        for rate, epochs in own.tries
+    ]
+    return replace(plan, searches=tuple(searches))
+
+
+def _upper_end(scratch: CellSource, outside: Sequence[CellSource], largest: Sequence[CellSource]) -> CellSource | None:
+    """The other end of the gap: the reference from outside, else the largest budget of the same pretraining run."""
+    ends = [source for source in outside if not source.from_scratch]
+    ends += [source for source in largest if source.pretraining_seed == scratch.pretraining_seed]
+    return ends[0] if ends else None
 
 
 def problems_of(plan: CellPlan, *, finetuning_seeds: int, intervals: bool) -> list[str]:

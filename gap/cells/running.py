@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Collection, Mapping
@@ -18,7 +19,7 @@ from finetuning.loop.training import engine_options, finetune
 from finetuning.model.checkpoint_files import attention_of, load_config, load_tokenizer
 from finetuning.model.heads import Head, Headed, load_headed
 from gap.cells.job_list import JobList, model_digest
-from gap.cells.plan import SEARCH_SEED, CellSource, PlannedCell, Search, Setting
+from gap.cells.plan import CellSource, PlannedCell, Search, Setting
 from gap.cells.provenance import device_text, now_text
 from gap.cells.store import Cell, write_predictions
 from gap.tasks.kinds.task_data import TaskData
@@ -48,7 +49,7 @@ class Workbench:
     device: torch.device
     data: dict[str, TaskData] = field(default_factory=dict)
     recipes: dict[tuple[str, str], Recipe] = field(default_factory=dict)
-    headed: tuple[tuple[CellSource, Head], Headed] | None = None
+    headed: tuple[tuple[CellSource, Head, int | None], Headed] | None = None
 
     def task(self, name: str) -> TaskData:
         """The examples of a task; ValueError if they are not those of the plan."""
@@ -61,18 +62,19 @@ class Workbench:
             self.data[name] = data
         return self.data[name]
 
-    def load(self, source: CellSource, head: Head) -> Headed:
+    def load(self, source: CellSource, head: Head, seed: int) -> Headed:
         """A checkpoint with a newly initialised head; read from disk once for consecutive cells.
 
+        Scratch is the checkpoint's configuration with random weights of its own for each `seed` of a training run.
         ValueError if the checkpoint is not the one of the plan.
         """
-        if self.headed is None or self.headed[0] != (source, head):
+        weights_seed = initial_seed(source, seed) if source.starts_random else None
+        if self.headed is None or self.headed[0] != (source, head, weights_seed):
             self.headed = None
             if Path(source.path).is_dir() and model_digest(source.path) != self.jobs.model_digests[source.path]:
                 raise ValueError(
                     f"checkpoint {source.path}: its files changed since the cells were planned: run launch/gap.py again"
                 )
-            seed, scratch, dropout = source.pretraining_seed, source.from_scratch, self.jobs.options.dropout
             attention = attention_of(
                 config := load_config(source.path),
                 bf16=self.jobs.options.bf16 == "true",
@@ -80,9 +82,15 @@ class Workbench:
                 length=self.jobs.options.rows.max_seq_length,
             )
             headed = load_headed(
-                source.path, head, from_scratch=scratch, seed=seed, dropout=dropout, config=config, attention=attention
+                source.path,
+                head,
+                from_scratch=source.starts_random,
+                seed=source.pretraining_seed if weights_seed is None else weights_seed,
+                dropout=self.jobs.options.dropout,
+                config=config,
+                attention=attention,
             )
-            self.headed = ((source, head), headed)
+            self.headed = ((source, head, weights_seed), headed)
         return self.headed[1]
 
     def rows(self, setting: Setting) -> Recipe:
@@ -98,13 +106,20 @@ class Workbench:
         return self.recipes[key]
 
 
+def initial_seed(source: CellSource, seed: int) -> int:
+    """The seed of scratch's random weights: one of its own for each pretraining seed and seed of a training run."""
+    digest = hashlib.sha256(f"scratch {source.pretraining_seed} {seed}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
 def run_search(bench: Workbench, search: Search) -> SearchResult:
     """Train without the held-out part, score that part (and, for the record, the scored set)."""
     setting = search.setting
     data = bench.task(setting.task)
-    view = search_view(data, bench.rows(setting), set(label_subset(data, setting.label_fraction)))
+    ids = set(label_subset(data, setting.label_fraction))
+    view = search_view(data, bench.rows(setting), ids, split=search.split)
     started = time.perf_counter()
-    result = _train(bench, view, setting, search.learning_rate, search.epochs, SEARCH_SEED)
+    result = _train(bench, view, setting, search.learning_rate, search.epochs, search.seed)
     seconds = time.perf_counter() - started
     held_out = result.scores[f"{HELD_OUT}_{view.metric}"] / view.metric_maximum
     scored = result.scores[f"{SCORED}_{view.metric}"] / view.metric_maximum
@@ -164,6 +179,7 @@ def run_cell(
             "learning_rate": rate,
             "epochs": epochs * setting.epochs_factor,
             "training_examples": len(ids),
+            "clusters": data.grouping,
             "updates": result.updates,
             "device": device_text(bench.device),
             "precision": "bf16" if bench.jobs.options.bf16 == "true" else "fp32",
@@ -176,7 +192,7 @@ def run_cell(
 
 def _train(bench: Workbench, recipe: Recipe, setting: Setting, rate: float, epochs: float, seed: int) -> Result:
     options = finetuning_options(bench.jobs, setting, rate, epochs, seed)
-    transformer: Any = bench.load(setting.source, recipe.head).fresh(seed)
+    transformer: Any = bench.load(setting.source, recipe.head, seed).fresh(seed)
     torch.manual_seed(seed)
     model = recipe.build_model(transformer)
     if bench.jobs.options.freeze_embeddings:

@@ -1,11 +1,18 @@
 """scores.jsonl, one line per finished cell, and the files of per-example predictions next to it.
 
 A predictions file is JSON: {"schema_version": 1, "examples": [{"id", "score", "cluster"?, "label"?, "prediction"?,
-"contaminated"?}, ...]}. `score` is the example's own score in 0..1 (exact match, F1 of the answer, right or wrong);
-`cluster` names what examples share (the paragraph of a question); `label` and `prediction` are needed by metrics that
-are not means (f1 of classes, macro_f1, matthews, pearson, spearman), counts by those that are ratios of sums (`correct`
-of `words`; `true_positives`, `predicted_entities`, `gold_entities`); `contaminated` is true for an example whose text
-was found in the pretraining corpus. Examples are joined by id, never by row.
+"contaminated"?, "gold_log_probability"?, "confidence"?}, ...]}. `score` is the example's own score in 0..1 (exact
+match, F1 of the answer, right or wrong); `cluster` names what examples share (the article of a question); `label` and
+`prediction` are needed by metrics that are not means (f1 of classes, macro_f1, matthews, pearson, spearman), counts by
+those that are ratios of sums (`correct` of `words`; `true_positives`, `predicted_entities`, `gold_entities`);
+`contaminated` is true for an example whose text was found in the pretraining corpus. Examples are joined by id, never
+by row.
+
+`gold_log_probability` is the natural logarithm of the probability that the model gives to the right answer,
+`confidence` the probability of the answer that it gives. In a sentence of words they are sums over its `rated_words`:
+`gold_log_probability`, `overconfidence` (confidence minus 1 or 0, for right or wrong) and `squared_error` (its square).
+A field that is missing is not known: regressions have none, a question whose answer lies in no window has no
+log-probability, and files of earlier versions lack them.
 """
 
 from __future__ import annotations
@@ -16,10 +23,12 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from runtime.files.json_lines import JsonLines
-from runtime.files.schemas import Count, Id, Items, Leaf, Name, Number, PathName, Schema, Seconds, read_object
+from runtime.files.schemas import Count, Id, Items, Leaf, Name, Number, PathName, Schema, Seconds, Share, read_object
 from runtime.files.whole_files import write_text
 
 SCHEMA_VERSION = 1
@@ -107,6 +116,11 @@ class _ScoreLine(Schema):
     epochs: Number | None = None
     training_examples: Count | None = None
     peeked_score: Number | None = None
+    clusters: Name | None = None  # what a cluster of examples is, in the singular
+
+
+LogProbability = Annotated[float, Field(le=0, ge=-1e12, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class _Example(Schema):
@@ -116,6 +130,11 @@ class _Example(Schema):
     label: Leaf = None
     prediction: Leaf = None
     contaminated: bool | None = None
+    gold_log_probability: LogProbability | None = None
+    confidence: Share | None = None
+    rated_words: Count | None = None
+    overconfidence: Number | None = None
+    squared_error: Amount | None = None
     correct: Count | None = None
     words: Count | None = None
     true_positives: Count | None = None

@@ -25,9 +25,10 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 from finetuning.run.starting_point import quieten_transformers
 from gap.cells.code_identity import code_version
 from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME, JobList, read_jobs
-from gap.cells.plan import PlannedCell, Search
+from gap.cells.plan import PlannedCell, Search, Setting
 from gap.cells.running import Workbench, run_cell, run_search
-from gap.cells.searches import append_search, choose, search_lines, tries_of
+from gap.cells.search.choice import append_search, follow, search_lines
+from gap.cells.search.notes import setting_text
 from gap.cells.store import ScoreFile
 from gap.tasks.contamination import read_contaminated
 from runtime.machine import is_out_of_memory
@@ -94,12 +95,18 @@ class Records:
 def remaining(jobs: JobList, directory: Path, records: Records | None = None) -> list[Search | PlannedCell]:
     """Jobs that have yet to run, the longest first; a search whose cells are all done is not among them.
 
+    A search's tries beyond the edges of its grid are among them as soon as those before them are done.
     Cells with many epochs, if taken last, would leave all workers but one idle at the end; short ones fill the gaps.
     """
-    done = (records or Records(directory)).finished()
+    records = records or Records(directory)
+    done, searched = records.finished(), records.searches()
     cells = [cell for cell in jobs.plan.cells if jobs.fingerprint(cell) not in done]
-    needed = {cell.setting for cell in cells}
-    left = [job for job in jobs.plan.jobs() if job.setting in needed and jobs.fingerprint(job) not in done]
+    by_setting: dict[Setting, list[Search | PlannedCell]] = {}
+    for search in dict.fromkeys(cell.search for cell in cells):
+        by_setting.setdefault(search[0], []).extend(follow(jobs, *search, searched).missing)
+    for cell in cells:
+        by_setting.setdefault(cell.setting, []).append(cell)
+    left = [job for own in by_setting.values() for job in own]
     return sorted(left, key=lambda job: -job.setting.epochs_factor * job.setting.label_fraction)
 
 
@@ -177,11 +184,9 @@ def _run(bench: Workbench, job: Search | PlannedCell, records: Records, say: Say
         append_search(directory / SEARCHES_NAME, jobs, job, result)
         say(f"search  {describe(job)}: {result.held_out:.3f} held out, {result.seconds:.1f} s")
         return result.seconds
-    tries, searches = tries_of(jobs, job), records.searches()
-    names = [jobs.fingerprint(search) for search in tries]
-    if any(name not in searches for name in names):
+    choice = follow(jobs, *job.search, records.searches()).choice
+    if choice is None:
         return 0.0
-    choice = choose(tries, [searches[name] for name in names], jobs.plan.grid.tries[0])
     cell = run_cell(
         bench,
         job,
@@ -206,14 +211,9 @@ def _run(bench: Workbench, job: Search | PlannedCell, records: Records, say: Say
 
 def describe(job: Search | PlannedCell) -> str:
     """The job in a few words."""
-    setting, source = job.setting, job.setting.source
-    where = source.kind if source.budget_tokens is None else f"{source.kind} {source.budget_tokens:,}"
-    words = [setting.task, "scratch" if source.is_scratch else where, f"run {source.pretraining_seed}"]
-    if setting.epochs_factor != 1:
-        words.append(f"{setting.epochs_factor:g}x epochs")
-    if setting.label_fraction != 1:
-        words.append(f"{setting.label_fraction:g} of the labels")
+    words = [setting_text(job.setting)]
     if isinstance(job, Search):
+        words += [f"split {job.split}"] if job.split else []
         return ", ".join(
             [*words, f"rate {job.learning_rate:g}, {counted(job.epochs, 'epoch', written=f'{job.epochs:g}')}"]
         )

@@ -1,30 +1,46 @@
-"""The multi-bootstrap: pretraining seeds, fine-tuning seeds and examples resampled together, paired across checkpoints.
+"""The multi-bootstrap: pretraining seeds, fine-tuning seeds and examples resampled together.
 
 Sellam et al. 2022 (The MultiBERTs, section 4) resample seeds and examples with replacement. With three seeds that
-interval is far too short, so seeds are resampled smoothly instead: a draw moves the scores along the seeds' observed
-deviations by Gaussian multipliers, inflated by sqrt(df / chi2). For every linear combination of scores, differences
-between budgets included, this is Student's t; a ratio gets Fieller's interval, a crossing the inversion of the
-curve's band. Examples, of which there are many, are reweighted by Rubin's (1981) Bayesian bootstrap. Student's t for
-the seeds plus a normal for the examples is Fisher's solution of the Behrens-Fisher problem: slightly too long where
-both weigh the same, where Satterthwaite's degrees of freedom cover 90 to 96 % at three seeds (benchmarks/coverage.md).
-A reference from outside has fine-tuning seeds only. Two separate Student's t, for it and for the pretraining seeds,
-would together be far too long, so their variances share Welch's (1947) degrees of freedom.
+interval is far too short, so seeds are resampled smoothly instead. Pretraining seeds move the scores of all checkpoints
+of a run along the seeds' observed deviations by Gaussian multipliers, inflated by sqrt(df / chi2): for every linear
+combination of scores, differences between budgets included, this is Student's t. The fine-tuning seeds of a single run
+move each checkpoint by itself, with a spread that its neighbours help to estimate (gap/intervals/moderation.py). A
+ratio gets Fieller's interval, a crossing the inversion of the curve's band. Examples, of which there are many, are
+reweighted by Rubin's (1981) Bayesian bootstrap.
+
+Student's t for the seeds plus a normal for the examples is Fisher's solution of the Behrens-Fisher problem: slightly
+too long where both weigh the same. Up to a confidence of 95 % pretraining seeds and the rest therefore share one
+Student's t with df / r^0.85 degrees of freedom, r the share of the seeds in the variance; beyond it, where that would
+err too often, Fisher's solution stays (benchmarks/coverage.md). Variances of several sources share Welch's (1947)
+degrees of freedom.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import gammaincinv
 
-from gap.intervals.variance import Floats, SeedGrid, Shares, Weights, variance_shares
+from gap.intervals.moderation import Spreads, moderate
+from gap.intervals.variance import (
+    Floats,
+    SeedGrid,
+    Weights,
+    common_share,
+    degrees_of,
+    example_interaction,
+    interaction,
+    kept,
+)
 
 Evaluate = Callable[[Weights], Floats]  # weights of the clusters [D, G] -> score of every cell [D, M]
 
-PRETRAINING, FINETUNING, UNIFORMS = range(3)  # parts of a random stream
+PRETRAINING, FINETUNING, UNIFORMS, SPREADS = range(4)  # parts of a random stream
 CHUNK_VALUES = 8_000_000  # weights held at once: 32 MB
+ONE_T = 0.95  # the highest confidence at which seeds and examples share one Student's t
+POWER = 0.85  # of the seeds' share: 1 covers as little as 94.2 %, 2 (Satterthwaite's) 92.2 % (benchmarks/coverage.md)
 
 
 @dataclass(frozen=True)
@@ -34,8 +50,7 @@ class Resampling:
     draws: int = 10_000
     seed: int = 0
     correction: str = "inflated"
-    stream: int = 0  # runs scored on the same examples share `seed` and differ in `stream`, which draws their seeds
-    example_stream: int = 0  # of the examples: averaged tasks share the draws of their seeds but not this
+    example_stream: int = 0  # of a task: tasks share the draws of their pretraining seeds, and no others
 
     def __post_init__(self) -> None:
         if self.draws < 100:
@@ -49,50 +64,68 @@ class Draws:
     """Resampled scores of C checkpoints, kept apart by source until a statistic says how they combine."""
 
     observed: Floats  # [C]
-    pretraining: Floats  # [D, C] shifts from the pretraining seeds
-    finetuning: Floats  # [D, C] shifts from the fine-tuning seeds
+    pretraining: Floats  # [D, C] shifts from the pretraining seeds, where there are several
+    finetuning: Floats  # [D, C] shifts from the fine-tuning seeds: all of a single run's, what runs have in common else
+    factors: Floats  # [D, C] on the fine-tuning shifts of single runs: what their spread may be over its estimate
     examples: Floats  # [D, C] shifts from the examples
-    uniforms: Floats  # [D, 2] quantile of the inflation in each draw: pretraining, fine-tuning
+    uniforms: Floats  # [D, runs] quantile of the inflation of each run's pretraining seeds
     grids: tuple[SeedGrid, ...]
-    cell_scores: Floats  # [M]
     units: tuple[Weights, ...] | None  # per checkpoint: values [P, F, G] by cluster of examples, None: unknown
     corrected: bool = True
 
-    def shares(self, weights: Floats) -> Shares:
-        """How the sources combine in the statistic with these weights on the scores [C]."""
-        shares = variance_shares(weights, self.grids, self.cell_scores, self.units, self.examples)
-        return replace(shares, degrees=self._degrees(weights))
+    def example_share(self, weights: Floats) -> float:
+        """Factor on the examples' shifts in the statistic with these weights on the scores [C]."""
+        if self.units is None:
+            return 1.0
+        variance = float((self.examples @ weights).var())
+        return kept(variance, example_interaction(weights, self.grids, self.units))
 
-    def _degrees(self, weights: Floats) -> float | None:
-        """Welch's degrees of freedom of a statistic that depends on seeds of both kinds; None if on one kind only."""
+    def seed_degrees(self, weights: Floats) -> tuple[float, float]:
+        """Variance that seeds have in the statistic with these weights, and its degrees of freedom (Welch)."""
         variances, degrees = [], []
-        for source, shifts in enumerate((self.pretraining, self.finetuning)):
-            own = [column for column, grid in enumerate(self.grids) if grid.source == source and weights[column] != 0.0]
+        for run in sorted({grid.run for grid in self.grids}):
+            own = [c for c, grid in enumerate(self.grids) if grid.run == run and grid.has_runs and weights[c] != 0.0]
             if own:
-                variances.append(float((shifts[:, own] @ weights[own]).var()))
-                degrees.append(min(len(self.grids[column].seeds[source]) for column in own) - 1)
-        if len(variances) < 2 or sum(variances) == 0.0:
-            return None
-        return sum(variances) ** 2 / sum(variance**2 / free for variance, free in zip(variances, degrees, strict=True))
+                variances.append(float((self.pretraining[:, own] @ weights[own]).var()))
+                degrees.append(min(len(self.grids[column].pretraining_seeds) for column in own) - 1.0)
+        single = [c for c, grid in enumerate(self.grids) if not grid.has_runs and weights[c] != 0.0]
+        spread = (self.finetuning[:, single] * weights[single]).var(axis=0)
+        if spread.sum() > 0:
+            variances.append(float(spread.sum()))
+            degrees.append(degrees_of(self.factors[:, single] ** 2 @ spread))
+        total = sum(variances)
+        if total == 0.0:
+            return 0.0, np.inf
+        return total, total**2 / sum(one**2 / free for one, free in zip(variances, degrees, strict=True))
 
-    def scores(self, shares: Shares) -> Floats:
-        """Draws of the scores [D, C]."""
+    def scores(self, weights: Floats | None, confidence: float = ONE_T) -> Floats:
+        """Draws of the scores [D, C] for an interval of the statistic with these weights [C] on the scores.
+
+        Without weights (a statistic that has no slope) nothing is taken out and each source keeps its own degrees.
+        """
         if not self.corrected:
             return self.observed + self.pretraining
-        shift = shares.examples * self.examples
-        inflation: dict[tuple[int, float], Floats] = {}
+        examples = self.examples if weights is None else self.example_share(weights) * self.examples
+        has_runs = any(grid.has_runs and (weights is None or weights[c] != 0.0) for c, grid in enumerate(self.grids))
+        if weights is not None and has_runs and confidence <= ONE_T:
+            seeds, degrees = self.seed_degrees(weights)
+            others = self.finetuning[:, [grid.has_runs for grid in self.grids]]
+            shared = weights[[grid.has_runs for grid in self.grids]]
+            total = seeds + float((examples @ weights).var()) + float((others * shared).var(axis=0).sum())
+            one = _inflation(self.uniforms[:, 0], float(shared_degrees(degrees, seeds / total if total else 0.0)))
+            return self.observed + one[:, None] * (self.pretraining + self.finetuning + examples)
+        shift = examples + self.finetuning * self.factors
         for column, grid in enumerate(self.grids):
-            source = grid.source
-            if source is None:
-                continue
-            key = (source, len(grid.seeds[source]) - 1.0) if shares.degrees is None else (0, shares.degrees)
-            if key not in inflation:
-                inflation[key] = _inflation(self.uniforms[:, key[0]], key[1])
-            coarse = (self.pretraining, self.finetuning)[source][:, column]
-            shift[:, column] += coarse * inflation[key]
-            if source == 0:
-                shift[:, column] += self.finetuning[:, column] * shares.finetuning
+            if grid.has_runs:
+                inflation = _inflation(self.uniforms[:, grid.run], len(grid.pretraining_seeds) - 1.0)
+                shift[:, column] += inflation * self.pretraining[:, column]
         return self.observed + shift
+
+
+def shared_degrees(degrees: float, share: Floats | float) -> Floats:
+    """Degrees of freedom of an estimated variance of which the seeds, with `degrees`, have this share (0 to 1)."""
+    with np.errstate(divide="ignore"):
+        return np.minimum(degrees / np.asarray(share, dtype=np.float64) ** POWER, 1e9)
 
 
 def resample(
@@ -110,14 +143,15 @@ def resample(
     (None: the examples are held fixed); `units` are the values of the cells by cluster, for metrics that are means.
     """
     observed = np.stack([grid.scores(cell_scores).mean() for grid in grids])
-    stream = (resampling.seed, 1 + resampling.stream)
-    uniforms = np.random.default_rng([*stream, UNIFORMS]).random((resampling.draws, 2))
-    examples = np.random.default_rng([resampling.seed, 0, resampling.example_stream])
+    seed, own = resampling.seed, resampling.example_stream
+    runs = 1 + max(grid.run for grid in grids)
+    uniforms = np.random.default_rng([seed, 1, UNIFORMS]).random((runs, resampling.draws)).T
+    examples = np.random.default_rng([seed, 0, own])
     shape = (resampling.draws, len(grids))
     if resampling.correction == "percentile":
         shifts = _percentile_draws(examples, grids, cell_scores, evaluate, num_clusters, resampling.draws) - observed
         zeros = np.zeros(shape)
-        parts = (shifts, zeros, zeros, uniforms)
+        parts = (shifts, zeros, np.ones(shape), zeros, uniforms)
     else:
         example_shifts = np.zeros(shape)
         if evaluate is not None:
@@ -125,47 +159,83 @@ def resample(
                 scores = evaluate(_bayesian_weights(examples, rows.stop - rows.start, num_clusters))
                 means = [grid.scores(scores).mean(axis=(-2, -1)) for grid in grids]
                 example_shifts[rows] = np.stack(means, axis=1) - observed
+        spreads = _spreads(grids, cell_scores, units, resampling.draws, np.random.default_rng([seed, 1, SPREADS, own]))
+        deviations = _deviations(grids, cell_scores, spreads.estimate)
+        gaussians = np.random.default_rng([seed, 1, FINETUNING, own]).standard_normal((len(grids), resampling.draws)).T
         parts = (
-            _seed_shifts(
-                (*stream, PRETRAINING),
-                [(grid.pretraining_seeds, grid.scores(cell_scores).mean(axis=1)) for grid in grids],
-                shape,
-            ),
-            _seed_shifts(
-                (*stream, FINETUNING),
-                [(grid.finetuning_seeds, grid.scores(cell_scores).mean(axis=0)) for grid in grids],
-                shape,
-            ),
+            _pretraining_shifts((seed, 1, PRETRAINING), grids, cell_scores, shape),
+            gaussians * deviations,
+            spreads.factors,
             example_shifts,
             uniforms,
         )
     corrected = resampling.correction == "inflated"
-    return Draws(observed, *parts, tuple(grids), cell_scores, tuple(units) if units else None, corrected)
+    return Draws(observed, *parts, tuple(grids), tuple(units) if units else None, corrected)
+
+
+def _spreads(
+    grids: Sequence[SeedGrid],
+    cell_scores: Floats,
+    units: Sequence[Weights] | None,
+    draws: int,
+    random: np.random.Generator,
+) -> Spreads:
+    """The spread of one fine-tuning seed at every checkpoint, moderated within each group of checkpoints."""
+    variances, degrees = np.array([grid.within(cell_scores) for grid in grids]).T
+    for column in np.flatnonzero((variances == 0) & (degrees > 0)).tolist():
+        if units is not None:  # equal scores of unequal answers: the spread is at least that of single answers
+            rows = units[column].reshape(-1, units[column].shape[-1])
+            variances[column] = len(rows) * interaction(rows)
+    estimate, factors = np.zeros(len(grids)), np.ones((draws, len(grids)))
+    for group in sorted({grid.group for grid in grids}):
+        members = [column for column, grid in enumerate(grids) if grid.group == group]
+        found = moderate(variances[members], degrees[members].astype(int), draws, random)
+        estimate[members], factors[:, members] = found.estimate, found.factors
+    factors[:, [column for column, grid in enumerate(grids) if grid.has_runs]] = 1.0
+    return Spreads(estimate, factors)
+
+
+def _deviations(grids: Sequence[SeedGrid], cell_scores: Floats, spreads: Floats) -> Floats:
+    """Standard deviation [C] of each checkpoint's mean from the fine-tuning seeds, beyond its pretraining seeds'."""
+    found = np.zeros(len(grids))
+    for run in {grid.run for grid in grids}:
+        several = [column for column, grid in enumerate(grids) if grid.run == run and grid.has_runs]
+        common = common_share([grids[column] for column in several], cell_scores)
+        for column in several:
+            means = grids[column].scores(cell_scores).mean(axis=0)
+            found[column] = np.sqrt(common * means.var(ddof=1) / len(means)) if len(means) > 1 else 0.0
+    for column, grid in enumerate(grids):
+        if not grid.has_runs:
+            found[column] = spreads[column] / np.sqrt(len(grid.finetuning_seeds))
+    return found
 
 
 def _inflation(uniforms: Floats, degrees: float) -> Floats:
     """What turns a Gaussian of estimated variance into Student's t, [D]; one uniform serves all degrees of freedom."""
+    if degrees > 1e6:
+        return np.ones_like(uniforms)
     return np.sqrt(degrees / (2.0 * gammaincinv(degrees / 2, uniforms)))
 
 
-def _seed_shifts(
-    stream: Sequence[int], checkpoints: Sequence[tuple[tuple[int, ...], Floats]], shape: tuple[int, int]
+def _pretraining_shifts(
+    stream: Sequence[int], grids: Sequence[SeedGrid], cell_scores: Floats, shape: tuple[int, int]
 ) -> Floats:
-    """Gaussian shifts [D, C] with the variance of each checkpoint's mean over its seeds, paired by seed.
+    """Gaussian shifts [D, C] with the variance of each checkpoint's mean over its runs, paired by seed within a run.
 
     Every seed has a random stream of its own: tasks whose seeds differ in number share those that they have in common.
     """
-    numbers = sorted({seed for seeds, _ in checkpoints for seed in seeds})
-    column = {seed: number for number, seed in enumerate(numbers)}
-    gaussians = np.stack(
-        [np.random.default_rng([*stream, seed % 2**64]).standard_normal(shape[0]) for seed in numbers], axis=1
-    )
+    numbers = sorted({(grid.run, seed) for grid in grids if grid.has_runs for seed in grid.pretraining_seeds})
+    gaussians = {
+        (run, seed): np.random.default_rng([*stream, run, seed % 2**64]).standard_normal(shape[0])
+        for run, seed in numbers
+    }
     shifts = np.zeros(shape)
-    for number, (seeds, means) in enumerate(checkpoints):
-        size = len(seeds)
-        if size > 1:
+    for column, grid in enumerate(grids):
+        if grid.has_runs:
+            means, size = grid.scores(cell_scores).mean(axis=1), len(grid.pretraining_seeds)
             deviations = (means - means.mean()) / np.sqrt(size * (size - 1))
-            shifts[:, number] = gaussians[:, [column[seed] for seed in seeds]] @ deviations
+            for seed, deviation in zip(grid.pretraining_seeds, deviations, strict=True):
+                shifts[:, column] += deviation * gaussians[grid.run, seed]
     return shifts
 
 

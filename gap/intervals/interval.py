@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gap.intervals.bootstrap import Draws
-from gap.intervals.variance import Floats, Shares
+from gap.intervals.bootstrap import ONE_T, Draws
+from gap.intervals.variance import Floats
 
 Statistic = Callable[[Floats], Floats]  # scores [D, C] -> values [D]
 
@@ -33,11 +33,13 @@ class Estimate:
         return self.high is not None and self.high < 0.0
 
 
-def statistic_draws(statistic: Statistic, draws: Draws) -> Floats:
-    """Draws [D] of a statistic, its sources of variance combined by its slope in every score."""
-    gradient = _gradient(statistic, draws)
-    # Flat or infinite at the observed scores: nothing is taken out, so the draws spread at least as far as they must.
-    return statistic(draws.scores(Shares() if gradient is None else draws.shares(gradient)))
+def statistic_draws(statistic: Statistic, draws: Draws, confidence: float = ONE_T) -> Floats:
+    """Draws [D] of a statistic for an interval of this confidence, its sources combined by its slope in every score.
+
+    Where it is flat or infinite at the observed scores nothing is taken out: the draws spread at least as far as they
+    must.
+    """
+    return statistic(draws.scores(_gradient(statistic, draws), confidence))
 
 
 def quantiles(values: Floats, confidence: float) -> tuple[float, float]:
@@ -58,7 +60,7 @@ def estimate(
 ) -> Estimate:
     """The statistic of the observed scores with its interval, clipped to its possible range."""
     value = float(statistic(draws.observed[None])[0])
-    low, high = quantiles(statistic_draws(statistic, draws), confidence)
+    low, high = quantiles(statistic_draws(statistic, draws, confidence), confidence)
     if not np.isfinite(low) or not np.isfinite(high):
         return Estimate(value, refused="the interval is unbounded at this size: add seeds")
     return Estimate(value, float(np.clip(low, *bounds)), float(np.clip(high, *bounds)))

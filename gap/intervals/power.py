@@ -1,7 +1,8 @@
 """Power analysis: the number of seeds that resolve a given difference, from the variances of pilot cells.
 
-It predicts the interval that the analysis will compute: seeds move by Student's t, examples by a normal whose variance
-has the interaction with the seeds taken out (gap/intervals/variance.py), since the spread of the seeds holds it.
+It predicts the interval that the analysis will compute (gap/intervals/bootstrap.py): seeds move by Student's t,
+examples by a normal whose variance has the interaction with the seeds taken out, since the spread of the seeds holds
+it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from scipy.stats import chi2, t
 
+from gap.intervals.bootstrap import ONE_T, shared_degrees
 from gap.intervals.variance import Floats
 
 MOST_SEEDS = 100
@@ -21,24 +24,26 @@ MOST_SEEDS = 100
 
 @dataclass(frozen=True)
 class PilotVariance:
-    """Variances of one cell's paired difference by source; `examples` is that of the mean over the test set, alone."""
+    """Variances of a difference of two checkpoints by source, for one seed; `examples` is that of the mean, alone.
+
+    `examples` is the variance over the test set without the interaction with the seeds; more seeds do not lower it.
+    `degrees` are the degrees of freedom that a fine-tuning seed beyond the first adds to the estimated spread: 1 for a
+    spread of its own, more where the other checkpoints help to estimate it.
+    """
 
     pretraining: float  # between pretraining runs; 0 with only one, and then the plan is conditional on that run
     finetuning: float
     examples: float
+    degrees: float = 1.0
 
     @staticmethod
-    def of(differences: Floats, *, examples: float = 0.0) -> PilotVariance:
-        """From differences [P, F] of two checkpoints' cells, paired by seed; needs two fine-tuning seeds.
-
-        `examples`: the variance of the difference's mean over the test set, without the interaction with the seeds;
-        more seeds do not lower it.
-        """
-        rows, columns = differences.shape
+    def of(first: Floats, second: Floats, *, examples: float = 0.0) -> PilotVariance:
+        """From the scores [P, F] of two checkpoints, paired by pretraining seed; needs two fine-tuning seeds."""
+        rows, columns = first.shape
         if columns < 2:
             raise ValueError(f"{columns} fine-tuning seeds: a pilot needs two or more to see their spread")
-        finetuning = float(differences.var(axis=1, ddof=1).mean())
-        between = float(differences.mean(axis=1).var(ddof=1)) if rows > 1 else 0.0
+        finetuning = float(first.var(axis=1, ddof=1).mean() + second.var(axis=1, ddof=1).mean())
+        between = float((second - first).mean(axis=1).var(ddof=1)) if rows > 1 else 0.0
         return PilotVariance(max(0.0, between - finetuning / columns), finetuning, examples)
 
 
@@ -87,30 +92,53 @@ def plan_seeds(
 def power_of(
     pilot: PilotVariance, difference: float, pretraining_seeds: int, finetuning_seeds: int, *, confidence: float = 0.95
 ) -> float:
-    """Chance that the interval of this design lies above 0 when the true difference is `difference`.
+    """Chance that the interval of this design lies above 0 when the true difference is `difference`."""
+    halves, error = _intervals(pilot, pretraining_seeds, finetuning_seeds, confidence)
+    return 1.0 if error == 0.0 else float(ndtr((difference - halves) / error).mean())
 
-    The interval is half as long as the quantile of a Student's t, scaled by the seeds' estimated error, plus a normal
-    of the examples' error. The seeds' error is an estimate itself: the chance is its mean over the chi-square.
+
+def smallest_difference(
+    pilot: PilotVariance, pretraining_seeds: int, finetuning_seeds: int, *, power: float = 0.8, confidence: float = 0.95
+) -> float:
+    """The least difference (in score) that this design sees with this power."""
+    halves, error = _intervals(pilot, pretraining_seeds, finetuning_seeds, confidence)
+    if error == 0.0:
+        return 0.0
+    highest = float(halves.max()) + 10 * error
+    return float(brentq(lambda difference: ndtr((difference - halves) / error).mean() - power, 0.0, highest))
+
+
+def _intervals(
+    pilot: PilotVariance, pretraining_seeds: int, finetuning_seeds: int, confidence: float
+) -> tuple[Floats, float]:
+    """Half-lengths [K] of the intervals that this design may give, equally likely, and the true standard error.
+
+    They are as long as the report would make them from an estimate of the seeds' error, which varies by its chi-square.
     """
-    degrees = (pretraining_seeds if pretraining_seeds > 1 else finetuning_seeds) - 1
-    between = pilot.pretraining / pretraining_seeds if pretraining_seeds > 1 else 0.0
+    several = pretraining_seeds > 1
+    degrees = pretraining_seeds - 1.0 if several else pilot.degrees * (finetuning_seeds - 1)
+    between = pilot.pretraining / pretraining_seeds if several else 0.0
     seeds = math.sqrt(between + pilot.finetuning / (pretraining_seeds * finetuning_seeds))
     examples = math.sqrt(pilot.examples)
-    if seeds == examples == 0.0:
-        return 1.0
+    error = math.hypot(seeds, examples)
+    if error == 0.0:
+        return np.zeros(1), error
     estimated = seeds * np.sqrt(chi2.ppf(_parts(50), degrees) / degrees)
-    halves = _half_lengths(estimated, examples, degrees, (1 + confidence) / 2)
-    return float(ndtr((difference - halves) / math.hypot(seeds, examples)).mean())
+    tail = (1 + confidence) / 2
+    if several and confidence <= ONE_T:
+        whole = np.hypot(estimated, examples)
+        return t.ppf(tail, shared_degrees(degrees, estimated**2 / whole**2)) * whole, error
+    return _half_lengths(estimated, examples, degrees, tail), error
 
 
-def _half_lengths(seeds: Floats, examples: float, degrees: int, tail: float) -> Floats:
+def _half_lengths(seeds: Floats, examples: float, degrees: float, tail: float) -> Floats:
     """The quantile at `tail` of seeds [K] x Student's t + examples x normal, by bisection."""
     highest = seeds * t.ppf(tail, degrees) + examples * ndtri(tail)  # of sums no quantile is beyond the quantiles' sum
     if examples == 0.0:
         return np.asarray(highest)
-    moved = seeds[:, None] * t.ppf(_parts(400), degrees)
+    moved = seeds[:, None] * t.ppf(_parts(200), degrees)
     low, high = np.zeros_like(highest), highest
-    for _ in range(40):
+    for _ in range(25):
         middle = (low + high) / 2
         is_short = ndtr((middle[:, None] - moved) / examples).mean(axis=1) < tail
         low, high = np.where(is_short, middle, low), np.where(is_short, high, middle)

@@ -1,8 +1,10 @@
 """Variance of a statistic by source: pretraining seeds, fine-tuning seeds, examples.
 
-The model is the random-effects analysis of variance of pretraining seeds x fine-tuning seeds x examples. The variance
-of a mean is V_p + (V_f - V_pf) + (V_e - V_pe), where V_x is the variance over the levels of x divided by their number:
-the interactions are taken out because the spread of the pretraining seeds' means holds them already.
+Checkpoints of one run are paired by pretraining seed, and all by examples. They are not paired by fine-tuning seed: the
+order of the data and the new weights that one seed draws do to one checkpoint what they do not do to another, so seeds
+with the same number have nothing in common. The variance of a mean is V_seeds + (V_e - V_se), where V_x is the variance
+over the levels of x divided by their number: the interaction of seeds and examples is taken out of the examples'
+variance because the spread of the seeds holds it already.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import polygamma
 
 Floats = NDArray[np.float64]
 Weights = NDArray[np.float32]
@@ -24,6 +28,8 @@ class SeedGrid:
     pretraining_seeds: tuple[int, ...]
     finetuning_seeds: tuple[int, ...]
     cells: tuple[int, ...]  # row-major: cells[p * F + f]
+    run: int = 0  # pretraining seeds of one run are paired, those of two runs have nothing in common
+    group: str = ""  # checkpoints of one group help to estimate each other's spread over the fine-tuning seeds
 
     def scores(self, cell_scores: Floats) -> Floats:
         """This checkpoint's cells [..., P, F] out of all cells [..., M]."""
@@ -35,60 +41,71 @@ class SeedGrid:
         return self.pretraining_seeds, self.finetuning_seeds
 
     @property
-    def source(self) -> int | None:
-        """The seeds that the interval is based on: 0 pretraining; 1 fine-tuning, of a single run; None: one seed."""
-        return 0 if len(self.pretraining_seeds) > 1 else 1 if len(self.finetuning_seeds) > 1 else None
+    def has_runs(self) -> bool:
+        """Whether the spread of the pretraining seeds, which holds that of the fine-tuning seeds, is known."""
+        return len(self.pretraining_seeds) > 1
+
+    def within(self, cell_scores: Floats) -> tuple[float, int]:
+        """Variance of a cell over the fine-tuning seeds of a run, and its degrees of freedom (0: unknown)."""
+        scores = self.scores(cell_scores)
+        rows, columns = scores.shape
+        if columns < 2:
+            return 0.0, 0
+        return float(scores.var(axis=1, ddof=1).mean()), rows * (columns - 1)
 
 
-@dataclass(frozen=True)
-class Shares:
-    """Factors on the shifts of the fine-tuning seeds (where there are several pretraining runs) and of the examples.
+def common_share(grids: Sequence[SeedGrid], cell_scores: Floats) -> float:
+    """Share of the fine-tuning seeds' variance that the runs of a checkpoint have in common, over all grids.
 
-    `degrees` of freedom are given if the statistic depends on seeds of both kinds; else each column has its own.
+    A new seed for every cell would have none. What is common averages out with fine-tuning seeds, not with runs.
     """
+    variance = excess = 0.0
+    for grid in grids:
+        scores = grid.scores(cell_scores)
+        if min(scores.shape) > 1:
+            own = float(scores.mean(axis=0).var(ddof=1)) / scores.shape[1]
+            variance += own
+            excess += own - interaction(scores)
+    return max(0.0, excess / variance) if variance > 0 else 0.0
 
-    finetuning: float = 1.0
-    examples: float = 1.0
-    degrees: float | None = None
 
+def example_interaction(weights: Floats, grids: Sequence[SeedGrid], units: Sequence[Weights]) -> float:
+    """Variance that the interaction of seeds and examples has in the sum of weights [C] x scores [C].
 
-def variance_shares(
-    weights: Floats,
-    grids: Sequence[SeedGrid],
-    cell_scores: Floats,
-    units: Sequence[Weights] | None,
-    example_shifts: Floats,
-) -> Shares:
-    """How the sources combine in the linear statistic sum of weights [C] x scores [C].
-
-    Checkpoints with the same seeds are paired; groups with different seeds count as independent. Without `units`
-    (values [P, F, G] of each checkpoint by cluster of examples) nothing is taken out of the example shifts.
+    `units` are the values [P, F, G] of each checkpoint by cluster of examples.
     """
-    finetuning = interaction = example_interaction = 0.0
-    for seeds in sorted({grid.seeds for grid in grids}):
-        members = [number for number, grid in enumerate(grids) if grid.seeds == seeds and weights[number] != 0.0]
-        if not members:
+    total = 0.0
+    paired: dict[tuple[int, tuple[int, ...]], Weights] = {}
+    for weight, grid, values in zip(weights, grids, units, strict=True):
+        if weight == 0.0:
             continue
-        scores = np.sum([weights[number] * grids[number].scores(cell_scores) for number in members], axis=0)
-        if len(scores) > 1 and scores.shape[1] > 1:
-            finetuning += float(scores.mean(axis=0).var(ddof=1)) / scores.shape[1]
-            interaction += _interaction(scores)
-        if units is not None:
-            values = np.sum([np.float32(weights[number]) * units[number] for number in members], axis=0)
-            example_interaction += _interaction(values.mean(axis=1) if len(values) > 1 else values[0])
-    examples = float((example_shifts @ weights).var())
-    return Shares(_kept(finetuning, interaction), _kept(examples, example_interaction))
+        if grid.has_runs:
+            key = (grid.run, grid.pretraining_seeds)
+            own = np.float32(weight) * values.mean(axis=1)
+            paired[key] = paired[key] + own if key in paired else own
+        else:
+            total += weight**2 * interaction(values[0])
+    return total + sum(interaction(values) for values in paired.values())
 
 
-def _kept(variance: float, interaction: float) -> float:
-    """Factor on a shift that leaves variance - interaction of its variance."""
-    return float(np.sqrt(max(0.0, 1.0 - interaction / variance))) if variance > 0 else 0.0
+def kept(variance: float, removed: float) -> float:
+    """Factor on a shift that leaves variance - removed of its variance."""
+    return float(np.sqrt(max(0.0, 1.0 - removed / variance))) if variance > 0 else 0.0
 
 
-def _interaction(table: Floats) -> float:
+def interaction(table: Floats | Weights) -> float:
     """Variance of the mean of a two-way table [A, B] that comes from the interaction alone."""
     rows, columns = table.shape
     if rows < 2 or columns < 2:
         return 0.0
     residual = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
     return float((residual**2).sum()) / ((rows - 1) * (columns - 1) * rows * columns)
+
+
+def degrees_of(variances: Floats) -> float:
+    """Degrees of freedom of an estimated variance whose posterior has these draws [D]: the chi-square with the same
+    variance of its logarithm."""
+    spread = float(np.log(variances).var())
+    if spread < 2e-4:
+        return 1e4
+    return 2 * float(brentq(lambda half: polygamma(1, half) - spread, 1e-3, 1e5))

@@ -1,4 +1,4 @@
-"""Plateau test: the slope of a score over the last doublings of epochs."""
+"""How a score rises: per doubling of epochs, which shows a plateau, and per doubling of the budget."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from gap.intervals.interval import Estimate
 from gap.intervals.variance import Floats
 
 FLAT_POINTS = 1.0  # a doubling that brings less than one point
+LAST_DOUBLINGS = 3  # epoch counts that the plateau is judged by
 
 
-def doubling_slope(epochs_factors: Sequence[float], scores: Floats, *, last: int = 3) -> Floats:
-    """Score gained per doubling of epochs [D], by least squares; scores [D, E] at increasing factors."""
-    if len(epochs_factors) < 2:
-        raise ValueError(f"{len(epochs_factors)} epoch counts: a slope needs two; run the scratch_longer control")
-    doublings = np.log2(np.asarray(epochs_factors, dtype=np.float64))[-last:]
+def doubling_slope(amounts: Sequence[float], scores: Floats, *, last: int | None = None) -> Floats:
+    """Score gained per doubling of an amount (epochs, tokens) [D], by least squares; scores [D, E] at growing amounts.
+
+    `last`: over so many of the largest amounts only. The slope is a linear contrast of the scores.
+    """
+    if len(amounts) < 2:
+        raise ValueError(f"{len(amounts)} amount: a slope needs two; run the scratch_longer control, or more budgets")
+    doublings = np.log2(np.asarray(amounts, dtype=np.float64))[-(last or len(amounts)) :]
     centred = doublings - doublings.mean()
     return scores[:, -len(centred) :] @ centred / (centred @ centred)
 

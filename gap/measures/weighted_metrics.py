@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from gap.intervals.bootstrap import Evaluate, Weights
 from gap.intervals.variance import Floats
+from gap.measures.certainty import Certainty, certainty_of
+from gap.measures.ratios import Places, by_cluster, mean_of, ratio_of
 
-Places = NDArray[np.intp]
 Records = Mapping[str, Mapping[str, Any]]  # example id -> its record in a predictions file
 CORRELATIONS = ("pearson", "spearman")
 SIGNED_METRICS = ("matthews", *CORRELATIONS)  # from -1 to 1; all others from 0
@@ -36,6 +37,7 @@ class ExampleTable:
     contaminated: NDArray[np.bool_]  # [N]
     ids: tuple[str, ...]  # of the N examples
     clean_scores: Floats | None  # [M]: every cell's score without contaminated examples, if there are both
+    certainty: Mapping[str, Certainty]  # loss and calibration by name, those that the records have
 
 
 def tabulate_examples(metric: str, cells: Sequence[Records], contaminated_ids: Collection[str] = ()) -> ExampleTable:
@@ -70,7 +72,7 @@ def tabulate_examples(metric: str, cells: Sequence[Records], contaminated_ids: C
             raise ValueError(f"cells of one task disagree about {there}: score every cell on the same file")
 
         def evaluator(kept: Places, groups: Places) -> tuple[Evaluate, NDArray[np.float32] | None]:
-            return _ratio_of(parts[0][:, kept], parts[1][:, kept], groups)
+            return ratio_of(parts[0][:, kept], parts[1][:, kept], groups)
 
     elif metric in CORPUS_METRICS and all("label" in record and "prediction" in record for record in first):
         labels = np.array([record["label"] for record in first], dtype=object)
@@ -85,52 +87,24 @@ def tabulate_examples(metric: str, cells: Sequence[Records], contaminated_ids: C
     else:
 
         def evaluator(kept: Places, groups: Places) -> tuple[Evaluate, NDArray[np.float32] | None]:
-            return _mean_of(scores[:, kept], groups)
+            return mean_of(scores[:, kept], groups)
 
     evaluate, units = evaluator(np.arange(len(ids)), clusters)
     clean, kept = None, np.flatnonzero(~contaminated)
     if 0 < len(kept) < len(ids):
         without, _ = evaluator(kept, np.zeros(len(kept), dtype=np.intp))
         clean = without(np.ones((1, 1), dtype=np.float32))[0]
-    return ExampleTable(evaluate, len(ids), int(clusters.max()) + 1, units, scores, contaminated, tuple(ids), clean)
-
-
-def _mean_of(scores: NDArray[np.float32], clusters: NDArray[np.intp]) -> tuple[Evaluate, NDArray[np.float32]]:
-    """Weighted means, and each cluster's contribution on the scale of a mean (its linear influence)."""
-    sums, sizes = _by_cluster(scores, clusters), np.bincount(clusters).astype(np.float32)
-    means = scores.mean(axis=1, keepdims=True, dtype=np.float64)
-    units = (sums - means * sizes) * (len(sizes) / sizes.sum()) + means
-
-    def evaluate(weights: Weights) -> Floats:
-        return ((weights @ sums.T) / (weights @ sizes)[:, None]).astype(np.float64)
-
-    return evaluate, units.astype(np.float32)
-
-
-def _ratio_of(
-    numerators: NDArray[np.float32], denominators: NDArray[np.float32], clusters: NDArray[np.intp]
-) -> tuple[Evaluate, NDArray[np.float32]]:
-    """Weighted sums [M, N] divided by each other, 0 where there is nothing to divide by; contributions as of means."""
-    tops, bottoms = _by_cluster(numerators, clusters), _by_cluster(denominators, clusters)
-    whole = bottoms.sum(axis=1, keepdims=True, dtype=np.float64)
-    ratios = _divided(tops.sum(axis=1, keepdims=True, dtype=np.float64), whole)
-    units = (tops - ratios * bottoms) * _divided(np.full_like(whole, tops.shape[1]), whole) + ratios
-
-    def evaluate(weights: Weights) -> Floats:
-        return _divided((weights @ tops.T).astype(np.float64), (weights @ bottoms.T).astype(np.float64))
-
-    return evaluate, units.astype(np.float32)
-
-
-def _divided(top: Floats, bottom: Floats) -> Floats:
-    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
-
-
-def _by_cluster(values: NDArray[Any], clusters: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Sums [..., G] of values [..., N]."""
-    order = np.argsort(clusters, kind="stable")
-    starts = np.searchsorted(clusters[order], np.arange(clusters.max() + 1))
-    return np.add.reduceat(values[..., order].astype(np.float64), starts, axis=-1).astype(np.float32)
+    return ExampleTable(
+        evaluate,
+        len(ids),
+        int(clusters.max()) + 1,
+        units,
+        scores,
+        contaminated,
+        tuple(ids),
+        clean,
+        certainty_of([[records[name] for name in ids] for records in cells], clusters),
+    )
 
 
 def _corpus_metric(
@@ -146,7 +120,7 @@ def _corpus_metric(
     guesses = np.array([[index[str(label)] for label in row] for row in predictions])
     size = len(classes)
     cells = truth * size + guesses  # [M, N]
-    counts = np.stack([_by_cluster(cells == number, clusters) for number in range(size * size)], axis=-1)  # [M, G, K*K]
+    counts = np.stack([by_cluster(cells == number, clusters) for number in range(size * size)], axis=-1)  # [M, G, K*K]
     table = counts.transpose(1, 0, 2).reshape(counts.shape[1], -1)
     measure = {"f1": _f1(index.get("1", size - 1)), "macro_f1": _macro_f1, "matthews": _matthews}[metric]
 

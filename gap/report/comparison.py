@@ -1,24 +1,28 @@
-"""Comparison of several runs: paired differences with their intervals, all against the first run.
+"""Comparison of several runs: differences with their intervals, all against the first run.
 
-Runs scored on the same examples share the examples' weights in every draw, so that difficulty for both cancels; their
-seeds are drawn independently. A share of the gap is a common goal for two runs only if one outside reference ends both
-gaps; without it each run has its own 100 %, however bad its largest budget is.
+The cells of two runs are resampled together: examples in common have the same weights in every draw, so that
+difficulty for both cancels; cells that both runs share (an outside reference that was scored once) are one; pretraining
+seeds of two runs have nothing in common, so their variances share Welch's degrees of freedom. What is called resolved
+is so after Holm's correction over all differences of the comparison. A share of the gap is a common goal for two runs
+only if one outside reference ends both gaps; without it each run has its own 100 %, however bad its largest budget is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gap.analysis.analysis import read_studies
-from gap.analysis.run_folder import RunSource
+from gap.analysis.tables.joint import JointDraws, join
+from gap.analysis.tables.run_folder import RunSource
 from gap.analysis.tables.task_study import TaskStudy
 from gap.analysis.tables.task_table import describe
 from gap.analysis.task_analysis import LEVELS
 from gap.analysis.wording import tokens_text
 from gap.intervals.bootstrap import Resampling
+from gap.intervals.holm import holm, p_value
 from gap.intervals.interval import Estimate, Statistic, quantiles, statistic_draws
 from gap.intervals.variance import Floats
 from gap.measures.curve import MonotoneCurve
@@ -40,13 +44,9 @@ class Difference:
     other_value: float | None
     change: Estimate
     same_goal: bool = True  # False: tokens to a share of two different gaps, which do not rank the runs
-
-    @property
-    def resolved(self) -> bool:
-        """Whether the interval excludes equality of the two runs."""
-        none = 1.0 if self.unit == "ratio" else 0.0
-        low, high = self.change.low, self.change.high
-        return low is not None and high is not None and not low <= none <= high
+    p_value: float | None = None  # of equality, for this row alone; None without an interval
+    adjusted_p_value: float | None = None  # by Holm, over all rows of the comparison
+    resolved: bool = False  # whether the runs differ, by the adjusted p-value
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def compare_runs(
         raise ValueError(f"{len(runs)} run: a comparison needs two or more; name the runs' output folders")
     if len({run.name for run in runs}) < len(runs):
         raise ValueError(f"runs {[run.name for run in runs]} share a name: name each run once")
+    resampling = Resampling(draws=draws, seed=seed)
     studies = []
-    for stream, run in enumerate(runs):
-        resampling = Resampling(draws=draws, seed=seed, stream=stream)
+    for run in runs:
         own, _ = read_studies(
             run.scores,
             series=run.series,
@@ -94,14 +94,29 @@ def compare_runs(
             if reason:
                 notes.append(f"{task}: {run.name} and {runs[0].name} {reason}; not compared.")
             else:
-                differences += _task_differences(first, tasks[task], runs[0].name, run.name, confidence)
+                differences += _task_differences(first, tasks[task], runs[0].name, run.name, resampling)
                 if not _same_reference(first, tasks[task]):
                     notes.append(
                         f"{task}: {run.name} and {runs[0].name} have no outside reference in common, so 100 % of "
                         "the gap is a different score in each: tokens to a share of it do not say which run is better. "
                         "Compare their scores, and their tokens to the same score."
                     )
-    return Comparison(tuple(run.name for run in runs), tuple(differences), tuple(notes))
+    tested = [one.p_value for one in differences if one.p_value is not None]
+    adjusted = iter(holm(tested))
+    rows = []
+    for one in differences:
+        corrected = None if one.p_value is None else next(adjusted)
+        is_resolved = corrected is not None and corrected <= 1 - confidence
+        rows.append(replace(one, adjusted_p_value=corrected, resolved=is_resolved))
+    if len(tested) > 1:
+        notes.append(
+            f"{len(tested)} differences are tested: a row is called resolved where its p-value, after Holm's "
+            f"correction for that number, is at most {1 - confidence:.2g}. The intervals are of each row alone."
+        )
+    needed = 2 * len(tested) / (1 - confidence)
+    if draws < needed:
+        notes.append(f"{draws:,} draws are too few to resolve any of them: give --draws {10 * needed:.0f} or more.")
+    return Comparison(tuple(run.name for run in runs), tuple(rows), tuple(notes))
 
 
 def _not_comparable(first: TaskStudy, second: TaskStudy) -> str | None:
@@ -116,6 +131,12 @@ def _not_comparable(first: TaskStudy, second: TaskStudy) -> str | None:
         and first_table.examples.ids != second_table.examples.ids
     ):
         return "were scored on different examples"
+    if (
+        first_table.examples is not None
+        and second_table.examples is not None
+        and first_table.examples.num_clusters != second_table.examples.num_clusters
+    ):
+        return "group their examples differently"
     return None
 
 
@@ -129,14 +150,15 @@ def _same_reference(first: TaskStudy, second: TaskStudy) -> bool:
 
 
 def _task_differences(
-    first: TaskStudy, second: TaskStudy, baseline: str, other: str, confidence: float
+    first: TaskStudy, second: TaskStudy, baseline: str, other: str, resampling: Resampling
 ) -> list[Difference]:
     differences = []
+    joint = join(first.table, second.table, resampling)
     names = (first.table.task, baseline, other)
     shared = [checkpoint for checkpoint in first.table.checkpoints if second.table.find(checkpoint) is not None]
     for checkpoint in shared:
         columns = first.table.checkpoints.index(checkpoint), second.table.checkpoints.index(checkpoint)
-        pair = _Pair(first, second, [columns[0]], [columns[1]], confidence)
+        pair = _Pair(first, second, joint, [columns[0]], [columns[1]])
         title = f"score, {describe(checkpoint)}"
         differences.append(pair.difference(names, title, *(_column(column) for column in columns)))
     ends = [first.resolved, second.resolved]
@@ -147,7 +169,7 @@ def _task_differences(
         involved = [
             [*columns, study.scratch, study.reference] for columns, study in zip(budgets, (first, second), strict=True)
         ]
-        pair = _Pair(first, second, involved[0], involved[1], confidence)
+        pair = _Pair(first, second, joint, involved[0], involved[1])
         same = _same_reference(first, second)
         whose = "the gap" if same else "each run's own gap"
         for level in LEVELS[:3]:
@@ -163,51 +185,61 @@ def _task_differences(
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two studies and the columns that a quantity takes from each."""
+    """Two studies, their joint draws, and the columns that a quantity takes from each."""
 
     first: TaskStudy
     second: TaskStudy
+    joint: JointDraws
     first_columns: Sequence[int]
     second_columns: Sequence[int]
-    confidence: float
-
-    def refusal(self) -> str | None:
-        return self.first.table.refusal(self.first_columns) or self.second.table.refusal(self.second_columns)
 
     def difference(self, names: tuple[str, str, str], title: str, first: Statistic, second: Statistic) -> Difference:
-        values = [float(statistic(study.draws.observed[None])[0]) for statistic, study in self._both(first, second)]
-        change = self._estimate(values[1] - values[0], lambda before, after: after - before, first, second)
-        return Difference(names[0], title, "points", names[1], names[2], values[0], values[1], change)
+        values = self._values(first, second)
+        return self._row(names, title, "points", values, values[1] - values[0], first, second)
 
     def ratio(self, names: tuple[str, str, str], title: str, first: Statistic, second: Statistic) -> Difference:
         """Tokens of the second over tokens of the first, from log10 tokens."""
-        logs = [float(statistic(study.draws.observed[None])[0]) for statistic, study in self._both(first, second)]
+        logs = self._values(first, second)
         values = [float(10**log) if np.isfinite(log) else None for log in logs]
         if None in values:
             change = Estimate(float("nan"), refused="not between the smallest and largest budget in both runs")
-        else:
-            change = self._estimate(logs[1] - logs[0], lambda before, after: after - before, first, second)
-            low, high = (None if end is None else float(10**end) for end in (change.low, change.high))
-            change = Estimate(float(10**change.value), low, high, change.refused)
-        return Difference(names[0], title, "ratio", names[1], names[2], values[0], values[1], change)
+            return Difference(names[0], title, "ratio", names[1], names[2], values[0], values[1], change)
+        row = self._row(names, title, "ratio", values, logs[1] - logs[0], first, second)
+        low, high = (None if end is None else float(10**end) for end in (row.change.low, row.change.high))
+        return replace(row, change=Estimate(float(10**row.change.value), low, high, row.change.refused))
 
-    def _both(self, first: Statistic, second: Statistic) -> tuple[tuple[Statistic, TaskStudy], ...]:
-        return (first, self.first), (second, self.second)
+    def _values(self, first: Statistic, second: Statistic) -> list[float]:
+        pairs = ((first, self.first), (second, self.second))
+        return [float(statistic(study.draws.observed[None])[0]) for statistic, study in pairs]
 
-    def _estimate(
-        self, value: float, combine: Callable[[Floats, Floats], Floats], first: Statistic, second: Statistic
-    ) -> Estimate:
-        refused = self.refusal()
+    def _row(
+        self,
+        names: tuple[str, str, str],
+        title: str,
+        unit: str,
+        values: Sequence[float | None],
+        value: float,
+        first: Statistic,
+        second: Statistic,
+    ) -> Difference:
+        change, tested = self._estimate(value, first, second)
+        return Difference(names[0], title, unit, names[1], names[2], values[0], values[1], change, p_value=tested)
+
+    def _estimate(self, value: float, first: Statistic, second: Statistic) -> tuple[Estimate, float | None]:
+        """The second minus the first, and its p-value."""
+        refused = self.first.table.refusal(self.first_columns) or self.second.table.refusal(self.second_columns)
         if refused:
-            return Estimate(value, refused=refused)
-        with np.errstate(invalid="ignore"):
-            draws = combine(
-                *(statistic_draws(statistic, study.draws) for statistic, study in self._both(first, second))
-            )
+            return Estimate(value, refused=refused), None
+
+        def change(scores: Floats) -> Floats:
+            with np.errstate(invalid="ignore"):
+                return second(scores[:, self.joint.second]) - first(scores[:, self.joint.first])
+
+        draws = statistic_draws(change, self.joint.draws, self.first.confidence)
         finite = np.isfinite(draws)
         if (~finite).mean() > MOST_UNREACHED:
-            return Estimate(value, refused="the crossing lies outside the budgets in too many draws")
-        return Estimate(value, *quantiles(draws[finite], self.confidence))
+            return Estimate(value, refused="the crossing lies outside the budgets in too many draws"), None
+        return Estimate(value, *quantiles(draws[finite], self.first.confidence)), p_value(change, self.joint.draws)
 
 
 def _column(column: int) -> Statistic:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gap.analysis.analysis import analyse
-from gap.analysis.run_folder import RunSource, told_apart
 from gap.analysis.tables.costs import Prices
+from gap.analysis.tables.run_folder import RunSource, told_apart
+from gap.intervals.spending import history_note
 from gap.report.comparison import compare_runs
 from gap.report.comparison_page import write_comparison
 from gap.report.page import write_report
@@ -23,8 +24,13 @@ class ReportOptions(Options):
     """Options of launch/report.py."""
 
     draws: int = option(10_000, "bootstrap draws", group=ANALYSIS, at_least=100)
-    confidence: float = option(
-        0.95, "confidence of the intervals", group=ANALYSIS, above=0, below=1, what="a share such as 0.95"
+    confidence: float | None = option(
+        None,
+        "confidence of the intervals; default: 0.95, or what earlier looks at the study leave of it",
+        group=ANALYSIS,
+        above=0,
+        below=1,
+        what="a share such as 0.95",
     )
     seed: int = option(0, "seed of the draws", group=ANALYSIS, at_least=0)
     resolve: float | None = option(
@@ -70,7 +76,7 @@ def write_reports(folders: Sequence[str], options: ReportOptions, command: str) 
             series=run.series,
             prices=options.prices(run.prices),
             draws=options.draws,
-            confidence=options.confidence,
+            confidence=run.confidence if options.confidence is None else options.confidence,
             seed=options.seed,
             name=run.name,
             planned=run.planned,
@@ -81,10 +87,11 @@ def write_reports(folders: Sequence[str], options: ReportOptions, command: str) 
         for run in runs
     ]
     analyses = [
-        replace(analysis, notes=(*analysis.notes, *run.notes)) for analysis, run in zip(analyses, runs, strict=True)
+        replace(analysis, notes=(*analysis.notes, *run.notes, *filter(None, [history_note(run.looks)])))
+        for analysis, run in zip(analyses, runs, strict=True)
     ]
     if len(runs) == 1:
         return write_report(analyses[0], output_dir or runs[0].scores.parent)
-    comparison = compare_runs(runs, draws=options.draws, seed=options.seed, confidence=options.confidence)
+    comparison = compare_runs(runs, draws=options.draws, seed=options.seed, confidence=options.confidence or 0.95)
     assert output_dir is not None
     return write_comparison(comparison, analyses, output_dir)

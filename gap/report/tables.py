@@ -12,8 +12,10 @@ from gap.analysis.results import Analysis, CheckpointResult, Crossing, TaskResul
 from gap.analysis.tables.costs import UNITS
 from gap.analysis.wording import duration_text, interval_text, money_text, percent_text, tokens_text
 from gap.intervals.interval import Estimate
+from gap.measures.certainty import MEASURES
 
 OTHER_UNITS = tuple(UNITS)[1:]  # all but tokens
+_MEASURE_ENDS = ("", "_low", "_high", "_minus_scratch", "_minus_scratch_low", "_minus_scratch_high")
 TITLES = {**UNITS, "hours": "device time", "money": "cost"}
 
 
@@ -42,7 +44,14 @@ class Part:
 
 def crossing_table(task: TaskResult, currency: str, *, priced: bool) -> Table:
     """Tokens to each share of the gap, by kind."""
-    units = [unit for unit in OTHER_UNITS if priced or unit != "money"]
+    known = {
+        unit
+        for curve in task.curves
+        for crossing in curve.crossings
+        for unit, amounts in crossing.other_units.items()
+        if unit != "text_bytes" or amounts[0] is not None  # series of earlier versions do not count them
+    }
+    units = [unit for unit in OTHER_UNITS if unit in known and (priced or unit != "money")]
     rows = []
     for curve in task.curves:
         for crossing in curve.crossings:
@@ -85,11 +94,27 @@ def checkpoint_table(task: TaskResult) -> Table:
         "median",
         "gap closed",
         "failed runs",
-        "loss",
-        "calibration error",
+        "recipe's loss",
+        "expected calibration error",
         "epochs over the corpus",
     )
     return Table(header, rows, frozenset({3, 6, 7, 8}))
+
+
+def certainty_table(task: TaskResult) -> Table | None:
+    """Loss and calibration of each checkpoint and their differences to scratch, with intervals; None without them."""
+    checkpoints = [checkpoint for checkpoint in task.checkpoints if checkpoint.control is None]
+    names = [name for name in MEASURES if all(name in checkpoint.measures for checkpoint in checkpoints)]
+    if not names:
+        return None
+    rows = []
+    for checkpoint in checkpoints:
+        row = [checkpoint.name]
+        for name in names:
+            own = checkpoint.measures[name]
+            row += [amount_text(own.value), amount_text(own.against_scratch, signed=True)]
+        rows.append(row)
+    return Table(["checkpoint", *(head for name in names for head in (MEASURES[name].title, "minus scratch"))], rows)
 
 
 def cell_table(task: TaskResult) -> Table:
@@ -232,6 +257,7 @@ def curve_csv(analysis: Analysis) -> str:
             "gap_closed_high",
             "runs",
             "failed_runs",
+            *(f"{name}{end}" for name in MEASURES for end in _MEASURE_ENDS),
         )
     )
     writer.writerows(_csv_rows(analysis))
@@ -264,7 +290,19 @@ def _csv_row(task: str, metric: str | None, checkpoint: CheckpointResult) -> Seq
         *((None, None, None) if closed is None else (closed.value, closed.low, closed.high)),
         checkpoint.runs,
         checkpoint.failed_runs,
+        *(figure for name in MEASURES for figure in _measure_figures(checkpoint, name)),
     )
+
+
+def _measure_figures(checkpoint: CheckpointResult, name: str) -> Sequence[float | None]:
+    """A measure and its difference to scratch, each with its interval."""
+    measured = checkpoint.measures.get(name)
+    pair = (None, None) if measured is None else (measured.value, measured.against_scratch)
+    return [
+        figure
+        for estimate in pair
+        for figure in ((None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high))
+    ]
 
 
 def _number(value: float) -> float | None:
@@ -274,6 +312,17 @@ def _number(value: float) -> float | None:
 def score_text(score: Estimate) -> str:
     """A score in percent with its interval, or why there is none."""
     return percent_text(score) + (f" ({score.refused})" if score.refused else "")
+
+
+def amount_text(estimate: Estimate | None, *, signed: bool = False) -> str:
+    """A number with its interval: `0.512 [0.480, 0.551]`."""
+    if estimate is None:
+        return ""
+    form = "{:+.3f}" if signed else "{:.3f}"
+    value = form.format(estimate.value)
+    if estimate.low is None or estimate.high is None:
+        return f"{value} ({estimate.refused})" if estimate.refused else value
+    return f"{value} [{form.format(estimate.low)}, {form.format(estimate.high)}]"
 
 
 def closed_text(closed: Estimate) -> str:

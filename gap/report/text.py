@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from gap.analysis.results import Analysis, MacroAverage, TaskResult
-from gap.analysis.wording import percent_text
+from gap.analysis.wording import percent_text, points_text, tokens_text
 from gap.report.chart_list import DrawnChart, Place
 from gap.report.tables import (
     Part,
     Table,
     cell_table,
+    certainty_table,
     checkpoint_table,
     closed_text,
     control_table,
@@ -27,8 +28,11 @@ from runtime.plurals import counted
 METHOD = (
     "Budgets count the non-padding tokens a checkpoint has seen. Gap closed is (S(b) - S(scratch)) / (S(reference) - "
     "S(scratch)), the ratio of means over seeds. Intervals resample pretraining seeds, fine-tuning seeds and examples "
-    "together, paired across budgets (the multi-bootstrap of Sellam et al. 2022), with clusters of examples kept "
-    "whole; seeds move by Student's t, because the plain percentile interval is too short with few seeds. The curve "
+    "together (after the multi-bootstrap of Sellam et al. 2022), with clusters of examples kept whole. Budgets are "
+    "paired by examples and by pretraining seed, not by fine-tuning seed, which does something else to each "
+    "checkpoint. Seeds move by Student's t, because the plain percentile interval is too short with few seeds; the "
+    "spread over the fine-tuning seeds of one checkpoint is estimated with the help of the task's others, as far as "
+    "they are alike. What these intervals cover was simulated (benchmarks/coverage.md). The curve "
     "is isotonic and joined by monotone cubics in log-tokens; a crossing is read off a curve refitted to every draw, "
     "and never beyond the budgets that were run."
 )
@@ -43,6 +47,12 @@ FORECAST = (
     "the measured score lay inside its interval, widened by that score's own uncertainty. "
     "In simulated studies (benchmarks/forecasting.md) such rows covered the score in 86 to 99 % where the curve went "
     "on as one of these; a step beyond the largest budget was not foreseen: 0 to 7 % at ten times it."
+)
+CERTAINTY = (
+    "Loss: the mean of minus the natural logarithm of the probability that the right answer is given. Brier score: the "
+    "mean square of confidence minus right (1) or wrong (0). Overconfidence: the mean confidence minus the share that "
+    "is right, 0 for a calibrated model. The intervals are from the draws of the score, each by itself: of twenty "
+    "differences without a cause one is expected to exclude 0."
 )
 LONG_TABLE = 8
 
@@ -125,14 +135,14 @@ def command_text(program: str, argv: Sequence[str] | None) -> str:
 def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnChart]) -> Iterator[Part]:
     size = "examples held fixed" if task.num_examples is None else counted(task.num_examples, "example")
     if task.num_clusters and task.num_clusters != task.num_examples:
-        size += f" in {counted(task.num_clusters, 'cluster')}"
+        size += f" in {counted(task.num_clusters, task.cluster)}"
     given = f" All intervals are {task.conditional}." if task.conditional else ""
     yield Part(
         text=f"Gap from scratch to {task.reference}: {percent_text(task.gap)} of "
-        f"{task.metric.replace('_', ' ')}; {size}.{given}"
+        f"{task.metric.replace('_', ' ')}; {size}.{_p_text(task)}{given}"
     )
     if not task.gap_resolved:
-        said = "The interval of the gap includes 0: there is no gap to close at this size."
+        said = "The interval of the gap includes 0: there is no gap to close that this study resolves."
         if task.gap.is_below_zero:
             said = f"Pretraining lowers the score here: {task.reference} is below scratch, and the interval excludes 0."
         yield Part(text=said, style="warn")
@@ -144,6 +154,19 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnCha
             "Tokens to a share of the gap", table=crossing_table(task, analysis.currency, priced=analysis.priced)
         )
     yield from chart_parts(charts, "crossings")
+    for curve in task.curves:
+        slope, ends = curve.points_per_doubling, [tokens_text(end) for end in curve.budgets]
+        if slope is not None:
+            unless = f" ({slope.refused})" if slope.refused else ""
+            text = f"{points_text(slope)} points per doubling of the budget{unless}, {curve.kind}, from {ends[0]} to "
+            yield Part("Points per doubling", f"{text}{ends[1]} tokens (a straight line in log tokens).")
+
+
+def _p_text(task: TaskResult) -> str:
+    if task.gap_p_value is None or task.gap_adjusted_p_value is None:
+        return ""
+    several = task.gap_p_value != task.gap_adjusted_p_value
+    return f" p = {task.gap_p_value:.2g}{f', {task.gap_adjusted_p_value:.2g} by Holm over the tasks' * several}."
 
 
 def _control_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Part]:
@@ -182,6 +205,9 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
         "predictions, or not finite); every mean includes them.",
         table=checkpoint_table(task),
     )
+    certainty = certainty_table(task)
+    if certainty:
+        yield Part("Loss and calibration", _certainty_text(task), table=certainty)
     yield from chart_parts(charts, "checkpoints")
     yield _contamination_part(task)
     if task.peeking_gain is not None:
@@ -204,6 +230,17 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
     for note in task.notes:
         yield Part(text=note)
     yield Part("", table=cell_table(task), folded="The cell" if runs == 1 else f"All {runs} cells")
+
+
+def _certainty_text(task: TaskResult) -> str:
+    """What the measures are, and how many examples they leave out."""
+    measures = task.checkpoints[0].measures
+    rated = min(measured.num_examples for measured in measures.values())
+    total = task.num_examples or 0
+    left_out = (
+        f" {counted(total - rated, 'example')} of {total} lack one of them and are left out." if rated < total else ""
+    )
+    return f"{CERTAINTY}{left_out}"
 
 
 def _contamination_part(task: TaskResult) -> Part:

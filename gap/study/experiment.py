@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from finetuning.model.checkpoint_files import check_encoder, load_config
 from gap.analysis.analysis import analyse
 from gap.analysis.results import Analysis
-from gap.analysis.run_folder import earlier_commands, write_study
 from gap.analysis.tables.costs import Prices, pair_budgets
+from gap.analysis.tables.run_folder import earlier_study, write_study
 from gap.cells.code_identity import code_version
 from gap.cells.consistency import check_same_architecture
-from gap.cells.estimate import estimated_seconds, model_of, time_rows, work_of
 from gap.cells.job_list import (
     SCORES_NAME,
     SEARCHES_NAME,
@@ -25,11 +24,12 @@ from gap.cells.job_list import (
     model_digest,
     write_jobs,
 )
-from gap.cells.plan import CellPlan, CellSource, Controls, Grid, make_plan, problems_of
+from gap.cells.plan import CellPlan, CellSource, Controls, make_plan, problems_of
 from gap.cells.provenance import made_by
-from gap.cells.searches import read_searches, same_arguments_notes
-from gap.cells.store import Cell, read_scores
-from gap.cells.worker import remaining
+from gap.cells.search.choice import read_searches
+from gap.cells.search.grid import Grid
+from gap.cells.search.notes import edge_notes, same_arguments_notes
+from gap.intervals.spending import ERROR, SeedLook, history_note, seed_look_error
 from gap.report.page import write_report
 from gap.tasks.contamination import Shards, write_contaminated, write_not_searched
 from gap.tasks.kinds.task_data import TaskData, TaskSpec
@@ -37,8 +37,6 @@ from gap.tasks.rows import held_out, label_subset
 from gap.tasks.specification import read_task, spec_text
 from pretraining.checkpoints.origin import read_run
 from pretraining.checkpoints.series import read_series
-from runtime.plurals import counted
-from runtime.processes.ranks import Ranks, choose_device
 
 Say = Callable[[str], None]
 UNKNOWN = "not pretrained yet"
@@ -52,9 +50,11 @@ class Experiment:
     tasks_at_ends: tuple[TaskSpec, ...] = ()
     finetuning_seeds: int = 3
     intervals: bool = True
-    grid: Grid = field(default_factory=Grid)
+    grid: Grid = field(default_factory=Grid)  # without learning rates: those that follow each model's width
+    reference_rates: tuple[float, ...] | None = None  # of the reference and its shape from scratch; None: as the grid
     controls: Controls = field(default_factory=Controls)
     options: CellOptions = field(default_factory=CellOptions)
+    resample_split: bool = False  # and with it the search: anew for each fine-tuning seed
 
     def read(self) -> dict[str, TaskData]:
         """The examples of every task by its name; ValueError if train and test overlap, or a name occurs twice."""
@@ -64,23 +64,45 @@ class Experiment:
             raise ValueError(f"tasks {', '.join(names)}: each name once; write NAME=KIND:PLACE to give another")
         return {spec.name: read_task(spec, self.options.reading) for spec in specs}
 
-    def plan(self, sources: Sequence[CellSource]) -> CellPlan:
+    def grids(self, sources: Sequence[CellSource], width: int | None = None) -> tuple[Grid, Grid | None]:
+        """The grid of the series and that of the reference, None where they are the same.
+
+        `width` is that of a series which is yet to be pretrained. ValueError for rates without a reference.
+        """
+        outside = [source for source in sources if source.is_outside]
+        if self.reference_rates is not None and not outside:
+            raise ValueError("--reference_learning_rates without --reference: name the reference, or leave them out")
+        grid = self.grid
+        if not grid.learning_rates:
+            path = next(source.path for source in sources if not source.is_outside)
+            grid = grid.for_width(width or load_config(path).hidden_size)
+        if not outside:
+            return grid, None
+        own = self.grid if self.reference_rates is None else replace(self.grid, learning_rates=self.reference_rates)
+        if not own.learning_rates:
+            own = own.for_width(load_config(outside[0].path, option="--reference").hidden_size)
+        return grid, None if own == grid else own
+
+    def plan(self, sources: Sequence[CellSource], width: int | None = None) -> CellPlan:
         """The cells; ValueError with everything that the plan could not answer."""
+        grid, reference_grid = self.grids(sources, width)
         plan = make_plan(
             sources,
             [spec.name for spec in self.tasks],
             tasks_at_ends=[spec.name for spec in self.tasks_at_ends],
             finetuning_seeds=self.finetuning_seeds,
-            grid=self.grid,
+            grid=grid,
+            reference_grid=reference_grid,
             controls=self.controls,
+            resample_split=self.resample_split,
         )
         problems = problems_of(plan, finetuning_seeds=self.finetuning_seeds, intervals=self.intervals)
         if problems:
             raise ValueError("; ".join(problems))
         return plan
 
-    def jobs(self, sources: Sequence[CellSource], data: Mapping[str, TaskData]) -> JobList:
-        """The list that the workers share.
+    def jobs(self, sources: Sequence[CellSource], data: Mapping[str, TaskData], width: int | None = None) -> JobList:
+        """The list that the workers share; `width` as in `grids`.
 
         ValueError if checkpoints of the series differ in tokenizer or shape, or a search has no examples to judge by.
         """
@@ -88,10 +110,10 @@ class Experiment:
         check_same_architecture(path for path in own if path != UNKNOWN)
         check_sources(sources)
         paths = dict.fromkeys(source.path for source in sources)
-        plan = self.plan(sources)
-        searched = dict.fromkeys((search.setting.task, search.setting.label_fraction) for search in plan.searches)
-        for task, fraction in searched:
-            held_out(data[task], label_subset(data[task], fraction))
+        plan = self.plan(sources, width)
+        parts = ((search.setting.task, search.setting.label_fraction, search.split) for search in plan.searches)
+        for task, fraction, split in dict.fromkeys(parts):
+            held_out(data[task], label_subset(data[task], fraction), split)
         return JobList(
             plan,
             self.options,
@@ -109,59 +131,6 @@ def check_sources(sources: Sequence[CellSource]) -> None:
         option = "--reference" if source.budget_tokens is None else "--series"
         if source.path != UNKNOWN:
             check_encoder(source.path, from_scratch=source.path not in trained, option=option)
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """The remaining jobs and the estimated time for them."""
-
-    cells: int
-    searches: int
-    finished: int
-    device_seconds: float
-    devices: int
-    price_per_hour: float = 0.0
-    currency: str = "$"
-
-    def line(self) -> str:
-        hours = self.device_seconds / 3600
-        price = f", {self.currency}{hours * self.price_per_hour:.2f}" if self.price_per_hour else ""
-        wall = self.device_seconds / self.devices
-        shown = f"{wall / 60:.1f} minutes" if wall < 7200 else f"{wall / 3600:.1f} hours"
-        return (
-            f"{counted(self.cells, 'cell')} and {counted(self.searches, 'search')} to run, "
-            f"{counted(self.finished, 'cell')} already finished: about "
-            f"{shown} on {self.devices} device{'s' * (self.devices > 1)} at a time ({hours:.2f} device-hours{price})"
-        )
-
-
-def outlook(
-    jobs: JobList,
-    data: Mapping[str, TaskData],
-    directory: Path,
-    *,
-    devices: int,
-    config: Any = None,
-    price_per_hour: float = 0.0,
-    currency: str = "$",
-) -> Outlook:
-    """Count and estimate the remaining jobs; `config` replaces a model that is yet to be pretrained."""
-    left = remaining(jobs, directory)
-    finished = _finished_cells(jobs, directory)
-    seconds = 0.0
-    if left:
-        device = choose_device(Ranks(local_world_size=devices))
-        work = {name: work_of(task, jobs.options) for name, task in data.items()}
-        models = {(job.setting.task, model_of(job.setting.source)): job.setting.source.path for job in left}
-        speed = {
-            key: time_rows(
-                config if path == UNKNOWN else load_config(path), work[key[0]].row_tokens, jobs.options, device
-            )
-            for key, path in models.items()
-        }
-        seconds = estimated_seconds(jobs, left, finished, work, speed)
-    cells = [job for job in left if job in set(jobs.plan.cells)]
-    return Outlook(len(cells), len(left) - len(cells), len(finished), seconds, devices, price_per_hour, currency)
 
 
 def write_list(
@@ -238,45 +207,50 @@ def finish_experiment(
     notes: Sequence[str] = (),
     resolve: float | None = None,
     series: Sequence[Path] = (),
+    finetuning_seeds: int = 0,
+    most_seeds: int | None = None,
 ) -> Analysis:
     """Analyse the scores and write report, curves and figures into the directory; study.json makes it repeatable.
 
-    `series` are the series.json files: the report gives the options of the pretraining runs next to them.
+    `series` are the series.json files: the report gives the options of the pretraining runs next to them. The study
+    was looked at before with fewer than these `finetuning_seeds`, or will be with up to `most_seeds`: what the looks
+    may err is spent over them.
     """
-    own = [*same_arguments_notes(jobs, read_searches(directory / SEARCHES_NAME)), *notes]
+    searches = read_searches(directory / SEARCHES_NAME)
+    own = [*edge_notes(jobs, searches), *same_arguments_notes(jobs, searches), *notes]
     planned, made = jobs.cell_names(), made_by(jobs, series)
-    commands = list(dict.fromkeys([*earlier_commands(directory, planned), *commands]))
-    write_study(
-        directory, rows, planned=planned, commands=commands, notes=own, prices=prices, resolve=resolve, made=made
+    before = earlier_study(directory, planned)
+    commands = list(dict.fromkeys([*(before.commands if before else ()), *commands]))
+    looks = list(before.looks) if before else []
+    kept = partial(
+        write_study,
+        directory,
+        rows,
+        planned=planned,
+        commands=commands,
+        notes=own,
+        prices=prices,
+        resolve=resolve,
+        made=made,
     )
-    path = directory / SCORES_NAME
+    kept(looks=looks)
+    error = seed_look_error(looks, finetuning_seeds, most_seeds or finetuning_seeds) if finetuning_seeds else ERROR
     analysis = analyse(
-        path, series=rows, prices=prices, draws=draws, commands=commands, made=made, planned=planned, resolve=resolve
+        directory / SCORES_NAME,
+        series=rows,
+        prices=prices,
+        draws=draws,
+        confidence=1 - (error or ERROR),
+        commands=commands,
+        made=made,
+        planned=planned,
+        resolve=resolve,
     )
-    analysis = replace(analysis, notes=(*analysis.notes, *own))
+    if finetuning_seeds:
+        resolved = {task.task: not task.gap.includes_zero for task in analysis.tasks}
+        looks.append(SeedLook(finetuning_seeds, error, resolved))
+        kept(looks=looks)
+    history = history_note(looks)
+    analysis = replace(analysis, notes=(*analysis.notes, *own, *([history] if history else [])))
     write_report(analysis, directory)
     return analysis
-
-
-def busy_seconds(directory: Path, jobs: JobList) -> float:
-    """Seconds that training and evaluating the list's finished searches and cells took, over all workers."""
-    names = {jobs.fingerprint(job) for job in jobs.plan.jobs()}
-    records = read_searches(directory / SEARCHES_NAME)
-    searched = sum(float(record["seconds"]) for name, record in records.items() if name in names)
-    return searched + sum(cell.seconds for cell in _finished_cells(jobs, directory))
-
-
-def _finished_cells(jobs: JobList, directory: Path) -> list[Cell]:
-    path = directory / SCORES_NAME
-    names = jobs.cell_names()
-    return [cell for cell in read_scores(path) if cell.fingerprint in names] if path.is_file() else []
-
-
-def plan_json(jobs: JobList) -> str:
-    """Counts by task and kind, for people and machines."""
-    counts: dict[str, int] = {}
-    for cell in jobs.plan.cells:
-        source = cell.setting.source
-        kind = cell.control or ("scratch" if source.is_scratch else source.kind)
-        counts[f"{cell.setting.task}: {kind}"] = counts.get(f"{cell.setting.task}: {kind}", 0) + 1
-    return json.dumps(counts)

@@ -14,7 +14,8 @@ from finetuning.sweep.report import SweepOptions
 from gap.analysis.tables.costs import Prices
 from gap.cells.executor import Slurm
 from gap.cells.job_list import CellOptions
-from gap.cells.plan import Controls, Grid
+from gap.cells.plan import Controls
+from gap.cells.search.grid import MOST_EXTENSIONS, Grid
 from gap.report.reports import ANALYSIS, ReportOptions
 from gap.study.experiment import Experiment
 from gap.study.until_options import PretrainCommandOptions
@@ -32,10 +33,10 @@ from runtime.options.declaration import (
     option,
     option_as_in,
 )
-from runtime.plurals import counted
 
 OF_THE_TASKS, CONTROLS, CLUSTER = "tasks and checkpoints", "controls", "cluster"
 CONTAMINATION = "contamination"
+BY_WIDTH = "width"  # learning rates that follow the model's hidden size
 SMALL_WORLD, FULL, REAL_SERIES = "on the small world", "with --full", "with --series"  # what a default depends on
 OF_A_LOOK = "launch/pretrain.py --until takes it in --finetuning"
 
@@ -128,10 +129,17 @@ class GapOptions(Options):
 
     learning_rates: str | None = option(
         None,
-        "learning rates tried for every checkpoint on held-out training data: 2e-5,5e-5",
+        "learning rates tried for every checkpoint on held-out training data: 2e-5,5e-5; width: 3 that fit its width",
         group=TRAINING,
         commas=True,
-        by_data={SMALL_WORLD: "2.5e-3", FULL: "2.5e-3", REAL_SERIES: "3e-5,1e-4,3e-4"},
+        by_data={SMALL_WORLD: "2.5e-3", FULL: "2.5e-3", REAL_SERIES: BY_WIDTH},
+        marks=(OF_A_LOOK,),
+    )
+    reference_learning_rates: str | None = option(
+        None,
+        "learning rates of --reference and of its architecture from scratch; none: as --learning_rates",
+        group=TRAINING,
+        commas=True,
         marks=(OF_A_LOOK,),
     )
     num_train_epochs: str | None = option(
@@ -139,7 +147,22 @@ class GapOptions(Options):
         "epochs; several, separated by commas, are tried like the learning rates",
         group=TRAINING,
         commas=True,
-        by_data={SMALL_WORLD: "5", FULL: "5", REAL_SERIES: "3"},
+        by_data={SMALL_WORLD: "5", FULL: "5", REAL_SERIES: "2,4"},
+        marks=(OF_A_LOOK,),
+    )
+    grid_extensions: int | None = option(
+        None,
+        "most rates, and most numbers of epochs, tried beyond the grid where the choice is at its edge",
+        group=TRAINING,
+        at_least=0,
+        at_most=MOST_EXTENSIONS,
+        by_data={SMALL_WORLD: 0, FULL: 0, REAL_SERIES: 2},
+        marks=(OF_A_LOOK,),
+    )
+    resample_split: bool = option(
+        False,
+        "draw the held-out part anew for each fine-tuning seed, which then has a search of its own",
+        group=TRAINING,
         marks=(OF_A_LOOK,),
     )
     warmup_ratio: float | None = option_as_in(
@@ -209,10 +232,10 @@ class GapOptions(Options):
     independent: str | None = option(None, "series.json of a run made for one middle budget alone", group=CONTROLS)
     scratch_longer: str | None = option(
         None,
-        "factors on the epochs of scratch: 2,4,8",
+        "factors on the epochs of scratch: 2,4,8; '' for none",
         group=CONTROLS,
         commas=True,
-        by_data={SMALL_WORLD: "2", FULL: "2,4,8"},
+        by_data={SMALL_WORLD: "2", FULL: "2,4,8", REAL_SERIES: "2"},
     )
     label_fractions: str | None = option(
         None,
@@ -226,6 +249,9 @@ class GapOptions(Options):
         "meaningless labels, which must close no gap",
         group=CONTROLS,
         by_data={SMALL_WORLD: False, FULL: True, REAL_SERIES: False},
+    )
+    same_arguments: bool = option(
+        False, "scratch with the learning rate and the epochs that the upper end of the gap chose", group=CONTROLS
     )
 
     contamination: bool = option(
@@ -345,8 +371,20 @@ class GapOptions(Options):
             tuple(ends),
             self.finetuning_seeds,
             self.intervals,
-            Grid(numbers(filled.learning_rates), numbers(filled.num_train_epochs)),
-            Controls(numbers(filled.scratch_longer), numbers(filled.label_fractions), bool(filled.shuffled_labels)),
+            Grid(
+                _rates(filled.learning_rates, "learning_rates"),
+                numbers(filled.num_train_epochs),
+                filled.grid_extensions,
+            ),
+            _rates(self.reference_learning_rates, "reference_learning_rates")
+            if self.reference_learning_rates
+            else None,
+            Controls(
+                numbers(filled.scratch_longer),
+                numbers(filled.label_fractions),
+                bool(filled.shuffled_labels),
+                self.same_arguments,
+            ),
             CellOptions(
                 ReadingOptions(self.data_dir, self.max_train_samples, self.max_eval_samples, self.on_overlap),
                 RowOptions(
@@ -363,6 +401,7 @@ class GapOptions(Options):
                 freeze_embeddings=bool(self.freeze_embeddings),
                 bf16=self.bf16,
             ),
+            self.resample_split,
         )
 
     def slurm(self) -> Slurm:
@@ -386,23 +425,18 @@ class GapOptions(Options):
     def price(self) -> dict[str, Any]:
         return {"price_per_hour": self.price_per_hour, "currency": self.currency}
 
-    def notes(self) -> list[str]:
-        """Notes for the report on how the cells were made."""
-        if len(numbers(self.learning_rates)) * len(numbers(self.num_train_epochs)) == 1:
-            epochs = counted(numbers(self.num_train_epochs)[0], "epoch", written=self.num_train_epochs)
-            return [
-                f"Learning rate {self.learning_rates} and {epochs} for every checkpoint, scratch "
-                "included: nothing was searched, so the gap is with the same arguments for all."
-            ]
-        return [
-            f"Learning rates {self.learning_rates} and epochs {self.num_train_epochs} were searched in the same way "
-            "for every checkpoint, scratch included, on a held-out fifth of its training examples; the chosen ones "
-            "were then trained on all of them, without looking at the scored examples."
-        ]
-
 
 def with_defaults(options: GapOptions) -> GapOptions:
     """Fill in the defaults; controls of the small world only if its own tasks are run."""
     data = REAL_SERIES if options.series is not None else FULL if options.full else SMALL_WORLD
     defaults = by_data(options, data)
     return replace(options, **{name: defaults[name] for name in defaults.keys() & not_given(options)})
+
+
+def _rates(text: str, name: str) -> tuple[float, ...]:
+    """The learning rates of an option; none for the word that lets them follow the width."""
+    if text.strip() == BY_WIDTH:
+        return ()
+    if not (rates := numbers(text)):
+        raise ValueError(f"--{name} {text!r}: give one or more, such as 1e-4,3e-4, or {BY_WIDTH}")
+    return rates

@@ -32,7 +32,8 @@ def jobs_before_pretraining(
     else:
         sources, config = expected_sources(options, runs), expected_config(runs[0])
     data = experiment.read()
-    return experiment.jobs([*sources, *reference_sources(options.reference)], data), data, config
+    width = None if config is None else config.hidden_size
+    return experiment.jobs([*sources, *reference_sources(options.reference)], data, width), data, config
 
 
 def families_of(options: GapOptions) -> set[str]:

@@ -13,17 +13,9 @@ from gap.cells.job_list import JobList
 from gap.cells.plan import CellSource, reference_sources, sources_of
 from gap.cells.worker import work
 from gap.study.clock import Clock
-from gap.study.experiment import (
-    busy_seconds,
-    finish_experiment,
-    other_code_warning,
-    outlook,
-    plan_json,
-    series_rows,
-    shards_of,
-    write_list,
-)
+from gap.study.experiment import finish_experiment, other_code_warning, series_rows, shards_of, write_list
 from gap.study.options import GapOptions
+from gap.study.outlook import busy_seconds, method_notes, outlook, plan_lines, set_lines
 from gap.study.small_world import pretrain_series, pretraining_runs, series_paths
 from gap.study.sources import extra_sources, families_of, jobs_before_pretraining
 from gap.tasks.kinds.task_data import TaskData
@@ -92,9 +84,10 @@ def run_cells(
         prices=options.prices(),
         draws=options.draws,
         commands=[command],
-        notes=options.notes(),
+        notes=method_notes(jobs),
         resolve=options.resolve,
         series=paths,
+        finetuning_seeds=options.finetuning_seeds,
     )
     for line in (*(task.answer for task in analysis.tasks), *(f"note: {note}" for note in analysis.notes)):
         print(line)
@@ -112,8 +105,9 @@ def prepare(
     data: dict[str, TaskData] = experiment.read()
     jobs = experiment.jobs(sources, data)
     if ranks.is_main:
-        print(plan_json(jobs), flush=True)
+        print(*plan_lines(jobs), sep="\n", flush=True)
         devices = devices_at_once(options, ranks.world_size)
+        print(*set_lines(data), sep="\n")
         print(outlook(jobs, data, directory, devices=devices, **options.price()).line(), flush=True)
         owner.take()
         if options.contamination:
@@ -128,8 +122,9 @@ def prepare(
 def show_plan(options: GapOptions, runs: Sequence[PretrainingOptions], directory: Path) -> int:
     """Print the plan and stop."""
     jobs, data, config = jobs_before_pretraining(options, runs)
-    print(plan_json(jobs))
+    print(*plan_lines(jobs), sep="\n")
     devices = devices_at_once(options)
+    print(*set_lines(data), sep="\n")
     print(outlook(jobs, data, directory, devices=devices, config=config, **options.price()).line())
     if warning := other_code_warning(jobs, directory):
         print(f"warning: {warning}")

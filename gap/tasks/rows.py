@@ -14,6 +14,7 @@ from finetuning.examples.pair_template import row_limit
 from finetuning.examples.recipe import EvaluationSet, Feature, Recipe
 from gap.tasks.kinds.reading import ranked
 from gap.tasks.kinds.task_data import RowOptions, TaskData
+from runtime.plurals import counted
 
 HELD_OUT_SHARE = 0.2  # of the training examples, for the search
 SCORED, HELD_OUT = "test", "heldout"  # names of evaluation sets
@@ -34,27 +35,30 @@ def label_subset(data: TaskData, fraction: float) -> list[str]:
     return ranked(data.train, "labels")[: max(1, round(fraction * len(data.train)))]
 
 
-def held_out(data: TaskData, ids: Collection[str]) -> set[str]:
-    """About a fifth of these training examples, whole paragraphs (or copies of a text) at a time."""
+def held_out(data: TaskData, ids: Collection[str], split: int = 0) -> set[str]:
+    """About a fifth of these training examples, whole clusters (an article, a paragraph) at a time.
+
+    Every number of a `split` draws others.
+    """
     by_cluster: dict[str, list[str]] = {}
     for name in ids:
         by_cluster.setdefault(data.train_clusters[name], []).append(name)
     wanted, chosen = math.ceil(HELD_OUT_SHARE * len(ids)), set[str]()
-    for cluster in ranked(by_cluster, "heldout"):
+    for cluster in ranked(by_cluster, f"heldout {split}" if split else "heldout"):
         if len(chosen) >= wanted:
             break
         chosen.update(by_cluster[cluster])
     if len(chosen) == len(ids):
         raise ValueError(
-            f"task {data.spec.name}: {len(ids)} training examples on {len(by_cluster)} texts leave nothing to hold "
-            "out: give more examples, or only one learning rate"
+            f"task {data.spec.name}: {len(ids)} training examples in {counted(len(by_cluster), data.grouping)} leave "
+            "nothing to hold out: give more examples, or only one learning rate"
         )
     return chosen
 
 
-def search_view(data: TaskData, recipe: Recipe, ids: Collection[str]) -> Recipe:
+def search_view(data: TaskData, recipe: Recipe, ids: Collection[str], split: int = 0) -> Recipe:
     """Train on the rest of these training examples, evaluate on the held-out part and on the scored set."""
-    out = held_out(data, ids)
+    out = held_out(data, ids, split)
     train = [row for row in recipe.train_features if row["example_id"] in ids and row["example_id"] not in out]
     rows = [row for row in recipe.train_features if row["example_id"] in out]
     examples = {row["example_id"]: data.train[row["example_id"]] for row in rows}

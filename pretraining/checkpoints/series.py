@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from pretraining.plan.budget import UNITS
-from runtime.files.schemas import Count, Figure, Items, PathName, Schema, Seconds, read_object, shown
+from runtime.files.schemas import Count, Figure, Items, Name, PathName, Schema, Seconds, read_object, shown
 from runtime.files.whole_files import write_json
 
 SERIES_NAME = "series.json"
@@ -47,6 +47,8 @@ class SeriesEntry(Schema):
     untrained_positions: Count | None = None
     budget: Amount | None = None
     budget_unit: Annotated[str, AfterValidator(known_unit)] = "tokens"
+    text_bytes: Amount | None = None  # of text seen, in UTF-8: comparable between tokenizers, as tokens are not
+    tokenizer: Name | None = None  # its fingerprint
 
 
 class _Series(Schema):

@@ -107,7 +107,9 @@ class PretrainingModel(nn.Module):
         masks = make(self.config, attention_mask)
         if kernel == "sdpa":
             return masks
-        dtype = self.transformer.get_input_embeddings().weight.dtype
+        # Read without naming a weight: under ZeRO-3 each `module.weight` outside of its module gathers it over the
+        # ranks, and a rank comes here only if its own rows are padded.
+        dtype = self.transformer.dtype
         if isinstance(masks, dict):
             return {name: added_to_scores(mask, dtype) for name, mask in masks.items()}
         return added_to_scores(masks, dtype)

@@ -112,12 +112,12 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
     )
 
 
-def largest_share(model: nn.Module, num_ranks: int, *, muon: bool = False) -> int:
-    """Bytes of a checkpoint's largest share: its fp32 tensors are dealt to the ranks in turn."""
+def checkpoint_shares(model: nn.Module, num_ranks: int, *, muon: bool = False) -> list[int]:
+    """Bytes of each rank's share of a checkpoint: its fp32 tensors are dealt to the ranks in turn."""
     single = {parameter for layer in repeated_layers(model) for parameter in layer.parameters() if parameter.ndim == 2}
     tensors = {parameter: 2 if muon and parameter in single else 3 for parameter in model.parameters()}
     sizes = [4 * parameter.numel() for parameter, count in tensors.items() for _ in range(count)]
-    return max(sum(sizes[rank::num_ranks]) for rank in range(num_ranks))
+    return [sum(sizes[rank::num_ranks]) for rank in range(num_ranks)]
 
 
 def model_states(counts: ParameterCounts, sharding: Sharding, *, muon: bool = False) -> MemoryEstimate:
@@ -203,7 +203,7 @@ def estimate_memory(
         attention=attention,
     )
     if saving_ranks:
-        estimate.host[COPY_FOR_SAVING] = largest_share(shapes, saving_ranks, muon=muon)
+        estimate.host[COPY_FOR_SAVING] = max(checkpoint_shares(shapes, saving_ranks, muon=muon))
     estimate.device["activations"] = kept.saved
     estimate.device["gradient of the logits"] = kept.logits
     # The largest parameter, a table of embeddings, gets its gradient last and whole, before it is shared out.

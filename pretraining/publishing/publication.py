@@ -77,6 +77,8 @@ class Publisher:
             "budget_tokens": budget if unit == "tokens" else float(progress.tokens),
             "tokens_seen": progress.tokens,
             "unique_tokens": progress.tokens if whole else self.stream.tokens_between(0, epoch_rows),
+            "text_bytes": self.stream.text_bytes_between(0, progress.rows),
+            "tokenizer": self.plan.manifest.tokenizer.fingerprint,
             "flops": progress.flops,
             "seconds": progress.seconds,
             "devices": self.plan.ranks.world_size,

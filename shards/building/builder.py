@@ -40,7 +40,7 @@ from shards.tokenization.vocabulary import (
 )
 
 SPLITS = ("train", "validation")
-STATE_VERSION = 6  # of what an unfinished build leaves on disk
+STATE_VERSION = 7  # of what an unfinished build leaves on disk
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,8 @@ class Build:
             else:
                 self.progress.kept_with_full_key += self.index.met_full_key
                 starts = encoded.word_starts[start:end] if encoded.word_starts is not None else None
-                self.packers["validation" if held_out else "train"].add(encoded.tokens[start:end], starts)
+                packer = self.packers["validation" if held_out else "train"]
+                packer.add(encoded.tokens[start:end], starts, int(encoded.document_bytes[number]))
             start = end
 
     def save(self) -> None:

@@ -20,6 +20,7 @@ class _Counts(Schema):
     blocks: Count
     documents: Count
     tokens: Count
+    text_bytes: Count
     pending: Count
     shards: Count
 
@@ -41,10 +42,14 @@ class SplitPacker:
         self.starts: list[int] = []
         self.pending: list[tuple[str, dict[str, np.ndarray]]] = []
         self.written: list[dict[str, Any]] = []  # manifest entries not yet taken by `take_written`
-        self.num_shards = self.blocks = self.documents = self.tokens = 0
+        self.num_shards = self.blocks = self.documents = self.tokens = self.text_bytes = 0
 
-    def add(self, tokens: np.ndarray, word_starts: np.ndarray | None = None) -> None:
-        """Append a document: tokens [N] with its separator, word starts bool [N]; writes shards that become full."""
+    def add(self, tokens: np.ndarray, word_starts: np.ndarray | None = None, text_bytes: int = 0) -> None:
+        """Append a document: tokens [N] with its separator, word starts bool [N]; writes shards that become full.
+
+        `text_bytes` is the size of its text in UTF-8, which is only counted.
+        """
+        self.text_bytes += text_bytes
         self.starts.append(self.filled)
         self.documents += 1
         self.tokens += len(tokens)
@@ -91,7 +96,7 @@ class SplitPacker:
             self.close_block()
         if self.pending:
             self.write_pending()
-        return {"documents": self.documents, "tokens": self.tokens}
+        return {"documents": self.documents, "tokens": self.tokens, "text_bytes": self.text_bytes}
 
     def saved(self) -> tuple[str, bytes]:
         """The state for a restart, besides the entries of written shards: counts as JSON, unwritten tokens as npz."""
@@ -104,6 +109,7 @@ class SplitPacker:
             "blocks": self.blocks,
             "documents": self.documents,
             "tokens": self.tokens,
+            "text_bytes": self.text_bytes,
             "pending": len(self.pending),
             "shards": self.num_shards,
         }
@@ -119,6 +125,7 @@ class SplitPacker:
         counts = checked(json.loads(text), _Counts, f"the counts of {self.split}", "they were changed")
         self.num_shards = counts.shards
         self.blocks, self.documents, self.tokens = counts.blocks, counts.documents, counts.tokens
+        self.text_bytes = counts.text_bytes
         with np.load(io.BytesIO(arrays), allow_pickle=False) as saved:
             tokens = saved["block.tokens"]
             self.filled = len(tokens)

@@ -37,8 +37,9 @@ def closing_report(summary: Summary, directory: Path) -> str:
     lines = [f"{directory}: already built" if summary.already_built else f"{directory}: built"]
     for name, split in manifest.splits.items():
         size = sum(shard.num_bytes for shard in split.shards)
+        text = "" if split.text_bytes is None else f" of {split.text_bytes / 1e6:.1f} MB text"
         lines.append(
-            f"  {name}: {split.documents:,} documents, {split.tokens:,} tokens, "
+            f"  {name}: {split.documents:,} documents, {split.tokens:,} tokens{text}, "
             f"{len(split.shards)} shards, {size / 1e6:.1f} MB"
         )
     read = sum(source["documents"] for source in data["sources"])

@@ -47,8 +47,9 @@ class EncodedChunk:
     """Documents of a chunk that survived cleaning, laid end to end.
 
     tokens [N] (each document ends with the separator), lengths int64 [D], digests D x 16 bytes, signatures uint32
-    [D, 128] and bands int64 [D, 16] or None, word_starts bool [N] or None; characters of the texts except blanks, and
-    how many of them became the unknown token.
+    [D, 128] and bands int64 [D, 16] or None, word_starts bool [N] or None; text_bytes of all documents as they were
+    read, document_bytes int64 [D] of the cleaned ones, in UTF-8; characters of the texts except blanks, and how many of
+    them became the unknown token.
     """
 
     tokens: np.ndarray
@@ -60,6 +61,7 @@ class EncodedChunk:
     text_bytes: int
     changed: Counter[str]
     dropped: Counter[str]
+    document_bytes: np.ndarray
     characters: int = 0
     unknown_characters: int = 0
 
@@ -91,7 +93,7 @@ class TextEncoder:
     def encode(self, texts: Sequence[str]) -> EncodedChunk:
         """Clean and tokenize documents."""
         changed, dropped = Counter[str](), Counter[str]()
-        text_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        text_bytes = sum(map(_utf8_bytes, texts))
         cleaned = [self.options.cleaning.clean(text, changed, dropped) for text in texts]
         kept = [text for text in cleaned if text is not None]
         tokens, lengths, word_starts, unknown = self.tokenize(kept)
@@ -119,6 +121,7 @@ class TextEncoder:
             text_bytes,
             changed,
             dropped,
+            np.array([_utf8_bytes(text) for text in kept], dtype=np.int64),
             characters=sum(map(count_characters, kept)),
             unknown_characters=sum(map(count_characters, unknown)),
         )
@@ -179,6 +182,10 @@ class TextEncoder:
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         pairs = zip(encoding.ids, encoding.offsets, strict=True)
         return [text[first:end] for number, (first, end) in pairs if number == self.options.unknown_id]
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def split_text(text: str, size: int = PIECE_CHARACTERS) -> Iterator[str]:

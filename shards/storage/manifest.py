@@ -64,6 +64,7 @@ class Split:
     documents: int
     tokens: int
     shards: tuple[Shard, ...]
+    text_bytes: int | None = None  # of the cleaned documents in UTF-8; None: built before this was counted
 
     def block_tokens(self) -> np.ndarray:
         """Stored tokens of each block in manifest order, int64 [num_blocks]."""
@@ -239,7 +240,8 @@ def _parse_split(data: Any, source: str, block_tokens: int, largest_block: int) 
         _parse_shard(shard, f"{source}.shards[{index}]", block_tokens, largest_block)
         for index, shard in enumerate(listed)
     )
-    split = Split(_count(data, "documents", source), _count(data, "tokens", source), shards)
+    text_bytes = _count(data, "text_bytes", source) if "text_bytes" in data else None
+    split = Split(_count(data, "documents", source), _count(data, "tokens", source), shards, text_bytes)
     total = int(split.block_tokens().sum())
     if total != split.tokens:
         raise ValueError(f"{source}: {split.tokens} tokens, but its blocks hold {total}: {REBUILD}")

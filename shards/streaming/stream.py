@@ -75,6 +75,7 @@ class MaskedStream:
         self.vocabulary = vocabulary or load_vocabulary(location.directory, manifest)
         self._chunk_tokens = chunk_tokens
         self._block_tokens = split.block_tokens()
+        self._bytes_per_token = split.text_bytes / max(1, split.tokens) if split.text_bytes is not None else None
         row_tokens = options.tokens_per_row
         self._num_lanes = lanes_for(options.global_batch_rows)
         self._lanes = lanes_of(rank, world_size, self._num_lanes)
@@ -141,35 +142,49 @@ class MaskedStream:
 
     def tokens_between(self, first_row: int, last_row: int) -> int:
         """Tokens of global rows [first_row, last_row) of all ranks, padding left out, as `num_tokens` counts them."""
+        return self._sum_over_rows(first_row, last_row, self.options.overhead)
+
+    def text_bytes_between(self, first_row: int, last_row: int) -> int | None:
+        """Bytes of text (UTF-8) of global rows [first_row, last_row) of all ranks; None if the shards do not count it.
+
+        The stored tokens of the rows, special tokens left out, times the mean bytes of a stored token of the split:
+        exact for whole epochs, in between as far as the text is alike. Shards do not keep where a token's text ends.
+        """
+        if self._bytes_per_token is None:
+            return None
+        return round(self._sum_over_rows(first_row, last_row, 0) * self._bytes_per_token)
+
+    def _sum_over_rows(self, first_row: int, last_row: int, overhead: int) -> int:
+        """Stored tokens of rows, and `overhead` tokens more for each of their sequences."""
         total, position, epoch_rows = 0, first_row, self.rows_per_epoch
         while position < last_row:
             end = min(position - position % epoch_rows + epoch_rows, last_row)
             phase = self.options.phase_at(position)
             if end - position == epoch_rows and phase == self.options.phase_at(end - 1):
-                total += self._tokens_of_epoch(self.options.lengths[phase][1])
+                total += self._tokens_of_epoch(self.options.lengths[phase][1], overhead)
             else:
                 end = min(end, position + COUNTED_ROWS)
-                total += self._tokens_of_rows(position, end)
+                total += self._tokens_of_rows(position, end, overhead)
             position = end
         return total
 
-    def _tokens_of_epoch(self, length: int) -> int:
+    def _tokens_of_epoch(self, length: int, overhead: int) -> int:
         whole, rest = np.divmod(self._block_tokens, self.options.tokens_per_row)
-        row = int(self._tokens_of(np.array([self.options.tokens_per_row]), length)[0])
-        return int(whole.sum()) * row + int(self._tokens_of(rest, length).sum())
+        row = int(self._tokens_of(np.array([self.options.tokens_per_row]), length, overhead)[0])
+        return int(whole.sum()) * row + int(self._tokens_of(rest, length, overhead).sum())
 
-    def _tokens_of_rows(self, first_row: int, last_row: int) -> int:
+    def _tokens_of_rows(self, first_row: int, last_row: int, overhead: int) -> int:
         rows, total = np.arange(first_row, last_row), 0
         blocks, places = self._order.places(rows)
         row_tokens = self.options.tokens_per_row
         sizes = np.minimum(self._block_tokens[blocks] - places * row_tokens, row_tokens)
         for part, length in self._by_length(rows // self.options.global_batch_rows):
-            total += int(self._tokens_of(sizes[part], length).sum())
+            total += int(self._tokens_of(sizes[part], length, overhead).sum())
         return total
 
-    def _tokens_of(self, sizes: np.ndarray, length: int) -> np.ndarray:
+    def _tokens_of(self, sizes: np.ndarray, length: int, overhead: int) -> np.ndarray:
         _, width = self.options.sequence_shape(length)
-        return sizes + self.options.overhead * -(-sizes // width)
+        return sizes + overhead * -(-sizes // width)
 
     def _chunks(self, first_row: int, worker: int, num_workers: int) -> Iterator[list[MicroBatch]]:
         """Every `num_workers`-th run of micro-batches; a run is long enough to be made with few numpy calls."""

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import tiny_gap
 import torch
-from tiny_gap import write_questions, write_series, write_tasks
+from tiny_gap import wider, write_questions, write_series, write_tasks
+from transformers import BertConfig
 
+from gap.cells.search.grid import Grid, rates_of_width
 from gap.study.experiment import series_rows
 from gap.study.options import GapOptions, with_defaults
+from gap.study.outlook import method_notes
 from gap.study.small_world import expected_sources, pretraining_runs, series_paths
 from gap.study.sources import extra_sources
 from launch import gap, report
@@ -32,8 +35,8 @@ def arguments(tmp_path, **more):
     tasks = write_tasks(tmp_path / "tasks")
     values = {
         "series": series, "tasks": f"questions=qa:{tasks[0].place}", "output_dir": tmp_path / "out",
-        "learning_rates": "1e-3,1e-2", "num_train_epochs": 1, "max_seq_length": 32, "doc_stride": 8,
-        "draws": 200, "max_parallel": 1, **more,
+        "learning_rates": "1e-3,1e-2", "num_train_epochs": 1, "grid_extensions": 0, "scratch_longer": "",
+        "max_seq_length": 32, "doc_stride": 8, "draws": 200, "max_parallel": 1, **more,
     }  # fmt: skip
     return [part for name, value in values.items() for part in (f"--{name}", str(value))]
 
@@ -52,6 +55,9 @@ def test_a_series_becomes_scores_and_a_report(tmp_path, capsys):
     assert "$" in said
     assert "with the same arguments for all" in said
     page = (out / "report.html").read_text(encoding="utf-8")
+    for words in ("Warning: the search chose the", "learning rate that it tried for questions, "):  # one of two rates
+        assert words in said
+        assert words in page
     assert "python launch/gap.py --series" in page
     assert "curve.json" in {path.name for path in out.iterdir()}
     before = (out / "scores.jsonl").read_bytes()
@@ -93,6 +99,36 @@ def check_report_again(out, capsys):
     (out / "study.json").write_text('{"schema_version": 1}')
     assert report.main([str(out)]) == 2
     assert "study.json: the content lacks" in capsys.readouterr().err
+
+
+def test_a_real_series_is_searched_around_what_fits_its_width_and_scratch_is_trained_longer(tmp_path, capsys):
+    """The defaults: three rates, two numbers of epochs, two steps beyond, twice the epochs for scratch."""
+    (tmp_path / "wide").mkdir()
+    reference = wider(write_series(tmp_path / "other", (300,)), tmp_path / "wide" / "model")
+    argv = arguments(tmp_path, reference=reference)
+    for name in ("learning_rates", "num_train_epochs", "grid_extensions", "scratch_longer"):
+        place = argv.index(f"--{name}")
+        del argv[place : place + 2]
+    assert gap.main([*argv, "--dry_run", "true"]) == 0
+    said = capsys.readouterr().out
+    width = BertConfig.from_pretrained(str(reference)).hidden_size // 2
+    for name, rates in (("the series", rates_of_width(width)), ("the reference", rates_of_width(2 * width))):
+        shown = ", ".join(f"{rate:g}" for rate in rates)
+        assert f"grid of {name}" in said
+        assert f"learning rates {shown}, epochs 2, 4: 6 tries for every checkpoint, and at most 4 more" in said
+    # Scratch, two budgets, the reference, its shape from scratch, and scratch trained longer.
+    assert '"questions: scratch_longer": 3' in said
+    assert "18 cells and 36 searches to run" in said
+    assert "at most 24 searches more" in said
+    assert gap.main([*argv, "--dry_run", "true", "--scratch_longer", "", "--resample_split"]) == 0
+    assert "15 cells and 90 searches to run" in capsys.readouterr().out
+    assert gap.main([*argv, "--dry_run", "true", "--learning_rates", "1e-3", "--num_train_epochs", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "grid: learning rate 0.001, epochs 3; nothing is searched" in said
+    assert "18 cells and 0 searches to run" in said
+    for name in ("learning_rates", "reference_learning_rates"):
+        assert gap.main([*argv, "--dry_run", "true", f"--{name}", ","]) == 2
+        assert f"--{name} ',': give one or more, such as 1e-4,3e-4, or width" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(tmp_path, capsys):
@@ -182,11 +218,14 @@ def test_more_options_of_the_small_worlds_runs_are_taken_as_given_or_refused(tmp
             runs(wrong)
 
 
-def test_what_was_not_searched_is_not_called_a_search():
-    one = " ".join(with_defaults(GapOptions()).notes())
+def test_what_was_not_searched_is_not_called_a_search(tmp_path):
+    series, tasks = write_series(tmp_path / "run"), write_tasks(tmp_path / "tasks")[1:2]
+    one = " ".join(method_notes(tiny_gap.tiny_jobs(series, tasks)))
+    assert "Learning rate 0.01 and 1 epoch for every checkpoint" in one
     assert "nothing was searched" in one
-    several = " ".join(with_defaults(GapOptions(learning_rates="1e-4,1e-3")).notes())
+    several = " ".join(method_notes(tiny_gap.tiny_jobs(series, tasks, grid=Grid((1e-4, 1e-3), (1.0,), 2))))
     assert "searched in the same way for every checkpoint" in several
+    assert "at most 2 more where the choice is at an edge" in several
 
 
 def test_a_run_of_one_budget_is_a_control_of_a_real_series(tmp_path):

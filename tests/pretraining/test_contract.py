@@ -57,6 +57,15 @@ def zero(name):
     return {**FULL, "deepspeed": ROOT / "ds_configs" / f"{name}.json"}
 
 
+@pytest.fixture
+def partitioned(tmp_path):
+    """ZeRO-3 with every weight partitioned: by the threshold of our JSON models as small as these stay whole."""
+    config = json.loads((ROOT / "ds_configs" / "zero3.json").read_text())
+    config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    (tmp_path / "partitioned.json").write_text(json.dumps(config))
+    return {**FULL, "deepspeed": tmp_path / "partitioned.json"}
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     return write_shards(tmp_path_factory.mktemp("data"))
@@ -98,6 +107,17 @@ def test_the_series_lists_every_budget_raw_and_annealed(alone):
         assert entry["flops"] > 0
 
 
+def test_the_series_counts_the_bytes_of_text_and_names_the_tokenizer(shards, alone):
+    manifest = json.loads((shards / "manifest.json").read_text())
+    train = manifest["splits"]["train"]
+    per_token = train["text_bytes"] / train["tokens"]
+    scratch, *trained = series(alone)
+    assert scratch["text_bytes"] == 0
+    for entry in trained:  # 30 of the 32 tokens of a sequence are text
+        assert entry["text_bytes"] == pytest.approx(per_token * entry["tokens_seen"] * 30 / 32, rel=0.01)
+        assert entry["tokenizer"] == manifest["tokenizer"]["fingerprint"]
+
+
 @pytest.mark.parametrize("rows", [1, 5, 12])
 def test_micro_batches_and_accumulation_change_nothing(shards, alone, tmp_path, rows):
     """Five rows do not divide twelve: the rest is padded with rows of weight zero."""
@@ -121,7 +141,7 @@ def test_zero_2_and_fsdp_on_two_ranks_equal_one_process(shards, alone, tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_engine_on_two_ranks_equals_one_process(shards, alone, tmp_path):
+def test_every_engine_on_two_ranks_equals_one_process(shards, alone, partitioned, tmp_path):
     choices = {
         **{name: zero(name) for name in ("zero0", "zero1", "zero3")},
         "shard_grad_op": {**FULL, "fsdp": "shard_grad_op"},
@@ -131,6 +151,7 @@ def test_every_engine_on_two_ranks_equals_one_process(shards, alone, tmp_path):
         "micro_batches_of_1": {**FULL, "per_device_train_batch_size": 1},
         "zero2_without_accumulation": {**zero("zero2"), "per_device_train_batch_size": 6},
         "zero3_recomputed": {**zero("zero3"), "gradient_checkpointing": "true"},
+        "partitioned": {**partitioned, "attn_implementation": "eager", "per_device_train_batch_size": 1},
     }
     outputs = {tmp_path / name: options for name, options in choices.items()}
     run_together("torchrun", shards, outputs)
@@ -159,7 +180,7 @@ def test_the_two_launchers_start_the_same_run(shards, alone, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_what_is_optional_agrees_between_the_engines_and_proves_its_exports(shards, tmp_path):
+def test_what_is_optional_agrees_between_the_engines_and_proves_its_exports(shards, partitioned, tmp_path):
     """Each pair is one choice under DeepSpeed and under PyTorch; bf16 pairs agree to bf16's rounding only."""
     pairs = {
         "next_sentence": ("zero3", {**BERT, "objective": "mlm+nsp"}, 1e-5),
@@ -175,7 +196,9 @@ def test_what_is_optional_agrees_between_the_engines_and_proves_its_exports(shar
     for name, (json_name, options, _) in pairs.items():
         outputs[tmp_path / f"{name}_deepspeed"] = {**zero(json_name), **options}
         outputs[tmp_path / f"{name}_torch"] = {**FULL, **options}
+    outputs[tmp_path / "partitioned"] = {**partitioned, "bf16": "true"}
     run_together("torchrun", shards, outputs)
+    assert_same_course(tmp_path / "partitioned", tmp_path / "bf16_2_deepspeed", tolerance=1e-3)
     for name, (_, _, tolerance) in pairs.items():
         assert_same_course(tmp_path / f"{name}_deepspeed", tmp_path / f"{name}_torch", tolerance=tolerance)
     assert "next_sentence_accuracy" in journal(tmp_path / "next_sentence_torch")[0]

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from gap.cells.store import Cell, append_score, fingerprint, write_predictions
+from gap.intervals.bootstrap import Draws, Resampling, resample
+from gap.intervals.variance import SeedGrid
 
 BUDGETS = (125_000, 250_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000)
 
@@ -39,8 +41,8 @@ class SimulatedStudy:
         only_pretraining_seed: int | None = None,
         **more: Any,
     ) -> None:
-        """Cells of one checkpoint for all seeds."""
-        details = more.pop("details", {})
+        """Cells of one checkpoint for all seeds; `confidence` is that of every answer, whose records then have it."""
+        details, confidence = more.pop("details", {}), more.pop("confidence", None)
         runs = range(pretraining_seeds) if only_pretraining_seed is None else [only_pretraining_seed]
         for pretraining_seed in runs:
             for finetuning_seed in range(finetuning_seeds):
@@ -49,7 +51,12 @@ class SimulatedStudy:
                 parts = {"t": task, "k": kind, "b": budget, "p": pretraining_seed, "f": finetuning_seed, **more}
                 name = fingerprint({key: value for key, value in parts.items() if key != "metrics"})
                 examples = [
-                    {"id": f"question-{number}", "score": float(good), "cluster": cluster}
+                    {
+                        "id": f"question-{number}",
+                        "score": float(good),
+                        "cluster": cluster,
+                        **_sure(confidence, good),
+                    }
                     for number, (good, cluster) in enumerate(zip(right, self.clusters, strict=True))
                 ]
                 write_predictions(self.folder / "predictions" / f"{name}.json", examples)
@@ -69,6 +76,13 @@ class SimulatedStudy:
                     **more,
                 )
                 append_score(self.scores, cell)
+
+
+def _sure(confidence: float | None, good: bool) -> dict[str, float]:
+    """The fields of a record whose answer is one of two and has this probability."""
+    if confidence is None:
+        return {}
+    return {"confidence": confidence, "gold_log_probability": float(np.log(confidence if good else 1 - confidence))}
 
 
 def series_rows(*, kinds: tuple[str, ...] = ("annealed",), seeds: int = 1) -> list[dict[str, Any]]:
@@ -118,3 +132,22 @@ def _row(kind: str, budget: int, seed: int) -> dict[str, Any]:
         "validation_accuracy": 0.1,
         "pretraining_seed": seed,
     }
+
+
+def grids(checkpoints: int, rows: int, columns: int) -> list[SeedGrid]:
+    size = rows * columns
+    return [
+        SeedGrid(tuple(range(rows)), tuple(range(columns)), tuple(range(number * size, (number + 1) * size)))
+        for number in range(checkpoints)
+    ]
+
+
+def seed_draws(scores: np.ndarray, *, draws: int = 40_000, correction: str = "inflated") -> Draws:
+    """Draws of scores [C, P, F] with the examples held fixed."""
+    return resample(
+        grids(*scores.shape),
+        scores.reshape(-1),
+        None,
+        num_clusters=0,
+        resampling=Resampling(draws=draws, correction=correction),
+    )

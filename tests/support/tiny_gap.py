@@ -12,7 +12,8 @@ from tiny_encoder import save_tiny_model
 from transformers import BertConfig, BertModel
 
 from gap.cells.job_list import CellOptions, JobList
-from gap.cells.plan import CellSource, Grid, sources_of
+from gap.cells.plan import CellSource, sources_of
+from gap.cells.search.grid import Grid
 from gap.study.experiment import Experiment
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions, TaskSpec
 from pretraining.checkpoints.series import read_series
@@ -48,6 +49,19 @@ def write_series(directory: Path, budgets: tuple[int, ...] = (100, 200), seed: i
         )
     (directory / "series.json").write_text(json.dumps({"schema_version": 1, "checkpoints": rows}))
     return directory / "series.json"
+
+
+def wider(series: Path, directory: Path) -> Path:
+    """A reference twice as wide as the series, with the series' tokenizer."""
+    own = series.parent / "series" / "raw-0"
+    config = BertConfig.from_pretrained(str(own))
+    config.hidden_size, config.intermediate_size = 2 * config.hidden_size, 2 * config.intermediate_size
+    for file in own.iterdir():
+        if "token" in file.name or "vocab" in file.name:
+            directory.mkdir(exist_ok=True)
+            (directory / file.name).write_bytes(file.read_bytes())
+    BertModel(config, add_pooling_layer=False).save_pretrained(directory)
+    return directory
 
 
 def write_questions(path: Path, number: int, *, seed: int = 0, per_context: int = 2) -> Path:

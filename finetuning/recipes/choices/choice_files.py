@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from finetuning.examples.label_cells import MINUS_ONE, read_label
 from finetuning.examples.record_files import NotAnObject, OnBadText, examples_of, read_content, whole_number
-from finetuning.recipes.questions.squad import id_of, paragraphs_of, read_contexts, require_unique_ids, text_of
+from finetuning.recipes.questions.squad import (
+    article_of,
+    id_of,
+    in_articles,
+    paragraphs_of,
+    read_contexts,
+    require_unique_ids,
+    text_of,
+)
 from runtime.files.schemas import shown
 
 
@@ -18,6 +26,7 @@ class ChoiceQuestion:
     """A question with choices; `label` is the right one's index, None where it is not known.
 
     The model reads a choice as the pair (`first`, `second` of that choice): what is asked, and what can be chosen.
+    `article` is what its file says that several questions are from (a title, a video), if it names several.
     """
 
     id: str
@@ -26,6 +35,7 @@ class ChoiceQuestion:
     label: int | None
     names: tuple[str, ...]  # the choices' names in the file: numbers, letters or texts
     numbered: bool = field(default=False, repr=False, compare=False)  # the choices are paragraphs of a context file
+    article: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.seconds) < 2:
@@ -56,7 +66,7 @@ def choices_from_rows(rows: Iterable[Any], where: str, contexts: Sequence[str] |
     if not questions:
         raise ValueError(f"{where}: no questions; give a file with at least one")
     require_unique_ids([question.id for question in questions], where)
-    return questions
+    return in_articles(questions)
 
 
 def has_labels(questions: Sequence[ChoiceQuestion], where: str) -> bool:
@@ -130,7 +140,8 @@ def _plain(item: Mapping[str, Any], place: str) -> ChoiceQuestion:
     if index is None:
         index = _place(item.get("answer"), choices, "the answer {} is not one of the choices")
     name = id_of(item, place)
-    return _with_context(name, text_of(item, "context"), text_of(item, "question"), choices, index, choices)
+    question = _with_context(name, text_of(item, "context"), text_of(item, "question"), choices, index, choices)
+    return replace(question, article=article_of(item))
 
 
 def _lettered(item: Mapping[str, Any], place: str) -> ChoiceQuestion:
@@ -161,9 +172,9 @@ def _endings(item: Mapping[str, Any], number: int) -> ChoiceQuestion:
     seconds = tuple(f"{starts} {ending}".strip() for ending in endings)
     index = _index(item.get("label"), "label")
     name = str(item.get("id", item.get("", number)))
-    return ChoiceQuestion(
-        name, (text_of(item, "sent1"),) * len(seconds), seconds, index, tuple(map(str, range(len(seconds))))
-    )
+    names = tuple(map(str, range(len(seconds))))
+    firsts = (text_of(item, "sent1"),) * len(seconds)
+    return ChoiceQuestion(name, firsts, seconds, index, names, article=article_of(item, "video-id"))
 
 
 def _two_stage(item: Mapping[str, Any], number: int, contexts: Sequence[str] | None) -> ChoiceQuestion:

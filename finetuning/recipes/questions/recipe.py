@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from finetuning.examples.pair_template import padded_rows
@@ -26,7 +27,15 @@ from finetuning.recipes.questions.metrics import (
     is_chinese,
     squad_scores,
 )
-from finetuning.recipes.questions.spans import Candidate, SpanLimits, answers_by_example, best_spans, probabilities
+from finetuning.recipes.questions.spans import (
+    Candidate,
+    SpanLimits,
+    answers_by_example,
+    best_spans,
+    gold_by_example,
+    gold_log_probabilities,
+    probabilities,
+)
 from finetuning.recipes.questions.squad import Question
 from finetuning.recipes.questions.version_2 import thresholds, version_2_scores
 from finetuning.recipes.questions.windows import WindowCounts, Windows, encode_questions
@@ -103,7 +112,8 @@ class QARecipe:
         return QAModel(transformer)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
-        """Model inputs [R, T], start_positions and end_positions [R], and `allowed` [R, T]: the context's tokens."""
+        """Model inputs [R, T], start_positions and end_positions [R], `allowed` [R, T]: the context's tokens, and
+        gold_spans [R, A, 2]: first and last positions of the right answers, else -1."""
         batch = padded_rows(
             [feature["input_ids"] for feature in features],
             [feature["token_type_ids"] for feature in features],
@@ -115,6 +125,9 @@ class QARecipe:
         batch["allowed"] = (place >= first) & (place < first + length)
         for name in ("start_positions", "end_positions"):
             batch[name] = torch.tensor([feature[name[:-1]] for feature in features])
+        gold = [torch.from_numpy(feature["gold_spans"]) for feature in features]
+        gold[0] = functional.pad(gold[0], (0, 0, 0, not len(gold[0])), value=-1)  # room for one at least
+        batch["gold_spans"] = pad_sequence(gold, batch_first=True, padding_value=-1)
         return batch
 
     def measure(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
@@ -126,13 +139,21 @@ class QARecipe:
         return {"loss": (start_loss + end_loss) / 2, "span_accuracy": right.float()}
 
     def predict(self, outputs: Any, batch: Batch) -> dict[str, torch.Tensor]:
-        """The n best spans of each row."""
-        return best_spans(outputs["start_logits"], outputs["end_logits"], batch["allowed"], self.settings.limits)
+        """The n best spans of each row, and the log-probability of its gold answer."""
+        logits = outputs["start_logits"], outputs["end_logits"]
+        found = best_spans(*logits, batch["allowed"], self.settings.limits)
+        return {**found, "gold_log_probabilities": gold_log_probabilities(*logits, batch["gold_spans"])}
 
     def finish(self, rows: Mapping[str, np.ndarray], evaluation_set: EvaluationSet) -> dict[str, Any]:
-        """The best answer over each question's windows; in v2, none if that scores better by the threshold."""
+        """The best answer over each question's windows; in v2, none if that scores better by the threshold.
+
+        Of a labelled set also the gold answer's log-probability, see `spans.gold_by_example`.
+        """
         contexts = {name: question.context for name, question in evaluation_set.examples.items()}
         predictions = answers_by_example(evaluation_set.features, rows, contexts, self.settings.limits)
+        if evaluation_set.labelled:
+            for name, value in gold_by_example(evaluation_set.features, rows["gold_log_probabilities"]).items():
+                predictions[name]["gold_log_probability"] = value
         if self.settings.version_2:
             for prediction in predictions.values():
                 if prediction["null_score"] - prediction["score"] > self.settings.null_score_diff_threshold:

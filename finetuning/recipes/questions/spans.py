@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from finetuning.examples.recipe import Feature
+from finetuning.recipes.questions.windows import NO_ANSWER
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,18 @@ def best_spans(
         first, last = (torch.nn.functional.pad(each, missing) for each in (first, last))
     null_scores = start_logits[:, 0].float() + end_logits[:, 0].float()
     return {"span_scores": top_scores, "span_starts": first, "span_ends": last, "null_scores": null_scores}
+
+
+def gold_log_probabilities(start_logits: torch.Tensor, end_logits: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
+    """Log-probability of the likeliest gold answer of each row, [R], -inf where the row holds none.
+
+    A span's is the log-softmax of its start plus that of its end, over all tokens of the row, as in training. Logits
+    are [R, T], `spans` [R, A, 2] are first and last positions, -1 where a row has fewer answers.
+    """
+    starts, ends = (logits.double().log_softmax(-1) for logits in (start_logits, end_logits))
+    first, last = spans.clamp(min=0).unbind(-1)
+    found = starts.gather(1, first) + ends.gather(1, last)
+    return found.masked_fill(spans[..., 0] < 0, -torch.inf).amax(-1)
 
 
 class Candidate(NamedTuple):
@@ -84,6 +97,23 @@ def answers_by_example(
             "nbest": candidates,
         }
     return predictions
+
+
+def gold_by_example(features: Sequence[Feature], log_probabilities: np.ndarray) -> dict[str, float | None]:
+    """The gold answer's log-probability of each example, from its windows' [R], in the order of `features`.
+
+    It is that of the window in which it is likeliest, among those that hold an answer; None where none does. "No
+    answer" is right only if every window says so: as for its score, the window that is least sure of it decides.
+    """
+    by_example: dict[str, list[tuple[bool, float]]] = {}
+    for feature, value in zip(features, log_probabilities, strict=True):
+        is_none = feature["gold_spans"].tolist() == [[*NO_ANSWER]]
+        by_example.setdefault(str(feature["example_id"]), []).append((is_none, float(value)))
+    best = {
+        name: min(value for _, value in own) if own[0][0] else max(value for _, value in own)
+        for name, own in by_example.items()
+    }
+    return {name: value if np.isfinite(value) else None for name, value in best.items()}
 
 
 def probabilities(scores: Sequence[float]) -> list[float]:

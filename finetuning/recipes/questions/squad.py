@@ -7,9 +7,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from finetuning.examples.record_files import NotAnObject, OnBadText, examples_of, read_content, whole_number
+
+InArticle = TypeVar("InArticle", bound="HasArticle")
+
+
+class HasArticle(Protocol):
+    """A dataclass of an example that may be from an article."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def article(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,8 @@ class Question:
     """A question on one paragraph; no answers means unanswerable in a labelled v2 file, unknown in a test file.
 
     `stated` is False if the row has no answers and does not say whether there are any; `numbered` is True if it names
-    its paragraphs by their numbers in a context file.
+    its paragraphs by their numbers in a context file; `article` is the title that its paragraph's file gives, if it
+    gives several.
     """
 
     id: str
@@ -34,18 +46,26 @@ class Question:
     answers: tuple[Answer, ...] = ()
     stated: bool = field(default=True, repr=False)
     numbered: bool = field(default=False, repr=False, compare=False)
+    article: str | None = field(default=None, repr=False)
 
     @property
     def group(self) -> str:
-        """What questions on one paragraph have in common: a short hash of the context."""
-        return hashlib.sha256(self.context.encode()).hexdigest()[:16]
+        """What questions on one article, or else on one paragraph, have in common: a short hash."""
+        return self.paragraph if self.article is None else _short_hash(f"article\n{self.article}")
+
+    @property
+    def paragraph(self) -> str:
+        """A short hash of the context."""
+        return _short_hash(self.context)
 
     def span(self) -> tuple[int, int] | None:
         """Characters [start, end) of the first answer that occurs in the context."""
-        for answer in self.answers:
-            if answer.start >= 0 and answer.text.strip():
-                return answer.start, answer.start + len(answer.text)
-        return None
+        return next(iter(self.spans()), None)
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Characters [start, end) of every answer that occurs in the context."""
+        placed = [answer for answer in self.answers if answer.start >= 0 and answer.text.strip()]
+        return [(answer.start, answer.start + len(answer.text)) for answer in placed]
 
 
 @dataclass(frozen=True)
@@ -88,7 +108,20 @@ def questions_from_rows(rows: Iterable[Any], where: str, contexts: Sequence[str]
     if not questions:
         raise ValueError(f"{where}: no questions: the file has paragraphs but no 'qas'")
     require_unique_ids([question.id for question in questions], where)
-    return questions
+    return in_articles(questions)
+
+
+def in_articles(examples: Sequence[InArticle]) -> list[InArticle]:
+    """The examples of a file, without their article if it is the only one: it groups nothing."""
+    if len({example.article for example in examples}) > 1:
+        return list(examples)
+    return [replace(example, article=None) for example in examples]
+
+
+def article_of(entry: Mapping[str, Any], name: str = "title") -> str | None:
+    """The title that an entry gives its article, None for an empty one or none."""
+    title = entry.get(name)
+    return None if title is None or not str(title).strip() else str(title).strip()
 
 
 def read_contexts(path: str | Path, on_bad_text: OnBadText = "stop") -> list[str]:
@@ -164,6 +197,10 @@ def check_answers(questions: Sequence[Question], *, version_2: bool, where: str)
     )
 
 
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _place(answer: Answer, context: str) -> tuple[Answer, str]:
     if answer.start >= 0 and context[answer.start : answer.start + len(answer.text)] == answer.text:
         return answer, "right"
@@ -185,17 +222,18 @@ def _questions_of(item: Mapping[str, Any], number: int, contexts: Sequence[str] 
     elif "qas" in item:  # CMRC2018's own layout, one paragraph per entry
         parts = [(item, "context_text" if "context_text" in item else "context")]
     else:
-        return [_question(item, text_of(item, "context"), str(number))]
+        return [_question(item, text_of(item, "context"), str(number), article_of(item))]
+    article = article_of(item)
     asked = [(entry, text_of(part, name)) for part, name in parts for entry in objects_of(part, "qas")]
-    return [_question(entry, context, f"{number}-{place}") for place, (entry, context) in enumerate(asked)]
+    return [_question(entry, context, f"{number}-{place}", article) for place, (entry, context) in enumerate(asked)]
 
 
-def _question(entry: Mapping[str, Any], context: str, place: str) -> Question:
+def _question(entry: Mapping[str, Any], context: str, place: str, article: str | None) -> Question:
     """`place`: the id where the entry has none."""
     name = id_of(entry, place, "query_id" if "query_id" in entry else "id")
     question = text_of(entry, "query_text" if "query_text" in entry else "question")
     stated = any(name in entry for name in ("answers", "answer", "answer_text", "is_impossible"))
-    return Question(name, question, context, _answers_of(entry), stated)
+    return Question(name, question, context, _answers_of(entry), stated, article=article)
 
 
 def _answers_of(entry: Mapping[str, Any]) -> tuple[Answer, ...]:

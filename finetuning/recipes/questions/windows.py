@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from finetuning.examples.pair_template import PairTemplate, pair_template, token_ids, token_ids_with_offsets
 from finetuning.recipes.questions.squad import Question
 
+NO_ANSWER = (0, 0)  # row positions of the first token, which stands for no answer
+
 
 @dataclass(frozen=True)
 class WindowCounts:
@@ -61,7 +63,8 @@ def encode_questions(
 
     A row: example_id, window, input_ids, token_type_ids, context_start (row position of its first context token),
     offsets [n, 2] (characters of its context tokens), start_position, end_position (row positions of the answer, 0
-    when the window does not hold all of it). In training, questions whose answer has no position are dropped unless
+    when the window does not hold all of it), gold_spans [A, 2] (the row positions of every answer that the window
+    holds; `NO_ANSWER` where none is right). In training, questions whose answer has no position are dropped unless
     `keep_unplaced` (v2, where no answer is an answer; a question whose answer was lost is dropped even then).
     """
     template = pair_template(tokenizer)
@@ -77,7 +80,8 @@ def encode_questions(
             continue
         context_ids, offsets = encoded[contexts[question.context]]
         place = None if span is None else token_span(offsets, span)
-        own = _rows_of(question.id, ids[:limit], context_ids, offsets, place, template, windows)
+        gold = _gold_places(question, offsets)
+        own = _rows_of(question.id, ids[:limit], context_ids, offsets, place, template, windows, gold)
         counts["questions"] += 1
         counts["cut_questions"] += len(ids) > limit
         counts["long_contexts"] += len(own) > 1
@@ -96,6 +100,14 @@ def token_span(offsets: np.ndarray, span: tuple[int, int]) -> tuple[int, int] | 
     return None if not len(touching) else (int(touching[0]), int(touching[-1]))
 
 
+def _gold_places(question: Question, offsets: np.ndarray) -> Sequence[tuple[int, int] | None]:
+    """The context tokens of each answer that occurs in the context; None for the answer that there is none."""
+    if not question.answers:
+        return [None]
+    places = (token_span(offsets, span) for span in question.spans())
+    return sorted({place for place in places if place is not None})
+
+
 def _rows_of(
     name: str,
     question_ids: Sequence[int],
@@ -104,6 +116,7 @@ def _rows_of(
     place: tuple[int, int] | None,
     template: PairTemplate,
     windows: Windows,
+    gold: Sequence[tuple[int, int] | None],
 ) -> list[dict[str, Any]]:
     rows = []
     room = windows.max_seq_length - template.overhead - len(question_ids)
@@ -111,6 +124,7 @@ def _rows_of(
     for window, (start, end) in enumerate(windows.spans(len(context_ids), room)):
         input_ids, types = template.row(question_ids, context_ids[start:end])
         inside = place is not None and place[0] >= start and place[1] < end
+        shift = first - start
         rows.append(
             {
                 "example_id": name,
@@ -119,8 +133,16 @@ def _rows_of(
                 "token_type_ids": types,
                 "context_start": first,
                 "offsets": offsets[start:end],
-                "start_position": first + place[0] - start if inside and place else 0,
-                "end_position": first + place[1] - start if inside and place else 0,
+                "start_position": shift + place[0] if inside and place else 0,
+                "end_position": shift + place[1] if inside and place else 0,
+                "gold_spans": np.array(
+                    [
+                        NO_ANSWER if span is None else (shift + span[0], shift + span[1])
+                        for span in gold
+                        if span is None or (span[0] >= start and span[1] < end)
+                    ],
+                    dtype=np.int64,
+                ).reshape(-1, 2),
             }
         )
     return rows

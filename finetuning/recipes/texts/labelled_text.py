@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -163,11 +163,15 @@ def label_names(examples: Iterable[LabelledText]) -> list[str]:
 
 
 def hold_out(examples: Sequence[LabelledText], fraction: float) -> tuple[list[LabelledText], list[LabelledText]]:
-    """(rest, held out): a share chosen by a hash of the text, so that copies fall on the same side."""
+    """(rest, held out): a share chosen by a hash of the text, so that copies fall on the same side.
+
+    Of pairs by a hash of the text that they may share, see `shared_text`.
+    """
     rest: list[LabelledText] = []
     held: list[LabelledText] = []
+    key = shared_text(examples)
     for example in examples:
-        digest = hashlib.sha256(content_key(example).encode()).digest()
+        digest = hashlib.sha256(key(example).encode()).digest()
         (held if int.from_bytes(digest[:8], "big") < fraction * 2**64 else rest).append(example)
     if not rest or not held:
         raise ValueError(
@@ -190,6 +194,22 @@ def is_blank(example: LabelledText) -> bool:
 def content_key(example: LabelledText) -> str:
     """The key by which copies are recognised: the text and the pair, ignoring blanks and case."""
     return "\x00".join(" ".join(part.split()).casefold() for part in (example.text, example.text_pair or ""))
+
+
+def shared_text(examples: Iterable[LabelledText]) -> Callable[[LabelledText], str]:
+    """The key of what examples have in common: their text; of pairs the text that is longer on average.
+
+    That is the premise of several hypotheses, or the passage of several questions. Blanks and case are ignored.
+    """
+    pairs = [example for example in examples if example.text_pair is not None]
+    by_second = sum(len(example.text_pair or "") - len(example.text) for example in pairs) > 0
+
+    def key(example: LabelledText) -> str:
+        if example.text_pair is None:
+            return content_key(example)
+        return " ".join((example.text_pair if by_second else example.text).split()).casefold()
+
+    return key
 
 
 def with_prefix(examples: Iterable[LabelledText], prefix: str) -> list[LabelledText]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finetuning.examples.label_cells import MINUS_ONE, read_label
@@ -15,6 +15,7 @@ from runtime.files.schemas import shown
 logger = logging.getLogger(__name__)
 
 TOKEN_COLUMNS = ("tokens", "words")
+DOCUMENT_COLUMNS = ("document_id", "doc_id", "document")
 TAG_COLUMNS = ("tags", "ner_tags", "pos_tags", "upos", "labels")
 NO_TAG = (MINUS_ONE, "-100")  # what `datasets` and `transformers` write for a word without a tag
 
@@ -47,6 +48,8 @@ def sentences_from_rows(
 ) -> list[TaggedSentence]:
     """Rows with a list of words and a list of tags, which may be missing -> sentences; ids default to row numbers.
 
+    A column `document_id`, `doc_id` or `document` names the document of each row.
+
     Raises ValueError, naming `source` and the row, for missing columns, lists of different lengths, and for a value
     that is not a word or not a tag.
     """
@@ -65,6 +68,7 @@ def sentences_from_rows(
         others = ", ".join(known[1:])
         logger.warning("%s: tags are read from %r; there are also %s (--tag_column)", source, tags_in, others)
     id_in = next((name for name in ID_COLUMNS if name in names), None)
+    document_in = next((name for name in DOCUMENT_COLUMNS if name in names), None)
     sentences = []
     for number, row in enumerate(rows):
         where = f"{source}, row {number}"
@@ -77,7 +81,10 @@ def sentences_from_rows(
         if len(tags) != len(words):
             raise ValueError(f"{where}: {len(words)} words but {len(tags)} tags; give each word its tag")
         name = number if id_in is None else row.get(id_in, number)
-        sentences.append(TaggedSentence(str(name), tuple(words), tuple(_tag(tag, where) for tag in tags)))
+        document = None if document_in is None else _document(row.get(document_in), document_in, where)
+        sentences.append(TaggedSentence(str(name), tuple(words), tuple(_tag(tag, where) for tag in tags), document))
+    if len({sentence.document for sentence in sentences}) == 1:  # the only document groups nothing
+        sentences = [replace(sentence, document=None) for sentence in sentences]
     return with_unique_ids(sentences, source)
 
 
@@ -124,6 +131,12 @@ def _list(value: Any, column: str, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError(f"{where}: {column!r} is {shown(value)}; a list is needed, one entry per word")
     return value
+
+
+def _document(value: Any, column: str, where: str) -> str | None:
+    if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
+        raise ValueError(f"{where}: {column!r} is {shown(value)}; name a document by text or a whole number")
+    return None if value in (None, "") else f"id {value}"
 
 
 def _tag(value: Any, where: str) -> str | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pretraining.plan.budget import UNITS as BUDGET_UNITS
 
-# Title by the field of `CheckpointCost`: those of budgets, and money.
-UNITS = {**{name: unit.title for name, unit in BUDGET_UNITS.items()}, "money": "money"}
+# Title by the field of `CheckpointCost`: those of budgets, text (comparable between tokenizers), and money.
+UNITS = {**{name: unit.title for name, unit in BUDGET_UNITS.items()}, "text_bytes": "bytes of text", "money": "money"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class CheckpointCost:
     budget_tokens: int
     tokens_seen: float | None = None
     unique_tokens: float | None = None
+    text_bytes: float | None = None  # of text seen, in UTF-8
     flops: float | None = None
     hours: float | None = None  # device-hours
     devices_known: bool = True  # False: series.json does not record the number of devices; one is assumed
@@ -47,6 +49,7 @@ class CheckpointCost:
     untrained_positions: float | None = (
         None  # positions of the model that no training sequence was long enough to reach
     )
+    tokenizer: str | None = None  # its fingerprint, if it is the same in all of them
 
     @property
     def epochs(self) -> float | None:
@@ -99,9 +102,13 @@ def series_costs(rows: Sequence[Mapping[str, Any]], prices: Prices) -> list[Chec
                 money=None if hours is None else hours * prices.per_device_hour,
                 **{
                     name: _mean(members, name)
-                    for name in ("tokens_seen", "unique_tokens", "flops", "validation_loss", "validation_accuracy")
+                    for name in (
+                        *("tokens_seen", "unique_tokens", "text_bytes", "flops"),
+                        *("validation_loss", "validation_accuracy"),
+                    )
                 },
                 untrained_positions=_mean(members, "untrained_positions"),
+                tokenizer=_common(members, "tokenizer"),
             )
         )
     return costs
@@ -116,6 +123,17 @@ def convert_tokens(costs: Sequence[CheckpointCost], kind: str, tokens: float | N
     """Tokens within a kind's budgets, in another unit: interpolated between its checkpoints on log scales."""
     if tokens is None or unit == "tokens":
         return tokens
+    convert = converter(costs, kind, unit)
+    return None if convert is None else float(convert(np.array([tokens], dtype=np.float64))[0])
+
+
+def converter(
+    costs: Sequence[CheckpointCost], kind: str, unit: str
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]] | None:
+    """The function from tokens [N] to another unit [N], as `convert_tokens`; None if no checkpoint has that unit.
+
+    0 and infinity (a share that is reached before the first budget, or at none) stay what they are.
+    """
     points = [
         (cost.budget_tokens, getattr(cost, unit))
         for cost in costs
@@ -123,10 +141,22 @@ def convert_tokens(costs: Sequence[CheckpointCost], kind: str, tokens: float | N
     ]
     if not points:
         return None
-    if any(value <= 0 for _, value in points):
-        return float(np.interp(tokens, [spent for spent, _ in points], [value for _, value in points]))
-    budgets, values = np.log(np.array(points, dtype=np.float64)).T
-    return float(np.exp(np.interp(np.log(tokens), budgets, values)))
+    budgets, values = np.array(points, dtype=np.float64).T
+
+    def convert(tokens: NDArray[np.float64]) -> NDArray[np.float64]:
+        if (values <= 0).any():
+            found = np.interp(tokens, budgets, values)
+        else:
+            with np.errstate(divide="ignore"):
+                found = np.exp(np.interp(np.log(tokens), np.log(budgets), np.log(values)))
+        return np.where((tokens == 0) | np.isinf(tokens), tokens, found)
+
+    return convert
+
+
+def _common(rows: Sequence[Mapping[str, Any]], name: str) -> str | None:
+    values = {row.get(name) for row in rows}
+    return values.pop() if len(values) == 1 else None
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:

@@ -10,6 +10,7 @@ import numpy as np
 from gap.analysis.tables.costs import CheckpointCost
 from gap.analysis.tables.task_table import SCRATCH, CheckpointKey, TaskTable
 from gap.intervals.bootstrap import Draws, Resampling
+from gap.intervals.holm import p_value
 from gap.intervals.interval import Estimate, Statistic, estimate
 from gap.intervals.variance import Floats
 from gap.measures.curve import gap_closed
@@ -61,6 +62,10 @@ class TaskStudy:
     def difference(self, column: int, other: int) -> Estimate:
         widest = 1.0 - self.lowest
         return self.estimate(lambda scores: scores[:, column] - scores[:, other], [column, other], (-widest, widest))
+
+    def p_value(self, column: int, other: int) -> float:
+        """Of no difference between two checkpoints."""
+        return p_value(lambda scores: scores[:, column] - scores[:, other], self.draws)
 
     @property
     def resolved(self) -> bool:

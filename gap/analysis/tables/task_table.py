@@ -10,7 +10,7 @@ import numpy as np
 
 from gap.cells.store import Cell, read_predictions
 from gap.intervals.bootstrap import Draws, Resampling, resample
-from gap.intervals.variance import Floats, SeedGrid
+from gap.intervals.variance import Floats, SeedGrid, Weights
 from gap.measures.effective_labels import share_text
 from gap.measures.weighted_metrics import ExampleTable, tabulate_examples
 from gap.tasks.contamination import not_searched, read_contaminated
@@ -37,6 +37,11 @@ class CheckpointKey:
     @property
     def on_the_curve(self) -> bool:
         return self.control is None and self.label_fraction == 1.0 and self.epochs_factor == 1.0
+
+    @property
+    def group(self) -> str:
+        """Checkpoints whose fine-tuning seeds may vary alike: with all labels, and with fewer or shuffled ones."""
+        return "labels" if self.label_fraction == 1.0 and self.control != "shuffled_labels" else "other labels"
 
 
 SCRATCH = CheckpointKey("scratch", 0)
@@ -67,24 +72,32 @@ class TaskTable:
         return [self.cells[number] for number in self.grids[column].cells]
 
     def refusal(self, columns: Sequence[int]) -> str | None:
-        """Why no interval is given for a statistic of these checkpoints; None if one is."""
-        fewest = min(len(self.grids[column].finetuning_seeds) for column in columns)
+        """Why no interval is given for a statistic of these checkpoints; None if one is.
+
+        The seeds of several pretraining runs suffice, with one fine-tuning seed each; a single run needs several.
+        """
+        single = [self.grids[column] for column in columns if not self.grids[column].has_runs]
+        fewest = min((len(grid.finetuning_seeds) for grid in single), default=FEWEST_SEEDS)
         if fewest < FEWEST_SEEDS:
-            return f"{fewest} fine-tuning seed{'s' * (fewest != 1)}: an interval needs {FEWEST_SEEDS}"
+            return f"{counted(fewest, 'fine-tuning seed')}: an interval needs {FEWEST_SEEDS}"
         return None
+
+    @property
+    def units(self) -> list[Weights] | None:
+        """Per checkpoint the values [P, F, G] of its cells by cluster of examples; None where the metric is no mean."""
+        if self.examples is None or self.examples.units is None:
+            return None
+        return [self.examples.units[list(grid.cells)].reshape(*map(len, grid.seeds), -1) for grid in self.grids]
 
     def draws(self, resampling: Resampling) -> Draws:
         """Resample the task's seeds and examples."""
-        units = None
-        if self.examples is not None and self.examples.units is not None:
-            units = [self.examples.units[list(grid.cells)].reshape(*map(len, grid.seeds), -1) for grid in self.grids]
         return resample(
             self.grids,
             self.cell_scores,
             None if self.examples is None else self.examples.evaluate,
             num_clusters=0 if self.examples is None else self.examples.num_clusters,
             resampling=resampling,
-            units=units,
+            units=self.units,
         )
 
 
@@ -118,7 +131,8 @@ def tabulate(task: str, cells: Sequence[Cell], folder: Path) -> TaskTable:
             )
         start = len(ordered)
         ordered += [members[first, second] for first in pretraining for second in finetuning]
-        grids.append(SeedGrid(tuple(pretraining), tuple(finetuning), tuple(range(start, len(ordered)))))
+        places = tuple(range(start, len(ordered)))
+        grids.append(SeedGrid(tuple(pretraining), tuple(finetuning), places, group=checkpoint.group))
     examples = None
     if all(cell.predictions for cell in ordered):
         records = [read_predictions(folder / str(cell.predictions)) for cell in ordered]

@@ -13,7 +13,7 @@ from finetuning.examples.recipe import Feature
 from finetuning.examples.unlabelled import labelled_only
 from finetuning.recipes.choices.choice_files import ChoiceQuestion, choices_from_rows, has_labels, read_choices
 from finetuning.recipes.choices.recipe import ChoiceRecipe
-from finetuning.recipes.texts.metrics import probabilities
+from gap.tasks.kinds.certainty import certainty
 from gap.tasks.kinds.dataset_tasks import known_splits
 from gap.tasks.kinds.reading import Splits, read_place, text_digest, training_and_scored
 from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskData, TaskSpec
@@ -54,14 +54,22 @@ class ChoiceData(TaskData):
         return ChoiceRecipe(splits, tokenizer, max_seq_length=longest)
 
     def record(self, example: Any, prediction: Mapping[str, Any]) -> Record:
-        """Right or wrong, with the probability that the model gives to its choice."""
-        chances = probabilities([prediction["logits"]])[0]
+        """Right or wrong, with the probabilities of the model's choice and of the right one."""
         return {
             "score": float(prediction["choice"] == example.label),
-            "confidence": round(float(chances.max()), 6),
+            **certainty(prediction["logits"], example.label),
             "label": example.names[example.label],
             "prediction": prediction["name"],
         }
+
+    @property
+    def grouping(self) -> str:
+        """Article if every scored question has one."""
+        return "article" if all(question.article is not None for question in self.scored.values()) else "passage"
+
+    def text_key(self, example: Any, cluster: str) -> str:
+        """The passage: of one article others may be in training."""
+        return _passage(example)
 
     def passage(self, example: Any) -> str:
         """The paragraph that all choices share, else the text before each choice."""
@@ -80,6 +88,10 @@ class ChoiceData(TaskData):
 
 
 def _cluster(question: ChoiceQuestion) -> str:
+    return _passage(question) if question.article is None else text_digest(f"article\n{question.article}")
+
+
+def _passage(question: ChoiceQuestion) -> str:
     """Questions on one paragraph belong together; a question without one stands alone."""
     same = len(set(question.firsts)) == 1 and len(question.firsts[0]) > 0
     texts = "\n".join(question.firsts if same else (*question.firsts, *question.seconds))

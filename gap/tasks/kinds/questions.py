@@ -29,6 +29,7 @@ from finetuning.recipes.questions.squad import (
     read_questions,
 )
 from finetuning.recipes.questions.windows import Windows
+from gap.tasks.kinds.certainty import finite
 from gap.tasks.kinds.dataset_tasks import known_splits
 from gap.tasks.kinds.reading import Splits, read_place, training_and_scored
 from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskData, TaskSpec
@@ -36,7 +37,10 @@ from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskDa
 
 @dataclass(frozen=True)
 class QuestionData(TaskData):
-    """A `qa` task; its examples are `finetuning.recipes.questions.squad.Question`, scored by exact match."""
+    """A `qa` task; its examples are `finetuning.recipes.questions.squad.Question`, scored by exact match.
+
+    Articles are clusters where the file names several, else paragraphs.
+    """
 
     version_2: bool  # questions without an answer
 
@@ -85,21 +89,43 @@ class QuestionData(TaskData):
         return QARecipe(splits, tokenizer, settings, metric=self.metric)
 
     def record(self, example: Any, prediction: Mapping[str, Any]) -> Record:
-        """Exact match and F1 of the answer; its share among the best spans is the confidence."""
-        text, candidates = prediction["text"], prediction["nbest"]
+        """Exact match and F1 of the answer; its share among the best spans (in version 2 "no answer" is one of them)
+        is the confidence, and the gold answer's log-probability is the recipe's."""
+        text = prediction["text"]
         gold = [answer.text for answer in example.answers] or [""]
-        shares = probabilities([candidate.score for candidate in candidates]) if candidates else [1.0]
         return {
             "score": best_of(chinese_exact_match if self.chinese else exact_match, text, gold),
             "f1": best_of(chinese_f1_version_2 if self.chinese else f1_version_2, text, gold),
-            "confidence": round(float(shares[0]), 6),
+            **finite(
+                confidence=self._confidence(prediction),
+                gold_log_probability=prediction["gold_log_probability"],
+            ),
             "prediction": text,
         }
+
+    def _confidence(self, prediction: Mapping[str, Any]) -> float:
+        candidates = prediction["nbest"]
+        if not candidates:
+            return 1.0
+        scores = [candidate.score for candidate in candidates]
+        if not self.version_2:
+            return probabilities(scores)[0]
+        is_none = prediction["text"] == "" != prediction["best_text"]
+        return probabilities([*scores, prediction["null_score"]])[-1 if is_none else 0]
 
     def metrics(self, scores: Mapping[str, float], records: Sequence[Record]) -> dict[str, float]:
         """The loss, and exact match and F1 as shares of 1, which the recipe gives in percent."""
         means = {name: float(np.mean([record[key] for record in records])) for name, key in _MEANS.items()}
         return {**({"loss": scores["loss"]} if "loss" in scores else {}), **means}
+
+    @property
+    def grouping(self) -> str:
+        """Article if every scored question has one."""
+        return "article" if all(question.article is not None for question in self.scored.values()) else "paragraph"
+
+    def text_key(self, example: Any, cluster: str) -> str:
+        """The paragraph: of one article others may be in training."""
+        return str(example.paragraph)
 
     def passage(self, example: Any) -> str:
         """The paragraph."""

@@ -51,7 +51,7 @@ class RowOptions:
 
 @dataclass(frozen=True)
 class TaskData(ABC):
-    """A task's training and scored examples; `clusters` give the examples that share a paragraph or a text.
+    """A task's training and scored examples; `clusters` give the examples that share an article, a paragraph or a text.
 
     A kind of task is a subclass: `gap.tasks.specification.KINDS` lists them by the KIND of a specification.
     """
@@ -108,11 +108,18 @@ class TaskData(ABC):
         return [{**row, "label": rows[j]["label"]} for row, j in zip(rows, order, strict=True)]
 
     @property
+    def grouping(self) -> str:
+        """What a cluster is, in one word in the singular."""
+        return "text"
+
+    @property
     def digest(self) -> str:
-        """sha256 of every example, in order."""
+        """sha256 of every example, in order, and of the clusters: they decide what a search holds out."""
         digest = hashlib.sha256()
         for example in (*self.train.values(), "scored", *self.scored.values()):
             digest.update(repr(example).encode())
+        for cluster in (*self.train_clusters.values(), "scored", *self.scored_clusters.values()):
+            digest.update(f"\n{cluster}".encode())
         return digest.hexdigest()
 
     def text_key(self, example: Any, cluster: str) -> str:

@@ -20,9 +20,11 @@ from finetuning.recipes.texts.labelled_text import (
     label_names,
     read_examples,
     read_splits,
+    shared_text,
 )
 from finetuning.recipes.texts.recipe import OFFICIAL_NAMES, TextRecipe
 from finetuning.recipes.texts.rows import TextSettings
+from gap.tasks.kinds.certainty import certainty
 from gap.tasks.kinds.dataset_tasks import all_splits, glue_splits
 from gap.tasks.kinds.reading import Splits, read_place, text_digest, training_and_scored
 from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskData, TaskSpec
@@ -56,10 +58,15 @@ class TextData(TaskData):
         )
 
     def record(self, example: Any, prediction: Mapping[str, Any]) -> Record:
-        """Right or wrong; for a regression, how near the value is, as a share of the range of the labels."""
+        """Right or wrong, and the model's probabilities; of a regression how near the value is, as a share of the range
+        of the labels."""
         if self.labels:
-            score = float(prediction["label"] == example.label)
-            return {"score": score, "label": example.label, "prediction": prediction["label"]}
+            return {
+                "score": float(prediction["label"] == example.label),
+                **certainty(prediction["logits"], self.labels.index(example.label)),
+                "label": example.label,
+                "prediction": prediction["label"],
+            }
         low, high = (self.glue.score_range if self.glue is not None else None) or (0.0, 1.0)
         label, value = float(example.label), float(prediction["value"])
         value = value if math.isfinite(value) else low
@@ -69,6 +76,10 @@ class TextData(TaskData):
         """The recipe's scores; a correlation also under the report's name for it."""
         official = OFFICIAL_NAMES.get(self.metric)
         return {**scores, **({} if official is None else {self.metric: scores[official]})}
+
+    def text_key(self, example: Any, cluster: str) -> str:
+        """The text, or both: two pairs may share one of theirs."""
+        return text_digest(content_key(example))
 
     def passage(self, example: Any) -> str:
         """The text, or both."""
@@ -123,11 +134,13 @@ class ClassificationData(TextData):
 
 
 def _fields(spec: TaskSpec, splits: Mapping[str, Sequence[LabelledText]], options: ReadingOptions) -> dict[str, Any]:
+    """Pairs with a premise or a passage in common are a cluster."""
+    shared = shared_text(example for examples in splits.values() for example in examples)
     return training_and_scored(
         spec,
         labelled_only(splits, f"task {spec.name}"),
         options,
         key=lambda example: example.example_id,
-        cluster=lambda example: text_digest(content_key(example)),
+        cluster=lambda example: text_digest(shared(example)),
         labelled=lambda examples, name: all(example.label is not None for example in examples),
     )

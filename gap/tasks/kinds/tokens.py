@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -17,6 +18,7 @@ from finetuning.recipes.tokens.recipe import TokenRecipe, tagged_words
 from finetuning.recipes.tokens.rows import IGNORED, for_words
 from finetuning.recipes.tokens.sentences import TaggedSentence, dataset_splits, has_tags, tag_names
 from finetuning.recipes.tokens.tagged_files import is_tagged_file, read_tagged
+from gap.tasks.kinds.certainty import finite
 from gap.tasks.kinds.dataset_tasks import all_splits
 from gap.tasks.kinds.reading import Splits, read_place, text_digest, training_and_scored
 from gap.tasks.kinds.task_data import ReadingOptions, Record, RowOptions, TaskData, TaskSpec
@@ -69,15 +71,41 @@ class TokenData(TaskData):
         return TokenRecipe(splits, for_words(tokenizer), windows, labels=self.labels)
 
     def record(self, example: Any, prediction: Mapping[str, Any]) -> Record:
-        """Counts of words and correct words; with entities also of those correct, predicted and in the reference."""
+        """Counts of words and correct words; with entities also of those correct, predicted and in the reference.
+
+        The log-probability is the sum over the rated words: those that have a token and a tag that the head knows.
+        """
         gold, guessed = tagged_words(example, prediction["tags"])
         correct = sum(true == guess for true, guess in zip(gold, guessed, strict=True))
         record: Record = {"score": correct / max(1, len(gold)), "correct": correct, "words": len(gold)}
+        record |= self._certainty(example, prediction)
         if self.metric != "f1":
             return record
         counts = entity_counts(gold, guessed)
         both = counts["predicted_entities"] + counts["gold_entities"]
         return {**record, **counts, "score": 2 * counts["true_positives"] / both if both else 1.0}
+
+    def _certainty(self, example: Any, prediction: Mapping[str, Any]) -> dict[str, float]:
+        """The rated words of a sentence: their number, how many are right, and what the model knew of them.
+
+        Of a word with the probability p for the tag it gets, `overconfidence` sums p - right, `squared_error` the
+        square of that.
+        """
+        words = zip(example.tags, prediction["tags"], prediction["probabilities"], strict=True)
+        rated = [(true == guess, sure) for true, guess, sure in words if true in self.labels and sure is not None]
+        return {
+            "rated_words": len(rated),
+            **finite(
+                gold_log_probability=-math.fsum(prediction["losses"]),
+                overconfidence=math.fsum(sure - right for right, sure in rated),
+                squared_error=math.fsum((sure - right) ** 2 for right, sure in rated),
+            ),
+        }
+
+    @property
+    def grouping(self) -> str:
+        """Document if every scored sentence has one."""
+        return "document" if all(sentence.document is not None for sentence in self.scored.values()) else "sentence"
 
     def text_key(self, example: Any, cluster: str) -> str:
         """The sentence itself: documents of any names may share sentences."""

@@ -94,7 +94,7 @@ def test_an_edit_that_cannot_change_a_score_runs_nothing_again(tree, file, patte
         ("pretraining/engines/updating/optimizers.py", r"$", "\nNEW = 1\n"),
         ("pretraining/engines/torch_engine.py", r"$", "\nNEW = 1\n"),
         ("gap/cells/plan.py", r"SEARCH_SEED = ", "SEARCH_SEED = 1 + "),
-        ("gap/cells/searches.py", r"-number\)", "number)"),
+        ("gap/cells/search/choice.py", r"-number\)", "number)"),
         ("gap/tasks/records.py", r"$", "\nNEW = 1\n"),
         ("gap/__init__.py", "$", "\nNEW = 1\n"),
     ],
@@ -131,7 +131,7 @@ def test_the_roots_may_move_with_their_declaration(tree):
     shutil.move(tree / "gap" / "cells" / "running.py", tree / "gap" / "trained.py")
     for file in tree.rglob("*.py"):
         file.write_text(re.sub(r"\bgap\.cells\.running\b", "gap.trained", file.read_text()))
-    assert digest_of(tree, ["gap.trained", "gap.cells.searches"]) == OWN
+    assert digest_of(tree, ["gap.trained", "gap.cells.search.choice"]) == OWN
     with pytest.raises(AssertionError, match=r"no such modules: gap\.cells\.running"):
         digest_of(tree)
 
@@ -215,7 +215,7 @@ def test_a_checkpoint_that_changed_after_the_planning_is_noticed(study):
     save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights, metadata={"format": "pt"})
     try:
         with pytest.raises(ValueError, match="changed since the cells were planned"):
-            Workbench(jobs, torch.device("cpu")).load(source, Head(SPANS, 2))
+            Workbench(jobs, torch.device("cpu")).load(source, Head(SPANS, 2), 0)
     finally:
         weights.write_bytes(before)
 

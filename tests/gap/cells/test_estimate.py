@@ -4,15 +4,16 @@ import json
 
 import pytest
 import torch
-from tiny_gap import WORDS, tiny_jobs, write_series, write_tasks
-from transformers import BertConfig, BertModel, DebertaV2Config
+from tiny_gap import WORDS, tiny_jobs, wider, write_series, write_tasks
+from transformers import BertConfig, DebertaV2Config
 
 from gap.cells.estimate import Speed, time_rows, work_of
 from gap.cells.job_list import SCORES_NAME
 from gap.cells.plan import Controls, reference_sources
 from gap.cells.worker import work
 from gap.study import experiment
-from gap.study.experiment import outlook
+from gap.study import outlook as outlooks
+from gap.study.outlook import outlook
 from gap.tasks.specification import read_task
 
 
@@ -26,19 +27,6 @@ def reading(jobs, tasks):
     return {spec.name: read_task(spec, jobs.options.reading) for spec in tasks}
 
 
-def wider(series, directory):
-    """A reference twice as wide as the series, with the series' tokenizer."""
-    own = series.parent / "series" / "raw-0"
-    config = BertConfig.from_pretrained(str(own))
-    config.hidden_size, config.intermediate_size = 2 * config.hidden_size, 2 * config.intermediate_size
-    for file in own.iterdir():
-        if "token" in file.name or "vocab" in file.name:
-            directory.mkdir(exist_ok=True)
-            (directory / file.name).write_bytes(file.read_bytes())
-    BertModel(config, add_pooling_layer=False).save_pretrained(directory)
-    return directory
-
-
 def test_the_reference_is_timed_as_the_model_that_it_is(world, tmp_path, monkeypatch):
     series, tasks = world
     widths = []
@@ -47,7 +35,7 @@ def test_the_reference_is_timed_as_the_model_that_it_is(world, tmp_path, monkeyp
         widths.append(config.hidden_size)
         return Speed(config.hidden_size, 0.0)
 
-    monkeypatch.setattr(experiment, "time_rows", by_width)
+    monkeypatch.setattr(outlooks, "time_rows", by_width)
     alone = tiny_jobs(series, tasks[1:2])
     seconds = outlook(alone, reading(alone, tasks[1:2]), tmp_path, devices=1).device_seconds
     reference = tuple(reference_sources(str(wider(series, tmp_path / "reference"))))
@@ -61,7 +49,7 @@ def test_the_reference_is_timed_as_the_model_that_it_is(world, tmp_path, monkeyp
 
 def test_longer_training_and_fewer_labels_count(world, tmp_path, monkeypatch):
     series, tasks = world
-    monkeypatch.setattr(experiment, "time_rows", lambda *of: Speed(1.0, 10.0))
+    monkeypatch.setattr(outlooks, "time_rows", lambda *of: Speed(1.0, 10.0))
     jobs = tiny_jobs(series, tasks[1:2], controls=Controls((2.0,), (0.5,)))
     kinds = {(cell.control, cell.setting.epochs_factor, cell.setting.label_fraction) for cell in jobs.plan.cells}
     assert kinds >= {("scratch_longer", 2.0, 1.0), ("fewer_labels", 1.0, 0.5)}

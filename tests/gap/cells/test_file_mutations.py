@@ -6,13 +6,14 @@ import pytest
 from file_mutations import few_and_many, refusals
 from simulated_scores import series_rows
 
-from gap.analysis.run_folder import RunSource, write_study
 from gap.analysis.tables.costs import Prices
+from gap.analysis.tables.run_folder import RunSource, write_study
 from gap.cells import store
 from gap.cells.job_list import SEARCHES_NAME, CellOptions, JobList, read_jobs, write_jobs
 from gap.cells.plan import CellPlan, CellSource, PlannedCell, Search, Setting
 from gap.cells.running import SearchResult
-from gap.cells.searches import append_search, choose, read_searches
+from gap.cells.search.choice import append_search, choose, follow, read_searches
+from gap.cells.search.grid import Grid
 from gap.cells.store import Cell, ScoreFile, append_score, read_predictions, read_scores, write_predictions
 from gap.cells.worker import Records
 from gap.study.until import UntilFile
@@ -30,7 +31,12 @@ CELL = Cell(
 SETTING = Setting(CellSource("run/series/annealed-1000", "annealed", 1000), "qa")
 SEARCH = Search(SETTING, 1e-4, 3.0)
 JOBS = JobList(
-    CellPlan((SEARCH,), (PlannedCell(SETTING, 0),)),
+    CellPlan(
+        (SEARCH, Search(SETTING, 1e-3, 3.0, 10_001)),
+        (PlannedCell(SETTING, 0), PlannedCell(SETTING, 1, "same_arguments", 10_001, SETTING.source)),
+        Grid((1e-4, 1e-3), (3.0,), 2),
+        Grid((1e-5, 1e-4), (3.0,), 1),
+    ),
     CellOptions(),
     {"qa": "squad:train.json"},
     {"qa": "d" * 64},
@@ -61,6 +67,7 @@ def test_the_searches(tmp_path, rounds):
     def read():
         records = read_searches(tmp_path / SEARCHES_NAME)
         choose([SEARCH] * len(records), list(records.values()), (1e-4, 3.0))
+        follow(JOBS, SETTING, SEARCH.seed, records)
         assert sum(record["seconds"] for record in records.values()) >= 0
 
     refusals(tmp_path / SEARCHES_NAME, read, rounds)

@@ -7,7 +7,6 @@ import pytest
 from gap.cells.plan import (
     CellSource,
     Controls,
-    Grid,
     PlannedCell,
     Search,
     make_plan,
@@ -15,6 +14,7 @@ from gap.cells.plan import (
     reference_sources,
     sources_of,
 )
+from gap.cells.search.grid import Grid
 
 SERIES = [
     {"path": f"/s/{seed}/{kind}-{budget}", "kind": kind, "budget_tokens": float(budget), "pretraining_seed": seed}

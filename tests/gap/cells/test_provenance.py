@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from tiny_gap import tiny_jobs, write_series, write_tasks
 
-from gap.analysis.run_folder import RunSource
 from gap.analysis.tables.costs import Prices
+from gap.analysis.tables.run_folder import RunSource
 from gap.cells.provenance import device_text, made_of, precision_notes
 from gap.cells.store import read_scores
 from gap.cells.worker import work

@@ -19,9 +19,11 @@ from gap.cells import worker
 from gap.cells.code_identity import deciding_modules
 from gap.cells.executor import run_local, submit_slurm, waiting_workers, worker_command, worker_environment
 from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME, read_jobs, write_jobs
-from gap.cells.plan import Controls, Grid
+from gap.cells.plan import Controls
 from gap.cells.running import Workbench, run_cell, run_search
-from gap.cells.searches import choose, read_searches, same_arguments_notes
+from gap.cells.search.choice import choose, read_searches
+from gap.cells.search.grid import Grid
+from gap.cells.search.notes import same_arguments_notes
 from gap.cells.store import read_predictions, read_scores
 from gap.cells.worker import claim, remaining, work
 from gap.study.options import GapOptions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import t, ttest_ind
+from simulated_scores import grids, seed_draws
 
 from gap.intervals.bootstrap import Draws, Resampling, resample
 from gap.intervals.interval import estimate
@@ -13,35 +14,48 @@ from gap.intervals.variance import SeedGrid
 RANDOM = np.random.default_rng(0)
 
 
-def grids(checkpoints: int, rows: int, columns: int) -> list[SeedGrid]:
-    size = rows * columns
-    return [
-        SeedGrid(tuple(range(rows)), tuple(range(columns)), tuple(range(number * size, (number + 1) * size)))
-        for number in range(checkpoints)
-    ]
-
-
-def seed_draws(scores: np.ndarray, *, draws: int = 40_000, correction: str = "inflated") -> Draws:
-    """Draws of scores [C, P, F] with the examples held fixed."""
-    return resample(
-        grids(*scores.shape),
-        scores.reshape(-1),
-        None,
-        num_clusters=0,
-        resampling=Resampling(draws=draws, correction=correction),
-    )
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(1, 3), (1, 5), (3, 1), (5, 1)])
-def test_without_examples_the_interval_of_a_difference_is_students_t(rows: int, columns: int) -> None:
-    scores = 0.5 + 0.02 * RANDOM.standard_normal((2, rows, columns))
+@pytest.mark.parametrize("rows", [3, 5])
+def test_without_examples_the_interval_of_paired_runs_is_students_t(rows: int) -> None:
+    scores = 0.5 + 0.02 * RANDOM.standard_normal((2, rows, 1))
     found = estimate(lambda one: one[:, 1] - one[:, 0], seed_draws(scores))
     differences = (scores[1] - scores[0]).reshape(-1)
-    low, high = t.interval(
-        0.95, len(differences) - 1, differences.mean(), differences.std(ddof=1) / len(differences) ** 0.5
-    )
+    low, high = t.interval(0.95, rows - 1, differences.mean(), differences.std(ddof=1) / rows**0.5)
     assert found.value == pytest.approx(differences.mean())
     assert (found.low, found.high) == (pytest.approx(low, rel=0.06, abs=2e-3), pytest.approx(high, rel=0.06, abs=2e-3))
+
+
+def test_finetuning_seeds_of_two_checkpoints_have_nothing_in_common() -> None:
+    """Scores that go up and down together by chance: paired, their difference would have no spread at all."""
+    runs = 0.02 * np.array([-1.0, 0.0, 1.0])
+    scores = np.stack([0.3 + runs, 0.6 + runs])[:, None, :]
+    found = estimate(lambda one: one[:, 1] - one[:, 0], seed_draws(scores))
+    assert found.low is not None
+    assert 0.3 - found.low > 0.02 * (2 / 3) ** 0.5 * 2  # beyond two standard errors
+
+
+def test_a_checkpoints_neighbours_shorten_its_interval_as_far_as_they_are_alike() -> None:
+    one = np.array([-1.0, 0.0, 1.0])
+    alone = t.ppf(0.975, 2) * 0.02 / 3**0.5
+
+    def half(deviations: list[float]) -> float:
+        scores = 0.5 + np.array(deviations)[:, None, None] * one
+        found = estimate(lambda draws: draws[:, 0], seed_draws(scores))
+        assert found.high is not None
+        return found.high - 0.5
+
+    assert half([0.02]) == pytest.approx(alone, rel=0.03)
+    alike = half([0.02, 0.018, 0.022, 0.02, 0.019, 0.021, 0.02, 0.02])
+    assert alike < 0.67 * alone
+    assert alike < half([0.02, 0.001, 0.3, 0.1, 0.004, 0.5, 0.05, 0.002])
+
+
+def test_a_checkpoint_that_scores_the_same_with_every_seed_neither_varies_nor_helps() -> None:
+    scores = 0.5 + np.array([0.0, 0.02, 0.02])[:, None, None] * np.array([-1.0, 0.0, 1.0])
+    drawn = seed_draws(scores)
+    assert np.ptp(drawn.scores(np.array([1.0, 0.0, 0.0]))[:, 0]) == 0.0
+    first, second = (estimate(lambda one, c=c: one[:, c], seed_draws(scores[c:])) for c in (0, 1))  # type: ignore[misc]
+    assert (first.low, first.high) == (0.5, 0.5)
+    assert second.high is not None
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(3, 3), (5, 3), (3, 5)])
@@ -59,8 +73,8 @@ def test_a_reference_of_one_run_gets_the_interval_of_welchs_test(rows: int, colu
     )
     found = estimate(lambda one: one[:, 1] - one[:, 0], draws)
     welch = ttest_ind(reference, runs, equal_var=False).confidence_interval(0.95)
-    assert found.low == pytest.approx(welch.low, rel=0.02, abs=3e-3)
-    assert found.high == pytest.approx(welch.high, rel=0.02, abs=3e-3)
+    assert found.low == pytest.approx(welch.low, rel=0.02, abs=4e-3)
+    assert found.high == pytest.approx(welch.high, rel=0.02, abs=4e-3)
     alone = estimate(lambda one: one[:, 1], draws)  # Student's t of its own seeds, whatever stands beside it
     half = t.ppf(0.975, columns - 1) * reference.std(ddof=1) / columns**0.5
     assert alone.high == pytest.approx(reference.mean() + half, rel=0.02, abs=3e-3)
@@ -112,26 +126,27 @@ def test_noise_of_single_answers_is_not_counted_twice() -> None:
         resampling=Resampling(draws=2000),
         units=[answers.reshape(9, 1, -1)],
     )
-    assert draws.shares(np.array([1.0])).examples < 0.4
+    assert draws.example_share(np.array([1.0])) < 0.4
 
 
-def test_the_same_seed_gives_the_same_draws_and_another_stream_other_seeds_only() -> None:
+def test_the_same_seed_gives_the_same_draws_and_another_task_shares_those_of_its_runs_only() -> None:
     scores = 0.5 + 0.02 * RANDOM.standard_normal((2, 3, 3))
     first, second = seed_draws(scores, draws=200), seed_draws(scores, draws=200)
     np.testing.assert_array_equal(first.pretraining, second.pretraining)
-    answers = (RANDOM.random((3, 50)) < 0.5).astype(np.float32)
+    answers = (RANDOM.random((9, 50)) < 0.5).astype(np.float32)
 
-    def of_stream(stream: int) -> Draws:
+    def of_task(example_stream: int, rows: int) -> Draws:
         return resample(
-            grids(1, 1, 3),
+            grids(1, rows, 9 // rows),
             answers.mean(axis=1).astype(np.float64),
             lambda weights: (weights @ answers.T / weights.sum(axis=1, keepdims=True)).astype(np.float64),
             num_clusters=50,
-            resampling=Resampling(draws=200, stream=stream),
+            resampling=Resampling(draws=200, example_stream=example_stream),
         )
 
-    np.testing.assert_array_equal(of_stream(0).examples, of_stream(1).examples)
-    assert not np.array_equal(of_stream(0).finetuning, of_stream(1).finetuning)
+    np.testing.assert_array_equal(of_task(0, 3).pretraining, of_task(1, 3).pretraining)
+    assert not np.array_equal(of_task(0, 3).examples, of_task(1, 3).examples)
+    assert not np.array_equal(of_task(0, 1).finetuning, of_task(1, 1).finetuning)
 
 
 def test_too_few_draws_are_refused() -> None:

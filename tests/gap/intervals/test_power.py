@@ -14,7 +14,7 @@ from gap.intervals.variance import SeedGrid
 
 def test_power_is_what_simulated_experiments_find() -> None:
     pilot = PilotVariance(pretraining=0.0, finetuning=0.01**2, examples=0.0)
-    promised = power_of(pilot, 0.01, 1, 8)
+    promised = power_of(pilot, 0.01, 1, 8)  # a spread estimated from 8 seeds alone
     random = np.random.default_rng(0)
     seen = ttest_1samp(0.01 + 0.01 * random.standard_normal((4000, 8)), 0.0, axis=1).pvalue < 0.05
     assert promised == pytest.approx(seen.mean(), abs=0.03)
@@ -36,15 +36,15 @@ def test_seeds_cannot_make_up_for_a_small_test_set() -> None:
 
 def test_variances_are_recovered_from_many_pilot_cells() -> None:
     random = np.random.default_rng(1)
-    cells = 0.02 * random.standard_normal((400, 1)) + 0.01 * random.standard_normal((400, 5))
-    pilot = PilotVariance.of(cells)
-    assert pilot.pretraining**0.5 == pytest.approx(0.02, rel=0.1)
-    assert pilot.finetuning**0.5 == pytest.approx(0.01, rel=0.1)
+    cells = 0.02 * random.standard_normal((2, 400, 1)) + 0.01 * random.standard_normal((2, 400, 5))
+    pilot = PilotVariance.of(cells[0], cells[1])
+    assert pilot.pretraining**0.5 == pytest.approx(0.02 * 2**0.5, rel=0.1)
+    assert pilot.finetuning**0.5 == pytest.approx(0.01 * 2**0.5, rel=0.1)
 
 
 def test_a_pilot_of_one_seed_is_refused() -> None:
     with pytest.raises(ValueError, match="two or more"):
-        PilotVariance.of(np.zeros((1, 1)))
+        PilotVariance.of(np.zeros((1, 1)), np.zeros((1, 1)))
 
 
 class World:
@@ -80,15 +80,17 @@ class World:
 
     def pilot(self, random: np.random.Generator) -> PilotVariance:
         """As `_plan` takes it from cells, averaged over many pilots: the variances themselves."""
-        pilots = []
+        pilots, degrees, seeds = [], [], 8
         for _ in range(300):
-            answers = self.answers(random, 8)
+            answers = self.answers(random, seeds)
             draws, weights = self.draws(answers), np.array([-1.0, 1.0])
-            examples = float((draws.shares(weights).examples * (draws.examples @ weights)).var())
+            examples = float((draws.example_share(weights) * (draws.examples @ weights)).var())
             means = answers.mean(axis=-1, dtype=float)
-            pilots.append(PilotVariance.of(means[1] - means[0], examples=examples))
+            pilots.append(PilotVariance.of(*means, examples=examples))
+            degrees.append(draws.seed_degrees(weights)[1] / (seeds - 1))
         finetuning, examples = (float(np.mean([getattr(each, name) for each in pilots])) for name in SOURCES)
-        return PilotVariance(2 * self.run_sd**2, finetuning, examples)  # a pilot's own is never below 0, so too large
+        # A pilot's own variance of the runs is never below 0, so too large.
+        return PilotVariance(2 * self.run_sd**2, finetuning, examples, max(1.0, float(np.median(degrees))))
 
     def power(self, random: np.random.Generator, seeds: int, studies: int) -> float:
         """How often the tool's interval of the difference lies above 0."""

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from simulated_scores import seed_draws
 
-from gap.intervals.spending import look_confidence, spent_error
+from gap.intervals.interval import estimate
+from gap.intervals.spending import (
+    ERROR,
+    SeedLook,
+    history_note,
+    look_confidence,
+    seed_look_error,
+    seeds_to_look_at,
+    spent_error,
+)
 
 
 @pytest.mark.parametrize("num_looks", [1, 3, 8])
@@ -32,3 +42,56 @@ def test_impossible_looks_are_refused() -> None:
         look_confidence(0, 3)
     with pytest.raises(ValueError, match="information"):
         spent_error(0.0)
+
+
+def false_alarms(most: int, studies: int, *, spent: bool) -> float:
+    """Share of studies without a gap that call one resolved at some number of seeds from 3 to `most`."""
+    random, found = np.random.default_rng(0), 0
+    for _ in range(studies):
+        scores = 0.5 + 0.02 * random.standard_normal((2, 1, most))
+        looks: list[SeedLook] = []
+        for seeds in seeds_to_look_at(3, most) if spent else range(3, most + 1):
+            error = seed_look_error(looks, seeds, most) if spent else ERROR
+            draws = seed_draws(scores[:, :, :seeds], draws=2000)
+            gap = estimate(lambda one: one[:, 1] - one[:, 0], draws, confidence=1 - error)
+            looks.append(SeedLook(seeds, error, {"qa": not gap.includes_zero}))
+            if not gap.includes_zero:
+                found += 1
+                break
+    return found / studies
+
+
+@pytest.mark.slow
+def test_adding_seeds_until_something_is_resolved_errs_no_more_than_promised() -> None:
+    assert false_alarms(10, 400, spent=False) > 0.1
+    assert false_alarms(10, 400, spent=True) <= 0.075  # 5 % or less; of 400, more than 30 in 1 % of such tests
+
+
+def test_looks_at_more_seeds_spend_the_error_once() -> None:
+    looks: list[SeedLook] = []
+    for seeds in seeds_to_look_at(3, 12):
+        looks.append(SeedLook(seeds, seed_look_error(looks, seeds, 12), {}))
+    assert [look.finetuning_seeds for look in looks] == [3, 5, 7, 10, 12]
+    assert sum(look.error for look in looks) == pytest.approx(ERROR)
+    assert looks[0].error < 0.001
+    assert seed_look_error(looks, 7, 12) == looks[2].error  # the same cells: the same look
+    assert seed_look_error(looks, 20, 20) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_pilot_of_as_many_seeds_as_the_study_is_its_look() -> None:
+    pilot = SeedLook(3, seed_look_error([], 3, 3), {"qa": False}, pilot=True)
+    assert pilot.error == pytest.approx(ERROR)
+    assert seed_look_error([pilot], 3, 3) == pytest.approx(ERROR)
+
+
+def test_the_history_of_looks_is_told() -> None:
+    first = SeedLook(3, ERROR, {"qa": False})
+    assert history_note([first]) is None
+    free = history_note([first, SeedLook(5, 0.0, {"qa": True})])
+    assert free is not None
+    assert "3 seeds: nothing resolved (error 5.00%); 5 seeds: qa resolved (no error left to spend)" in free
+    assert "more often than 1 time in 20" in free
+    spent = history_note([SeedLook(3, 0.01, {"qa": False}, pilot=True), SeedLook(5, 0.04, {"qa": True})])
+    assert spent is not None
+    assert "pilot, 3 seeds" in spent
+    assert "96.00% confidence" in spent

@@ -11,7 +11,9 @@ from gap.measures.trend import doubling_slope, plateau_verdict
 
 def test_the_slope_is_the_gain_a_doubling_over_the_last_points() -> None:
     scores = np.array([[0.5, 0.1, 0.12, 0.14], [0.0, 0.2, 0.2, 0.2]])
-    assert doubling_slope([1, 2, 4, 8], scores).tolist() == pytest.approx([0.02, 0.0])
+    assert doubling_slope([1, 2, 4, 8], scores, last=3).tolist() == pytest.approx([0.02, 0.0])
+    line = np.array([[0.1, 0.13, 0.16, 0.22]])
+    assert doubling_slope([1, 2, 4, 16], line).tolist() == pytest.approx([0.03])
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from chromium_page import chromium
+from scipy.stats import ttest_ind
 from simulated_scores import BUDGETS, SimulatedStudy, expected_score, series_rows, write_study
 
-from gap.cells.store import read_scores
-from gap.report.comparison import SCHEMA_VERSION, Comparison, RunSource, compare_runs
+from gap.cells.store import Cell, append_score, read_scores
+from gap.intervals.holm import holm
+from gap.report.comparison import SCHEMA_VERSION, Comparison, Difference, RunSource, compare_runs
 from gap.report.comparison_page import comparison_answers
 from launch.report import main
 
-DRAWS = 400
+DRAWS = 2000
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,60 @@ def test_the_faster_run_needs_a_third_of_the_tokens(comparison: Comparison) -> N
     assert half.change.high is not None
     assert half.change.low < 1 / 3 < half.change.high < 1
     assert half.resolved
+
+
+def test_rows_are_resolved_after_holms_correction_over_all_of_them(comparison: Comparison) -> None:
+    """Of many differences of equal runs some are significant by chance: at most 1 in 20 comparisons may flag any."""
+    tested = [one for one in comparison.differences if one.p_value is not None]
+    assert len(tested) > 10
+    adjusted = [one.adjusted_p_value for one in tested]
+    assert adjusted == pytest.approx(holm([one.p_value for one in tested if one.p_value is not None]))
+    assert [one.resolved for one in tested] == [p is not None and p <= 0.05 for p in adjusted]
+    assert f"{len(tested)} differences are tested" in " ".join(comparison.notes)
+
+
+def test_too_few_draws_for_so_many_rows_are_said(runs: list[Path]) -> None:
+    found = compare_runs([RunSource.of(folder) for folder in runs], draws=200)
+    assert not any(one.resolved for one in found.differences)
+    assert "give --draws" in " ".join(found.notes)
+
+
+def seeds_apart(folder: Path, first: list[float], second: list[float]) -> Difference:
+    """The score of one budget in two runs of these fine-tuning seeds, its examples held fixed."""
+    sources = []
+    for name, scores in (("one", first), ("two", second)):
+        path = folder / name / "scores.jsonl"
+        for kind, budget, shift in (("raw", 0, -0.5), ("annealed", 1000, 0.0)):
+            for seed, score in enumerate(scores):
+                more = (1 if budget else 0.5) * score + shift * 0.1
+                append_score(path, Cell(f"{name}{budget}{seed}", "qa", kind, budget, 0, seed, "accuracy", more))
+        sources.append(RunSource(name, path))
+    found = compare_runs(sources, draws=20_000)
+    return next(one for one in found.differences if "1,000" in one.quantity)
+
+
+def test_seeds_of_two_runs_are_compared_as_by_welch(tmp_path: Path) -> None:
+    """Two Student's t of two degrees each would make the interval half as long again."""
+    change = seeds_apart(tmp_path, [0.50, 0.52, 0.54], [0.60, 0.62, 0.64]).change
+    welch = ttest_ind([0.60, 0.62, 0.64], [0.50, 0.52, 0.54], equal_var=False).confidence_interval(0.95)
+    assert change.low is not None
+    assert change.low >= welch.low - 0.002
+
+
+def test_cells_that_both_runs_share_do_not_differ(tmp_path: Path) -> None:
+    """One outside reference, scored once and copied: drawn twice, it was +0.0 [-10.7, +12.0]."""
+    sources = []
+    for name in ("one", "two"):
+        study = SimulatedStudy(tmp_path / name, seed=3)
+        study.add("qa", "reference", None, 0.9)
+        study.random = np.random.default_rng(17 if name == "one" else 18)
+        for budget, chance in ((0, 0.1), (1000, 0.6), (2000, 0.8)):
+            study.add("qa", "annealed" if budget else "raw", budget, chance)
+        sources.append(RunSource(name, study.scores))
+    found = {one.quantity: one for one in compare_runs(sources, draws=DRAWS).differences}
+    shared = found["score, reference"].change
+    assert (shared.value, shared.low, shared.high) == (0.0, 0.0, 0.0)
+    assert found["score, annealed at 1,000 tokens"].change.low != 0.0
 
 
 def test_equal_scores_are_not_told_apart(comparison: Comparison) -> None:
@@ -117,7 +174,7 @@ def test_the_same_outside_reference_makes_shares_of_the_gap_comparable(tmp_path:
     shares = [one for one in found.differences if "% of" in one.quantity]
     assert [one.same_goal for one in shares] == [same] * 3
     assert ("% of the gap" in comparison_answers(found)[0]) is same
-    assert (found.notes == ()) is same
+    assert any("no outside reference in common" in note for note in found.notes) is not same
 
 
 def test_other_examples_are_not_compared(runs: list[Path], tmp_path: Path) -> None:

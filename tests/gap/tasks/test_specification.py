@@ -11,6 +11,7 @@ from tiny_encoder import tiny_config, tiny_tokenizer
 from tiny_gap import WORDS, write_choices, write_questions, write_tasks, write_texts
 
 from finetuning.examples.recipe import EvaluationSet
+from finetuning.recipes.questions.spans import Candidate
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions, TaskSpec
 from gap.tasks.records import calibration_error, cell_metrics, example_records
 from gap.tasks.rows import SCORED, cell_view, encode_task, held_out, label_subset, search_view
@@ -144,6 +145,18 @@ def test_label_subsets_are_nested_and_the_held_out_part_keeps_paragraphs_togethe
         label_subset(data, 0.0)
 
 
+def test_every_split_holds_out_other_paragraphs_and_the_first_is_what_it_was(tmp_path):
+    data = read_task(write_tasks(tmp_path)[0])
+    parts = [held_out(data, set(data.train), split) for split in range(4)]
+    assert parts[0] == held_out(data, set(data.train))
+    assert len({frozenset(part) for part in parts}) == 4
+    assert all(5 <= len(part) <= 6 for part in parts)  # a fifth of 24, whole paragraphs of two
+    recipe = encoded(data)
+    for split, part in enumerate(parts):
+        view = search_view(data, recipe, set(data.train), split)
+        assert set(view.evaluation_sets["heldout"].examples) == part
+
+
 @pytest.mark.parametrize("kind", range(3))
 def test_the_search_never_trains_on_what_it_judges_by_and_cells_train_on_all(tmp_path, kind):
     data = read_task(write_tasks(tmp_path)[kind])
@@ -183,7 +196,12 @@ def test_records_of_questions_average_to_the_recipes_score(tmp_path):
     data = read_task(write_tasks(tmp_path)[0])
     recipe = encoded(data)
     predictions = {
-        name: {"text": question.answers[0].text if number % 3 else "the old", "nbest": [], "null_score": 0.0}
+        name: {
+            "text": question.answers[0].text if number % 3 else "the old",
+            "nbest": [],
+            "null_score": 0.0,
+            "gold_log_probability": None if number == 1 else -0.5,
+        }
         for number, (name, question) in enumerate(data.scored.items())
     }
     records = example_records(data, predictions, contaminated={next(iter(data.scored))})
@@ -191,6 +209,8 @@ def test_records_of_questions_average_to_the_recipes_score(tmp_path):
     assert np.mean([one["score"] for one in records]) == pytest.approx(found["exact_match"] / 100)
     assert np.mean([one["f1"] for one in records]) == pytest.approx(found["f1"] / 100)
     assert [one["id"] for one in records if one.get("contaminated")] == [next(iter(data.scored))]
+    known = [one["gold_log_probability"] for one in records if "gold_log_probability" in one]
+    assert known == [-0.5] * (len(records) - 1)  # in no window: left out, not made up
     assert len({one["cluster"] for one in records}) == 5
     metrics = cell_metrics(data, {"test_loss": 1.5, "test_f1": 3.0, "heldout_loss": 9.0}, "test_", records)
     assert metrics["loss"] == 1.5
@@ -202,6 +222,12 @@ def test_records_of_texts_and_choices_hold_label_and_prediction(tmp_path):
     data = read_task(texts)
     predictions = {name: {"label": "1", "logits": [0.0, 1.0]} for name in data.scored}
     records = example_records(data, predictions)
+    sure = 1 / (1 + np.exp(-1.0))
+    for one in records:
+        chance = sure if one["label"] == "1" else 1 - sure
+        assert (one["confidence"], one["gold_log_probability"]) == pytest.approx((sure, np.log(chance)), abs=1e-6)
+    lost = example_records(data, {name: {"label": "1", "logits": [np.nan, 1.0]} for name in data.scored})
+    assert not {"confidence", "gold_log_probability"} & set(lost[0])
     assert np.mean([one["score"] for one in records]) == 0.5
     assert {one["prediction"] for one in records} == {"1"}
     assert {one["label"] for one in records} == {"0", "1"}
@@ -213,7 +239,23 @@ def test_records_of_texts_and_choices_hold_label_and_prediction(tmp_path):
     }
     records = example_records(data, predictions)
     assert all(one["score"] == 1.0 and one["label"] == one["prediction"] for one in records)
+    for one, question in zip(records, data.scored.values(), strict=True):
+        shares = np.exp([2.0] + [0.0] * (len(question.names) - 1))
+        assert np.exp(one["gold_log_probability"]) == pytest.approx(shares[question.label] / shares.sum(), abs=1e-6)
+        assert one["confidence"] == pytest.approx(shares.max() / shares.sum(), abs=1e-6)
     assert 0 < cell_metrics(data, {"test_accuracy": 1.0}, "test_", records)["expected_calibration_error"] < 0.3
+
+
+def test_where_questions_may_have_no_answer_that_is_one_of_the_answers(tmp_path):
+    data = replace(read_task(write_tasks(tmp_path)[0]), version_2=True)
+    question = next(iter(data.scored.values()))
+    prediction = {"best_text": "old", "null_score": 1.0, "nbest": [Candidate("old", 0.0, 0, 3)]}
+    prediction["gold_log_probability"] = -2.0
+    sure = 1 / (1 + np.exp(-1.0))
+    assert data.record(question, {**prediction, "text": ""})["confidence"] == pytest.approx(sure, abs=1e-6)
+    assert data.record(question, {**prediction, "text": "old"})["confidence"] == pytest.approx(1 - sure, abs=1e-6)
+    data = replace(data, version_2=False)
+    assert data.record(question, {**prediction, "text": "old"})["confidence"] == 1.0
 
 
 def test_calibration_error_of_known_cases():

@@ -24,10 +24,15 @@ CHOICES = (
 SLACK = 1.02
 
 
-def model():
+def model(attention="sdpa"):
     overrides = "num_hidden_layers=2,hidden_size=64,num_attention_heads=2,intermediate_size=96"
     return built_model(
-        "modernbert-tiny", vocab_size=101, special_ids=SPECIAL_IDS, max_seq_length=16, config_overrides=overrides
+        "modernbert-tiny",
+        vocab_size=101,
+        special_ids=SPECIAL_IDS,
+        max_seq_length=16,
+        config_overrides=overrides,
+        attn_implementation=attention,
     )
 
 
@@ -35,6 +40,13 @@ def inputs():
     positions = torch.tensor([[1, 2]] * 4)
     ids = torch.arange(64).reshape(4, 16)
     return {"input_ids": ids, "mask_positions": positions, "mask_labels": positions, "mask_weights": torch.ones(4, 2)}
+
+
+def padded(number):
+    """The same rows, of which the first `number` end in four padding tokens."""
+    mask = torch.ones(4, 16, dtype=torch.int64)
+    mask[:number, -4:] = 0
+    return {**inputs(), "attention_mask": mask}
 
 
 def num_bytes(tensors):
@@ -99,6 +111,35 @@ def test_an_update_that_is_not_finite_changes_nothing(tmp_path):
     for found in on_forked_ranks(work, tmp_path, num_ranks=2):
         assert found == {key: [True, False, True, *[True] * 5] for key in found}
         assert len(found) == len(CHOICES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 2e-3)])
+def test_weights_are_gathered_alike_where_one_rank_has_padded_rows(tmp_path, bf16, tolerance):
+    """Only that rank makes a mask, whose type must not be read from a weight: ZeRO-3 would gather it on one rank."""
+
+    def work(rank):
+        torch.set_num_threads(1)
+        found = {}
+        for mode in ("zero2", "zero3"):
+            content = load_config(ROOT / "ds_configs" / f"{mode}.json")
+            content["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+            options = EngineOptions(deepspeed=content, bf16=bf16, gradient_accumulation_steps=2)
+            engine = build_engine(model("eager"), options, ranks=Ranks(rank, rank, 2, 2), device=torch.device("cpu"))
+            with torch.no_grad():
+                figures = [float(engine(**inputs())["loss_sum"])]
+            for first, second in ((padded(2), inputs()), (inputs(), padded(1))):
+                for number, batch in enumerate((inputs(), first) if rank else (second, inputs())):
+                    loss = engine(**batch)["loss_sum"] / 8
+                    engine.backward(loss, last=number == 1)
+                    figures.append(float(loss.detach()))
+                figures.append(float(engine.step(1e-3)))
+            found[mode] = figures
+        return found
+
+    for found in on_forked_ranks(work, tmp_path, num_ranks=2):
+        assert len(found["zero3"]) == 7
+        assert found["zero3"] == pytest.approx(found["zero2"], rel=tolerance)
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ from pretraining.model.memory import (
     COPY_FOR_SAVING,
     ParameterCounts,
     Sharding,
+    checkpoint_shares,
     count_parameters,
     estimate_memory,
-    largest_share,
     model_states,
 )
 from runtime.processes.ranks import Ranks
@@ -175,7 +175,8 @@ def test_the_copy_that_is_saved_is_the_largest_share(world_size):
         shares.append(sum(copy.nbytes for copy in copies.values()))
     estimate = estimate_memory(model.config, Sharding("none"), **BATCH, saving_ranks=world_size)
     assert estimate.host == {COPY_FOR_SAVING: max(shares)}
-    assert largest_share(model, 1) == sum(shares) == 12 * count_parameters(model).total
+    assert checkpoint_shares(model, world_size) == shares
+    assert sum(shares) == 12 * count_parameters(model).total
     assert f"{max(shares) / 1e9:.2f} GB for the copy that is saved" in estimate.sentence()
 
 

@@ -114,6 +114,8 @@ def test_every_document_is_found_again_whole_and_counted(corpus, tokenizer, tmp_
     for split, documents in found.items():
         assert manifest["splits"][split]["documents"] == len(documents)
         assert manifest["splits"][split]["tokens"] == sum(map(len, documents))
+        own = [text for text, tokens in zip(texts, encoded(texts, tokenizer), strict=True) if tokens in set(documents)]
+        assert manifest["splits"][split]["text_bytes"] == sum(len(text.encode()) for text in own)
     blocks = [block for shard in manifest["splits"]["train"]["shards"] for block in shard["blocks"]]
     assert {block["tokens"] for block in blocks[:-1]} == {256}
 

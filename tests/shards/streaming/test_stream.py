@@ -155,6 +155,22 @@ def test_tokens_between_is_the_sum_of_the_batches(directory, objective):
     assert 0 <= empty < sum(attended) * 0.05
 
 
+def test_text_bytes_between_are_exact_for_epochs_and_follow_the_stored_tokens(tmp_path, directory):
+    data = write_directory(tmp_path / "shards")
+    data["splits"]["train"]["text_bytes"] = 10_007
+    write_manifest(tmp_path / "shards", data)
+    options = StreamOptions(global_batch_rows=12, micro_batch_rows=5, lengths=((0, 16), (36, 32), (300, 64)))
+    stream = open_stream(tmp_path / "shards", options)
+    epoch, stored = stream.rows_per_epoch, data["splits"]["train"]["tokens"]
+    assert stream.text_bytes_between(0, epoch) == stream.text_bytes_between(epoch, 2 * epoch) == 10_007
+    assert stream.text_bytes_between(0, 3 * epoch) == 3 * 10_007
+    # Of the tokens that are counted, those that an update's sequences add are no text.
+    added = options.overhead * 12 * options.sequence_shape(16)[0]
+    text_tokens = stream.tokens_between(0, 12) - added
+    assert stream.text_bytes_between(0, 12) == round(10_007 / stored * text_tokens)
+    assert open_stream(directory, options).text_bytes_between(0, epoch) is None
+
+
 def test_shapes_follow_the_schedule_and_a_row_keeps_its_meaning(directory):
     stream = open_stream(directory)
     batches = list(islice(stream.batches(0), 4 * stream.micro_batches_per_update))

@@ -60,6 +60,8 @@ def test_the_validation_file_scores_the_same_through_the_test_path():
     validation = evaluate(recipe, engine, recipe.evaluation_sets["validation"], batch_rows=8)
     test = evaluate(recipe, engine, recipe.evaluation_sets["test"], batch_rows=8)
     assert test.scores == {}
+    gold = {name: one.pop("gold_log_probability") for name, one in validation.predictions.items()}
+    assert all(value < 0 for value in gold.values())
     assert test.predictions == validation.predictions
     examples = recipe.evaluation_sets["validation"].examples
     assert recipe.score(test.predictions, examples) == recipe.score(validation.predictions, examples)

@@ -8,7 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetuning.recipes.questions.spans import SpanLimits, answers_by_example, best_spans, probabilities
+from finetuning.recipes.questions.spans import (
+    SpanLimits,
+    answers_by_example,
+    best_spans,
+    gold_by_example,
+    gold_log_probabilities,
+    probabilities,
+)
 
 
 def search(starts, ends, allowed, limits):
@@ -93,3 +100,30 @@ def test_equal_scores_are_settled_by_place():
 def test_limits_and_probabilities():
     shares = probabilities([1000.0, 1000.0, -1000.0])
     assert shares == [0.5, 0.5, 0.0]
+
+
+def test_the_gold_answer_is_the_likeliest_of_those_that_a_row_holds():
+    starts, ends = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(0))
+    spans = torch.tensor([[[2, 3], [4, 4]], [[5, 5], [-1, -1]], [[-1, -1], [-1, -1]]])
+    found = gold_log_probabilities(starts, ends, spans)
+
+    def chance(row, first, last):
+        shares = [np.exp(one[row].numpy()) / np.exp(one[row].numpy()).sum() for one in (starts, ends)]
+        return math.log(shares[0][first] * shares[1][last])
+
+    assert math.isclose(found[0], max(chance(0, 2, 3), chance(0, 4, 4)), rel_tol=1e-5)
+    assert math.isclose(found[1], chance(1, 5, 5), rel_tol=1e-5)
+    assert found[2] == -math.inf
+
+
+def test_windows_of_a_question_share_one_log_probability():
+    def window(name, number, *spans):
+        return {"example_id": name, "window": number, "gold_spans": np.array(spans, dtype=np.int64).reshape(-1, 2)}
+
+    features = [
+        *(window("held twice", 0, (3, 4)), window("held twice", 1, (1, 2)), window("held twice", 2)),
+        *(window("none is right", 0, (0, 0)), window("none is right", 1, (0, 0))),
+        window("in no window", 0),
+    ]
+    found = gold_by_example(features, np.array([-3.0, -1.0, -math.inf, -0.1, -2.0, -math.inf]))
+    assert found == {"held twice": -1.0, "none is right": -2.0, "in no window": None}

@@ -79,6 +79,26 @@ def test_a_window_that_holds_part_of_the_answer_points_to_the_first_token():
         assert (row["end_position"] > 0) == whole
 
 
+def test_a_window_holds_the_places_of_all_its_answers():
+    context = "red blue green grey red blue green grey"
+    texts = [Answer("grey red", context.index("grey")), Answer("blue", context.index("blue")), Answer("old", -1)]
+    asked = [
+        Question("a", "what", context, tuple(texts)),
+        Question("b", "what", context, (), stated=True),
+        Question("c", "what", context, (texts[2],)),
+    ]
+    tokenizer = tiny_tokenizer(["red", "blue", "green", "grey", "what"])
+    rows, _ = encode_questions(asked, tokenizer, Windows(9, 2), training=False)
+    found = {}
+    for row in rows:
+        words = tokenizer.convert_ids_to_tokens(row["input_ids"])
+        spans = [words[first : last + 1] for first, last in row["gold_spans"].tolist()]
+        found.setdefault(row["example_id"], []).append([" ".join(span) for span in spans])
+    assert found["a"] == [["blue", "grey red"], ["grey red"]]
+    assert found["b"] == [["[CLS]"]] * 2
+    assert found["c"] == [[]] * 2
+
+
 def test_training_drops_what_cannot_be_learnt_and_prediction_drops_nothing():
     tokenizer = tiny_tokenizer(WORDS)
     questions = [

@@ -95,8 +95,12 @@ def test_cells_keep_counts_whose_ratios_are_the_scores(tmp_path, entities):
     counts = {"true_positives", "predicted_entities", "gold_entities"} if entities else set()
     for cell in cells:
         records = list(read_predictions(tmp_path / "study" / str(cell.predictions)).values())
-        assert {"id", "score", "cluster", "correct", "words"} | counts == set(records[0])
-        total = {name: sum(record[name] for record in records) for name in counts | {"correct", "words"}}
+        sure = {"rated_words", "gold_log_probability", "overconfidence", "squared_error"}
+        assert {"id", "score", "cluster", "correct", "words"} | counts | sure == set(records[0])
+        total = {name: sum(record[name] for record in records) for name in counts | sure | {"correct", "words"}}
+        assert total["rated_words"] == total["words"]
+        assert -total["gold_log_probability"] / total["rated_words"] == pytest.approx(cell.metrics["loss"], abs=1e-5)
+        assert abs(total["overconfidence"]) < total["words"] > total["squared_error"] > 0
         assert cell.metrics["accuracy"] == pytest.approx(total["correct"] / total["words"])
         if entities:
             both = total["predicted_entities"] + total["gold_entities"]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from gap.analysis.tables.costs import Prices
 from gap.cells.job_list import LIST_NAME, SCORES_NAME, read_jobs
+from gap.intervals.spending import ERROR, SeedLook, looks_by_seeds
 from pretraining.checkpoints.series import SERIES_NAME, SeriesEntry, finite_figures
 from runtime.files.schemas import Count, Items, Name, Number, Schema, read_object
 from runtime.files.whole_files import write_json
@@ -31,6 +32,13 @@ class RunSource:
     planned: frozenset[str] | None = None  # fingerprints of the cells that belong to the run; None: unknown, all
     resolve: float | None = None  # the difference that the seeds were planned for
     made: Mapping[str, str] = field(default_factory=dict)
+    looks: tuple[SeedLook, ...] = ()
+
+    @property
+    def confidence(self) -> float:
+        """Of the intervals of the last look: 95 %, less where earlier looks have spent some of the error."""
+        last = looks_by_seeds(self.looks)[-1:]
+        return 1 - (last[0].error or ERROR) if last else 1 - ERROR
 
     @staticmethod
     def of(folder: Path) -> RunSource:
@@ -52,13 +60,21 @@ class RunSource:
         checkpoints = finite_figures(content["checkpoints"])
         commands, notes = tuple(content["commands"]), tuple(content["notes"])
         resolve, made = content.get("resolve"), dict(content.get("made", {}))
-        return RunSource(name, scores, checkpoints, commands, notes, prices, planned, resolve, made)
+        looks = tuple(SeedLook(**look) for look in content.get("looks", []))
+        return RunSource(name, scores, checkpoints, commands, notes, prices, planned, resolve, made, looks)
 
 
 class _PricesFile(Schema):
     per_device_hour: Number = 0.0
     currency: Name = "$"
     devices: Count | None = None
+
+
+class _LookFile(Schema):
+    finetuning_seeds: Count
+    error: Number
+    resolved: dict[str, bool]
+    pilot: bool = False
 
 
 class _StudyFile(Schema):
@@ -72,6 +88,7 @@ class _StudyFile(Schema):
     cells: Items[Name] = []  # noqa: RUF012
     resolve: Number | None = None
     made: dict[str, str] = {}  # noqa: RUF012
+    looks: Items[_LookFile] = []  # noqa: RUF012
 
 
 def told_apart(runs: Sequence[RunSource]) -> list[RunSource]:
@@ -99,6 +116,7 @@ def write_study(
     prices: Prices,
     resolve: float | None = None,
     made: Mapping[str, str] | None = None,
+    looks: Sequence[SeedLook] = (),
 ) -> None:
     """Keep the checkpoints (rows of series.json, of all pretraining seeds), commands, notes and prices of a run.
 
@@ -115,14 +133,15 @@ def write_study(
             "cells": sorted(planned),
             "resolve": resolve,
             "made": dict(made or {}),
+            "looks": [asdict(look) for look in looks],
         },
     )
 
 
-def earlier_commands(folder: Path, planned: Collection[str]) -> list[str]:
-    """The earlier command lines that made cells of this study in the folder, say with fewer seeds or tasks."""
+def earlier_study(folder: Path, planned: Collection[str]) -> RunSource | None:
+    """What the folder says of this study before, say with fewer seeds or tasks; None for a study without its cells."""
     try:
         before = RunSource.of(folder) if (folder / STUDY_NAME).is_file() else None
     except ValueError:
-        return []  # damaged: it is rewritten
-    return list(before.commands) if before is not None and set(planned) & (before.planned or set()) else []
+        return None  # damaged: it is rewritten
+    return before if before is not None and set(planned) & (before.planned or set()) else None

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gap.cells.job_list import JobList
-from gap.cells.plan import PlannedCell, Search, Setting
+from gap.cells.plan import SEARCH_SEED, Search, Setting
 from gap.cells.running import SearchResult
 from runtime.files.json_lines import JsonLines
-from runtime.files.schemas import Name, Number, Schema, Seconds
-from runtime.plurals import counted
+from runtime.files.schemas import Count, Name, Number, Schema, Seconds
 
 SCHEMA_VERSION = 1
 
@@ -28,6 +27,17 @@ class Choice:
     peeking_gain: float | None = None
 
 
+@dataclass(frozen=True)
+class Trail:
+    """A search as far as it has come: its tries in their order, and the choice once none of them is missing."""
+
+    tries: tuple[Search, ...] = ()
+    missing: tuple[Search, ...] = ()  # yet to be run
+    choice: Choice | None = None
+    edges: tuple[str, ...] = ()  # where the choice is at an edge of all that was tried
+    further: tuple[Search, ...] = ()  # that may follow the missing ones at most; of their values only `epochs` counts
+
+
 class _SearchLine(Schema):
     schema_version: Literal[1]
     fingerprint: Name
@@ -38,6 +48,7 @@ class _SearchLine(Schema):
     scored_score: Number
     status: Name
     seconds: Seconds
+    search_seed: Count = SEARCH_SEED  # not in lines of earlier versions
 
 
 def search_lines(path: Path) -> JsonLines[dict[str, Any]]:
@@ -64,6 +75,7 @@ def append_search(path: Path, jobs: JobList, search: Search, result: SearchResul
         "epochs_factor": setting.epochs_factor,
         "learning_rate": search.learning_rate,
         "epochs": search.epochs,
+        "search_seed": search.seed,
         "held_out_score": result.held_out,
         "held_out_loss": result.held_out_loss,
         "scored_score": result.scored,
@@ -73,9 +85,30 @@ def append_search(path: Path, jobs: JobList, search: Search, result: SearchResul
     search_lines(path).append(record)
 
 
-def tries_of(jobs: JobList, job: PlannedCell) -> list[Search]:
-    """The tries that decide a cell's options."""
-    return [search for search in jobs.plan.searches if search.setting == job.setting]
+def follow(jobs: JobList, setting: Setting, seed: int, records: Mapping[str, Mapping[str, Any]]) -> Trail:
+    """Follow a search through the records of its tries: the grid, then one try after another beyond its edges.
+
+    Each next try depends on the records of those before it alone, so all workers find the same one, and a restart
+    finds those that are done. Records of other tries, of a wider bound for instance, have no part in it.
+    """
+    grid = jobs.plan.grid_of(setting.source)
+    if not grid.is_searched:
+        return Trail(choice=Choice(*grid.tries[0]))
+    pairs = grid.tries
+    while True:
+        tries = tuple(Search(setting, rate, epochs, seed) for rate, epochs in pairs)
+        found = [records.get(jobs.fingerprint(search)) for search in tries]
+        done = [record for record in found if record is not None]
+        if len(done) < len(tries):
+            missing = tuple(search for search, record in zip(tries, found, strict=True) if record is None)
+            more = tuple(Search(setting, pairs[0][0], epochs, seed) for epochs in grid.further(pairs))
+            return Trail(tries, missing, further=more)
+        choice = choose(tries, done, pairs[0])
+        best = (choice.learning_rate, choice.epochs)
+        following = grid.beyond(pairs, best)
+        if following is None:
+            return Trail(tries, choice=choice, edges=tuple(grid.edges(pairs, best)))
+        pairs = [*pairs, following]
 
 
 def choose(tries: Sequence[Search], records: Sequence[Mapping[str, Any]], grid_first: tuple[float, float]) -> Choice:
@@ -92,37 +125,3 @@ def choose(tries: Sequence[Search], records: Sequence[Mapping[str, Any]], grid_f
     best = max(range(len(tries)), key=lambda number: (held_out[number], -losses[number], -number))
     chosen = tries[best]
     return Choice(chosen.learning_rate, chosen.epochs, held_out[best], max(scored) - scored[best])
-
-
-def same_arguments_notes(jobs: JobList, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """For each task: the gap on the held-out part with one learning rate for all, and with one for each."""
-    notes = []
-    for task in dict.fromkeys(cell.setting.task for cell in jobs.plan.cells):
-        table: dict[Setting, dict[tuple[float, float], float]] = {}
-        for search in jobs.plan.searches:
-            record = records.get(jobs.fingerprint(search))
-            setting = search.setting
-            if record and setting.task == task and setting.label_fraction == setting.epochs_factor == 1.0:
-                table.setdefault(setting, {})[search.learning_rate, search.epochs] = float(record["held_out_score"])
-        scratch = next((entry for entry in table if entry.source.is_scratch), None)
-        upper = max(
-            (entry for entry in table if not entry.source.is_scratch and entry.source.kind != "reference_scratch"),
-            key=lambda entry: (
-                entry.source.budget_tokens is None,
-                entry.source.kind == "annealed",
-                entry.source.budget_tokens or 0,
-            ),
-            default=None,
-        )
-        if scratch is None or upper is None or table[scratch].keys() != table[upper].keys():
-            continue
-        rate, epochs = max(table[upper], key=lambda key: table[upper][key])
-        same = table[upper][rate, epochs] - table[scratch][rate, epochs]
-        own = table[upper][rate, epochs] - max(table[scratch].values())
-        length = counted(epochs, "epoch", written=f"{epochs:g}")
-        notes.append(
-            f"{task}: with the same arguments for all (rate {rate:g}, {length}, the reference's choice) "
-            f"the gap on the held-out part of training is {100 * same:.1f} points; with a choice for each it is "
-            f"{100 * own:.1f} points (one seed)."
-        )
-    return notes

@@ -1,0 +1,146 @@
+"""How many seeds resolve what: for a finished study, and for a study of which only a pilot has run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from gap.analysis.tables.task_study import TaskStudy
+from gap.analysis.tables.task_table import describe
+from gap.analysis.wording import points_text
+from gap.intervals.interval import Estimate, estimate
+from gap.intervals.power import MOST_SEEDS, PilotVariance, SeedPlan, plan_seeds, smallest_difference
+from runtime.plurals import counted
+
+PLANNED_DIFFERENCE = 0.01
+POWER = 0.8
+PLAUSIBLE = (
+    0.8  # confidence of the pilot's interval whose lower end is planned for: below 0 in 9 of 10 pilots of no gap
+)
+MOST_EXAMPLES = 100  # times as many as the pilot scored
+
+
+def plan_of(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | None) -> SeedPlan | None:
+    """Seeds that resolve a difference, with these cells as the pilot; None without two fine-tuning seeds of both.
+
+    The difference is one point between the two largest budgets unless `resolve` says otherwise; if the gap itself is
+    not resolved, or there is only one budget, it is the observed gap between scratch and the reference.
+    """
+    budgets = study.budgets("annealed") or study.budgets("raw")
+    difference, between, columns = PLANNED_DIFFERENCE, "the two largest budgets", budgets[-2:]
+    if not resolved or len(columns) < 2:
+        seeds = study.table.grids[study.scratch].seeds  # an outside reference always has one pretraining run
+        ends = [column for column in (study.reference, *budgets[-1:]) if study.table.grids[column].seeds == seeds]
+        columns = [study.scratch, *ends[:1]]
+        between = " and ".join(describe(study.table.checkpoints[column]) for column in columns)
+        if not resolved and gap.value > 0:
+            difference, between = gap.value, f"{between}, the gap that was observed,"
+    if len(columns) < 2 or study.table.grids[columns[0]].seeds != study.table.grids[columns[1]].seeds:
+        return None
+    if len(study.table.grids[columns[0]].finetuning_seeds) < 2:
+        return None
+    if resolve is not None:
+        difference, between = resolve, between.removesuffix(", the gap that was observed,")
+    runs = len(study.table.grids[columns[0]].pretraining_seeds)
+    plan = plan_seeds(pilot_variance(study, columns), difference, pretraining_seeds=runs, power=POWER)
+    return replace(plan, between=between)
+
+
+def pilot_variance(study: TaskStudy, columns: Sequence[int]) -> PilotVariance:
+    """The variances of the second minus the first of two checkpoints with the same seeds, as the interval has them."""
+    first, second = (study.table.grids[column].scores(study.table.cell_scores) for column in columns)
+    weights = np.zeros(len(study.table.checkpoints))
+    weights[list(columns)] = -1.0, 1.0
+    shifts = study.draws.examples @ weights
+    pilot = PilotVariance.of(first, second, examples=float((study.draws.example_share(weights) * shifts).var()))
+    if len(first) > 1:
+        return pilot
+    variance, degrees = study.draws.seed_degrees(weights)  # moderated over the task's checkpoints
+    seeds = first.shape[1]
+    return replace(pilot, finetuning=seeds * variance, degrees=max(1.0, degrees / (seeds - 1)))
+
+
+@dataclass(frozen=True)
+class PilotVerdict:
+    """What a pilot of scratch and the end of the gap says about one task."""
+
+    task: str
+    verdict: Literal["resolved", "resolvable", "needs examples", "not seen"]
+    gap: Estimate  # at the confidence of the pilot's look
+    smallest: float  # the gap that the study's own number of seeds resolves with a power of 80 %
+    planned_difference: float | None = None  # the least gap that is plausible after the pilot
+    finetuning_seeds: int | None = None
+    examples: int | None = None  # to score, where those of the pilot are too few
+    power: float | None = None
+
+    def sentence(self, study_seeds: int, hours: float | None) -> str:
+        """The verdict in words; `study_seeds` are those the study would run, `hours` what the verdict's seeds cost."""
+        begin = f"{self.task}: reference minus scratch {points_text(self.gap)} points"
+        cost = "" if hours is None else f", about {hours:.2f} device-hours"
+        if self.verdict == "resolved":
+            return f"{begin}: resolved already{cost} for the whole study"
+        if self.verdict == "not seen":
+            return (
+                f"{begin}: no gap seen; {counted(study_seeds, 'seed')} would resolve one of "
+                f"{100 * self.smallest:.1f} points or more"
+            )
+        examples = "" if self.examples is None else f" and {counted(self.examples, 'scored example')}"
+        assert self.planned_difference is not None
+        return (
+            f"{begin}: resolvable with {counted(self.finetuning_seeds or 0, 'seed')}{examples}{cost} (a power of "
+            f"{POWER:.0%} for {100 * self.planned_difference:.1f} points, the least that is plausible after this pilot)"
+        )
+
+
+def judge_pilot(study: TaskStudy, *, study_seeds: int) -> PilotVerdict:
+    """Whether the gap of a task can be resolved, and with how many seeds and examples.
+
+    The plan is for the lower end of an 80 % interval: a larger gap was seen by luck in one pilot of ten. ValueError
+    for cells that no interval can be made of.
+    """
+    columns = [study.scratch, study.reference]
+    gap = study.difference(study.reference, study.scratch)
+    if gap.refused:
+        raise ValueError(f"task {study.table.task}: the pilot has no interval: {gap.refused}")
+    grids = [study.table.grids[column] for column in columns]
+    if grids[0].seeds == grids[1].seeds:
+        pilot, runs = pilot_variance(study, columns), len(grids[0].pretraining_seeds)
+    else:  # an outside reference beside several runs: as if all runs were one, whose seeds vary as much
+        weights = np.zeros(len(study.table.checkpoints))
+        weights[columns] = -1.0, 1.0
+        variance, degrees = study.draws.seed_degrees(weights)
+        shifts = study.draws.example_share(weights) * (study.draws.examples @ weights)
+        seeds = len(grids[0].finetuning_seeds)
+        pilot, runs = PilotVariance(0.0, seeds * variance, float(shifts.var()), degrees / max(1, seeds - 1)), 1
+    smallest = smallest_difference(pilot, runs, study_seeds, power=POWER)
+    if not gap.includes_zero:
+        return PilotVerdict(study.table.task, "resolved", gap, smallest)
+    statistic = lambda scores: scores[:, columns[1]] - scores[:, columns[0]]  # noqa: E731
+    least = estimate(statistic, study.draws, confidence=PLAUSIBLE).low
+    if least is None or least <= 0:
+        return PilotVerdict(study.table.task, "not seen", gap, smallest)
+    plan = plan_seeds(pilot, least, pretraining_seeds=runs, power=POWER)
+    if plan.finetuning_seeds is not None:
+        return PilotVerdict(
+            study.table.task, "resolvable", gap, smallest, least, plan.finetuning_seeds, power=plan.power
+        )
+    return _with_more_examples(study, pilot, runs, PilotVerdict(study.table.task, "not seen", gap, smallest, least))
+
+
+def _with_more_examples(study: TaskStudy, pilot: PilotVariance, runs: int, verdict: PilotVerdict) -> PilotVerdict:
+    """The fewest examples with which some number of seeds suffices; the verdict as it is if none do."""
+    scored = 0 if study.table.examples is None else study.table.examples.num_examples
+    assert verdict.planned_difference is not None
+    times = 1.0
+    while scored and times < MOST_EXAMPLES:
+        times *= 1.25
+        larger = replace(pilot, examples=pilot.examples / times)
+        plan = plan_seeds(larger, verdict.planned_difference, pretraining_seeds=runs, power=POWER)
+        if plan.finetuning_seeds is not None and plan.finetuning_seeds < MOST_SEEDS // 4:
+            examples = int(np.ceil(times * scored))
+            seeds, power = plan.finetuning_seeds, plan.power
+            return replace(verdict, verdict="needs examples", finetuning_seeds=seeds, examples=examples, power=power)
+    return verdict

@@ -1,0 +1,1 @@
+"""The search of learning rate and epochs: its grid, and the choice."""
