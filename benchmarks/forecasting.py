@@ -131,7 +131,7 @@ def studies(
     budgets = len(world.budgets) - len(MULTIPLES)
     for number in range(simulations):
         experiment = simulate(world, *layout, np.random.default_rng([seed, *layout, budgets, number]))
-        drawn = draws_of(world, experiment, Resampling(draws=draws, seed=number))
+        drawn = draws_of(world, [experiment], Resampling(draws=draws, seed=number))
         yield drawn, known_curve(drawn, world), experiment.truth[-len(MULTIPLES) :]
 
 
