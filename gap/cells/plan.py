@@ -214,8 +214,8 @@ def make_plan(
         setting = Setting(source, task, fraction, factor)
         resampled = resample_split and plan.grid_of(arguments_of or source).is_searched
         seeds = (task_seeds or {}).get(task, finetuning_seeds)
-        if source.is_outside and seeds < FEWEST_SEEDS:
-            seeds = max(seeds, runs)
+        if source.is_outside and seeds < FEWEST_SEEDS <= runs:
+            seeds = runs
         for seed in range(seeds):
             search_seed = SEARCH_SEED + (1 + seed if resampled else 0)
             cells.append(PlannedCell(setting, seed, control, search_seed, arguments_of))

@@ -31,7 +31,6 @@ from gap.intervals.variance import (
     common_share,
     degrees_of,
     example_interaction,
-    interaction,
     kept,
 )
 
@@ -183,9 +182,9 @@ def _spreads(
     """The spread of one fine-tuning seed at every checkpoint, moderated within each group of checkpoints."""
     variances, degrees = np.array([grid.within(cell_scores) for grid in grids]).T
     for column in np.flatnonzero((variances == 0) & (degrees > 0)).tolist():
-        if units is not None:  # equal scores of unequal answers: the spread is at least that of single answers
-            rows = units[column].reshape(-1, units[column].shape[-1])
-            variances[column] = len(rows) * interaction(rows)
+        if units is not None and np.ptp(units[column], axis=(0, 1)).any():
+            # Equal scores of unequal answers are a coincidence of rounding, and no certainty.
+            variances[column] = 1 / (12 * units[column].shape[-1] ** 2)
     estimate, factors = np.zeros(len(grids)), np.ones((draws, len(grids)))
     for group in sorted({grid.group for grid in grids}):
         members = [column for column, grid in enumerate(grids) if grid.group == group]

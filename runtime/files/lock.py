@@ -63,6 +63,10 @@ class LockFile:
                     os.close(descriptor)
             time.sleep(POLL_SECONDS)
 
+    @property
+    def is_held(self) -> bool:
+        return self._descriptor is not None
+
     def release(self) -> None:
         """Release the lock; does nothing if it is not held."""
         if self._descriptor is not None:
@@ -100,8 +104,8 @@ class Ownership:
         self._lock = LockFile(self.path)
 
     def take(self) -> None:
-        """Raises ValueError that names the owner when another run holds the directory."""
-        owner = self._lock.take()
+        """Raises ValueError that names the owner if another run holds the directory; does nothing if it is ours."""
+        owner = None if self._lock.is_held else self._lock.take()
         if owner is not None:
             raise ValueError(
                 f"{self.path.parent} belongs to a running job ({owner}): wait for it, stop it, or use another "

@@ -70,7 +70,7 @@ class _PricesFile(Schema):
     devices: Count | None = None
 
 
-class _LookFile(Schema):
+class _SeedLookFile(Schema):
     finetuning_seeds: Count
     error: Number
     resolved: dict[str, bool]
@@ -88,7 +88,7 @@ class _StudyFile(Schema):
     cells: Items[Name] = []  # noqa: RUF012
     resolve: Number | None = None
     made: dict[str, str] = {}  # noqa: RUF012
-    looks: Items[_LookFile] = []  # noqa: RUF012
+    looks: Items[_SeedLookFile] = []  # noqa: RUF012
 
 
 def told_apart(runs: Sequence[RunSource]) -> list[RunSource]:

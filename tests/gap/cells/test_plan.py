@@ -62,6 +62,24 @@ def test_controls_are_run_where_they_say_something():
     assert Counter(one.kind for one in ends) == {"raw": 2, "reference": 1, "reference_scratch": 1}
 
 
+def test_a_reference_beside_runs_of_one_seed_has_as_many_seeds_as_there_are_runs():
+    series = [{**row, "pretraining_seed": seed} for row in SERIES if row["pretraining_seed"] == 0 for seed in range(5)]
+    sources = [*sources_of(series, ["annealed"]), *reference_sources("bert")]
+    plan = make_plan(sources, ["a"], finetuning_seeds=1, grid=Grid())
+    seeds = Counter((cell.setting.source.kind, cell.setting.source.pretraining_seed) for cell in plan.cells)
+    assert seeds["reference", 0] == seeds["reference_scratch", 0] == 5
+    assert seeds["raw", 3] == 1
+    assert problems_of(plan, intervals=True) == []  # five runs make an interval
+    assert len(problems_of(make_plan(sources[:1], ["a"], finetuning_seeds=1, grid=Grid()), intervals=True)) == 2
+
+
+def test_one_task_may_have_more_seeds_than_another():
+    sources = sources_of(SERIES, ["annealed"])
+    plan = make_plan(sources, ["a", "b"], finetuning_seeds=5, task_seeds={"a": 3}, grid=Grid())
+    assert {cell.finetuning_seed for cell in plan.cells if cell.setting.task == "a"} == {0, 1, 2}
+    assert {cell.finetuning_seed for cell in plan.cells if cell.setting.task == "b"} == set(range(5))
+
+
 def test_what_cannot_answer_is_refused():
     with pytest.raises(ValueError, match="budget 0"):
         sources_of([row for row in SERIES if row["budget_tokens"]], ["raw"])

@@ -98,6 +98,31 @@ def test_a_seed_moves_all_budgets_together() -> None:
     assert alone.high > 0.62
 
 
+def test_equal_scores_of_unequal_answers_are_no_certainty() -> None:
+    """Three seeds with the same score by chance; the neighbours' seeds differ by two points."""
+    answers = (RANDOM.random((9, 400)) < 0.5).astype(np.float32)
+    for row, right in zip(answers, [200, 200, 200, 192, 200, 208, 190, 200, 206], strict=True):
+        row[:] = 0
+        row[RANDOM.permutation(400)[:right]] = 1
+
+    def drawn(cells: np.ndarray) -> Draws:
+        return resample(
+            grids(3, 1, 3),
+            cells.mean(axis=1).astype(np.float64),
+            None,
+            num_clusters=0,
+            resampling=Resampling(draws=4000),
+            units=list(cells.reshape(3, 1, 3, -1)),
+        )
+
+    def half(cells: np.ndarray) -> float:
+        return float(np.quantile(drawn(cells).scores(np.array([1.0, 0.0, 0.0]))[:, 0] - 0.5, 0.975))
+
+    assert 0.001 < half(answers) < t.ppf(0.975, 2) * 0.02 / 3**0.5
+    answers[:3] = answers[0]
+    assert half(answers) == 0.0
+
+
 def test_examples_alone_give_the_binomial_interval() -> None:
     answers = (RANDOM.random((1, 2000)) < 0.7).astype(np.float32)
     draws = resample(

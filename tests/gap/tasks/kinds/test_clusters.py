@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finetuning.recipes.texts.labelled_text import LabelledText, hold_out
-from gap.study.experiment import set_lines
+from gap.study.outlook import set_lines
 from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.rows import held_out
 from gap.tasks.specification import parse_tasks, read_task
