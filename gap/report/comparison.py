@@ -9,12 +9,13 @@ only if one outside reference ends both gaps; without it each run has its own 10
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gap.analysis.analysis import read_studies
+from gap.analysis.tables.costs import converter
 from gap.analysis.tables.joint import JointDraws, join
 from gap.analysis.tables.run_folder import RunSource
 from gap.analysis.tables.task_study import TaskStudy
@@ -27,6 +28,7 @@ from gap.intervals.interval import Estimate, Statistic, quantiles, statistic_dra
 from gap.intervals.variance import Floats
 from gap.measures.curve import MonotoneCurve
 
+Convert = Callable[[Floats], Floats]
 SCHEMA_VERSION = 1
 MOST_UNREACHED = 0.01  # share of draws without a crossing beyond which a ratio of tokens is not given
 
@@ -95,6 +97,8 @@ def compare_runs(
                 notes.append(f"{task}: {run.name} and {runs[0].name} {reason}; not compared.")
             else:
                 differences += _task_differences(first, tasks[task], runs[0].name, run.name, resampling)
+                if _other_tokenizers(first, tasks[task]):
+                    notes.append(_tokenizer_note(task, runs[0].name, run.name, first, tasks[task]))
                 if not _same_reference(first, tasks[task]):
                     notes.append(
                         f"{task}: {run.name} and {runs[0].name} have no outside reference in common, so 100 % of "
@@ -140,6 +144,16 @@ def _not_comparable(first: TaskStudy, second: TaskStudy) -> str | None:
     return None
 
 
+def _tokenizer_note(task: str, baseline: str, other: str, first: TaskStudy, second: TaskStudy) -> str:
+    begin = f"{task}: {other} and {baseline} have different tokenizers, so equal tokens are not equal text"
+    if any(_amount(first, second, kind) for kind in ("annealed", "raw")):
+        return f"{begin}; what it takes to the same score is compared in bytes of text."
+    return (
+        f"{begin}, and their series, of an earlier version, do not say how many bytes of text a budget is: what it "
+        "takes to the same score is not compared."
+    )
+
+
 def _same_reference(first: TaskStudy, second: TaskStudy) -> bool:
     """Whether one and the same outside checkpoint ends both gaps: the same weights, or the very same cells."""
     first_rates, second_rates = (
@@ -169,18 +183,61 @@ def _task_differences(
         involved = [
             [*columns, study.scratch, study.reference] for columns, study in zip(budgets, (first, second), strict=True)
         ]
+        amount = _amount(first, second, kind)
+        if amount is None:
+            continue
+        unit, *converters = amount
         pair = _Pair(first, second, joint, involved[0], involved[1])
         same = _same_reference(first, second)
         whose = "the gap" if same else "each run's own gap"
         for level in LEVELS[:3]:
-            title = f"tokens to {100 * level:g} % of {whose}, {kind}"
+            title = f"{unit} to {100 * level:g} % of {whose}, {kind}"
             crossings = [_share_crossing(study, kind, level) for study in (first, second)]
-            differences.append(replace(pair.ratio(names, title, *crossings), same_goal=same))
+            row = pair.ratio(names, title, *map(_converted, crossings, converters))
+            differences.append(replace(row, same_goal=same))
         for score in _common_scores(first, second, kind):
-            title = f"tokens to a score of {100 * score:.1f} %, {kind}"
+            title = f"{unit} to a score of {100 * score:.1f} %, {kind}"
             crossings = [_score_crossing(study, kind, score) for study in (first, second)]
-            differences.append(pair.ratio(names, title, *crossings))
+            differences.append(pair.ratio(names, title, *map(_converted, crossings, converters)))
     return differences
+
+
+def _tokenizer(study: TaskStudy) -> str | None:
+    """The fingerprint of the tokenizer that the series' budgets are counted in; None: unknown."""
+    return next((cost.tokenizer for cost in study.costs if cost.tokenizer is not None), None)
+
+
+def _other_tokenizers(first: TaskStudy, second: TaskStudy) -> bool:
+    """Whether a token of one run is known to be another amount of text than one of the other."""
+    names = [_tokenizer(study) for study in (first, second)]
+    return None not in names and names[0] != names[1]
+
+
+def _amount(first: TaskStudy, second: TaskStudy, kind: str) -> tuple[str, Convert, Convert] | None:
+    """The unit that the budgets of both runs are compared in, and what makes it of tokens; None if there is none.
+
+    Tokens of two tokenizers have no common axis: bytes of text are one.
+    """
+    if not _other_tokenizers(first, second):
+        return "tokens", _same, _same
+    converters = [converter(study.costs, kind, "text_bytes") for study in (first, second)]
+    if converters[0] is None or converters[1] is None:
+        return None
+    return "bytes of text", converters[0], converters[1]
+
+
+def _same(tokens: Floats) -> Floats:
+    return tokens
+
+
+def _converted(crossing: Statistic, convert: Convert) -> Statistic:
+    """A crossing in log10 tokens as one in the log10 of another unit."""
+
+    def statistic(scores: Floats) -> Floats:
+        with np.errstate(divide="ignore"):
+            return np.log10(convert(10.0 ** crossing(scores)))
+
+    return crossing if convert is _same else statistic
 
 
 @dataclass(frozen=True)
@@ -198,7 +255,7 @@ class _Pair:
         return self._row(names, title, "points", values, values[1] - values[0], first, second)
 
     def ratio(self, names: tuple[str, str, str], title: str, first: Statistic, second: Statistic) -> Difference:
-        """Tokens of the second over tokens of the first, from log10 tokens."""
+        """Tokens (or bytes) of the second over those of the first, from their log10."""
         logs = self._values(first, second)
         values = [float(10**log) if np.isfinite(log) else None for log in logs]
         if None in values:

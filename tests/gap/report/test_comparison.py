@@ -110,6 +110,32 @@ def test_cells_that_both_runs_share_do_not_differ(tmp_path: Path) -> None:
     assert found["score, annealed at 1,000 tokens"].change.low != 0.0
 
 
+def tokenized(folder: Path, name: str, bytes_per_token: float | None) -> RunSource:
+    """The same curve, counted in tokens of another tokenizer."""
+    write_study(folder, raw=False, seed=1)
+    rows = series_rows()
+    for row in rows:
+        row["tokenizer"] = name * 64
+        if bytes_per_token is not None:
+            row["text_bytes"] = round(bytes_per_token * row["tokens_seen"])
+    (folder / "series.json").write_text(json.dumps({"schema_version": 1, "checkpoints": rows}))
+    return RunSource.of(folder)
+
+
+def test_runs_of_two_tokenizers_are_compared_in_bytes_of_text(tmp_path: Path) -> None:
+    runs = [tokenized(tmp_path / "long", "a", 4.0), tokenized(tmp_path / "short", "b", 2.0)]
+    found = compare_runs(runs, draws=DRAWS)
+    half = next(one for one in found.differences if one.quantity.startswith("bytes of text to 50 %"))
+    assert half.change.value == pytest.approx(0.5)
+    assert not any(one.quantity.startswith("tokens to") for one in found.differences)
+    assert "equal tokens are not equal text" in " ".join(found.notes)
+    unknown = compare_runs([runs[0], tokenized(tmp_path / "old", "c", None)], draws=DRAWS)
+    assert not any(one.unit == "ratio" for one in unknown.differences)
+    assert "is not compared" in " ".join(unknown.notes)
+    alike = compare_runs([runs[0], tokenized(tmp_path / "alike", "a", 4.0)], draws=DRAWS)
+    assert any(one.quantity.startswith("tokens to 50 %") for one in alike.differences)
+
+
 def test_equal_scores_are_not_told_apart(comparison: Comparison) -> None:
     scratch = next(one for one in comparison.differences if (one.task, one.quantity) == ("qa", "score, scratch"))
     assert not scratch.resolved
