@@ -138,7 +138,7 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnCha
         size += f" in {counted(task.num_clusters, task.cluster)}"
     given = f" All intervals are {task.conditional}." if task.conditional else ""
     yield Part(
-        text=f"Gap from scratch to {task.reference}: {percent_text(task.gap)} of "
+        text=f"Gap from scratch to {task.reference}: {points_text(task.gap)} points of "
         f"{task.metric.replace('_', ' ')}; {size}.{_p_text(task)}{given}"
     )
     if not task.gap_resolved:
@@ -224,7 +224,8 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
         )
         yield Part(
             "Planner",
-            f"To see a difference of {100 * plan.difference:.3g} points between {plan.between} with "
+            f"To see a difference of {counted(100 * plan.difference, 'point', written=f'{100 * plan.difference:.3g}')} "
+            f"between {plan.between} with "
             f"{counted(plan.pretraining_seeds, 'pretraining run')}: {needed}.",
         )
     for note in task.notes:
