@@ -46,7 +46,7 @@ FORECAST = (
     "log-tokens. It is given only where every earlier forecast of its reach or less, from four or more budgets, held: "
     "the measured score lay inside its interval, widened by that score's own uncertainty. "
     "In simulated studies (benchmarks/forecasting.md) such rows covered the score in 86 to 99 % where the curve went "
-    "on as one of these; a step beyond the largest budget was not foreseen: 0 to 7 % at ten times it."
+    "on as one of these; a step beyond the largest budget was not foreseen: 0 to 3 % at ten times it."
 )
 CERTAINTY = (
     "Loss: the mean of minus the natural logarithm of the probability that the right answer is given. Brier score: the "
