@@ -1,4 +1,5 @@
 # make demo | test | test-slow | test-long | lint | format | clean
+# make coverage: what benchmarks/coverage.md and benchmarks/forecasting.md show (hours)
 # make bench | bench-coverage | bench-forecasting | bench-optimizers | bench-gpu | bench-growth  (benchmarks/README.md)
 # All install first; repeated calls are instant.
 #
@@ -28,7 +29,7 @@ TORCH_PIN := $(shell grep '^torch==' constraints.txt)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-long lint format clean bench bench-coverage bench-forecasting bench-optimizers bench-gpu bench-growth $(addprefix bench-,$(BENCHMARKS))
+.PHONY: help install demo test test-slow test-long lint format clean bench coverage bench-coverage bench-forecasting bench-optimizers bench-gpu bench-growth $(addprefix bench-,$(BENCHMARKS))
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -89,6 +90,11 @@ $(addprefix bench-,$(BENCHMARKS)): bench-%: install
 
 bench-coverage bench-forecasting bench-optimizers bench-gpu bench-growth: bench-%: install
 	$(BIN)/python benchmarks/$*.py
+
+coverage: install
+	$(BIN)/python benchmarks/coverage.py --simulations 1000
+	$(BIN)/python benchmarks/interval_theory.py
+	$(BIN)/python benchmarks/forecasting.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

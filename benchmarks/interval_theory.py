@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import chi2, norm, t
 
+from gap.intervals.bootstrap import POWER
+
 Floats = NDArray[np.float64]
 Rule = Callable[[Floats], Floats]  # r -> critical value
 TRUE_SHARES = np.array([0.0, 0.02, 0.05, *np.arange(0.1, 0.95, 0.1), 0.95, 1.0])
@@ -28,8 +30,8 @@ def relative_variances(degrees: float, points: int = POINTS) -> Floats:
     return np.asarray(chi2.ppf((np.arange(points) + 0.5) / points, degrees) / degrees)
 
 
-def reported(degrees: float, confidence: float) -> Rule:
-    """Student's t of the seeds plus a normal of the examples, the interval of gap/intervals/bootstrap.py."""
+def summed(degrees: float, confidence: float) -> Rule:
+    """Student's t of the seeds plus a normal of the examples: gap/intervals/bootstrap.py above 95 % confidence."""
     upper = (1 + confidence) / 2
     inverse = 1 / relative_variances(degrees, 4000)
     grid = np.linspace(0.0, 1.0, 101)
@@ -45,7 +47,10 @@ def reported(degrees: float, confidence: float) -> Rule:
 
 
 def students_t(degrees: float, confidence: float, power: float) -> Rule:
-    """Student's t of the sum with degrees / r^power degrees of freedom; a power of 2 is Welch's."""
+    """Student's t of the sum with degrees / r^power degrees of freedom; a power of 2 is Welch's.
+
+    With POWER it is the interval of gap/intervals/bootstrap.py up to 95 % confidence.
+    """
     return lambda shares: np.asarray(
         t.ppf((1 + confidence) / 2, np.minimum(degrees / np.maximum(shares, 1e-9) ** power, 1e9))
     )
@@ -66,10 +71,12 @@ def extremes(rule: Rule, degrees: float) -> tuple[float, float]:
 
 def main() -> None:
     argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
-    print("| confidence | degrees of freedom | reported | Welch's degrees | degrees / r |\n|---|---|---|---|---|")
-    for confidence, digits in ((0.95, 1), (0.9998, 3)):
+    print(f"| confidence | degrees of freedom | t plus normal | t, degrees / r^{POWER} | degrees / r | degrees / r^2 |")
+    print("|---|---|---|---|---|---|")
+    for confidence, digits in ((0.9, 1), (0.95, 1), (0.99, 2), (0.9998, 3)):
         for degrees in (2, 4):
-            rules = (reported(degrees, confidence), *(students_t(degrees, confidence, power) for power in (2, 1)))
+            powers = (POWER, 1, 2)
+            rules = (summed(degrees, confidence), *(students_t(degrees, confidence, power) for power in powers))
             cells = [
                 f"{100 * low:.{digits}f} to {100 * high:.{digits}f}"
                 for low, high in (extremes(rule, degrees) for rule in rules)

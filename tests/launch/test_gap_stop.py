@@ -79,12 +79,12 @@ def test_the_other_workers_import_while_the_list_is_made_and_none_is_left(tmp_pa
     prepare, waiting = study.prepare, []
     before = set(children())  # of other tests: a process that tracks resources, say
 
-    def watched(options, sources, directory, paths, ranks, owner):
+    def watched(*given):
         (child,) = set(children()) - before
         waiting.append(child)
         if refused:
             raise ValueError("this cannot be answered")
-        return prepare(options, sources, directory, paths, ranks, owner)
+        return prepare(*given)
 
     monkeypatch.setattr("os.sched_getaffinity", lambda number: {0, 1})
     monkeypatch.setattr(study, "prepare", watched)

@@ -25,7 +25,7 @@ class Grid:
         if not self.epochs or min([*self.learning_rates, *self.epochs]) <= 0:
             raise ValueError(f"learning rates {self.learning_rates}, epochs {self.epochs}: one or more, above 0")
         if not 0 <= self.extensions <= MOST_EXTENSIONS:
-            raise ValueError(f"--grid_extensions {self.extensions}: use at least 0 and at most {MOST_EXTENSIONS}")
+            raise ValueError(f"{self.extensions} extensions of a grid: 0 to {MOST_EXTENSIONS} can be planned")
 
     @property
     def tries(self) -> list[tuple[float, float]]:

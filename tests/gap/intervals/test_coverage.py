@@ -86,7 +86,7 @@ def test_differences_of_two_runs_are_covered() -> None:
 
 def test_theory_bounds_the_reported_interval_and_not_welchs() -> None:
     """Normal seeds and examples: coverage is never below the nominal one, nor above 98 % for 95 % intervals."""
-    low, high = interval_theory.extremes(interval_theory.reported(2, 0.95), 2)
+    low, high = interval_theory.extremes(interval_theory.summed(2, 0.95), 2)
     assert 0.9499 <= low <= high <= 0.98
     low, high = interval_theory.extremes(interval_theory.students_t(2, 0.95, power=2), 2)
     assert low < 0.925
