@@ -79,5 +79,5 @@ def test_no_search_goes_further_than_the_bound_that_is_announced():
 
 def test_grids_that_no_search_can_follow_are_refused():
     for wrong in (-1, MOST_EXTENSIONS + 1):
-        with pytest.raises(ValueError, match=f"--grid_extensions {wrong}: use at least 0 and at most"):
+        with pytest.raises(ValueError, match=f"{wrong} extensions of a grid: 0 to"):
             Grid((1e-3,), (1.0,), wrong)
