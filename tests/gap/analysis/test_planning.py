@@ -91,15 +91,21 @@ def test_what_a_pilot_says_yes_to_is_resolved_by_the_seeds_it_names() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", [Task(0.0), Task(0.0, 2000, 0.01), Task(0.0, 1000, 0.03), Task(0.0, 200, 0.005)])
+@pytest.mark.parametrize("task", [Task(0.0, 1000, 0.03), Task(0.0, 200, 0.005)])
 def test_at_most_one_pilot_in_ten_says_yes_where_there_is_nothing(task: Task) -> None:
-    assert len(said_yes(task, 1000)) <= 120
+    assert len(said_yes(task, 300)) <= 43  # more in 1 % of such tests where one in ten says yes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", [Task(0.03, 1000), Task(0.05), Task(0.04, 2000, 0.03), Task(0.1, 200)])
+@pytest.mark.parametrize("task", [Task(0.03, 1000), Task(0.1, 200)])
 def test_studies_keep_what_their_pilots_promised(task: Task) -> None:
-    assert kept(said_yes(task, 400)) > 0.8
+    assert kept(said_yes(task, 150)) > 0.8
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", [Task(0.0), Task(0.0, 2000, 0.01), Task(0.0, 1000, 0.03), Task(0.0, 200, 0.005)])
+def test_of_a_thousand_pilots_of_nothing_one_in_ten_says_yes(task: Task) -> None:
+    assert len(said_yes(task, 1000)) <= 120
 
 
 def test_a_large_gap_is_resolved_at_once_and_small_test_sets_are_told_their_size() -> None:
