@@ -89,7 +89,7 @@ def corrected(tasks: Sequence[TaskResult], confidence: float) -> tuple[TaskResul
     for task in tasks:
         value = None if task.gap_p_value is None else next(adjusted)
         answer = task.answer
-        if value is not None and value > 1 - confidence and not task.gap.includes_zero:
+        if value is not None and len(tasks) > 1 and value > 1 - confidence and not task.gap.includes_zero:
             answer += (
                 f" Among the {len(tasks)} tasks of this study that is not resolved: by Holm's correction for their "
                 f"number p is {value:.2g}."

@@ -44,10 +44,13 @@ def macro_average(studies: Sequence[TaskStudy]) -> MacroAverage | None:
     ]
     if not shown:
         return None
-    unresolved = [study.table.task for study in members if study not in resolved]
+    others = [study for study in members if study not in resolved]
+    harmed = [study.table.task for study in others if study.difference(study.reference, study.scratch).is_below_zero]
+    unresolved = [study.table.task for study in others if study.table.task not in harmed]
     notes = []
-    if unresolved:
-        notes.append(f"The gap closed is averaged without {', '.join(unresolved)}: no gap is resolved there.")
+    for without, why in ((unresolved, "no gap is resolved there"), (harmed, "pretraining lowers the score there")):
+        if without:
+            notes.append(f"The gap closed is averaged without {', '.join(without)}: {why}.")
     if len(metrics) > 1:
         notes.append(f"The tasks are scored by {', '.join(sorted(metrics))}: only the gap closed is averaged.")
     names = tuple(study.table.task for study in members)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from gap.analysis.tables.task_study import TaskStudy
 from gap.analysis.tables.task_table import describe
 from gap.analysis.wording import points_text
 from gap.intervals.interval import Estimate, estimate
-from gap.intervals.power import MOST_SEEDS, PilotVariance, SeedPlan, plan_seeds, smallest_difference
+from gap.intervals.power import MOST_SEEDS, PilotVariance, SeedPlan, plan_seeds, power_of, smallest_difference
 from runtime.plurals import counted
 
 PLANNED_DIFFERENCE = 0.01
@@ -27,7 +28,8 @@ def plan_of(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | No
     """Seeds that resolve a difference, with these cells as the pilot; None without two fine-tuning seeds of both.
 
     The difference is one point between the two largest budgets unless `resolve` says otherwise; if the gap itself is
-    not resolved, or there is only one budget, it is the observed gap between scratch and the reference.
+    not resolved, or there is only one budget, it is the observed difference between scratch and the reference, or
+    where that has other seeds the largest budget.
     """
     budgets = study.budgets("annealed") or study.budgets("raw")
     difference, between, columns = PLANNED_DIFFERENCE, "the two largest budgets", budgets[-2:]
@@ -36,14 +38,16 @@ def plan_of(study: TaskStudy, gap: Estimate, resolved: bool, resolve: float | No
         ends = [column for column in (study.reference, *budgets[-1:]) if study.table.grids[column].seeds == seeds]
         columns = [study.scratch, *ends[:1]]
         between = " and ".join(describe(study.table.checkpoints[column]) for column in columns)
-        if not resolved and gap.value > 0:
-            difference, between = gap.value, f"{between}, the gap that was observed,"
+        observed = study.draws.observed
+        seen = float(observed[columns[-1]] - observed[columns[0]])
+        if not resolved and seen > 0:
+            difference, between = seen, f"{between}, the difference that was observed,"
     if len(columns) < 2 or study.table.grids[columns[0]].seeds != study.table.grids[columns[1]].seeds:
         return None
     if len(study.table.grids[columns[0]].finetuning_seeds) < 2:
         return None
     if resolve is not None:
-        difference, between = resolve, between.removesuffix(", the gap that was observed,")
+        difference, between = resolve, between.removesuffix(", the difference that was observed,")
     runs = len(study.table.grids[columns[0]].pretraining_seeds)
     plan = plan_seeds(pilot_variance(study, columns), difference, pretraining_seeds=runs, power=POWER)
     return replace(plan, between=between)
@@ -68,6 +72,8 @@ class PilotVerdict:
     """What a pilot of scratch and the end of the gap says about one task."""
 
     task: str
+    end: str  # of the gap: the reference, or the largest budget
+    confidence: float  # of the interval of `gap`
     verdict: Literal["resolved", "resolvable", "needs examples", "not seen"]
     gap: Estimate  # at the confidence of the pilot's look
     smallest: float  # the gap that the study's own number of seeds resolves with a power of 80 %
@@ -77,27 +83,32 @@ class PilotVerdict:
     power: float | None = None
 
     def sentence(self, study_seeds: int, hours: float | None) -> str:
-        """The verdict in words; `study_seeds` are those the study would run, `hours` what the verdict's seeds cost."""
-        begin = f"{self.task}: reference minus scratch {points_text(self.gap)} points"
-        cost = "" if hours is None else f", about {hours:.2f} device-hours"
+        """The verdict in words; `study_seeds` are those the study would run, `hours` what is left of it would cost."""
+        begin = (
+            f"{self.task}: {self.end} minus scratch {points_text(self.gap)} points ({self.confidence:.2%} confidence)"
+        )
+        cost = "" if hours is None else f"; what is left of the study takes about {hours:.2f} device-hours"
         if self.verdict == "resolved":
-            return f"{begin}: resolved already{cost} for the whole study"
+            harm = ": pretraining lowers the score" if self.gap.is_below_zero else ""
+            return f"{begin}, resolved already{harm}{cost}"
         if self.verdict == "not seen":
             return (
-                f"{begin}: no gap seen; {counted(study_seeds, 'seed')} would resolve one of "
-                f"{100 * self.smallest:.1f} points or more"
+                f"{begin}, no gap seen: {counted(study_seeds, 'seed')} would resolve one of "
+                f"{100 * self.smallest:.1f} points or more{cost}"
             )
         examples = "" if self.examples is None else f" and {counted(self.examples, 'scored example')}"
+        cost += "" if self.examples is None or hours is None else " with the examples that there are"
         assert self.planned_difference is not None
         return (
-            f"{begin}: resolvable with {counted(self.finetuning_seeds or 0, 'seed')}{examples}{cost} (a power of "
-            f"{POWER:.0%} for {100 * self.planned_difference:.1f} points, the least that is plausible after this pilot)"
+            f"{begin}, resolvable with {counted(self.finetuning_seeds or 0, 'seed')}{examples} (a power of {POWER:.0%} "
+            f"for {100 * self.planned_difference:.1f} points, the least that is plausible after this pilot){cost}"
         )
 
 
-def judge_pilot(study: TaskStudy, *, study_seeds: int) -> PilotVerdict:
+def judge_pilot(study: TaskStudy, *, study_seeds: int, confidences: Mapping[int, float] | None = None) -> PilotVerdict:
     """Whether the gap of a task can be resolved, and with how many seeds and examples.
 
+    `confidences` are those of the looks that will be taken, by their seeds (None: 95 %, at any number of seeds).
     The plan is for the lower end of an 80 % interval: a larger gap was seen by luck in one pilot of ten. ValueError
     for cells that no interval can be made of.
     """
@@ -115,19 +126,24 @@ def judge_pilot(study: TaskStudy, *, study_seeds: int) -> PilotVerdict:
         shifts = study.draws.example_share(weights) * (study.draws.examples @ weights)
         seeds = len(grids[0].finetuning_seeds)
         pilot, runs = PilotVariance(0.0, seeds * variance, float(shifts.var()), degrees / max(1, seeds - 1)), 1
-    smallest = smallest_difference(pilot, runs, study_seeds, power=POWER)
+    looks = confidences or {}
+    last = looks.get(study_seeds, 0.95)
+    smallest = smallest_difference(pilot, runs, study_seeds, power=POWER, confidence=last)
+    said = partial(PilotVerdict, study.table.task, describe(study.table.checkpoints[study.reference]), study.confidence)
     if not gap.includes_zero:
-        return PilotVerdict(study.table.task, "resolved", gap, smallest)
+        return said("resolved", gap, smallest)
     statistic = lambda scores: scores[:, columns[1]] - scores[:, columns[0]]  # noqa: E731
     least = estimate(statistic, study.draws, confidence=PLAUSIBLE).low
     if least is None or least <= 0:
-        return PilotVerdict(study.table.task, "not seen", gap, smallest)
-    plan = plan_seeds(pilot, least, pretraining_seeds=runs, power=POWER)
+        return said("not seen", gap, smallest)
+    for seeds, confidence in sorted(looks.items()) if len(looks) > 1 else []:
+        power = power_of(pilot, least, runs, seeds, confidence=confidence)
+        if power >= POWER:
+            return said("resolvable", gap, smallest, least, seeds, power=power)
+    plan = plan_seeds(pilot, least, pretraining_seeds=runs, power=POWER, confidence=last)
     if plan.finetuning_seeds is not None:
-        return PilotVerdict(
-            study.table.task, "resolvable", gap, smallest, least, plan.finetuning_seeds, power=plan.power
-        )
-    return _with_more_examples(study, pilot, runs, PilotVerdict(study.table.task, "not seen", gap, smallest, least))
+        return said("resolvable", gap, smallest, least, plan.finetuning_seeds, power=plan.power)
+    return _with_more_examples(study, pilot, runs, said("not seen", gap, smallest, least))
 
 
 def _with_more_examples(study: TaskStudy, pilot: PilotVariance, runs: int, verdict: PilotVerdict) -> PilotVerdict:

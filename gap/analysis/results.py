@@ -156,6 +156,10 @@ class TaskResult:
     notes: tuple[str, ...]
     cluster: str = "cluster"  # what a cluster of examples is: an article, a paragraph, a text
 
+    def is_resolved(self, confidence: float) -> bool:
+        """Whether there is a gap, of either sign, by the p-value that is corrected for the tasks of the study."""
+        return self.gap_adjusted_p_value is not None and self.gap_adjusted_p_value <= 1 - confidence
+
 
 @dataclass(frozen=True)
 class MacroAverage:

@@ -42,7 +42,7 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
     peeked = [
         float(cell.details["peeked_score"]) - cell.score
         for cell in table.cells
-        if isinstance(cell.details.get("peeked_score"), (int, float))
+        if cell.control != "same_arguments" and isinstance(cell.details.get("peeked_score"), (int, float))
     ]
     return TaskResult(
         task=table.task,
@@ -152,15 +152,15 @@ def _curve(study: TaskStudy, kind: str, resolved: bool) -> CurveResult:
     line: tuple[tuple[float, float], ...] = ()
     crossings: tuple[Crossing, ...] = ()
     if resolved and len(columns) > 1:
-        curve = MonotoneCurve.fit(budgets, study.closed(columns)(study.draws.observed[None]))
+        shares = study.closed(columns)(study.draws.observed[None])
+        falls = falls_of(study, columns)
+        # Where the score falls again, the drawn curve joins the budgets: a fit that never falls would hide it.
+        curve = MonotoneCurve(np.log10(budgets), shares) if falls else MonotoneCurve.fit(budgets, shares)
         tokens = np.geomspace(budgets[0], budgets[-1], LINE_POINTS)
         tokens[0], tokens[-1] = budgets[0], budgets[-1]
         line = tuple(zip(tokens.tolist(), curve.at(tokens)[0].tolist(), strict=True))
         levels = [level for level in LEVELS if not (study.in_series and level > 0.95)]
-        kept = _kept_share(study, columns)
-        crossings = tuple(
-            _crossing(study, kind, columns, budgets, level) if level <= kept else _lost_again(level) for level in levels
-        )
+        crossings = tuple(_crossing_after_falls(study, kind, columns, falls, level) for level in levels)
     slope = None
     if len(columns) > 1:
         slope = study.estimate(lambda scores: doubling_slope(budgets, scores[:, columns]), columns)
@@ -173,10 +173,10 @@ def _curve(study: TaskStudy, kind: str, resolved: bool) -> CurveResult:
     return CurveResult(kind, ends, line, crossings, slope, given, withheld, forecasts.backtests, forecasts.refused)
 
 
-def _dips(study: TaskStudy, columns: Sequence[int]) -> list[tuple[int, int, Estimate]]:
+def falls_of(study: TaskStudy, columns: Sequence[int]) -> list[tuple[int, int, Estimate]]:
     """Budgets that score less than the best before them: (the best, the later one, the resolved difference).
 
-    The confidence is shared by the comparisons (Bonferroni), so that a flat curve seldom has a dip.
+    The confidence is shared by the comparisons (Bonferroni), so that a flat curve seldom has one.
     """
     strict = replace(study, confidence=1 - (1 - study.confidence) / max(1, len(columns) - 1))
     scores, found = study.draws.observed, []
@@ -188,22 +188,34 @@ def _dips(study: TaskStudy, columns: Sequence[int]) -> list[tuple[int, int, Esti
     return found
 
 
-def _kept_share(study: TaskStudy, columns: Sequence[int]) -> float:
-    """The share of the gap above which a later budget is resolved below an earlier one; infinite without a dip."""
-    later = [column for _, column, _ in _dips(study, columns)]
-    return float(study.closed(later)(study.draws.observed[None]).min()) if later else np.inf
+def kept_score(study: TaskStudy, columns: Sequence[int]) -> float:
+    """The lowest score to which a later budget falls again; infinite where none does."""
+    return min((float(study.draws.observed[later]) for _, later, _ in falls_of(study, columns)), default=np.inf)
+
+
+def _crossing_after_falls(
+    study: TaskStudy, kind: str, columns: list[int], falls: Sequence[tuple[int, int, Estimate]], level: float
+) -> Crossing:
+    """The tokens from which on a share is closed for good: after the last fall below it, if there is one."""
+    shares = dict(zip(columns, study.closed(columns)(study.draws.observed[None])[0], strict=True))
+    below = [columns.index(later) for best, later, _ in falls if shares[later] < level <= shares[best]]
+    rest = columns[below[-1] :] if below else columns
+    if below and (len(rest) < 2 or max(shares[column] for column in rest) < level):
+        return _lost_again(level)
+    budgets = [float(study.table.checkpoints[column].budget_tokens or 0) for column in rest]
+    return _crossing(study, kind, rest, budgets, level)
 
 
 def _dip_notes(study: TaskStudy) -> list[str]:
-    """A sentence for every dip: the curve between the budgets is monotone, and the scores are not."""
+    """A sentence for every budget whose score falls again."""
     notes = []
     for kind in ("annealed", "raw"):
-        for best, later, change in _dips(study, study.budgets(kind)):
+        for best, later, change in falls_of(study, study.budgets(kind)):
             names = [describe(study.table.checkpoints[column]) for column in (later, best)]
             notes.append(
                 f"{names[0]} scores {points_text(change)} points against {names[1]}, a smaller budget: the score falls "
-                "again, so no share above the one that it keeps has a crossing, and the drawn curve, which never "
-                "falls, is not to be read there."
+                "again. A share that is lost there counts as closed only where a later budget closes it again, and "
+                "the drawn curve joins the budgets as they are."
             )
     return notes
 

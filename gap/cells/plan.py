@@ -193,9 +193,8 @@ def make_plan(
     """Cells of every source on `tasks`, of scratch and the largest budget (or reference) on `tasks_at_ends`.
 
     The grids have learning rates. With `resample_split` every fine-tuning seed has searches of its own. `task_seeds`
-    are the fine-tuning seeds of tasks that have others. Where several pretraining runs have fewer fine-tuning seeds
-    than an interval of one run needs, a reference from outside, of which there is one run, has as many as there are
-    runs.
+    are the fine-tuning seeds of tasks that have others. A reference from outside, of which there is one run, has at
+    least as many fine-tuning seeds as a series has pretraining runs.
     """
     plan = CellPlan(grid=grid, reference_grid=reference_grid)
     assert finetuning_seeds > 0
@@ -214,8 +213,8 @@ def make_plan(
         setting = Setting(source, task, fraction, factor)
         resampled = resample_split and plan.grid_of(arguments_of or source).is_searched
         seeds = (task_seeds or {}).get(task, finetuning_seeds)
-        if source.is_outside and seeds < FEWEST_SEEDS <= runs:
-            seeds = runs
+        if source.is_outside and runs >= FEWEST_SEEDS:
+            seeds = max(seeds, runs)
         for seed in range(seeds):
             search_seed = SEARCH_SEED + (1 + seed if resampled else 0)
             cells.append(PlannedCell(setting, seed, control, search_seed, arguments_of))

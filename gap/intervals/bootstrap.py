@@ -10,9 +10,9 @@ reweighted by Rubin's (1981) Bayesian bootstrap.
 
 Student's t for the seeds plus a normal for the examples is Fisher's solution of the Behrens-Fisher problem: slightly
 too long where both weigh the same. Up to a confidence of 95 % pretraining seeds and the rest therefore share one
-Student's t with df / r^0.85 degrees of freedom, r the share of the seeds in the variance; beyond it, where that would
-err too often, Fisher's solution stays (benchmarks/coverage.md). Variances of several sources share Welch's (1947)
-degrees of freedom.
+Student's t with df / r^0.85 degrees of freedom, r the share of the seeds in the variance; beyond it, and with two runs,
+where that would err too often, Fisher's solution stays (benchmarks/coverage.md). Variances of several sources share
+Welch's (1947) degrees of freedom.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ Evaluate = Callable[[Weights], Floats]  # weights of the clusters [D, G] -> scor
 PRETRAINING, FINETUNING, UNIFORMS, SPREADS = range(4)  # parts of a random stream
 CHUNK_VALUES = 8_000_000  # weights held at once: 32 MB
 ONE_T = 0.95  # the highest confidence at which seeds and examples share one Student's t
+FEWEST_DEGREES = 2  # with two runs that t would cover as little as 91 %
 POWER = 0.85  # of the seeds' share: 1 covers as little as 94.2 %, 2 (Satterthwaite's) 92.2 % (benchmarks/coverage.md)
 
 
@@ -105,8 +106,15 @@ class Draws:
         if not self.corrected:
             return self.observed + self.pretraining
         examples = self.examples if weights is None else self.example_share(weights) * self.examples
-        has_runs = any(grid.has_runs and (weights is None or weights[c] != 0.0) for c, grid in enumerate(self.grids))
-        if weights is not None and has_runs and confidence <= ONE_T:
+        fewest = min(
+            (
+                grid.degrees
+                for c, grid in enumerate(self.grids)
+                if grid.has_runs and weights is not None and weights[c] != 0.0
+            ),
+            default=0,
+        )
+        if weights is not None and fewest >= FEWEST_DEGREES and confidence <= ONE_T:
             seeds, degrees = self.seed_degrees(weights)
             others = self.finetuning[:, [grid.has_runs for grid in self.grids]]
             shared = weights[[grid.has_runs for grid in self.grids]]
@@ -116,7 +124,7 @@ class Draws:
         shift = examples + self.finetuning * self.factors
         for column, grid in enumerate(self.grids):
             if grid.has_runs:
-                inflation = _inflation(self.uniforms[:, grid.run], len(grid.pretraining_seeds) - 1.0)
+                inflation = _inflation(self.uniforms[:, grid.run], float(grid.degrees))
                 shift[:, column] += inflation * self.pretraining[:, column]
         return self.observed + shift
 

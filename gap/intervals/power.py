@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from scipy.stats import chi2, t
 
-from gap.intervals.bootstrap import ONE_T, shared_degrees
+from gap.intervals.bootstrap import FEWEST_DEGREES, ONE_T, shared_degrees
 from gap.intervals.variance import Floats
 
 MOST_SEEDS = 100
@@ -116,7 +116,7 @@ def _intervals(
     They are as long as the report would make them from an estimate of the seeds' error, which varies by its chi-square.
     """
     several = pretraining_seeds > 1
-    degrees = pretraining_seeds - 1.0 if several else pilot.degrees * (finetuning_seeds - 1)
+    degrees = pretraining_seeds - 1.0 if several else pilot.degrees * max(1, finetuning_seeds - 1)
     between = pilot.pretraining / pretraining_seeds if several else 0.0
     seeds = math.sqrt(between + pilot.finetuning / (pretraining_seeds * finetuning_seeds))
     examples = math.sqrt(pilot.examples)
@@ -125,7 +125,7 @@ def _intervals(
         return np.zeros(1), error
     estimated = seeds * np.sqrt(chi2.ppf(_parts(50), degrees) / degrees)
     tail = (1 + confidence) / 2
-    if several and confidence <= ONE_T:
+    if several and degrees >= FEWEST_DEGREES and confidence <= ONE_T:
         whole = np.hypot(estimated, examples)
         return t.ppf(tail, shared_degrees(degrees, estimated**2 / whole**2)) * whole, error
     return _half_lengths(estimated, examples, degrees, tail), error

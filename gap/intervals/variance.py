@@ -45,6 +45,11 @@ class SeedGrid:
         """Whether the spread of the pretraining seeds, which holds that of the fine-tuning seeds, is known."""
         return len(self.pretraining_seeds) > 1
 
+    @property
+    def degrees(self) -> int:
+        """Degrees of freedom of the spread of the pretraining seeds; 0 with one run."""
+        return len(self.pretraining_seeds) - 1
+
     def within(self, cell_scores: Floats) -> tuple[float, int]:
         """Variance of a cell over the fine-tuning seeds of a run, and its degrees of freedom (0: unknown)."""
         scores = self.scores(cell_scores)

@@ -20,7 +20,7 @@ from gap.analysis.tables.joint import JointDraws, join
 from gap.analysis.tables.run_folder import RunSource
 from gap.analysis.tables.task_study import TaskStudy
 from gap.analysis.tables.task_table import describe
-from gap.analysis.task_analysis import LEVELS
+from gap.analysis.task_analysis import LEVELS, kept_score
 from gap.analysis.wording import tokens_text
 from gap.intervals.bootstrap import Resampling
 from gap.intervals.holm import holm, p_value
@@ -58,6 +58,7 @@ class Comparison:
     runs: tuple[str, ...]
     differences: tuple[Difference, ...]
     notes: tuple[str, ...]
+    confidence: float = 0.95
     schema_version: int = SCHEMA_VERSION
 
 
@@ -120,7 +121,7 @@ def compare_runs(
     needed = 2 * len(tested) / (1 - confidence)
     if draws < needed:
         notes.append(f"{draws:,} draws are too few to resolve any of them: give --draws {10 * needed:.0f} or more.")
-    return Comparison(tuple(run.name for run in runs), tuple(rows), tuple(notes))
+    return Comparison(tuple(run.name for run in runs), tuple(rows), tuple(notes), confidence)
 
 
 def _not_comparable(first: TaskStudy, second: TaskStudy) -> str | None:
@@ -172,6 +173,8 @@ def _task_differences(
     shared = [checkpoint for checkpoint in first.table.checkpoints if second.table.find(checkpoint) is not None]
     for checkpoint in shared:
         columns = first.table.checkpoints.index(checkpoint), second.table.checkpoints.index(checkpoint)
+        if joint.first[columns[0]] == joint.second[columns[1]]:
+            continue  # one and the same cells: nothing to compare
         pair = _Pair(first, second, joint, [columns[0]], [columns[1]])
         title = f"score, {describe(checkpoint)}"
         differences.append(pair.difference(names, title, *(_column(column) for column in columns)))
@@ -190,16 +193,26 @@ def _task_differences(
         pair = _Pair(first, second, joint, involved[0], involved[1])
         same = _same_reference(first, second)
         whose = "the gap" if same else "each run's own gap"
+        kept = [kept_score(study, columns) for study, columns in zip((first, second), budgets, strict=True)]
         for level in LEVELS[:3]:
             title = f"{unit} to {100 * level:g} % of {whose}, {kind}"
             crossings = [_share_crossing(study, kind, level) for study in (first, second)]
-            row = pair.ratio(names, title, *map(_converted, crossings, converters))
+            wanted = [_score_at(study, level) for study in (first, second)]
+            lost = any(score > low for score, low in zip(wanted, kept, strict=True))
+            row = pair.ratio(names, title, *map(_converted, crossings, converters), lost=lost)
             differences.append(replace(row, same_goal=same))
         for score in _common_scores(first, second, kind):
             title = f"{unit} to a score of {100 * score:.1f} %, {kind}"
             crossings = [_score_crossing(study, kind, score) for study in (first, second)]
-            differences.append(pair.ratio(names, title, *map(_converted, crossings, converters)))
+            lost = score > min(kept)
+            differences.append(pair.ratio(names, title, *map(_converted, crossings, converters), lost=lost))
     return differences
+
+
+def _score_at(study: TaskStudy, level: float) -> float:
+    """The score that closes this share of a run's gap."""
+    scratch, reference = (float(study.draws.observed[column]) for column in (study.scratch, study.reference))
+    return scratch + level * (reference - scratch)
 
 
 def _tokenizer(study: TaskStudy) -> str | None:
@@ -254,12 +267,15 @@ class _Pair:
         values = self._values(first, second)
         return self._row(names, title, "points", values, values[1] - values[0], first, second)
 
-    def ratio(self, names: tuple[str, str, str], title: str, first: Statistic, second: Statistic) -> Difference:
-        """Tokens (or bytes) of the second over those of the first, from their log10."""
+    def ratio(
+        self, names: tuple[str, str, str], title: str, first: Statistic, second: Statistic, *, lost: bool
+    ) -> Difference:
+        """Tokens (or bytes) of the second over the first's, from their log10; none for a score that is `lost`."""
         logs = self._values(first, second)
         values = [float(10**log) if np.isfinite(log) else None for log in logs]
-        if None in values:
-            change = Estimate(float("nan"), refused="not between the smallest and largest budget in both runs")
+        if None in values or lost:
+            why = "the score falls again" if lost else "not between the smallest and largest budget in both runs"
+            change = Estimate(float("nan"), refused=why)
             return Difference(names[0], title, "ratio", names[1], names[2], values[0], values[1], change)
         row = self._row(names, title, "ratio", values, logs[1] - logs[0], first, second)
         low, high = (None if end is None else float(10**end) for end in (row.change.low, row.change.high))

@@ -31,11 +31,17 @@ def write_comparison(comparison: Comparison, analyses: Sequence[Analysis], direc
         sections.append(Section(task, [table, *chart_parts(drawn)]))
         charts += drawn
     answers = [Part(analysis.name, " ".join(task.answer for task in analysis.tasks)) for analysis in analyses]
+    answers += [
+        Part(text=f"{analysis.name}, {task.task}: {warning}", style="warn")
+        for analysis in analyses
+        for task in analysis.tasks
+        for warning in task.warnings
+    ]
     sections.append(Section("Each run by itself", [*answers, *(Part(text=note) for note in comparison.notes)]))
     made = [
         part for analysis in analyses for part in (*made_parts(analysis, f": {analysis.name}"), *note_parts(analysis))
     ]
-    general = method_parts(replace(analyses[0], commands=(), made={}, notes=()))
+    general = method_parts(replace(analyses[0], commands=(), made={}, notes=(), confidence=comparison.confidence))
     sections.append(Section("Method, limits and versions", [*general, *made]))
     page = render_page(
         f"Comparison: {', '.join(comparison.runs)}", comparison_answers(comparison), sections, charts, ["tokens"]

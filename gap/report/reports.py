@@ -87,7 +87,9 @@ def write_reports(folders: Sequence[str], options: ReportOptions, command: str) 
         for run in runs
     ]
     analyses = [
-        replace(analysis, notes=(*analysis.notes, *run.notes, *filter(None, [history_note(run.looks)])))
+        replace(
+            analysis, notes=(*analysis.notes, *run.notes, *filter(None, [history_note(run.looks, options.confidence)]))
+        )
         for analysis, run in zip(analyses, runs, strict=True)
     ]
     if len(runs) == 1:

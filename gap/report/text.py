@@ -30,7 +30,8 @@ METHOD = (
     "S(scratch)), the ratio of means over seeds. Intervals resample pretraining seeds, fine-tuning seeds and examples "
     "together (after the multi-bootstrap of Sellam et al. 2022), with clusters of examples kept whole. Budgets are "
     "paired by examples and by pretraining seed, not by fine-tuning seed, which does something else to each "
-    "checkpoint. Seeds move by Student's t, because the plain percentile interval is too short with few seeds; the "
+    "checkpoint. The part of the seeds is widened by Student's t, because the plain percentile interval is too short "
+    "with few seeds; with several pretraining runs it is the spread of the runs' own means; with one, the "
     "spread over the fine-tuning seeds of one checkpoint is estimated with the help of the task's others, as far as "
     "they are alike. What these intervals cover was simulated (benchmarks/coverage.md). The curve "
     "is isotonic and joined by monotone cubics in log-tokens; a crossing is read off a curve refitted to every draw, "
@@ -141,7 +142,9 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnCha
         text=f"Gap from scratch to {task.reference}: {points_text(task.gap)} points of "
         f"{task.metric.replace('_', ' ')}; {size}.{_p_text(task)}{given}"
     )
-    if not task.gap_resolved:
+    if task.gap.refused:
+        yield Part(text=f"The gap has no interval: {task.gap.refused}.", style="warn")
+    elif not task.gap_resolved:
         said = "The interval of the gap includes 0: there is no gap to close that this study resolves."
         if task.gap.is_below_zero:
             said = f"Pretraining lowers the score here: {task.reference} is below scratch, and the interval excludes 0."
@@ -166,7 +169,8 @@ def _p_text(task: TaskResult) -> str:
     if task.gap_p_value is None or task.gap_adjusted_p_value is None:
         return ""
     several = task.gap_p_value != task.gap_adjusted_p_value
-    return f" p = {task.gap_p_value:.2g}{f', {task.gap_adjusted_p_value:.2g} by Holm over the tasks' * several}."
+    corrected = f", corrected for the number of tasks (Holm) {task.gap_adjusted_p_value:.2g}" * several
+    return f" p = {task.gap_p_value:.2g}{corrected}."
 
 
 def _control_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Part]:
@@ -220,7 +224,8 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
         plan = task.plan
         needed = (
             plan.reason
-            or f"a power of {plan.power:.0%} takes {counted(plan.finetuning_seeds or 0, 'fine-tuning seed')}"
+            or f"with {counted(plan.finetuning_seeds or 0, 'fine-tuning seed')} the interval excludes 0 in "
+            f"{plan.power:.0%} of such studies"
         )
         yield Part(
             "Planner",

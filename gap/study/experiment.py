@@ -29,7 +29,7 @@ from gap.cells.provenance import made_by
 from gap.cells.search.choice import read_searches
 from gap.cells.search.grid import Grid
 from gap.cells.search.notes import edge_notes, same_arguments_notes
-from gap.intervals.spending import ERROR, SeedLook, history_note, seed_look_error
+from gap.intervals.spending import ERROR, SeedLook, history_note, seed_look_error, with_look
 from gap.report.page import write_report
 from gap.tasks.contamination import Shards, write_contaminated, write_not_searched
 from gap.tasks.kinds.task_data import TaskData, TaskSpec
@@ -257,7 +257,10 @@ def finish_experiment(
         made=made,
     )
     kept(looks=looks)
-    error = seed_look_error(looks, finetuning_seeds, most_seeds or finetuning_seeds) if finetuning_seeds else ERROR
+    runs = len({cell.setting.source.pretraining_seed for cell in jobs.plan.cells if cell.setting.source.is_scratch})
+    error = ERROR
+    if finetuning_seeds:
+        error = seed_look_error(looks, finetuning_seeds, most_seeds or finetuning_seeds, runs=runs)
     analysis = analyse(
         directory / SCORES_NAME,
         series=rows,
@@ -270,8 +273,8 @@ def finish_experiment(
         resolve=resolve,
     )
     if finetuning_seeds:
-        resolved = {task.task: not task.gap.includes_zero for task in analysis.tasks}
-        looks.append(SeedLook(finetuning_seeds, error, resolved))
+        resolved = {task.task: task.is_resolved(analysis.confidence) for task in analysis.tasks}
+        looks = with_look(looks, SeedLook(finetuning_seeds, error, resolved, runs=runs))
         kept(looks=looks)
     history = history_note(looks)
     analysis = replace(analysis, notes=(*analysis.notes, *own, *([history] if history else [])))

@@ -129,7 +129,7 @@ class GapOptions(Options):
 
     learning_rates: str | None = option(
         None,
-        "learning rates tried for every checkpoint on held-out training data: 2e-5,5e-5; width: 3 that fit its width",
+        "learning rates tried for every checkpoint, as 2e-5,5e-5; width: 3 around 3e-4 x 256 / hidden size",
         group=TRAINING,
         commas=True,
         by_data={SMALL_WORLD: "2.5e-3", FULL: "2.5e-3", REAL_SERIES: BY_WIDTH},
@@ -152,7 +152,7 @@ class GapOptions(Options):
     )
     grid_extensions: int | None = option(
         None,
-        "most rates, and most numbers of epochs, tried beyond the grid where the choice is at its edge",
+        "further rates, and numbers of epochs, tried where the best is at an edge of the grid",
         group=TRAINING,
         at_least=0,
         at_most=MOST_EXTENSIONS,
@@ -251,7 +251,7 @@ class GapOptions(Options):
         by_data={SMALL_WORLD: False, FULL: True, REAL_SERIES: False},
     )
     same_arguments: bool = option(
-        False, "scratch with the learning rate and the epochs that the upper end of the gap chose", group=CONTROLS
+        False, "scratch with the rate and epochs that the reference (or largest budget) chose", group=CONTROLS
     )
 
     contamination: bool = option(
@@ -274,11 +274,13 @@ class GapOptions(Options):
     )
 
     pilot: bool = option(
-        False, "run scratch and the end of each gap with 3 seeds, and say what the study would resolve", group=ANALYSIS
+        False,
+        "run scratch and the reference (or largest budget) with 3 seeds; say what can be resolved",
+        group=ANALYSIS,
     )
     seeds_until_resolved: int | None = option(
         None,
-        "add fine-tuning seeds, up to this many, to tasks whose gap is not resolved; the error is spent over the looks",
+        "add fine-tuning seeds to tasks without a resolved gap, up to this many, at 5 % false results over all looks",
         group=ANALYSIS,
         at_least=3,
     )

@@ -11,12 +11,12 @@ from gap.analysis.analysis import read_studies
 from gap.analysis.planning import PilotVerdict, judge_pilot
 from gap.analysis.results import Analysis
 from gap.analysis.tables.costs import Prices
-from gap.analysis.tables.run_folder import earlier_study, write_study
+from gap.analysis.tables.run_folder import earlier_looks, earlier_study, write_study
 from gap.cells.job_list import SCORES_NAME, JobList
 from gap.cells.plan import CellSource
 from gap.cells.provenance import made_by
 from gap.intervals.bootstrap import Resampling
-from gap.intervals.spending import ERROR, SeedLook, looks_by_seeds, seed_look_error, seeds_to_look_at
+from gap.intervals.spending import ERROR, SeedLook, seed_look_error, seeds_to_look_at, with_look
 from gap.study.experiment import Experiment
 from gap.study.options import GapOptions
 from gap.study.outlook import outlook
@@ -24,6 +24,7 @@ from gap.tasks.kinds.task_data import TaskData
 from runtime.files.whole_files import write_json
 
 PILOT_NAME = "pilot.json"
+LARGER = 2  # times as many seeds as the pilot's: a study that it may lead to
 
 
 def seed_stages(options: GapOptions) -> list[int]:
@@ -33,14 +34,40 @@ def seed_stages(options: GapOptions) -> list[int]:
     return seeds_to_look_at(options.finetuning_seeds, options.seeds_until_resolved)
 
 
+def warning_before(options: GapOptions) -> str | None:
+    """What to say before cells run: that earlier looks have left none of the error for those to come."""
+    before = earlier_looks(Path(options.output_dir))
+    if options.seeds_until_resolved is None or not before:
+        return None
+    if sum(look.error for look in before) < ERROR * (1 - 1e-9) or any(
+        look.finetuning_seeds == options.seeds_until_resolved for look in before
+    ):
+        return None
+    return (
+        "earlier looks at this study have spent the 5 % that all looks together may err: further ones are as if each "
+        "were the first, and the report says so; to spend it over the looks, give --seeds_until_resolved from the "
+        "first one on, in another --output_dir"
+    )
+
+
 def most_seeds(options: GapOptions) -> int:
     """The number of seeds over which the error of the looks is spent."""
     return options.seeds_until_resolved or options.finetuning_seeds
 
 
+def looks_to_come(options: GapOptions, looks: Sequence[SeedLook], runs: int) -> dict[int, float]:
+    """Confidence of the looks that the study will take after these, by their fine-tuning seeds."""
+    found: dict[int, float] = {}
+    for seeds in seed_stages(replace(options, pilot=False)):
+        error = seed_look_error(looks, seeds, most_seeds(options), runs=runs)
+        looks = with_look(looks, SeedLook(seeds, error, {}, runs=runs))
+        found[seeds] = 1 - (error or ERROR)
+    return found
+
+
 def seeds_of_resolved(analysis: Analysis, seeds: int, before: Mapping[str, int]) -> dict[str, int]:
     """By task the seeds at which its gap was resolved, which it keeps; `before` are those of earlier looks."""
-    found = {task.task: seeds for task in analysis.tasks if not task.gap.includes_zero}
+    found = {task.task: seeds for task in analysis.tasks if task.is_resolved(analysis.confidence)}
     return {**found, **before}
 
 
@@ -60,18 +87,24 @@ def finish_pilot(
     before = earlier_study(directory, planned)
     looks = list(before.looks) if before else []
     pilot = options.experiment()
-    error = seed_look_error(looks, pilot.finetuning_seeds, most_seeds(options)) or ERROR
+    runs = len({source.pretraining_seed for source in sources if source.is_scratch})
+    # A pilot may lead to more seeds than the study has now: it spends as one of a larger study does.
+    most = options.seeds_until_resolved or max(options.finetuning_seeds, LARGER * pilot.finetuning_seeds)
+    error = seed_look_error(looks, pilot.finetuning_seeds, most, runs=runs, pilot=True)
     studies, _ = read_studies(
         directory / SCORES_NAME,
         series=None,
         prices=Prices(),
         resampling=Resampling(draws=options.draws),
-        confidence=1 - error,
+        confidence=1 - (error or ERROR),
         planned=planned,
     )
-    verdicts = [judge_pilot(study, study_seeds=most_seeds(options)) for study in studies]
+    own = SeedLook(pilot.finetuning_seeds, error, {}, pilot=True, runs=runs)
+    coming = looks_to_come(options, [*looks, own], runs)
+    verdicts = [judge_pilot(study, study_seeds=max(coming), confidences=coming) for study in studies]
     resolved = {verdict.task: verdict.verdict == "resolved" for verdict in verdicts}
-    looks = looks_by_seeds([*looks, SeedLook(pilot.finetuning_seeds, error, resolved, pilot=True)])
+    if not any(look.is_at(own) and not look.pilot for look in looks):
+        looks = with_look(looks, replace(own, resolved=resolved))
     # Cells of a study that has gone on after an earlier pilot stay its own.
     kept = planned | (before.planned or frozenset() if before else frozenset())
     commands = [*(before.commands if before else ()), command]
@@ -89,9 +122,9 @@ def finish_pilot(
     write_json(directory / PILOT_NAME, {"schema_version": 1, "verdicts": [asdict(verdict) for verdict in verdicts]})
     full = replace(options, pilot=False).experiment()
     for verdict in verdicts:
-        seeds = verdict.finetuning_seeds or most_seeds(options)
+        seeds = verdict.finetuning_seeds or options.finetuning_seeds
         hours = _hours(full, verdict.task, seeds, sources, data, directory, devices)
-        print(verdict.sentence(most_seeds(options), hours))
+        print(verdict.sentence(max(coming), hours))
     print(f"the pilot's cells are the first of the study: the same command without --pilot goes on; {_spent(looks)}")
     return verdicts
 

@@ -16,7 +16,7 @@ from gap.study.clock import Clock
 from gap.study.experiment import Experiment, finish_experiment, other_code_warning, series_rows, shards_of, write_list
 from gap.study.options import GapOptions
 from gap.study.outlook import busy_seconds, method_notes, outlook, plan_lines, set_lines
-from gap.study.seeds import finish_pilot, most_seeds, seed_stages, seeds_of_resolved
+from gap.study.seeds import finish_pilot, most_seeds, seed_stages, seeds_of_resolved, warning_before
 from gap.study.small_world import pretrain_series, pretraining_runs, series_paths
 from gap.study.sources import extra_sources, families_of, jobs_before_pretraining
 from gap.tasks.kinds.task_data import TaskData
@@ -64,6 +64,8 @@ def run_stages(options: GapOptions, ranks: Ranks, owner: Ownership, *, command: 
     alone = ranks.world_size == 1 and options.executor == "local"
     others = devices_of(options.max_parallel)[1:] if alone else []  # this process uses the first
     kept: dict[str, int] = {}  # by task that is resolved, its seeds
+    if ranks.is_main and (warning := warning_before(options)):
+        print(f"warning: {warning}", flush=True)
     for seeds in seed_stages(options):
         stage = replace(options, finetuning_seeds=seeds)
         experiment = replace(stage.experiment(), task_seeds=kept)
@@ -95,6 +97,8 @@ def run_cells(
     directory, paths = Path(options.output_dir), series_paths(options)
     rows = series_rows(paths)
     sources = [*sources_of(rows, options.kind_names), *extra_sources(options), *reference_sources(options.reference)]
+    if options.pilot:
+        replace(options, pilot=False).experiment().plan(sources)  # what the study could not answer is refused now
     jobs, data = prepare(options, experiment, sources, directory, paths, ranks, owner)
     if options.executor == "slurm":
         print("submitted: " + (", ".join(submit_slurm(directory, options.slurm())) or "nothing, all cells are done"))
@@ -125,8 +129,9 @@ def run_cells(
                 most_seeds=most,
             )
             kept = seeds_of_resolved(analysis, options.finetuning_seeds, experiment.task_seeds)
-            for line in (*(task.answer for task in analysis.tasks), *(f"note: {note}" for note in analysis.notes)):
-                print(line)
+            warnings = [f"warning: {task.task}: {one}" for task in analysis.tasks for one in task.warnings]
+            notes = [f"note: {note}" for note in analysis.notes]
+            print(*(task.answer for task in analysis.tasks), *warnings, *notes, sep="\n")
         report = f"; report: {directory}/report.html" * (not options.pilot)
         print(f"{clock.line(busy_seconds(directory, jobs) - before, number)}{report}", flush=True)
     if options.seeds_until_resolved is not None and ranks.world_size > 1:

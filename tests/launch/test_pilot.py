@@ -11,7 +11,7 @@ import torch
 from tiny_gap import write_series, write_tasks
 
 from gap.analysis.tables.run_folder import RunSource
-from gap.intervals.spending import spent_error
+from gap.intervals.spending import ERROR
 from gap.study import study
 from launch import gap, report
 
@@ -50,15 +50,16 @@ def test_a_pilot_runs_both_ends_and_its_cells_and_error_are_the_studys(tmp_path,
     places = {(line["budget_tokens"], line["finetuning_seed"]) for line in pilot}
     assert places == {(budget, seed) for budget in (0, 200) for seed in range(3)}
     for name in names:
-        assert f"{name}: reference minus scratch" in said
-    assert "device-hours" in said or "5 seeds would resolve one of" in said
+        assert f"{name}: annealed at 200 tokens minus scratch" in said
+    assert "% confidence)" in said
+    assert "what is left of the study takes about" in said
     assert "the same command without --pilot goes on" in said
     verdicts = json.loads((tmp_path / "out" / "pilot.json").read_text())["verdicts"]
     assert {one["task"] for one in verdicts} == names
     assert not (tmp_path / "out" / "report.html").exists()
     (look,) = RunSource.of(tmp_path / "out").looks
     assert (look.pilot, look.finetuning_seeds) == (True, 3)
-    assert look.error == pytest.approx(spent_error(3 / 5))
+    assert look.error == pytest.approx(ERROR * (3 / 6) ** 2)  # as of a study of twice its seeds
 
     assert gap.main(argv) == 0
     assert cells(tmp_path)[: len(pilot)] == pilot  # kept, and not run again
@@ -84,7 +85,7 @@ def check_looks(tmp_path):
     """Tasks that the first look resolved have three seeds, the others five."""
     looks = RunSource.of(tmp_path / "out").looks
     assert looks[0].finetuning_seeds == 3
-    assert looks[0].error == pytest.approx(spent_error(3 / 5))
+    assert looks[0].error == pytest.approx(ERROR * (3 / 5) ** 2)
     expected = {task: 3 if resolved else 5 for task, resolved in looks[0].resolved.items()}
     assert seeds_of(tmp_path) == expected
     if 5 in expected.values():
@@ -107,15 +108,29 @@ def test_seeds_are_added_to_what_is_not_resolved(tmp_path, capsys, monkeypatch):
     assert seeds_of(tmp_path) == {"texts": 3, "questions": 5}
 
 
+def test_looks_that_have_nothing_left_to_spend_are_said_before_they_run(tmp_path, capsys):
+    argv = arguments(tmp_path, scratch_longer="")
+    assert gap.main(argv) == 0
+    assert "warning: earlier looks" not in capsys.readouterr().out
+    assert gap.main([*argv, "--seeds_until_resolved", "5"]) == 0
+    assert "warning: earlier looks at this study have spent the 5 %" in capsys.readouterr().out
+
+
+def test_a_pilot_of_a_study_without_an_interval_is_refused_before_it_runs(tmp_path, capsys):
+    assert gap.main([*arguments(tmp_path), "--pilot", "true", "--finetuning_seeds", "1"]) == 2
+    assert "an interval needs 3" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "scores.jsonl").exists()
+
+
 def test_adding_seeds_by_hand_is_said_in_the_report(tmp_path, capsys):
     argv = arguments(tmp_path, scratch_longer="")
     assert gap.main(argv) == 0
-    assert "analysed with fewer seeds before" not in capsys.readouterr().out
+    assert "got more seeds or runs after that" not in capsys.readouterr().out
     assert gap.main([*argv, "--finetuning_seeds", "4"]) == 0
-    assert "This study was analysed with fewer seeds before and got more after: 3 seeds" in capsys.readouterr().out
+    assert "This study was analysed before and got more seeds or runs after that: 3 seeds" in capsys.readouterr().out
     run = RunSource.of(tmp_path / "out")
     assert run.confidence == pytest.approx(0.95)
-    assert "analysed with fewer seeds before" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "got more seeds or runs after that" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from gap.analysis.tables.costs import Prices
 from gap.cells.job_list import LIST_NAME, SCORES_NAME, read_jobs
-from gap.intervals.spending import ERROR, SeedLook, looks_by_seeds
+from gap.intervals.spending import ERROR, SeedLook
 from pretraining.checkpoints.series import SERIES_NAME, SeriesEntry, finite_figures
 from runtime.files.schemas import Count, Items, Name, Number, Schema, read_object
 from runtime.files.whole_files import write_json
@@ -37,8 +37,7 @@ class RunSource:
     @property
     def confidence(self) -> float:
         """Of the intervals of the last look: 95 %, less where earlier looks have spent some of the error."""
-        last = looks_by_seeds(self.looks)[-1:]
-        return 1 - (last[0].error or ERROR) if last else 1 - ERROR
+        return 1 - ((self.looks[-1].error if self.looks else 0.0) or ERROR)
 
     @staticmethod
     def of(folder: Path) -> RunSource:
@@ -75,6 +74,7 @@ class _SeedLookFile(Schema):
     error: Number
     resolved: dict[str, bool]
     pilot: bool = False
+    runs: Count = 1
 
 
 class _StudyFile(Schema):
@@ -136,6 +136,14 @@ def write_study(
             "looks": [asdict(look) for look in looks],
         },
     )
+
+
+def earlier_looks(folder: Path) -> tuple[SeedLook, ...]:
+    """The looks on record in a folder; none if there is no readable record."""
+    try:
+        return RunSource.of(folder).looks if (folder / STUDY_NAME).is_file() else ()
+    except ValueError:
+        return ()
 
 
 def earlier_study(folder: Path, planned: Collection[str]) -> RunSource | None:

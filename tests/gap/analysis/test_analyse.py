@@ -163,10 +163,32 @@ def test_a_score_that_falls_again_has_no_crossing_above_what_it_keeps(tmp_path: 
     assert states[0.9] == states[0.95] == ("lost_again", None)
     kept = sum("the score falls again" in note for note in task.notes)
     assert kept >= 1
+    drawn = dict(task.curves[0].line)
+    assert max(drawn.values()) > 0.95  # the line shows the score that was lost
     assert "0.95" not in task.answer
     assert "95 %" not in task.answer
     write_report(analyse(made.scores, draws=DRAWS), tmp_path / "report")
     assert "lost again at a later budget" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_shares_that_were_never_closed_are_not_lost_and_those_closed_again_are_closed(tmp_path: Path) -> None:
+    def states(folder: Path, chances: tuple[float, ...], reference: float) -> dict[float, tuple[str, float | None]]:
+        made = SimulatedStudy(folder)
+        folder.mkdir()
+        made.add("qa", "raw", 0, 0.1)
+        for budget, chance in zip(BUDGETS, chances, strict=False):
+            made.add("qa", "annealed", budget, chance)
+        made.add("qa", "reference", None, reference)
+        (curve,) = analyse(made.scores, draws=DRAWS).tasks[0].curves
+        return {one.level: (one.state, one.tokens) for one in curve.crossings}
+
+    lost = states(tmp_path / "lost", (0.2, 0.65, 0.4, 0.42), 0.95)
+    assert lost[0.5][0] == "lost_again"
+    assert lost[0.9] == lost[0.99] == ("not_reached", None)
+    again = states(tmp_path / "again", (0.2, 0.8, 0.4, 0.5, 0.9), 0.9)
+    assert again[0.5][0] == again[0.9][0] == "measured"
+    assert again[0.5][1] is not None
+    assert again[0.5][1] > BUDGETS[2]  # after the fall, not before it
 
 
 def test_a_flat_curve_has_no_dip(tmp_path: Path) -> None:
@@ -353,7 +375,7 @@ def test_the_planner_plans_for_a_gap_that_is_not_resolved(tmp_path: Path) -> Non
     assert not task.gap_resolved
     assert task.plan is not None
     assert task.plan.difference == pytest.approx(task.gap.value) != 0.01
-    assert "scratch and annealed at 1,000 tokens, the gap that was observed," in task.plan.between
+    assert "scratch and annealed at 1,000 tokens, the difference that was observed," in task.plan.between
     assert task.plan.between in write_report(analysis, tmp_path).read_text()
     asked = analyse(made.scores, draws=DRAWS, resolve=0.02).tasks[0].plan
     assert asked is not None

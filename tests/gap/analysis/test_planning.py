@@ -112,11 +112,14 @@ def test_a_large_gap_is_resolved_at_once_and_small_test_sets_are_told_their_size
     random = np.random.default_rng(0)
     verdict, _ = judged(Task(0.4, 1000), random, 0)
     assert verdict.verdict == "resolved"
-    assert "resolved already, about 1.50 device-hours for the whole study" in verdict.sentence(8, 1.5)
+    assert "annealed at 1,000 tokens minus scratch" in verdict.sentence(8, None)
+    harm, _ = judged(Task(-0.4, 1000), random, 1)
+    assert "pretraining lowers the score" in harm.sentence(8, None)
+    assert "resolved already; what is left of the study takes about 1.50 device-hours" in verdict.sentence(8, 1.5)
     few = [judged(Task(0.12, 40, 0.001), random, number)[0] for number in range(60)]
     needing = [one for one in few if one.verdict == "needs examples"]
     assert needing
     assert all(one.examples is not None and one.examples > 40 for one in needing)
     assert "scored examples" in needing[0].sentence(8, None)
     unseen = next(one for one in few if one.verdict == "not seen")
-    assert "no gap seen; 8 seeds would resolve one of" in unseen.sentence(8, None)
+    assert "no gap seen: 8 seeds would resolve one of" in unseen.sentence(8, None)

@@ -58,6 +58,26 @@ def test_a_checkpoint_that_scores_the_same_with_every_seed_neither_varies_nor_he
     assert second.high is not None
 
 
+def test_two_runs_keep_the_sum_of_the_two_distributions() -> None:
+    """One t for both would cover as little as 91 %."""
+    answers = (RANDOM.random((6, 400)) < 0.5).astype(np.float32)
+
+    def half(rows: int) -> float:
+        cells = answers[:rows]
+        drawn = resample(
+            grids(1, rows, 1),
+            cells.mean(axis=1).astype(np.float64) + 0.05 * np.arange(rows) / rows,
+            lambda weights: (weights @ cells.T / weights.sum(axis=1, keepdims=True)).astype(np.float64),
+            num_clusters=400,
+            resampling=Resampling(draws=4000),
+        )
+        usual, sure = (float(np.quantile(drawn.scores(np.array([1.0]), c)[:, 0], 0.975)) for c in (0.95, 0.96))
+        return usual - sure
+
+    assert half(2) == 0.0
+    assert half(3) < 0.0
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(3, 3), (5, 3), (3, 5)])
 def test_a_reference_of_one_run_gets_the_interval_of_welchs_test(rows: int, columns: int) -> None:
     """Pretraining seeds on one side and fine-tuning seeds on the other: unequal variances, unequal numbers."""

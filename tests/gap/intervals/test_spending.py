@@ -15,6 +15,7 @@ from gap.intervals.spending import (
     seed_look_error,
     seeds_to_look_at,
     spent_error,
+    with_look,
 )
 
 
@@ -67,21 +68,42 @@ def test_adding_seeds_until_something_is_resolved_errs_no_more_than_promised() -
     assert false_alarms(10, 150, spent=True) <= 0.095  # 5 % or less; of 150, more than 14 in 1 % of such tests
 
 
-def test_looks_at_more_seeds_spend_the_error_once() -> None:
+def errors_of(seeds: list[int], most: int) -> list[float]:
     looks: list[SeedLook] = []
-    for seeds in seeds_to_look_at(3, 12):
-        looks.append(SeedLook(seeds, seed_look_error(looks, seeds, 12), {}))
-    assert [look.finetuning_seeds for look in looks] == [3, 5, 7, 10, 12]
-    assert sum(look.error for look in looks) == pytest.approx(ERROR)
-    assert looks[0].error < 0.001
-    assert seed_look_error(looks, 7, 12) == looks[2].error  # the same cells: the same look
-    assert seed_look_error(looks, 20, 20) == pytest.approx(0.0, abs=1e-12)
+    for number in seeds:
+        looks = with_look(looks, SeedLook(number, seed_look_error(looks, number, most), {}))
+    return [look.error for look in looks]
 
 
-def test_a_pilot_of_as_many_seeds_as_the_study_is_its_look() -> None:
-    pilot = SeedLook(3, seed_look_error([], 3, 3), {"qa": False}, pilot=True)
-    assert pilot.error == pytest.approx(ERROR)
-    assert seed_look_error([pilot], 3, 3) == pytest.approx(ERROR)
+@pytest.mark.parametrize("most", [3, 4, 5, 6, 8, 10, 12, 16, 20, 40])
+def test_looks_at_more_seeds_spend_the_error_once_and_never_less_than_the_look_before(most: int) -> None:
+    """What one look resolves, the next ones must resolve too: its cells stay, and its p-value with them."""
+    seeds = seeds_to_look_at(3, most)
+    errors = errors_of(seeds, most)
+    assert seeds[-1] == most
+    assert sum(errors) == pytest.approx(ERROR)
+    assert errors == sorted(errors)
+
+
+def test_looks_are_few_and_the_first_ones_may_stop() -> None:
+    assert seeds_to_look_at(3, 10) == [3, 5, 7, 10]
+    assert errors_of([3, 5, 7, 10], 10) == pytest.approx([0.0045, 0.008, 0.012, 0.0255])
+
+
+def test_a_look_at_the_same_cells_is_the_same_look_and_nothing_is_left_after_the_last() -> None:
+    looks = [SeedLook(3, 0.018, {}), SeedLook(5, 0.032, {})]
+    assert seed_look_error(looks, 3, 5) == 0.018
+    assert seed_look_error(looks, 7, 20) == 0.0
+    assert seed_look_error(looks, 5, 5, runs=3) == 0.0  # more pretraining runs are another look
+    assert [look.finetuning_seeds for look in with_look(looks, SeedLook(3, 0.018, {}))] == [5, 3]  # the last one
+
+
+def test_a_pilot_leaves_error_for_the_study_and_is_part_of_one_of_as_many_seeds() -> None:
+    pilot = SeedLook(3, seed_look_error([], 3, 6, pilot=True), {"qa": False}, pilot=True)
+    assert pilot.error == pytest.approx(0.0125)
+    assert seed_look_error([pilot], 3, 3) == pytest.approx(ERROR)  # its cells are the study's own ends
+    assert seed_look_error([pilot], 8, 8) == pytest.approx(ERROR - pilot.error)
+    assert seed_look_error([pilot], 3, 6, pilot=True) == pilot.error
 
 
 def test_the_history_of_looks_is_told() -> None:
@@ -89,9 +111,12 @@ def test_the_history_of_looks_is_told() -> None:
     assert history_note([first]) is None
     free = history_note([first, SeedLook(5, 0.0, {"qa": True})])
     assert free is not None
-    assert "3 seeds: nothing resolved (error 5.00%); 5 seeds: qa resolved (no error left to spend)" in free
+    assert "3 seeds: nothing resolved (5 of the 5 %); 5 seeds: qa resolved (none of the 5 % was left)" in free
     assert "more often than 1 time in 20" in free
-    spent = history_note([SeedLook(3, 0.01, {"qa": False}, pilot=True), SeedLook(5, 0.04, {"qa": True})])
+    looks = [SeedLook(3, 0.01, {"qa": False}, pilot=True), SeedLook(5, 0.04, {"qa": True}, runs=3)]
+    spent = history_note(looks)
     assert spent is not None
     assert "pilot, 3 seeds" in spent
+    assert "3 runs x 5 seeds" in spent
     assert "96.00% confidence" in spent
+    assert "confidence" not in str(history_note(looks, 0.99))  # the intervals beside it are of another

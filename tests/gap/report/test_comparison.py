@@ -105,8 +105,7 @@ def test_cells_that_both_runs_share_do_not_differ(tmp_path: Path) -> None:
             study.add("qa", "annealed" if budget else "raw", budget, chance)
         sources.append(RunSource(name, study.scores))
     found = {one.quantity: one for one in compare_runs(sources, draws=DRAWS).differences}
-    shared = found["score, reference"].change
-    assert (shared.value, shared.low, shared.high) == (0.0, 0.0, 0.0)
+    assert "score, reference" not in found  # nothing to compare, and no question to correct for
     assert found["score, annealed at 1,000 tokens"].change.low != 0.0
 
 
@@ -120,6 +119,21 @@ def tokenized(folder: Path, name: str, bytes_per_token: float | None) -> RunSour
             row["text_bytes"] = round(bytes_per_token * row["tokens_seen"])
     (folder / "series.json").write_text(json.dumps({"schema_version": 1, "checkpoints": rows}))
     return RunSource.of(folder)
+
+
+def test_a_score_that_a_run_loses_again_has_no_price(tmp_path: Path) -> None:
+    sources = []
+    for name, chances in (("steady", (0.2, 0.5, 0.6, 0.7)), ("falling", (0.2, 0.7, 0.3, 0.35))):
+        study = SimulatedStudy(tmp_path / name, seed=3)
+        study.add("qa", "raw", 0, 0.1)
+        for budget, chance in zip(BUDGETS, chances, strict=False):
+            study.add("qa", "annealed", budget, chance)
+        study.add("qa", "reference", None, 0.9, details={"model": "same"})
+        sources.append(RunSource.of(tmp_path / name))
+    found = compare_runs(sources, draws=DRAWS)
+    ratios = [one for one in found.differences if one.unit == "ratio"]
+    assert any(one.change.refused == "the score falls again" for one in ratios)
+    assert not any("50 %" in one.quantity and one.change.low is not None for one in ratios)
 
 
 def test_runs_of_two_tokenizers_are_compared_in_bytes_of_text(tmp_path: Path) -> None:
@@ -152,8 +166,8 @@ def test_a_run_against_itself_differs_by_seeds_only(runs: list[Path], tmp_path: 
 
 def test_cells_that_are_not_of_a_runs_plan_are_not_compared(tmp_path: Path) -> None:
     sources = []
-    for name in ("one", "two"):
-        study = SimulatedStudy(tmp_path / name)
+    for number, name in enumerate(("one", "two")):
+        study = SimulatedStudy(tmp_path / name, seed=10 * number)
         for budget, chance in ((0, 0.1), (1000, 0.8)):
             study.add("qa", "annealed" if budget else "raw", budget, chance)
         planned = frozenset(cell.fingerprint for cell in read_scores(study.scores))
