@@ -364,8 +364,7 @@ class GapOptions(Options):
 
     @property
     def kind_names(self) -> list[str]:
-        kinds = str(with_defaults(self).kinds)
-        return [kind.strip() for kind in kinds.split(",") if kind.strip()]
+        return [kind.strip() for kind in str(with_defaults(self).kinds).split(",") if kind.strip()]
 
     @property
     def runs_on_other_gpus(self) -> bool:
@@ -415,18 +414,14 @@ class GapOptions(Options):
         return experiment.as_pilot() if self.pilot else experiment
 
     def slurm(self) -> Slurm:
-        named = {
-            "slurm_partition": self.slurm_partition,
-            "slurm_account": self.slurm_account,
-            "slurm_qos": self.slurm_qos,
-        }
+        names = ("slurm_partition", "slurm_account", "slurm_qos")
         return Slurm(
             self.slurm_workers,
             self.slurm_minutes,
             self.slurm_gpus,
             self.slurm_cpus,
             self.slurm_memory_gb,
-            {name: value for name, value in named.items() if value},
+            {name: getattr(self, name) for name in names if getattr(self, name)},
         )
 
     def prices(self) -> Prices:
