@@ -325,30 +325,30 @@ WORLDS = {
 
 
 def studies(
-    simulations: int, draws: int, only: str, first: int = 0
+    simulations: int, draws: int, only: str, first: int = 0, layouts: Sequence[tuple[int, int]] = LAYOUTS
 ) -> Iterator[tuple[str, tuple[int, int], dict[str, Found]]]:
     """Name, layout and results of all simulated studies whose name holds `only`."""
     single = [
         (name, world, layout, "inflated", False)
         for name, world in WORLDS.items()
-        for layout in LAYOUTS
+        for layout in layouts
         if not world.crossed or min(layout) > 1  # crossed or not is the same with one seed of a kind
     ]
-    single += [("10,000, percentile bootstrap", LARGE, layout, "percentile", False) for layout in LAYOUTS]
+    single += [("10,000, percentile bootstrap", LARGE, layout, "percentile", False) for layout in layouts]
     single += [("10,000, percentile bootstrap, over all runs", LARGE, (1, 3), "percentile", True)]
     size = {"simulations": simulations, "draws": draws}
     for name, world, layout, correction, over_runs in single:
         if only in name:
             found = coverage(world, layout, correction=correction, over_runs=over_runs, first=first, **size)
             yield name, layout, found
-    for layout in LAYOUTS if only in "two runs compared" else ():
+    for layout in layouts if only in "two runs compared" else ():
         yield "two runs compared", layout, comparison_coverage((LARGE, LATER), layout, **size)
-    for layout in LAYOUTS if only in "two runs compared, unequal spreads" else ():
+    for layout in layouts if only in "two runs compared, unequal spreads" else ():
         pair = (replace(LARGE, unequal=0.4), replace(LATER, unequal=0.4))
         yield "two runs compared, unequal spreads", layout, comparison_coverage(pair, layout, **size)
     for common in COMMON_SHARES:
         name = f"mean of {len(TASKS)} tasks, {common:.0%} in common"
-        for layout in LAYOUTS if only in name else ():
+        for layout in layouts if only in name else ():
             yield name, layout, mean_coverage(TASKS, layout, common=common, **size)
 
 
@@ -381,10 +381,15 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--only", default="", help="only studies whose name holds this")
     parser.add_argument("--first", type=int, default=0, help="number of the first simulation (of single tasks)")
+    parser.add_argument(
+        "--layouts", default="", help="such as 1x3,2x3: runs x fine-tuning seeds; none: the eight offered"
+    )
     options = parser.parse_args()
+    asked = [tuple(map(int, one.split("x"))) for one in options.layouts.split(",") if one]
+    layouts = [(runs, seeds) for runs, seeds in asked] or LAYOUTS
     print(HEADER)
     print("|---" * 9 + "|", flush=True)
-    for name, layout, found in studies(options.simulations, options.draws, options.only, options.first):
+    for name, layout, found in studies(options.simulations, options.draws, options.only, options.first, layouts):
         print(row(name, layout, found), flush=True)
 
 
