@@ -280,7 +280,7 @@ class GapOptions(Options):
     )
     seeds_until_resolved: int | None = option(
         None,
-        "add fine-tuning seeds to tasks without a resolved gap, up to this many, at 5 % false results over all looks",
+        "add fine-tuning seeds to tasks without a resolved gap, up to this many; all looks together err as one may",
         group=ANALYSIS,
         at_least=3,
     )

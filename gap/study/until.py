@@ -29,10 +29,10 @@ from gap.cells.code_identity import code_version
 from gap.cells.consistency import model_types_of, settled_bf16
 from gap.cells.executor import worker_command, worker_environment
 from gap.cells.job_list import SCORES_NAME, model_digest, read_jobs
-from gap.cells.plan import Controls, reference_sources, sources_of
+from gap.cells.plan import CellSource, Controls, reference_sources, sources_of
 from gap.intervals.bootstrap import Resampling
 from gap.intervals.spending import look_confidence
-from gap.study.experiment import Experiment, check_sources, write_list
+from gap.study.experiment import UNKNOWN, Experiment, check_sources, write_list
 from gap.study.options import OF_A_LOOK, GapOptions, with_defaults
 from gap.study.until_options import PretrainCommandOptions
 from gap.tasks.contamination import Shards
@@ -118,6 +118,7 @@ class GapWatch:
     draws: int = 10_000
     hang_timeout_seconds: float = 0.0  # of the run's watchdog; 0: it has none
     model_type: str = ""  # of the run
+    width: int = 0  # hidden size of the run's model; 0: unknown, and then the first look finds what its grid lacks
     stop_requested: Callable[[], str | None] = lambda: None  # from the run: why it is to end now
     data: dict[str, TaskData] = field(default_factory=dict)
 
@@ -173,6 +174,9 @@ class GapWatch:
         check_sources(sources)
         for source in sources:
             model_digest(source.path)
+        if self.width:
+            series = [CellSource(UNKNOWN, "raw", 0), CellSource(UNKNOWN, "annealed", round(min(self.budgets)))]
+            self.experiment.plan([*series, *sources[:1]], self.width)
 
     def obey(self, stop_requested: Callable[[], str | None]) -> None:
         """Poll this function during a look: why the run is to end now, None to go on."""
@@ -313,6 +317,7 @@ def watch_of(options: PretrainCommandOptions) -> Callable[[Plan, ShardLocation],
             ranks=plan.ranks,
             hang_timeout_seconds=options.hang_timeout_seconds,
             model_type=plan.config.model_type,
+            width=plan.config.hidden_size,
         )
 
     return watch
@@ -332,6 +337,7 @@ def make_watch(
     ranks: Ranks,
     hang_timeout_seconds: float = 0.0,
     model_type: str = "",
+    width: int = 0,
 ) -> GapWatch:
     """The callback of `launch/pretrain.py --until` after each export; `more` are the options in its --finetuning.
 
@@ -351,7 +357,9 @@ def make_watch(
     experiment = with_defaults(own).experiment()
     searched = shards if own.contamination else None
     return GapWatch(
-        run, until, experiment, reference, budgets, ranks, searched, own.draws, hang_timeout_seconds, model_type
+        *(run, until, experiment, reference, budgets, ranks, searched, own.draws, hang_timeout_seconds),
+        model_type=model_type,
+        width=width,
     )
 
 

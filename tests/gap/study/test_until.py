@@ -171,3 +171,12 @@ def test_real_cells_are_run_by_a_worker_and_judged(tmp_path):
         ("raw", "questions"), ("annealed", "questions"), ("reference", "questions"),
     }  # fmt: skip
     assert len(scores) == 9
+
+
+def test_a_search_that_cannot_be_is_refused_before_training(tmp_path):
+    """It was an error at the first look, after the budget before it had been trained."""
+    reference = write_series(tmp_path / "other").parent / "series" / "annealed-200"
+    experiment = tiny_experiment(write_tasks(tmp_path / "tasks")[:1], resample_split=True)
+    found = GapWatch(tmp_path / "run", "gap_closed>=0.9", experiment, str(reference), [100.0, 200.0], width=16)
+    with pytest.raises(ValueError, match="--resample_split"):
+        found.check()
