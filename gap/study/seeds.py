@@ -18,6 +18,7 @@ from gap.cells.provenance import made_by
 from gap.intervals.bootstrap import Resampling
 from gap.intervals.spending import ERROR, SeedLook, looks_by_seeds, seed_look_error, seeds_to_look_at
 from gap.study.experiment import Experiment
+from gap.study.from_options import experiment_of
 from gap.study.options import GapOptions
 from gap.study.outlook import outlook
 from gap.tasks.kinds.task_data import TaskData
@@ -59,7 +60,7 @@ def finish_pilot(
     directory, planned = Path(options.output_dir), jobs.cell_names()
     before = earlier_study(directory, planned)
     looks = list(before.looks) if before else []
-    pilot = options.experiment()
+    pilot = experiment_of(options)
     error = seed_look_error(looks, pilot.finetuning_seeds, most_seeds(options)) or ERROR
     studies, _ = read_studies(
         directory / SCORES_NAME,
@@ -87,7 +88,7 @@ def finish_pilot(
         looks=looks,
     )
     write_json(directory / PILOT_NAME, {"schema_version": 1, "verdicts": [asdict(verdict) for verdict in verdicts]})
-    full = replace(options, pilot=False).experiment()
+    full = experiment_of(replace(options, pilot=False))
     for verdict in verdicts:
         seeds = verdict.finetuning_seeds or most_seeds(options)
         hours = _hours(full, verdict.task, seeds, sources, data, directory, devices)
