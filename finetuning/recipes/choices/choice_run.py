@@ -1,4 +1,4 @@
-"""The multiple-choice run, alone or as the first stage of the chain: options, data, and the seeds."""
+"""The multiple-choice run, alone or as the first stage of the chain: data, and the seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run of extractive question answering: options, data, and training and scoring of each seed."""
+"""The run of extractive question answering: data, and training and scoring of each seed."""
 
 from __future__ import annotations
 

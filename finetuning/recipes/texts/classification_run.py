@@ -1,4 +1,4 @@
-"""The classification run: options, examples from tables, folders, archives or `datasets`, and classes."""
+"""The classification run: examples from tables, folders, archives or `datasets`, and classes."""
 
 from __future__ import annotations
 

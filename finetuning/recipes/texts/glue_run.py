@@ -1,4 +1,4 @@
-"""The GLUE run: options, and training, scoring and saving of each task."""
+"""The GLUE run: training, scoring and saving of each task."""
 
 from __future__ import annotations
 

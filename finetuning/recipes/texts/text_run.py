@@ -1,4 +1,4 @@
-"""The shared part of GLUE and classification: options, and training, scoring and plots of a task's seeds."""
+"""The shared part of GLUE and classification: training, scoring and plots of a task's seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of token classification: its options, its sentences, and every seed trained and scored."""
+"""A run of token classification: its sentences, and every seed trained and scored."""
 
 from __future__ import annotations
 
