@@ -38,6 +38,7 @@ class Command:
 
 
 OUT = ("--output_dir", "out")
+PREDICTION = "finetuning.recipes.prediction.predict"
 PREDICT = ("--model_name_or_path", "best", "--test_file", "new.json")
 COMMANDS = [
     Command("launch.build_shards", "launch.build_shards.run", ("--input", "a.txt", *OUT), "--processes"),
@@ -46,7 +47,7 @@ COMMANDS = [
     Command("launch.report", "gap.report.reports.write_reports", ("run",), "--draws", marker=False),
     Command("launch.sweep", "finetuning.sweep.report.run_sweep", ("--sweep_file", "a.yaml", *OUT), "--max_parallel"),
     Command("launch.gap", "gap.study.study.run_study", OUT, "--per_device_train_batch_size"),
-    Command("launch.predict", "finetuning.recipes.prediction.predict", (*PREDICT, *OUT), "--per_device_eval_batch_size"),
+    Command("launch.predict", PREDICTION, (*PREDICT, *OUT), "--per_device_eval_batch_size"),
     *(
         Command(f"finetuning.{name}", f"{module}.run", OUT, "--per_device_train_batch_size")
         for name, module in RECIPES.items()
