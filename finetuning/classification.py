@@ -13,8 +13,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.recipes.texts.classification_run import ClassificationOptions, run
-from finetuning.run.command import for_small_world, output_directory, run_until_asked
+from finetuning.recipes.options.classification import ClassificationOptions
 from finetuning.run.replaced_options import replaced_option
 from runtime.options.command_line import parse_options
 
@@ -22,6 +21,9 @@ from runtime.options.command_line import parse_options
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
     given = parse_options(ClassificationOptions, argv, description=__doc__, replaced=replaced_option)
+    from finetuning.recipes.texts.classification_run import run  # loads torch, which --help does not need
+    from finetuning.run.command import for_small_world, output_directory, run_until_asked
+
     options = for_small_world(given)
     return run_until_asked(lambda asked: run(options, asked), output_directory(options, "classification"))
 

@@ -20,11 +20,8 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from gap.cells.worker import MEMORY_REMEDY
-from gap.report.text import command_text
 from gap.study.clock import Clock
 from gap.study.options import GapOptions, with_defaults
-from gap.study.study import run_study
 from runtime.options.command_line import parse_options
 from runtime.options.exit_status import run_command
 from runtime.processes.interruption import stopping_at_once
@@ -33,8 +30,12 @@ from runtime.processes.interruption import stopping_at_once
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run the study; returns the exit status."""
     options = parse_options(GapOptions, argv, description=__doc__)
-    command = command_text("python launch/gap.py", argv)
     clock = Clock.of_process() if argv is None else Clock()
+    from gap.cells.worker import MEMORY_REMEDY  # loads torch, which --help does not need
+    from gap.report.text import command_text
+    from gap.study.study import run_study
+
+    command = command_text("python launch/gap.py", argv)
 
     def run() -> int:
         with stopping_at_once():

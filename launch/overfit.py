@@ -9,7 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pretraining.overfit.rates import OverfitOptions, try_rates
+from pretraining.overfit.options import OverfitOptions
 from runtime.options.command_line import parse_options
 from runtime.options.exit_status import run_command
 from runtime.processes.ranks import read_ranks
@@ -26,6 +26,8 @@ def run(options: OverfitOptions) -> int:
     """Try the learning rates; returns the exit status."""
     if not read_ranks().is_main:  # under a launcher one rank is enough
         return 0
+    from pretraining.overfit.rates import try_rates  # loads torch, which --help does not need
+
     return 0 if any(result.verdict == "solved" for result in try_rates(options)) else 1
 
 

@@ -15,14 +15,16 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.recipes.prediction import PredictionOptions, predict
-from finetuning.run.command import run_until_asked
+from finetuning.recipes.options.prediction import PredictionOptions
 from runtime.options.command_line import parse_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and predict; returns the exit status."""
     options = parse_options(PredictionOptions, argv, description=__doc__)
+    from finetuning.recipes.prediction import predict  # loads torch, which --help does not need
+    from finetuning.run.command import run_until_asked
+
     return run_until_asked(lambda asked: predict(options, asked), Path(options.output_dir))
 
 

@@ -17,8 +17,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from gap.report.reports import ReportOptions, write_reports
-from gap.report.text import command_text
+from gap.report_options import ReportOptions
 from runtime.options.command_line import parse_with_names
 from runtime.options.exit_status import run_command
 from runtime.processes.ranks import read_ranks
@@ -27,14 +26,16 @@ from runtime.processes.ranks import read_ranks
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, write; returns the exit status."""
     folders, options = parse_with_names(ReportOptions, argv, description=__doc__)
-    command = command_text("python launch/report.py", argv)
-    return run_command(lambda: run(folders, options, command), memory_remedy="lower --draws")
+    return run_command(lambda: run(folders, options, argv), memory_remedy="lower --draws")
 
 
-def run(folders: Sequence[str], options: ReportOptions, command: str) -> int:
-    """Write the report; returns the exit status."""
+def run(folders: Sequence[str], options: ReportOptions, argv: Sequence[str] | None) -> int:
+    """Write the report, which shows the command line; returns the exit status."""
     if read_ranks().is_main:  # under a launcher one process writes
-        print(write_reports(folders, options, command))
+        from gap.report.reports import write_reports  # loads scipy, which --help does not need
+        from gap.report.text import command_text
+
+        print(write_reports(folders, options, command_text("python launch/report.py", argv)))
     return 0
 
 

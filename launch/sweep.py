@@ -9,7 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # launched as a file: the project's root takes the place of this folder on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.sweep.report import SweepOptions, run_sweep
+from finetuning.sweep.sweep_options import SweepOptions
 from runtime.options.command_line import parse_options
 from runtime.options.exit_status import run_command
 from runtime.processes.ranks import read_ranks
@@ -26,6 +26,8 @@ def run(options: SweepOptions) -> int:
     """Run the sweep; returns the exit status."""
     if not read_ranks().is_main:  # under a launcher, one process starts the cells, each as a separate run
         return 0
+    from finetuning.sweep.report import run_sweep  # loads torch, which --help does not need
+
     return run_sweep(
         Path(options.sweep_file),
         Path(options.output_dir),

@@ -6,11 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-
-import numpy as np
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from pretraining.plan.options import PretrainingOptions
 from runtime.options.declaration import (
@@ -28,6 +24,10 @@ from runtime.options.declaration import (
 from shards.building.options import BuildOptions
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
     from finetuning.model.heads import Head
 
 SCHEDULES = ("linear", "constant")
@@ -45,7 +45,7 @@ COLUMN = "a column of a table"
 # One encoded row. Read by the loop: "example_id" (str), "input_ids" (for the length), and if present "window" (int,
 # numbers the rows of an example), "length" (int, by which rows are grouped), "weight" (float, share in the loss).
 Feature = Mapping[str, Any]
-Batch = dict[str, torch.Tensor]
+Batch: TypeAlias = "dict[str, torch.Tensor]"
 
 
 @dataclass(frozen=True)

@@ -30,14 +30,13 @@ from transformers import (
 )
 
 from finetuning.model.checkpoint_files import attention_of, from_source, load_config
+from finetuning.model.names import POOLINGS
 from pretraining.model.dropout import with_dropout
 from pretraining.model.families import Family, family_of, takes_token_types
 from pretraining.model.source.checkpoint import load_checkpoint
 from pretraining.model.source.config import require_buildable
 from runtime.files.foreign import reading_foreign
 from runtime.files.schemas import listed
-
-POOLINGS = ("cls", "mean", "max")
 
 
 def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:

@@ -8,14 +8,12 @@ from typing import Any
 
 from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions
-from finetuning.loop.training import engine_options
-from pretraining.engines.engine import check_ranks
 from runtime.processes.ranks import Ranks
 from runtime.trackers import parse_reporters
 
-# Every recipe, and the module of its run: options, `run`, `score_names`, and `predict` where it is not `run`. Sweeps,
+# Every recipe, and the module of its run: `run`, `score_names`, and `predict` where it is not `run`. Sweeps,
 # predictions, messages and tests take the list from here. A recipe with a head of its own bears the name of the head's
-# task; finetuning/NAME.py is its command.
+# task; finetuning/NAME.py is its command, and finetuning/recipes/options/NAME.py has its options.
 RECIPES: Mapping[str, str] = {
     "qa": "finetuning.recipes.questions.qa_run",
     "multiple_choice": "finetuning.recipes.choices.choice_run",
@@ -27,7 +25,7 @@ RECIPES: Mapping[str, str] = {
 
 def options_class(recipe: str) -> type[FinetuningOptions]:
     """The dataclass of a recipe's options."""
-    module = importlib.import_module(RECIPES[recipe])
+    module = importlib.import_module(f"finetuning.recipes.options.{recipe}")
     return next(
         member
         for member in vars(module).values()
@@ -51,6 +49,9 @@ def check_options(options: FinetuningOptions, ranks: Ranks | None = None) -> Non
 
     Without `ranks` a run is one process. It does not query the hardware, so a sweep may call it, and all ranks agree.
     """
+    from finetuning.loop.training import engine_options  # loads torch, which the lists above do not need
+    from pretraining.engines.engine import check_ranks
+
     ranks = ranks or Ranks()
     parse_reporters(options.report_to)
     check_ranks(engine_options(options, batch_shape(options, ranks.world_size)), ranks)

@@ -1,12 +1,10 @@
-"""A whole sweep from its file to its table: options, lock, smoke run, cells, CSV, Markdown and overlaid curves."""
+"""A whole sweep from its file to its table: lock, smoke run, cells, CSV, Markdown and overlaid curves."""
 
 from __future__ import annotations
 
 import signal
-from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from finetuning.examples.recipe import FinetuningOptions
 from finetuning.loop.run_log import JOURNAL_NAME
 from finetuning.run.figures import draw_curves
 from finetuning.run.finished import read_results
@@ -16,27 +14,8 @@ from finetuning.sweep.sweep import Sweep, read_sweep
 from finetuning.sweep.table import as_csv, as_markdown, metrics_of_rows, table_rows
 from runtime.files.lock import Ownership
 from runtime.files.whole_files import write_text
-from runtime.options.declaration import DATA, MACHINE, OUTPUT, TRAINING, Options, option, option_as_in
 from runtime.options.exit_status import DONE, FAILED
 from runtime.processes.interruption import Interrupted
-
-REFERENCES = ("baseline", "best")
-
-
-@dataclass
-class SweepOptions(Options):
-    """A sweep file and how to run it."""
-
-    sweep_file: str = option(MISSING, "YAML file: recipe, base, grid or list, seeds; see docs/sweep.md", group=DATA)
-    output_dir: str = option_as_in(
-        MISSING, FinetuningOptions, "output_dir", "folder of cells, tables and curves; the same command again continues"
-    )
-    max_parallel: int | None = option(
-        None, "cells run at once; default: one per GPU, or one on the CPU", group=MACHINE, at_least=1
-    )
-    smoke: bool = option(False, "first run every cell for one epoch; stop if any fails", group=TRAINING)
-    smoke_samples: int = option(256, "training examples of a smoke run; 0: all", group=TRAINING, at_least=0)
-    compare_with: str = option("baseline", "reference of the paired intervals", group=OUTPUT, choices=REFERENCES)
 
 
 class SweepLog:

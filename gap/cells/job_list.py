@@ -12,8 +12,6 @@ from gap.cells.plan import SEARCH_SEED, CellPlan, CellSource, PlannedCell, Searc
 from gap.cells.search.grid import Grid
 from gap.cells.store import Cell, fingerprint, read_scores
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions
-from pretraining.model.source.config import hub_commit
-from pretraining.model.source.weights import checkpoint_digest
 from runtime.files.schemas import Count, Items, Name, Number, PathName, Schema, read_object
 from runtime.files.whole_files import write_json
 from runtime.hub import hub_is_reachable, is_missing_path
@@ -233,6 +231,9 @@ def cells_of_other_code(jobs: JobList, directory: Path) -> tuple[str, list[Cell]
 
 def model_digest(path: str) -> str:
     """sha256 over a checkpoint directory's configuration, weights and tokenizer; a hub name with its commit."""
+    from pretraining.model.source.config import hub_commit  # loads torch, which the options of a cell do not need
+    from pretraining.model.source.weights import checkpoint_digest
+
     directory = Path(path)
     if not directory.is_dir():
         if is_missing_path(path):

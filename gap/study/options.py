@@ -7,21 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.examples.recipe import FinetuningOptions
-from finetuning.recipes.questions.qa_run import QAOptions
-from finetuning.recipes.texts.glue_run import GlueOptions
-from finetuning.recipes.texts.text_run import TextOptions
-from finetuning.sweep.report import SweepOptions
+from finetuning.recipes.options.glue import GlueOptions
+from finetuning.recipes.options.qa import QAOptions
+from finetuning.recipes.options.texts import TextOptions
+from finetuning.sweep.sweep_options import SweepOptions
 from gap.analysis.tables.costs import Prices
-from gap.cells.executor import Slurm
 from gap.cells.job_list import CellOptions
-from gap.cells.plan import Controls
-from gap.cells.search.grid import MOST_EXTENSIONS, Grid
-from gap.report.reports import ANALYSIS, ReportOptions
-from gap.study.experiment import Experiment
+from gap.cells.search.grid import MOST_EXTENSIONS
+from gap.report_options import ANALYSIS, ReportOptions
 from gap.study.until_options import PretrainCommandOptions
-from gap.tasks.kinds.task_data import ReadingOptions, RowOptions, TaskSpec
-from gap.tasks.specification import parse_tasks, small_world_tasks
-from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY
+from gap.tasks.kinds.task_data import ReadingOptions, RowOptions
 from pretraining.plan.options import PretrainingOptions
 from runtime.options.declaration import (
     MACHINE,
@@ -29,7 +24,6 @@ from runtime.options.declaration import (
     Options,
     by_data,
     not_given,
-    numbers,
     option,
     option_as_in,
 )
@@ -377,53 +371,6 @@ class GapOptions(Options):
             return Path(self.independent)
         return Path(self.output_dir) / "pretraining" / "independent" / "series.json" if self.full else None
 
-    def experiment(self) -> Experiment:
-        """The experiment that these options describe, each that was not given at its default."""
-        filled: Any = with_defaults(self)
-        own: list[TaskSpec] = small_world_tasks(SMALL_WORLD_DIRECTORY) if self.series is None else []
-        tasks = parse_tasks(self.tasks) if self.tasks else own[:1]
-        ends = parse_tasks(self.tasks_at_ends) if self.tasks_at_ends else [] if self.tasks else own[1:]
-        rates, own_rates = _rates(filled.learning_rates, "learning_rates"), self.reference_learning_rates
-        rows = RowOptions(filled.max_seq_length, filled.doc_stride, filled.pooling, filled.max_answer_length)
-        experiment = Experiment(
-            tuple(tasks),
-            tuple(ends),
-            self.finetuning_seeds,
-            self.intervals,
-            Grid(rates, numbers(filled.num_train_epochs), filled.grid_extensions),
-            _rates(own_rates, "reference_learning_rates") if own_rates else None,
-            Controls(
-                numbers(filled.scratch_longer),
-                numbers(filled.label_fractions),
-                bool(filled.shuffled_labels),
-                self.same_arguments,
-            ),
-            CellOptions(
-                ReadingOptions(self.data_dir, self.max_train_samples, self.max_eval_samples, self.on_overlap),
-                rows,
-                global_batch_rows=filled.global_batch_rows,
-                per_device_train_batch_size=self.per_device_train_batch_size,
-                per_device_eval_batch_size=filled.per_device_eval_batch_size,
-                warmup_ratio=filled.warmup_ratio,
-                dropout=self.dropout,
-                freeze_embeddings=bool(self.freeze_embeddings),
-                bf16=self.bf16,
-            ),
-            self.resample_split,
-        )
-        return experiment.as_pilot() if self.pilot else experiment
-
-    def slurm(self) -> Slurm:
-        names = ("slurm_partition", "slurm_account", "slurm_qos")
-        return Slurm(
-            self.slurm_workers,
-            self.slurm_minutes,
-            self.slurm_gpus,
-            self.slurm_cpus,
-            self.slurm_memory_gb,
-            {name: getattr(self, name) for name in names if getattr(self, name)},
-        )
-
     def prices(self) -> Prices:
         return Prices(self.price_per_hour, self.currency, self.devices)
 
@@ -436,12 +383,3 @@ def with_defaults(options: GapOptions) -> GapOptions:
     data = REAL_SERIES if options.series is not None else FULL if options.full else SMALL_WORLD
     defaults = by_data(options, data)
     return replace(options, **{name: defaults[name] for name in defaults.keys() & not_given(options)})
-
-
-def _rates(text: str, name: str) -> tuple[float, ...]:
-    """The learning rates of an option; none for the word that lets them follow the width."""
-    if text.strip() == BY_WIDTH:
-        return ()
-    if not (rates := numbers(text)):
-        raise ValueError(f"--{name} {text!r}: give one or more, such as 1e-4,3e-4, or {BY_WIDTH}")
-    return rates

@@ -18,6 +18,7 @@ from gap.cells.provenance import made_by
 from gap.intervals.bootstrap import Resampling
 from gap.intervals.spending import ERROR, SeedLook, seed_look_error, seeds_to_look_at, with_look
 from gap.study.experiment import Experiment
+from gap.study.from_options import experiment_of
 from gap.study.options import GapOptions
 from gap.study.outlook import outlook
 from gap.tasks.kinds.task_data import TaskData
@@ -86,7 +87,7 @@ def finish_pilot(
     directory, planned = Path(options.output_dir), jobs.cell_names()
     before = earlier_study(directory, planned)
     looks = list(before.looks) if before else []
-    pilot = options.experiment()
+    pilot = experiment_of(options)
     runs = len({source.pretraining_seed for source in sources if source.is_scratch})
     # A pilot may lead to more seeds than the study has now: it spends as one of a larger study does.
     most = options.seeds_until_resolved or max(options.finetuning_seeds, LARGER * pilot.finetuning_seeds)
@@ -120,7 +121,7 @@ def finish_pilot(
         looks=looks,
     )
     write_json(directory / PILOT_NAME, {"schema_version": 1, "verdicts": [asdict(verdict) for verdict in verdicts]})
-    full = replace(options, pilot=False).experiment()
+    full = experiment_of(replace(options, pilot=False))
     for verdict in verdicts:
         seeds = verdict.finetuning_seeds or options.finetuning_seeds
         hours = _hours(full, verdict.task, seeds, sources, data, directory, devices)

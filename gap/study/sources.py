@@ -10,6 +10,7 @@ from gap.cells.consistency import model_types_of
 from gap.cells.job_list import JobList
 from gap.cells.plan import CellSource, reference_sources, sources_of
 from gap.study.experiment import series_rows
+from gap.study.from_options import experiment_of
 from gap.study.options import GapOptions
 from gap.study.small_world import expected_config, expected_own_run, expected_sources, series_paths
 from gap.tasks.kinds.task_data import TaskData
@@ -24,7 +25,7 @@ def jobs_before_pretraining(
 
     ValueError with everything that the plan cannot answer.
     """
-    experiment, paths = options.experiment(), series_paths(options)
+    experiment, paths = experiment_of(options), series_paths(options)
     config = None
     if options.series is not None or all(path.is_file() for path in paths):
         sources = sources_of(series_rows(paths), options.kind_names)

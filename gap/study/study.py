@@ -14,6 +14,7 @@ from gap.cells.plan import CellSource, reference_sources, sources_of
 from gap.cells.worker import work
 from gap.study.clock import Clock
 from gap.study.experiment import Experiment, finish_experiment, other_code_warning, series_rows, shards_of, write_list
+from gap.study.from_options import experiment_of, slurm_of
 from gap.study.options import GapOptions
 from gap.study.outlook import busy_seconds, method_notes, outlook, plan_lines, set_lines
 from gap.study.seeds import finish_pilot, most_seeds, seed_stages, seeds_of_resolved, warning_before
@@ -68,7 +69,7 @@ def run_stages(options: GapOptions, ranks: Ranks, owner: Ownership, *, command: 
         print(f"warning: {warning}", flush=True)
     for seeds in seed_stages(options):
         stage = replace(options, finetuning_seeds=seeds)
-        experiment = replace(stage.experiment(), task_seeds=kept)
+        experiment = replace(experiment_of(stage), task_seeds=kept)
         with waiting_workers(Path(options.output_dir), others) as workers:
             kept, tasks = run_cells(
                 stage, experiment, most_seeds(options), ranks, owner, workers, command=command, clock=clock
@@ -98,10 +99,10 @@ def run_cells(
     rows = series_rows(paths)
     sources = [*sources_of(rows, options.kind_names), *extra_sources(options), *reference_sources(options.reference)]
     if options.pilot:
-        replace(options, pilot=False).experiment().plan(sources)  # what the study could not answer is refused now
+        experiment_of(replace(options, pilot=False)).plan(sources)  # what the study could not answer is refused now
     jobs, data = prepare(options, experiment, sources, directory, paths, ranks, owner)
     if options.executor == "slurm":
-        print("submitted: " + (", ".join(submit_slurm(directory, options.slurm())) or "nothing, all cells are done"))
+        print("submitted: " + (", ".join(submit_slurm(directory, slurm_of(options))) or "nothing, all cells are done"))
         print("when they are done, run the same command with --executor local, which analyses the finished cells")
         return {}, len(data)
     before = busy_seconds(directory, jobs)

@@ -33,6 +33,7 @@ from gap.cells.plan import CellSource, Controls, reference_sources, sources_of
 from gap.intervals.bootstrap import Resampling
 from gap.intervals.spending import look_confidence
 from gap.study.experiment import UNKNOWN, Experiment, check_sources, write_list
+from gap.study.from_options import experiment_of
 from gap.study.options import OF_A_LOOK, GapOptions, with_defaults
 from gap.study.until_options import PretrainCommandOptions
 from gap.tasks.contamination import Shards
@@ -354,7 +355,7 @@ def make_watch(
             f"--{', --'.join(taken)}, and --tasks, --reference and --finetuning_seeds are given next to it"
         )
     own = replace(more, series=None if on_small_world else str(run), tasks=tasks, finetuning_seeds=finetuning_seeds)
-    experiment = with_defaults(own).experiment()
+    experiment = experiment_of(with_defaults(own))
     searched = shards if own.contamination else None
     return GapWatch(
         *(run, until, experiment, reference, budgets, ranks, searched, own.draws, hang_timeout_seconds),

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from shards.streaming.splitmix import keys, mix
-from shards.tokenization.vocabulary import special_ids, vocabulary_length
 
 _POSITION_BITS = 16
 _POSITION = np.uint64((1 << _POSITION_BITS) - 1)
@@ -52,6 +51,8 @@ class MaskOptions:
 
 def read_vocabulary(tokenizer: Any) -> Vocabulary:
     """The `Vocabulary` of a fast `transformers` tokenizer that has a mask and a padding token."""
+    from shards.tokenization.vocabulary import special_ids, vocabulary_length  # loads the library `tokenizers`
+
     ids = special_ids(tokenizer)
     vocab_size = vocabulary_length(tokenizer)
     tokens = tokenizer.convert_ids_to_tokens(list(range(vocab_size)))

@@ -38,18 +38,19 @@ class Command:
 
 
 OUT = ("--output_dir", "out")
+PREDICTION = "finetuning.recipes.prediction.predict"
 PREDICT = ("--model_name_or_path", "best", "--test_file", "new.json")
 COMMANDS = [
     Command("launch.build_shards", "launch.build_shards.run", ("--input", "a.txt", *OUT), "--processes"),
     Command("launch.pretrain", "pretraining.run.pretrain", OUT, "--per_device_train_batch_size", marker=False),
-    Command("launch.overfit", "launch.overfit.try_rates", (), "--global_batch_rows", marker=False),
-    Command("launch.report", "launch.report.write_reports", ("run",), "--draws", marker=False),
-    Command("launch.sweep", "launch.sweep.run_sweep", ("--sweep_file", "a.yaml", *OUT), "--max_parallel"),
-    Command("launch.gap", "launch.gap.run_study", OUT, "--per_device_train_batch_size"),
-    Command("launch.predict", "launch.predict.predict", (*PREDICT, *OUT), "--per_device_eval_batch_size"),
+    Command("launch.overfit", "pretraining.overfit.rates.try_rates", (), "--global_batch_rows", marker=False),
+    Command("launch.report", "gap.report.reports.write_reports", ("run",), "--draws", marker=False),
+    Command("launch.sweep", "finetuning.sweep.report.run_sweep", ("--sweep_file", "a.yaml", *OUT), "--max_parallel"),
+    Command("launch.gap", "gap.study.study.run_study", OUT, "--per_device_train_batch_size"),
+    Command("launch.predict", PREDICTION, (*PREDICT, *OUT), "--per_device_eval_batch_size"),
     *(
-        Command(f"finetuning.{name}", f"finetuning.{name}.run", OUT, "--per_device_train_batch_size")
-        for name in RECIPES
+        Command(f"finetuning.{name}", f"{module}.run", OUT, "--per_device_train_batch_size")
+        for name, module in RECIPES.items()
     ),
     Command("gap.cells.worker", "gap.cells.worker.work", ("out",), "--per_device_train_batch_size", marker=False),
 ]

@@ -17,7 +17,8 @@ from finetuning.loop.result import Result
 from finetuning.loop.run_log import closing_table
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
-from finetuning.recipes.questions.qa_run import QAOptions, encoded, with_places
+from finetuning.recipes.options.qa import QAOptions
+from finetuning.recipes.questions.qa_run import encoded, with_places
 from finetuning.recipes.questions.recipe import QARecipe
 from finetuning.recipes.questions.sets import sample_limit
 from finetuning.recipes.questions.squad import Question, read_contexts, read_questions

@@ -1,68 +1,25 @@
-"""The multiple-choice run, alone or as the first stage of the chain: options, data, and the seeds."""
+"""The multiple-choice run, alone or as the first stage of the chain: data, and the seeds."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from finetuning.examples.dataset_records import subset
 from finetuning.examples.pair_template import row_limit
 from finetuning.examples.preflight import Preflight, note_label_balance, note_row_limit, note_shared_texts
-from finetuning.examples.recipe import PATH_OR_HUB_NAME
 from finetuning.examples.unknown_share import note_unknown_share
 from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
 from finetuning.loop.stopping import Asked
 from finetuning.recipes.choices.chain import check_chain, run_chain, second_start
 from finetuning.recipes.choices.choice_files import ChoiceQuestion, choices_from_rows, has_labels, read_choices
 from finetuning.recipes.choices.recipe import ChoiceRecipe
-from finetuning.recipes.questions.qa_run import QAOptions
+from finetuning.recipes.options.multiple_choice import MultipleChoiceOptions
 from finetuning.recipes.questions.sets import load_splits, refuse_idle_contexts, sample_limit
 from finetuning.run.command import Prepared, finish_world, given_files, open_world, output_directory, run_recipe
 from finetuning.run.seed_runs import run_seeds
 from finetuning.run.starting_point import StartingPoint, starting_point
-from runtime.options.declaration import names_marked, option
-from runtime.options.option_rules import idle_without
-
-CHAIN = "chain of two stages"
-OF_THE_CHAIN = "of the second stage"
-
-
-@dataclass
-class MultipleChoiceOptions(QAOptions):
-    """Options of multiple choice; those of QA are for the chain's second stage."""
-
-    chain: bool = option(
-        False, "two-stage data: answer each question in the paragraph that was chosen for it", group=CHAIN
-    )
-    qa_model_name_or_path: str | None = option(
-        None,
-        "model of the chain's second stage; default: the first's",
-        group=CHAIN,
-        marks=(OF_THE_CHAIN, PATH_OR_HUB_NAME),
-    )
-    qa_learning_rate: float | None = option(
-        None,
-        "learning rate of the second stage; default: the first's",
-        group=CHAIN,
-        at_least=0,
-        below=math.inf,
-        marks=(OF_THE_CHAIN,),
-    )
-    qa_num_train_epochs: float | None = option(
-        None,
-        "epochs of the second stage; default: the first's",
-        group=CHAIN,
-        at_least=0,
-        below=math.inf,
-        marks=(OF_THE_CHAIN,),
-    )
-
-    def contradictions(self) -> list[str]:
-        """Also refuses options of the second stage without a second stage."""
-        return [*super().contradictions(), *idle_without(self, "chain", names_marked(self, OF_THE_CHAIN))]
 
 
 def run(options: MultipleChoiceOptions, asked: Asked, start: StartingPoint | None = None) -> int:

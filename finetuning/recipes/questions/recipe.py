@@ -43,9 +43,6 @@ from finetuning.recipes.questions.windows import WindowCounts, Windows, encode_q
 NO_LOGIT = -1e9  # of padding; finite, so that zero times it is zero
 
 
-LANGUAGES = ("auto", "en", "zh")
-
-
 @dataclass(frozen=True)
 class QASettings:
     """Settings for encoding questions into rows and rows into answers."""

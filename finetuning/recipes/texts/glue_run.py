@@ -1,19 +1,18 @@
-"""The GLUE run: options, and training, scoring and saving of each task."""
+"""The GLUE run: training, scoring and saving of each task."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from finetuning.examples.dataset_records import SAVE_IT, read_dataset
-from finetuning.examples.recipe import DATA_PLACE, PATH, PATH_OR_HUB_NAME, SPLIT_FILE
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
+from finetuning.recipes.options.glue import GlueOptions
 from finetuning.recipes.texts.glue_table import glue_rows, write_table
 from finetuning.recipes.texts.glue_tasks import (
     GLUE_TASKS,
@@ -25,45 +24,13 @@ from finetuning.recipes.texts.glue_tasks import (
 )
 from finetuning.recipes.texts.labelled_text import LabelledText
 from finetuning.recipes.texts.metrics import classification_metrics, regression_metrics
-from finetuning.recipes.texts.text_run import TextOptions, TextTask, names_of, run_task
+from finetuning.recipes.texts.text_run import TextTask, names_of, run_task
 from finetuning.run.command import finish_world, open_world, output_directory
 from finetuning.run.starting_point import StartingPoint, open_start, starting_point
-from runtime.options.declaration import DATA, MODEL, names_marked, option
-from runtime.options.option_rules import named_twice
 from runtime.processes.ranks import Ranks
 from shards.text.saved_datasets import is_saved
 
 DEFAULT_DATASET = "nyu-mll/glue"
-
-
-@dataclass
-class GlueOptions(TextOptions):
-    """Options of GLUE."""
-
-    task_name: str | None = option(
-        None, f"{', '.join(GLUE_TASKS)}, several separated by commas, or all", group=DATA, commas=True
-    )
-    data_dir: str | None = option(
-        None,
-        "folder of the official TSV files; default: the `datasets` set nyu-mll/glue",
-        group=DATA,
-        marks=(DATA_PLACE, PATH),
-    )
-    mnli_checkpoint: str | None = option(
-        None,
-        "start RTE, MRPC and STS-B from this model, fine-tuned on MNLI",
-        group=MODEL,
-        marks=(PATH_OR_HUB_NAME,),
-    )
-
-    def contradictions(self) -> list[str]:
-        """Also refuses data named in two ways."""
-        files = (*names_marked(self, SPLIT_FILE), "dataset_config_name")
-        return [
-            *super().contradictions(),
-            *named_twice(self, "data_dir", ("dataset_name",)),
-            *named_twice(self, "task_name", files),
-        ]
 
 
 def run(options: GlueOptions, asked: Asked) -> int:

@@ -15,8 +15,6 @@ from finetuning.examples.recipe import Feature
 from finetuning.recipes.texts.labelled_text import LabelledText
 from runtime.files.schemas import listed, shown
 
-TRUNCATIONS = ("head", "tail", "head+tail")
-
 
 @dataclass(frozen=True)
 class SpecialTokens:

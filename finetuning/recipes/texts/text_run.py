@@ -1,4 +1,4 @@
-"""The shared part of GLUE and classification: options, and training, scoring and plots of a task's seeds."""
+"""The shared part of GLUE and classification: training, scoring and plots of a task's seeds."""
 
 from __future__ import annotations
 
@@ -14,70 +14,25 @@ from finetuning.examples.dataset_records import subset
 from finetuning.examples.label_cells import read_label
 from finetuning.examples.pair_template import row_limit
 from finetuning.examples.preflight import note_row_limit
-from finetuning.examples.recipe import KEPT, SMALL_WORLD, FinetuningOptions
 from finetuning.examples.unknown_share import note_unknown_share
 from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
 from finetuning.loop.result import Result
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
-from finetuning.model.heads import CLASSIFICATION, POOLINGS
+from finetuning.model.heads import CLASSIFICATION
+from finetuning.recipes.options.texts import TextOptions
 from finetuning.recipes.texts.glue_tasks import GlueTask
 from finetuning.recipes.texts.inspection import inspect_texts
 from finetuning.recipes.texts.labelled_text import LabelledText
 from finetuning.recipes.texts.metrics import expected_calibration_error, reliability
 from finetuning.recipes.texts.recipe import OFFICIAL_NAMES, TextRecipe
-from finetuning.recipes.texts.rows import TRUNCATIONS, TextSettings
+from finetuning.recipes.texts.rows import TextSettings
 from finetuning.run.command import Prepared, run_recipe
 from finetuning.run.figures import draw_reliability
 from finetuning.run.saved_model import has_names
 from finetuning.run.seed_runs import run_seeds
 from finetuning.run.starting_point import StartingPoint
-from runtime.options.declaration import DATA, MODEL, TRAINING, option, option_as_in
 from runtime.processes.ranks import Ranks
-
-
-@dataclass
-class TextOptions(FinetuningOptions):
-    """Options of the two text recipes, in addition to those that all recipes share."""
-
-    max_seq_length: int = option_as_in(
-        128, FinetuningOptions, "max_seq_length", by_data={SMALL_WORLD: 64}, marks=(KEPT,)
-    )
-    pooling: str | None = option(
-        None,
-        "the first token, or the mean or maximum of all; default: the saved head's, else the model family's",
-        group=MODEL,
-        choices=POOLINGS,
-    )
-    head_dropout: float | None = option(
-        None,
-        "dropout before the linear head; default: the model's own",
-        group=MODEL,
-        at_least=0,
-        below=1,
-        what="a rate such as 0.1",
-    )
-    truncation: str = option("head", "part of a long text to keep", group=DATA, choices=TRUNCATIONS, marks=(KEPT,))
-    label_smoothing: float = option(
-        0.0,
-        "share of the target that is spread evenly over the classes",
-        group=TRAINING,
-        at_least=0,
-        below=1,
-        what="a share of the target",
-    )
-    balance_classes: bool = option(False, "give every class the same total weight in the loss", group=TRAINING)
-
-    def settings(self, longest: int) -> TextSettings:
-        """The part that turns texts into rows, with rows of at most `longest` tokens."""
-        return TextSettings(
-            max_seq_length=longest,
-            truncation=self.truncation,
-            pooling=self.pooling,
-            head_dropout=self.head_dropout,
-            label_smoothing=self.label_smoothing,
-            balance_classes=self.balance_classes,
-        )
 
 
 @dataclass(frozen=True)
@@ -177,9 +132,21 @@ def build_recipe(task: TextTask, options: TextOptions, start: StartingPoint) -> 
         labels=task.labels,
         splits=splits,
         tokenizer=start.tokenizer,
-        settings=options.settings(row_limit(options.max_seq_length, start.config)),
+        settings=settings_of(options, row_limit(options.max_seq_length, start.config)),
         metrics=task.metrics,
         task=task.glue,
+    )
+
+
+def settings_of(options: TextOptions, longest: int) -> TextSettings:
+    """The options that turn texts into rows, with rows of at most `longest` tokens."""
+    return TextSettings(
+        max_seq_length=longest,
+        truncation=options.truncation,
+        pooling=options.pooling,
+        head_dropout=options.head_dropout,
+        label_smoothing=options.label_smoothing,
+        balance_classes=options.balance_classes,
     )
 
 

@@ -1,65 +1,31 @@
-"""A run of token classification: its options, its sentences, and every seed trained and scored."""
+"""A run of token classification: its sentences, and every seed trained and scored."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 from finetuning.examples.dataset_records import read_dataset, subset
 from finetuning.examples.pair_template import row_limit
 from finetuning.examples.preflight import Preflight, note_label_balance, note_row_limit, note_shared_texts
-from finetuning.examples.recipe import COLUMN, KEPT, SMALL_WORLD, SPLIT_FILE, FinetuningOptions
 from finetuning.examples.unknown_share import note_unknown_share
 from finetuning.examples.unlabelled import drop_unlabelled, note_unlabelled
 from finetuning.loop.schedule import makes_updates
 from finetuning.loop.stopping import Asked
 from finetuning.model.heads import TAGS
-from finetuning.recipes.questions.qa_run import QAOptions
+from finetuning.recipes.options.token_classification import TokenOptions
 from finetuning.recipes.questions.windows import Windows
 from finetuning.recipes.texts.text_run import saved_labels
 from finetuning.recipes.tokens.metrics import begins_inside, marks_entities_otherwise
 from finetuning.recipes.tokens.recipe import TokenRecipe
 from finetuning.recipes.tokens.rows import for_words
 from finetuning.recipes.tokens.sentences import Splits, TaggedSentence, dataset_splits, has_tags, tag_names
-from finetuning.recipes.tokens.tagged_files import CONLLU, has_columns, read_tagged
+from finetuning.recipes.tokens.tagged_files import read_tagged
 from finetuning.run.command import Prepared, finish_world, given_files, open_world, output_directory, run_recipe
 from finetuning.run.seed_runs import run_seeds
 from finetuning.run.starting_point import StartingPoint, starting_point
 from runtime.files.schemas import listed
-from runtime.options.declaration import DATA, names_marked, option, option_as_in
-from runtime.options.option_rules import idle_beside, idle_without, named_twice
-from shards.text.sources import name_suffix
-
-
-@dataclass
-class TokenOptions(FinetuningOptions):
-    """Options of token classification."""
-
-    max_seq_length: int = option_as_in(
-        128, FinetuningOptions, "max_seq_length", by_data={SMALL_WORLD: 64}, marks=(KEPT,)
-    )
-    doc_stride: int = option_as_in(
-        32, QAOptions, "doc_stride", "overlap of neighbouring windows over a long sentence in tokens", marks=(KEPT,)
-    )
-    tag_column: str | None = option(
-        None,
-        "CoNLL-U: upos or xpos; rows: the column of the tags; default: upos, or the usual names",
-        group=DATA,
-        marks=(COLUMN, KEPT),
-    )
-
-    def contradictions(self) -> list[str]:
-        """Also refuses data named in two ways, and a column of tags for files whose last column has the tags."""
-        files = [getattr(self, name) for name in names_marked(self, SPLIT_FILE) if getattr(self, name)]
-        fixed = files and all(has_columns(file) and name_suffix(file) != CONLLU for file in files)
-        data_named = f"{', '.join(files)}, where the tag is in the last column"
-        return [
-            *super().contradictions(),
-            *named_twice(self, "dataset_name", names_marked(self, SPLIT_FILE)),
-            *idle_without(self, "dataset_name", ("dataset_config_name",)),
-            *(idle_beside(self, ("tag_column",), data_named) if fixed else []),
-        ]
 
 
 def run(options: TokenOptions, asked: Asked, start: StartingPoint | None = None) -> int:

@@ -7,11 +7,11 @@ import pytest
 from tiny_examples import tiny_questions
 
 from finetuning.examples.dataset_records import subset
-from finetuning.recipes.choices.choice_run import MultipleChoiceOptions
-from finetuning.recipes.questions.qa_run import QAOptions
+from finetuning.recipes.options.multiple_choice import MultipleChoiceOptions
+from finetuning.recipes.options.qa import QAOptions
+from finetuning.recipes.options.texts import TextOptions
 from finetuning.recipes.questions.sets import read_question_sets
 from finetuning.recipes.texts.labelled_text import LabelledText
-from finetuning.recipes.texts.text_run import TextOptions
 
 NAMES = [f"id {number}" for number in range(200)]
 

@@ -6,7 +6,7 @@ import pytest
 from tiny_examples import WORDS, reviews, tiny_questions, write_reviews, write_tiny_model
 
 from finetuning import classification, multiple_choice, qa
-from finetuning.recipes.texts.classification_run import ClassificationOptions
+from finetuning.recipes.options.classification import ClassificationOptions
 from finetuning.recipes.texts.labelled_text import read_examples
 
 

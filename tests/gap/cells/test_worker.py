@@ -26,6 +26,7 @@ from gap.cells.search.grid import Grid
 from gap.cells.search.notes import same_arguments_notes
 from gap.cells.store import read_predictions, read_scores
 from gap.cells.worker import claim, remaining, work
+from gap.study.from_options import slurm_of
 from gap.study.options import GapOptions
 from pretraining.engines.engine import EngineOptions
 from pretraining.engines.updating.optimizers import build_optimizer
@@ -382,12 +383,12 @@ def test_the_array_job_asks_for_what_the_options_say(world, tmp_path, monkeypatc
     write_jobs(tmp_path, tiny_jobs(series, tasks[1:2]))
     more = {"slurm_workers": 2, "slurm_gpus": gpus, "slurm_minutes": 5, "slurm_cpus": 3, "slurm_memory_gb": 7}
     options = GapOptions(**more, **named)
-    assert len(submit_slurm(tmp_path, options.slurm())) == 2
+    assert len(submit_slurm(tmp_path, slurm_of(options))) == 2
     assert (asked["cluster"], asked["timeout_min"], asked["slurm_array_parallelism"]) == ("slurm", 5, 2)
     assert (asked["cpus_per_task"], asked["mem_gb"]) == (3, 7)
     assert asked.get("gpus_per_node", 0) == gpus
-    assert {name: value for name, value in asked.items() if name in options.slurm().named} == named
-    assert options.slurm().named == named
+    assert {name: value for name, value in asked.items() if name in slurm_of(options).named} == named
+    assert slurm_of(options).named == named
 
 
 @pytest.mark.slow

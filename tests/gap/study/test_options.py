@@ -9,17 +9,19 @@ from tiny_gap import tiny_experiment, tiny_jobs, write_series, write_tasks
 from gap.cells.consistency import model_types_of, settled_bf16
 from gap.cells.executor import Slurm, submit_slurm
 from gap.cells.job_list import CellOptions, read_jobs, write_jobs
-from gap.study.options import GapOptions, numbers
+from gap.study.from_options import experiment_of
+from gap.study.options import GapOptions
 from gap.study.sources import families_of
 from gap.study.until import GapWatch, make_watch
 from launch import gap
+from runtime.options.declaration import numbers
 from runtime.processes.ranks import Ranks
 from tests.launch.test_gap import arguments
 
 
 def test_a_real_series_is_trained_by_the_defaults_of_the_cells_and_help_shows_them(capsys, monkeypatch):
     options = GapOptions(series="series.json", tasks="qa:there")
-    assert options.experiment().options == CellOptions()
+    assert experiment_of(options).options == CellOptions()
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):
         gap.main(["--help"])

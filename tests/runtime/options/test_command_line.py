@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 import pytest
 import yaml
 
-from finetuning.glue import GlueOptions
-from finetuning.qa import QAOptions
+from finetuning.recipes.options.glue import GlueOptions
+from finetuning.recipes.options.qa import QAOptions
 from finetuning.sweep.runner import command
 from finetuning.sweep.sweep import make_sweep
 from gap.study.options import GapOptions
 from gap.study.until_options import PretrainCommandOptions as PretrainingCommand
 from pretraining.model.configuration import parse_overrides
-from pretraining.overfit.rates import OverfitOptions
+from pretraining.overfit.options import OverfitOptions
 from pretraining.plan.options import PretrainingOptions
 from runtime.files.unique_keys import parse_yaml
 from runtime.options.command_line import parse_options, parse_with_names

@@ -12,7 +12,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from finetuning.examples.recipe import FinetuningOptions
-from finetuning.recipes.questions.qa_run import QAOptions
+from finetuning.recipes.options.qa import QAOptions
 from pretraining.plan.options import PretrainingOptions
 from runtime.options.command_line import parse_options
 from runtime.options.declaration import (

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from finetuning.examples.recipe import FinetuningOptions
-from finetuning.recipes.prediction import PredictionOptions
-from pretraining.overfit.rates import OverfitOptions
+from finetuning.recipes.options.prediction import PredictionOptions
+from pretraining.overfit.options import OverfitOptions
 from runtime.options.command_line import parse_options
 from shards.building.options import BuildOptions
 

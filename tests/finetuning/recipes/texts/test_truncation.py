@@ -7,7 +7,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from finetuning.examples.pair_template import PairTemplate
-from finetuning.recipes.texts.rows import TRUNCATIONS, SpecialTokens, build_row, special_tokens, truncate, truncate_pair
+from finetuning.model.names import TRUNCATIONS
+from finetuning.recipes.texts.rows import SpecialTokens, build_row, special_tokens, truncate, truncate_pair
 
 BERT = SpecialTokens(PairTemplate(prefix=(2,), middle=(3,), suffix=(3,), second_type=1), after_single=(3,))
 

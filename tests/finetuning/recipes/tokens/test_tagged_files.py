@@ -7,9 +7,10 @@ import json
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
 
+from finetuning.recipes.options.token_classification import TokenOptions
 from finetuning.recipes.tokens.sentences import TaggedSentence, has_tags, sentences_from_rows, tag_names
 from finetuning.recipes.tokens.tagged_files import is_tagged_file, read_tagged
-from finetuning.recipes.tokens.token_run import TokenOptions, read_splits
+from finetuning.recipes.tokens.token_run import read_splits
 
 CONLLU = """\
 # global.columns = ID FORM

@@ -13,8 +13,8 @@ from tiny_examples import WORDS, tiny_sentences, write_conllu, write_rows
 from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
 
 from finetuning import load, token_classification
+from finetuning.recipes.options.token_classification import TokenOptions
 from finetuning.recipes.tokens.sentences import TaggedSentence
-from finetuning.recipes.tokens.token_run import TokenOptions
 from finetuning.run.command import for_small_world
 from finetuning.sweep.sweep import make_sweep
 from launch import predict
