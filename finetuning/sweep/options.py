@@ -17,9 +17,8 @@ from finetuning.run.starting_point import model_name
 from pretraining.model.source.weights import checkpoint_digest
 from runtime.files.whole_files import sha256_of
 from runtime.hub import is_missing_path
-from runtime.options.command_line import as_arguments, options_from
+from runtime.options.command_line import OptionParser, as_arguments, options_from
 from runtime.options.declaration import declarations, names_marked
-from runtime.options.option_parser import OptionParser
 from shards.small_world.world import TASKS
 
 Options = dict[str, Any]

@@ -3,22 +3,80 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import difflib
 import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_origin, get_type_hints
 
 import yaml
+from transformers import HfArgumentParser
 
+from runtime.files.foreign import printable
 from runtime.files.unique_keys import parse_json, parse_yaml
-from runtime.options.declaration import declarations
-from runtime.options.option_parser import OptionParser
+from runtime.options.declaration import DECLARED, declaration_of, declarations
 
 USAGE = "%(prog)s ...        (--help shows examples and all options)"  # an error does not list all of them first
+
+
+DEFAULT = "(default: "  # how argparse begins it
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Descriptions keep their lines, so that the commands in them can be copied; "(default: None)" is left out."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if isinstance(action, argparse._StoreFalseAction):  # its default is a default of the option that it negates
+            return action.help
+        if action.default in (None, "", (), []) or DEFAULT in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
+class OptionParser(HfArgumentParser):
+    """A parser for one dataclass of options, which `--help` shows under their headings."""
+
+    def __init__(self, cls: type, **settings: Any) -> None:
+        self.source = ""  # the file that arguments come from
+        super().__init__(cls, allow_abbrev=False, formatter_class=HelpFormatter, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with the message, which names the file of options where there is one."""
+        super().error(printable(message if self.source in message else f"{self.source}: {message}"))
+        raise AssertionError(message)  # argparse has ended the process
+
+    def _add_dataclass_arguments(self, dtype: Any) -> None:
+        hints = get_type_hints(dtype)
+        groups: dict[str, Any] = {}
+        for item in fields(dtype):
+            if item.init:
+                heading = declaration_of(item).group
+                if heading not in groups:
+                    groups[heading] = self.add_argument_group(heading)
+                self._parse_dataclass_field(groups[heading], as_argument_field(item, hints[item.name]))
+                if negated := self._option_string_actions.get(f"--no_{item.name}"):
+                    negated.help = f"the same as --{item.name} false"
+
+
+def as_argument_field(item: Field[Any], hint: Any) -> Field[Any]:
+    """The field as HfArgumentParser reads it: its metadata are arguments of `add_argument`."""
+    declared, argument = declaration_of(item), dict(item.metadata)
+    argument.pop(DECLARED, None)
+    if declared.choices:  # a value outside them is reported together with all other errors
+        argument.setdefault("metavar", "{" + ",".join(declared.choices) + "}")
+    if declared.by_data:
+        values = ", ".join(f"{value} {data}" for data, value in declared.by_data.items())
+        plain_default = f"{item.default}, but " if item.default else ""
+        argument["help"] = f"{argument['help']} {DEFAULT}{plain_default}{values})"
+    plain = copy.copy(item)
+    plain.metadata = argument  # type: ignore[assignment]
+    plain.type = str if get_origin(hint) is Literal else hint
+    return plain
+
 
 Parsed = TypeVar("Parsed")
 Replacement = Callable[[str], str | None]  # the name of an option that this program does not have -> what replaces it
