@@ -152,58 +152,6 @@ def test_a_new_seed_is_expected_to_differ_as_much_as_the_seeds_of_the_branch_do(
     assert alarms <= 7  # of 60; the chance of more is under 3 % where 1 in 20 is false
 
 
-def test_a_score_that_falls_again_has_no_crossing_above_what_it_keeps(tmp_path: Path) -> None:
-    made = SimulatedStudy(tmp_path)
-    made.add("qa", "raw", 0, 0.31)
-    for budget, chance in zip(BUDGETS, (0.35, 0.5, 0.92, 0.59, 0.7, 0.7, 0.7), strict=True):
-        made.add("qa", "annealed", budget, chance)
-    made.add("qa", "reference", None, 0.92)
-    task = analyse(made.scores, draws=DRAWS).tasks[0]
-    states = {one.level: (one.state, one.tokens) for one in task.curves[0].crossings}
-    assert states[0.9] == states[0.95] == ("lost_again", None)
-    kept = sum("the score falls again" in note for note in task.notes)
-    assert kept >= 1
-    drawn = dict(task.curves[0].line)
-    assert max(drawn.values()) > 0.95  # the line shows the score that was lost
-    assert "0.95" not in task.answer
-    assert "95 %" not in task.answer
-    write_report(analyse(made.scores, draws=DRAWS), tmp_path / "report")
-    assert "lost again at a later budget" in (tmp_path / "report" / "report.html").read_text()
-
-
-def test_shares_that_were_never_closed_are_not_lost_and_those_closed_again_are_closed(tmp_path: Path) -> None:
-    def states(folder: Path, chances: tuple[float, ...], reference: float) -> dict[float, tuple[str, float | None]]:
-        made = SimulatedStudy(folder)
-        folder.mkdir()
-        made.add("qa", "raw", 0, 0.1)
-        for budget, chance in zip(BUDGETS, chances, strict=False):
-            made.add("qa", "annealed", budget, chance)
-        made.add("qa", "reference", None, reference)
-        (curve,) = analyse(made.scores, draws=DRAWS).tasks[0].curves
-        return {one.level: (one.state, one.tokens) for one in curve.crossings}
-
-    lost = states(tmp_path / "lost", (0.2, 0.65, 0.4, 0.42), 0.95)
-    assert lost[0.5][0] == "lost_again"
-    assert lost[0.9] == lost[0.99] == ("not_reached", None)
-    again = states(tmp_path / "again", (0.2, 0.8, 0.4, 0.5, 0.9), 0.9)
-    assert again[0.5][0] == again[0.9][0] == "measured"
-    assert again[0.5][1] is not None
-    assert again[0.5][1] > BUDGETS[2]  # after the fall, not before it
-
-
-def test_a_flat_curve_has_no_dip(tmp_path: Path) -> None:
-    found = 0
-    for number in range(20):
-        made = SimulatedStudy(tmp_path / str(number), seed=number, num_examples=200)
-        (tmp_path / str(number)).mkdir()
-        made.add("qa", "raw", 0, 0.1)
-        for budget in BUDGETS:
-            made.add("qa", "annealed", budget, 0.7)
-        notes = " ".join(analyse(made.scores, draws=400).tasks[0].notes)
-        found += "the score falls again" in notes
-    assert found <= 4
-
-
 def test_pretraining_that_lowers_the_score_is_said_to(tmp_path: Path) -> None:
     made = SimulatedStudy(tmp_path)
     made.add("qa", "raw", 0, 0.8)
