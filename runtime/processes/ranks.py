@@ -7,6 +7,7 @@ import socket
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING
 
 from runtime import STARTED_BY
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # imported where it is used: --help does not wait for it
     import torch
 
 COLLECTIVE_TIMEOUT_SECONDS = 1800.0
+GROUPS = count()  # process groups that this process has opened: on all ranks the same
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,15 @@ def init_process_group(ranks: Ranks, device: torch.device, *, always: bool = Fal
     try:
         # A launcher that was killed takes the place where the ranks meet with it: they would wait for minutes.
         with ending_with(STARTED_BY if ranks.world_size > 1 else 0):
+            timeout = timedelta(seconds=COLLECTIVE_TIMEOUT_SECONDS)
+            store, _, _ = next(dist.rendezvous("env://", ranks.rank, ranks.world_size, timeout=timeout))
+            # The launcher's store outlives a group: the next one must not read the addresses of the last.
             dist.init_process_group(
                 backend,
+                store=dist.PrefixStore(f"group {next(GROUPS)}", store),
                 rank=ranks.rank,
                 world_size=ranks.world_size,
-                timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_SECONDS),
+                timeout=timeout,
                 device_id=device if device.type == "cuda" else None,
             )
     except dist.DistNetworkError as error:

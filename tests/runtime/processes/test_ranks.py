@@ -1,6 +1,10 @@
 """What the launchers say about ranks, and where the ranks meet."""
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,9 +92,33 @@ def test_a_free_port_can_be_bound():
 def test_decisions_go_over_the_cpu_and_tensors_over_the_gpu(monkeypatch, device, expected):
     asked = []
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **more: asked.append((backend, more)))
+    meeting = iter([(dist.HashStore(), 1, 2)])
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda *given, **named: meeting)
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     init_process_group(Ranks(1, 1, 2, 2), torch.device(device))
     [(backend, more)] = asked
     assert (backend, more["device_id"]) == expected
     assert (more["rank"], more["world_size"]) == (1, 2)
+
+
+@pytest.mark.slow
+def test_a_group_is_opened_again_while_a_peer_is_late(tmp_path):
+    """The launcher's store keeps what the first group wrote: the early rank connected to addresses that were gone."""
+    script = tmp_path / "reopen.py"
+    script.write_text(
+        "import time, torch\n"
+        "from runtime.processes.collectives import broadcast_json\n"
+        "from runtime.processes.ranks import close_process_group, init_process_group, read_ranks\n"
+        "ranks = read_ranks()\n"
+        "for number in range(3):\n"
+        "    time.sleep(2.0 * (ranks.is_main and number > 0))\n"
+        "    init_process_group(ranks, torch.device('cpu'))\n"
+        "    assert broadcast_json([number, ranks.rank]) == [number, 0]\n"
+        "    close_process_group()\n"
+    )
+    root = Path(__file__).resolve().parents[3]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
