@@ -30,6 +30,13 @@ def bf16_support(device_type: str) -> tuple[bool, str]:
     return bool(units), f"the processor has {' and '.join(units)}" if units else "this processor only emulates bf16"
 
 
+def computes_fp16(device_type: str) -> bool:
+    """Whether a device has units for float16 (all GPUs; processors with AVX-512 FP16 or AMX FP16), as torch says."""
+    import torch  # imported late: a build of shards does not need it
+
+    return device_type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error means that the device or the host ran out of memory."""
     if isinstance(error, OSError):

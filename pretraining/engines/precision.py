@@ -8,7 +8,7 @@ from typing import Any
 
 from pretraining.engines.deepspeed_config import zero_stage
 from pretraining.model.families import fp32_only
-from runtime.machine import bf16_support
+from runtime.machine import bf16_support, computes_fp16
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,15 @@ def choose_precision(
     if reason:
         return Precision(False, f"{model_type} computes in fp32 only: {reason}")
     return Precision(*bf16_support(device_type))
+
+
+def require_fp16(device_type: str, deepspeed: Mapping[str, Any] | None) -> None:
+    """ValueError where DeepSpeed would refuse fp16 when the run starts."""
+    if deepspeed is not None and not computes_fp16(device_type):
+        raise ValueError(
+            "--fp16: DeepSpeed trains in fp16 on a processor with units for it only (AVX-512 FP16, AMX FP16), and this "
+            "one has none; use --bf16 true, or leave --deepspeed out"
+        )
 
 
 def require_half(model_type: str, option: str) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from pretraining.engines.deepspeed_config import load_config
 from pretraining.engines.engine import EngineOptions
-from pretraining.engines.precision import Precision, choose_precision, require_half
+from pretraining.engines.precision import Precision, choose_precision, require_fp16, require_half
 from pretraining.engines.updating.optimizers import OptimizerOptions, scaled_learning_rate
 from pretraining.model.attention import attention_for
 from pretraining.model.configuration import build_configuration, parse_overrides
@@ -49,6 +49,7 @@ class Plan:
         """bf16, fp16 or fp32, and why."""
         if self.options.fp16:
             require_half(self.config.model_type, "--fp16")
+            require_fp16(self.device.type, self.deepspeed_config)
             return Precision(False, "--fp16", fp16=True)
         choice, earlier = self.options.bf16, self.earlier
         found = choose_precision(

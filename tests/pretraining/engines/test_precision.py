@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from pretraining.engines import precision
 from pretraining.engines.deepspeed_engine import restore_buffers
 from pretraining.engines.precision import choose_precision, require_half
 from runtime.machine import bf16_support
@@ -68,6 +69,15 @@ def test_a_precision_that_is_given_holds(monkeypatch):
         chosen("true", model_type="fnet")
     with pytest.raises(ValueError, match=r"--fp16: mra computes in fp32 only .* leave it out"):
         require_half("mra", "--fp16")
+
+
+def test_fp16_under_deepspeed_needs_a_processor_that_computes_it(monkeypatch):
+    """DeepSpeed refused it when the run had begun, with a trace of its own."""
+    monkeypatch.setattr(precision, "computes_fp16", lambda device_type: device_type != "cpu")
+    with pytest.raises(ValueError, match=r"--fp16: DeepSpeed .* use --bf16 true, or leave --deepspeed out"):
+        precision.require_fp16("cpu", {"zero_optimization": {"stage": 2}})
+    precision.require_fp16("cpu", None)
+    precision.require_fp16("cuda", {})
 
 
 def test_rotary_frequencies_stay_fp32_after_a_cast():

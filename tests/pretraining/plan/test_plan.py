@@ -62,7 +62,8 @@ def test_bf16_auto_is_bf16_where_the_hardware_has_it(plan, monkeypatch, capabili
     assert len(said) == (not expected)
 
 
-def test_fp16_is_the_precision_of_every_part_of_the_plan(plan):
+def test_fp16_is_the_precision_of_every_part_of_the_plan(plan, monkeypatch):
+    monkeypatch.setattr("pretraining.engines.precision.computes_fp16", lambda device_type: True)
     made = plan(bf16="auto", fp16=True)
     assert (made.bf16, made.engine.half, made.sharding.half) == (False, torch.float16, "fp16")
     assert any("fp16 with loss scaling" in line for line in plan_lines(made))

@@ -26,7 +26,10 @@ from pretraining.engines.engine import EngineOptions
 from pretraining.engines.updating import loss_scaling
 from pretraining.engines.updating.loss_scaling import DynamicLossScale
 from pretraining.engines.updating.optimizers import OptimizerOptions
+from runtime.machine import computes_fp16
 from runtime.processes.ranks import Ranks
+
+NEEDS_UNITS = pytest.mark.skipif(not computes_fp16("cpu"), reason="DeepSpeed refuses fp16 on a processor without units")
 
 SPECIAL_IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 OVERRIDES = "num_hidden_layers=2,hidden_size=64,num_attention_heads=2,intermediate_size=96"
@@ -122,6 +125,7 @@ def test_small_gradients_need_the_scale():
     assert norms[1] == pytest.approx(reference, rel=0.02)
 
 
+@NEEDS_UNITS
 @pytest.mark.slow
 def test_one_ranks_infinity_skips_the_update_and_halves_the_scale_on_all(tmp_path):
     def work(rank):
@@ -260,6 +264,7 @@ def test_a_json_with_fp16_needs_the_option():
         resolved({"fp16": {"enabled": True}}, fp16=False)
 
 
+@NEEDS_UNITS
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_stage_trains_as_fp32_does_and_resumes_under_another_engine(shards, tmp_path):
