@@ -34,7 +34,10 @@ def computes_fp16(device_type: str) -> bool:
     """Whether a device has units for float16 (all GPUs; processors with AVX-512 FP16 or AMX FP16), as torch says."""
     import torch  # imported late: a build of shards does not need it
 
-    return device_type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    try:
+        return device_type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    except (AttributeError, RuntimeError):  # a torch that was built without that library
+        return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:
