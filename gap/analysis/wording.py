@@ -91,9 +91,9 @@ def answer_text(
     floor: str = "scratch",
 ) -> str:
     """The answer in one sentence; `floor` is what the gap begins at."""
-    above = "" if floor == "scratch" else f" above {floor}"
+    above, start = ("", "") if floor == "scratch" else (f" above {floor}", f" from {floor}")
     if gap.refused:
-        return f"On {task} the gap{f' from {floor}' * bool(above)} to {reference} is {100 * gap.value:.1f} points; {gap.refused}."
+        return f"On {task} the gap{start} to {reference} is {100 * gap.value:.1f} points; {gap.refused}."
     if gap.is_below_zero:
         given = f" ({conditional})" if conditional else ""
         return (
@@ -109,7 +109,7 @@ def answer_text(
     if curve is None or not curve.crossings:
         given = f" ({conditional})" if conditional else ""
         return (
-            f"On {task} the gap{f' from {floor}' * bool(above)} to {reference} is {100 * gap.value:.1f} points {_points(gap)}; "
+            f"On {task} the gap{start} to {reference} is {100 * gap.value:.1f} points {_points(gap)}; "
             f"too few budgets for a curve{given}."
         )
     whose = f"this series' gap on {task}{above}" if in_series else f"the gap on {task}{above} to {reference}"

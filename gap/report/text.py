@@ -27,8 +27,8 @@ from runtime.plurals import counted
 
 METHOD = (
     "Budgets count the non-padding tokens a checkpoint has seen. Gap closed is (S(b) - S(scratch)) / (S(reference) - "
-    "S(scratch)), the ratio of means over seeds; on a zero-shot task the unigram floor takes the place of scratch. Intervals resample pretraining seeds, fine-tuning seeds and examples "
-    "together (after the multi-bootstrap of Sellam et al. 2022), with clusters of examples kept whole. Budgets are "
+    "S(scratch)), the ratio of means over seeds; on a zero-shot task the unigram floor takes the place of scratch. "
+    "Intervals resample pretraining seeds, fine-tuning seeds and examples together (after the multi-bootstrap of Sellam et al. 2022), with clusters of examples kept whole. Budgets are "
     "paired by examples and by pretraining seed, not by fine-tuning seed, which does something else to each "
     "checkpoint. The part of the seeds is widened by Student's t, because the plain percentile interval is too short "
     "with few seeds; with several pretraining runs it is the spread of the runs' own means; with one, the "
@@ -147,7 +147,10 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnCha
     elif not task.gap_resolved:
         said = "The interval of the gap includes 0: there is no gap to close that this study resolves."
         if task.gap.is_below_zero:
-            said = f"Pretraining lowers the score here: {task.reference} is below {task.floor}, and the interval excludes 0."
+            said = (
+                f"Pretraining lowers the score here: {task.reference} is below {task.floor}, and the interval excludes "
+                "0."
+            )
         yield Part(text=said, style="warn")
     for warning in task.warnings:
         yield Part(text=warning, style="warn")

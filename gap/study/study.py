@@ -102,15 +102,13 @@ def run_cells(
     if options.pilot:
         whole = experiment_of(replace(options, pilot=False))
         whole.plan(sources)  # what the study could not answer is refused now
-        if whole.zero_shot and ranks.is_main:
-            print(
-                f"--pilot leaves out {', '.join(whole.zero_shot)}: there are no fine-tuning seeds to plan", flush=True
-            )
+        if (left_out := ", ".join(whole.zero_shot)) and ranks.is_main:
+            print(f"--pilot leaves out {left_out}: zero-shot tasks have no fine-tuning seeds to plan", flush=True)
     jobs, data = prepare(options, experiment, sources, directory, ranks, owner)
     if options.executor == "slurm":
         print("submitted: " + (", ".join(submit_slurm(directory, slurm_of(options))) or "nothing, all cells are done"))
         print("when they are done, run the same command with --executor local, which analyses the finished cells")
-        return {}, len(data)
+        return {}, len(data) - len(experiment.zero_shot)
     before = busy_seconds(directory, jobs)
     if ranks.world_size > 1:
         work(directory, ranks=ranks)

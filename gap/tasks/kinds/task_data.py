@@ -22,7 +22,8 @@ Record = dict[str, Any]
 class TaskSpec:
     """`[NAME=]KIND:PLACE[@N]`, see `gap.tasks.specification.parse_tasks`.
 
-    N is the largest number of training examples, and of minimal pairs that of the pairs of a paradigm. PLACE is a folder with train and test files, TRAIN+TEST, one file, or the name of a data set.
+    N is the largest number of training examples, and of minimal pairs that of the pairs of a paradigm. PLACE is a
+    folder with train and test files, TRAIN+TEST, one file, or the name of a data set.
     """
 
     name: str
