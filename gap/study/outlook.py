@@ -23,9 +23,9 @@ from runtime.processes.ranks import Ranks, choose_device
 
 ZERO_SHOT_METHOD = (
     "nothing is fine-tuned. A pair is right if its acceptable sentence has the higher pseudo-log-likelihood, each "
-    "token masked together with the later tokens of its word (Kauf and Ivanova 2023); ties count half. The gap begins at the "
-    "unigram floor, the frequencies of the tokens in the pretraining corpus: from random weights, which score lower "
-    "and have a row of their own, it would count those as learnt."
+    "token masked together with the later tokens of its word (Kauf and Ivanova 2023); ties count half. The gap begins"
+    " at the unigram floor, the frequencies of the tokens in the pretraining corpus: from random weights, which score"
+    " lower and have a row of their own, it would count those as learnt."
 )
 
 
