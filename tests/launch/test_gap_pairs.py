@@ -46,7 +46,8 @@ def world(tmp_path_factory):
 def arguments(world, output, *, runs=3, **more):
     values = {
         "series": ",".join(str(world / f"run{seed}") for seed in range(runs)),
-        "tasks": f"blimp=pairs:{world / 'pairs'}", "output_dir": output, "shards": world / "shards", "draws": 200, "max_parallel": 1, "bf16": "false", **more,
+        "tasks": f"blimp=pairs:{world / 'pairs'}", "output_dir": output, "shards": world / "shards",
+        "draws": 200, "max_parallel": 1, "bf16": "false", **more,
     }  # fmt: skip
     return [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
 

@@ -3,9 +3,9 @@
 import gzip
 import json
 import math
-import random
 
 import pytest
+from file_mutations import few_and_many, refusals
 from tiny_gap import write_pairs
 
 from gap.tasks.kinds.pairs import MinimalPair, preference
@@ -92,21 +92,10 @@ def test_places_without_pairs_are_refused(tmp_path):
         read(f"pairs:{tmp_path / 'other'}")
 
 
-def test_damaged_files_are_read_or_refused_by_name(tmp_path):
-    sound = (write_pairs(tmp_path / "pairs", 1, 6) / "rule_0.jsonl").read_bytes()
-    generator = random.Random(1)
-    for number in range(200):
-        content = bytearray(sound)
-        for _ in range(generator.randrange(1, 4)):
-            content[generator.randrange(len(content))] = generator.randrange(256)
-        path = tmp_path / f"damaged-{number}.jsonl"
-        path.write_bytes(bytes(content[: generator.randrange(1, len(content))]))
-        problem = ""
-        try:
-            assert read(f"pairs:{path}").scored
-        except ValueError as error:
-            problem = str(error)
-        assert not problem or path.name in problem
+@few_and_many
+def test_damaged_files_are_read_or_refused_by_name(tmp_path, rounds):
+    path = write_pairs(tmp_path, 1, 6) / "rule_0.jsonl"
+    refusals(path, lambda: read(f"pairs:{path}").digest, rounds)
 
 
 def test_a_tie_is_half_a_point_and_what_is_not_finite_is_wrong(tmp_path):
