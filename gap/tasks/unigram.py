@@ -21,11 +21,11 @@ from pretraining.publishing.word_frequencies import token_counts
 from runtime.files.schemas import Count, Items, Name, Schema, read_object
 from runtime.files.whole_files import write_json
 from shards.storage.location import ShardLocation, open_location
-from shards.tokenization.vocabulary import fingerprint
+from shards.tokenization.vocabulary import fingerprint, vocabulary_length
 
 SCHEMA_VERSION = 1
 COUNTS_NAME = "token_counts.json"
-REMEDY = "run launch/gap.py again, which writes it"
+REMEDY = "remove it and run launch/gap.py again, which writes it"
 
 
 class _CountsFile(Schema):
@@ -63,19 +63,21 @@ def unigram_log_likelihoods(
     """
     path = directory / COUNTS_NAME
     if not path.is_file():
-        raise ValueError(f"{path} is missing: {REMEDY}")
+        raise ValueError(f"{path} is missing: run launch/gap.py again, which writes it")
     record = read_object(path, _CountsFile, REMEDY)
     if record["corpus"] != corpus:
         raise ValueError(f"{path} counts other shards than those of the plan: {REMEDY}")
     if record["tokenizer"] != fingerprint(tokenizer):
         raise ValueError(
-            "the shards were made with another tokenizer than the series has: name those that it was pretrained on "
-            "with --shards"
+            f"{path}: the shards were made with another tokenizer than the series has: name those that it was "
+            "pretrained on with --shards"
         )
-    frequencies = log_frequencies(np.array(record["counts"], dtype=np.int64))
+    if len(record["counts"]) < vocabulary_length(tokenizer):
+        raise ValueError(f"{path} has {len(record['counts'])} counts, fewer than the tokenizer has tokens: {REMEDY}")
+    frequencies = log_frequencies(np.array(record["counts"], dtype=np.float64))
     return [math.fsum(frequencies[ids]) for ids in token_ids(tokenizer, texts)]  # exact: the same in any order
 
 
-def log_frequencies(counts: NDArray[np.int64]) -> NDArray[Any]:
+def log_frequencies(counts: NDArray[Any]) -> NDArray[Any]:
     """The logarithm of every token's share, each token counted once more than it occurs (add-one smoothing)."""
     return np.log(counts + 1.0) - math.log(counts.sum() + len(counts))
