@@ -104,6 +104,18 @@ def read_content(
     return rows
 
 
+def placed_records(path: str | Path) -> Iterator[tuple[str, Record]]:
+    """The objects of a JSON-lines file, plain or packed, each after its file and line, for errors.
+
+    Raises ValueError, naming file and line, for what is not an object, and as `read_records` for a torn file.
+    """
+    where = Path(path)
+    rules = _rules("stop")
+    stream: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, io.BytesIO(read_bytes(where))))
+    for place, text in json_lines(stream, str(where), rules):
+        yield place, _object(_whole_characters(parse_line(text, place), text, place), place)
+
+
 def file_format(path: str | Path) -> str | None:
     """The format that a name implies (.csv, .tsv, .json, .jsonl, ...), ignoring compression; None for other names."""
     suffix = name_suffix(Path(path).name)

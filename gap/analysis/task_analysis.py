@@ -51,6 +51,7 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
         num_clusters=None if table.examples is None else table.examples.num_clusters,
         conditional=conditional,
         reference=name,
+        floor=study.floor,
         reference_in_series=study.in_series,
         gap=gap,
         gap_resolved=resolved,
@@ -77,6 +78,7 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
             checkpoints,
             prices.currency,
             prices.per_device_hour > 0,
+            study.floor,
         ),
         warnings=tuple(_warnings(checkpoints)),
         failures=failure_rate(
@@ -165,7 +167,7 @@ def _curve(study: TaskStudy, kind: str, resolved: bool) -> CurveResult:
     if len(columns) > 1:
         slope = study.estimate(lambda scores: doubling_slope(budgets, scores[:, columns]), columns)
     if resolved:
-        known = KnownCurve(study.estimate, study.draws.observed, study.scratch, columns, budgets, study.lowest)
+        known = KnownCurve(study.estimate, study.draws.observed, study.random_weights, columns, budgets, study.lowest)
         forecasts = forecast_curve(known)
     else:  # a trend fitted to noise can predict anything: 98 % at ten times a budget that closed no gap
         forecasts = Forecasts(refused="the gap is not resolved, so there is no trend to follow")
@@ -302,7 +304,12 @@ def _notes(study: TaskStudy) -> list[str]:
     else:
         notes.append("The reference has one pretraining run: there is no seed of it to resample.")
         own = table.find(CheckpointKey("reference_scratch", None))
-        if own is None:
+        if table.zero_shot:
+            notes.append(
+                "The gap mixes pretraining with the reference's size and tokenizer; the unigram floor is that of the "
+                "series' tokenizer and corpus."
+            )
+        elif own is None:
             notes.append(
                 "The reference's own architecture was not trained from scratch: if its size or tokenizer differ from "
                 "the series', the gap mixes architecture with pretraining."

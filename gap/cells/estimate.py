@@ -13,7 +13,7 @@ from transformers import AutoModel, PretrainedConfig
 
 from finetuning.model.checkpoint_files import attention_of
 from gap.cells.job_list import CellOptions
-from gap.cells.plan import CellSource, PlannedCell, Search, Setting
+from gap.cells.plan import UNIGRAM, CellSource, PlannedCell, Search, Setting
 from gap.cells.store import Cell
 from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.rows import HELD_OUT_SHARE
@@ -46,7 +46,7 @@ class Speed:
 def work_of(data: TaskData, options: CellOptions) -> Work:
     """Rows and their length, guessed from a sample of the words."""
     longest = options.rows.max_seq_length
-    sample = list(data.train.values())[:SAMPLED_TEXTS]
+    sample = list((data.scored if data.zero_shot else data.train).values())[:SAMPLED_TEXTS]
     texts = [text for example in sample for text in data.row_texts(example)]
     lengths = [TOKENS_A_WORD * len(WORD.findall(text)) + 4 for text in texts]
     rows = sum(max(1.0, length / longest) if data.windowed else 1.0 for length in lengths) / len(sample)
@@ -103,9 +103,15 @@ def estimated_seconds(
     total = 0.0
     for job in left:
         setting = job.setting
+        if isinstance(job, PlannedCell) and job.is_floor:
+            continue
         share = setting.label_fraction * setting.epochs_factor
-        epochs = job.epochs if isinstance(job, Search) else epochs_of[job.search]
-        measured = [cell.seconds for cell in finished if cell.task == setting.task and _shape(cell) == _of(setting)]
+        epochs = job.epochs if isinstance(job, Search) else 0.0 if job.zero_shot else epochs_of[job.search]
+        measured = [
+            cell.seconds
+            for cell in finished
+            if cell.task == setting.task and _shape(cell) == _of(setting) and cell.control != UNIGRAM
+        ]
         if measured and isinstance(job, PlannedCell):
             total += sum(measured) / len(measured)
             continue

@@ -52,6 +52,7 @@ class JobList:
     task_digests: Mapping[str, str]
     model_digests: Mapping[str, str]  # path -> digest
     code: str  # `gap.cells.code_identity.code_version` of the sources that trained, or will train, the cells
+    corpus: str | None = None  # digest of the shards whose token frequencies are the floor of zero-shot tasks
 
     def fingerprint(self, job: Search | PlannedCell) -> str:
         """sha256 of everything that decides the job's outcome: model, data, options, search and code."""
@@ -65,6 +66,10 @@ class JobList:
             "options": self.options.deciding(),
             "code": self.code,
         }
+        if isinstance(job, PlannedCell) and job.zero_shot:
+            own = {"max_seq_length": self.options.rows.max_seq_length, "bf16": self.options.bf16}
+            floor = {"corpus": self.corpus} if job.is_floor else {}
+            return fingerprint({**parts, "options": own, "control": job.control, **floor})
         # Later parts are left out where they have no effect: what was finished before them keeps its name.
         if setting.source.starts_random:
             parts["weights"] = "drawn for every training seed"
@@ -120,6 +125,7 @@ class _CellFile(Schema):
     control: Name | None
     search_seed: Count = SEARCH_SEED
     arguments_of: _SourceFile | None = None
+    zero_shot: bool = False
 
 
 class _GridFile(Schema):
@@ -172,6 +178,7 @@ class _ListFile(Schema):
     task_digests: dict[Name, Name]
     model_digests: dict[Name, Name]
     code: Name
+    corpus: Name | None = None
 
 
 def read_jobs(directory: Path) -> JobList:
@@ -203,6 +210,7 @@ def _jobs_of(content: Mapping[str, Any]) -> JobList:
         content["task_digests"],
         content["model_digests"],
         content["code"],
+        content.get("corpus"),
     )
     settings = {job.setting for job in jobs.plan.jobs()}
     unknown = {setting.task for setting in settings} - set(jobs.task_digests)

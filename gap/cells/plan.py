@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gap.cells.search.grid import Grid
+from runtime.plurals import counted
 
 FEWEST_SEEDS = 3
+UNIGRAM = "unigram"  # the control that is the lower end of the gap on zero-shot tasks
 SEARCH_SEED = 10_000  # of the searches, from here on; no scored cell uses it
 
 
@@ -72,6 +74,12 @@ class PlannedCell:
     control: str | None = None
     search_seed: int = SEARCH_SEED
     arguments_of: CellSource | None = None  # whose search decides the rate and the epochs; None: its own
+    zero_shot: bool = False  # nothing is trained: there is no search, and the only seed is 0
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether frequencies are scored in place of a model."""
+        return self.control == UNIGRAM
 
     @property
     def shuffled(self) -> bool:
@@ -119,7 +127,7 @@ class CellPlan:
     @property
     def decisions(self) -> list[tuple[Setting, int]]:
         """Every search that cells depend on, as (setting, seed)."""
-        return list(dict.fromkeys(cell.search for cell in self.cells))
+        return list(dict.fromkeys(cell.search for cell in self.cells if not cell.zero_shot))
 
     @property
     def settings(self) -> list[Setting]:
@@ -183,6 +191,7 @@ def make_plan(
     tasks: Sequence[str],
     *,
     tasks_at_ends: Sequence[str] = (),
+    zero_shot: Collection[str] = (),
     finetuning_seeds: int,
     task_seeds: Mapping[str, int] | None = None,
     grid: Grid,
@@ -194,7 +203,9 @@ def make_plan(
 
     The grids have learning rates. With `resample_split` every fine-tuning seed has searches of its own. `task_seeds`
     are the fine-tuning seeds of tasks that have others. A reference from outside, of which there is one run, has at
-    least as many fine-tuning seeds as a series has pretraining runs.
+    least as many fine-tuning seeds as a series has pretraining runs. Those of the tasks that are `zero_shot` have one
+    cell for every checkpoint, and for every pretraining run the unigram floor; their only control is an independent
+    run.
     """
     plan = CellPlan(grid=grid, reference_grid=reference_grid)
     assert finetuning_seeds > 0
@@ -219,16 +230,29 @@ def make_plan(
             search_seed = SEARCH_SEED + (1 + seed if resampled else 0)
             cells.append(PlannedCell(setting, seed, control, search_seed, arguments_of))
 
+    def add_zero_shot(task: str, own: Sequence[CellSource]) -> None:
+        """A cell of each, and the floor of every run; random weights of a reference's shape would say nothing."""
+        trained = [source for source in own if not source.from_scratch]
+        cells.extend(PlannedCell(Setting(one, task), 0, one.control, zero_shot=True) for one in trained)
+        cells.extend(PlannedCell(Setting(one, task), 0, UNIGRAM, zero_shot=True) for one in scratch)
+
     outside = [source for source in sources if source.is_outside]
     largest = largest_sources([source for source in sources if source.budget_tokens is not None])
     scratch = [source for source in sources if source.is_scratch]
     for task in tasks:
+        if task in zero_shot:
+            add_zero_shot(task, sources)
+            continue
         for source in sources:
             add(source, task, source.control)
     for task in tasks_at_ends:
-        for source in [*scratch, *(outside or largest)]:
+        ends = [*scratch, *(outside or largest)]
+        if task in zero_shot:
+            add_zero_shot(task, ends)
+            continue
+        for source in ends:
             add(source, task, None)
-    for task in tasks:
+    for task in [task for task in tasks if task not in zero_shot]:
         for source in scratch:
             for factor in controls.scratch_longer:
                 add(source, task, "scratch_longer", factor=factor)
@@ -259,20 +283,35 @@ def _upper_end(scratch: CellSource, outside: Sequence[CellSource], largest: Sequ
     return ends[0] if ends else None
 
 
+def too_few_runs(runs: int) -> str:
+    """Why a zero-shot task has no interval, with the remedy."""
+    return (
+        f"{counted(runs, 'pretraining run')}, and a zero-shot task has no fine-tuning seeds: an interval needs "
+        f"{FEWEST_SEEDS} runs, so give --series {FEWEST_SEEDS} series.json of pretraining runs of different --seed"
+    )
+
+
 def problems_of(plan: CellPlan, *, intervals: bool) -> list[str]:
     """The questions that this plan cannot answer, with remedies."""
     problems = []
     seeds: dict[Setting, set[int]] = {}
     runs: set[int] = set()
+    zero_shot = {cell.setting.task: None for cell in plan.cells if cell.zero_shot}
     for cell in plan.cells:
-        seeds.setdefault(cell.setting, set()).add(cell.finetuning_seed)
         if cell.setting.source.is_scratch:
             runs.add(cell.setting.source.pretraining_seed)
-    fewest = min((len(own) for own in seeds.values()), default=0)
+        if cell.zero_shot:
+            continue
+        seeds.setdefault(cell.setting, set()).add(cell.finetuning_seed)
+    fewest = min((len(own) for own in seeds.values()), default=0 if not zero_shot else FEWEST_SEEDS)
     if intervals and fewest < FEWEST_SEEDS and len(runs) < FEWEST_SEEDS:
         problems.append(
             f"--finetuning_seeds {fewest}: an interval needs {FEWEST_SEEDS}, or so many pretraining runs; give more, "
             "or --intervals false for scores without one"
+        )
+    if intervals and zero_shot and len(runs) < FEWEST_SEEDS:
+        problems.append(
+            f"{', '.join(zero_shot)}: {too_few_runs(len(runs))}; or --intervals false for scores without one"
         )
     above = {cell.setting.source for cell in plan.cells if not cell.setting.source.is_scratch}
     if not above:

@@ -5,27 +5,32 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from finetuning.examples.batches import batch_shape
+from finetuning.examples.pair_template import row_limit
 from finetuning.examples.recipe import FinetuningOptions, Recipe
 from finetuning.loop.result import Result
 from finetuning.loop.training import engine_options, finetune
 from finetuning.model.checkpoint_files import attention_of, load_config, load_tokenizer
 from finetuning.model.heads import Head, Headed, load_headed
+from finetuning.model.masked_lm import load_masked_lm
 from gap.cells.job_list import JobList, model_digest
 from gap.cells.plan import CellSource, PlannedCell, Search, Setting
 from gap.cells.provenance import device_text, now_text
 from gap.cells.store import Cell, write_predictions
-from gap.tasks.kinds.task_data import TaskData
+from gap.tasks.kinds.task_data import Record, TaskData
+from gap.tasks.likelihood import pseudo_log_likelihoods
 from gap.tasks.records import cell_metrics, example_records
 from gap.tasks.rows import HELD_OUT, SCORED, cell_view, encode_task, label_subset, search_view
 from gap.tasks.specification import parse_tasks, read_task
+from gap.tasks.unigram import unigram_log_likelihoods
 from pretraining.engines.build import build_engine
 from runtime.processes.ranks import Ranks
 
@@ -71,10 +76,7 @@ class Workbench:
         weights_seed = initial_seed(source, seed) if source.starts_random else None
         if self.headed is None or self.headed[0] != (source, head, weights_seed):
             self.headed = None
-            if Path(source.path).is_dir() and model_digest(source.path) != self.jobs.model_digests[source.path]:
-                raise ValueError(
-                    f"checkpoint {source.path}: its files changed since the cells were planned: run launch/gap.py again"
-                )
+            self._require_planned(source)
             attention = attention_of(
                 config := load_config(source.path),
                 bf16=self.jobs.options.bf16 == "true",
@@ -92,6 +94,30 @@ class Workbench:
             )
             self.headed = ((source, head, weights_seed), headed)
         return self.headed[1]
+
+    def masked_lm(self, source: CellSource) -> Any:
+        """The checkpoint's masked language model for evaluation, in the precision of the cells.
+
+        Scratch has random weights of its own for every pretraining seed. ValueError as in `load`, and for a checkpoint
+        without the head.
+        """
+        self.headed = None
+        self._require_planned(source)
+        config = load_config(source.path)
+        bf16 = self.jobs.options.bf16 == "true"
+        length = self.jobs.options.rows.max_seq_length
+        attention = attention_of(config, bf16=bf16, device_type=self.device.type, length=length)
+        seed = initial_seed(source, 0) if source.starts_random else None
+        model = load_masked_lm(source.path, config, attention=attention, random_seed=seed)
+        for parameter in model.parameters() if bf16 else ():
+            parameter.data = parameter.data.to(torch.bfloat16)  # buffers keep their precision, as in training
+        return model.to(self.device).eval()
+
+    def _require_planned(self, source: CellSource) -> None:
+        if Path(source.path).is_dir() and model_digest(source.path) != self.jobs.model_digests[source.path]:
+            raise ValueError(
+                f"checkpoint {source.path}: its files changed since the cells were planned: run launch/gap.py again"
+            )
 
     def rows(self, setting: Setting) -> Recipe:
         """The task's rows under the checkpoint's tokenizer, made once per task and tokenizer."""
@@ -152,13 +178,71 @@ def run_cell(
     seconds = time.perf_counter() - started
     records = example_records(data, result.predictions[SCORED], contaminated)
     metrics = cell_metrics(data, result.scores, f"{SCORED}_", records)
-    name, more = bench.jobs.fingerprint(cell), dict(details or {})
+    more = dict(details or {})
     gain = more.pop("peeking_gain", None)
-    score = _finite(metrics.get(data.metric, 0.0))
+    if gain is not None:
+        more["peeked_score"] = _finite(metrics.get(data.metric, 0.0)) + gain
+    trained = {
+        "learning_rate": rate,
+        "epochs": epochs * setting.epochs_factor,
+        "training_examples": len(ids),
+        "updates": result.updates,
+        "reason": result.reason,
+    }
+    return _finished(bench, cell, directory, records, metrics, result.status, seconds, {**trained, **more})
+
+
+def run_zero_shot(
+    bench: Workbench,
+    cell: PlannedCell,
+    directory: Path,
+    *,
+    contaminated: Collection[str] = (),
+    details: Mapping[str, Any] | None = None,
+) -> Cell:
+    """Score the sentences of minimal pairs by a checkpoint as it is, or by the frequencies of their tokens."""
+    data, source, options = bench.task(cell.setting.task), cell.setting.source, bench.jobs.options
+    texts = [text for pair in data.scored.values() for text in (pair.good, pair.bad)]
+    started = time.perf_counter()
+    tokenizer = load_tokenizer(source.path)
+    if cell.is_floor:
+        sums = unigram_log_likelihoods(directory, str(bench.jobs.corpus), tokenizer, texts)
+        likelihoods = {"": np.array(sums)}
+    else:
+        model = bench.masked_lm(source)
+        longest = row_limit(options.rows.max_seq_length, model.config)
+        rows = options.per_device_eval_batch_size
+        found = pseudo_log_likelihoods(model, tokenizer, texts, longest=longest, batch_rows=rows)
+        likelihoods = {"": found["within_word"], "plain_": found["plain"]}
+    predictions = {
+        name: {
+            f"{kind}{which}": float(values[2 * number + place])
+            for kind, values in likelihoods.items()
+            for place, which in enumerate(("good", "bad"))
+        }
+        for number, name in enumerate(data.scored)
+    }
+    seconds = time.perf_counter() - started
+    records = example_records(data, predictions, contaminated)
+    finite = all(np.isfinite(values).all() for values in likelihoods.values())
+    status, metrics = "done" if finite else "not_finite", cell_metrics(data, {}, "", records)
+    return _finished(bench, cell, directory, records, metrics, status, seconds, {"zero_shot": True, **(details or {})})
+
+
+def _finished(
+    bench: Workbench,
+    cell: PlannedCell,
+    directory: Path,
+    records: Sequence[Record],
+    metrics: Mapping[str, float],
+    status: str,
+    seconds: float,
+    details: Mapping[str, Any],
+) -> Cell:
+    """Write the per-example predictions; the cell's line."""
+    setting, data, name = cell.setting, bench.task(cell.setting.task), bench.jobs.fingerprint(cell)
     path = Path("predictions") / data.spec.name / f"{name[:24]}.json"
     write_predictions(directory / path, records)
-    if gain is not None:
-        more["peeked_score"] = score + gain
     return Cell(
         fingerprint=name,
         task=setting.task,
@@ -167,25 +251,20 @@ def run_cell(
         pretraining_seed=setting.source.pretraining_seed,
         finetuning_seed=cell.finetuning_seed,
         metric=data.metric,
-        score=score,
+        score=_finite(metrics.get(data.metric, 0.0)),
         control=cell.control,
         label_fraction=setting.label_fraction,
         epochs_factor=setting.epochs_factor,
         metrics=metrics,
-        status=result.status,
+        status=status,
         seconds=seconds,
         predictions=str(path),
         details={
-            "learning_rate": rate,
-            "epochs": epochs * setting.epochs_factor,
-            "training_examples": len(ids),
             "clusters": data.grouping,
-            "updates": result.updates,
             "device": device_text(bench.device),
             "precision": "bf16" if bench.jobs.options.bf16 == "true" else "fp32",
             "finished": now_text(),
-            "reason": result.reason,
-            **more,
+            **details,
         },
     )
 

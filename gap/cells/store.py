@@ -13,6 +13,9 @@ by row.
 `gold_log_probability`, `overconfidence` (confidence minus 1 or 0, for right or wrong) and `squared_error` (its square).
 A field that is missing is not known: regressions have none, a question whose answer lies in no window has no
 log-probability, and files of earlier versions lack them.
+
+Minimal pairs have the log-likelihoods of both sentences (`log_likelihood_good`, `log_likelihood_bad`), and the score by
+plain pseudo-log-likelihoods, `plain_score`.
 """
 
 from __future__ import annotations
@@ -129,6 +132,7 @@ class _ScoreLine(Schema):
     epochs: Number | None = None
     training_examples: Count | None = None
     peeked_score: Number | None = None
+    zero_shot: bool = False
     clusters: Name | None = None  # what a cluster of examples is, in the singular
 
 
@@ -153,6 +157,9 @@ class _Example(Schema):
     true_positives: Count | None = None
     predicted_entities: Count | None = None
     gold_entities: Count | None = None
+    log_likelihood_good: LogProbability | None = None
+    log_likelihood_bad: LogProbability | None = None
+    plain_score: Share | None = None
 
 
 class _Predictions(Schema):

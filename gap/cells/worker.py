@@ -26,7 +26,7 @@ from finetuning.run.starting_point import quieten_transformers
 from gap.cells.code_identity import code_version
 from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME, JobList, read_jobs
 from gap.cells.plan import PlannedCell, Search, Setting
-from gap.cells.running import Workbench, run_cell, run_search
+from gap.cells.running import Workbench, run_cell, run_search, run_zero_shot
 from gap.cells.search.choice import append_search, follow, search_lines
 from gap.cells.search.notes import setting_text
 from gap.cells.store import ScoreFile
@@ -102,7 +102,7 @@ def remaining(jobs: JobList, directory: Path, records: Records | None = None) ->
     done, searched = records.finished(), records.searches()
     cells = [cell for cell in jobs.plan.cells if jobs.fingerprint(cell) not in done]
     by_setting: dict[Setting, list[Search | PlannedCell]] = {}
-    for search in dict.fromkeys(cell.search for cell in cells):
+    for search in dict.fromkeys(cell.search for cell in cells if not cell.zero_shot):
         by_setting.setdefault(search[0], []).extend(follow(jobs, *search, searched).missing)
     for cell in cells:
         by_setting.setdefault(cell.setting, []).append(cell)
@@ -184,21 +184,17 @@ def _run(bench: Workbench, job: Search | PlannedCell, records: Records, say: Say
         append_search(directory / SEARCHES_NAME, jobs, job, result)
         say(f"search  {describe(job)}: {result.held_out:.3f} held out, {result.seconds:.1f} s")
         return result.seconds
-    choice = follow(jobs, *job.search, records.searches()).choice
-    if choice is None:
-        return 0.0
-    cell = run_cell(
-        bench,
-        job,
-        (choice.learning_rate, choice.epochs),
-        directory,
-        contaminated=read_contaminated(directory, job.setting.task),
-        details={
-            "model": jobs.model_digests[job.setting.source.path],
-            "held_out_score": choice.held_out,
-            "peeking_gain": choice.peeking_gain,
-        },
-    )
+    contaminated = read_contaminated(directory, job.setting.task)
+    details: dict[str, Any] = {"model": jobs.model_digests[job.setting.source.path]}
+    if job.zero_shot:
+        cell = run_zero_shot(bench, job, directory, contaminated=contaminated, details=details)
+    else:
+        choice = follow(jobs, *job.search, records.searches()).choice
+        if choice is None:
+            return 0.0
+        details |= {"held_out_score": choice.held_out, "peeking_gain": choice.peeking_gain}
+        chosen = (choice.learning_rate, choice.epochs)
+        cell = run_cell(bench, job, chosen, directory, contaminated=contaminated, details=details)
     try:
         records.scores.append(cell)
     except ValueError:
@@ -217,9 +213,11 @@ def describe(job: Search | PlannedCell) -> str:
         return ", ".join(
             [*words, f"rate {job.learning_rate:g}, {counted(job.epochs, 'epoch', written=f'{job.epochs:g}')}"]
         )
-    if job.control not in (None, "scratch_longer", "fewer_labels"):
+    if job.is_floor:
+        words.append("frequencies of tokens alone")
+    elif job.control not in (None, "scratch_longer", "fewer_labels"):
         words.append(str(job.control).replace("_", " "))
-    return ", ".join([*words, f"seed {job.finetuning_seed}"])
+    return ", ".join(words if job.zero_shot else [*words, f"seed {job.finetuning_seed}"])
 
 
 if __name__ == "__main__":

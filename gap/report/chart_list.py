@@ -59,6 +59,11 @@ def draw_charts(
 
 
 def _seeds_note(task: TaskResult) -> str:
+    if task.floor != "scratch":
+        return (
+            "The unigram floor and scratch (random weights) are levels; their seeds, and those of a reference from "
+            "outside, are shown left of the smallest budget."
+        )
     return "Seeds of scratch, and of a reference from outside, are shown left of the smallest budget."
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from gap.analysis.results import CheckpointResult, CurveResult, MacroAverage, TaskResult
 from gap.analysis.tables.costs import UNITS, convert_tokens
 from gap.analysis.wording import cell_text, checkpoint_text, tokens_text
+from gap.cells.plan import UNIGRAM
 from gap.intervals.interval import Estimate
 from gap.measures.weighted_metrics import SIGNED_METRICS
 
@@ -38,7 +39,8 @@ def available_units(task: TaskResult, *, priced: bool) -> list[str]:
 
 
 def score_chart(task: TaskResult) -> Figure | None:
-    """Score over budget: means, bands, every seed as a dot, both ends (a reference's own scratch too) as levels.
+    """Score over budget: means, bands, every seed as a dot, both ends (a reference's own scratch too) as levels,
+    and the unigram floor of a zero-shot task.
 
     None below two budgets.
     """
@@ -58,8 +60,11 @@ def score_chart(task: TaskResult) -> Figure | None:
                 )
             )
             traces.append(_seed_dots(points, kind))
-    for kind, role in (("scratch", "scratch"), ("reference", "reference"), ("reference_scratch", "other")):
-        levels = [point for point in task.checkpoints if point.kind == kind and point.control is None]
+    floor = any(point.control == UNIGRAM for point in task.checkpoints)
+    ends: list[tuple[str, str | None, str]] = [("scratch", None, "other" if floor else "scratch")]
+    ends += [("scratch", UNIGRAM, "scratch"), ("reference", None, "reference"), ("reference_scratch", None, "other")]
+    for kind, control, role in ends:
+        levels = [point for point in task.checkpoints if (point.kind, point.control) == (kind, control)]
         if levels:
             traces += _level(task, levels[0], role)
     return {
@@ -193,7 +198,7 @@ def _level(task: TaskResult, checkpoint: CheckpointResult, role: str) -> list[Fi
             ends,
             [checkpoint.score.value] * 2,
             mode="lines+markers",
-            name=checkpoint.kind.replace("_", " from "),
+            name=checkpoint.name if checkpoint.control == UNIGRAM else checkpoint.kind.replace("_", " from "),
             text=[checkpoint_text(checkpoint, checkpoint.score)] * 2,
             hoverinfo="text",
             line={"dash": STYLES[role]["dash"], "color": f"role:{role}", "width": 2},

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from gap.analysis.results import Analysis, CheckpointResult, Crossing, TaskResult
 from gap.analysis.tables.costs import UNITS
 from gap.analysis.wording import duration_text, interval_text, money_text, percent_text, tokens_text
+from gap.cells.plan import UNIGRAM
 from gap.intervals.interval import Estimate
 from gap.measures.certainty import MEASURES
 
@@ -69,11 +70,10 @@ def crossing_table(task: TaskResult, currency: str, *, priced: bool) -> Table:
 
 
 def checkpoint_table(task: TaskResult) -> Table:
-    """One row per checkpoint: score, gap closed, failed runs, seeds, loss and calibration."""
+    """One row per checkpoint: score, gap closed, failed runs, seeds, loss and calibration; first the unigram floor."""
     rows = []
-    for checkpoint in task.checkpoints:
-        if checkpoint.control is not None:
-            continue
+    shown = [checkpoint for checkpoint in task.checkpoints if checkpoint.control is None]
+    for checkpoint in [*_floors(task), *shown]:
         rows.append(
             (
                 checkpoint.name,
@@ -148,7 +148,8 @@ def cell_table(task: TaskResult) -> Table:
 
 def control_table(task: TaskResult) -> Table | None:
     """The controls, with the share of the gap that each closes."""
-    controls = [checkpoint for checkpoint in task.checkpoints if checkpoint.control is not None]
+    floors = _floors(task)
+    controls = [one for one in task.checkpoints if one.control is not None and one not in floors]
     if not controls:
         return None
     rows = [
@@ -161,6 +162,11 @@ def control_table(task: TaskResult) -> Table | None:
         for checkpoint in controls
     ]
     return Table(("control", "score", "gap closed", "failed runs"), rows)
+
+
+def _floors(task: TaskResult) -> list[CheckpointResult]:
+    """The unigram floor, which is an end of the gap and no control beside it."""
+    return [checkpoint for checkpoint in task.checkpoints if checkpoint.control == UNIGRAM]
 
 
 def forecast_table(task: TaskResult) -> Table | None:

@@ -27,15 +27,15 @@ from runtime.plurals import counted
 
 METHOD = (
     "Budgets count the non-padding tokens a checkpoint has seen. Gap closed is (S(b) - S(scratch)) / (S(reference) - "
-    "S(scratch)), the ratio of means over seeds. Intervals resample pretraining seeds, fine-tuning seeds and examples "
-    "together (after the multi-bootstrap of Sellam et al. 2022), with clusters of examples kept whole. Budgets are "
-    "paired by examples and by pretraining seed, not by fine-tuning seed, which does something else to each "
-    "checkpoint. The part of the seeds is widened by Student's t, because the plain percentile interval is too short "
-    "with few seeds; with several pretraining runs it is the spread of the runs' own means; with one, the "
-    "spread over the fine-tuning seeds of one checkpoint is estimated with the help of the task's others, as far as "
-    "they are alike. What these intervals cover was simulated (benchmarks/coverage.md). The curve "
-    "is isotonic and joined by monotone cubics in log-tokens; a crossing is read off a curve refitted to every draw, "
-    "and never beyond the budgets that were run."
+    "S(scratch)), the ratio of means over seeds; on a zero-shot task the unigram floor takes the place of scratch. "
+    "Intervals resample pretraining seeds, fine-tuning seeds and examples together (after the multi-bootstrap of "
+    "Sellam et al. 2022), with clusters of examples kept whole. Budgets are paired by examples and by pretraining "
+    "seed, not by fine-tuning seed, which does something else to each checkpoint. The part of the seeds is widened by"
+    " Student's t, because the plain percentile interval is too short with few seeds; with several pretraining runs "
+    "it is the spread of the runs' own means; with one, the spread over the fine-tuning seeds of one checkpoint is "
+    "estimated with the help of the task's others, as far as they are alike. What these intervals cover was simulated"
+    " (benchmarks/coverage.md). The curve is isotonic and joined by monotone cubics in log-tokens; a crossing is read"
+    " off a curve refitted to every draw, and never beyond the budgets that were run."
 )
 LIMITS = (
     "An interval covers the seeds and examples that were resampled, not another corpus, model size, tokenizer or "
@@ -139,7 +139,7 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnCha
         size += f" in {counted(task.num_clusters, task.cluster)}"
     given = f" All intervals are {task.conditional}." if task.conditional else ""
     yield Part(
-        text=f"Gap from scratch to {task.reference}: {points_text(task.gap)} points of "
+        text=f"Gap from {task.floor} to {task.reference}: {points_text(task.gap)} points of "
         f"{task.metric.replace('_', ' ')}; {size}.{_p_text(task)}{given}"
     )
     if task.gap.refused:
@@ -147,7 +147,10 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnCha
     elif not task.gap_resolved:
         said = "The interval of the gap includes 0: there is no gap to close that this study resolves."
         if task.gap.is_below_zero:
-            said = f"Pretraining lowers the score here: {task.reference} is below scratch, and the interval excludes 0."
+            said = (
+                f"Pretraining lowers the score here: {task.reference} is below {task.floor}, and the interval excludes "
+                "0."
+            )
         yield Part(text=said, style="warn")
     for warning in task.warnings:
         yield Part(text=warning, style="warn")

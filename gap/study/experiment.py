@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.model.checkpoint_files import check_encoder, load_config
+from finetuning.model.masked_lm import check_masked_lm
 from gap.analysis.analysis import analyse
 from gap.analysis.results import Analysis
 from gap.analysis.tables.costs import Prices, pair_budgets
@@ -34,7 +35,7 @@ from gap.report.page import write_report
 from gap.tasks.contamination import Shards, write_contaminated, write_not_searched
 from gap.tasks.kinds.task_data import TaskData, TaskSpec
 from gap.tasks.rows import held_out, label_subset
-from gap.tasks.specification import read_task, spec_text
+from gap.tasks.specification import is_zero_shot, read_task, spec_text
 from pretraining.checkpoints.origin import read_run
 from pretraining.checkpoints.series import read_series
 
@@ -61,10 +62,19 @@ class Experiment:
 
     def as_pilot(self) -> Experiment:
         """The first cells of this study that show which of its gaps can be resolved."""
-        tasks = (*self.tasks, *self.tasks_at_ends)
+        tasks = tuple(spec for spec in (*self.tasks, *self.tasks_at_ends) if not is_zero_shot(spec))
+        if not tasks:
+            raise ValueError(
+                "--pilot plans fine-tuning seeds, of which zero-shot tasks have none: name others, or leave it out"
+            )
         return replace(
             self, tasks=(), tasks_at_ends=tasks, finetuning_seeds=PILOT_SEEDS, controls=Controls(), pilot=True
         )
+
+    @property
+    def zero_shot(self) -> list[str]:
+        """The names of the tasks on which nothing is fine-tuned."""
+        return [spec.name for spec in (*self.tasks, *self.tasks_at_ends) if is_zero_shot(spec)]
 
     def read(self) -> dict[str, TaskData]:
         """The examples of every task by its name; ValueError if train and test overlap, or a name occurs twice."""
@@ -112,6 +122,7 @@ class Experiment:
             [source for source in sources if not (self.pilot and source.from_scratch)],
             [spec.name for spec in self.tasks],
             tasks_at_ends=[spec.name for spec in self.tasks_at_ends],
+            zero_shot=self.zero_shot,
             finetuning_seeds=self.finetuning_seeds,
             task_seeds=self.task_seeds,
             grid=grid,
@@ -124,14 +135,27 @@ class Experiment:
             raise ValueError("; ".join(problems))
         return plan
 
-    def jobs(self, sources: Sequence[CellSource], data: Mapping[str, TaskData], width: int | None = None) -> JobList:
-        """The list that the workers share; `width` as in `grids`.
+    def jobs(
+        self,
+        sources: Sequence[CellSource],
+        data: Mapping[str, TaskData],
+        width: int | None = None,
+        *,
+        corpus: str | None = None,
+    ) -> JobList:
+        """The list that the workers share; `width` as in `grids`, `corpus` as in `JobList`.
 
-        ValueError if checkpoints of the series differ in tokenizer or shape, or a search has no examples to judge by.
+        ValueError if checkpoints of the series differ in tokenizer or shape, a search has no examples to judge by, or a
+        zero-shot task has no corpus or a checkpoint without a masked-language head.
         """
+        if self.zero_shot and corpus is None:
+            raise ValueError(
+                f"{', '.join(self.zero_shot)}: its floor is the frequencies of the pretraining corpus, and the shards "
+                "of the series are not known: name them with --shards"
+            )
         own = dict.fromkeys(source.path for source in sources if source.budget_tokens is not None)
         check_same_architecture(path for path in own if path != UNKNOWN)
-        check_sources(sources)
+        check_sources(sources, masked_lm=bool(self.zero_shot))
         paths = dict.fromkeys(source.path for source in sources)
         plan = self.plan(sources, width)
         parts = ((search.setting.task, search.setting.label_fraction, search.split) for search in plan.searches)
@@ -144,16 +168,22 @@ class Experiment:
             {name: task.digest for name, task in data.items()},
             {path: path if path == UNKNOWN else model_digest(path) for path in paths},
             code_version(),
+            corpus if self.zero_shot else None,
         )
 
 
-def check_sources(sources: Sequence[CellSource]) -> None:
-    """ValueError for a checkpoint that no cell can start from, before anything runs: see `check_encoder`."""
+def check_sources(sources: Sequence[CellSource], *, masked_lm: bool = False) -> None:
+    """ValueError for a checkpoint that no cell can start from, before anything runs: see `check_encoder`.
+
+    `masked_lm`: for one without a masked-language head, too.
+    """
     trained = {source.path for source in sources if not source.from_scratch}
     for source in {other.path: other for other in sources}.values():
         option = "--reference" if source.budget_tokens is None else "--series"
         if source.path != UNKNOWN:
-            check_encoder(source.path, from_scratch=source.path not in trained, option=option)
+            config, _ = check_encoder(source.path, from_scratch=source.path not in trained, option=option)
+            if masked_lm and source.path in trained and not source.is_scratch:
+                check_masked_lm(source.path, config, option=option)
 
 
 def write_list(

@@ -49,7 +49,8 @@ class GapOptions(Options):
         None,
         PretrainCommandOptions,
         "tasks",
-        "KIND:PLACE,...: qa:FOLDER, qa:TRAIN+TEST, glue:sst2@3000 (with 3000 labels), pos=tokens:FILE, ...",
+        "KIND:PLACE,...: qa:FOLDER, qa:TRAIN+TEST, glue:sst2@3000 (with 3000 labels), pos=tokens:FILE, "
+        "blimp=pairs:FOLDER@100 (zero-shot, 100 pairs a paradigm), ...",
         group=OF_THE_TASKS,
         identity=True,
     )

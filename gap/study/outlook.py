@@ -21,6 +21,13 @@ from gap.tasks.kinds.task_data import TaskData
 from runtime.plurals import counted
 from runtime.processes.ranks import Ranks, choose_device
 
+ZERO_SHOT_METHOD = (
+    "nothing is fine-tuned. A pair is right if its acceptable sentence has the higher pseudo-log-likelihood, each "
+    "token masked together with the later tokens of its word (Kauf and Ivanova 2023); ties count half. The gap begins"
+    " at the unigram floor, the frequencies of the tokens in the pretraining corpus: from random weights, which score"
+    " lower and have a row of their own, it would count those as learnt."
+)
+
 
 @dataclass(frozen=True)
 class Outlook:
@@ -85,7 +92,7 @@ def outlook(
         records = read_searches(directory / SEARCHES_NAME)
         expected: dict[tuple[Setting, int], float] = {}
         longest: dict[tuple[Setting, int], float] = {}
-        for search in dict.fromkeys(cell.search for cell in cells):
+        for search in dict.fromkeys(cell.search for cell in cells if not cell.zero_shot):
             trail = follow(jobs, *search, records)
             further += trail.further
             grid = jobs.plan.grid_of(search[0].source)
@@ -130,7 +137,10 @@ def _grid_text(grid: Grid) -> str:
 def method_notes(jobs: JobList) -> list[str]:
     """Notes for the report on how the cells were made."""
     grid, own = jobs.plan.grid, jobs.plan.reference_grid
-    notes = []
+    zero_shot = dict.fromkeys(cell.setting.task for cell in jobs.plan.cells if cell.zero_shot)
+    notes = [f"{name}: {ZERO_SHOT_METHOD}" for name in zero_shot]
+    if not _is_trained(jobs):
+        return notes
     if not grid.is_searched and own in (None, grid):
         epochs = counted(grid.epochs[0], "epoch", written=f"{grid.epochs[0]:g}")
         notes.append(
@@ -171,10 +181,8 @@ def set_lines(data: Mapping[str, TaskData]) -> list[str]:
     lines = []
     for name, task in data.items():
         parts = []
-        for examples, clusters, of in (
-            (task.train, task.train_clusters, "for training"),
-            (task.scored, task.scored_clusters, "scored"),
-        ):
+        sets = [(task.train, task.train_clusters, "for training"), (task.scored, task.scored_clusters, "scored")]
+        for examples, clusters, of in sets[1:] if task.zero_shot else sets:
             parts.append(
                 f"{counted(len(examples), 'example')} in {counted(len(set(clusters.values())), task.grouping)} {of}"
             )
@@ -189,4 +197,9 @@ def plan_lines(jobs: JobList) -> list[str]:
         source = cell.setting.source
         kind = cell.control or ("scratch" if source.is_scratch else source.kind)
         counts[f"{cell.setting.task}: {kind}"] = counts.get(f"{cell.setting.task}: {kind}", 0) + 1
-    return [json.dumps(counts), *grid_lines(jobs)]
+    return [json.dumps(counts), *(grid_lines(jobs) if _is_trained(jobs) else ())]
+
+
+def _is_trained(jobs: JobList) -> bool:
+    """Whether any cell is fine-tuned."""
+    return not all(cell.zero_shot for cell in jobs.plan.cells)

@@ -9,11 +9,12 @@ from gap.analysis.tables.costs import pair_budgets
 from gap.cells.consistency import model_types_of
 from gap.cells.job_list import JobList
 from gap.cells.plan import CellSource, reference_sources, sources_of
-from gap.study.experiment import series_rows
+from gap.study.experiment import UNKNOWN, Experiment, series_rows, shards_of
 from gap.study.from_options import experiment_of
 from gap.study.options import GapOptions
 from gap.study.small_world import expected_config, expected_own_run, expected_sources, series_paths
 from gap.tasks.kinds.task_data import TaskData
+from gap.tasks.unigram import corpus_digest
 from pretraining.checkpoints.series import read_series
 from pretraining.plan.options import PretrainingOptions
 from runtime.options.declaration import numbers
@@ -36,7 +37,20 @@ def jobs_before_pretraining(
         sources, config = of_budgets(expected_sources(options, runs), options.budgets), expected_config(runs[0])
     data = experiment.read()
     width = None if config is None else config.hidden_size
-    return experiment.jobs([*sources, *reference_sources(options.reference)], data, width), data, config
+    corpus = UNKNOWN if options.series is None and options.shards is None else known_corpus(options, experiment)
+    sources += reference_sources(options.reference)
+    return experiment.jobs(sources, data, width, corpus=corpus), data, config
+
+
+def known_shards(options: GapOptions) -> str | None:
+    """The shards that were named, else those in the run.json next to the first series."""
+    return options.shards or shards_of(series_paths(options)[0])
+
+
+def known_corpus(options: GapOptions, experiment: Experiment) -> str | None:
+    """The digest of the shards whose token frequencies are a floor; None if none is needed or they are not known."""
+    shards = known_shards(options) if experiment.zero_shot else None
+    return None if shards is None else corpus_digest(shards)
 
 
 def of_budgets(sources: Sequence[CellSource], budgets: str | None) -> list[CellSource]:

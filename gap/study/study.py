@@ -13,14 +13,22 @@ from gap.cells.job_list import JobList
 from gap.cells.plan import CellSource, reference_sources, sources_of
 from gap.cells.worker import work
 from gap.study.clock import Clock
-from gap.study.experiment import Experiment, finish_experiment, other_code_warning, series_rows, shards_of, write_list
+from gap.study.experiment import Experiment, finish_experiment, other_code_warning, series_rows, write_list
 from gap.study.from_options import experiment_of, slurm_of
 from gap.study.options import GapOptions
 from gap.study.outlook import busy_seconds, method_notes, outlook, plan_lines, set_lines
 from gap.study.seeds import finish_pilot, most_seeds, seed_stages, seeds_of_resolved, warning_before
 from gap.study.small_world import pretrain_series, pretraining_runs, series_paths
-from gap.study.sources import extra_sources, families_of, jobs_before_pretraining, of_budgets
+from gap.study.sources import (
+    extra_sources,
+    families_of,
+    jobs_before_pretraining,
+    known_corpus,
+    known_shards,
+    of_budgets,
+)
 from gap.tasks.kinds.task_data import TaskData
+from gap.tasks.unigram import write_token_counts
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
 from pretraining.plan.options import PretrainingOptions
 from runtime.files.lock import Ownership
@@ -92,20 +100,23 @@ def run_cells(
 ) -> tuple[dict[str, int], int]:
     """Plan, work through the list and write the report; the main rank locks the directory throughout.
 
-    Returns, on all ranks, the seeds of each task that is resolved, and the number of tasks. `most`: the fine-tuning
-    seeds over which the error is spent.
+    Returns, on all ranks, the seeds of each fine-tuned task that is resolved, and the number of such tasks. `most`: the
+    fine-tuning seeds over which the error is spent.
     """
     directory, paths = Path(options.output_dir), series_paths(options)
     rows = series_rows(paths)
     series = of_budgets(sources_of(rows, options.kind_names), options.budgets)
     sources = [*series, *extra_sources(options), *reference_sources(options.reference)]
     if options.pilot:
-        experiment_of(replace(options, pilot=False)).plan(sources)  # what the study could not answer is refused now
-    jobs, data = prepare(options, experiment, sources, directory, paths, ranks, owner)
+        whole = experiment_of(replace(options, pilot=False))
+        whole.plan(sources)  # what the study could not answer is refused now
+        if (left_out := ", ".join(whole.zero_shot)) and ranks.is_main:
+            print(f"--pilot leaves out {left_out}: zero-shot tasks have no fine-tuning seeds to plan", flush=True)
+    jobs, data = prepare(options, experiment, sources, directory, ranks, owner)
     if options.executor == "slurm":
         print("submitted: " + (", ".join(submit_slurm(directory, slurm_of(options))) or "nothing, all cells are done"))
         print("when they are done, run the same command with --executor local, which analyses the finished cells")
-        return {}, len(data)
+        return {}, len(data) - len(experiment.zero_shot)
     before = busy_seconds(directory, jobs)
     if ranks.world_size > 1:
         work(directory, ranks=ranks)
@@ -131,6 +142,7 @@ def run_cells(
                 most_seeds=most,
             )
             kept = seeds_of_resolved(analysis, options.finetuning_seeds, experiment.task_seeds)
+            kept = {task: seeds for task, seeds in kept.items() if task not in experiment.zero_shot}
             warnings = [f"warning: {task.task}: {one}" for task in analysis.tasks for one in task.warnings]
             notes = [f"note: {note}" for note in analysis.notes]
             print(*(task.answer for task in analysis.tasks), *warnings, *notes, sep="\n")
@@ -140,7 +152,7 @@ def run_cells(
         init_process_group(ranks, choose_device(ranks))
         kept = broadcast_json(kept)
         close_process_group()
-    return kept, len(data)
+    return kept, len(data) - len(experiment.zero_shot)
 
 
 def prepare(
@@ -148,22 +160,24 @@ def prepare(
     experiment: Experiment,
     sources: list[CellSource],
     directory: Path,
-    paths: list[Path],
     ranks: Ranks,
     owner: Ownership,
 ) -> tuple[JobList, dict[str, TaskData]]:
     """The main rank plans, estimates, locks the directory and writes the list; all ranks return once it is on disk."""
     init_process_group(ranks, choose_device(ranks))
     data: dict[str, TaskData] = experiment.read()
-    jobs = experiment.jobs(sources, data)
+    jobs = experiment.jobs(sources, data, corpus=known_corpus(options, experiment))
     if ranks.is_main:
         print(*plan_lines(jobs), sep="\n", flush=True)
         devices = devices_at_once(options, ranks.world_size)
         print(*set_lines(data), sep="\n")
         print(outlook(jobs, data, directory, devices=devices, **options.price()).line(), flush=True)
         owner.take()
+        shards = known_shards(options)
+        if jobs.corpus is not None and shards is not None:
+            write_token_counts(directory, shards)
         if options.contamination:
-            write_list(jobs, data, directory, options.shards or shards_of(paths[0]), print)
+            write_list(jobs, data, directory, shards, print)
         else:
             write_list(jobs, data, directory, None, print, no_shards="--contamination false")
     barrier()

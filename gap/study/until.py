@@ -128,6 +128,11 @@ class GapWatch:
         code_version()  # of the sources that this process runs, not of those on disk at the first look
         if self.reference is None:
             raise ValueError("--until needs --reference: a share of the gap needs its upper end before training")
+        if self.experiment.zero_shot:
+            raise ValueError(
+                f"--tasks: {', '.join(self.experiment.zero_shot)} is zero-shot and has an interval only over several "
+                "pretraining runs; --until looks at one: name other tasks"
+            )
         if self.experiment.finetuning_seeds < 3:
             raise ValueError(
                 f"--finetuning_seeds {self.experiment.finetuning_seeds}: --until needs an interval, 3 or more"

@@ -10,6 +10,7 @@ from typing import Any
 
 from finetuning.recipes.texts.labelled_text import split_of
 from gap.tasks.kinds.choices import ChoiceData
+from gap.tasks.kinds.pairs import PairData
 from gap.tasks.kinds.questions import QuestionData
 from gap.tasks.kinds.reading import files_of
 from gap.tasks.kinds.task_data import ReadingOptions, TaskData, TaskSpec
@@ -22,6 +23,7 @@ KINDS: Mapping[str, type[TaskData]] = {
     "glue": GlueData,
     "classification": ClassificationData,
     "tokens": TokenData,
+    "pairs": PairData,
 }
 SPEC = re.compile(r"(?:(?P<name>\w[\w.-]*)=)?(?P<kind>\w+):(?P<place>.+?)(?:@(?P<most>\d+))?", re.DOTALL)
 NEXT_SPEC = re.compile(r",(?=\s*(?:[^,:=]+=)?\w+:)|,\s*$")  # other commas are part of a place
@@ -42,6 +44,11 @@ def spec_text(spec: TaskSpec) -> str:
     """The specification as `parse_tasks` reads it."""
     limit = "" if spec.max_train_samples is None else f"@{spec.max_train_samples}"
     return f"{spec.name}={spec.kind}:{spec.place}{limit}"
+
+
+def is_zero_shot(spec: TaskSpec) -> bool:
+    """Whether the checkpoints are scored on this task as they are, without fine-tuning."""
+    return KINDS[spec.kind].zero_shot
 
 
 def small_world_tasks(directory: Path) -> list[TaskSpec]:

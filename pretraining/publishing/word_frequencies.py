@@ -1,8 +1,11 @@
-"""The loss that word frequencies alone give: the plateau of a model that does not use the context yet."""
+"""What word frequencies alone give: the plateau of a model that does not use the context yet."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from shards.storage.location import ShardLocation, open_location
 from shards.storage.reader import ShardReader
@@ -11,17 +14,25 @@ COUNTED_BLOCKS = 16  # about a million tokens
 NOTHING_LEARNT = 0.05  # nats: a loss within this of the frequencies' loss counts as no better
 
 
+def token_counts(shards: ShardLocation, split: str, *, most_blocks: int | None = None) -> NDArray[Any]:
+    """How often each token id occurs in a split, or in its first blocks: int64 [vocabulary].
+
+    Raises ValueError for a shard that was changed after the build.
+    """
+    manifest = shards.manifest
+    reader = ShardReader(shards.directory, manifest, split, capacity=1, fetch=shards.fetch)
+    counts = np.zeros(manifest.tokenizer.vocab_size, dtype=np.int64)
+    for number in range(len(manifest.split(split).block_tokens()))[:most_blocks]:
+        counts += np.bincount(reader.block(number).tokens, minlength=len(counts))
+    return counts
+
+
 def unigram_entropy(shards: str | ShardLocation) -> float:
     """Entropy in nats of the token frequencies of the held-out text's first blocks.
 
     Raises ValueError for a shard that was changed after the build.
     """
-    location = open_location(shards)
-    manifest = location.manifest
-    reader = ShardReader(location.directory, manifest, "validation", capacity=1, fetch=location.fetch)
-    counts = np.zeros(manifest.tokenizer.vocab_size)
-    for number in range(min(COUNTED_BLOCKS, len(manifest.split("validation").block_tokens()))):
-        counts += np.bincount(reader.block(number).tokens, minlength=len(counts))
+    counts = token_counts(open_location(shards), "validation", most_blocks=COUNTED_BLOCKS)
     shares = counts[counts > 0] / counts.sum()
     # Miller and Madow 1955: the entropy of a sample is too small by about (kinds - 1) / (2 sample size).
     return float(-(shares * np.log(shares)).sum() + (len(shares) - 1) / (2 * counts.sum()))

@@ -8,7 +8,17 @@ LAYERS = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch")
 READING = {
     *("read_json", "read_file", "read_object", "JsonLines", "sound_lines", "read_foreign_object", "reading_foreign"),
     *("parse_yaml", "parse_json", "parse_bounded", "safe_open", "load_file", "loads", "read_text", "read_bytes"),
-    *("read_at_most", "numbered_lines", "read_records", "connect", "ZipFile", "reader", "unpacked", "read_block"),
+    *(
+        "read_at_most",
+        "numbered_lines",
+        "read_records",
+        "placed_records",
+        "connect",
+        "ZipFile",
+        "reader",
+        "unpacked",
+        "read_block",
+    ),
     *("ParquetFile", "load_from_disk", "load_dataset"),
 }
 OF_RUNS = "pretraining/checkpoints/test_file_mutations.py"
@@ -82,6 +92,8 @@ FUZZED = {
     "gap/study/clock.py": NO_FILE,
     "gap/study/until.py": OF_STUDIES,
     "gap/tasks/contamination.py": OF_STUDIES,
+    "gap/tasks/kinds/pairs.py": "gap/tasks/kinds/test_pairs.py",
+    "gap/tasks/unigram.py": OF_STUDIES,
 }
 
 

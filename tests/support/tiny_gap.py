@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from tiny_encoder import save_tiny_model
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertForMaskedLM, BertModel
 
 from gap.cells.job_list import CellOptions, JobList
 from gap.cells.plan import CellSource, sources_of
@@ -17,14 +17,19 @@ from gap.cells.search.grid import Grid
 from gap.study.experiment import Experiment
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions, TaskSpec
 from pretraining.checkpoints.series import read_series
+from shards.building.builder import build_shards
+from shards.building.options import BuildOptions
 
 COLOURS = ("red", "blue", "green", "grey")
 THINGS = tuple(f"{first}{second}" for first in ("ba", "ki", "mo", "tu") for second in ("lan", "rek", "sop"))
 WORDS = [*COLOURS, *THINGS, "what", "colour", "has", "the", "is", "old", "and", "good", "bad", ".", "?"]
 
 
-def write_series(directory: Path, budgets: tuple[int, ...] = (100, 200), seed: int = 0) -> Path:
-    """Scratch and annealed checkpoints of different random weights; returns series.json."""
+def write_series(
+    directory: Path, budgets: tuple[int, ...] = (100, 200), seed: int = 0, *, masked_lm: bool = False
+) -> Path:
+    """Scratch and annealed checkpoints of different random weights, encoders alone or with `masked_lm` heads; returns
+    series.json."""
     rows: list[dict[str, Any]] = []
     for budget in (0, *budgets):
         kind = "annealed" if budget else "raw"
@@ -32,7 +37,8 @@ def write_series(directory: Path, budgets: tuple[int, ...] = (100, 200), seed: i
         save_tiny_model(path, "bert", WORDS)
         torch.manual_seed(budget + seed)
         config = BertConfig.from_pretrained(str(path))
-        BertModel(config, add_pooling_layer=False).save_pretrained(path)
+        model = BertForMaskedLM(config) if masked_lm else BertModel(config, add_pooling_layer=False)
+        model.save_pretrained(path)
         rows.append(
             {
                 "path": f"series/{kind}-{budget}",
@@ -113,6 +119,45 @@ def write_choices(path: Path, number: int, *, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows))
     return path
+
+
+def write_pairs(folder: Path, paradigms: int, number: int, *, seed: int = 0) -> Path:
+    """A file for each paradigm, of pairs whose second sentence has two of its words swapped, or one replaced."""
+    generator = random.Random(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for paradigm in range(paradigms):
+        rows = []
+        for i in range(number):
+            words = ["the", generator.choice(THINGS), "is", generator.choice(COLOURS), "and", "good"]
+            wrong = (
+                [*words[:2], generator.choice(WORDS[:4]), *words[3:]]
+                if i % 2
+                else [words[2], words[1], words[0], *words[3:]]
+            )
+            row = {"sentence_good": " ".join(words), "sentence_bad": " ".join(wrong), "UID": f"rule_{paradigm}"}
+            rows.append({**row, "pairID": str(i), "field": ("syntax", "semantics")[paradigm % 2]})
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"rule_{paradigm}.jsonl").write_text(text)
+    return folder
+
+
+def write_corpus(directory: Path, tokenizer: Path) -> Path:
+    """Shards of sentences in the words of the series, under its tokenizer."""
+    generator = random.Random(3)
+    lines = [json.dumps({"text": " ".join(generator.choices(WORDS, k=40))}) for _ in range(80)]
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "corpus.jsonl").write_text("\n".join(lines))
+    options = BuildOptions(
+        input=[str(directory / "corpus.jsonl")],
+        output_dir=str(directory / "shards"),
+        tokenizer=str(tokenizer),
+        block_tokens=512,
+        near_duplicates="ignore",
+        validation_fraction=0.1,
+        processes=1,
+    )
+    build_shards(options)
+    return directory / "shards"
 
 
 def write_tasks(directory: Path) -> tuple[TaskSpec, TaskSpec, TaskSpec]:

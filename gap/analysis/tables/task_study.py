@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gap.analysis.tables.costs import CheckpointCost
-from gap.analysis.tables.task_table import SCRATCH, CheckpointKey, TaskTable
+from gap.analysis.tables.task_table import FLOOR, SCRATCH, CheckpointKey, TaskTable, describe
 from gap.intervals.bootstrap import Draws, Resampling
 from gap.intervals.holm import p_value
 from gap.intervals.interval import Estimate, Statistic, estimate
@@ -19,7 +19,10 @@ from gap.measures.weighted_metrics import SIGNED_METRICS
 
 @dataclass(frozen=True)
 class TaskStudy:
-    """A task's table with its draws, and which columns are scratch and reference."""
+    """A task's table with its draws, and which columns are scratch and reference.
+
+    On a zero-shot task the unigram floor takes the place of scratch, as the lower end of the gap.
+    """
 
     table: TaskTable
     draws: Draws
@@ -27,6 +30,17 @@ class TaskStudy:
     confidence: float
     scratch: int
     reference: int
+
+    @property
+    def floor(self) -> str:
+        """What the gap begins at, in words."""
+        return f"the {describe(FLOOR)}" if self.table.checkpoints[self.scratch].is_floor else "scratch"
+
+    @property
+    def random_weights(self) -> int:
+        """The column of scratch itself, where every curve begins."""
+        own = self.table.find(SCRATCH)
+        return self.scratch if own is None else own
 
     @property
     def in_series(self) -> bool:
@@ -95,11 +109,13 @@ def study_task(
 ) -> TaskStudy:
     """Find scratch and the reference (from outside, else the largest budget, annealed if available) and resample.
 
-    Raises ValueError without scratch or without a checkpoint to compare it with.
+    Of a zero-shot task the unigram floor is found in place of scratch. Raises ValueError without scratch or without a
+    checkpoint to compare it with.
     """
-    scratch = table.find(SCRATCH)
+    scratch = table.find(FLOOR if table.zero_shot else SCRATCH)
     if scratch is None:
-        raise ValueError(f"task {table.task}: no cells at budget 0; scratch is one end of the gap, run it")
+        end = "no unigram floor; it" if table.zero_shot else "no cells at budget 0; scratch"
+        raise ValueError(f"task {table.task}: {end} is one end of the gap, run it")
     inside = [
         checkpoint
         for checkpoint in table.checkpoints

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gap.analysis.tables.packed_predictions import PackedPredictions, packed_or_own
+from gap.cells.plan import UNIGRAM, too_few_runs
 from gap.cells.store import Cell
 from gap.intervals.bootstrap import Draws, Resampling, resample
 from gap.intervals.variance import Floats, SeedGrid, Weights
@@ -36,6 +37,11 @@ class CheckpointKey:
         return CheckpointKey(kind, cell.budget_tokens, cell.control, cell.label_fraction, cell.epochs_factor)
 
     @property
+    def is_floor(self) -> bool:
+        """Whether it is the frequencies of tokens, and no model."""
+        return self.control == UNIGRAM
+
+    @property
     def on_the_curve(self) -> bool:
         return self.control is None and self.label_fraction == 1.0 and self.epochs_factor == 1.0
 
@@ -46,6 +52,7 @@ class CheckpointKey:
 
 
 SCRATCH = CheckpointKey("scratch", 0)
+FLOOR = CheckpointKey("scratch", 0, UNIGRAM)
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,21 @@ class TaskTable:
     def cells_of(self, column: int) -> list[Cell]:
         return [self.cells[number] for number in self.grids[column].cells]
 
+    @property
+    def zero_shot(self) -> bool:
+        """Whether the checkpoints were scored as they are."""
+        return all(cell.details.get("zero_shot") is True for cell in self.cells)
+
     def refusal(self, columns: Sequence[int]) -> str | None:
         """Why no interval is given for a statistic of these checkpoints; None if one is.
 
-        The seeds of several pretraining runs suffice, with one fine-tuning seed each; a single run needs several.
+        The seeds of several pretraining runs suffice, with one fine-tuning seed each; a single run needs several. On a
+        zero-shot task a reference from outside is one fixed model, without any seed.
         """
+        if self.zero_shot:
+            own = [self.grids[column] for column in columns if self.checkpoints[column].kind != "reference"]
+            fewest = min((len(grid.pretraining_seeds) for grid in own), default=FEWEST_SEEDS)
+            return too_few_runs(fewest) if fewest < FEWEST_SEEDS else None
         single = [self.grids[column] for column in columns if not self.grids[column].has_runs]
         fewest = min((len(grid.finetuning_seeds) for grid in single), default=FEWEST_SEEDS)
         if fewest < FEWEST_SEEDS:
@@ -155,6 +172,8 @@ def tabulate(task: str, cells: Sequence[Cell], folder: Path) -> TaskTable:
 
 def describe(checkpoint: CheckpointKey) -> str:
     """The checkpoint as text, such as `annealed at 1,000,000 tokens, 1/8 of the labels`."""
+    if checkpoint.is_floor:
+        return "unigram floor"
     if checkpoint.kind in ("scratch", "reference"):
         words = [checkpoint.kind]
     elif checkpoint.kind == "reference_scratch":

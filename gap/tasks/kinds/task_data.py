@@ -20,9 +20,10 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """`[NAME=]KIND:PLACE[@N]`: N training examples at most; see `gap.tasks.specification.parse_tasks`.
+    """`[NAME=]KIND:PLACE[@N]`, see `gap.tasks.specification.parse_tasks`.
 
-    PLACE is a folder with train and test files, TRAIN+TEST, one file, or the name of a data set.
+    N is the largest number of training examples, and of minimal pairs that of the pairs of a paradigm. PLACE is a
+    folder with train and test files, TRAIN+TEST, one file, or the name of a data set.
     """
 
     name: str
@@ -69,6 +70,7 @@ class TaskData(ABC):
     windowed: ClassVar[bool] = False  # a long example becomes several rows instead of being cut
     in_small_world: ClassVar[bool] = True  # the embedded small world has such a task
     small_world_examples: ClassVar[int | None] = None  # largest number of its training examples; None: all
+    zero_shot: ClassVar[bool] = False  # the pretrained model is scored as it is: no training examples, no fine-tuning
 
     @classmethod
     @abstractmethod

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from file_mutations import few_and_many, refusals
 from simulated_scores import series_rows
+from tiny_encoder import tiny_tokenizer
 
 from gap.analysis.tables.costs import Prices
 from gap.analysis.tables.packed_predictions import PackedPredictions, pack_predictions
@@ -19,8 +20,10 @@ from gap.cells.store import Cell, ScoreFile, append_score, read_predictions, rea
 from gap.cells.worker import Records
 from gap.study.until import UntilFile
 from gap.tasks.contamination import not_searched, read_contaminated
+from gap.tasks.unigram import COUNTS_NAME, unigram_log_likelihoods
 from runtime.files.schemas import read_object
 from runtime.files.whole_files import write_json
+from shards.tokenization.vocabulary import fingerprint
 
 CELL = Cell(
     *("a" * 64, "qa", "annealed", 1000, 0, 0, "exact_match", 0.5),
@@ -119,6 +122,14 @@ def test_what_was_found_in_the_corpus(tmp_path, rounds):
     path.parent.mkdir()
     write_json(path, content)
     refusals(path, lambda: (read_contaminated(tmp_path, "qa"), not_searched(tmp_path, "qa")), rounds)
+
+
+@few_and_many
+def test_the_counts_of_the_floor(tmp_path, rounds):
+    tokenizer = tiny_tokenizer(["a", "b"])
+    counts = {"corpus": "c", "tokenizer": fingerprint(tokenizer), "counts": list(range(len(tokenizer)))}
+    write_json(tmp_path / COUNTS_NAME, {"schema_version": 1, **counts})
+    refusals(tmp_path / COUNTS_NAME, lambda: unigram_log_likelihoods(tmp_path, "c", tokenizer, ["a b", "b"]), rounds)
 
 
 @few_and_many

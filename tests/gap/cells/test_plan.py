@@ -80,6 +80,43 @@ def test_one_task_may_have_more_seeds_than_another():
     assert {cell.finetuning_seed for cell in plan.cells if cell.setting.task == "b"} == set(range(5))
 
 
+def test_a_zero_shot_task_has_a_cell_for_every_checkpoint_and_the_floor_of_every_run():
+    controls = Controls((2.0,), (0.5,), shuffled_labels=True, same_arguments=True)
+    sources = [*sources_of(SERIES, ["annealed"]), *reference_sources("bert")]
+    own = {"tasks_at_ends": ["z"], "finetuning_seeds": 3, "grid": Grid((1.0, 2.0)), "controls": controls}
+    plan = make_plan(sources, ["a", "p"], zero_shot=["p", "z"], **own)
+    places = [
+        (cell.setting.source.budget_tokens, cell.setting.source.pretraining_seed, cell.control)
+        for cell in plan.cells
+        if cell.setting.task == "p"
+    ]
+    expected = [(budget, seed, None) for seed in (0, 1) for budget in (0, 10, 20)]
+    assert sorted(places, key=str) == sorted(
+        [*expected, (None, 0, None), (0, 0, "unigram"), (0, 1, "unigram")], key=str
+    )
+    ends = Counter((cell.setting.source.kind, cell.control) for cell in plan.cells if cell.setting.task == "z")
+    assert ends == {("raw", None): 2, ("raw", "unigram"): 2, ("reference", None): 1}
+    assert all(cell.zero_shot == (cell.setting.task in ("p", "z")) for cell in plan.cells)
+    assert {cell.finetuning_seed for cell in plan.cells if cell.zero_shot} == {0}
+    assert {search.setting.task for search in plan.searches} == {"a"}
+    without = make_plan(sources, ["a"], **{**own, "tasks_at_ends": []})
+    assert [cell for cell in plan.cells if cell.setting.task == "a"] == list(without.cells)
+    assert plan.searches == without.searches
+
+
+def test_a_zero_shot_task_needs_three_pretraining_runs_for_an_interval():
+    for runs, refused in ((1, True), (2, True), (3, False)):
+        series = [{**row, "pretraining_seed": seed} for row in SERIES[:5] for seed in range(runs)]
+        plan = make_plan(
+            sources_of(series, ["annealed"]), ["p"], zero_shot=["p"], finetuning_seeds=1, grid=Grid((1.0, 2.0))
+        )
+        problems = problems_of(plan, intervals=True)
+        assert len(problems) == refused
+        assert all("3 series.json of pretraining runs of different --seed" in problem for problem in problems)
+        assert not problems_of(plan, intervals=False)
+        assert not plan.searches
+
+
 def test_what_cannot_answer_is_refused():
     with pytest.raises(ValueError, match="budget 0"):
         sources_of([row for row in SERIES if row["budget_tokens"]], ["raw"])
