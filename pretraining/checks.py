@@ -16,7 +16,6 @@ from pretraining.engines.deepspeed_config import has_cxx_compiler, resolve_confi
 from pretraining.engines.engine import check_ranks
 from pretraining.loop.whole_words import whole_word_warning
 from pretraining.model.families import family_of
-from pretraining.model.masked_lm import check_weights
 from pretraining.model.source.tokenizer import check_source_tokenizer
 from pretraining.plan.identity import identity_of
 from pretraining.plan.table import plan_lines
@@ -147,8 +146,7 @@ def check_data(plan: Plan) -> None:
 
 def check_source(plan: Plan) -> None:
     """Trained weights must fill the model; checked before anything is built, and by a dry run too."""
-    if plan.options.model_name_or_path:
-        check_weights(plan.config, plan.options.model_name_or_path, plan.options.objective)
+    assert plan.fresh_tensors is not None
 
 
 def check_resume(plan: Plan) -> None:
