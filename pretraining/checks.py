@@ -34,6 +34,7 @@ PROPERTIES = (
     *("optimizer", "engine", "config", "attention", "sharding", "memory"),
 )
 MUCH_PADDING = 0.1  # of the rows
+HIGH_FOR_A_CHECKPOINT = 5e-4  # RoBERTa was continued at this with 2,048 rows an update (arXiv:2004.10964, appendix)
 
 
 def announce(plan: Plan, shards: ShardLocation) -> bool:
@@ -194,6 +195,11 @@ def find_warnings(plan: Plan) -> list[str]:
     if options.bf16 == "auto" and lacks_bf16 and not (plan.bf16 or plan.fp16):
         texts.append(
             "this GPU has no bf16, and --bf16 auto computes in fp32: --fp16 computes in fp16 with loss scaling"
+        )
+    if options.model_name_or_path and plan.peak_learning_rate > HIGH_FOR_A_CHECKPOINT:
+        texts.append(
+            f"--learning_rate {plan.peak_learning_rate:g} is one for random weights, and undoes much of what "
+            f"{options.model_name_or_path} has learnt: 2e-5 to 3e-4 are usual for a checkpoint"
         )
     if plan.memory is None:
         texts.append(

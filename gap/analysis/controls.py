@@ -61,7 +61,7 @@ def _shuffled_labels(study: TaskStudy) -> Iterator[str]:
     shuffled = [
         column for column, checkpoint in enumerate(study.table.checkpoints) if checkpoint.control == "shuffled_labels"
     ]
-    scratch = [column for column in shuffled if study.table.checkpoints[column].kind == "scratch"]
+    scratch = [column for column in shuffled if study.table.checkpoints[column].budget_tokens == 0]
     for column in shuffled:
         if column in scratch:
             continue
@@ -70,11 +70,13 @@ def _shuffled_labels(study: TaskStudy) -> Iterator[str]:
         if change.low is None or change.high is None:
             verdict = f"no verdict, since there is no interval ({change.refused})"
         elif change.low > 0:
-            verdict = "more than scratch: something leaks into the scores"
+            verdict = f"more than {study.floor}: something leaks into the scores"
         else:
             most = f"{100 * max(change.high, 0.0):.1f}"
-            verdict = f"not resolved from scratch, as it should be (a leak of up to {most} points would not be seen)"
-        yield f"Control, {name}: {points_text(change)} points against scratch; {verdict}."
+            verdict = (
+                f"not resolved from {study.floor}, as it should be (a leak of up to {most} points would not be seen)"
+            )
+        yield f"Control, {name}: {points_text(change)} points against {study.floor}; {verdict}."
 
 
 def _same_arguments(study: TaskStudy) -> Iterator[str]:
@@ -82,6 +84,6 @@ def _same_arguments(study: TaskStudy) -> Iterator[str]:
     scratch = study.table.find(replace(study.table.checkpoints[study.scratch], control="same_arguments"))
     if scratch is not None:
         yield (
-            "With the same arguments for scratch and reference (the reference's choice), instead of a search for each, "
-            f"the gap is {points_text(study.difference(study.reference, scratch))} points."
+            f"With the same arguments for {study.floor} and reference (the reference's choice), instead of a search "
+            f"for each, the gap is {points_text(study.difference(study.reference, scratch))} points."
         )

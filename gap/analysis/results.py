@@ -154,6 +154,7 @@ class TaskResult:
     warnings: tuple[str, ...]
     failures: FailureRate
     notes: tuple[str, ...]
+    floor: str = "scratch"  # what the gap begins at, in words
     cluster: str = "cluster"  # what a cluster of examples is: an article, a paragraph, a text
 
     def is_resolved(self, confidence: float) -> bool:

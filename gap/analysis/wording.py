@@ -88,30 +88,32 @@ def answer_text(
     checkpoints: Sequence[CheckpointResult],
     currency: str,
     priced: bool,
+    floor: str = "scratch",
 ) -> str:
-    """The answer in one sentence."""
+    """The answer in one sentence; `floor` is what the gap begins at."""
+    above, start = ("", "") if floor == "scratch" else (f" above {floor}", f" from {floor}")
     if gap.refused:
-        return f"On {task} the gap to {reference} is {100 * gap.value:.1f} points; {gap.refused}."
+        return f"On {task} the gap{start} to {reference} is {100 * gap.value:.1f} points; {gap.refused}."
     if gap.is_below_zero:
         given = f" ({conditional})" if conditional else ""
         return (
-            f"On {task} pretraining lowers the score: {reference} minus scratch is {100 * gap.value:.1f} points "
+            f"On {task} pretraining lowers the score: {reference} minus {floor} is {100 * gap.value:.1f} points "
             f"{_points(gap)}{given}."
         )
     if not resolved:
         return (
-            f"On {task} there is no gap to close that this study resolves: {reference} minus scratch is "
+            f"On {task} there is no gap to close that this study resolves: {reference} minus {floor} is "
             f"{100 * gap.value:.1f} points {_points(gap)}."
         )
     curve = next((candidate for candidate in curves if candidate.kind == "annealed"), curves[0] if curves else None)
     if curve is None or not curve.crossings:
         given = f" ({conditional})" if conditional else ""
         return (
-            f"On {task} the gap to {reference} is {100 * gap.value:.1f} points {_points(gap)}; "
+            f"On {task} the gap{start} to {reference} is {100 * gap.value:.1f} points {_points(gap)}; "
             f"too few budgets for a curve{given}."
         )
-    whose = f"this series' gap on {task}" if in_series else f"the gap on {task} to {reference}"
-    sentence = f"{_crossing_words(curve, whose, currency, priced)}{_longer_words(checkpoints)}"
+    whose = f"this series' gap on {task}{above}" if in_series else f"the gap on {task}{above} to {reference}"
+    sentence = f"{_crossing_words(curve, whose, currency, priced)}{_longer_words(checkpoints) * (floor == 'scratch')}"
     return f"{sentence} ({conditional})." if conditional else f"{sentence}."
 
 

@@ -59,6 +59,11 @@ def draw_charts(
 
 
 def _seeds_note(task: TaskResult) -> str:
+    if any(checkpoint.kind == "start" for checkpoint in task.checkpoints):
+        return (
+            "Seeds of your starting checkpoint, of scratch, and of a reference from outside, are shown left of the "
+            "smallest budget."
+        )
     return "Seeds of scratch, and of a reference from outside, are shown left of the smallest budget."
 
 

@@ -19,6 +19,7 @@ STYLES = {  # readable without colour: every role has its own marker and dash
     "annealed": {"symbol": "circle", "dash": "solid"},
     "raw": {"symbol": "square-open", "dash": "dash"},
     "scratch": {"symbol": "triangle-down", "dash": "dot"},
+    "start": {"symbol": "triangle-up", "dash": "longdashdot"},
     "reference": {"symbol": "star", "dash": "dashdot"},
     "other": {"symbol": "cross", "dash": "longdash"},
 }
@@ -58,7 +59,12 @@ def score_chart(task: TaskResult) -> Figure | None:
                 )
             )
             traces.append(_seed_dots(points, kind))
-    for kind, role in (("scratch", "scratch"), ("reference", "reference"), ("reference_scratch", "other")):
+    for kind, role in (
+        ("start", "start"),
+        ("scratch", "scratch"),
+        ("reference", "reference"),
+        ("reference_scratch", "other"),
+    ):
         levels = [point for point in task.checkpoints if point.kind == kind and point.control is None]
         if levels:
             traces += _level(task, levels[0], role)
@@ -193,7 +199,7 @@ def _level(task: TaskResult, checkpoint: CheckpointResult, role: str) -> list[Fi
             ends,
             [checkpoint.score.value] * 2,
             mode="lines+markers",
-            name=checkpoint.kind.replace("_", " from "),
+            name=checkpoint.name if checkpoint.kind == "start" else checkpoint.kind.replace("_", " from "),
             text=[checkpoint_text(checkpoint, checkpoint.score)] * 2,
             hoverinfo="text",
             line={"dash": STYLES[role]["dash"], "color": f"role:{role}", "width": 2},

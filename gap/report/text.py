@@ -27,7 +27,8 @@ from runtime.plurals import counted
 
 METHOD = (
     "Budgets count the non-padding tokens a checkpoint has seen. Gap closed is (S(b) - S(scratch)) / (S(reference) - "
-    "S(scratch)), the ratio of means over seeds. Intervals resample pretraining seeds, fine-tuning seeds and examples "
+    "S(scratch)), the ratio of means over seeds; where a series continues a checkpoint, that takes the place of "
+    "scratch. Intervals resample pretraining seeds, fine-tuning seeds and examples "
     "together (after the multi-bootstrap of Sellam et al. 2022), with clusters of examples kept whole. Budgets are "
     "paired by examples and by pretraining seed, not by fine-tuning seed, which does something else to each "
     "checkpoint. The part of the seeds is widened by Student's t, because the plain percentile interval is too short "
@@ -139,7 +140,7 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnCha
         size += f" in {counted(task.num_clusters, task.cluster)}"
     given = f" All intervals are {task.conditional}." if task.conditional else ""
     yield Part(
-        text=f"Gap from scratch to {task.reference}: {points_text(task.gap)} points of "
+        text=f"Gap from {task.floor} to {task.reference}: {points_text(task.gap)} points of "
         f"{task.metric.replace('_', ' ')}; {size}.{_p_text(task)}{given}"
     )
     if task.gap.refused:
@@ -147,7 +148,10 @@ def _curve_parts(task: TaskResult, analysis: Analysis, charts: Sequence[DrawnCha
     elif not task.gap_resolved:
         said = "The interval of the gap includes 0: there is no gap to close that this study resolves."
         if task.gap.is_below_zero:
-            said = f"Pretraining lowers the score here: {task.reference} is below scratch, and the interval excludes 0."
+            said = (
+                f"Pretraining lowers the score here: {task.reference} is below {task.floor}, and the interval excludes "
+                "0."
+            )
         yield Part(text=said, style="warn")
     for warning in task.warnings:
         yield Part(text=warning, style="warn")
@@ -194,7 +198,8 @@ def _control_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[P
     if labels:
         yield Part(
             "What pretraining is worth in labelled examples",
-            "The labels with which scratch would score the same (effective data transferred, Hernandez et al. 2021).",
+            f"The labels with which {task.floor} would score the same (effective data transferred, Hernandez et al. "
+            "2021).",
             table=labels,
             folded=counted(len(labels.rows), "checkpoint") if len(labels.rows) > LONG_TABLE else "",
         )

@@ -9,7 +9,7 @@ from gap.analysis.tables.costs import pair_budgets
 from gap.cells.consistency import model_types_of
 from gap.cells.job_list import JobList
 from gap.cells.plan import CellSource, reference_sources, sources_of
-from gap.study.experiment import series_rows
+from gap.study.experiment import check_same_start, series_rows
 from gap.study.from_options import experiment_of
 from gap.study.options import GapOptions
 from gap.study.small_world import expected_config, expected_own_run, expected_sources, series_paths
@@ -60,6 +60,7 @@ def extra_sources(options: GapOptions) -> list[CellSource]:
         return []
     series = series_rows(series_paths(options))
     own = pair_budgets(series_rows([path]), like=series)
+    check_same_start(series, own, path)
     seeds = {int(row["pretraining_seed"]) for row in series} & {int(row["pretraining_seed"]) for row in own}
     if seeds:
         raise ValueError(f"--independent {path}: seed {min(seeds)} is the series' own; pretrain it with another --seed")

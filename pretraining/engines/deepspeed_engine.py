@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import deepspeed
@@ -164,7 +165,9 @@ class DeepSpeedEngine:
         if self.stage == 0:
             value = parameter.detach() if kind is None else self._torch_optimizer().state[parameter][kind]
             return value.float()
-        value = safe_get_full_fp32_param(parameter) if kind is None else safe_get_full_optimizer_state(parameter, kind)
+        with as_trained(parameter):
+            get = safe_get_full_optimizer_state
+            value = safe_get_full_fp32_param(parameter) if kind is None else get(parameter, kind)
         if value is None:
             raise RuntimeError(f"DeepSpeed stage {self.stage} gives no {kind or 'weight'}: it cannot be checkpointed")
         return value.detach().float().reshape(full_shape(parameter))
@@ -196,6 +199,10 @@ class DeepSpeedEngine:
         self.step(0.0)
 
     def _write_weight(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
+        with as_trained(parameter):
+            self._write_trained_weight(parameter, value)
+
+    def _write_trained_weight(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
         if self.stage == 3:
             with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
                 if self.ranks.is_main:
@@ -210,7 +217,8 @@ class DeepSpeedEngine:
         if self.stage == 0:
             self._torch_optimizer().state[parameter][kind].copy_(value)
         elif self.stage == 3:
-            safe_set_local_optimizer_state(parameter, self._share(parameter, value), kind)
+            with as_trained(parameter):
+                safe_set_local_optimizer_state(parameter, self._share(parameter, value), kind)
         else:
             safe_set_full_optimizer_state(parameter, value, kind)
 
@@ -225,6 +233,17 @@ class DeepSpeedEngine:
         for holder in [*optimizer.state.values(), *optimizer.param_groups]:
             if "step" in holder:
                 holder["step"] = torch.full_like(holder["step"], steps) if torch.is_tensor(holder["step"]) else steps
+
+
+@contextmanager
+def as_trained(parameter: nn.Parameter) -> Iterator[None]:
+    """ZeRO-3 shows and sets the fp32 state of trained parameters only: let a frozen one count as trained meanwhile."""
+    trained = parameter.requires_grad
+    parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        parameter.requires_grad_(trained)
 
 
 def restore_buffers(module: nn.Module, buffers: Mapping[str, torch.Tensor]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gap.analysis.tables.costs import CheckpointCost
-from gap.analysis.tables.task_table import SCRATCH, CheckpointKey, TaskTable
+from gap.analysis.tables.task_table import SCRATCH, START, CheckpointKey, TaskTable, describe
 from gap.intervals.bootstrap import Draws, Resampling
 from gap.intervals.holm import p_value
 from gap.intervals.interval import Estimate, Statistic, estimate
@@ -19,7 +19,10 @@ from gap.measures.weighted_metrics import SIGNED_METRICS
 
 @dataclass(frozen=True)
 class TaskStudy:
-    """A task's table with its draws, and which columns are scratch and reference."""
+    """A task's table with its draws, and which columns are scratch and reference.
+
+    Where a series continues a checkpoint, that takes the place of scratch, as the lower end of the gap.
+    """
 
     table: TaskTable
     draws: Draws
@@ -27,6 +30,16 @@ class TaskStudy:
     confidence: float
     scratch: int
     reference: int
+
+    @property
+    def floor(self) -> str:
+        """What the gap begins at, in words."""
+        return describe(START) if self.is_continued else "scratch"
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the gap begins at the checkpoint that the series continues."""
+        return self.table.checkpoints[self.scratch] == START
 
     @property
     def in_series(self) -> bool:
@@ -95,9 +108,11 @@ def study_task(
 ) -> TaskStudy:
     """Find scratch and the reference (from outside, else the largest budget, annealed if available) and resample.
 
-    Raises ValueError without scratch or without a checkpoint to compare it with.
+    Of a series that continues a checkpoint, that is found in place of scratch. Raises ValueError without scratch or
+    without a checkpoint to compare it with.
     """
-    scratch = table.find(SCRATCH)
+    scratch = table.find(START)
+    scratch = table.find(SCRATCH) if scratch is None else scratch
     if scratch is None:
         raise ValueError(f"task {table.task}: no cells at budget 0; scratch is one end of the gap, run it")
     inside = [

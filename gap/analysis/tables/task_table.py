@@ -21,7 +21,10 @@ FEWEST_SEEDS = 3
 
 @dataclass(frozen=True)
 class CheckpointKey:
-    """The key of a table column: checkpoint and setting of fine-tuning. Scratch has budget 0 and kind `scratch`."""
+    """The key of a table column: checkpoint and setting of fine-tuning. Scratch has budget 0 and kind `scratch`.
+
+    The checkpoint that a continued series starts from has budget 0 and kind `start`.
+    """
 
     kind: str
     budget_tokens: int | None
@@ -45,6 +48,7 @@ class CheckpointKey:
 
 
 SCRATCH = CheckpointKey("scratch", 0)
+START = CheckpointKey("start", 0)
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,8 @@ def describe(checkpoint: CheckpointKey) -> str:
         words = [checkpoint.kind]
     elif checkpoint.kind == "reference_scratch":
         words = ["reference architecture from scratch"]
+    elif checkpoint.kind == "start":
+        words = ["your starting checkpoint"]
     else:
         words = [f"{checkpoint.kind} at {checkpoint.budget_tokens:,} tokens"]
     if checkpoint.epochs_factor != 1:
@@ -169,7 +175,7 @@ def describe(checkpoint: CheckpointKey) -> str:
 
 
 def _order(checkpoint: CheckpointKey) -> tuple[object, ...]:
-    kinds = ("scratch", "raw", "annealed", "reference_scratch", "reference")
+    kinds = ("start", "scratch", "raw", "annealed", "reference_scratch", "reference")
     return (
         checkpoint.control or "",
         kinds.index(checkpoint.kind),
