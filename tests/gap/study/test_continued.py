@@ -138,7 +138,7 @@ def test_runs_from_other_weights_are_refused_by_name(tmp_path):
         ValueError, match="this run starts from random weights, another of the study continues models/e"
     ):
         rows_of([first, write_series(tmp_path / "c", seed=2)])
-    with pytest.raises(ValueError, match="this run continues models/encoder .cdcdcd"):
+    with pytest.raises(ValueError, match=r"this run continues models/encoder .cdcdcd"):
         rows_of([first, continued(tmp_path / "d", seed=3, started_digest="cd" * 32)])
     # The same checkpoint under another name is the same.
     assert rows_of([first, continued(tmp_path / "e", seed=4, started_from="copy/of")])
