@@ -10,15 +10,49 @@ from scipy.stats import norm, t
 
 from gap.analysis.tables.task_study import TaskStudy
 from gap.analysis.tables.task_table import describe
-from gap.analysis.wording import points_text
+from gap.analysis.wording import percent_text, points_text
+from gap.cells.plan import SELF_PRETRAINED
 from gap.intervals.interval import Estimate
 
 
 def control_notes(study: TaskStudy) -> Iterator[str]:
-    """Notes on those controls that were run: independent runs, shuffled labels, the same arguments for all."""
+    """Notes on those controls that were run: own texts, independent runs, shuffled labels, the same arguments."""
+    yield from _self_pretrained(study)
     yield from _independent_runs(study)
     yield from _shuffled_labels(study)
     yield from _same_arguments(study)
+
+
+def _self_pretrained(study: TaskStudy) -> Iterator[str]:
+    """Compare pretraining on the task's own training texts with the series at the nearest budget.
+
+    Krishna et al. 2023 (arXiv:2209.14389) find that it rivals pretraining on other text: then the gain comes from the
+    objective more than from the corpus.
+    """
+    budgets = study.budgets("annealed")
+    for column, checkpoint in enumerate(study.table.checkpoints):
+        if checkpoint.control != SELF_PRETRAINED or not budgets:
+            continue
+        tokens = math.log(checkpoint.budget_tokens or 1)
+        near = min(budgets, key=lambda one: abs(math.log(study.table.checkpoints[one].budget_tokens or 1) - tokens))
+        share = ""
+        if study.resolved:
+            involved = [column, study.scratch, study.reference]
+            closed = study.estimate(lambda scores, own=column: study.closed([own])(scores)[:, 0], involved)
+            share = f"closes {percent_text(closed, digits=0)} of the gap and "
+        change = study.difference(column, near)
+        if change.refused:
+            verdict = f"no verdict: {change.refused}"
+        elif change.includes_zero:
+            verdict = "not resolved: the corpus is not shown to bring more than the objective on the task's own texts"
+        elif change.is_below_zero:
+            verdict = "which is resolved: the corpus brings what the task's own texts do not"
+        else:
+            verdict = "which is resolved: the task's own texts bring more than the corpus at this budget"
+        yield (
+            f"Pretraining on the task's own training texts alone ({checkpoint.budget_tokens:,} tokens) {share}scores "
+            f"{points_text(change)} points against the series' {describe(study.table.checkpoints[near])}, {verdict}."
+        )
 
 
 def _independent_runs(study: TaskStudy) -> Iterator[str]:

@@ -17,6 +17,7 @@ from gap.analysis.tables.costs import UNITS, Prices, convert_tokens, find_cost
 from gap.analysis.tables.task_study import TaskStudy
 from gap.analysis.tables.task_table import SCRATCH, CheckpointKey, describe
 from gap.analysis.wording import answer_text, points_text
+from gap.cells.plan import SELF_PRETRAINED
 from gap.intervals.failures import failure_rate, unsteady
 from gap.intervals.interval import Estimate, quantiles, statistic_draws
 from gap.intervals.variance import Floats
@@ -132,7 +133,9 @@ def _checkpoint(study: TaskStudy, column: int, resolved: bool) -> CheckpointResu
         metrics={
             name: float(np.mean([cell.metrics[name] for cell in cells if name in cell.metrics])) for name in names
         },
-        cost=find_cost(study.costs, checkpoint.kind, checkpoint.budget_tokens),
+        cost=None  # of another corpus than the series'
+        if checkpoint.control == SELF_PRETRAINED
+        else find_cost(study.costs, checkpoint.kind, checkpoint.budget_tokens),
         score_without_contaminated=without,
         dots=tuple(
             Dot(

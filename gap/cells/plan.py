@@ -9,6 +9,7 @@ from typing import Any
 from gap.cells.search.grid import Grid
 
 FEWEST_SEEDS = 3
+SELF_PRETRAINED = "self_pretrained"  # the control that was pretrained on the task's own training texts
 SEARCH_SEED = 10_000  # of the searches, from here on; no scored cell uses it
 
 
@@ -22,6 +23,7 @@ class CellSource:
     pretraining_seed: int = 0
     from_scratch: bool = False  # the configuration of `path` with random weights
     control: str | None = None
+    task: str | None = None  # the only one that it is fine-tuned on; None: all
 
     @property
     def is_scratch(self) -> bool:
@@ -235,7 +237,8 @@ def make_plan(
     start = [source for source in sources if source.is_start]
     for task in tasks:
         for source in sources:
-            add(source, task, source.control)
+            if source.task in (None, task):
+                add(source, task, source.control)
     for task in tasks_at_ends:
         for source in [*start, *scratch, *(outside or largest)]:
             add(source, task, None)

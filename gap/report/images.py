@@ -23,6 +23,7 @@ COLOURS = {
     "raw": "#b3530a",
     "scratch": "#5f6770",
     "start": "#96203f",
+    "self": "#8a6d00",
     "reference": "#1d7a4a",
 }
 OTHER = "#7b3fa0"

@@ -19,7 +19,7 @@ from gap.study.options import GapOptions
 from gap.study.outlook import busy_seconds, method_notes, outlook, plan_lines, set_lines
 from gap.study.seeds import finish_pilot, most_seeds, seed_stages, seeds_of_resolved, warning_before
 from gap.study.small_world import pretrain_series, pretraining_runs, series_paths
-from gap.study.sources import extra_sources, families_of, jobs_before_pretraining
+from gap.study.sources import extra_sources, families_of, jobs_before_pretraining, self_pretrained_sources
 from gap.tasks.kinds.task_data import TaskData
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
 from pretraining.plan.options import PretrainingOptions
@@ -154,7 +154,7 @@ def prepare(
     """The main rank plans, estimates, locks the directory and writes the list; all ranks return once it is on disk."""
     init_process_group(ranks, choose_device(ranks))
     data: dict[str, TaskData] = experiment.read()
-    jobs = experiment.jobs(sources, data)
+    jobs = experiment.jobs([*sources, *self_pretrained_sources(options, data)], data)
     if ranks.is_main:
         print(*plan_lines(jobs), sep="\n", flush=True)
         devices = devices_at_once(options, ranks.world_size)

@@ -70,11 +70,16 @@ class DeepSpeedEngine:
             clear_abandoned_build(name)
         self.stage = int(config.get("zero_optimization", {}).get("stage", 0))
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        rounds = options.half is not None and self.stage > 0
+        weights = {name: weight.detach().clone() for name, weight in model.named_parameters()} if rounds else {}
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model, optimizer=client, model_parameters=groups, config=config, dist_init_required=False
         )
         self.module: nn.Module = self.engine.module
         restore_buffers(self.module, buffers)
+        for name, parameter in self.module.named_parameters():
+            if name in weights:  # DeepSpeed casts the model first, and its fp32 masters are the rounded weights
+                self._write_weight(parameter, weights.pop(name).to(self.device))
         self.compilation = Compilation(self.module, by_layer=self.stage == 3)
         self.loss_scaling = DeepSpeedLossScale(self.optimizer.loss_scaler) if options.fp16 else None
         self._frozen = False

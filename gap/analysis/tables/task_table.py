@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gap.cells.plan import SELF_PRETRAINED
 from gap.cells.store import Cell, read_predictions
 from gap.intervals.bootstrap import Draws, Resampling, resample
 from gap.intervals.variance import Floats, SeedGrid, Weights
@@ -163,13 +164,15 @@ def describe(checkpoint: CheckpointKey) -> str:
         words = ["reference architecture from scratch"]
     elif checkpoint.kind == "start":
         words = ["your starting checkpoint"]
+    elif checkpoint.control == SELF_PRETRAINED:
+        words = [f"the task's own texts, {checkpoint.budget_tokens:,} tokens"]
     else:
         words = [f"{checkpoint.kind} at {checkpoint.budget_tokens:,} tokens"]
     if checkpoint.epochs_factor != 1:
         words.append(f"{checkpoint.epochs_factor:g}x epochs")
     if checkpoint.label_fraction != 1:
         words.append(f"{share_text(checkpoint.label_fraction)} of the labels")
-    if checkpoint.control not in (None, "scratch_longer", "fewer_labels"):
+    if checkpoint.control not in (None, "scratch_longer", "fewer_labels", SELF_PRETRAINED):
         words.append(str(checkpoint.control).replace("_", " "))
     return ", ".join(words)
 
