@@ -37,9 +37,7 @@ def _self_pretrained(study: TaskStudy) -> Iterator[str]:
         near = min(budgets, key=lambda one: abs(math.log(study.table.checkpoints[one].budget_tokens or 1) - tokens))
         share = ""
         if study.resolved:
-            involved = [column, study.scratch, study.reference]
-            closed = study.estimate(lambda scores, own=column: study.closed([own])(scores)[:, 0], involved)
-            share = f"closes {percent_text(closed, digits=0)} of the gap and "
+            share = f"closes {percent_text(_closed(study, column), digits=0)} of the gap and "
         change = study.difference(column, near)
         if change.refused:
             verdict = f"no verdict: {change.refused}"
@@ -53,6 +51,11 @@ def _self_pretrained(study: TaskStudy) -> Iterator[str]:
             f"Pretraining on the task's own training texts alone ({checkpoint.budget_tokens:,} tokens) {share}scores "
             f"{points_text(change)} points against the series' {describe(study.table.checkpoints[near])}, {verdict}."
         )
+
+
+def _closed(study: TaskStudy, column: int) -> Estimate:
+    share = study.closed([column])
+    return study.estimate(lambda scores: share(scores)[:, 0], [column, study.scratch, study.reference])
 
 
 def _independent_runs(study: TaskStudy) -> Iterator[str]:

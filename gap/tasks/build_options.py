@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetuning.recipes.options.glue import GlueOptions
 from runtime.options.declaration import option, option_as_in
 from runtime.options.option_rules import idle_beside
 from shards.building.options import TEXT, BuildOptions
@@ -20,11 +21,13 @@ class TaskBuildOptions(BuildOptions):
     input: list[str] = option_as_in([], BuildOptions, "input")
     task: str | None = option(
         None,
-        "in place of --input: the training texts of a task, as launch/gap.py names it: imdb=classification:aclImdb@1000",
+        "task whose training texts are the input, as launch/gap.py names it: imdb=classification:aclImdb@1000",
         group=TEXT,
         identity=False,  # its texts are
     )
-    data_dir: str | None = option(None, "folder with GLUE's files, for --task glue:NAME", group=TEXT, identity=False)
+    data_dir: str | None = option_as_in(
+        None, GlueOptions, "data_dir", "folder of GLUE's files, for --task glue:NAME", group=TEXT, identity=False
+    )
 
     def contradictions(self) -> list[str]:
         """Either files or a task, and an output folder."""

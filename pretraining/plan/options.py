@@ -133,7 +133,7 @@ class PretrainingOptions(Options):
     )
     learning_rate: float | None = option(
         None,
-        "peak learning rate; of a checkpoint that is trained further a lower one, 1e-4 if none is given",
+        "peak learning rate",
         group=TRAINING,
         at_least=0,
         below=math.inf,
