@@ -34,17 +34,15 @@ def corpus_text(data: TaskData) -> str:
 def write_training_texts(task: str, path: Path, data_dir: str | None = None) -> TaskData:
     """Write the training texts of a task (`[NAME=]KIND:PLACE[@N]`) to a file of JSON lines.
 
-    A text that also occurs among the scored examples is left out. A file that already holds them is left as it is, so
-    that an interrupted build is continued. Raises ValueError for several tasks, and for files that cannot be read.
+    A text that also occurs among the scored examples is left out. Raises ValueError for several tasks, and for files
+    that cannot be read.
     """
     specs = parse_tasks(task)
     if len(specs) > 1:
         raise ValueError(f"--task {task}: {len(specs)} tasks; shards for self-pretraining hold the texts of one")
     data = read_task(specs[0], ReadingOptions(data_dir=data_dir, on_overlap="drop"))
-    text = corpus_text(data)
-    if not (path.is_file() and path.read_bytes() == text.encode()):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, [text])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, corpus_text(data))
     return data
 
 
