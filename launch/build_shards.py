@@ -1,4 +1,4 @@
-"""Build shards from text: `build_shards.py --input FILES --output_dir DIR [--tokenizer DIR | --vocab_size N]`."""
+"""Build shards: `build_shards.py --input FILES --output_dir DIR [--tokenizer DIR | --vocab_size N]`, or --task SPEC."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 if TYPE_CHECKING:
-    from shards.building.options import BuildOptions
+    from gap.tasks.build_options import TaskBuildOptions
 
 # Every worker process imports this file again, so what only the main process needs is imported inside functions.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and build; returns the exit status."""
+    from gap.tasks.build_options import TaskBuildOptions
     from runtime.options.command_line import parse_options
     from runtime.options.exit_status import run_command
-    from shards.building.options import BuildOptions
 
-    options = parse_options(BuildOptions, argv, description=__doc__)
+    options = parse_options(TaskBuildOptions, argv, description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     remedy = "lower --processes, --max_document_mb or --index_memory_mb"
     return run_command(lambda: run(options), memory_remedy=remedy, output_dir=options.output_dir)
 
 
-def run(options: BuildOptions) -> int:
+def run(options: TaskBuildOptions) -> int:
     """Build, with a bar, and report."""
+    from dataclasses import replace
+
     from tqdm import tqdm
 
     from runtime.processes.interruption import stopping_at_once
@@ -40,6 +42,12 @@ def run(options: BuildOptions) -> int:
 
     if not read_ranks().is_main:  # under a launcher, only one process builds
         return 0
+    if options.task is not None:
+        from gap.tasks.training_texts import write_training_texts  # imports the recipes: seconds
+
+        data = write_training_texts(options.task, options.texts_file, options.data_dir)
+        print(f"{options.texts_file}: the texts of {len(data.train):,} training examples of {data.spec.name}")
+        options = replace(options, task=None, data_dir=None, input=[str(options.texts_file)])
     with stopping_at_once(), tqdm(unit="B", unit_scale=True, desc="shards", mininterval=0.5) as bar:
         summary = build_shards(options, report=progress_reporter(bar))
     print(closing_report(summary, Path(options.output_dir)))

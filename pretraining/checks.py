@@ -16,7 +16,6 @@ from pretraining.engines.deepspeed_config import has_cxx_compiler, resolve_confi
 from pretraining.engines.engine import check_ranks
 from pretraining.loop.whole_words import whole_word_warning
 from pretraining.model.families import family_of
-from pretraining.model.masked_lm import check_weights
 from pretraining.model.source.tokenizer import check_source_tokenizer
 from pretraining.plan.identity import identity_of
 from pretraining.plan.table import plan_lines
@@ -35,6 +34,7 @@ PROPERTIES = (
     *("optimizer", "engine", "config", "attention", "sharding", "memory"),
 )
 MUCH_PADDING = 0.1  # of the rows
+HIGH_FOR_A_CHECKPOINT = 5e-4  # RoBERTa was continued at this with 2,048 rows an update (arXiv:2004.10964, appendix)
 
 
 def announce(plan: Plan, shards: ShardLocation) -> bool:
@@ -147,8 +147,7 @@ def check_data(plan: Plan) -> None:
 
 def check_source(plan: Plan) -> None:
     """Trained weights must fill the model; checked before anything is built, and by a dry run too."""
-    if plan.options.model_name_or_path:
-        check_weights(plan.config, plan.options.model_name_or_path, plan.options.objective)
+    assert plan.fresh_tensors is not None
 
 
 def check_resume(plan: Plan) -> None:
@@ -196,6 +195,11 @@ def find_warnings(plan: Plan) -> list[str]:
     if options.bf16 == "auto" and lacks_bf16 and not (plan.bf16 or plan.fp16):
         texts.append(
             "this GPU has no bf16, and --bf16 auto computes in fp32: --fp16 computes in fp16 with loss scaling"
+        )
+    if options.model_name_or_path and plan.peak_learning_rate > HIGH_FOR_A_CHECKPOINT:
+        texts.append(
+            f"--learning_rate {plan.peak_learning_rate:g} is one for random weights, and undoes much of what "
+            f"{options.model_name_or_path} has learnt: 2e-5 to 3e-4 are usual for a checkpoint"
         )
     if plan.memory is None:
         texts.append(

@@ -227,6 +227,7 @@ class Run:
             self.plan.budget,
             self._loop_options(),
             flops_of_update=self.plan.flops_of_update,
+            flops_of_head_update=self.plan.flops_of_head_update,
             callbacks=self,
             compiling=self.compiling,
         )
@@ -385,6 +386,8 @@ class Run:
         position = position_from(checkpoint.state, num_segments=len(segments))
         if position.segment < len(segments) and segments[position.segment].is_branch and position.fork is None:
             position = replace(position, fork=checkpoint.path.name)
+        if position.segment < len(segments) and segments[position.segment].head_only:
+            self.engine.freeze()
         self._load(checkpoint)
         if self.ranks.is_main:
             self.bar.say(f"resuming from {checkpoint.path} at update {position.progress.updates}")
@@ -408,6 +411,8 @@ class Run:
             micro_batches_per_update=self.stream.micro_batches_per_update,
             peak_learning_rate=self.plan.peak_learning_rate,
             warmup=self.plan.warmup,
+            head_warmup=self.plan.head_warmup,
+            head_learning_rate=options.head_learning_rate,
             decay=options.decay,
             seed=options.seed,
             num_workers=options.dataloader_num_workers,

@@ -10,15 +10,52 @@ from scipy.stats import norm, t
 
 from gap.analysis.tables.task_study import TaskStudy
 from gap.analysis.tables.task_table import describe
-from gap.analysis.wording import points_text
+from gap.analysis.wording import percent_text, points_text
+from gap.cells.plan import SELF_PRETRAINED
 from gap.intervals.interval import Estimate
 
 
 def control_notes(study: TaskStudy) -> Iterator[str]:
-    """Notes on those controls that were run: independent runs, shuffled labels, the same arguments for all."""
+    """Notes on those controls that were run: own texts, independent runs, shuffled labels, the same arguments."""
+    yield from _self_pretrained(study)
     yield from _independent_runs(study)
     yield from _shuffled_labels(study)
     yield from _same_arguments(study)
+
+
+def _self_pretrained(study: TaskStudy) -> Iterator[str]:
+    """Compare pretraining on the task's own training texts with the series at the nearest budget.
+
+    Krishna et al. 2023 (arXiv:2209.14389) find that it rivals pretraining on other text: then the gain comes from the
+    objective more than from the corpus.
+    """
+    budgets = study.budgets("annealed")
+    for column, checkpoint in enumerate(study.table.checkpoints):
+        if checkpoint.control != SELF_PRETRAINED or not budgets:
+            continue
+        tokens = math.log(checkpoint.budget_tokens or 1)
+        near = min(budgets, key=lambda one: abs(math.log(study.table.checkpoints[one].budget_tokens or 1) - tokens))
+        share = ""
+        if study.resolved:
+            share = f"closes {percent_text(_closed(study, column), digits=0)} of the gap and "
+        change = study.difference(column, near)
+        if change.refused:
+            verdict = f"no verdict: {change.refused}"
+        elif change.includes_zero:
+            verdict = "not resolved: the corpus is not shown to bring more than the objective on the task's own texts"
+        elif change.is_below_zero:
+            verdict = "which is resolved: the corpus brings what the task's own texts do not"
+        else:
+            verdict = "which is resolved: the task's own texts bring more than the corpus at this budget"
+        yield (
+            f"Pretraining on the task's own training texts alone ({checkpoint.budget_tokens:,} tokens) {share}scores "
+            f"{points_text(change)} points against the series' {describe(study.table.checkpoints[near])}, {verdict}."
+        )
+
+
+def _closed(study: TaskStudy, column: int) -> Estimate:
+    share = study.closed([column])
+    return study.estimate(lambda scores: share(scores)[:, 0], [column, study.scratch, study.reference])
 
 
 def _independent_runs(study: TaskStudy) -> Iterator[str]:
@@ -61,7 +98,7 @@ def _shuffled_labels(study: TaskStudy) -> Iterator[str]:
     shuffled = [
         column for column, checkpoint in enumerate(study.table.checkpoints) if checkpoint.control == "shuffled_labels"
     ]
-    scratch = [column for column in shuffled if study.table.checkpoints[column].kind == "scratch"]
+    scratch = [column for column in shuffled if study.table.checkpoints[column].budget_tokens == 0]
     for column in shuffled:
         if column in scratch:
             continue
@@ -70,11 +107,13 @@ def _shuffled_labels(study: TaskStudy) -> Iterator[str]:
         if change.low is None or change.high is None:
             verdict = f"no verdict, since there is no interval ({change.refused})"
         elif change.low > 0:
-            verdict = "more than scratch: something leaks into the scores"
+            verdict = f"more than {study.floor}: something leaks into the scores"
         else:
             most = f"{100 * max(change.high, 0.0):.1f}"
-            verdict = f"not resolved from scratch, as it should be (a leak of up to {most} points would not be seen)"
-        yield f"Control, {name}: {points_text(change)} points against scratch; {verdict}."
+            verdict = (
+                f"not resolved from {study.floor}, as it should be (a leak of up to {most} points would not be seen)"
+            )
+        yield f"Control, {name}: {points_text(change)} points against {study.floor}; {verdict}."
 
 
 def _same_arguments(study: TaskStudy) -> Iterator[str]:
@@ -82,6 +121,6 @@ def _same_arguments(study: TaskStudy) -> Iterator[str]:
     scratch = study.table.find(replace(study.table.checkpoints[study.scratch], control="same_arguments"))
     if scratch is not None:
         yield (
-            "With the same arguments for scratch and reference (the reference's choice), instead of a search for each, "
-            f"the gap is {points_text(study.difference(study.reference, scratch))} points."
+            f"With the same arguments for {study.floor} and reference (the reference's choice), instead of a search "
+            f"for each, the gap is {points_text(study.difference(study.reference, scratch))} points."
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gap.analysis.results import LabelWorth
-from gap.analysis.tables.task_table import TaskTable, describe
+from gap.analysis.tables.task_table import START, TaskTable, describe
 from gap.intervals.bootstrap import Draws
 from gap.intervals.interval import quantiles, statistic_draws
 from gap.intervals.variance import Floats
@@ -17,9 +17,11 @@ from gap.measures.effective_labels import effective_labels
 def label_worths(table: TaskTable, draws: Draws, confidence: float) -> Iterator[LabelWorth]:
     """For every pretrained checkpoint and share of the labels: how many labels scratch needs to do as well.
 
+    Where a series continues a checkpoint, that is asked of the checkpoint in place of scratch.
     Labels are counts if the cells record `training_examples` (of all labels), else shares of all labels.
     """
-    scratch = _by_fraction(table, "scratch", 0)
+    lower = "start" if table.find(START) is not None else "scratch"
+    scratch = _by_fraction(table, lower, 0)
     if len(scratch) < 2:
         return
     known = [cell.details.get("training_examples") for cell in table.cells if cell.label_fraction == 1.0]
@@ -27,7 +29,7 @@ def label_worths(table: TaskTable, draws: Draws, confidence: float) -> Iterator[
     fractions = sorted(scratch)
     columns = [scratch[fraction] for fraction in fractions]
     counts = [fraction * total for fraction in fractions]
-    pretrained = {(place.kind, place.budget_tokens) for place in table.checkpoints if place.kind != "scratch"}
+    pretrained = {(place.kind, place.budget_tokens) for place in table.checkpoints if place.budget_tokens != 0}
     for kind, budget in sorted(pretrained, key=lambda place: (place[0], place[1] or 0)):
         for fraction, column in sorted(_by_fraction(table, kind, budget).items()):
 

@@ -81,11 +81,13 @@ class PilotVerdict:
     finetuning_seeds: int | None = None
     examples: int | None = None  # to score, where those of the pilot are too few
     power: float | None = None
+    floor: str = "scratch"  # what the gap begins at
 
     def sentence(self, study_seeds: int, hours: float | None) -> str:
         """The verdict in words; `study_seeds` are those the study would run, `hours` what is left of it would cost."""
         begin = (
-            f"{self.task}: {self.end} minus scratch {points_text(self.gap)} points ({self.confidence:.2%} confidence)"
+            f"{self.task}: {self.end} minus {self.floor} {points_text(self.gap)} points ({self.confidence:.2%} "
+            "confidence)"
         )
         cost = "" if hours is None else f"; what is left of the study takes about {hours:.2f} device-hours"
         if self.verdict == "resolved":
@@ -129,7 +131,8 @@ def judge_pilot(study: TaskStudy, *, study_seeds: int, confidences: Mapping[int,
     looks = confidences or {}
     last = looks.get(study_seeds, 0.95)
     smallest = smallest_difference(pilot, runs, study_seeds, power=POWER, confidence=last)
-    said = partial(PilotVerdict, study.table.task, describe(study.table.checkpoints[study.reference]), study.confidence)
+    end = describe(study.table.checkpoints[study.reference])
+    said = partial(PilotVerdict, study.table.task, end, study.confidence, floor=study.floor)
     if not gap.includes_zero:
         return said("resolved", gap, smallest)
     statistic = lambda scores: scores[:, columns[1]] - scores[:, columns[0]]  # noqa: E731

@@ -15,8 +15,9 @@ from gap.analysis.planning import plan_of
 from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, TaskResult
 from gap.analysis.tables.costs import UNITS, Prices, convert_tokens, find_cost
 from gap.analysis.tables.task_study import TaskStudy
-from gap.analysis.tables.task_table import CheckpointKey, describe
+from gap.analysis.tables.task_table import SCRATCH, CheckpointKey, describe
 from gap.analysis.wording import answer_text, points_text
+from gap.cells.plan import SELF_PRETRAINED
 from gap.intervals.failures import failure_rate, unsteady
 from gap.intervals.interval import Estimate, quantiles, statistic_draws
 from gap.intervals.variance import Floats
@@ -35,7 +36,8 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
     name = describe(table.checkpoints[study.reference])
     checkpoints = tuple(_checkpoint(study, column, resolved) for column in range(len(table.checkpoints)))
     curves = tuple(_curve(study, kind, resolved) for kind in ("annealed", "raw") if study.budgets(kind))
-    own = [study.scratch, *study.budgets("annealed"), *study.budgets("raw")]
+    first = [] if study.is_continued else [study.scratch]  # a checkpoint that is continued is one run, and given
+    own = [*first, *study.budgets("annealed"), *study.budgets("raw")]
     runs = min(len(table.grids[column].pretraining_seeds) for column in own)
     conditional = "given this pretraining run" if runs == 1 else None
     slope, verdict = _plateau(study)
@@ -131,7 +133,9 @@ def _checkpoint(study: TaskStudy, column: int, resolved: bool) -> CheckpointResu
         metrics={
             name: float(np.mean([cell.metrics[name] for cell in cells if name in cell.metrics])) for name in names
         },
-        cost=find_cost(study.costs, checkpoint.kind, checkpoint.budget_tokens),
+        cost=None  # of another corpus than the series'
+        if checkpoint.control == SELF_PRETRAINED
+        else find_cost(study.costs, checkpoint.kind, checkpoint.budget_tokens),
         score_without_contaminated=without,
         dots=tuple(
             Dot(
@@ -167,7 +171,7 @@ def _curve(study: TaskStudy, kind: str, resolved: bool) -> CurveResult:
     if len(columns) > 1:
         slope = study.estimate(lambda scores: doubling_slope(budgets, scores[:, columns]), columns)
     if resolved:
-        known = KnownCurve(study.estimate, study.draws.observed, study.random_weights, columns, budgets, study.lowest)
+        known = KnownCurve(study.estimate, study.draws.observed, study.beginning, columns, budgets, study.lowest)
         forecasts = forecast_curve(known)
     else:  # a trend fitted to noise can predict anything: 98 % at ten times a budget that closed no gap
         forecasts = Forecasts(refused="the gap is not resolved, so there is no trend to follow")
@@ -269,7 +273,8 @@ def _plateau(study: TaskStudy) -> tuple[Estimate | None, str | None]:
         for column, checkpoint in enumerate(study.table.checkpoints)
         if checkpoint.kind == "scratch" and checkpoint.control == "scratch_longer" and checkpoint.label_fraction == 1.0
     }
-    column_of[1.0] = study.scratch
+    own = study.table.find(SCRATCH)
+    column_of[1.0] = study.scratch if own is None else own
     factors = sorted(column_of)
     if len(factors) < 2:
         return None, None
@@ -293,9 +298,24 @@ def _loss_correlation(checkpoints: Sequence[CheckpointResult]) -> float | None:
     return value if np.isfinite(value) else None
 
 
+def _continued_note(study: TaskStudy) -> str:
+    """Where the lower end of the gap lies, above random weights of its architecture if those were run."""
+    note = (
+        "The gap begins at the checkpoint that the series continues, fine-tuned with a search of its own: it is what "
+        "further pretraining adds."
+    )
+    scratch = study.table.find(SCRATCH)
+    if scratch is None:
+        return note
+    change = study.difference(study.scratch, scratch)
+    return f"{note} That checkpoint scores {points_text(change)} points against random weights in its shape (scratch)."
+
+
 def _notes(study: TaskStudy) -> list[str]:
     """Caveats about the numbers, for the reader of the report."""
     table, notes = study.table, []
+    if study.is_continued:
+        notes.append(_continued_note(study))
     if study.in_series:
         notes.append(
             "The reference is the largest budget of this series: 100 % is reached there by definition, so shares are "
@@ -315,7 +335,8 @@ def _notes(study: TaskStudy) -> list[str]:
                 "the series', the gap mixes architecture with pretraining."
             )
         else:
-            mixed = study.difference(own, study.scratch)
+            scratch = study.table.find(SCRATCH)
+            mixed = study.difference(own, study.scratch if scratch is None else scratch)
             notes.append(
                 f"The reference's own architecture from scratch scores {100 * mixed.value:+.1f} points against this "
                 "series' scratch: this much of the gap is due to the architecture."

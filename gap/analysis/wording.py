@@ -113,7 +113,7 @@ def answer_text(
             f"too few budgets for a curve{given}."
         )
     whose = f"this series' gap on {task}{above}" if in_series else f"the gap on {task}{above} to {reference}"
-    sentence = f"{_crossing_words(curve, whose, currency, priced)}{_longer_words(checkpoints)}"
+    sentence = f"{_crossing_words(curve, whose, currency, priced)}{_longer_words(checkpoints) * (floor == 'scratch')}"
     return f"{sentence} ({conditional})." if conditional else f"{sentence}."
 
 

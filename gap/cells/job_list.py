@@ -103,6 +103,7 @@ class _SourceFile(Schema):
     pretraining_seed: Count = 0
     from_scratch: bool = False
     control: Name | None = None
+    task: Name | None = None
 
 
 class _SettingFile(Schema):

@@ -11,6 +11,7 @@ from runtime.plurals import counted
 
 FEWEST_SEEDS = 3
 UNIGRAM = "unigram"  # the control that is the lower end of the gap on zero-shot tasks
+SELF_PRETRAINED = "self_pretrained"  # the control that was pretrained on the task's own training texts
 SEARCH_SEED = 10_000  # of the searches, from here on; no scored cell uses it
 
 
@@ -19,15 +20,21 @@ class CellSource:
     """A checkpoint to fine-tune: its path and its place in scores.jsonl."""
 
     path: str
-    kind: str  # raw, annealed, reference, reference_scratch
+    kind: str  # raw, annealed, reference, reference_scratch, start
     budget_tokens: int | None
     pretraining_seed: int = 0
     from_scratch: bool = False  # the configuration of `path` with random weights
     control: str | None = None
+    task: str | None = None  # the only one that it is fine-tuned on; None: all
 
     @property
     def is_scratch(self) -> bool:
-        return self.budget_tokens == 0
+        return self.budget_tokens == 0 and not self.is_start
+
+    @property
+    def is_start(self) -> bool:
+        """Whether it is the checkpoint that a continued series starts from: its budget 0, which is not random."""
+        return self.kind == "start"
 
     @property
     def starts_random(self) -> bool:
@@ -146,20 +153,25 @@ class CellPlan:
 def sources_of(series: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> list[CellSource]:
     """The checkpoints of a series as `checkpoints.series.read_series` gives them: scratch and the wanted kinds.
 
-    Raises ValueError if there is no scratch or no checkpoint of a wanted kind.
+    A series that continues a checkpoint has that too, once for all of its runs, in front; scratch is the same
+    architecture with random weights. Raises ValueError if there is no scratch or no checkpoint of a wanted kind.
     """
     sources = [
         CellSource(str(row["path"]), str(row["kind"]), round(float(row["budget_tokens"])), int(row["pretraining_seed"]))
         for row in series
     ]
-    if not any(source.is_scratch for source in sources):
+    scratch = [source for source in sources if source.is_scratch]
+    if not scratch:
         raise ValueError("the series has no checkpoint at budget 0: scratch is one end of the gap; pretrain again")
+    if any(row.get("started_from") for row in series):
+        first = min(scratch, key=lambda source: source.pretraining_seed)
+        sources = [replace(first, kind="start"), *sources]
     missing = [
         kind for kind in kinds if not any(candidate.kind == kind and not candidate.is_scratch for candidate in sources)
     ]
     if missing:
         raise ValueError(f"the series has no {' and no '.join(missing)} checkpoint above budget 0: see --kinds")
-    return [source for source in sources if source.is_scratch or source.kind in kinds]
+    return [source for source in sources if source.budget_tokens == 0 or source.kind in kinds]
 
 
 def reference_sources(reference: str | None) -> list[CellSource]:
@@ -202,10 +214,10 @@ def make_plan(
     """Cells of every source on `tasks`, of scratch and the largest budget (or reference) on `tasks_at_ends`.
 
     The grids have learning rates. With `resample_split` every fine-tuning seed has searches of its own. `task_seeds`
-    are the fine-tuning seeds of tasks that have others. A reference from outside, of which there is one run, has at
-    least as many fine-tuning seeds as a series has pretraining runs. Those of the tasks that are `zero_shot` have one
-    cell for every checkpoint, and for every pretraining run the unigram floor; their only control is an independent
-    run.
+    are the fine-tuning seeds of tasks that have others. A reference from outside and the checkpoint that a series
+    starts from, of which there is one run, have at least as many fine-tuning seeds as a series has pretraining runs.
+    Those of the tasks that are `zero_shot` have one cell for every checkpoint, and for every pretraining run the
+    unigram floor; their only control is an independent run.
     """
     plan = CellPlan(grid=grid, reference_grid=reference_grid)
     assert finetuning_seeds > 0
@@ -224,7 +236,7 @@ def make_plan(
         setting = Setting(source, task, fraction, factor)
         resampled = resample_split and plan.grid_of(arguments_of or source).is_searched
         seeds = (task_seeds or {}).get(task, finetuning_seeds)
-        if source.is_outside and runs >= FEWEST_SEEDS:
+        if (source.is_outside or source.is_start) and runs >= FEWEST_SEEDS:
             seeds = max(seeds, runs)
         for seed in range(seeds):
             search_seed = SEARCH_SEED + (1 + seed if resampled else 0)
@@ -239,14 +251,16 @@ def make_plan(
     outside = [source for source in sources if source.is_outside]
     largest = largest_sources([source for source in sources if source.budget_tokens is not None])
     scratch = [source for source in sources if source.is_scratch]
+    start = [source for source in sources if source.is_start]
     for task in tasks:
         if task in zero_shot:
             add_zero_shot(task, sources)
             continue
         for source in sources:
-            add(source, task, source.control)
+            if source.task in (None, task):
+                add(source, task, source.control)
     for task in tasks_at_ends:
-        ends = [*scratch, *(outside or largest)]
+        ends = [*start, *scratch, *(outside or largest)]
         if task in zero_shot:
             add_zero_shot(task, ends)
             continue
@@ -256,13 +270,13 @@ def make_plan(
         for source in scratch:
             for factor in controls.scratch_longer:
                 add(source, task, "scratch_longer", factor=factor)
-        for source in [*scratch, *largest]:
+        for source in [*(start or scratch), *largest]:
             for fraction in controls.label_fractions:
                 if fraction < 1:  # all labels are the cells of the curve
                     add(source, task, "fewer_labels", fraction=fraction)
             if controls.shuffled_labels:
                 add(source, task, "shuffled_labels")
-        for source in scratch if controls.same_arguments else []:
+        for source in (start or scratch) if controls.same_arguments else []:
             upper = _upper_end(source, outside, largest)
             if upper is not None:
                 add(source, task, "same_arguments", arguments_of=upper)
@@ -276,10 +290,10 @@ def make_plan(
     return replace(plan, searches=tuple(searches))
 
 
-def _upper_end(scratch: CellSource, outside: Sequence[CellSource], largest: Sequence[CellSource]) -> CellSource | None:
+def _upper_end(lower: CellSource, outside: Sequence[CellSource], largest: Sequence[CellSource]) -> CellSource | None:
     """The other end of the gap: the reference from outside, else the largest budget of the same pretraining run."""
     ends = [source for source in outside if not source.from_scratch]
-    ends += [source for source in largest if source.pretraining_seed == scratch.pretraining_seed]
+    ends += [source for source in largest if source.pretraining_seed == lower.pretraining_seed]
     return ends[0] if ends else None
 
 
@@ -313,7 +327,7 @@ def problems_of(plan: CellPlan, *, intervals: bool) -> list[str]:
         problems.append(
             f"{', '.join(zero_shot)}: {too_few_runs(len(runs))}; or --intervals false for scores without one"
         )
-    above = {cell.setting.source for cell in plan.cells if not cell.setting.source.is_scratch}
+    above = {cell.setting.source for cell in plan.cells if cell.setting.source.budget_tokens != 0}
     if not above:
         problems.append("no checkpoint but scratch: a gap has two ends; add budgets or --reference")
     return problems

@@ -48,7 +48,7 @@ from runtime.files.schemas import (
 from runtime.files.whole_files import write_text
 
 SCHEMA_VERSION = 1
-KINDS = ("raw", "annealed", "reference", "reference_scratch")
+KINDS = ("raw", "annealed", "reference", "reference_scratch", "start")
 STATUSES = ("done", "collapsed", "not_finite")
 LARGEST_PREDICTIONS_BYTES = 1 << 30
 PREDICTIONS_REMEDY = "restore it, or remove its line from scores.jsonl and run the same command again"
@@ -88,7 +88,7 @@ class Cell:
                 f"score {self.score!r} of {self.task}: a number from 0 to 1 (correlations from -1) is needed; "
                 "a run that became NaN gets the score of wrong predictions; write that"
             )
-        if self.kind in ("raw", "annealed") and (self.budget_tokens is None or self.budget_tokens < 0):
+        if self.kind in ("raw", "annealed", "start") and (self.budget_tokens is None or self.budget_tokens < 0):
             raise ValueError(f"budget_tokens {self.budget_tokens!r} of a {self.kind} checkpoint: 0 or more is needed")
 
     @property

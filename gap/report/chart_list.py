@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from gap.analysis.results import MacroAverage, TaskResult
+from gap.cells.plan import UNIGRAM
 from gap.report.charts import Figure, gap_chart, macro_chart, run_chart, score_chart
 from gap.report.control_charts import label_chart, loss_chart
 
@@ -59,10 +60,15 @@ def draw_charts(
 
 
 def _seeds_note(task: TaskResult) -> str:
-    if task.floor != "scratch":
+    if any(checkpoint.control == UNIGRAM for checkpoint in task.checkpoints):
         return (
             "The unigram floor and scratch (random weights) are levels; their seeds, and those of a reference from "
             "outside, are shown left of the smallest budget."
+        )
+    if any(checkpoint.kind == "start" for checkpoint in task.checkpoints):
+        return (
+            "Seeds of your starting checkpoint, of scratch, and of a reference from outside, are shown left of the "
+            "smallest budget."
         )
     return "Seeds of scratch, and of a reference from outside, are shown left of the smallest budget."
 

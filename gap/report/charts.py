@@ -11,7 +11,7 @@ from typing import Any
 from gap.analysis.results import CheckpointResult, CurveResult, MacroAverage, TaskResult
 from gap.analysis.tables.costs import UNITS, convert_tokens
 from gap.analysis.wording import cell_text, checkpoint_text, tokens_text
-from gap.cells.plan import UNIGRAM
+from gap.cells.plan import SELF_PRETRAINED, UNIGRAM
 from gap.intervals.interval import Estimate
 from gap.measures.weighted_metrics import SIGNED_METRICS
 
@@ -20,8 +20,10 @@ STYLES = {  # readable without colour: every role has its own marker and dash
     "annealed": {"symbol": "circle", "dash": "solid"},
     "raw": {"symbol": "square-open", "dash": "dash"},
     "scratch": {"symbol": "triangle-down", "dash": "dot"},
+    "start": {"symbol": "triangle-up", "dash": "longdashdot"},
     "reference": {"symbol": "star", "dash": "dashdot"},
     "other": {"symbol": "cross", "dash": "longdash"},
+    "self": {"symbol": "diamond", "dash": "dot"},
 }
 LEFT_OF_BUDGETS = 0.8  # times the smallest budget: where seeds of budget 0, which a log axis lacks, are shown
 PERCENT = ".2~%"  # d3-format: 78.5 % if a narrow axis needs it, else 78 %
@@ -61,12 +63,18 @@ def score_chart(task: TaskResult) -> Figure | None:
             )
             traces.append(_seed_dots(points, kind))
     floor = any(point.control == UNIGRAM for point in task.checkpoints)
-    ends: list[tuple[str, str | None, str]] = [("scratch", None, "other" if floor else "scratch")]
-    ends += [("scratch", UNIGRAM, "scratch"), ("reference", None, "reference"), ("reference_scratch", None, "other")]
+    ends: list[tuple[str, str | None, str]] = [
+        ("start", None, "start"),
+        ("scratch", None, "other" if floor else "scratch"),
+        ("scratch", UNIGRAM, "scratch"),
+        ("reference", None, "reference"),
+        ("reference_scratch", None, "other"),
+    ]
     for kind, control, role in ends:
         levels = [point for point in task.checkpoints if (point.kind, point.control) == (kind, control)]
         if levels:
             traces += _level(task, levels[0], role)
+    traces += [_mark(point) for point in task.checkpoints if point.control == SELF_PRETRAINED]
     return {
         "data": traces,
         "layout": base_layout(f"{task.metric.replace('_', ' ')}", percent=task.metric not in SIGNED_METRICS),
@@ -198,13 +206,25 @@ def _level(task: TaskResult, checkpoint: CheckpointResult, role: str) -> list[Fi
             ends,
             [checkpoint.score.value] * 2,
             mode="lines+markers",
-            name=checkpoint.name if checkpoint.control == UNIGRAM else checkpoint.kind.replace("_", " from "),
+            name=(
+                checkpoint.name
+                if checkpoint.control == UNIGRAM or checkpoint.kind == "start"
+                else checkpoint.kind.replace("_", " from ")
+            ),
             text=[checkpoint_text(checkpoint, checkpoint.score)] * 2,
             hoverinfo="text",
             line={"dash": STYLES[role]["dash"], "color": f"role:{role}", "width": 2},
             marker={"symbol": STYLES[role]["symbol"], "size": 8, "color": f"role:{role}"},
         ),
     ]
+
+
+def _mark(point: CheckpointResult) -> Figure:
+    """A control with a place on the axis of tokens: its mean with the interval."""
+    low, high, value = point.score.low, point.score.high, point.score.value
+    mark = _line([point], "self", [value], [checkpoint_text(point, point.score)], line=False)
+    bars = {"array": [0 if high is None else high - value], "arrayminus": [0 if low is None else value - low]}
+    return {**mark, "name": "the task's own texts", "error_y": {"type": "data", "symmetric": False, **bars}}
 
 
 def _fit(task: TaskResult, curve: CurveResult) -> Figure:

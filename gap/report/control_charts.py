@@ -25,6 +25,7 @@ def label_chart(task: TaskResult) -> Figure | None:
         },
         key=str,
     )
+    names_of = {"start": "your starting checkpoint"}
     for kind, budget in names:
         members = sorted(
             (
@@ -41,7 +42,7 @@ def label_chart(task: TaskResult) -> Figure | None:
             {
                 "type": "scatter",
                 "mode": "lines+markers",
-                "name": kind if budget in (0, None) else f"{kind}, {tokens_text(budget)} tokens",
+                "name": names_of.get(kind, kind) if budget in (0, None) else f"{kind}, {tokens_text(budget)} tokens",
                 "x": [checkpoint.label_fraction for checkpoint in members],
                 "y": [checkpoint.score.value for checkpoint in members],
                 "error_y": error_bars([checkpoint.score for checkpoint in members]),
@@ -64,7 +65,7 @@ def label_chart(task: TaskResult) -> Figure | None:
 def loss_chart(task: TaskResult) -> Figure | None:
     """Score over the checkpoint's validation loss, one dot per checkpoint; None without a series."""
     traces = []
-    for kind in ("scratch", "annealed", "raw"):
+    for kind in ("start", "scratch", "annealed", "raw"):
         points = [
             point
             for point in task.checkpoints

@@ -18,14 +18,29 @@ from gap.report.chart_list import DrawnChart
 from gap.report.charts import PERCENT, Figure
 from runtime.files.whole_files import whole_file
 
-COLOURS = {"annealed": "#0b5cad", "raw": "#b3530a", "scratch": "#5f6770", "reference": "#1d7a4a"}
+COLOURS = {
+    "annealed": "#0b5cad",
+    "raw": "#b3530a",
+    "scratch": "#5f6770",
+    "start": "#96203f",
+    "self": "#8a6d00",
+    "reference": "#1d7a4a",
+}
 OTHER = "#7b3fa0"
-DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
+DASHES = {
+    "solid": "-",
+    "dash": "--",
+    "dot": ":",
+    "dashdot": "-.",
+    "longdash": (0, (8, 3)),
+    "longdashdot": (0, (8, 2, 1, 2)),
+}
 MARKERS = {
     "circle": "o",
     "circle-open": "o",
     "square-open": "s",
     "triangle-down": "v",
+    "triangle-up": "^",
     "star": "*",
     "x": "x",
     "cross": "P",

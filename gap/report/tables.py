@@ -114,7 +114,9 @@ def certainty_table(task: TaskResult) -> Table | None:
             own = checkpoint.measures[name]
             row += [amount_text(own.value), amount_text(own.against_scratch, signed=True)]
         rows.append(row)
-    return Table(["checkpoint", *(head for name in names for head in (MEASURES[name].title, "minus scratch"))], rows)
+    return Table(
+        ["checkpoint", *(head for name in names for head in (MEASURES[name].title, f"minus {task.floor}"))], rows
+    )
 
 
 def cell_table(task: TaskResult) -> Table:
@@ -237,7 +239,7 @@ def label_table(task: TaskResult) -> Table | None:
                 "" if gained is None else f"{amount(gained)}",
             )
         )
-    return Table(("checkpoint", "labels used", "scratch needs", "interval", "labels gained"), rows)
+    return Table(("checkpoint", "labels used", f"{task.floor} needs", "interval", "labels gained"), rows)
 
 
 def curve_csv(analysis: Analysis) -> str:

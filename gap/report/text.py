@@ -27,15 +27,16 @@ from runtime.plurals import counted
 
 METHOD = (
     "Budgets count the non-padding tokens a checkpoint has seen. Gap closed is (S(b) - S(scratch)) / (S(reference) - "
-    "S(scratch)), the ratio of means over seeds; on a zero-shot task the unigram floor takes the place of scratch. "
-    "Intervals resample pretraining seeds, fine-tuning seeds and examples together (after the multi-bootstrap of "
-    "Sellam et al. 2022), with clusters of examples kept whole. Budgets are paired by examples and by pretraining "
-    "seed, not by fine-tuning seed, which does something else to each checkpoint. The part of the seeds is widened by"
-    " Student's t, because the plain percentile interval is too short with few seeds; with several pretraining runs "
-    "it is the spread of the runs' own means; with one, the spread over the fine-tuning seeds of one checkpoint is "
-    "estimated with the help of the task's others, as far as they are alike. What these intervals cover was simulated"
-    " (benchmarks/coverage.md). The curve is isotonic and joined by monotone cubics in log-tokens; a crossing is read"
-    " off a curve refitted to every draw, and never beyond the budgets that were run."
+    "S(scratch)), the ratio of means over seeds; the unigram floor of a zero-shot task, or the checkpoint that a "
+    "series continues, takes the place of scratch. Intervals resample pretraining seeds, fine-tuning seeds and "
+    "examples together (after the multi-bootstrap of Sellam et al. 2022), with clusters of examples kept whole. "
+    "Budgets are paired by examples and by pretraining seed, not by fine-tuning seed, which does something else to "
+    "each checkpoint. The part of the seeds is widened by Student's t, because the plain percentile interval is too "
+    "short with few seeds; with several pretraining runs it is the spread of the runs' own means; with one, the "
+    "spread over the fine-tuning seeds of one checkpoint is estimated with the help of the task's others, as far as "
+    "they are alike. What these intervals cover was simulated (benchmarks/coverage.md). The curve is isotonic and "
+    "joined by monotone cubics in log-tokens; a crossing is read off a curve refitted to every draw, and never beyond "
+    "the budgets that were run."
 )
 LIMITS = (
     "An interval covers the seeds and examples that were resampled, not another corpus, model size, tokenizer or "
@@ -197,7 +198,8 @@ def _control_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[P
     if labels:
         yield Part(
             "What pretraining is worth in labelled examples",
-            "The labels with which scratch would score the same (effective data transferred, Hernandez et al. 2021).",
+            f"The labels with which {task.floor} would score the same (effective data transferred, Hernandez et al. "
+            "2021).",
             table=labels,
             folded=counted(len(labels.rows), "checkpoint") if len(labels.rows) > LONG_TABLE else "",
         )

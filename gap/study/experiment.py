@@ -38,6 +38,7 @@ from gap.tasks.rows import held_out, label_subset
 from gap.tasks.specification import is_zero_shot, read_task, spec_text
 from pretraining.checkpoints.origin import read_run
 from pretraining.checkpoints.series import read_series
+from pretraining.publishing.model_card import named
 
 PILOT_SEEDS = 3
 Say = Callable[[str], None]
@@ -237,16 +238,47 @@ def shards_of(series: Path) -> str | None:
 
 
 def series_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The checkpoints of several series, one per pretraining seed, paired; ValueError if two have the same seed."""
+    """The checkpoints of several series, one per pretraining seed, paired.
+
+    ValueError if two have the same seed, or start from other weights.
+    """
     rows: list[dict[str, Any]] = []
     seeds: list[int] = []
     for path in paths:
-        own = read_series(path)
+        own = with_start(read_series(path), path)
+        check_same_start(rows, own, path)
         seeds += sorted({int(row["pretraining_seed"]) for row in own})
         rows += own
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"--series: pretraining seeds {seeds}; the runs of one study must differ in --seed")
     return pair_budgets(rows)
+
+
+def with_start(rows: Sequence[Mapping[str, Any]], series: Path) -> list[dict[str, Any]]:
+    """Rows with the checkpoint that their run continues; those of earlier versions lack it, the run.json does not."""
+    run = (series if series.is_dir() else series.parent) / "run.json"
+    if any("started_from" in row for row in rows) or not run.is_file():
+        return [dict(row) for row in rows]
+    source = (read_run(run).identity or {}).get("model_name_or_path")
+    return [{**row, "started_from": named(source)} if isinstance(source, str) else dict(row) for row in rows]
+
+
+def check_same_start(before: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """ValueError if the runs of one study start from other weights: one from random ones, or from two checkpoints."""
+    if not (before and rows):
+        return
+    first, second = before[0], rows[0]
+    digests = [row.get("started_digest") for row in (first, second)]
+    names = [row.get("started_from") for row in (first, second)]
+    same = digests[0] == digests[1] if all(digests) else names[0] == names[1]
+    if not same:
+        texts = [f"continues {name}" if name else "starts from random weights" for name in names]
+        if names[0] == names[1]:
+            texts = [f"{text} ({digest[:12]})" for text, digest in zip(texts, map(str, digests), strict=True)]
+        raise ValueError(
+            f"{path}: this run {texts[1]}, another of the study {texts[0]}: the runs of one study start from the same "
+            "weights, or from random ones of the same shape; study them apart and compare with launch/report.py"
+        )
 
 
 def finish_experiment(

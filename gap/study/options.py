@@ -231,6 +231,12 @@ class GapOptions(Options):
     )
 
     independent: str | None = option(None, "series.json of a run made for one middle budget alone", group=CONTROLS)
+    self_pretrained: str | None = option(
+        None,
+        "series.json of runs on the training texts of one task alone, as launch/build_shards.py --task makes them",
+        group=CONTROLS,
+        commas=True,
+    )
     scratch_longer: str | None = option(
         None,
         "factors on the epochs of scratch: 2,4,8; '' for none",
@@ -350,6 +356,8 @@ class GapOptions(Options):
             problems.append("--full is for the small world: for a real series, name kinds and controls one by one")
         if self.independent is not None and self.series is None:
             problems.append("--independent needs --series: on the small world, --full makes such a run")
+        if self.self_pretrained is not None and self.series is None:
+            problems.append("--self_pretrained needs --series: the runs that it is compared with")
         if self.series is not None and self.tasks is None:
             problems.append("--series needs --tasks, such as qa:FOLDER,glue:sst2")
         if self.pretraining_seeds is not None and self.series is not None:

@@ -11,7 +11,7 @@ from gap.cells.plan import CellSource
 from gap.study.experiment import UNKNOWN
 from gap.study.options import GapOptions
 from pretraining.loop.training_data import SMALL_WORLD_VOCABULARY
-from pretraining.model.configuration import fit_to_data, named_configuration, parse_overrides
+from pretraining.model.configuration import configuration_from, fit_to_data, named_configuration, parse_overrides
 from pretraining.plan.options import PretrainingOptions, with_defaults
 from pretraining.plan.segments import parse_series
 from pretraining.replaced_options import REPLACED_OPTIONS
@@ -76,6 +76,8 @@ def budgets_of(run: PretrainingOptions) -> tuple[float, ...]:
 def expected_sources(options: GapOptions, runs: Sequence[PretrainingOptions]) -> list[CellSource]:
     """The checkpoints that the series will have, for a plan before the series exists."""
     sources = []
+    if runs and runs[0].model_name_or_path:
+        sources.append(CellSource(UNKNOWN, "start", 0, runs[0].seed))
     for run in runs[: len(series_paths(options))]:
         sources.append(CellSource(UNKNOWN, "raw", 0, run.seed))
         sources += [
@@ -97,6 +99,8 @@ def expected_own_run(options: GapOptions, runs: Sequence[PretrainingOptions]) ->
 
 def expected_config(run: PretrainingOptions) -> Any:
     """The configuration of the model that will be pretrained, to time it."""
+    if run.model_name_or_path:
+        return configuration_from(run.model_name_or_path)
     config = named_configuration(str(run.model), parse_overrides(run.config_overrides))
     special = {name: number for number, name in enumerate(("pad", "unk", "cls", "sep", "mask"))}
     length = int(run.max_seq_length or 128)

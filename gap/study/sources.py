@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from gap.analysis.tables.costs import pair_budgets
 from gap.cells.consistency import model_types_of
 from gap.cells.job_list import JobList
-from gap.cells.plan import CellSource, reference_sources, sources_of
-from gap.study.experiment import UNKNOWN, Experiment, series_rows, shards_of
+from gap.cells.plan import SELF_PRETRAINED, CellSource, largest_sources, reference_sources, sources_of
+from gap.study.experiment import UNKNOWN, Experiment, check_same_start, series_rows, shards_of
 from gap.study.from_options import experiment_of
 from gap.study.options import GapOptions
 from gap.study.small_world import expected_config, expected_own_run, expected_sources, series_paths
 from gap.tasks.kinds.task_data import TaskData
+from gap.tasks.training_texts import holds_training_texts
 from gap.tasks.unigram import corpus_digest
 from pretraining.checkpoints.series import read_series
 from pretraining.plan.options import PretrainingOptions
 from runtime.options.declaration import numbers
+from shards.storage.location import open_location
 
 
 def jobs_before_pretraining(
@@ -36,6 +40,7 @@ def jobs_before_pretraining(
     else:
         sources, config = of_budgets(expected_sources(options, runs), options.budgets), expected_config(runs[0])
     data = experiment.read()
+    sources += self_pretrained_sources(options, data)
     width = None if config is None else config.hidden_size
     corpus = UNKNOWN if options.series is None and options.shards is None else known_corpus(options, experiment)
     sources += reference_sources(options.reference)
@@ -59,7 +64,7 @@ def of_budgets(sources: Sequence[CellSource], budgets: str | None) -> list[CellS
     ValueError for a budget that the series does not have.
     """
     wanted = {round(budget) for budget in numbers(budgets)}
-    there = {source.budget_tokens for source in sources if not source.is_scratch and not source.control}
+    there = {source.budget_tokens for source in sources if source.budget_tokens and not source.control}
     if missing := sorted(wanted - there):
         own = ", ".join(f"{budget:,}" for budget in sorted(budget for budget in there if budget is not None))
         raise ValueError(f"--budgets {budgets}: {', '.join(f'{one:,}' for one in missing)} is not a budget; use {own}")
@@ -90,6 +95,7 @@ def extra_sources(options: GapOptions) -> list[CellSource]:
         return []
     series = series_rows(series_paths(options))
     own = pair_budgets(series_rows([path]), like=series)
+    check_same_start(series, own, path)
     seeds = {int(row["pretraining_seed"]) for row in series} & {int(row["pretraining_seed"]) for row in own}
     if seeds:
         raise ValueError(f"--independent {path}: seed {min(seeds)} is the series' own; pretrain it with another --seed")
@@ -107,3 +113,44 @@ def extra_sources(options: GapOptions) -> list[CellSource]:
         )
         for row in rows
     ]
+
+
+def self_pretrained_sources(options: GapOptions, data: Mapping[str, TaskData]) -> list[CellSource]:
+    """The largest checkpoint of each run on the training texts of a task alone; it is fine-tuned on that task.
+
+    ValueError if its shards hold anything else, or are not there any more, or it starts from other weights.
+    """
+    if options.self_pretrained is None:
+        return []
+    paths = [Path(part.strip()) for part in options.self_pretrained.split(",") if part.strip()]
+    rows = series_rows(paths)
+    check_same_start(series_rows(series_paths(options)), rows, paths[0])
+    tasks = {_task_of(path, data) for path in paths}
+    if len(tasks) > 1:
+        raise ValueError(
+            f"--self_pretrained {options.self_pretrained}: runs on the texts of {' and '.join(sorted(tasks))}; name "
+            "the runs of one task"
+        )
+    largest = largest_sources(sources_of(rows, ["annealed"]))
+    if len({source.budget_tokens for source in largest}) > 1:
+        raise ValueError(f"--self_pretrained {options.self_pretrained}: the largest budgets of the runs differ")
+    return [replace(source, control=SELF_PRETRAINED, task=min(tasks)) for source in largest]
+
+
+def _task_of(series: Path, data: Mapping[str, TaskData]) -> str:
+    """The task whose training texts a run was pretrained on, and nothing else."""
+    shards = shards_of(series)
+    if shards is None:
+        raise ValueError(
+            f"--self_pretrained {series}: its run.json names no shards that are still there, so what it was trained on "
+            "is unknown: put them back where they were"
+        )
+    manifest = open_location(shards).manifest
+    for name, task in data.items():
+        if holds_training_texts(manifest, task):
+            return name
+    raise ValueError(
+        f"--self_pretrained {series}: its shards, {shards}, were not built from exactly the training texts of "
+        f"{' or '.join(data)}: build them with launch/build_shards.py --task and the specification of --tasks, its @N "
+        "included"
+    )

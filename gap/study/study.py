@@ -26,6 +26,7 @@ from gap.study.sources import (
     known_corpus,
     known_shards,
     of_budgets,
+    self_pretrained_sources,
 )
 from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.unigram import write_token_counts
@@ -166,6 +167,7 @@ def prepare(
     """The main rank plans, estimates, locks the directory and writes the list; all ranks return once it is on disk."""
     init_process_group(ranks, choose_device(ranks))
     data: dict[str, TaskData] = experiment.read()
+    sources = [*sources, *self_pretrained_sources(options, data)]
     jobs = experiment.jobs(sources, data, corpus=known_corpus(options, experiment))
     if ranks.is_main:
         print(*plan_lines(jobs), sep="\n", flush=True)

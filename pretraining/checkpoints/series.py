@@ -49,6 +49,9 @@ class SeriesEntry(Schema):
     budget_unit: Annotated[str, AfterValidator(known_unit)] = "tokens"
     text_bytes: Amount | None = None  # of text seen, in UTF-8: comparable between tokenizers, as tokens are not
     tokenizer: Name | None = None  # its fingerprint
+    # Of a run that continued a checkpoint: its name and the digest of its weights. A run from random weights has none.
+    started_from: Name | None = None
+    started_digest: Name | None = None
 
 
 class _Series(Schema):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import deepspeed
@@ -21,9 +22,14 @@ from torch import nn
 from pretraining.engines.compilation import Compilation
 from pretraining.engines.compiled_ops import clear_abandoned_build, compiled_operators
 from pretraining.engines.deepspeed_config import names_optimizer, resolve_config, skip_compiled_collective
-from pretraining.engines.engine import EngineOptions, Reader, state_name
+from pretraining.engines.engine import EngineOptions, Reader, plain_name, require_gradients, state_name
 from pretraining.engines.updating.loss_scaling import DeepSpeedLossScale
-from pretraining.engines.updating.optimizers import build_optimizer, parameter_groups, set_learning_rate
+from pretraining.engines.updating.optimizers import (
+    build_optimizer,
+    parameter_groups,
+    set_learning_rate,
+    split_groups,
+)
 from runtime.processes.ranks import Ranks
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of every parameter from stage 1 on
@@ -56,18 +62,27 @@ class DeepSpeedEngine:
         )
         scale = options.optimizer.matrix_rate_scale
         groups = parameter_groups(model, options.optimizer.weight_decay, matrix_rate_scale=scale)
+        if options.fresh:  # ZeRO updates whole groups, also parameters without a gradient: the frozen have their own
+            fresh = {id(weight) for name, weight in model.named_parameters() if plain_name(name) in options.fresh}
+            groups = split_groups(groups, fresh)
         client = None if names_optimizer(config) else build_optimizer(groups, options.optimizer, bf16=options.bf16)
         for name in compiled_operators(config, on_cpu=device.type == "cpu"):
             clear_abandoned_build(name)
         self.stage = int(config.get("zero_optimization", {}).get("stage", 0))
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        rounds = options.half is not None and self.stage > 0
+        weights = {name: weight.detach().clone() for name, weight in model.named_parameters()} if rounds else {}
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model, optimizer=client, model_parameters=groups, config=config, dist_init_required=False
         )
         self.module: nn.Module = self.engine.module
         restore_buffers(self.module, buffers)
+        for name, parameter in self.module.named_parameters():
+            if name in weights:  # DeepSpeed casts the model first, and its fp32 masters are the rounded weights
+                self._write_weight(parameter, weights.pop(name).to(self.device))
         self.compilation = Compilation(self.module, by_layer=self.stage == 3)
         self.loss_scaling = DeepSpeedLossScale(self.optimizer.loss_scaler) if options.fp16 else None
+        self._frozen = False
 
     def __call__(self, **inputs: Any) -> Any:
         return self.engine(**inputs)
@@ -80,7 +95,7 @@ class DeepSpeedEngine:
             self.engine.step()
 
     def step(self, learning_rate: float) -> torch.Tensor:
-        set_learning_rate(self.optimizer, learning_rate)
+        set_learning_rate(self.optimizer, learning_rate, frozen=self._frozen)
         if self.stage == 0:
             return self._stage_0_step()
         self.engine.step()
@@ -99,6 +114,26 @@ class DeepSpeedEngine:
         else:
             self.module.zero_grad(set_to_none=True)
         return norm.to(self.device)
+
+    def freeze(self) -> None:
+        require_gradients(self.module, self.options.fresh)
+        self._frozen = True
+
+    def unfreeze(self) -> None:
+        if not self._frozen:
+            return
+        require_gradients(self.module, None)
+        self._frozen = False
+        if not self.optimizer_steps():
+            return
+        self._link_moments()
+        for parameter in self.module.parameters():
+            for kind in self._moments_of(parameter):
+                self._write_moment(parameter, kind, torch.zeros(full_shape(parameter), device=self.device))
+        self._set_optimizer_steps(0)
+
+    def _is_trained(self, name: str) -> bool:
+        return not self._frozen or plain_name(name) in self.options.fresh
 
     def train(self) -> None:
         self.engine.train()
@@ -128,14 +163,16 @@ class DeepSpeedEngine:
             self._link_moments()
         for name, parameter in self.module.named_parameters():
             yield state_name(name, "weight"), self._read(parameter, None)
-            for kind in self._moments_of(parameter) if started else ():
+            for kind in self._moments_of(parameter) if started and self._is_trained(name) else ():
                 yield state_name(name, kind), self._read(parameter, kind)
 
     def _read(self, parameter: nn.Parameter, kind: str | None) -> torch.Tensor:
         if self.stage == 0:
             value = parameter.detach() if kind is None else self._torch_optimizer().state[parameter][kind]
             return value.float()
-        value = safe_get_full_fp32_param(parameter) if kind is None else safe_get_full_optimizer_state(parameter, kind)
+        with as_trained(parameter):
+            get = safe_get_full_optimizer_state
+            value = safe_get_full_fp32_param(parameter) if kind is None else get(parameter, kind)
         if value is None:
             raise RuntimeError(f"DeepSpeed stage {self.stage} gives no {kind or 'weight'}: it cannot be checkpointed")
         return value.detach().float().reshape(full_shape(parameter))
@@ -155,7 +192,8 @@ class DeepSpeedEngine:
             self._write_weight(parameter, read(state_name(name, "weight"), shape).to(self.device))
             for kind in self._moments_of(parameter):
                 # A checkpoint from before the first update has no moments: zero, as they start.
-                value = read(state_name(name, kind), shape) if optimizer_steps else torch.zeros(shape)
+                stored = optimizer_steps and self._is_trained(name)
+                value = read(state_name(name, kind), shape) if stored else torch.zeros(shape)
                 self._write_moment(parameter, kind, value.to(self.device))
         self._set_optimizer_steps(optimizer_steps)
 
@@ -166,6 +204,10 @@ class DeepSpeedEngine:
         self.step(0.0)
 
     def _write_weight(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
+        with as_trained(parameter):
+            self._write_trained_weight(parameter, value)
+
+    def _write_trained_weight(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
         if self.stage == 3:
             with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
                 if self.ranks.is_main:
@@ -180,7 +222,8 @@ class DeepSpeedEngine:
         if self.stage == 0:
             self._torch_optimizer().state[parameter][kind].copy_(value)
         elif self.stage == 3:
-            safe_set_local_optimizer_state(parameter, self._share(parameter, value), kind)
+            with as_trained(parameter):
+                safe_set_local_optimizer_state(parameter, self._share(parameter, value), kind)
         else:
             safe_set_full_optimizer_state(parameter, value, kind)
 
@@ -195,6 +238,17 @@ class DeepSpeedEngine:
         for holder in [*optimizer.state.values(), *optimizer.param_groups]:
             if "step" in holder:
                 holder["step"] = torch.full_like(holder["step"], steps) if torch.is_tensor(holder["step"]) else steps
+
+
+@contextmanager
+def as_trained(parameter: nn.Parameter) -> Iterator[None]:
+    """ZeRO-3 shows and sets the fp32 state of trained parameters only: let a frozen one count as trained meanwhile."""
+    trained = parameter.requires_grad
+    parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        parameter.requires_grad_(trained)
 
 
 def restore_buffers(module: nn.Module, buffers: Mapping[str, torch.Tensor]) -> None:

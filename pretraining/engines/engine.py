@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ class EngineOptions:
     gradient_accumulation_steps: int = 1
     max_grad_norm: float = 1.0  # 0: no clipping
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    fresh: frozenset[str] = frozenset()  # the parameters that `Engine.freeze` leaves trainable, by plain name
 
     @classmethod
     def of(
@@ -44,6 +45,7 @@ class EngineOptions:
         fp16: bool = False,
         micro_batch_size: int,
         gradient_accumulation_steps: int,
+        fresh: frozenset[str] = frozenset(),
     ) -> EngineOptions:
         """From a command's options: those with the same name as a field here, plus what follows from several.
 
@@ -56,6 +58,7 @@ class EngineOptions:
             "fp16": fp16,
             "micro_batch_size": micro_batch_size,
             "gradient_accumulation_steps": gradient_accumulation_steps,
+            "fresh": fresh,
         }
         named = {item.name: getattr(options, item.name) for item in fields(cls) if hasattr(options, item.name)}
         return cls(**{**named, **derived})
@@ -126,6 +129,18 @@ class Engine(Protocol):
         """
         ...
 
+    def freeze(self) -> None:
+        """Train the parameters of `EngineOptions.fresh` alone from here on; the others keep every bit.
+
+        The others get no gradient, no weight decay and no moments. Call it before `load_state` of a state that was
+        saved so.
+        """
+        ...
+
+    def unfreeze(self) -> None:
+        """Train all parameters, and start the optimizer anew: no moments, no steps. Nothing where none is frozen."""
+        ...
+
     def train(self) -> None: ...
 
     def eval(self) -> None: ...
@@ -139,6 +154,12 @@ class Engine(Protocol):
     def load_state(self, read: Reader, *, optimizer_steps: int, example: Mapping[str, Any]) -> None:
         """Set weights, moments and step counters; `example` is one micro-batch of model inputs; collective."""
         ...
+
+
+def require_gradients(module: nn.Module, names: Collection[str] | None) -> None:
+    """Let only the parameters of these plain names be trained; None: all. A parameter that is tied has one name."""
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(names is None or plain_name(name) in names)
 
 
 def state_name(parameter: str, kind: str) -> str:

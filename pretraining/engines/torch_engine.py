@@ -12,7 +12,15 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pretraining.engines.compilation import Compilation
-from pretraining.engines.engine import EngineOptions, Reader, check_ranks, hybrid_size, state_name
+from pretraining.engines.engine import (
+    EngineOptions,
+    Reader,
+    check_ranks,
+    hybrid_size,
+    plain_name,
+    require_gradients,
+    state_name,
+)
 from pretraining.engines.updating.loss_scaling import DynamicLossScale
 from pretraining.engines.updating.master_weights import MasterWeights
 from pretraining.engines.updating.optimizers import optimizer_for, set_learning_rate
@@ -36,6 +44,7 @@ class TorchEngine:
         master_of = None if self.masters is None else self.masters.of
         self.optimizer = optimizer_for(self.module, options.optimizer, bf16=options.bf16, master_of=master_of)
         self.compilation = Compilation(self.module, by_layer=self.sharded)
+        self._frozen = False
 
     def _shard(self) -> None:
         mesh = shard_mesh(self.options, self.ranks, self.device)
@@ -97,6 +106,25 @@ class TorchEngine:
         if self.masters is not None:
             self.masters.publish()
 
+    def freeze(self) -> None:
+        self._reshard()
+        require_gradients(self.module, self.options.fresh)
+        self._frozen = True
+
+    def unfreeze(self) -> None:
+        if self._frozen:
+            self._reshard()
+            require_gradients(self.module, None)
+            self._frozen = False
+            self.optimizer.state.clear()
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """The fp32 weights that are not frozen."""
+        fresh = self.options.fresh
+        return {
+            name: weight for name, weight in self._weights().items() if not self._frozen or plain_name(name) in fresh
+        }
+
     def train(self) -> None:
         self.module.train()
 
@@ -133,11 +161,11 @@ class TorchEngine:
 
     def _load_moments(self, read: Reader, optimizer_steps: int) -> None:
         """Let the optimizer create its state itself (by a step that it skips), then fill it."""
-        for parameter in self._weights().values():
+        for parameter in self._trained().values():
             parameter.grad = torch.zeros_like(parameter)
         self._skip_step()
         with torch.no_grad():
-            for name, parameter in self._weights().items():
+            for name, parameter in self._trained().items():
                 for kind, value in self.optimizer.state[parameter].items():
                     if kind == "step":
                         value.fill_(optimizer_steps)

@@ -60,12 +60,14 @@ class Callbacks(Protocol):
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """The settings of the loop; `warmup` is in the budget's unit."""
+    """The settings of the loop; `warmup` and `head_warmup` are in the budget's unit."""
 
     global_batch_rows: int
     micro_batches_per_update: int
     peak_learning_rate: float
     warmup: float
+    head_warmup: float = 0.0  # in which the head is trained alone; then the rate's warmup begins
+    head_learning_rate: float = 0.0
     decay: str = "sqrt"
     seed: int = 0
     num_workers: int = 0
@@ -93,11 +95,13 @@ class TrainingLoop:
         options: LoopOptions,
         *,
         flops_of_update: Callable[[int], float],
+        flops_of_head_update: Callable[[int], float] | None = None,
         callbacks: Callbacks,
         compiling: Compiling | None = None,
     ) -> None:
         self.engine, self.stream, self.segments, self.budget, self.options = engine, stream, segments, budget, options
         self.flops_of_update, self.callbacks = flops_of_update, callbacks
+        self.flops_of_head_update = flops_of_head_update or flops_of_update
         self.compiling = compiling
         self._notes: dict[str, Any] = {}  # figures that the next line of the journal carries
         self.statistics = statistics_of(next_sentence=options.next_sentence)
@@ -117,7 +121,11 @@ class TrainingLoop:
             segment, is_last = self.segments[index], index == len(self.segments) - 1
             if segment.is_branch and self.position.fork is None:
                 self._save(fork=True)
+            if segment.head_only:
+                self.engine.freeze()
             self._run_segment(segment)
+            if segment.head_only:
+                self.engine.unfreeze()
             if segment.kind:
                 self._export(segment)
             if segment.is_branch and not is_last:
@@ -147,7 +155,7 @@ class TrainingLoop:
         following = progress.after(
             rows=self.options.global_batch_rows,
             tokens=self.stream.tokens_between(progress.rows, progress.rows + self.options.global_batch_rows),
-            flops=self.flops_of_update(progress.rows),
+            flops=(self.flops_of_head_update if segment.head_only else self.flops_of_update)(progress.rows),
         )
         following = replace(following, seconds=progress.seconds + self._seconds_per_update)
         totals = self._global_weights(micro_batches)
@@ -179,6 +187,8 @@ class TrainingLoop:
 
     def _rate(self, segment: Segment, before: Progress, after: Progress) -> float:
         """The rate in the middle of the update, so that no update of a schedule has a rate of zero."""
+        if segment.head_only:
+            return self.options.head_learning_rate
         until = self.budget.spent(after)
         if segment.is_branch:
             until = min(until, segment.end)  # the last update goes beyond the end: its rate would be zero
@@ -186,6 +196,7 @@ class TrainingLoop:
             (self.budget.spent(before) + until) / 2,
             peak=self.options.peak_learning_rate,
             warmup=self.options.warmup,
+            warmup_start=self.options.head_warmup,
             decay_start=segment.start if segment.is_branch else math.inf,
             decay_end=segment.end if segment.is_branch else math.inf,
             decay=self.options.decay,
@@ -208,7 +219,7 @@ class TrainingLoop:
         """The only place where the host waits for the device: metrics, the leader's clock, saving and stopping."""
         count = len(self._pending)
         self._flush()
-        if self.compiling is not None:
+        if self.compiling is not None and not self.segments[self.position.segment].head_only:
             left = self.callbacks.seconds_left(self.position, self._seconds_per_update)
             self._notes = self.compiling.after_exchange(count, self._seconds_per_update, left)
             self._arm_watchdog()

@@ -72,11 +72,13 @@ def update_flops(
     next_sentence: bool = False,
     executed: bool = False,
     gradient_checkpointing: bool = False,
+    head_only: bool = False,
 ) -> float:
     """Operations of forward and backward over `num_sequences` sequences with `num_masked` masked positions in all.
 
     With `executed` the windows are counted as dense attention and checkpointed layers run their forward twice;
-    without it (for budgets and for the share of the peak) neither.
+    without it (for budgets and for the share of the peak) neither. With `head_only` the encoder is frozen, and the
+    decoder, whose weight is the embedding: the encoder has no backward pass, a product of the head one more.
     """
     forward = forward_flops(
         config,
@@ -86,6 +88,8 @@ def update_flops(
         next_sentence=next_sentence,
         dense_attention=executed,
     )
+    if head_only:
+        return forward.encoder + 2 * forward.head
     encoder_passes = 4 if executed and gradient_checkpointing else 3
     return encoder_passes * forward.encoder + 3 * forward.head
 

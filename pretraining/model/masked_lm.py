@@ -165,10 +165,13 @@ def _load_weights(model_class: Any, source: str, config: PreTrainedConfig, loadi
     return transformer
 
 
-def check_weights(config: PreTrainedConfig, source: str, objective: str) -> None:
-    """ValueError where the weights of `source` do not fill the model; see `check_checkpoint`, nothing is loaded."""
+def check_weights(config: PreTrainedConfig, source: str, objective: str) -> list[str]:
+    """The head's tensors that `source` lacks, by name; nothing is loaded.
+
+    Raises ValueError where the weights do not fill the encoder; see `check_checkpoint`.
+    """
     try:
         only = reading(source)["local_files_only"]
-        check_checkpoint(source, config, model_class(config, objective), local_files_only=only)
+        return check_checkpoint(source, config, model_class(config, objective), local_files_only=only)
     except OSError as error:
         raise ValueError(unreadable(source, error)) from error

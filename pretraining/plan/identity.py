@@ -14,12 +14,16 @@ from runtime.options.declaration import later_defaults
 if TYPE_CHECKING:
     from pretraining.plan.plan import Plan
 
+HEAD_WARMUP = "head_warmup"  # in the budget's unit; a run without one does not record it
+
 
 def identity_of(plan: Plan) -> dict[str, Any]:
     """The options that decide what is computed, what their "auto" means here, and the hashes of the data."""
     data = {name: [shard.sha256 for shard in split.shards] for name, split in plan.manifest.splits.items()}
     tokenizer = plan.manifest.tokenizer.fingerprint
     meant = {"optimizer": plan.optimizer_kind, "bf16": plan.bf16, "dropout": plan.dropout}
+    if plan.head_warmup:
+        meant[HEAD_WARMUP] = plan.head_warmup
     identity = {**plan.options.identity(), **meant, "shards": data, "tokenizer": tokenizer}
     return dict(json.loads(json.dumps(identity)))
 
@@ -37,7 +41,7 @@ def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     architecture's. Older runs recorded "auto" as their optimizer and did not record their precision: both are unknown.
     """
     unknown = {"optimizer": "auto", "bf16": None}
-    later = {**later_defaults(PretrainingOptions), "dropout": ARCHITECTURE}
+    later = {**later_defaults(PretrainingOptions), "dropout": ARCHITECTURE, HEAD_WARMUP: 0.0}
     theirs, mine = ({**later, **identity} for identity in (theirs, mine))
     known = [key for key in mine if key not in unknown or theirs.get(key) != unknown[key]]
     differing = sorted(key for key in known if mine[key] != theirs.get(key))

@@ -31,6 +31,7 @@ from shards.streaming.options import OBJECTIVES
 
 BUDGET = "budget and series"
 SMALL_WORLD, SHARDS = "on the small world", "on shards"  # which data an option's default depends on
+CONTINUED = "from a checkpoint"  # over the default of the data
 NAMES_THE_MODEL = "names the model"
 
 
@@ -136,7 +137,24 @@ class PretrainingOptions(Options):
         group=TRAINING,
         at_least=0,
         below=math.inf,
-        by_data={SMALL_WORLD: 2e-3, SHARDS: 8e-4},
+        by_data={SMALL_WORLD: 2e-3, SHARDS: 8e-4, CONTINUED: 1e-4},
+    )
+    head_warmup_tokens: float | None = option(
+        None,
+        "tokens of the budget in which a head that the checkpoint lacks is trained alone, the encoder frozen; default: "
+        "a quarter of the smallest budget, 1,000 updates at most",
+        group=TRAINING,
+        at_least=0,
+        below=math.inf,
+        identity=False,  # its length in the plan is in the identity
+    )
+    head_learning_rate: float = option(
+        1e-3,
+        "learning rate of such a head while it is trained alone",
+        group=TRAINING,
+        at_least=0,
+        below=math.inf,
+        later=True,
     )
     learning_rate_rule: str = option(
         "none",
@@ -350,6 +368,9 @@ class PretrainingOptions(Options):
             problems.append(f"--hybrid_shard_size {self.hybrid_shard_size} belongs to --fsdp hybrid_shard: give both")
         if self.fp16 and self.bf16 == "true":
             problems.append("--fp16 and --bf16 true are two precisions: give one")
+        if not self.model_name_or_path:
+            names = ["head_warmup_tokens", "head_learning_rate"]
+            problems += idle_beside(self, names, "a model that starts at random")
         if self.optimizer != "muon":
             problems += idle_beside(self, ["muon_learning_rate"], f"--optimizer {self.optimizer}")
         return problems
@@ -365,6 +386,8 @@ def with_defaults(options: PretrainingOptions) -> PretrainingOptions:
     if any(getattr(options, name) for name in names_marked(options, NAMES_THE_MODEL)):
         defaults.pop("model")
         defaults.pop("config_overrides", None)
+    if options.model_name_or_path:
+        defaults |= by_data(options, CONTINUED)
     if any(getattr(options, option_of(unit)) is not None for unit in UNITS if unit != "tokens"):
         defaults.pop("budget_tokens", None)
     if options.length_schedule is not None:

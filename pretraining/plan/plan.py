@@ -17,7 +17,7 @@ from pretraining.model.attention import attention_for
 from pretraining.model.configuration import build_configuration, parse_overrides
 from pretraining.model.families import shape_only
 from pretraining.model.flops import update_flops
-from pretraining.model.masked_lm import PretrainingModel, build_model
+from pretraining.model.masked_lm import PretrainingModel, build_model, check_weights
 from pretraining.model.memory import MemoryEstimate, Sharding, estimate_memory
 from pretraining.plan.budget import UNITS, Budget, option_of
 from pretraining.plan.choices import ARCHITECTURE, Choices
@@ -32,6 +32,8 @@ from shards.streaming.options import StreamOptions
 from shards.streaming.order import lanes_for, rows_per_rank
 
 MICRO_BATCH_TOKENS = 16_384
+HEAD_WARMUP_SHARE = 0.25  # of the smallest budget, in which a fresh head is trained alone
+HEAD_WARMUP_UPDATES = 1000  # at most
 
 
 @dataclass(frozen=True)
@@ -169,10 +171,18 @@ class Plan:
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
         options, text = self.options, self.options.series or "0"
-        budgets = parse_series(text, self.budget.amount, options.series_ratio)
-        segments = plan_segments(budgets, decay_fraction=options.decay_fraction, raw=text.strip() != "0")
+        segments = plan_segments(
+            self._series,
+            decay_fraction=options.decay_fraction,
+            raw=text.strip() != "0",
+            head_warmup=self.head_warmup,
+        )
         check_cost(segments, decay_fraction=options.decay_fraction)
         return segments
+
+    @cached_property
+    def _series(self) -> tuple[float, ...]:
+        return parse_series(self.options.series or "0", self.budget.amount, self.options.series_ratio)
 
     @cached_property
     def budgets(self) -> tuple[float, ...]:
@@ -181,6 +191,41 @@ class Plan:
     @cached_property
     def warmup(self) -> float:
         return self.options.warmup_fraction * self.budgets[0]
+
+    @cached_property
+    def fresh_tensors(self) -> tuple[str, ...]:
+        """Names of the head's tensors that the starting checkpoint lacks, by the headers of its files."""
+        source = self.options.model_name_or_path
+        return tuple(check_weights(self.config, source, self.options.objective)) if source else ()
+
+    @cached_property
+    def head_warmup(self) -> float:
+        """The first part of the budget, in its unit, in which a fresh head is trained alone; 0: none."""
+        given, smallest = self.options.head_warmup_tokens, self._series[0]
+        if not self.fresh_tensors:
+            if given:
+                raise ValueError(
+                    f"--head_warmup_tokens {given:g}: {self.options.model_name_or_path} has the whole head, and no "
+                    "part of it has to be trained first: leave the option out"
+                )
+            return 0.0
+        if given is not None and given and not self.budget.is_counted:
+            raise ValueError(
+                f"--head_warmup_tokens {given:g} is a part of a budget in tokens or FLOPs: give --budget_tokens or "
+                "--budget_flops in place of --budget_hours, or leave it out"
+            )
+        if given is not None:
+            length = given / self.tokens_per_update * self.cost_of_head_update(0) if given else 0.0
+        else:
+            longest = HEAD_WARMUP_UPDATES * self.cost_of_head_update(0) if self.budget.is_counted else float("inf")
+            length = min(HEAD_WARMUP_SHARE * smallest, longest)
+        if length + self.options.warmup_fraction * smallest > (1 - self.options.decay_fraction) * smallest:
+            raise ValueError(
+                f"a fresh head is trained alone for {length:.3g} {self.budget.unit}, and then the rate warms up: the "
+                f"decay to the smallest budget of {smallest:.3g} would begin before; lower --head_warmup_tokens, "
+                "--warmup_fraction or --decay_fraction, or leave out the smallest budgets of --series"
+            )
+        return length
 
     @cached_property
     def peak_learning_rate(self) -> float:
@@ -232,6 +277,7 @@ class Plan:
             fp16=self.fp16,
             micro_batch_size=self.micro_batch_rows,
             gradient_accumulation_steps=self.accumulation,
+            fresh=frozenset(self.fresh_tensors if self.head_warmup else ()),
         )
 
     @cached_property
@@ -306,8 +352,8 @@ class Plan:
         """Tokens of a row of sequences of a scheduled length, special ones included."""
         return stream.tokens_per_row + stream.sequence_shape(length)[0] * stream.overhead
 
-    def flops_of_rows(self, num_rows: int, stream: StreamOptions, length: int) -> float:
-        """Model FLOPs of rows of sequences of a scheduled length."""
+    def flops_of_rows(self, num_rows: int, stream: StreamOptions, length: int, *, head_only: bool = False) -> float:
+        """Model FLOPs of rows of sequences of a scheduled length; with `head_only` the encoder is frozen."""
         sequences, length, slots = self.shape_of_row(stream, length)
         return update_flops(
             self.config,
@@ -315,6 +361,7 @@ class Plan:
             sequence_length=length,
             num_masked=slots * sequences * num_rows,
             next_sentence=self.has_pairs,
+            head_only=head_only,
         )
 
     def cost_of_row(self, stream: StreamOptions, length: int) -> float:
@@ -330,9 +377,21 @@ class Plan:
         assert of_rows is not None, "asked for a budget that is not counted beforehand"
         return of_rows(self, num_rows, stream, length)
 
+    def cost_of_head_update(self, row: int) -> float:
+        """The cost of the update that starts at a global row while the encoder is frozen, in a counted budget's unit.
+
+        A frozen encoder reads as many tokens, and costs fewer FLOPs.
+        """
+        return self.flops_of_head_update(row) if self.budget.unit == "flops" else self.cost_of_update(row)
+
     def flops_of_update(self, row: int) -> float:
         """Model FLOPs of the update that starts at a global row."""
         return self.flops_of_rows(self.options.global_batch_rows, self.stream, self.stream.length_at(row))
+
+    def flops_of_head_update(self, row: int) -> float:
+        """Model FLOPs of the update that starts at a global row while the encoder is frozen."""
+        rows, length = self.options.global_batch_rows, self.stream.length_at(row)
+        return self.flops_of_rows(rows, self.stream, length, head_only=True)
 
     @cached_property
     def sharding(self) -> Sharding:

@@ -22,9 +22,12 @@ class Segment:
     is_branch: bool
     kind: str | None = None
     budget: float | None = None
+    head_only: bool = False  # only the parameters that the starting checkpoint lacks are trained
 
     @property
     def label(self) -> str:
+        if self.head_only:
+            return "head"
         return "trunk" if not self.is_branch else f"branch to {self.budget:.3g}"
 
 
@@ -59,8 +62,10 @@ def parse_series(text: str, largest: float, ratio: float) -> tuple[float, ...]:
     return budgets
 
 
-def plan_segments(budgets: Sequence[float], *, decay_fraction: float, raw: bool) -> tuple[Segment, ...]:
-    """The segments in the order in which they are run.
+def plan_segments(
+    budgets: Sequence[float], *, decay_fraction: float, raw: bool, head_warmup: float = 0.0
+) -> tuple[Segment, ...]:
+    """The segments in the order in which they are run; the first `head_warmup` of the trunk trains a fresh head alone.
 
     With decay share d each branch to b forks at (1 - d) b, so with ratio r the whole costs 1 + d r / (r - 1) times the
     largest budget. Without `raw` the last decay is the run's own end and nothing is trained twice.
@@ -68,8 +73,8 @@ def plan_segments(budgets: Sequence[float], *, decay_fraction: float, raw: bool)
     assert 0 < decay_fraction < 1
     events = [((1 - decay_fraction) * budget, "annealed", budget) for budget in budgets]
     events += [(budget, "raw", budget) for budget in budgets] if raw else []
-    segments: list[Segment] = []
-    position = 0.0
+    position = head_warmup
+    segments = [Segment(0.0, head_warmup, False, head_only=True)] if head_warmup else []
     for where, kind, budget in sorted(events):
         if kind == "raw":
             segments.append(Segment(position, where, False, "raw", budget))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pretraining.plan.plan import Plan
-from pretraining.plan.segments import relative_cost
+from pretraining.plan.segments import Segment, relative_cost
 
 
 def plan_lines(plan: Plan) -> list[str]:
@@ -26,6 +26,7 @@ def plan_lines(plan: Plan) -> list[str]:
         "lengths": ", ".join(f"{length} tokens from row {first:,}" for first, length in plan.lengths),
         "optimizer": f"{plan.optimizer_title}, peak learning rate {plan.peak_learning_rate:g}, "
         f"warmup {plan.warmup:.3g} {unit}, decay over {options.decay_fraction:.0%} of each budget",
+        **head_line(plan),
         "engine": f"{sharding}, {plan.device.type}, {plan.precision}, attention {plan.attention}, "
         f"compilation {options.torch_compile}",
         "budget": f"{amount:,.4g} {unit}{updates}",
@@ -34,6 +35,20 @@ def plan_lines(plan: Plan) -> list[str]:
         "memory": "unknown" if plan.memory is None else plan.memory.sentence(),
     }
     return [f"{name:>10}  {text}" for name, text in rows.items()]
+
+
+def head_line(plan: Plan) -> dict[str, str]:
+    """The line about a head that the starting checkpoint lacks; no line where it lacks none."""
+    names = plan.fresh_tensors
+    if not names:
+        return {}
+    lacking = f"{plan.options.model_name_or_path} has no {', '.join(names[:2])}{', ...' * (len(names) > 2)}"
+    if not plan.head_warmup:
+        return {"head": f"{lacking}: random, trained with the encoder from the start"}
+    return {
+        "head": f"{lacking}: random, and trained alone for the first {plan.head_warmup:,.3g} {plan.budget.unit} of "
+        f"each budget at rate {plan.options.head_learning_rate:g}; then a new warmup for all weights"
+    }
 
 
 def planned_updates(plan: Plan) -> tuple[int, int] | None:
@@ -47,7 +62,7 @@ def planned_updates(plan: Plan) -> tuple[int, int] | None:
     trunk = branches = 0
     spent = 0.0
     for segment in plan.segments:
-        updates, after = _until(plan, segment.end, trunk, spent)
+        updates, after = _until(plan, segment, trunk, spent)
         if segment.is_branch:
             branches += updates
         else:
@@ -63,13 +78,14 @@ def seconds_left(plan: Plan, done: int, spent: float, seconds_per_update: float)
     return (counts[1] - done) * seconds_per_update
 
 
-def _until(plan: Plan, end: float, done: int, spent: float) -> tuple[int, float]:
-    """Updates from the one numbered `done`, with `spent` used, until `end` is reached; and what is used then."""
+def _until(plan: Plan, segment: Segment, done: int, spent: float) -> tuple[int, float]:
+    """Updates from the one numbered `done`, with `spent` used, until a segment ends; and what is used then."""
     rows, updates = plan.options.global_batch_rows, 0
-    while spent < end:
+    cost_of_update = plan.cost_of_head_update if segment.head_only else plan.cost_of_update
+    while spent < segment.end:
         row = (done + updates) * rows
-        each = plan.cost_of_update(row)
-        needed = math.ceil((end - spent) / each)
+        each = cost_of_update(row)
+        needed = math.ceil((segment.end - spent) / each)
         following = [first for first, _ in plan.lengths if first > row]
         count = min([needed, *(-(-(first - row) // rows) for first in following)])
         updates, spent = updates + count, spent + count * each

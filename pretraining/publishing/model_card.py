@@ -21,6 +21,8 @@ def pretraining_card(
     kind = "after a learning-rate decay to zero" if entry["kind"] == "annealed" else "in the middle of its schedule"
     if not entry["tokens_seen"]:
         kind = "before any training"
+    if entry.get("started_from"):
+        kind = f"{kind}, further pretraining of {entry['started_from']}"
     train = manifest.split("train")
     data = [
         ("documents", f"{train.documents:,}"),

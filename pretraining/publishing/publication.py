@@ -13,11 +13,12 @@ from pretraining.engines.engine import Engine, full_weights
 from pretraining.loop.batches import as_inputs
 from pretraining.loop.evaluation import evaluate
 from pretraining.model.masked_lm import PretrainingModel
+from pretraining.model.source.weights import checkpoint_digest
 from pretraining.plan.budget import Progress
 from pretraining.plan.plan import Plan
 from pretraining.plan.segments import Segment
 from pretraining.publishing.export import export_model, tokenizer_files
-from pretraining.publishing.model_card import pretraining_card
+from pretraining.publishing.model_card import named, pretraining_card
 from pretraining.publishing.word_frequencies import unigram_entropy
 from runtime.processes.collectives import fail_together
 from runtime.processes.fault_points import fault_point
@@ -43,6 +44,7 @@ class Publisher:
         # Read now, just after the stream checked it: later changes to the folder do not reach the exports.
         self.tokenizer = tokenizer_files(shards.directory / plan.manifest.tokenizer.path)
         self._unigram_loss: float | None = None
+        self._started = started_from(plan.options.model_name_or_path) if plan.ranks.is_main else {}
 
     def publish(self, segment: Segment, progress: Progress) -> dict[str, Any]:
         """Evaluate, write, prove and list; returns the entry of `series.json`. Fails on all ranks together."""
@@ -86,6 +88,7 @@ class Publisher:
             "untrained_positions": self.plan.untrained_positions(progress.rows),
             "budget": budget,
             "budget_unit": unit,
+            **self._started,
             **figures,
         }
 
@@ -133,6 +136,15 @@ class Publisher:
             self.plan.options.validation_rows,
             vocabulary=self.stream.vocabulary,
         )
+
+
+def started_from(source: str | None) -> dict[str, str]:
+    """What `series.json` says about the checkpoint that a run continues; nothing about one from random weights."""
+    if source is None:
+        return {}
+    folder = Path(source).expanduser()
+    digest = {"started_digest": checkpoint_digest(folder)} if folder.is_dir() else {}
+    return {"started_from": named(source), **digest}
 
 
 def amount_name(amount: float) -> str:

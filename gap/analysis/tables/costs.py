@@ -84,7 +84,8 @@ def series_costs(rows: Sequence[Mapping[str, Any]], prices: Prices) -> list[Chec
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
         budget = round(float(row["budget_tokens"]))
-        groups.setdefault((str(row["kind"]) if budget else "scratch", budget), []).append(row)
+        first = "start" if row.get("started_from") else "scratch"
+        groups.setdefault((str(row["kind"]) if budget else first, budget), []).append(row)
     costs = []
     for (kind, budget), members in sorted(groups.items()):
         spent = [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gap.analysis.tables.costs import CheckpointCost
-from gap.analysis.tables.task_table import FLOOR, SCRATCH, CheckpointKey, TaskTable, describe
+from gap.analysis.tables.task_table import FLOOR, SCRATCH, START, CheckpointKey, TaskTable, describe
 from gap.intervals.bootstrap import Draws, Resampling
 from gap.intervals.holm import p_value
 from gap.intervals.interval import Estimate, Statistic, estimate
@@ -21,7 +21,8 @@ from gap.measures.weighted_metrics import SIGNED_METRICS
 class TaskStudy:
     """A task's table with its draws, and which columns are scratch and reference.
 
-    On a zero-shot task the unigram floor takes the place of scratch, as the lower end of the gap.
+    The unigram floor of a zero-shot task, else the checkpoint that a series continues, takes the place of scratch, as
+    the lower end of the gap.
     """
 
     table: TaskTable
@@ -34,13 +35,20 @@ class TaskStudy:
     @property
     def floor(self) -> str:
         """What the gap begins at, in words."""
-        return f"the {describe(FLOOR)}" if self.table.checkpoints[self.scratch].is_floor else "scratch"
+        if self.table.checkpoints[self.scratch].is_floor:
+            return f"the {describe(FLOOR)}"
+        return describe(START) if self.is_continued else "scratch"
 
     @property
-    def random_weights(self) -> int:
-        """The column of scratch itself, where every curve begins."""
-        own = self.table.find(SCRATCH)
-        return self.scratch if own is None else own
+    def is_continued(self) -> bool:
+        """Whether the gap begins at the checkpoint that the series continues."""
+        return self.table.checkpoints[self.scratch] == START
+
+    @property
+    def beginning(self) -> int:
+        """The column of what was pretrained: the checkpoint that is continued, or random weights."""
+        known = [column for column in map(self.table.find, (START, SCRATCH)) if column is not None]
+        return known[0] if known else self.scratch
 
     @property
     def in_series(self) -> bool:
@@ -109,10 +117,11 @@ def study_task(
 ) -> TaskStudy:
     """Find scratch and the reference (from outside, else the largest budget, annealed if available) and resample.
 
-    Of a zero-shot task the unigram floor is found in place of scratch. Raises ValueError without scratch or without a
-    checkpoint to compare it with.
+    In place of scratch, the unigram floor of a zero-shot task is found, or the checkpoint that a series continues.
+    Raises ValueError without scratch or without a checkpoint to compare it with.
     """
-    scratch = table.find(FLOOR if table.zero_shot else SCRATCH)
+    lower = (FLOOR,) if table.zero_shot else (START, SCRATCH)
+    scratch = next((column for column in map(table.find, lower) if column is not None), None)
     if scratch is None:
         end = "no unigram floor; it" if table.zero_shot else "no cells at budget 0; scratch"
         raise ValueError(f"task {table.task}: {end} is one end of the gap, run it")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gap.analysis.tables.packed_predictions import PackedPredictions, packed_or_own
-from gap.cells.plan import UNIGRAM, too_few_runs
+from gap.cells.plan import SELF_PRETRAINED, UNIGRAM, too_few_runs
 from gap.cells.store import Cell
 from gap.intervals.bootstrap import Draws, Resampling, resample
 from gap.intervals.variance import Floats, SeedGrid, Weights
@@ -23,7 +23,10 @@ FEWEST_SEEDS = 3
 
 @dataclass(frozen=True)
 class CheckpointKey:
-    """The key of a table column: checkpoint and setting of fine-tuning. Scratch has budget 0 and kind `scratch`."""
+    """The key of a table column: checkpoint and setting of fine-tuning. Scratch has budget 0 and kind `scratch`.
+
+    The checkpoint that a continued series starts from has budget 0 and kind `start`.
+    """
 
     kind: str
     budget_tokens: int | None
@@ -53,6 +56,7 @@ class CheckpointKey:
 
 SCRATCH = CheckpointKey("scratch", 0)
 FLOOR = CheckpointKey("scratch", 0, UNIGRAM)
+START = CheckpointKey("start", 0)
 
 
 @dataclass(frozen=True)
@@ -178,19 +182,23 @@ def describe(checkpoint: CheckpointKey) -> str:
         words = [checkpoint.kind]
     elif checkpoint.kind == "reference_scratch":
         words = ["reference architecture from scratch"]
+    elif checkpoint.kind == "start":
+        words = ["your starting checkpoint"]
+    elif checkpoint.control == SELF_PRETRAINED:
+        words = [f"the task's own texts, {checkpoint.budget_tokens:,} tokens"]
     else:
         words = [f"{checkpoint.kind} at {checkpoint.budget_tokens:,} tokens"]
     if checkpoint.epochs_factor != 1:
         words.append(f"{checkpoint.epochs_factor:g}x epochs")
     if checkpoint.label_fraction != 1:
         words.append(f"{share_text(checkpoint.label_fraction)} of the labels")
-    if checkpoint.control not in (None, "scratch_longer", "fewer_labels"):
+    if checkpoint.control not in (None, "scratch_longer", "fewer_labels", SELF_PRETRAINED):
         words.append(str(checkpoint.control).replace("_", " "))
     return ", ".join(words)
 
 
 def _order(checkpoint: CheckpointKey) -> tuple[object, ...]:
-    kinds = ("scratch", "raw", "annealed", "reference_scratch", "reference")
+    kinds = ("start", "scratch", "raw", "annealed", "reference_scratch", "reference")
     return (
         checkpoint.control or "",
         kinds.index(checkpoint.kind),

@@ -17,6 +17,8 @@ def setting_text(setting: Setting) -> str:
     """The setting in a few words."""
     source = setting.source
     where = source.kind if source.budget_tokens is None else f"{source.kind} {source.budget_tokens:,}"
+    if source.is_start:
+        where = "the starting checkpoint"
     words = [setting.task, "scratch" if source.is_scratch else where, f"run {source.pretraining_seed}"]
     if setting.epochs_factor != 1:
         words.append(f"{setting.epochs_factor:g}x epochs")
@@ -63,9 +65,12 @@ def same_arguments_notes(jobs: JobList, records: Mapping[str, Mapping[str, Any]]
             choices.setdefault(setting, trail.choice)
     for task in dict.fromkeys(setting.task for setting in tables):
         table = {setting: scores for setting, scores in tables.items() if setting.task == task}
-        scratch = next((entry for entry in table if entry.source.is_scratch), None)
+        lower = sorted(
+            (entry for entry in table if entry.source.budget_tokens == 0), key=lambda e: not e.source.is_start
+        )
+        scratch = lower[0] if lower else None
         upper = max(
-            (entry for entry in table if not entry.source.is_scratch and entry.source.kind != "reference_scratch"),
+            (entry for entry in table if entry not in lower and entry.source.kind != "reference_scratch"),
             key=lambda entry: (
                 entry.source.budget_tokens is None,
                 entry.source.kind == "annealed",

@@ -75,6 +75,12 @@ class ChoiceData(TaskData):
         """The paragraph that all choices share, else the text before each choice."""
         return example.firsts[0] if len(set(example.firsts)) == 1 else "\n".join(example.firsts)
 
+    def text_fields(self, example: Any) -> list[str]:
+        """The text that all choices share, and the choices; else each choice behind the text before it."""
+        if len(set(example.firsts)) == 1:
+            return [example.firsts[0], *example.seconds]
+        return self.row_texts(example)
+
     def row_texts(self, example: Any) -> list[str]:
         """Each choice with the text before it."""
         return [f"{first} {second}" for first, second in zip(example.firsts, example.seconds, strict=True)]

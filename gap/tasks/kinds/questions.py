@@ -131,6 +131,10 @@ class QuestionData(TaskData):
         """The paragraph."""
         return example.context
 
+    def text_fields(self, example: Any) -> list[str]:
+        """Paragraph and question."""
+        return [example.context, example.question]
+
     def row_texts(self, example: Any) -> list[str]:
         """Question and paragraph."""
         return [f"{example.question} {example.context}"]

@@ -102,6 +102,10 @@ class TaskData(ABC):
     def row_texts(self, example: Any) -> list[str]:
         """The text of each row that an example becomes when it is not too long, to estimate the cost of training."""
 
+    def text_fields(self, example: Any) -> list[str]:
+        """All texts of an example, first the one that it may share with others; no label and no answer."""
+        return [self.passage(example)]
+
     def metrics(self, scores: Mapping[str, float], records: Sequence[Record]) -> dict[str, float]:
         """A cell's metrics, `self.metric` among them, from the recipe's scores under their plain names."""
         return dict(scores)

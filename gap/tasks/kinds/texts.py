@@ -85,6 +85,10 @@ class TextData(TaskData):
         """The text, or both."""
         return example.text if example.text_pair is None else f"{example.text}\n{example.text_pair}"
 
+    def text_fields(self, example: Any) -> list[str]:
+        """The text, or both."""
+        return [example.text] if example.text_pair is None else [example.text, example.text_pair]
+
     def row_texts(self, example: Any) -> list[str]:
         """The text, or both, in one row."""
         return [f"{example.text} {example.text_pair or ''}"]

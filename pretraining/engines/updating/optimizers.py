@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from pretraining.engines.updating.muon import IS_MUON, Muon
 from pretraining.model.families import repeated_layers
 from pretraining.names import LEARNING_RATE_RULES, OPTIMIZER_NAMES
 
+MAY_FREEZE = "may_freeze"  # a group's key: it is frozen while a fresh head is trained alone
 RATE_SCALE = "rate_scale"  # a group's key: its learning rate is that of the schedule times this; absent: 1
 NORM_TYPES = (
     nn.LayerNorm,
@@ -109,6 +110,17 @@ def parameter_groups(
     return groups
 
 
+def split_groups(groups: Sequence[dict[str, Any]], fresh: Collection[int]) -> list[dict[str, Any]]:
+    """Divide each group into the parameters with an id in `fresh` and the others, which `set_learning_rate` freezes."""
+    parts: list[dict[str, Any]] = []
+    for group in groups:
+        for is_fresh in (False, True):
+            chosen = [parameter for parameter in group["params"] if (id(parameter) in fresh) == is_fresh]
+            if chosen:
+                parts.append({**group, "params": chosen, MAY_FREEZE: not is_fresh})
+    return parts
+
+
 def build_optimizer(
     groups: Sequence[dict[str, Any]], options: OptimizerOptions, *, bf16: bool = False
 ) -> torch.optim.Optimizer:
@@ -141,10 +153,14 @@ def optimizer_for(
     return build_optimizer(groups, options, bf16=bf16)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of an update, as the schedule gives it; a group with a scale takes so many times that."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, *, frozen: bool = False) -> None:
+    """Set the rate of an update, as the schedule gives it; a group with a scale takes so many times that.
+
+    With `frozen` the groups of `split_groups` that may freeze have a rate of 0: no step and no weight decay.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get(RATE_SCALE, 1.0)
+        scale = 0.0 if frozen and group.get(MAY_FREEZE, False) else group.get(RATE_SCALE, 1.0)
+        group["lr"] = rate * scale
 
 
 def scaled_learning_rate(rate: float, *, rows: int, reference_rows: int, rule: str = "none") -> float:

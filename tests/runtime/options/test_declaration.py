@@ -31,6 +31,7 @@ PACKAGES = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch")
 NEEDED = {
     "PredictionOptions": {"model_name_or_path": "there", "test_file": "rows.json"},
     "BuildOptions": {"input": ["text"], "output_dir": "there"},
+    "TaskBuildOptions": {"input": ["text"], "output_dir": "there"},
     "SweepOptions": {"sweep_file": "sweep.yaml", "output_dir": "there"},
 }
 

@@ -18,6 +18,8 @@ from pretraining.engines.updating.optimizers import (
     build_optimizer,
     parameter_groups,
     scaled_learning_rate,
+    set_learning_rate,
+    split_groups,
 )
 
 SIZES: dict[str, Any] = {
@@ -260,3 +262,21 @@ def test_lamb_skips_an_update_that_is_not_finite_and_still_makes_its_state():
     optimizer.step()
     assert state["step"].item() == 1
     assert not weight.detach().equal(torch.ones(3, 2))
+
+
+def test_groups_that_are_frozen_take_no_step_and_no_decay_until_they_are_not():
+    """As ZeRO updates them: with gradients of zero, whole groups at a time."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+    fresh = {id(parameter) for parameter in model[2].parameters()}
+    groups = split_groups(parameter_groups(model, 0.5), fresh)
+    assert [len(group["params"]) for group in groups] == [1, 1, 3, 1]
+    optimizer = build_optimizer(groups, OptimizerOptions(weight_decay=0.5))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for frozen in (True, False):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, float(id(parameter) in fresh))
+        set_learning_rate(optimizer, 0.1, frozen=frozen)
+        optimizer.step()
+        kept = [one.equal(other) for one, other in zip(before, model.parameters(), strict=True)]
+        # Of the others weight decay moves the matrix alone.
+        assert kept == ([True] * 4 + [False] * 2 if frozen else [False, True, True, True, False, False])
