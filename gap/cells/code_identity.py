@@ -20,6 +20,8 @@ import gap
 PROJECT = ("runtime", "shards", "pretraining", "finetuning", "gap")
 # What trains and scores a cell, and what chooses its learning rate and epochs.
 ROOTS = ("gap.cells.running", "gap.cells.search.choice")
+# What makes and scores the cell of a linear probe, which no other cell depends on.
+PROBE_ROOTS = ("gap.probe.frozen",)
 # What the roots import but no score depends on. State the reason for every module added here.
 FREE = frozenset(
     {
@@ -74,6 +76,12 @@ class Module:
 def code_version() -> str:
     """`digest_of` the sources as they are at the first call: call it before a run's files can change."""
     return digest_of(Path(gap.__file__).resolve().parents[1])
+
+
+@cache
+def probe_version() -> str:
+    """As `code_version`, of the sources that decide a linear probe's score beyond those of every cell."""
+    return digest_of(Path(gap.__file__).resolve().parents[1], PROBE_ROOTS)
 
 
 def digest_of(root: Path, roots: Collection[str] = ROOTS, free: Collection[str] = FREE) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from finetuning.examples.recipe import FinetuningOptions
 from gap.cells.plan import SEARCH_SEED, CellPlan, CellSource, PlannedCell, Search, Setting
 from gap.cells.search.grid import Grid
-from gap.cells.store import Cell, fingerprint, read_scores
+from gap.cells.store import LINEAR_PROBE, Cell, fingerprint, read_scores
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions
 from runtime.files.schemas import Count, Items, Name, Number, PathName, Schema, read_object
 from runtime.files.whole_files import write_json
@@ -52,6 +52,7 @@ class JobList:
     task_digests: Mapping[str, str]
     model_digests: Mapping[str, str]  # path -> digest
     code: str  # `gap.cells.code_identity.code_version` of the sources that trained, or will train, the cells
+    probe_code: str | None = None  # `probe_version` of those of the linear probes; None without any
 
     def fingerprint(self, job: Search | PlannedCell) -> str:
         """sha256 of everything that decides the job's outcome: model, data, options, search and code."""
@@ -71,6 +72,8 @@ class JobList:
         if isinstance(job, Search):
             own = {} if job.seed == SEARCH_SEED else {"search_seed": job.seed}
             return fingerprint({**parts, **own, "try": [job.learning_rate, job.epochs]})
+        if is_probe(job):  # nothing is searched for it
+            return fingerprint({**parts, "control": job.control, "seed": job.finetuning_seed, "probe": self.probe_code})
         if job.search_seed != SEARCH_SEED:
             parts["search_seed"] = job.search_seed
         decider = job.search[0].source
@@ -83,6 +86,11 @@ class JobList:
     def cell_names(self) -> frozenset[str]:
         """Fingerprints of all cells."""
         return frozenset(self.fingerprint(cell) for cell in self.plan.cells)
+
+
+def is_probe(job: Search | PlannedCell) -> bool:
+    """Whether the job is a linear probe on a frozen encoder; all others fine-tune it."""
+    return isinstance(job, PlannedCell) and job.control == LINEAR_PROBE
 
 
 def write_jobs(directory: Path, jobs: JobList) -> None:
@@ -172,6 +180,7 @@ class _ListFile(Schema):
     task_digests: dict[Name, Name]
     model_digests: dict[Name, Name]
     code: Name
+    probe_code: Name | None = None
 
 
 def read_jobs(directory: Path) -> JobList:
@@ -203,6 +212,7 @@ def _jobs_of(content: Mapping[str, Any]) -> JobList:
         content["task_digests"],
         content["model_digests"],
         content["code"],
+        content.get("probe_code"),
     )
     settings = {job.setting for job in jobs.plan.jobs()}
     unknown = {setting.task for setting in settings} - set(jobs.task_digests)

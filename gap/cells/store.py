@@ -32,6 +32,7 @@ from runtime.files.schemas import Count, Id, Items, Leaf, Name, Number, PathName
 from runtime.files.whole_files import write_text
 
 SCHEMA_VERSION = 1
+LINEAR_PROBE = "linear_probe"  # the control of a cell whose encoder is frozen
 KINDS = ("raw", "annealed", "reference", "reference_scratch")
 STATUSES = ("done", "collapsed", "not_finite")
 LARGEST_PREDICTIONS_BYTES = 1 << 30
@@ -116,6 +117,7 @@ class _ScoreLine(Schema):
     epochs: Number | None = None
     training_examples: Count | None = None
     peeked_score: Number | None = None
+    search_seconds: Seconds | None = None  # its share of the search that chose its learning rate and epochs
     clusters: Name | None = None  # what a cluster of examples is, in the singular
 
 

@@ -49,6 +49,7 @@ def experiment_of(options: GapOptions) -> Experiment:
             bf16=options.bf16,
         ),
         options.resample_split,
+        options.linear_probe,
     )
     return experiment.as_pilot() if options.pilot else experiment
 
