@@ -12,11 +12,13 @@ from gap.analysis.controls import control_notes
 from gap.analysis.forecasts import Forecasts, KnownCurve, forecast_curve
 from gap.analysis.labels import label_worths
 from gap.analysis.planning import plan_of
+from gap.analysis.probes import compare_probes
 from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, TaskResult
 from gap.analysis.tables.costs import UNITS, Prices, convert_tokens, find_cost
 from gap.analysis.tables.task_study import TaskStudy
 from gap.analysis.tables.task_table import CheckpointKey, describe
 from gap.analysis.wording import answer_text, points_text
+from gap.cells.store import LINEAR_PROBE
 from gap.intervals.failures import failure_rate, unsteady
 from gap.intervals.interval import Estimate, quantiles, statistic_draws
 from gap.intervals.variance import Floats
@@ -39,6 +41,7 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
     runs = min(len(table.grids[column].pretraining_seeds) for column in own)
     conditional = "given this pretraining run" if runs == 1 else None
     slope, verdict = _plateau(study)
+    finetuned = [each for each in checkpoints if each.control != LINEAR_PROBE]
     peeked = [
         float(cell.details["peeked_score"]) - cell.score
         for cell in table.cells
@@ -78,13 +81,14 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
             prices.currency,
             prices.per_device_hour > 0,
         ),
-        warnings=tuple(_warnings(checkpoints)),
+        warnings=tuple(_warnings(finetuned)),
         failures=failure_rate(
-            sum(each.failed_runs for each in checkpoints),
-            sum(each.runs for each in checkpoints),
+            sum(each.failed_runs for each in finetuned),
+            sum(each.runs for each in finetuned),
             confidence=study.confidence,
         ),
         notes=(*table.notes, *_dip_notes(study), *_notes(study), *control_notes(study)),
+        probe=compare_probes(study),
     )
 
 
@@ -103,7 +107,9 @@ def _checkpoint(study: TaskStudy, column: int, resolved: bool) -> CheckpointResu
     table, checkpoint = study.table, study.table.checkpoints[column]
     cells = table.cells_of(column)
     closed = None
-    if resolved and column not in (study.scratch, study.reference):
+    if checkpoint.control == LINEAR_PROBE:
+        pass  # the gap is that of fine-tuning
+    elif resolved and column not in (study.scratch, study.reference):
         involved = [column, study.scratch, study.reference]
         closed = study.estimate(lambda scores: study.closed([column])(scores)[:, 0], involved)
     elif resolved:

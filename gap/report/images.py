@@ -20,7 +20,14 @@ from runtime.files.whole_files import whole_file
 
 COLOURS = {"annealed": "#0b5cad", "raw": "#b3530a", "scratch": "#5f6770", "reference": "#1d7a4a"}
 OTHER = "#7b3fa0"
-DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
+DASHES = {
+    "solid": "-",
+    "dash": "--",
+    "dot": ":",
+    "dashdot": "-.",
+    "longdash": (0, (8, 3)),
+    "longdashdot": (0, (8, 2, 1, 2)),
+}
 MARKERS = {
     "circle": "o",
     "circle-open": "o",
@@ -30,6 +37,7 @@ MARKERS = {
     "x": "x",
     "cross": "P",
     "diamond": "D",
+    "diamond-open": "D",
     "line-ns-open": "|",
 }
 DOTS_PER_INCH = 200

@@ -1,7 +1,5 @@
 """Linear models: scikit-learn's own optimum, and clear outcomes where there is little to learn from."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -95,7 +93,7 @@ def test_joined_items_are_those_of_one_list():
     )
     both = first.joined(second)
     assert torch.equal(both.targets, whole.targets)
-    assert both.groups is not None and whole.groups is not None and torch.equal(both.groups, whole.groups)
+    assert torch.equal(both.groups, whole.groups)
     assert torch.allclose(fit(both, 1, 0.1).weights, fit(whole, 1, 0.1).weights, atol=1e-6)
 
 
@@ -132,5 +130,5 @@ def test_weaker_penalties_are_not_tried_once_the_held_out_loss_rises(monkeypatch
 
     monkeypatch.setattr("gap.probe.convex.fit", spy)
     best = choose_strength(items(features, labels), items(features, noise), 3)
-    assert tried == list(STRENGTHS[: len(tried)]) and len(tried) == STRENGTHS.index(best.strength) + 1 + PATIENCE
-    assert len(tried) < len(STRENGTHS) and math.isfinite(best.strength)
+    assert tried == list(STRENGTHS[: STRENGTHS.index(best.strength) + 1 + PATIENCE])
+    assert len(tried) < len(STRENGTHS)
