@@ -14,6 +14,7 @@ from gap.intervals.interval import Estimate, quantiles
 from gap.intervals.variance import Floats
 
 FEWEST_RANKED = 3
+DIGITS = 12  # of a difference of scores: what is left beyond them is rounding, and a tie
 
 
 def compare_probes(study: TaskStudy) -> ProbeComparison | None:
@@ -72,7 +73,7 @@ def kendall(first: Floats, second: Floats) -> Floats:
     either (Kendall 1945): of few points, with ties, it keeps the range from -1 to 1.
     """
     one, other = np.triu_indices(first.shape[1], k=1)
-    left, right = np.sign(first[:, one] - first[:, other]), np.sign(second[:, one] - second[:, other])
+    left, right = (np.sign((scores[:, one] - scores[:, other]).round(DIGITS)) for scores in (first, second))
     untied = np.sqrt((left**2).sum(axis=1) * (right**2).sum(axis=1))
     with np.errstate(invalid="ignore"):
         return (left * right).sum(axis=1) / untied

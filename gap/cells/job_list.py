@@ -229,13 +229,14 @@ def cells_of_other_code(jobs: JobList, directory: Path) -> tuple[str, list[Cell]
     Empty without a readable list: it is about to be replaced.
     """
     try:
-        before = read_jobs(directory).code
+        earlier = read_jobs(directory)
     except ValueError:
         return "", []
+    before, probes = earlier.code, earlier.probe_code or jobs.probe_code
     scores = directory / SCORES_NAME
     if before == jobs.code or not scores.is_file():
         return before, []
-    names = replace(jobs, code=before).cell_names()
+    names = replace(jobs, code=before, probe_code=probes).cell_names()
     return before, [cell for cell in read_scores(scores) if cell.fingerprint in names]
 
 

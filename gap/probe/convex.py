@@ -18,7 +18,8 @@ from torch.nn import functional
 
 STRENGTHS = tuple(10.0**power for power in range(-5, 4))  # scikit-learn's C: the penalty's weight is 1 / C
 PATIENCE = 2  # strengths in a row without a lower held-out loss, after which weaker penalties are not tried
-GRADIENT_TOLERANCE = 1e-6  # of the mean loss, at the optimum
+GRADIENT_TOLERANCE = 1e-8  # of the mean loss, at the optimum: weights are off by at most this over the penalty
+CONVERGED = 1e-5  # a larger slope at the end is reported
 MOST_ITERATIONS = 2000
 CHUNK_ITEMS = 8192  # converted to double precision at once
 ROUNDING = 10 * float(np.finfo(np.float32).eps)  # a feature that varies less, as a share of its mean, is constant
@@ -73,18 +74,30 @@ class Items:
 
 @dataclass(frozen=True)
 class Standards:
-    """Mean and 1 / standard deviation of each feature [D]; 0 for a constant one, which then has no weight."""
+    """Mean and 1 / standard deviation of each feature [D] (0 for a constant one, which then has no weight).
+
+    Also the eigenvectors [D, D], in columns, and eigenvalues [D] of the standardised features' covariance.
+    """
 
     mean: torch.Tensor
     scale: torch.Tensor
+    directions: torch.Tensor
+    variances: torch.Tensor
 
     @staticmethod
     def of(items: Items) -> Standards:
-        mean = sum((chunk.sum(dim=0) for _, chunk in items.chunks()), torch.zeros(())) / len(items)
-        squares = sum(((chunk - mean).square().sum(dim=0) for _, chunk in items.chunks()), torch.zeros(()))
-        deviation = (squares / len(items)).sqrt()
+        nothing = torch.zeros((), dtype=torch.float64, device=items.features[0].device)
+        mean = sum((chunk.sum(dim=0) for _, chunk in items.chunks()), nothing) / len(items)
+        products = sum(((chunk - mean).T @ (chunk - mean) for _, chunk in items.chunks()), nothing) / len(items)
+        deviation = products.diagonal().clamp(min=0).sqrt()
         constant = deviation <= ROUNDING * mean.abs()
-        return Standards(mean, torch.where(constant, 0.0, 1 / deviation.masked_fill(constant, 1.0)))
+        scale = torch.where(constant, 0.0, 1 / deviation.masked_fill(constant, 1.0))
+        variances, directions = torch.linalg.eigh(products * scale * scale.unsqueeze(1))
+        return Standards(mean, scale, directions, variances.clamp(min=0))
+
+    def conditioner(self, curvature: float, penalty: float) -> torch.Tensor:
+        """(curvature x covariance + penalty)^-1/2 [D, D]: weights times it have about the same slope everywhere."""
+        return (self.directions * (curvature * self.variances + penalty).rsqrt()) @ self.directions.T
 
 
 @dataclass(frozen=True)
@@ -119,32 +132,45 @@ def loss_sum(logits: torch.Tensor, items: Items) -> torch.Tensor:
     return functional.cross_entropy(logits, targets, reduction="sum")
 
 
-def fit(items: Items, outputs: int, strength: float, start: LinearModel | None = None) -> LinearModel:
+def fit(
+    items: Items,
+    outputs: int,
+    strength: float,
+    start: LinearModel | None = None,
+    standards: Standards | None = None,
+) -> LinearModel:
     """The model with the least penalised loss, found by L-BFGS from `start` (None: zeros) on.
 
     outputs: K, the number of classes, 1 for values, that of `Items.targets` for groups. A class without an item has no
-    finite optimum: it gets no weights, and the probability of half an example.
+    finite optimum: it gets no weights, and the probability of half an example. `standards` are those of the items,
+    where they are known.
     """
+    standards = standards or Standards.of(items)
     if items.groups is not None or items.targets.is_floating_point():
-        return _fit(items, outputs, strength, start)
+        return _fit(items, outputs, strength, start, standards)
     present, own = items.targets.unique(return_inverse=True)
     before = start and LinearModel(start.weights[present], start.bias[present], start.strength, start.converged)
-    model = _fit(Items(items.features, own), len(present), strength, before)
+    model = _fit(Items(items.features, own), len(present), strength, before, standards)
     weights = model.weights.new_zeros(outputs, items.width)
     bias = model.bias.new_zeros(outputs) + model.logits(items).logsumexp(dim=1).mean() + np.log(UNSEEN / len(items))
     weights[present], bias[present] = model.weights, model.bias
     return LinearModel(weights, bias, strength, model.converged)
 
 
-def _fit(items: Items, outputs: int, strength: float, start: LinearModel | None) -> LinearModel:
-    standards = Standards.of(items)
+def _fit(items: Items, outputs: int, strength: float, start: LinearModel | None, standards: Standards) -> LinearModel:
     mean, scale = standards.mean, standards.scale
     share = 1 / len(items.targets)  # of the mean loss, so that tolerances mean the same at every size
     penalty = share / strength
+    # With hidden states, whose directions differ in variance by many orders, plain L-BFGS takes up to 40 times as many
+    # steps (docs/lab-notes.md). 1 / K is about the loss's curvature per unit of variance.
+    conditioner = standards.conditioner(1 / outputs, penalty)
+
+    def parts(flat: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
+        values = torch.from_numpy(flat).to(mean).view(outputs, -1)
+        return values[:, :-1] @ conditioner, values[:, -1]
 
     def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        values = torch.from_numpy(flat).to(mean).view(outputs, -1)
-        weights, bias = values[:, :-1], values[:, -1]
+        weights, bias = parts(flat)
         scaled = weights * scale
         shift = bias - scaled @ mean
         logits = torch.cat([chunk @ scaled.T + shift for _, chunk in items.chunks()]).requires_grad_()
@@ -154,19 +180,20 @@ def _fit(items: Items, outputs: int, strength: float, start: LinearModel | None)
         by_shift = slope.sum(dim=0)
         by_scaled = sum((slope[place].T @ chunk for place, chunk in items.chunks()), torch.zeros_like(weights))
         by_weights = (by_scaled - by_shift.unsqueeze(1) * mean) * scale + penalty * weights
-        gradient = torch.cat([by_weights, by_shift.unsqueeze(1)], dim=1)
+        gradient = torch.cat([by_weights @ conditioner, by_shift.unsqueeze(1)], dim=1)
         value = float(loss.detach()) + penalty / 2 * float(weights.square().sum())
         return value, gradient.flatten().cpu().numpy()
 
     first = np.zeros(outputs * (items.width + 1))
     if start is not None:
-        on_scale = torch.where(scale > 0, start.weights / scale.masked_fill(scale == 0, 1.0), 0.0)
-        first = torch.cat([on_scale, (start.bias + start.weights @ mean).unsqueeze(1)], dim=1).flatten().cpu().numpy()
-    options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": GRADIENT_TOLERANCE, "ftol": 1e-13}
+        weights = torch.where(scale > 0, start.weights / scale.masked_fill(scale == 0, 1.0), 0.0)
+        own = torch.linalg.solve(conditioner, weights.T).T
+        first = torch.cat([own, (start.bias + start.weights @ mean).unsqueeze(1)], dim=1).flatten().cpu().numpy()
+    options = {"maxiter": MOST_ITERATIONS, "gtol": GRADIENT_TOLERANCE, "ftol": 1e-15}
     found = minimize(objective, first, jac=True, method="L-BFGS-B", options=options)
-    values = torch.from_numpy(found.x).to(mean).view(outputs, -1)
-    weights = values[:, :-1] * scale
-    return LinearModel(weights, values[:, -1] - weights @ mean, strength, bool(found.success))
+    weights, bias = parts(found.x)
+    converged = bool(np.abs(found.jac).max() <= CONVERGED)  # scipy also stops where rounding leaves no lower value
+    return LinearModel(weights * scale, bias - (weights * scale) @ mean, strength, converged)
 
 
 def choose_strength(
@@ -176,10 +203,11 @@ def choose_strength(
 
     From the strongest penalty on, each fit starts from the one before; of equal losses the stronger penalty is taken.
     """
-    best = model = fit(training, outputs, strengths[0])
+    standards = Standards.of(training)
+    best = model = fit(training, outputs, strengths[0], standards=standards)
     least, since = best.loss(held_out), 0
     for strength in strengths[1:]:
-        model = fit(training, outputs, strength, model)
+        model = fit(training, outputs, strength, model, standards)
         loss = model.loss(held_out)
         best, least, since = (model, loss, 0) if loss < least else (best, least, since + 1)
         if since == PATIENCE:

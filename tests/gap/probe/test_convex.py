@@ -124,9 +124,9 @@ def test_weaker_penalties_are_not_tried_once_the_held_out_loss_rises(monkeypatch
     noise = np.random.default_rng(3).integers(3, size=60)
     tried = []
 
-    def spy(training, outputs, strength, start=None):
+    def spy(training, outputs, strength, start=None, standards=None):
         tried.append(strength)
-        return fit(training, outputs, strength, start)
+        return fit(training, outputs, strength, start, standards)
 
     monkeypatch.setattr("gap.probe.convex.fit", spy)
     best = choose_strength(items(features, labels), items(features, noise), 3)
