@@ -73,7 +73,8 @@ def test_a_probe_of_texts_is_scikit_learns_on_pooled_hidden_states(world, poolin
     wanted = exact.decision_function(scaler.transform(scored))
     logits = np.array([result.predictions[SCORED][name]["logits"] for name in recipe.evaluation_sets[SCORED].examples])
     assert logits[:, 1] - logits[:, 0] == pytest.approx(wanted, abs=2e-3, rel=2e-3)
-    assert result.status == "done" and result.converged
+    assert result.status == "done"
+    assert result.converged
 
 
 def test_a_probe_of_tags_reads_the_first_token_of_each_word(world):
@@ -91,7 +92,7 @@ def test_a_probe_of_tags_reads_the_first_token_of_each_word(world):
 @pytest.mark.parametrize("task", ["questions", "choices"])
 def test_spans_and_choices_lose_what_the_recipe_says(world, task):
     """The optimum of the grouped loss is one of the recipe's own loss, without a penalty to speak of."""
-    data, recipes, model = world
+    _, recipes, model = world
     recipe = recipes[task]
     engine = engine_of(recipe, model)
     items = collect(recipe, engine, recipe.train_features, batch_rows=5)
@@ -133,7 +134,8 @@ def test_hidden_states_that_are_not_finite_leave_the_majority_and_a_reason(world
     with torch.no_grad():
         engine.module.transformer.encoder.get_input_embeddings().weight.fill_(torch.nan)
     result = probe(recipe, engine, held_out(data["texts"], set(data["texts"].train)), batch_rows=7)
-    assert result.status == "not_finite" and "NaN" in result.reason
+    assert result.status == "not_finite"
+    assert "NaN" in result.reason
     assert not engine.outputs.weights.any()
 
 
@@ -142,7 +144,8 @@ def test_one_label_in_training_is_a_collapse_with_its_reason(world):
     recipe = copy.copy(recipes["texts"])
     recipe.train_features = [{**row, "label": 1} for row in recipe.train_features]
     result = probe(recipe, engine_of(recipe, model), held_out(data["texts"], set(data["texts"].train)), batch_rows=7)
-    assert result.status == "collapsed" and "same label" in result.reason
+    assert result.status == "collapsed"
+    assert "same label" in result.reason
     assert {prediction["label"] for prediction in result.predictions[SCORED].values()} == {recipe.labels[1]}
     assert result.scores[SCORED]["accuracy"] == 0.5
 
@@ -159,5 +162,6 @@ def test_values_are_probed_by_a_regression(world):
     recipe.evaluation_sets = {SCORED: EvaluationSet(rows, examples)}
     result = probe(recipe, engine_of(recipe, model), set(list(number)[:5]), batch_rows=7)
     values = [prediction["value"] for prediction in result.predictions[SCORED].values()]
-    assert np.isfinite(values).all() and result.status == "done"
+    assert np.isfinite(values).all()
+    assert result.status == "done"
     assert abs(np.mean(values) - np.mean(list(number.values()))) < 1.5
