@@ -8,11 +8,10 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import spearmanr
 
-from gap.analysis.controls import control_notes
+from gap.analysis.controls import compare_probes, control_notes
 from gap.analysis.forecasts import Forecasts, KnownCurve, forecast_curve
 from gap.analysis.labels import label_worths
 from gap.analysis.planning import plan_of
-from gap.analysis.probes import compare_probes
 from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, TaskResult
 from gap.analysis.tables.costs import UNITS, Prices, convert_tokens, find_cost
 from gap.analysis.tables.task_study import TaskStudy

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from gap.analysis.probes import compare_probes, kendall, rank_agreement
+from gap.analysis.controls import compare_probes, kendall, rank_agreement
 from gap.analysis.tables.costs import Prices
 from gap.analysis.tables.task_study import study_task
 from gap.analysis.tables.task_table import tabulate
