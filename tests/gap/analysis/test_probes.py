@@ -99,6 +99,9 @@ def test_a_probe_with_one_optimum_has_an_interval_of_its_examples_and_none_of_se
     assert (estimate.high - estimate.low) / (2 * 1.96 * error) == pytest.approx(1.0, abs=0.1)
     scratch = next(c for c, key in enumerate(study.table.checkpoints) if key.control and key.kind == "scratch")
     assert study.draws.finetuning[:, scratch].any()
+    # The seeds of scratch's probe help to estimate no spread of fine-tuning, and the other way round.
+    groups = {(key.control, grid.group) for key, grid in zip(study.table.checkpoints, study.table.grids, strict=True)}
+    assert groups == {(None, "labels"), (LINEAR_PROBE, LINEAR_PROBE)}
 
 
 def test_an_interval_of_scratchs_probe_still_needs_its_seeds(tmp_path):
