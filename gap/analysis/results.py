@@ -126,6 +126,26 @@ class LabelWorth:
 
 
 @dataclass(frozen=True)
+class ProbedCheckpoint:
+    """A checkpoint of the curve with its linear probe, by their places among the task's checkpoints."""
+
+    finetuned: int
+    probe: int
+    difference: Estimate  # score of the probe minus that of the fine-tuned checkpoint
+    finetuned_seconds: float  # of a cell, its share of the search included
+    probe_seconds: float
+
+
+@dataclass(frozen=True)
+class ProbeComparison:
+    """The linear probe beside fine-tuning."""
+
+    checkpoints: tuple[ProbedCheckpoint, ...]
+    agreement: Estimate  # Kendall's tau-b of the two curves
+    ranked: int  # checkpoints of the series that it ranks, scratch among them
+
+
+@dataclass(frozen=True)
 class TaskResult:
     """One task."""
 
@@ -155,6 +175,7 @@ class TaskResult:
     failures: FailureRate
     notes: tuple[str, ...]
     floor: str = "scratch"  # what the gap begins at, in words
+    probe: ProbeComparison | None = None
     cluster: str = "cluster"  # what a cluster of examples is: an article, a paragraph, a text
 
     def is_resolved(self, confidence: float) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import spearmanr
 
-from gap.analysis.controls import control_notes
+from gap.analysis.controls import compare_probes, control_notes
 from gap.analysis.forecasts import Forecasts, KnownCurve, forecast_curve
 from gap.analysis.labels import label_worths
 from gap.analysis.planning import plan_of
@@ -18,6 +18,7 @@ from gap.analysis.tables.task_study import TaskStudy
 from gap.analysis.tables.task_table import SCRATCH, CheckpointKey, describe
 from gap.analysis.wording import answer_text, points_text
 from gap.cells.plan import SELF_PRETRAINED
+from gap.cells.store import LINEAR_PROBE
 from gap.intervals.failures import failure_rate, unsteady
 from gap.intervals.interval import Estimate, quantiles, statistic_draws
 from gap.intervals.variance import Floats
@@ -41,6 +42,7 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
     runs = min(len(table.grids[column].pretraining_seeds) for column in own)
     conditional = "given this pretraining run" if runs == 1 else None
     slope, verdict = _plateau(study)
+    finetuned = [each for each in checkpoints if each.control != LINEAR_PROBE]
     peeked = [
         float(cell.details["peeked_score"]) - cell.score
         for cell in table.cells
@@ -82,13 +84,14 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
             prices.per_device_hour > 0,
             study.floor,
         ),
-        warnings=tuple(_warnings(checkpoints)),
+        warnings=tuple(_warnings(finetuned)),
         failures=failure_rate(
-            sum(each.failed_runs for each in checkpoints),
-            sum(each.runs for each in checkpoints),
+            sum(each.failed_runs for each in finetuned),
+            sum(each.runs for each in finetuned),
             confidence=study.confidence,
         ),
         notes=(*table.notes, *_dip_notes(study), *_notes(study), *control_notes(study)),
+        probe=compare_probes(study),
     )
 
 
@@ -107,7 +110,9 @@ def _checkpoint(study: TaskStudy, column: int, resolved: bool) -> CheckpointResu
     table, checkpoint = study.table, study.table.checkpoints[column]
     cells = table.cells_of(column)
     closed = None
-    if resolved and column not in (study.scratch, study.reference):
+    if checkpoint.control == LINEAR_PROBE:
+        pass  # the gap is that of fine-tuning
+    elif resolved and column not in (study.scratch, study.reference):
         involved = [column, study.scratch, study.reference]
         closed = study.estimate(lambda scores: study.closed([column])(scores)[:, 0], involved)
     elif resolved:

@@ -20,6 +20,8 @@ import gap
 PROJECT = ("runtime", "shards", "pretraining", "finetuning", "gap")
 # What trains and scores a cell, and what chooses its learning rate and epochs.
 ROOTS = ("gap.cells.running", "gap.cells.search.choice")
+# What fits a linear probe, on which no other cell depends; all else that these import is imported by ROOTS as well.
+PROBE_MODULES = ("gap.probe.convex", "gap.probe.frozen")
 # What the roots import but no score depends on. State the reason for every module added here.
 FREE = frozenset(
     {
@@ -76,6 +78,19 @@ class Module:
 def code_version() -> str:
     """`digest_of` the sources as they are at the first call: call it before a run's files can change."""
     return digest_of(Path(gap.__file__).resolve().parents[1])
+
+
+@cache
+def probe_version() -> str:
+    """As `code_version`, of the sources that decide a linear probe's score beyond those of every cell."""
+    return probe_digest(Path(gap.__file__).resolve().parents[1])
+
+
+def probe_digest(root: Path) -> str:
+    """sha256 over what the modules of the linear probe compute and import."""
+    files = [root.joinpath(*name.split(".")).with_suffix(".py") for name in PROBE_MODULES]
+    modules = [parse_module(file.read_text(encoding="utf-8"), root) for file in files]
+    return _sha256(repr([(module.text, sorted(module.own), sorted(module.others)) for module in modules]))
 
 
 def digest_of(root: Path, roots: Collection[str] = ROOTS, free: Collection[str] = FREE) -> str:

@@ -6,15 +6,14 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import AutoModel, PretrainedConfig
 
 from finetuning.model.checkpoint_files import attention_of
-from gap.cells.job_list import CellOptions
+from gap.cells.job_list import CellOptions, is_probe
 from gap.cells.plan import UNIGRAM, CellSource, PlannedCell, Search, Setting
-from gap.cells.store import Cell
+from gap.cells.store import LINEAR_PROBE, Cell
 from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.rows import HELD_OUT_SHARE
 from pretraining.engines.updating.master_weights import MasterWeights
@@ -106,27 +105,33 @@ def estimated_seconds(
         if isinstance(job, PlannedCell) and job.is_floor:
             continue
         share = setting.label_fraction * setting.epochs_factor
-        epochs = job.epochs if isinstance(job, Search) else 0.0 if job.zero_shot else epochs_of[job.search]
         measured = [
             cell.seconds
             for cell in finished
-            if cell.task == setting.task and _shape(cell) == _of(setting) and cell.control != UNIGRAM
+            if cell.task == setting.task and _shape(cell) == _of(job) and cell.control != UNIGRAM
         ]
         if measured and isinstance(job, PlannedCell):
             total += sum(measured) / len(measured)
             continue
         own, rate = work[setting.task], speed[setting.task, model_of(setting.source)]
+        if is_probe(job):  # the hidden states; the linear model on them takes little
+            total += (own.train_rows + own.scored_rows) * rate.evaluate
+            continue
+        epochs = job.epochs if isinstance(job, Search) else 0.0 if job.zero_shot else epochs_of[job.search]
         kept = 1 - HELD_OUT_SHARE if isinstance(job, Search) else 1.0
         total += own.train_rows * share * kept * epochs * rate.train + own.scored_rows * rate.evaluate
     return total
 
 
-def _shape(cell: Cell) -> tuple[bool, float, float]:
-    return cell.kind.startswith("reference"), cell.label_fraction, cell.epochs_factor
+def _shape(cell: Cell) -> tuple[bool, float, float, bool]:
+    is_reference = cell.kind.startswith("reference")
+    return is_reference, cell.label_fraction, cell.epochs_factor, cell.control == LINEAR_PROBE
 
 
-def _of(setting: Any) -> tuple[bool, float, float]:
-    return setting.source.kind.startswith("reference"), setting.label_fraction, setting.epochs_factor
+def _of(job: Search | PlannedCell) -> tuple[bool, float, float, bool]:
+    setting = job.setting
+    is_reference = setting.source.kind.startswith("reference")
+    return is_reference, setting.label_fraction, setting.epochs_factor, is_probe(job)
 
 
 def _now(device: torch.device) -> float:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from finetuning.examples.recipe import FinetuningOptions
 from gap.cells.plan import SEARCH_SEED, CellPlan, CellSource, PlannedCell, Search, Setting
 from gap.cells.search.grid import Grid
-from gap.cells.store import Cell, fingerprint, read_scores
+from gap.cells.store import LINEAR_PROBE, Cell, fingerprint, read_scores
 from gap.tasks.kinds.task_data import ReadingOptions, RowOptions
 from runtime.files.schemas import Count, Items, Name, Number, PathName, Schema, read_object
 from runtime.files.whole_files import write_json
@@ -53,6 +53,7 @@ class JobList:
     model_digests: Mapping[str, str]  # path -> digest
     code: str  # `gap.cells.code_identity.code_version` of the sources that trained, or will train, the cells
     corpus: str | None = None  # digest of the shards whose token frequencies are the floor of zero-shot tasks
+    probe_code: str | None = None  # `probe_version` of those of the linear probes; None without any
 
     def fingerprint(self, job: Search | PlannedCell) -> str:
         """sha256 of everything that decides the job's outcome: model, data, options, search and code."""
@@ -76,6 +77,8 @@ class JobList:
         if isinstance(job, Search):
             own = {} if job.seed == SEARCH_SEED else {"search_seed": job.seed}
             return fingerprint({**parts, **own, "try": [job.learning_rate, job.epochs]})
+        if is_probe(job):  # nothing is searched for it
+            return fingerprint({**parts, "control": job.control, "seed": job.finetuning_seed, "probe": self.probe_code})
         if job.search_seed != SEARCH_SEED:
             parts["search_seed"] = job.search_seed
         decider = job.search[0].source
@@ -88,6 +91,11 @@ class JobList:
     def cell_names(self) -> frozenset[str]:
         """Fingerprints of all cells."""
         return frozenset(self.fingerprint(cell) for cell in self.plan.cells)
+
+
+def is_probe(job: Search | PlannedCell) -> bool:
+    """Whether the job is a linear probe on a frozen encoder; all others fine-tune it."""
+    return isinstance(job, PlannedCell) and job.control == LINEAR_PROBE
 
 
 def write_jobs(directory: Path, jobs: JobList) -> None:
@@ -180,6 +188,7 @@ class _ListFile(Schema):
     model_digests: dict[Name, Name]
     code: Name
     corpus: Name | None = None
+    probe_code: Name | None = None
 
 
 def read_jobs(directory: Path) -> JobList:
@@ -212,6 +221,7 @@ def _jobs_of(content: Mapping[str, Any]) -> JobList:
         content["model_digests"],
         content["code"],
         content.get("corpus"),
+        content.get("probe_code"),
     )
     settings = {job.setting for job in jobs.plan.jobs()}
     unknown = {setting.task for setting in settings} - set(jobs.task_digests)
@@ -228,13 +238,14 @@ def cells_of_other_code(jobs: JobList, directory: Path) -> tuple[str, list[Cell]
     Empty without a readable list: it is about to be replaced.
     """
     try:
-        before = read_jobs(directory).code
+        earlier = read_jobs(directory)
     except ValueError:
         return "", []
+    before, probes = earlier.code, earlier.probe_code or jobs.probe_code
     scores = directory / SCORES_NAME
     if before == jobs.code or not scores.is_file():
         return before, []
-    names = replace(jobs, code=before).cell_names()
+    names = replace(jobs, code=before, probe_code=probes).cell_names()
     return before, [cell for cell in read_scores(scores) if cell.fingerprint in names]
 
 

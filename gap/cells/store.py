@@ -48,6 +48,7 @@ from runtime.files.schemas import (
 from runtime.files.whole_files import write_text
 
 SCHEMA_VERSION = 1
+LINEAR_PROBE = "linear_probe"  # the control of a cell whose encoder is frozen
 KINDS = ("raw", "annealed", "reference", "reference_scratch", "start")
 STATUSES = ("done", "collapsed", "not_finite")
 LARGEST_PREDICTIONS_BYTES = 1 << 30
@@ -133,6 +134,7 @@ class _ScoreLine(Schema):
     training_examples: Count | None = None
     peeked_score: Number | None = None
     zero_shot: bool = False
+    search_seconds: Seconds | None = None  # its share of the search that chose its learning rate and epochs
     clusters: Name | None = None  # what a cluster of examples is, in the singular
 
 

@@ -14,7 +14,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,18 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from finetuning.run.starting_point import quieten_transformers
-from gap.cells.code_identity import code_version
-from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME, JobList, read_jobs
+from gap.cells.code_identity import code_version, probe_version
+from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME, JobList, is_probe, read_jobs
 from gap.cells.plan import PlannedCell, Search, Setting
+from gap.cells.provenance import device_text, now_text
 from gap.cells.running import Workbench, run_cell, run_search, run_zero_shot
-from gap.cells.search.choice import append_search, follow, search_lines
+from gap.cells.search.choice import Trail, append_search, follow, search_lines
 from gap.cells.search.notes import setting_text
-from gap.cells.store import ScoreFile
+from gap.cells.store import Cell, ScoreFile, write_predictions
+from gap.probe.frozen import FrozenEngine, probe
 from gap.tasks.contamination import read_contaminated
+from gap.tasks.records import cell_metrics, example_records
+from gap.tasks.rows import SCORED, cell_view, held_out, label_subset
 from runtime.machine import is_out_of_memory
 from runtime.options.exit_status import run_command
 from runtime.plurals import counted
@@ -57,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command with its arguments: a directory, and the number of workers or `wait`."""
     if not arguments:
         raise ValueError("no directory: name the one that holds cells.json")
-    code_version()  # of the imported sources: called before the wait for the list
+    code_version(), probe_version()  # of the imported sources: called before the wait for the list
     of_workers, parent = arguments[1] if len(arguments) > 1 else "1", os.getppid()
     if of_workers == "wait":
         start = sys.stdin.readline().split()
@@ -102,7 +106,7 @@ def remaining(jobs: JobList, directory: Path, records: Records | None = None) ->
     done, searched = records.finished(), records.searches()
     cells = [cell for cell in jobs.plan.cells if jobs.fingerprint(cell) not in done]
     by_setting: dict[Setting, list[Search | PlannedCell]] = {}
-    for search in dict.fromkeys(cell.search for cell in cells if not cell.zero_shot):
+    for search in dict.fromkeys(cell.search for cell in cells if not (cell.zero_shot or is_probe(cell))):
         by_setting.setdefault(search[0], []).extend(follow(jobs, *search, searched).missing)
     for cell in cells:
         by_setting.setdefault(cell.setting, []).append(cell)
@@ -122,11 +126,12 @@ def work(
     Ends when all jobs are done, or when `alive` is false. ValueError if the list was planned with other code.
     """
     jobs = read_jobs(directory)
-    if jobs.code != code_version():
-        raise ValueError(
-            f"{directory}: the cells were planned with other code (sources {jobs.code[:16]}, here "
-            f"{code_version()[:16]}): run again the command that planned them"
-        )
+    for planned, own in ((jobs.code, code_version()), (jobs.probe_code or probe_version(), probe_version())):
+        if planned != own:
+            raise ValueError(
+                f"{directory}: the cells were planned with other code (sources {planned[:16]}, here {own[:16]}): run "
+                "again the command that planned them"
+            )
     quieten_transformers()
     bench = Workbench(jobs, choose_device(ranks or Ranks()))
     records, busy = Records(directory), 0.0
@@ -188,11 +193,14 @@ def _run(bench: Workbench, job: Search | PlannedCell, records: Records, say: Say
     details: dict[str, Any] = {"model": jobs.model_digests[job.setting.source.path]}
     if job.zero_shot:
         cell = run_zero_shot(bench, job, directory, contaminated=contaminated, details=details)
+    elif is_probe(job):
+        cell = run_probe(bench, job, directory, contaminated=contaminated, details=details)
     else:
-        choice = follow(jobs, *job.search, records.searches()).choice
-        if choice is None:
+        trail = follow(jobs, *job.search, records.searches())
+        if (choice := trail.choice) is None:
             return 0.0
         details |= {"held_out_score": choice.held_out, "peeking_gain": choice.peeking_gain}
+        details["search_seconds"] = search_share(jobs, job, trail, records.searches())
         chosen = (choice.learning_rate, choice.epochs)
         cell = run_cell(bench, job, chosen, directory, contaminated=contaminated, details=details)
     try:
@@ -203,6 +211,68 @@ def _run(bench: Workbench, job: Search | PlannedCell, records: Records, say: Say
     done, total = len(records.finished() & jobs.cell_names()), len(jobs.plan.cells)
     say(f"cell {done}/{total}  {describe(job)}: {cell.metric} {cell.score:.3f}, {cell.status}, {cell.seconds:.1f} s")
     return cell.seconds
+
+
+def search_share(jobs: JobList, cell: PlannedCell, trail: Trail, searched: Mapping[str, Mapping[str, Any]]) -> float:
+    """Seconds of a search, divided by the number of the list's cells that it decides."""
+    total = sum(float(searched[jobs.fingerprint(search)]["seconds"]) for search in trail.tries)
+    sharing = sum(other.search == cell.search and not is_probe(other) for other in jobs.plan.cells)
+    return total / max(1, sharing)
+
+
+def run_probe(
+    bench: Workbench,
+    cell: PlannedCell,
+    directory: Path,
+    *,
+    contaminated: Collection[str] = (),
+    details: Mapping[str, Any] | None = None,
+) -> Cell:
+    """A linear probe on the encoder with which the cell's fine-tuning run begins; its predictions are written.
+
+    The strength of its penalty is chosen on the held-out part of a search with one split. `details` as in `run_cell`.
+    """
+    setting, options = cell.setting, bench.jobs.options
+    data = bench.task(setting.task)
+    ids = set(label_subset(data, setting.label_fraction))
+    view = cell_view(data, bench.rows(setting), ids)
+    started = time.perf_counter()
+    seed, bf16 = cell.finetuning_seed, options.bf16 == "true"
+    transformer = bench.load(setting.source, view.head, seed).fresh(seed)
+    engine = FrozenEngine(view, transformer, pooling=options.rows.pooling, device=bench.device, bf16=bf16)
+    result = probe(view, engine, held_out(data, ids), batch_rows=options.per_device_eval_batch_size)
+    seconds = time.perf_counter() - started
+    records = example_records(data, result.predictions[SCORED], contaminated)
+    metrics = cell_metrics(data, result.scores[SCORED], "", records)
+    name = bench.jobs.fingerprint(cell)
+    path = Path("predictions") / data.spec.name / f"{name[:24]}.json"
+    write_predictions(directory / path, records)
+    return Cell(
+        fingerprint=name,
+        task=setting.task,
+        kind=setting.source.kind,
+        budget_tokens=setting.source.budget_tokens,
+        pretraining_seed=setting.source.pretraining_seed,
+        finetuning_seed=seed,
+        metric=data.metric,
+        score=metrics.get(data.metric, 0.0),
+        control=cell.control,
+        metrics=metrics,
+        status=result.status,
+        seconds=seconds,
+        predictions=str(path),
+        details={
+            "training_examples": len(ids),
+            "clusters": data.grouping,
+            "strength": result.strength,
+            "converged": result.converged,
+            "device": device_text(bench.device),
+            "precision": "bf16" if bf16 else "fp32",
+            "finished": now_text(),
+            "reason": result.reason,
+            **(details or {}),
+        },
+    )
 
 
 def describe(job: Search | PlannedCell) -> str:

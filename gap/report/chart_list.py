@@ -10,7 +10,7 @@ from typing import Generic, Literal, TypeVar
 from gap.analysis.results import MacroAverage, TaskResult
 from gap.cells.plan import UNIGRAM
 from gap.report.charts import Figure, gap_chart, macro_chart, run_chart, score_chart
-from gap.report.control_charts import label_chart, loss_chart
+from gap.report.control_charts import label_chart, loss_chart, probe_chart
 
 Results = TypeVar("Results")
 # A task's chart goes below its gap, the crossings, the controls or the table of checkpoints.
@@ -88,6 +88,7 @@ TASK_CHARTS: tuple[Chart[TaskResult], ...] = (
         "crossings",
         _seeds_note,
     ),
+    Chart("Linear probe beside fine-tuning", probe_chart, "probe-{number}", "{task}-probe", "controls"),
     Chart("Fewer labels", label_chart, "labels-{number}", "{task}-labels", "controls"),
     Chart("Validation loss against score", loss_chart, "loss-{number}", "{task}-loss", "checkpoints", _loss_note),
 )

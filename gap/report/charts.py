@@ -12,6 +12,7 @@ from gap.analysis.results import CheckpointResult, CurveResult, MacroAverage, Ta
 from gap.analysis.tables.costs import UNITS, convert_tokens
 from gap.analysis.wording import cell_text, checkpoint_text, tokens_text
 from gap.cells.plan import SELF_PRETRAINED, UNIGRAM
+from gap.cells.store import LINEAR_PROBE
 from gap.intervals.interval import Estimate
 from gap.measures.weighted_metrics import SIGNED_METRICS
 
@@ -24,6 +25,7 @@ STYLES = {  # readable without colour: every role has its own marker and dash
     "reference": {"symbol": "star", "dash": "dashdot"},
     "other": {"symbol": "cross", "dash": "longdash"},
     "self": {"symbol": "diamond", "dash": "dot"},
+    "probe": {"symbol": "diamond-open", "dash": "longdashdot"},
 }
 LEFT_OF_BUDGETS = 0.8  # times the smallest budget: where seeds of budget 0, which a log axis lacks, are shown
 PERCENT = ".2~%"  # d3-format: 78.5 % if a narrow axis needs it, else 78 %
@@ -48,9 +50,14 @@ def score_chart(task: TaskResult) -> Figure | None:
     """
     if not any(len(budget_points(task, kind)) > 1 for kind in ("annealed", "raw")):
         return None
+    return {"data": score_traces(task), "layout": score_layout(task)}
+
+
+def score_traces(task: TaskResult, control: str | None = None) -> list[Figure]:
+    """The checkpoints of the curve, or a control of each of them: means, bands, dots, and both ends as levels."""
     traces: list[Figure] = []
     for kind in ("annealed", "raw"):
-        points = budget_points(task, kind)
+        points = budget_points(task, kind, control)
         if points:
             traces += _band(points, kind, [point.score for point in points])
             traces.append(
@@ -64,21 +71,23 @@ def score_chart(task: TaskResult) -> Figure | None:
             traces.append(_seed_dots(points, kind))
     floor = any(point.control == UNIGRAM for point in task.checkpoints)
     ends: list[tuple[str, str | None, str]] = [
-        ("start", None, "start"),
-        ("scratch", None, "other" if floor else "scratch"),
+        ("start", control, "start"),
+        ("scratch", control, "other" if floor else "scratch"),
         ("scratch", UNIGRAM, "scratch"),
-        ("reference", None, "reference"),
-        ("reference_scratch", None, "other"),
+        ("reference", control, "reference"),
+        ("reference_scratch", control, "other"),
     ]
-    for kind, control, role in ends:
-        levels = [point for point in task.checkpoints if (point.kind, point.control) == (kind, control)]
-        if levels:
+    for kind, own, role in ends:
+        if levels := [point for point in task.checkpoints if (point.kind, point.control) == (kind, own)]:
             traces += _level(task, levels[0], role)
-    traces += [_mark(point) for point in task.checkpoints if point.control == SELF_PRETRAINED]
-    return {
-        "data": traces,
-        "layout": base_layout(f"{task.metric.replace('_', ' ')}", percent=task.metric not in SIGNED_METRICS),
-    }
+    if control is None:
+        traces += [_mark(point) for point in task.checkpoints if point.control == SELF_PRETRAINED]
+    return traces
+
+
+def score_layout(task: TaskResult) -> Figure:
+    """The axes of a chart of scores."""
+    return base_layout(task.metric.replace("_", " "), percent=task.metric not in SIGNED_METRICS)
 
 
 def macro_chart(macro: MacroAverage) -> Figure | None:
@@ -114,8 +123,23 @@ def gap_chart(task: TaskResult) -> Figure | None:
     return {"data": traces, "layout": base_layout("share of the gap closed", percent=True)}
 
 
-def budget_points(task: TaskResult, kind: str) -> list[CheckpointResult]:
-    return [point for point in task.checkpoints if point.kind == kind and point.control is None]
+def budget_points(task: TaskResult, kind: str, control: str | None = None) -> list[CheckpointResult]:
+    """The checkpoints of a kind on the curve, or those of a control."""
+    return [point for point in task.checkpoints if point.kind == kind and point.control == control]
+
+
+def _style(point: CheckpointResult, role: str) -> dict[str, str]:
+    return STYLES["probe" if point.control == LINEAR_PROBE else role]
+
+
+def _level_name(point: CheckpointResult) -> str:
+    """The floor and a starting checkpoint by their own names, others by their kind."""
+    own = point.control == UNIGRAM or point.kind == "start"
+    return point.name if own else _named(point, point.kind.replace("_", " from "))
+
+
+def _named(point: CheckpointResult, name: str) -> str:
+    return f"{name}, linear probe" if point.control == LINEAR_PROBE else name
 
 
 def _place(point: CheckpointResult, unit: str) -> float | None:
@@ -134,12 +158,12 @@ def _trace(places: dict[str, Any], values: Sequence[float | None], **more: Any) 
 def _line(
     points: Sequence[CheckpointResult], kind: str, values: Sequence[float], hover: Sequence[str], *, line: bool = True
 ) -> Figure:
-    style = STYLES[kind]
+    style = _style(points[0], kind)
     return _trace(
         _places(points),
         values,
         mode="lines+markers" if line else "markers",
-        name=kind,
+        name=_named(points[0], kind),
         text=list(hover),
         hoverinfo="text",
         line={"dash": style["dash"], "color": f"role:{kind}", "width": 2},
@@ -200,21 +224,18 @@ def _level(task: TaskResult, checkpoint: CheckpointResult, role: str) -> list[Fi
     ends = _places([points[0], points[-1]])
     left = {unit: None if first is None else LEFT_OF_BUDGETS * first for unit, (first, _) in ends.items()}
     ends = {unit: [left[unit], last] for unit, (_, last) in ends.items()}
+    style = _style(checkpoint, role)
     return [
         _seed_dots([checkpoint], role, {unit: [place] * len(checkpoint.dots) for unit, place in left.items()}),
         _trace(
             ends,
             [checkpoint.score.value] * 2,
             mode="lines+markers",
-            name=(
-                checkpoint.name
-                if checkpoint.control == UNIGRAM or checkpoint.kind == "start"
-                else checkpoint.kind.replace("_", " from ")
-            ),
+            name=_level_name(checkpoint),
             text=[checkpoint_text(checkpoint, checkpoint.score)] * 2,
             hoverinfo="text",
-            line={"dash": STYLES[role]["dash"], "color": f"role:{role}", "width": 2},
-            marker={"symbol": STYLES[role]["symbol"], "size": 8, "color": f"role:{role}"},
+            line={"dash": style["dash"], "color": f"role:{role}", "width": 2},
+            marker={"symbol": style["symbol"], "size": 8, "color": f"role:{role}"},
         ),
     ]
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from gap.analysis.results import TaskResult
 from gap.analysis.wording import checkpoint_text, tokens_text
+from gap.cells.store import LINEAR_PROBE
 from gap.intervals.interval import Estimate
 from gap.measures.effective_labels import share_text
-from gap.report.charts import STYLES, Figure, base_layout
+from gap.report.charts import STYLES, Figure, base_layout, budget_points, score_layout, score_traces
 
 
 def label_chart(task: TaskResult) -> Figure | None:
@@ -60,6 +61,14 @@ def label_chart(task: TaskResult) -> Figure | None:
         "ticktext": [share_text(share) if share < 1 else "all" for share in shares],
     }
     return {"data": traces, "layout": layout}
+
+
+def probe_chart(task: TaskResult) -> Figure | None:
+    """Score over budget, fine-tuned and by the linear probe; None without probes of two budgets."""
+    if not any(len(budget_points(task, kind, LINEAR_PROBE)) > 1 for kind in ("annealed", "raw")):
+        return None
+    traces = [*score_traces(task), *score_traces(task, LINEAR_PROBE)]
+    return {"data": traces, "layout": score_layout(task)}
 
 
 def loss_chart(task: TaskResult) -> Figure | None:

@@ -45,6 +45,7 @@ MARKERS = {
     "x": "x",
     "cross": "P",
     "diamond": "D",
+    "diamond-open": "D",
     "line-ns-open": "|",
 }
 DOTS_PER_INCH = 200

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from gap.analysis.results import Analysis, CheckpointResult, Crossing, TaskResult
 from gap.analysis.tables.costs import UNITS
-from gap.analysis.wording import duration_text, interval_text, money_text, percent_text, tokens_text
+from gap.analysis.wording import duration_text, interval_text, money_text, percent_text, points_text, tokens_text
 from gap.cells.plan import UNIGRAM
+from gap.cells.store import LINEAR_PROBE
 from gap.intervals.interval import Estimate
 from gap.measures.certainty import MEASURES
 
@@ -150,8 +151,7 @@ def cell_table(task: TaskResult) -> Table:
 
 def control_table(task: TaskResult) -> Table | None:
     """The controls, with the share of the gap that each closes."""
-    floors = _floors(task)
-    controls = [one for one in task.checkpoints if one.control is not None and one not in floors]
+    controls = [each for each in task.checkpoints if each.control not in (None, LINEAR_PROBE, UNIGRAM)]
     if not controls:
         return None
     rows = [
@@ -169,6 +169,29 @@ def control_table(task: TaskResult) -> Table | None:
 def _floors(task: TaskResult) -> list[CheckpointResult]:
     """The unigram floor, which is an end of the gap and no control beside it."""
     return [checkpoint for checkpoint in task.checkpoints if checkpoint.control == UNIGRAM]
+
+
+def probe_table(task: TaskResult) -> Table | None:
+    """The linear probe of each checkpoint beside its fine-tuning, and the seconds of a cell of both."""
+    if task.probe is None:
+        return None
+    rows = []
+    for pair in task.probe.checkpoints:
+        finetuned, probe = task.checkpoints[pair.finetuned], task.checkpoints[pair.probe]
+        unless = f" ({pair.difference.refused})" if pair.difference.refused else ""
+        rows.append(
+            (
+                finetuned.name,
+                score_text(finetuned.score),
+                score_text(probe.score),
+                probe.layout,
+                f"{points_text(pair.difference)}{unless}",
+                f"{pair.finetuned_seconds:.1f}",
+                f"{pair.probe_seconds:.1f}",
+            )
+        )
+    header = ("checkpoint", "fine-tuned", "linear probe", "seeds of the probe", "probe minus fine-tuned, points")
+    return Table((*header, "seconds a cell, fine-tuned", "seconds a cell, probe"), rows, frozenset({5, 6}))
 
 
 def forecast_table(task: TaskResult) -> Table | None:

@@ -8,6 +8,7 @@ from itertools import chain
 
 from gap.analysis.results import Analysis, MacroAverage, TaskResult
 from gap.analysis.wording import percent_text, points_text, tokens_text
+from gap.cells.store import LINEAR_PROBE
 from gap.report.chart_list import DrawnChart, Place
 from gap.report.tables import (
     Part,
@@ -20,6 +21,7 @@ from gap.report.tables import (
     crossing_table,
     forecast_table,
     label_table,
+    probe_table,
     score_text,
 )
 from runtime.options.command_line import arguments_of
@@ -55,6 +57,13 @@ CERTAINTY = (
     "mean square of confidence minus right (1) or wrong (0). Overconfidence: the mean confidence minus the share that "
     "is right, 0 for a calibrated model. The intervals are from the draws of the score, each by itself: of twenty "
     "differences without a cause one is expected to exclude 0."
+)
+PROBE = (
+    "A linear probe (Alain and Bengio 2017) freezes the encoder and trains a linear model on its hidden states to the "
+    "optimum, with an L2 penalty whose strength is chosen on held-out training examples. It says what can be read "
+    "from the representations linearly, not what fine-tuning makes of them: a checkpoint may score low here and high "
+    "after fine-tuning. A fine-tuning seed changes a probe only where it draws the weights (scratch), so a pretraining "
+    "run has one; its interval is then about the examples."
 )
 LONG_TABLE = 8
 
@@ -193,6 +202,9 @@ def _control_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[P
             f"Over the last doublings of its epochs the scratch score moves by {percent_text(task.plateau, digits=2)} "
             f"per doubling: {task.plateau_verdict}.",
         )
+    probes = probe_table(task)
+    if probes:
+        yield Part("Linear probe", f"{PROBE} {_agreement_text(task)}", table=probes)
     yield from chart_parts(charts, "controls")
     labels = label_table(task)
     if labels:
@@ -205,9 +217,28 @@ def _control_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[P
         )
 
 
+def _agreement_text(task: TaskResult) -> str:
+    """The rank agreement of probe and fine-tuning, and what a cell of both costs."""
+    assert task.probe is not None
+    found, pairs = task.probe.agreement, task.probe.checkpoints
+    ends = "" if found.low is None or found.high is None else f" [{found.low:.2f}, {found.high:.2f}]"
+    ranked = counted(task.probe.ranked, "checkpoint")
+    if found.refused:
+        said = f"Rank agreement with fine-tuning: not given ({found.refused})"
+    else:
+        said = f"Rank agreement with fine-tuning over {ranked} (Kendall's tau-b): {found.value:.2f}{ends}"
+    tuned, probed = (
+        sum(seconds) / len(pairs)
+        for seconds in ([pair.finetuned_seconds for pair in pairs], [pair.probe_seconds for pair in pairs])
+    )
+    cost = f"A cell takes {probed:.3g} seconds, one that is fine-tuned {tuned:.3g}, its share of the search included"
+    return f"{said}. {cost}."
+
+
 def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Part]:
-    failed = sum(checkpoint.failed_runs for checkpoint in task.checkpoints)
-    runs = sum(checkpoint.runs for checkpoint in task.checkpoints)
+    tuned = [checkpoint for checkpoint in task.checkpoints if checkpoint.control != LINEAR_PROBE]
+    failed = sum(checkpoint.failed_runs for checkpoint in tuned)
+    runs = sum(checkpoint.runs for checkpoint in tuned)
     yield Part(
         "Checkpoints, failed runs and calibration",
         f"{failed} of {counted(runs, 'run')} failed, {task.failures} (score at the majority rate, no variety in the "
@@ -240,7 +271,8 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
         )
     for note in task.notes:
         yield Part(text=note)
-    yield Part("", table=cell_table(task), folded="The cell" if runs == 1 else f"All {runs} cells")
+    cells = cell_table(task)
+    yield Part("", table=cells, folded="The cell" if len(cells.rows) == 1 else f"All {len(cells.rows)} cells")
 
 
 def _certainty_text(task: TaskResult) -> str:

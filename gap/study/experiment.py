@@ -14,14 +14,16 @@ from gap.analysis.analysis import analyse
 from gap.analysis.results import Analysis
 from gap.analysis.tables.costs import Prices, pair_budgets
 from gap.analysis.tables.run_folder import earlier_study, write_study
-from gap.cells.code_identity import code_version
+from gap.cells.code_identity import code_version, probe_version
 from gap.cells.consistency import check_same_architecture
+from gap.cells.estimate import work_of
 from gap.cells.job_list import (
     SCORES_NAME,
     SEARCHES_NAME,
     CellOptions,
     JobList,
     cells_of_other_code,
+    is_probe,
     model_digest,
     write_jobs,
 )
@@ -30,6 +32,7 @@ from gap.cells.provenance import made_by
 from gap.cells.search.choice import read_searches
 from gap.cells.search.grid import Grid
 from gap.cells.search.notes import edge_notes, same_arguments_notes
+from gap.cells.store import LINEAR_PROBE
 from gap.intervals.spending import ERROR, SeedLook, history_note, seed_look_error, with_look
 from gap.report.page import write_report
 from gap.tasks.contamination import Shards, write_contaminated, write_not_searched
@@ -43,6 +46,7 @@ from pretraining.publishing.model_card import named
 PILOT_SEEDS = 3
 Say = Callable[[str], None]
 UNKNOWN = "not pretrained yet"
+MOST_STATE_BYTES = 8 << 30  # hidden states of a linear probe's training examples
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Experiment:
     controls: Controls = field(default_factory=Controls)
     options: CellOptions = field(default_factory=CellOptions)
     resample_split: bool = False  # and with it the search: anew for each fine-tuning seed
+    linear_probe: bool = False  # of every checkpoint of the curve, beside its fine-tuning
     pilot: bool = False  # scratch and the end of each gap only
     task_seeds: Mapping[str, int] = field(default_factory=dict)  # of tasks that have other numbers of seeds
 
@@ -68,9 +73,8 @@ class Experiment:
             raise ValueError(
                 "--pilot plans fine-tuning seeds, of which zero-shot tasks have none: name others, or leave it out"
             )
-        return replace(
-            self, tasks=(), tasks_at_ends=tasks, finetuning_seeds=PILOT_SEEDS, controls=Controls(), pilot=True
-        )
+        smaller = replace(self, tasks=(), tasks_at_ends=tasks, finetuning_seeds=PILOT_SEEDS, controls=Controls())
+        return replace(smaller, linear_probe=False, pilot=True)
 
     @property
     def zero_shot(self) -> list[str]:
@@ -134,7 +138,7 @@ class Experiment:
         problems = problems_of(plan, intervals=self.intervals)
         if problems:
             raise ValueError("; ".join(problems))
-        return plan
+        return with_probes(plan, [spec.name for spec in self.tasks]) if self.linear_probe else plan
 
     def jobs(
         self,
@@ -162,6 +166,7 @@ class Experiment:
         parts = ((search.setting.task, search.setting.label_fraction, search.split) for search in plan.searches)
         for task, fraction, split in dict.fromkeys(parts):
             held_out(data[task], label_subset(data[task], fraction), split)
+        check_probes(plan, data, self.options, width)
         return JobList(
             plan,
             self.options,
@@ -170,7 +175,42 @@ class Experiment:
             {path: path if path == UNKNOWN else model_digest(path) for path in paths},
             code_version(),
             corpus if self.zero_shot else None,
+            probe_version() if self.linear_probe else None,
         )
+
+
+def with_probes(plan: CellPlan, tasks: Sequence[str]) -> CellPlan:
+    """The plan with a linear probe beside every fine-tuned checkpoint of the curves of `tasks`.
+
+    A probe has one optimum: only random weights, drawn for every fine-tuning seed, give it a different score with each.
+    """
+    probes = [
+        replace(cell, control=LINEAR_PROBE)
+        for cell in plan.cells
+        if cell.setting.task in tasks and cell.control is None and not cell.zero_shot
+        if cell.setting.source.starts_random or cell.finetuning_seed == 0
+    ]
+    return replace(plan, cells=(*plan.cells, *probes))
+
+
+def check_probes(plan: CellPlan, data: Mapping[str, TaskData], options: CellOptions, width: int | None) -> None:
+    """ValueError for a probe whose hidden states do not fit in memory, or whose strength has no examples to judge by.
+
+    `width` is that of a series which is yet to be pretrained.
+    """
+    cells = [cell for cell in plan.cells if is_probe(cell)]
+    for task, path in dict.fromkeys((cell.setting.task, cell.setting.source.path) for cell in cells):
+        own = data[task]
+        held_out(own, label_subset(own, 1.0))
+        work = work_of(own, options)
+        items = work.train_rows * (work.row_tokens if own.windowed else 1)
+        states = 4 * items * (width if path == UNKNOWN and width else load_config(path).hidden_size)
+        if states > MOST_STATE_BYTES:
+            raise ValueError(
+                f"--linear_probe: the hidden states of task {task} take about {states / 2**30:.0f} GiB, one for every "
+                f"token of its {len(own.train):,} training examples; at most {MOST_STATE_BYTES / 2**30:.0f} GiB are "
+                "kept: give the task fewer examples (KIND:PLACE@N, --max_train_samples), or leave the probe out"
+            )
 
 
 def check_sources(sources: Sequence[CellSource], *, masked_lm: bool = False) -> None:

@@ -49,6 +49,7 @@ def experiment_of(options: GapOptions) -> Experiment:
             bf16=options.bf16,
         ),
         options.resample_split,
+        options.linear_probe,
     )
     if options.seeds_until_resolved is not None and len(experiment.zero_shot) == len(tasks) + len(ends):
         raise ValueError(

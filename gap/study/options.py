@@ -260,6 +260,11 @@ class GapOptions(Options):
     same_arguments: bool = option(
         False, "scratch with the rate and epochs that the reference (or largest budget) chose", group=CONTROLS
     )
+    linear_probe: bool = option(
+        False,
+        "a linear model on the frozen encoder of every checkpoint of the curve, beside its fine-tuning",
+        group=CONTROLS,
+    )
 
     contamination: bool = option(
         True, "search the pretraining shards for the scored texts", group=CONTAMINATION, marks=(OF_A_LOOK,)

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetuning.model.checkpoint_files import load_config
 from gap.cells.estimate import estimated_seconds, model_of, time_rows, work_of
-from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME, JobList
+from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME, JobList, is_probe
 from gap.cells.plan import SEARCH_SEED, Search, Setting
 from gap.cells.search.choice import follow, read_searches
 from gap.cells.search.grid import Grid
@@ -92,7 +92,7 @@ def outlook(
         records = read_searches(directory / SEARCHES_NAME)
         expected: dict[tuple[Setting, int], float] = {}
         longest: dict[tuple[Setting, int], float] = {}
-        for search in dict.fromkeys(cell.search for cell in cells if not cell.zero_shot):
+        for search in dict.fromkeys(cell.search for cell in cells if not (cell.zero_shot or is_probe(cell))):
             trail = follow(jobs, *search, records)
             further += trail.further
             grid = jobs.plan.grid_of(search[0].source)

@@ -21,6 +21,7 @@ from gap.study.sources import extra_sources
 from launch import gap, report
 
 ROOT = Path(__file__).resolve().parents[2]
+KINDS = {"questions": "qa", "texts": "classification", "choices": "multiple_choice"}
 
 
 @pytest.fixture(autouse=True)
@@ -269,7 +270,7 @@ def test_all_ranks_of_a_launcher_share_the_cells(tmp_path):
 def test_the_small_world_from_nothing_to_a_report(tmp_path):
     more = ["--pretraining", "--budget_tokens 30000 --series 2 --disable_tqdm true", "--max_train_samples", "40"]
     less = ["--max_eval_samples", "30", "--num_train_epochs", "1", "--learning_rates", "1e-3", "--draws", "200"]
-    command = [sys.executable, str(ROOT / "launch" / "gap.py"), *more, *less]
+    command = [sys.executable, str(ROOT / "launch" / "gap.py"), *more, *less, "--linear_probe", "true"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=290)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -277,3 +278,31 @@ def test_the_small_world_from_nothing_to_a_report(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "runs" / "gap" / "scores.jsonl").read_text().splitlines()]
     assert {line["task"] for line in lines} == {"qa", "multiple_choice", "classification"}
     assert {line["budget_tokens"] for line in lines if line["task"] != "qa"} == {0, 30000}
+    probes = [line for line in lines if line["control"] == "linear_probe"]
+    assert sorted((line["task"], line["budget_tokens"]) for line in probes) == [
+        *([("qa", 0)] * 3),
+        *(("qa", budget) for budget in sorted({line["budget_tokens"] for line in lines} - {0})),
+    ]
+
+
+@pytest.mark.slow
+def test_linear_probes_from_their_plan_to_the_page(tmp_path, capsys):
+    argv = arguments(tmp_path, learning_rates="1e-2", linear_probe="true", price_per_hour=1)
+    places = {name: f"{name}={kind}:{tmp_path / 'tasks' / name}" for name, kind in KINDS.items()}
+    argv[argv.index("--tasks") + 1] = ",".join(places.values())
+    assert gap.main([*argv, "--dry_run", "true"]) == 0
+    said = capsys.readouterr().out
+    assert "42 cells and 0 searches to run" in said
+    assert '"texts: linear_probe": 5' in said
+    assert gap.main(argv) == 0
+    out = tmp_path / "out"
+    lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    assert sum(line["control"] == "linear_probe" for line in lines) == 3 * 5
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("Linear probe beside fine-tuning") >= 3
+    assert "Kendall's tau-b" in page or "Kendall&#39;s tau-b" in page
+    results = json.loads((out / "curve.json").read_text())["tasks"]
+    assert all(len(task["probe"]["checkpoints"]) == 3 for task in results)
+    assert "linear_probe" in (out / "curve.csv").read_text()
+    assert (out / "figures" / "texts-probe.png").is_file()
+    check_report_again(out, capsys)

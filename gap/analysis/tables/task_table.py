@@ -10,7 +10,7 @@ import numpy as np
 
 from gap.analysis.tables.packed_predictions import PackedPredictions, packed_or_own
 from gap.cells.plan import SELF_PRETRAINED, UNIGRAM, too_few_runs
-from gap.cells.store import Cell
+from gap.cells.store import LINEAR_PROBE, Cell
 from gap.intervals.bootstrap import Draws, Resampling, resample
 from gap.intervals.variance import Floats, SeedGrid, Weights
 from gap.measures.effective_labels import share_text
@@ -51,7 +51,14 @@ class CheckpointKey:
     @property
     def group(self) -> str:
         """Checkpoints whose fine-tuning seeds may vary alike: with all labels, and with fewer or shuffled ones."""
+        if self.control == LINEAR_PROBE:
+            return self.control
         return "labels" if self.label_fraction == 1.0 and self.control != "shuffled_labels" else "other labels"
+
+    @property
+    def has_one_optimum(self) -> bool:
+        """Whether a fine-tuning seed changes nothing: a linear probe on weights that are not random."""
+        return self.control == LINEAR_PROBE and self.kind not in ("scratch", "reference_scratch")
 
 
 SCRATCH = CheckpointKey("scratch", 0)
@@ -91,14 +98,16 @@ class TaskTable:
     def refusal(self, columns: Sequence[int]) -> str | None:
         """Why no interval is given for a statistic of these checkpoints; None if one is.
 
-        The seeds of several pretraining runs suffice, with one fine-tuning seed each; a single run needs several. On a
-        zero-shot task a reference from outside is one fixed model, without any seed.
+        The seeds of several pretraining runs suffice, with one fine-tuning seed each; a single run needs several,
+        unless they would all score the same. On a zero-shot task a reference from outside is one fixed model, without
+        any seed.
         """
         if self.zero_shot:
             own = [self.grids[column] for column in columns if self.checkpoints[column].kind != "reference"]
             fewest = min((len(grid.pretraining_seeds) for grid in own), default=FEWEST_SEEDS)
             return too_few_runs(fewest) if fewest < FEWEST_SEEDS else None
-        single = [self.grids[column] for column in columns if not self.grids[column].has_runs]
+        varied = [column for column in columns if not self.checkpoints[column].has_one_optimum]
+        single = [self.grids[column] for column in varied if not self.grids[column].has_runs]
         fewest = min((len(grid.finetuning_seeds) for grid in single), default=FEWEST_SEEDS)
         if fewest < FEWEST_SEEDS:
             return f"{counted(fewest, 'fine-tuning seed')}: an interval needs {FEWEST_SEEDS}"

@@ -24,6 +24,7 @@ def analysis(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
     study.add("reddit", "raw", 0, 0.1)
     for budget in BUDGETS[2:4]:
         study.add("reddit", "annealed", budget, expected_score(budget))
+        study.add("reddit", "annealed", budget, 0.1, control="linear_probe", finetuning_seeds=1)
     return analyse(study.scores, series=series_rows(kinds=("annealed", "raw")), draws=100)
 
 
