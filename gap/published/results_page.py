@@ -42,22 +42,25 @@ def main(folder: Path, page: Path) -> None:
 def results_page(folder: Path, *, pictures: str) -> str:
     """The page; `pictures` is the way from the page to the folder of the studies.
 
-    introduction.md in the folder begins it. Raises ValueError if the folder holds no study.
+    introduction.md in the folder begins it. Raises ValueError if there is no such folder.
     """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: publish studies into one (launch/report.py RUN --publish DIR)")
     studies = sorted(path.parent for path in folder.glob(f"*/{SCORES_NAME}"))
-    if not studies:
-        raise ValueError(f"{folder} holds no study with a {SCORES_NAME}: publish one (launch/report.py --publish)")
     runs = [RunSource.of(study) for study in studies]
     analyses = [analysis_of(run, ReportOptions()) for run in runs]
     introduction = folder / INTRODUCTION_NAME
     blocks = [introduction.read_text().rstrip()] if introduction.is_file() else ["# Results"]
+    if not studies:
+        blocks.append("No study has been published yet.")
     rows = []
     for study, run, analysis in zip(studies, runs, analyses, strict=True):
         cost = cost_text(cost_of(run))
         for number, task in enumerate(tasks_longest_first(analysis)):
             asked = f"[{question_of(study)}](#{study.name})" if number == 0 else "the same"
             rows.append((asked, answer_with_gap(task), cost if number == 0 else ""))
-    blocks.append(table_text(Table(("question", "answer, 95 % interval", "cost"), rows)))
+    if rows:
+        blocks.append(table_text(Table(("question", "answer, 95 % interval", "cost"), rows)))
     for study, run, analysis in zip(studies, runs, analyses, strict=True):
         blocks += study_blocks(study, run, analysis, f"{pictures}/{study.name}")
     return joined(blocks)

@@ -181,9 +181,10 @@ def test_publishing_is_refused_for_several_runs_and_in_place(
         publish([str(run_folder), str(run_folder)], ReportOptions(publish="elsewhere"))
 
 
-def test_a_folder_without_studies_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} holds no study")):
-        results_page(tmp_path, pictures="studies")
+def test_a_folder_without_studies_says_so_and_one_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert results_page(tmp_path, pictures="studies") == "# Results\n\nNo study has been published yet.\n"
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'none'} is no folder")):
+        results_page(tmp_path / "none", pictures="studies")
 
 
 def test_cells_of_a_table_and_long_commands_stay_whole() -> None:
