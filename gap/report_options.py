@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gap.analysis.tables.costs import Prices
 from pretraining.plan.options import PretrainingOptions
-from runtime.options.declaration import Options, option, option_as_in
+from runtime.options.declaration import OUTPUT, Options, option, option_as_in
 
 ANALYSIS, COSTS = "analysis", "costs"  # headings of --help
 
@@ -38,6 +38,12 @@ class ReportOptions(Options):
     devices: int | None = option(None, "devices that the series was pretrained on", group=COSTS, at_least=1)
     output_dir: str | None = option_as_in(
         None, PretrainingOptions, "output_dir", "where to write; default for one run: its own folder"
+    )
+
+    publish: str | None = option(
+        None,
+        "also write a small copy of the run into this folder, to keep with a project: records, results.md, pictures",
+        group=OUTPUT,
     )
 
     def prices(self, own: Prices) -> Prices:

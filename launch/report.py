@@ -2,6 +2,7 @@
 
     python launch/report.py RUN                                    analyse again and rewrite RUN/report.html
     python launch/report.py RUN RUN ... --output_dir runs/compared
+    python launch/report.py RUN --publish docs/studies/NAME        a small copy of the run, to keep with a project
     python launch/report.py options.yaml RUN RUN ...               options from a YAML or JSON file
 
 A RUN is the output folder of launch/gap.py, or any folder with a scores.jsonl (and a series.json). The others
@@ -36,6 +37,10 @@ def run(folders: Sequence[str], options: ReportOptions, argv: Sequence[str] | No
         from gap.report.text import command_text
 
         print(write_reports(folders, options, command_text("python launch/report.py", argv)))
+        if options.publish is not None:
+            from gap.published.study_folder import publish  # as above
+
+            print(publish(folders, options))
     return 0
 
 

@@ -31,7 +31,20 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from runtime.files.json_lines import JsonLines
-from runtime.files.schemas import Count, Id, Items, Leaf, Name, Number, PathName, Schema, Seconds, Share, read_object
+from runtime.files.schemas import (
+    Count,
+    Id,
+    Items,
+    Leaf,
+    Name,
+    Number,
+    PathName,
+    Schema,
+    Seconds,
+    Share,
+    checked,
+    read_object,
+)
 from runtime.files.whole_files import write_text
 
 SCHEMA_VERSION = 1
@@ -221,13 +234,23 @@ def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
             f"{path} is missing: scores.jsonl names it; restore it, or remove its line from scores.jsonl and run the "
             "same command again"
         )
-    examples = read_object(path, _Predictions, PREDICTIONS_REMEDY, largest=LARGEST_PREDICTIONS_BYTES)["examples"]
+    content = read_object(path, _Predictions, PREDICTIONS_REMEDY, largest=LARGEST_PREDICTIONS_BYTES)
+    return _by_id(content["examples"], str(path))
+
+
+def checked_records(examples: Sequence[Mapping[str, Any]], place: str, remedy: str) -> dict[str, dict[str, Any]]:
+    """Example id -> its record, for records that were not read from a predictions file; errors name the `place`."""
+    checked({"examples": list(examples)}, _Predictions, place, remedy)
+    return _by_id(examples, place)
+
+
+def _by_id(examples: Sequence[Mapping[str, Any]], place: str) -> dict[str, dict[str, Any]]:
     records = {str(example["id"]): dict(example) for example in examples}
     if len(records) != len(examples) or not records:
-        raise ValueError(f"{path}: {len(examples)} examples with {len(records)} different ids; each id may occur once")
+        raise ValueError(f"{place}: {len(examples)} examples with {len(records)} different ids; each id may occur once")
     outside = next((name for name, record in records.items() if not 0.0 <= float(record["score"]) <= 1.0), None)
     if outside is not None:
-        raise ValueError(f"{path}: scores outside 0..1, the first of example {outside}; write shares, not percent")
+        raise ValueError(f"{place}: scores outside 0..1, the first of example {outside}; write shares, not percent")
     return records
 
 

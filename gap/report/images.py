@@ -42,8 +42,8 @@ def draw_figures(charts: Sequence[DrawnChart], folder: Path) -> None:
         draw_chart(chart.figure, folder / chart.file)
 
 
-def draw_chart(chart: Figure, path: Path) -> list[Path]:
-    """One chart of `gap.report.charts` to path.png and path.svg."""
+def draw_chart(chart: Figure, path: Path, kinds: Sequence[str] = (".png", ".svg")) -> list[Path]:
+    """One chart of `gap.report.charts` to path.png and path.svg, or to the `kinds` that are named."""
     figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
     try:
         for trace in chart["data"]:
@@ -66,7 +66,7 @@ def draw_chart(chart: Figure, path: Path) -> list[Path]:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize="small")
-        files = [path.with_name(path.name + ending) for ending in (".png", ".svg")]
+        files = [path.with_name(path.name + ending) for ending in kinds]
         for file in files:
             with whole_file(file) as stream:
                 figure.savefig(stream, dpi=DOTS_PER_INCH, format=file.suffix.removeprefix("."))

@@ -76,6 +76,12 @@ class GapOptions(Options):
         commas=True,
         by_data={SMALL_WORLD: "annealed", FULL: "annealed,raw", REAL_SERIES: "annealed"},
     )
+    budgets: str | None = option(
+        None,
+        "budgets of the series that are run, such as 1.25e6,5e6; none: all",
+        group=OF_THE_TASKS,
+        commas=True,
+    )
     finetuning_seeds: int = option_as_in(
         3,
         PretrainCommandOptions,

@@ -17,6 +17,7 @@ from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.unigram import corpus_digest
 from pretraining.checkpoints.series import read_series
 from pretraining.plan.options import PretrainingOptions
+from runtime.options.declaration import numbers
 
 
 def jobs_before_pretraining(
@@ -30,9 +31,10 @@ def jobs_before_pretraining(
     config = None
     if options.series is not None or all(path.is_file() for path in paths):
         sources = sources_of(series_rows(paths), options.kind_names)
+        sources = of_budgets(sources, options.budgets)
         sources += extra_sources(options) if own_run_exists(options) else expected_own_run(options, runs)
     else:
-        sources, config = expected_sources(options, runs), expected_config(runs[0])
+        sources, config = of_budgets(expected_sources(options, runs), options.budgets), expected_config(runs[0])
     data = experiment.read()
     width = None if config is None else config.hidden_size
     corpus = UNKNOWN if options.series is None and options.shards is None else known_corpus(options, experiment)
@@ -49,6 +51,20 @@ def known_corpus(options: GapOptions, experiment: Experiment) -> str | None:
     """The digest of the shards whose token frequencies are a floor; None if none is needed or they are not known."""
     shards = known_shards(options) if experiment.zero_shot else None
     return None if shards is None else corpus_digest(shards)
+
+
+def of_budgets(sources: Sequence[CellSource], budgets: str | None) -> list[CellSource]:
+    """Scratch and the checkpoints of these budgets in tokens, such as `1.25e6,5e6`; None: all.
+
+    ValueError for a budget that the series does not have.
+    """
+    wanted = {round(budget) for budget in numbers(budgets)}
+    there = {source.budget_tokens for source in sources if not source.is_scratch and not source.control}
+    if missing := sorted(wanted - there):
+        own = ", ".join(f"{budget:,}" for budget in sorted(budget for budget in there if budget is not None))
+        raise ValueError(f"--budgets {budgets}: {', '.join(f'{one:,}' for one in missing)} is not a budget; use {own}")
+    kept = wanted | {0}
+    return [source for source in sources if not wanted or source.control or source.budget_tokens in kept]
 
 
 def families_of(options: GapOptions) -> set[str]:

@@ -19,7 +19,14 @@ from gap.study.options import GapOptions
 from gap.study.outlook import busy_seconds, method_notes, outlook, plan_lines, set_lines
 from gap.study.seeds import finish_pilot, most_seeds, seed_stages, seeds_of_resolved, warning_before
 from gap.study.small_world import pretrain_series, pretraining_runs, series_paths
-from gap.study.sources import extra_sources, families_of, jobs_before_pretraining, known_corpus, known_shards
+from gap.study.sources import (
+    extra_sources,
+    families_of,
+    jobs_before_pretraining,
+    known_corpus,
+    known_shards,
+    of_budgets,
+)
 from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.unigram import write_token_counts
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
@@ -98,7 +105,8 @@ def run_cells(
     """
     directory, paths = Path(options.output_dir), series_paths(options)
     rows = series_rows(paths)
-    sources = [*sources_of(rows, options.kind_names), *extra_sources(options), *reference_sources(options.reference)]
+    series = of_budgets(sources_of(rows, options.kind_names), options.budgets)
+    sources = [*series, *extra_sources(options), *reference_sources(options.reference)]
     if options.pilot:
         whole = experiment_of(replace(options, pilot=False))
         whole.plan(sources)  # what the study could not answer is refused now

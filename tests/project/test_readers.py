@@ -79,6 +79,7 @@ FUZZED = {
     "finetuning/recipes/texts/labelled_folders.py": OF_EXAMPLES,
     "finetuning/recipes/texts/labelled_text.py": OF_EXAMPLES,
     "finetuning/recipes/tokens/tagged_files.py": OF_EXAMPLES,
+    "gap/analysis/tables/packed_predictions.py": OF_STUDIES,
     "gap/analysis/tables/run_folder.py": OF_STUDIES,
     "gap/cells/code_identity.py": NO_FILE,
     "gap/cells/consistency.py": OF_MODELS,
@@ -86,6 +87,8 @@ FUZZED = {
     "gap/cells/provenance.py": NO_FILE,
     "gap/cells/search/choice.py": OF_STUDIES,
     "gap/cells/store.py": OF_STUDIES,
+    "gap/published/results_page.py": NO_FILE,  # Markdown that goes in as it is
+    "gap/published/study_folder.py": NO_FILE,  # lines of scores.jsonl that have been read before
     "gap/study/clock.py": NO_FILE,
     "gap/study/until.py": OF_STUDIES,
     "gap/tasks/contamination.py": OF_STUDIES,

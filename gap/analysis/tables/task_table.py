@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gap.analysis.tables.packed_predictions import PackedPredictions, packed_or_own
 from gap.cells.plan import UNIGRAM, too_few_runs
-from gap.cells.store import Cell, read_predictions
+from gap.cells.store import Cell
 from gap.intervals.bootstrap import Draws, Resampling, resample
 from gap.intervals.variance import Floats, SeedGrid, Weights
 from gap.measures.effective_labels import share_text
@@ -152,7 +153,8 @@ def tabulate(task: str, cells: Sequence[Cell], folder: Path) -> TaskTable:
         grids.append(SeedGrid(tuple(pretraining), tuple(finetuning), places, group=checkpoint.group))
     examples = None
     if all(cell.predictions for cell in ordered):
-        records = [read_predictions(folder / str(cell.predictions)) for cell in ordered]
+        packed = PackedPredictions(folder)
+        records = [packed_or_own(cell, folder, packed) for cell in ordered]
         examples = tabulate_examples(metrics[0], records, read_contaminated(folder, task))
     else:
         notes.append("some cells have no per-example predictions: the examples are held fixed, intervals are too short")

@@ -8,6 +8,7 @@ from simulated_scores import series_rows
 from tiny_encoder import tiny_tokenizer
 
 from gap.analysis.tables.costs import Prices
+from gap.analysis.tables.packed_predictions import PackedPredictions, pack_predictions
 from gap.analysis.tables.run_folder import RunSource, write_study
 from gap.cells import store
 from gap.cells.job_list import SEARCHES_NAME, CellOptions, JobList, read_jobs, write_jobs
@@ -95,6 +96,23 @@ def test_the_predictions(tmp_path, rounds):
     path = tmp_path / "predictions.json"
     write_predictions(path, [{"id": str(one), "score": 0.5, "cluster": "c", "label": 1} for one in range(3)])
     refusals(path, lambda: {record.get("label") for record in read_predictions(path).values()}, rounds)
+
+
+@few_and_many
+def test_the_packed_predictions(tmp_path, rounds):
+    cells = [replace(CELL, fingerprint=name * 64, predictions=f"{name}.json") for name in "ab"]
+    for cell in cells:
+        write_predictions(tmp_path / str(cell.predictions), [{"id": str(one), "score": 0.5} for one in range(3)])
+    path = tmp_path / "packed" / "predictions.json"
+    path.parent.mkdir()
+    pack_predictions(cells, tmp_path, path)
+
+    def read():
+        packed = PackedPredictions(path.parent)
+        for cell in filter(packed.has, cells):
+            assert all(0 <= record["score"] <= 1 for record in packed.records(cell).values())
+
+    refusals(path, read, rounds)
 
 
 @few_and_many

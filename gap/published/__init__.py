@@ -1,0 +1,1 @@
+"""Studies in small folders: packed records, the report as Markdown, and one page about several studies."""
