@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 
 import numpy as np
 import pytest
@@ -63,10 +64,11 @@ def test_the_floor_is_the_sum_of_log_frequencies_with_one_added_to_each(shards, 
 
 def test_the_order_of_the_words_is_nothing(shards, tmp_path):
     write_token_counts(tmp_path, shards)
-    texts = ["rare common never common rare rare", "common rare rare rare never common", "common common"]
-    first, second, third = unigram_log_likelihoods(tmp_path, corpus_digest(shards), tokenizer_of(shards), texts)
-    assert preference(first, second) == 0.5
-    assert preference(third, first) == 1.0
+    words, generator = ["rare", "common", "never", "unseen"] * 5, random.Random(0)
+    texts = [" ".join(generator.sample(words, len(words))) for _ in range(50)]
+    found = unigram_log_likelihoods(tmp_path, corpus_digest(shards), tokenizer_of(shards), [*texts, "common common"])
+    assert {preference(found[0], other) for other in found[:-1]} == {0.5}
+    assert preference(found[-1], found[0]) == 1.0
 
 
 def test_frequencies_are_those_of_a_distribution():

@@ -50,6 +50,7 @@ def test_fewer_pairs_of_every_paradigm_are_among_more(tmp_path):
     assert sets[0] < sets[1] < sets[2]
     by_paradigm = read(f"pairs:{folder}@2").scored_clusters.values()
     assert sorted(by_paradigm) == sorted(["rule_0", "rule_1", "rule_2"] * 2)
+    assert sets[1] != {f"rule_{paradigm}-{number}" for paradigm in range(3) for number in range(5)}  # the first
     limited = set(read(f"pairs:{folder}@5", max_eval_samples=4).scored)
     assert len(limited) == 4
     assert limited < sets[1]
