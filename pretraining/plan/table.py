@@ -46,7 +46,7 @@ def head_line(plan: Plan) -> dict[str, str]:
     if not plan.head_warmup:
         return {"head": f"{lacking}: random, trained with the encoder from the start"}
     return {
-        "head": f"{lacking}: random, and trained alone for the first {plan.head_warmup:,.3g} {plan.budget.unit} of "
+        "head": f"{lacking}: random, and trained alone for the first {plan.head_warmup:,.4g} {plan.budget.unit} of "
         f"each budget at rate {plan.options.head_learning_rate:g}; then a new warmup for all weights"
     }
 

@@ -27,7 +27,7 @@ from pretraining.plan.options import PretrainingOptions
 from runtime.processes.ranks import Ranks
 
 INTERRUPTED, WRONG = 75, 2
-NAMED = {"model": None, "config_overrides": None, "series": 2}
+NAMED = {"model": None, "config_overrides": None, "series": 1, "budget_tokens": 4_000}
 UPDATES, RATE = 3, 2e-2  # of the head alone
 HEAD_ONLY = {"head_warmup_tokens": UPDATES * 12 * 32 - 100, "head_learning_rate": RATE}
 FRESH = {
@@ -139,13 +139,15 @@ def test_its_tokens_count_and_its_flops_are_those_of_a_frozen_encoder(whole):
     lines = journal(whole)
     entries = series(whole)
     assert lines[UPDATES - 1]["tokens"] <= UPDATES * 12 * 32
-    assert [entry["tokens_seen"] >= entry["budget_tokens"] for entry in entries] == [True] * 5
+    assert [entry["tokens_seen"] >= entry["budget_tokens"] for entry in entries] == [True] * 3
     head = lines[1]["flops"] - lines[0]["flops"]
     rest = lines[UPDATES + 1]["flops"] - lines[UPDATES]["flops"]
     assert 1 / 3 < head / rest < 2 / 3
 
 
-@pytest.mark.parametrize("update", [2, UPDATES, UPDATES + 1, UPDATES + 2, 12])
+@pytest.mark.parametrize(
+    "update", [2, *(pytest.param(update, marks=pytest.mark.slow) for update in (UPDATES, UPDATES + 1, UPDATES + 2, 12))]
+)
 def test_stopped_inside_at_the_end_of_and_after_it_the_resumed_run_is_the_same(
     shards, options, whole, tmp_path, update
 ):
@@ -162,14 +164,14 @@ def test_the_plan_says_what_is_fresh_and_for_how_long(shards, encoder, tmp_path,
     printed = " ".join(capsys.readouterr().out.split())
     assert "has no masked-language head" not in printed  # names, not a guess
     assert "cls.predictions.bias" in printed
-    assert "trained alone for the first 875 tokens" in printed  # a quarter of 3,500
+    assert "trained alone for the first 1,000 tokens" in printed  # a quarter of 4,000
     assert "peak learning rate 0.0001" in printed
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"head_warmup_tokens": 2_700}, "the decay to the smallest budget of 3.5e+03 would begin before"),
+        ({"head_warmup_tokens": 3_100}, "the decay to the smallest budget of 4e+03 would begin before"),
         ({"budget_tokens": None, "budget_hours": 1}, "give --budget_tokens or --budget_flops"),
     ],
 )

@@ -102,12 +102,12 @@ def test_without_a_series_there_is_nothing_to_compare_with():
 
 
 def study(folder, chance, **more):
-    made = SimulatedStudy(folder, num_examples=2000, num_clusters=2000)
+    made = SimulatedStudy(folder, num_examples=1000, num_clusters=1000)
     made.add("qa", "raw", 0, 0.15)
     for budget in BUDGETS:
         made.add("qa", "annealed", budget, expected_score(budget))
     made.add("qa", "annealed", OWN, chance, control=SELF_PRETRAINED, **more)
-    return analyse(made.scores, series=series_rows(), prices=Prices(), draws=400).tasks[0]
+    return analyse(made.scores, series=series_rows(), prices=Prices(), draws=200).tasks[0]
 
 
 @pytest.mark.parametrize(
