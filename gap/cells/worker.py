@@ -14,7 +14,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,12 @@ from finetuning.run.starting_point import quieten_transformers
 from gap.cells.code_identity import code_version, probe_version
 from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME, JobList, is_probe, read_jobs
 from gap.cells.plan import PlannedCell, Search, Setting
-from gap.cells.provenance import device_text, now_text
 from gap.cells.running import Workbench, run_cell, run_search, run_zero_shot
 from gap.cells.search.choice import Trail, append_search, follow, search_lines
 from gap.cells.search.notes import setting_text
-from gap.cells.store import Cell, ScoreFile, write_predictions
-from gap.probe.frozen import FrozenEngine, probe
+from gap.cells.store import ScoreFile
+from gap.probe.cell import run_probe
 from gap.tasks.contamination import read_contaminated
-from gap.tasks.records import cell_metrics, example_records
-from gap.tasks.rows import SCORED, cell_view, held_out, label_subset
 from runtime.machine import is_out_of_memory
 from runtime.options.exit_status import run_command
 from runtime.plurals import counted
@@ -218,61 +215,6 @@ def search_share(jobs: JobList, cell: PlannedCell, trail: Trail, searched: Mappi
     total = sum(float(searched[jobs.fingerprint(search)]["seconds"]) for search in trail.tries)
     sharing = sum(other.search == cell.search and not is_probe(other) for other in jobs.plan.cells)
     return total / max(1, sharing)
-
-
-def run_probe(
-    bench: Workbench,
-    cell: PlannedCell,
-    directory: Path,
-    *,
-    contaminated: Collection[str] = (),
-    details: Mapping[str, Any] | None = None,
-) -> Cell:
-    """A linear probe on the encoder with which the cell's fine-tuning run begins; its predictions are written.
-
-    The strength of its penalty is chosen on the held-out part of a search with one split. `details` as in `run_cell`.
-    """
-    setting, options = cell.setting, bench.jobs.options
-    data = bench.task(setting.task)
-    ids = set(label_subset(data, setting.label_fraction))
-    view = cell_view(data, bench.rows(setting), ids)
-    started = time.perf_counter()
-    seed, bf16 = cell.finetuning_seed, options.bf16 == "true"
-    transformer = bench.load(setting.source, view.head, seed).fresh(seed)
-    engine = FrozenEngine(view, transformer, pooling=options.rows.pooling, device=bench.device, bf16=bf16)
-    result = probe(view, engine, held_out(data, ids), batch_rows=options.per_device_eval_batch_size)
-    seconds = time.perf_counter() - started
-    records = example_records(data, result.predictions[SCORED], contaminated)
-    metrics = cell_metrics(data, result.scores[SCORED], "", records)
-    name = bench.jobs.fingerprint(cell)
-    path = Path("predictions") / data.spec.name / f"{name[:24]}.json"
-    write_predictions(directory / path, records)
-    return Cell(
-        fingerprint=name,
-        task=setting.task,
-        kind=setting.source.kind,
-        budget_tokens=setting.source.budget_tokens,
-        pretraining_seed=setting.source.pretraining_seed,
-        finetuning_seed=seed,
-        metric=data.metric,
-        score=metrics.get(data.metric, 0.0),
-        control=cell.control,
-        metrics=metrics,
-        status=result.status,
-        seconds=seconds,
-        predictions=str(path),
-        details={
-            "training_examples": len(ids),
-            "clusters": data.grouping,
-            "strength": result.strength,
-            "converged": result.converged,
-            "device": device_text(bench.device),
-            "precision": "bf16" if bf16 else "fp32",
-            "finished": now_text(),
-            "reason": result.reason,
-            **(details or {}),
-        },
-    )
 
 
 def describe(job: Search | PlannedCell) -> str:

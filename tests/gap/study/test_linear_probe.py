@@ -15,7 +15,8 @@ from gap.cells.plan import SEARCH_SEED, Controls, reference_sources, sources_of
 from gap.cells.running import Workbench
 from gap.cells.search.grid import Grid
 from gap.cells.store import LINEAR_PROBE, read_scores
-from gap.cells.worker import remaining, run_probe, work
+from gap.cells.worker import remaining, work
+from gap.probe.cell import run_probe
 from gap.study import experiment as experiment_module
 from gap.study.from_options import experiment_of
 from gap.study.options import GapOptions
@@ -76,13 +77,19 @@ def test_what_is_searched_for_fine_tuning_is_no_part_of_a_probes_name_and_its_co
     assert replace(jobs, code="other").fingerprint(probe) != jobs.fingerprint(probe)
 
 
-def test_all_code_of_a_probe_is_in_one_of_its_two_digests(tmp_path):
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("PATIENCE = 2", "PATIENCE = 3"), ("held_out(data, ids)", "held_out(data, ids, 1)")],
+    ids=["the fit", "what chooses the strength"],
+)
+def test_all_code_of_a_probe_is_in_one_of_its_two_digests(tmp_path, old, new):
     own = set(deciding_modules(ROOT, PROBE_MODULES)) - {"gap.probe"}
     assert own - set(PROBE_MODULES) <= set(deciding_modules(ROOT))
+    assert run_probe.__module__ in PROBE_MODULES
     (tmp_path / "gap" / "probe").mkdir(parents=True)
-    for name in ("convex", "frozen"):
-        text = (ROOT / "gap" / "probe" / f"{name}.py").read_text()
-        (tmp_path / "gap" / "probe" / f"{name}.py").write_text(text.replace("PATIENCE = 2", "PATIENCE = 3"))
+    for name in PROBE_MODULES:
+        path = Path(*name.split(".")).with_suffix(".py")
+        (tmp_path / path).write_text((ROOT / path).read_text().replace(old, new))
     assert probe_digest(tmp_path) != probe_digest(ROOT)
 
 
