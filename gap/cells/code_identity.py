@@ -48,7 +48,7 @@ FREE = frozenset(
             "finetuning.recipes.tokens.tagged_files",
             "finetuning.examples.record_files",
             # Of shards: their digest is in the fingerprint of the floor that is counted in them.
-            *("pretraining.publishing.word_frequencies", "shards.storage.location"),
+            "shards.storage.location",
             "gap.tasks.kinds.dataset_tasks",
         ),
     }
