@@ -20,6 +20,7 @@ from gap.probe.cell import run_probe
 from gap.study import experiment as experiment_module
 from gap.study.from_options import experiment_of
 from gap.study.options import GapOptions
+from gap.tasks.kinds.task_data import TaskSpec
 from pretraining.checkpoints.series import read_series
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,6 +65,19 @@ def test_without_it_nothing_changes_and_with_it_the_other_cells_keep_their_names
     own = [jobs.fingerprint(job) for job in jobs.plan.jobs() if not is_probe(job)]
     assert sorted(own) == sorted(names)
     assert len(jobs.cell_names()) == len(jobs.plan.cells)
+
+
+def test_a_probe_without_a_fine_tuned_curve_is_refused(world, tmp_path):
+    series, tasks = world
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"sentence_good": "a", "sentence_bad": "b"}\n')
+    experiment = tiny_experiment(
+        (TaskSpec("pairs", "pairs", str(pairs)),), tasks_at_ends=tasks[1:2], linear_probe=True, intervals=False
+    )
+    sources = sources_of(read_series(series), ["annealed"])
+    with pytest.raises(ValueError, match="--linear_probe probes the curves of the fine-tuned --tasks, and there is"):
+        experiment.plan(sources)
+    assert replace(experiment, linear_probe=False).plan(sources).cells
 
 
 def test_what_is_searched_for_fine_tuning_is_no_part_of_a_probes_name_and_its_code_is(world):
