@@ -14,7 +14,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from finetuning.run.starting_point import quieten_transformers
 from gap.cells.code_identity import code_version, probe_version
 from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME, JobList, is_probe, read_jobs
 from gap.cells.plan import PlannedCell, Search, Setting
+from gap.cells.provenance import device_text, now_text
 from gap.cells.running import Workbench, run_cell, run_search, run_zero_shot
 from gap.cells.search.choice import Trail, append_search, follow, search_lines
 from gap.cells.search.notes import setting_text
-from gap.cells.store import ScoreFile
-from gap.probe.cell import run_probe
+from gap.cells.store import Cell, ScoreFile, write_predictions
+from gap.probe.probed_task import probe_task
 from gap.tasks.contamination import read_contaminated
 from runtime.machine import is_out_of_memory
 from runtime.options.exit_status import run_command
@@ -215,6 +216,59 @@ def search_share(jobs: JobList, cell: PlannedCell, trail: Trail, searched: Mappi
     total = sum(float(searched[jobs.fingerprint(search)]["seconds"]) for search in trail.tries)
     sharing = sum(other.search == cell.search and not is_probe(other) for other in jobs.plan.cells)
     return total / max(1, sharing)
+
+
+def run_probe(
+    bench: Workbench,
+    cell: PlannedCell,
+    directory: Path,
+    *,
+    contaminated: Collection[str] = (),
+    details: Mapping[str, Any] | None = None,
+) -> Cell:
+    """A linear probe on the encoder with which the cell's fine-tuning run begins; its predictions are written.
+
+    `details` as in `run_cell`.
+    """
+    setting, seed, options = cell.setting, cell.finetuning_seed, bench.jobs.options
+    data, bf16 = bench.task(setting.task), options.bf16 == "true"
+    probed = probe_task(
+        data,
+        bench.rows(setting),
+        lambda head: bench.load(setting.source, head, seed).fresh(seed),
+        label_fraction=setting.label_fraction,
+        pooling=options.rows.pooling,
+        batch_rows=options.per_device_eval_batch_size,
+        device=bench.device,
+        bf16=bf16,
+        contaminated=contaminated,
+    )
+    name = bench.jobs.fingerprint(cell)
+    path = Path("predictions") / data.spec.name / f"{name[:24]}.json"
+    write_predictions(directory / path, probed.records)
+    return Cell(
+        fingerprint=name,
+        task=setting.task,
+        kind=setting.source.kind,
+        budget_tokens=setting.source.budget_tokens,
+        pretraining_seed=setting.source.pretraining_seed,
+        finetuning_seed=seed,
+        metric=data.metric,
+        score=probed.score,
+        control=cell.control,
+        metrics=probed.metrics,
+        status=probed.status,
+        seconds=probed.seconds,
+        predictions=str(path),
+        details={
+            "clusters": data.grouping,
+            "device": device_text(bench.device),
+            "precision": "bf16" if bf16 else "fp32",
+            "finished": now_text(),
+            **probed.details,
+            **(details or {}),
+        },
+    )
 
 
 def describe(job: Search | PlannedCell) -> str:

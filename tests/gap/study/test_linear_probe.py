@@ -15,8 +15,8 @@ from gap.cells.plan import SEARCH_SEED, Controls, reference_sources, sources_of
 from gap.cells.running import Workbench
 from gap.cells.search.grid import Grid
 from gap.cells.store import LINEAR_PROBE, read_scores
-from gap.cells.worker import remaining, work
-from gap.probe.cell import run_probe
+from gap.cells.worker import remaining, run_probe, work
+from gap.probe.probed_task import probe_task
 from gap.study import experiment as experiment_module
 from gap.study.from_options import experiment_of
 from gap.study.options import GapOptions
@@ -99,7 +99,7 @@ def test_what_is_searched_for_fine_tuning_is_no_part_of_a_probes_name_and_its_co
 def test_all_code_of_a_probe_is_in_one_of_its_two_digests(tmp_path, old, new):
     own = set(deciding_modules(ROOT, PROBE_MODULES)) - {"gap.probe"}
     assert own - set(PROBE_MODULES) <= set(deciding_modules(ROOT))
-    assert run_probe.__module__ in PROBE_MODULES
+    assert probe_task.__module__ in PROBE_MODULES
     (tmp_path / "gap" / "probe").mkdir(parents=True)
     for name in PROBE_MODULES:
         path = Path(*name.split(".")).with_suffix(".py")
