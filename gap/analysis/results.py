@@ -176,6 +176,7 @@ class TaskResult:
     notes: tuple[str, ...]
     floor: str = "scratch"  # what the gap begins at, in words
     probe: ProbeComparison | None = None
+    contamination_too_short: int | None = None  # scored texts that were not searched for; None: not on record
     cluster: str = "cluster"  # what a cluster of examples is: an article, a paragraph, a text
 
     def is_resolved(self, confidence: float) -> bool:

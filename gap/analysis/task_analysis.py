@@ -71,6 +71,7 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
         peeking_gain=float(np.mean(peeked)) if peeked else None,
         contaminated_examples=0 if table.examples is None else int(table.examples.contaminated.sum()),
         contamination_not_searched=table.not_searched,
+        contamination_too_short=table.too_short,
         answer=answer_text(
             table.task,
             gap,

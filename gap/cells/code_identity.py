@@ -20,8 +20,9 @@ import gap
 PROJECT = ("runtime", "shards", "pretraining", "finetuning", "gap")
 # What trains and scores a cell, and what chooses its learning rate and epochs.
 ROOTS = ("gap.cells.running", "gap.cells.search.choice")
-# What fits a linear probe, on which no other cell depends; all else that these import is imported by ROOTS as well.
-PROBE_MODULES = ("gap.probe.convex", "gap.probe.frozen")
+# What fits and scores a linear probe, on which no other cell depends; all else that these import is imported by ROOTS
+# as well.
+PROBE_MODULES = ("gap.probe.convex", "gap.probe.frozen", "gap.probe.probed_task")
 # What the roots import but no score depends on. State the reason for every module added here.
 FREE = frozenset(
     {
@@ -47,7 +48,7 @@ FREE = frozenset(
             "finetuning.recipes.tokens.tagged_files",
             "finetuning.examples.record_files",
             # Of shards: their digest is in the fingerprint of the floor that is counted in them.
-            *("pretraining.publishing.word_frequencies", "shards.storage.location"),
+            "shards.storage.location",
             "gap.tasks.kinds.dataset_tasks",
         ),
     }

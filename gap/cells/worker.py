@@ -31,10 +31,8 @@ from gap.cells.running import Workbench, run_cell, run_search, run_zero_shot
 from gap.cells.search.choice import Trail, append_search, follow, search_lines
 from gap.cells.search.notes import setting_text
 from gap.cells.store import Cell, ScoreFile, write_predictions
-from gap.probe.frozen import FrozenEngine, probe
+from gap.probe.probed_task import probe_task
 from gap.tasks.contamination import read_contaminated
-from gap.tasks.records import cell_metrics, example_records
-from gap.tasks.rows import SCORED, cell_view, held_out, label_subset
 from runtime.machine import is_out_of_memory
 from runtime.options.exit_status import run_command
 from runtime.plurals import counted
@@ -230,23 +228,24 @@ def run_probe(
 ) -> Cell:
     """A linear probe on the encoder with which the cell's fine-tuning run begins; its predictions are written.
 
-    The strength of its penalty is chosen on the held-out part of a search with one split. `details` as in `run_cell`.
+    `details` as in `run_cell`.
     """
-    setting, options = cell.setting, bench.jobs.options
-    data = bench.task(setting.task)
-    ids = set(label_subset(data, setting.label_fraction))
-    view = cell_view(data, bench.rows(setting), ids)
-    started = time.perf_counter()
-    seed, bf16 = cell.finetuning_seed, options.bf16 == "true"
-    transformer = bench.load(setting.source, view.head, seed).fresh(seed)
-    engine = FrozenEngine(view, transformer, pooling=options.rows.pooling, device=bench.device, bf16=bf16)
-    result = probe(view, engine, held_out(data, ids), batch_rows=options.per_device_eval_batch_size)
-    seconds = time.perf_counter() - started
-    records = example_records(data, result.predictions[SCORED], contaminated)
-    metrics = cell_metrics(data, result.scores[SCORED], "", records)
+    setting, seed, options = cell.setting, cell.finetuning_seed, bench.jobs.options
+    data, bf16 = bench.task(setting.task), options.bf16 == "true"
+    probed = probe_task(
+        data,
+        bench.rows(setting),
+        lambda head: bench.load(setting.source, head, seed).fresh(seed),
+        label_fraction=setting.label_fraction,
+        pooling=options.rows.pooling,
+        batch_rows=options.per_device_eval_batch_size,
+        device=bench.device,
+        bf16=bf16,
+        contaminated=contaminated,
+    )
     name = bench.jobs.fingerprint(cell)
     path = Path("predictions") / data.spec.name / f"{name[:24]}.json"
-    write_predictions(directory / path, records)
+    write_predictions(directory / path, probed.records)
     return Cell(
         fingerprint=name,
         task=setting.task,
@@ -255,21 +254,18 @@ def run_probe(
         pretraining_seed=setting.source.pretraining_seed,
         finetuning_seed=seed,
         metric=data.metric,
-        score=metrics.get(data.metric, 0.0),
+        score=probed.score,
         control=cell.control,
-        metrics=metrics,
-        status=result.status,
-        seconds=seconds,
+        metrics=probed.metrics,
+        status=probed.status,
+        seconds=probed.seconds,
         predictions=str(path),
         details={
-            "training_examples": len(ids),
             "clusters": data.grouping,
-            "strength": result.strength,
-            "converged": result.converged,
             "device": device_text(bench.device),
             "precision": "bf16" if bf16 else "fp32",
             "finished": now_text(),
-            "reason": result.reason,
+            **probed.details,
             **(details or {}),
         },
     )

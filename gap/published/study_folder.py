@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 from gap.analysis.results import Analysis
 from gap.analysis.tables.packed_predictions import PACKED_NAME, pack_predictions
 from gap.analysis.tables.run_folder import STUDY_NAME, RunSource
-from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME
-from gap.cells.search.choice import search_lines
+from gap.cells.job_list import LIST_NAME, SCORES_NAME, SEARCHES_NAME, read_jobs
+from gap.cells.search.choice import follow, read_searches, search_lines
 from gap.cells.store import read_scores, reported_cells
 from gap.published.markdown_text import study_markdown
 from gap.report.chart_list import TASK_CHARTS, draw_charts
@@ -31,7 +31,7 @@ PICTURE = ".png"
 class StudyCost:
     """What a study took, in seconds of one device or process."""
 
-    pretraining: float  # of the largest checkpoints, summed over the runs
+    pretraining: float  # of each run's largest checkpoint that has a cell, summed over the runs
     cells: float
     searches: float
 
@@ -52,16 +52,36 @@ def publish(folders: Sequence[str], options: ReportOptions) -> Path:
         raise ValueError(f"--publish {target} is the run's own folder: name another, such as docs/studies/NAME")
     target.mkdir(parents=True, exist_ok=True)
     cells = reported_cells(read_scores(run.scores), run.planned)[0]
-    kept = {cell.fingerprint for cell in cells}
-    lines = [line for line in run.scores.read_text().splitlines() if json.loads(line)["fingerprint"] in kept]
-    write_text(target / SCORES_NAME, "".join(f"{line}\n" for line in lines))
+    write_text(target / SCORES_NAME, _lines_of(run.scores, {cell.fingerprint for cell in cells}))
     pack_predictions(cells, source, target / PACKED_NAME)
-    for name in (STUDY_NAME, SEARCHES_NAME):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+    if (source / STUDY_NAME).is_file():
+        shutil.copyfile(source / STUDY_NAME, target / STUDY_NAME)
+    if (source / SEARCHES_NAME).is_file():
+        write_text(target / SEARCHES_NAME, _lines_of(source / SEARCHES_NAME, _own_tries(source, run.planned)))
     if (source / "contamination").is_dir():
         shutil.copytree(source / "contamination", target / "contamination", dirs_exist_ok=True)
     return write_results(analysis_of(RunSource.of(target), options), target)
+
+
+def _lines_of(path: Path, fingerprints: Collection[str] | None) -> Iterator[str]:
+    """The whole lines of a file of records with these fingerprints (None: all) as they are; a torn last one is none."""
+    for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+        if line.strip() and (fingerprints is None or json.loads(line)["fingerprint"] in fingerprints):
+            yield f"{line}\n"
+
+
+def _own_tries(source: Path, planned: Collection[str] | None) -> set[str] | None:
+    """Fingerprints of the tries on which the planned cells depend: the file may hold those of earlier grids or code.
+
+    None, for all of them, where no list of the planned cells is there.
+    """
+    if planned is None or not (source / LIST_NAME).is_file():
+        return None
+    jobs, records = read_jobs(source), read_searches(source / SEARCHES_NAME)
+    if not set(planned) <= jobs.cell_names():
+        return None
+    trails = (follow(jobs, setting, seed, records) for setting, seed in jobs.plan.decisions)
+    return {jobs.fingerprint(search) for trail in trails for search in trail.tries}
 
 
 def write_results(analysis: Analysis, folder: Path) -> Path:
@@ -89,10 +109,12 @@ def cost_of(run: RunSource) -> StudyCost:
     cells = reported_cells(read_scores(run.scores), run.planned)[0]
     searches = run.scores.parent / SEARCHES_NAME
     tried: list[dict[str, Any]] = search_lines(searches).read() if searches.is_file() else []
+    used = {(cell.kind, cell.budget_tokens, cell.pretraining_seed) for cell in cells if cell.control is None}
     longest: dict[int, float] = {}
     for row in run.series if isinstance(run.series, (list, tuple)) else ():
         seed = int(row["pretraining_seed"])
-        longest[seed] = max(longest.get(seed, 0.0), float(row.get("seconds") or 0.0))
+        if (row["kind"], round(row["budget_tokens"]), seed) in used:
+            longest[seed] = max(longest.get(seed, 0.0), float(row.get("seconds") or 0.0))
     return StudyCost(
         sum(longest.values()), sum(cell.seconds for cell in cells), sum(float(line["seconds"]) for line in tried)
     )

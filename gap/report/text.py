@@ -24,6 +24,7 @@ from gap.report.tables import (
     probe_table,
     score_text,
 )
+from gap.tasks.corpus_search import RUN_TOKENS
 from runtime.options.command_line import arguments_of
 from runtime.plurals import counted
 
@@ -302,8 +303,18 @@ def _contamination_part(task: TaskResult) -> Part:
         verb = "has" if count == 1 else "have"
         sentence = f"{counted(count, 'example')} {verb} text that was found in the pretraining corpus."
         table = Table(("checkpoint", "score", "without them"), rows, frozenset({1, 2})) if rows else None
-        return Part("Contamination", sentence, table=table)
+        return Part("Contamination", sentence + _short_text(task), table=table)
     if task.contamination_not_searched is None:
-        return Part("Contamination", "The pretraining corpus was searched: no scored text was found in it.")
+        sentence = f"The pretraining corpus was searched: no scored text was found in it.{_short_text(task)}"
+        return Part("Contamination", sentence)
     sentence = f"The pretraining corpus was not searched for the scored texts: {task.contamination_not_searched}."
     return Part("Contamination", sentence)
+
+
+def _short_text(task: TaskResult) -> str:
+    """How many texts have no run of tokens to search for; empty where there are none, and where it is unknown."""
+    short = task.contamination_too_short
+    if not short:
+        return ""
+    verbs = ("has", "was") if short == 1 else ("have", "were")
+    return f" {counted(short, 'text')} {verbs[0]} fewer than {RUN_TOKENS} tokens and {verbs[1]} not searched for."

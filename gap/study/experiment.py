@@ -122,6 +122,12 @@ class Experiment:
 
     def plan(self, sources: Sequence[CellSource], width: int | None = None) -> CellPlan:
         """The cells; ValueError with everything that the plan could not answer."""
+        tuned = [spec.name for spec in self.tasks if not is_zero_shot(spec)]
+        if self.linear_probe and not tuned:
+            raise ValueError(
+                "--linear_probe probes the curves of the fine-tuned --tasks, and there is none: name one there "
+                "(--tasks_at_ends has no curve), or leave the probe out"
+            )
         grid, reference_grid = self.grids(sources, width)
         plan = make_plan(
             [source for source in sources if not (self.pilot and source.from_scratch)],
@@ -138,7 +144,7 @@ class Experiment:
         problems = problems_of(plan, intervals=self.intervals)
         if problems:
             raise ValueError("; ".join(problems))
-        return with_probes(plan, [spec.name for spec in self.tasks]) if self.linear_probe else plan
+        return with_probes(plan, tuned) if self.linear_probe else plan
 
     def jobs(
         self,

@@ -15,7 +15,7 @@ from gap.study.experiment import UNKNOWN, Experiment, check_same_start, series_r
 from gap.study.from_options import experiment_of
 from gap.study.options import GapOptions
 from gap.study.small_world import expected_config, expected_own_run, expected_sources, series_paths
-from gap.tasks.kinds.task_data import TaskData
+from gap.tasks.kinds.task_data import ReadingOptions, TaskData
 from gap.tasks.training_texts import holds_training_texts
 from gap.tasks.unigram import corpus_digest
 from pretraining.checkpoints.series import read_series
@@ -125,7 +125,8 @@ def self_pretrained_sources(options: GapOptions, data: Mapping[str, TaskData]) -
     paths = [Path(part.strip()) for part in options.self_pretrained.split(",") if part.strip()]
     rows = series_rows(paths)
     check_same_start(series_rows(series_paths(options)), rows, paths[0])
-    tasks = {_task_of(path, data) for path in paths}
+    reading = experiment_of(options).options.reading
+    tasks = {_task_of(path, data, reading) for path in paths}
     if len(tasks) > 1:
         raise ValueError(
             f"--self_pretrained {options.self_pretrained}: runs on the texts of {' and '.join(sorted(tasks))}; name "
@@ -137,7 +138,7 @@ def self_pretrained_sources(options: GapOptions, data: Mapping[str, TaskData]) -
     return [replace(source, control=SELF_PRETRAINED, task=min(tasks)) for source in largest]
 
 
-def _task_of(series: Path, data: Mapping[str, TaskData]) -> str:
+def _task_of(series: Path, data: Mapping[str, TaskData], reading: ReadingOptions) -> str:
     """The task whose training texts a run was pretrained on, and nothing else."""
     shards = shards_of(series)
     if shards is None:
@@ -147,7 +148,7 @@ def _task_of(series: Path, data: Mapping[str, TaskData]) -> str:
         )
     manifest = open_location(shards).manifest
     for name, task in data.items():
-        if holds_training_texts(manifest, task):
+        if holds_training_texts(manifest, task, reading):
             return name
     raise ValueError(
         f"--self_pretrained {series}: its shards, {shards}, were not built from exactly the training texts of "

@@ -177,7 +177,7 @@ def prepare(
         owner.take()
         shards = known_shards(options)
         if jobs.corpus is not None and shards is not None:
-            write_token_counts(directory, shards)
+            write_token_counts(directory, shards, jobs.code)
         if options.contamination:
             write_list(jobs, data, directory, shards, print)
         else:

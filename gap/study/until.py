@@ -159,8 +159,10 @@ class GapWatch:
         return json.loads(json.dumps({"reference": self.reference, **asdict(self.experiment)}))
 
     def _is_of_this(self, content: Mapping[str, Any]) -> bool:
-        """Whether the recorded looks have the same settings (tasks, seeds, reference)."""
-        return (content.get("condition"), content.get("asked")) == (self.condition, self._asked)
+        """Whether the recorded looks have the same settings (tasks, seeds, reference); missing ones are defaults."""
+        defaults = json.loads(json.dumps(asdict(Experiment(tasks=()))))
+        recorded = _filled(defaults, content.get("asked"))
+        return (content.get("condition"), recorded) == (self.condition, self._asked)
 
     def __call__(self, entry: Mapping[str, Any]) -> str | None:
         """Look when an annealed checkpoint was exported; returns the reason to stop, on the main rank, or None.
@@ -302,6 +304,13 @@ class GapWatch:
                 "stopped": reason,
             },
         )
+
+
+def _filled(defaults: Any, recorded: Any) -> Any:
+    """Recorded settings with the defaults of those that the version which wrote them did not have."""
+    if not (isinstance(defaults, Mapping) and isinstance(recorded, Mapping)):
+        return recorded
+    return {**defaults, **{name: _filled(defaults.get(name), value) for name, value in recorded.items()}}
 
 
 def watch_of(options: PretrainCommandOptions) -> Callable[[Plan, ShardLocation], GapWatch]:

@@ -2,13 +2,15 @@
 
 One document for each text that examples share: a paragraph with its questions, a premise with its hypotheses, a
 passage with its choices. A paragraph that was written once for every question would be dropped as a duplicate, or
-counted as often as it has questions. Labels and answers are never written, scored examples neither.
+counted as often as it has questions. Labels and answers are never written, nor any text of a scored example: with the
+pair (A, B) in training and (A, C) scored, only B is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from gap.tasks.kinds.task_data import ReadingOptions, TaskData
@@ -18,12 +20,17 @@ from shards.storage.manifest import Manifest
 
 
 def training_documents(data: TaskData) -> list[str]:
-    """The documents, in the order of the training examples; the fields of one are separated by line ends."""
+    """The documents, in the order of the training examples; the fields of one are separated by line ends.
+
+    A field that equals one of a scored example is left out.
+    """
+    scored = {text for example in data.scored.values() for text in data.text_fields(example)}
     documents: dict[str, dict[str, None]] = {}
     for example in data.train.values():
         first, *others = data.text_fields(example)
-        documents.setdefault(first, {}).update(dict.fromkeys(text for text in others if text))
-    return ["\n".join(filter(None, [first, *others])) for first, others in documents.items()]
+        documents.setdefault(first, {}).update(dict.fromkeys(text for text in others if text and text not in scored))
+    texts = ("\n".join(filter(None, ["" if first in scored else first, *own])) for first, own in documents.items())
+    return [text for text in texts if text]
 
 
 def corpus_text(data: TaskData) -> str:
@@ -46,8 +53,16 @@ def write_training_texts(task: str, path: Path, data_dir: str | None = None) -> 
     return data
 
 
-def holds_training_texts(manifest: Manifest, data: TaskData) -> bool:
-    """Whether shards were built from exactly these training texts, by the sha256 of their only source."""
+def holds_training_texts(manifest: Manifest, data: TaskData, reading: ReadingOptions | None = None) -> bool:
+    """Whether shards were built from exactly these training texts, by the sha256 of their only source.
+
+    `reading` are the options with which the study read the task. Where it scores a sample, the task is read again: the
+    shards lack the texts of all scored examples.
+    """
     sources = manifest.data.get("sources")
+    if not isinstance(sources, list):
+        return False
+    if reading is not None and reading.max_eval_samples is not None:
+        data = read_task(data.spec, replace(reading, max_eval_samples=None, on_overlap="drop"))
     digest = hashlib.sha256(corpus_text(data).encode()).hexdigest()
-    return isinstance(sources, list) and [source.get("sha256") for source in sources] == [digest]
+    return [source.get("sha256") for source in sources] == [digest]

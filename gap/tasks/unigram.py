@@ -34,6 +34,7 @@ class _CountsFile(Schema):
     corpus: Name
     tokenizer: Name
     counts: Items[Count]
+    code: Name | None = None  # of the sources that counted; None: an earlier version's
 
 
 def corpus_digest(shards: str | Path | ShardLocation) -> str:
@@ -42,15 +43,21 @@ def corpus_digest(shards: str | Path | ShardLocation) -> str:
     return hashlib.sha256(" ".join(own).encode()).hexdigest()
 
 
-def write_token_counts(directory: Path, shards: str | Path | ShardLocation) -> None:
-    """Count the tokens of the training split, in one pass, unless DIRECTORY/token_counts.json is of the same shards."""
+def write_token_counts(directory: Path, shards: str | Path | ShardLocation, code: str) -> None:
+    """Count the tokens of the training split, in one pass, unless DIRECTORY/token_counts.json is of these shards.
+
+    `code` is the digest of the sources (`gap.cells.code_identity`): what others counted is counted anew.
+    """
     location, path = open_location(shards), directory / COUNTS_NAME
     corpus = corpus_digest(location)
-    if path.exists() and read_object(path, _CountsFile, REMEDY)["corpus"] == corpus:
-        return
+    if path.exists():
+        record = read_object(path, _CountsFile, REMEDY)
+        if (record["corpus"], record.get("code")) == (corpus, code):
+            return
     counts = token_counts(location, "train")
     directory.mkdir(parents=True, exist_ok=True)
-    record = {"corpus": corpus, "tokenizer": location.manifest.tokenizer.fingerprint, "counts": counts.tolist()}
+    tokenizer = location.manifest.tokenizer.fingerprint
+    record = {"corpus": corpus, "tokenizer": tokenizer, "code": code, "counts": counts.tolist()}
     write_json(path, {"schema_version": SCHEMA_VERSION, **record})
 
 

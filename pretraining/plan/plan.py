@@ -25,6 +25,7 @@ from pretraining.plan.lengths import parse_length_schedule, scheduled_rows
 from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.planned_engine import optimizer_kind, optimizer_title, planned_sharding
 from pretraining.plan.segments import Segment, check_cost, parse_series, plan_segments
+from runtime.options.option_rules import refuse_given
 from runtime.processes.ranks import Ranks
 from shards.storage.manifest import Manifest
 from shards.streaming.masking import mask_slots
@@ -203,11 +204,8 @@ class Plan:
         """The first part of the budget, in its unit, in which a fresh head is trained alone; 0: none."""
         given, smallest = self.options.head_warmup_tokens, self._series[0]
         if not self.fresh_tensors:
-            if given:
-                raise ValueError(
-                    f"--head_warmup_tokens {given:g}: {self.options.model_name_or_path} has the whole head, and no "
-                    "part of it has to be trained first: leave the option out"
-                )
+            idle = ["head_learning_rate", *(["head_warmup_tokens"] if given else [])]
+            refuse_given(self.options, idle, f"{self.options.model_name_or_path}, which has the whole head")
             return 0.0
         if given is not None and given and not self.budget.is_counted:
             raise ValueError(

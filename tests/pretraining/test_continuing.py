@@ -181,9 +181,12 @@ def test_a_head_warmup_that_cannot_be_is_refused(shards, options, tmp_path, caps
 
 
 def test_a_head_warmup_of_a_head_that_is_there_is_refused(shards, whole, tmp_path, capsys):
-    options = {**NAMED, "head_warmup_tokens": 500}
-    in_process(shards, tmp_path / "a", {**options, "model_name_or_path": whole / "series" / "raw-0"}, status=WRONG)
-    assert "has the whole head" in capsys.readouterr().err
+    own = {**NAMED, "model_name_or_path": whole / "series" / "raw-0"}
+    for option, value in (("head_warmup_tokens", 500), ("head_learning_rate", 0.01)):
+        in_process(shards, tmp_path / option, {**own, option: value}, status=WRONG)
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"--{option} {float(value)} does nothing with" in said
+        assert "which has the whole head" in said
     with pytest.raises(ValueError, match="--head_warmup_tokens 500 does nothing with a model that starts at random"):
         PretrainingOptions(head_warmup_tokens=500)
 

@@ -15,7 +15,7 @@ from gap.intervals.bootstrap import Draws, Resampling, resample
 from gap.intervals.variance import Floats, SeedGrid, Weights
 from gap.measures.effective_labels import share_text
 from gap.measures.weighted_metrics import ExampleTable, tabulate_examples
-from gap.tasks.contamination import not_searched, read_contaminated
+from gap.tasks.contamination import not_searched, read_contaminated, texts_too_short
 from runtime.plurals import counted
 
 FEWEST_SEEDS = 3
@@ -78,6 +78,7 @@ class TaskTable:
     examples: ExampleTable | None
     notes: tuple[str, ...]
     not_searched: str | None = None  # why the pretraining corpus was not searched; None: searched
+    too_short: int | None = None  # scored texts that the search left out as too short; None: not on record
 
     @property
     def cell_scores(self) -> Floats:
@@ -180,6 +181,7 @@ def tabulate(task: str, cells: Sequence[Cell], folder: Path) -> TaskTable:
         examples,
         tuple(notes),
         not_searched(folder, task),
+        texts_too_short(folder, task),
     )
 
 

@@ -18,6 +18,7 @@ from gap.cells.store import Cell, append_score
 from gap.report.charts import available_units
 from gap.report.page import write_report
 from gap.report.tables import crossing_table
+from gap.report.text import task_parts
 
 DRAWS = 600
 
@@ -276,6 +277,30 @@ def test_what_is_found_in_the_corpus_after_the_cells_reaches_the_report(tmp_path
         assert told in write_report(found, tmp_path).read_text()
     assert found.tasks[0].contaminated_examples == 2
     assert found.tasks[0].checkpoints[0].score_without_contaminated is not None
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "was searched: no scored text was found in it."),
+        ({"texts": 2, "too_short": 0}, "was searched: no scored text was found in it."),
+        ({"texts": 3, "too_short": 1}, "was found in it. 1 text has fewer than 13 tokens and was not searched for."),
+        ({"texts": 9, "too_short": 9}, "was not searched for the scored texts: all have fewer than 13 tokens."),
+    ],
+    ids=["a record without counts", "all searched", "one too short", "all too short"],
+)
+def test_texts_too_short_to_be_searched_for_are_not_called_searched(
+    tmp_path: Path, more: dict[str, int], said: str
+) -> None:
+    study = SimulatedStudy(tmp_path)
+    study.add("qa", "raw", 0, 0.2)
+    study.add("qa", "annealed", 1_000_000, 0.8)
+    (tmp_path / "contamination").mkdir()
+    record = {"schema_version": 1, "data": "d", "corpus": ["c"], "ids": [], **more}
+    (tmp_path / "contamination" / "qa.json").write_text(json.dumps(record))
+    found = analyse(study.scores, draws=100)
+    parts = task_parts(found.tasks[0], found, [])
+    assert next(part.text for part in parts if part.heading == "Contamination").endswith(said)
 
 
 def test_the_score_without_contaminated_examples_stands_beside_it(tmp_path: Path) -> None:

@@ -11,12 +11,17 @@ from typing import Any
 
 import pytest
 from simulated_scores import SimulatedStudy, series_rows, write_study
+from tiny_gap import tiny_jobs, write_series, write_tasks
 
 from gap.analysis.analysis import analysis_json
 from gap.analysis.tables.costs import Prices
 from gap.analysis.tables.packed_predictions import PACKED_NAME
 from gap.analysis.tables.run_folder import RunSource
 from gap.analysis.tables.run_folder import write_study as write_study_file
+from gap.cells.job_list import write_jobs
+from gap.cells.running import SearchResult
+from gap.cells.search.choice import append_search
+from gap.cells.search.grid import Grid
 from gap.cells.store import read_predictions, read_scores, write_predictions
 from gap.published.markdown_text import command_lines, table_text
 from gap.published.results_page import results_page
@@ -25,8 +30,10 @@ from gap.report.reports import analysis_of
 from gap.report.tables import Table
 from gap.report_options import ReportOptions
 from launch.report import main
+from pretraining.checkpoints.series import read_series
 
 DRAWS = 200
+SEARCHED = Grid((1e-3, 1e-2), (1.0,))
 DOCS = Path(__file__).parents[3] / "docs"
 
 
@@ -170,6 +177,44 @@ def test_the_page_has_a_row_and_a_section_for_each_study(published: Path) -> Non
     assert cost.cells == sum(cell.seconds for cell in cells)
     assert cost.pretraining == 8_000_000 / 20_000
     assert cost.searches == 0.0
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    scores = write_study(tmp_path / "run", raw=False)
+    whole = scores.read_text()
+    publish([str(tmp_path / "run")], ReportOptions(draws=DRAWS, publish=str(tmp_path / "whole")))
+    scores.write_text(whole + whole.splitlines()[0][:40])
+    publish([str(tmp_path / "run")], ReportOptions(draws=DRAWS, publish=str(tmp_path / "torn")))
+    assert (
+        (tmp_path / "torn" / "scores.jsonl").read_text() == (tmp_path / "whole" / "scores.jsonl").read_text() == whole
+    )
+
+
+def test_only_the_searches_of_the_plan_are_published_and_count_as_its_cost(tmp_path: Path) -> None:
+    jobs = tiny_jobs(write_series(tmp_path / "series"), write_tasks(tmp_path / "tasks")[1:2], grid=SEARCHED)
+    older = replace(jobs, code="older")
+    run = tmp_path / "run"
+    write_jobs(run, jobs)
+    for owner in (older, jobs):
+        for search in jobs.plan.searches:
+            append_search(run / "searches.jsonl", owner, search, SearchResult(0.5, 0.5, "done", 10.0))
+    study = SimulatedStudy(run, num_examples=8, num_clusters=4)
+    for kind, budget, chance in (("raw", 0, 0.3), ("annealed", 100, 0.6)):
+        study.add("texts", kind, budget, chance)
+    cells, names = read_scores(study.scores), sorted(jobs.cell_names())
+    lines = [json.loads(line) for line in study.scores.read_text().splitlines()]
+    renamed = [{**line, "fingerprint": name} for line, name in zip(lines, names, strict=False)]
+    study.scores.write_text("".join(json.dumps(line) + "\n" for line in renamed))
+    rows = read_series(tmp_path / "series" / "series.json")
+    planned = names[: len(cells)]
+    write_study_file(run, rows, planned=planned, commands=[], notes=[], prices=Prices())
+    publish([str(run)], ReportOptions(draws=DRAWS, publish=str(tmp_path / "kept")))
+    cost = cost_of(RunSource.of(tmp_path / "kept"))
+    assert cost.searches == 10.0 * len(jobs.plan.searches)
+    assert cost.pretraining == 100 / 10  # the series goes on to 200, of which no cell is there
+    (run / "cells.json").unlink()  # which of them are the plan's is not known any more
+    publish([str(run)], ReportOptions(draws=DRAWS, publish=str(tmp_path / "all")))
+    assert cost_of(RunSource.of(tmp_path / "all")).searches == 2 * cost.searches
 
 
 def test_publishing_is_refused_for_several_runs_and_in_place(

@@ -16,9 +16,11 @@ from gap.cells.running import Workbench
 from gap.cells.search.grid import Grid
 from gap.cells.store import LINEAR_PROBE, read_scores
 from gap.cells.worker import remaining, run_probe, work
+from gap.probe.probed_task import probe_task
 from gap.study import experiment as experiment_module
 from gap.study.from_options import experiment_of
 from gap.study.options import GapOptions
+from gap.tasks.kinds.task_data import TaskSpec
 from pretraining.checkpoints.series import read_series
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -65,6 +67,19 @@ def test_without_it_nothing_changes_and_with_it_the_other_cells_keep_their_names
     assert len(jobs.cell_names()) == len(jobs.plan.cells)
 
 
+def test_a_probe_without_a_fine_tuned_curve_is_refused(world, tmp_path):
+    series, tasks = world
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"sentence_good": "a", "sentence_bad": "b"}\n')
+    experiment = tiny_experiment(
+        (TaskSpec("pairs", "pairs", str(pairs)),), tasks_at_ends=tasks[1:2], linear_probe=True, intervals=False
+    )
+    sources = sources_of(read_series(series), ["annealed"])
+    with pytest.raises(ValueError, match="--linear_probe probes the curves of the fine-tuned --tasks, and there is"):
+        experiment.plan(sources)
+    assert replace(experiment, linear_probe=False).plan(sources).cells
+
+
 def test_what_is_searched_for_fine_tuning_is_no_part_of_a_probes_name_and_its_code_is(world):
     series, tasks = world
     jobs = tiny_jobs(series, tasks[1:2], linear_probe=True)
@@ -76,13 +91,19 @@ def test_what_is_searched_for_fine_tuning_is_no_part_of_a_probes_name_and_its_co
     assert replace(jobs, code="other").fingerprint(probe) != jobs.fingerprint(probe)
 
 
-def test_all_code_of_a_probe_is_in_one_of_its_two_digests(tmp_path):
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("PATIENCE = 2", "PATIENCE = 3"), ("held_out(data, ids)", "held_out(data, ids, 1)")],
+    ids=["the fit", "what chooses the strength"],
+)
+def test_all_code_of_a_probe_is_in_one_of_its_two_digests(tmp_path, old, new):
     own = set(deciding_modules(ROOT, PROBE_MODULES)) - {"gap.probe"}
     assert own - set(PROBE_MODULES) <= set(deciding_modules(ROOT))
+    assert probe_task.__module__ in PROBE_MODULES
     (tmp_path / "gap" / "probe").mkdir(parents=True)
-    for name in ("convex", "frozen"):
-        text = (ROOT / "gap" / "probe" / f"{name}.py").read_text()
-        (tmp_path / "gap" / "probe" / f"{name}.py").write_text(text.replace("PATIENCE = 2", "PATIENCE = 3"))
+    for name in PROBE_MODULES:
+        path = Path(*name.split(".")).with_suffix(".py")
+        (tmp_path / path).write_text((ROOT / path).read_text().replace(old, new))
     assert probe_digest(tmp_path) != probe_digest(ROOT)
 
 

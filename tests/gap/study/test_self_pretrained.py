@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +21,8 @@ from gap.cells.plan import SELF_PRETRAINED, sources_of
 from gap.report.charts import score_chart
 from gap.study.options import GapOptions
 from gap.study.sources import self_pretrained_sources
+from gap.tasks.kinds.task_data import ReadingOptions
+from gap.tasks.specification import read_task
 from gap.tasks.training_texts import corpus_text
 from pretraining.checkpoints.series import read_series
 
@@ -71,6 +75,20 @@ def test_its_largest_checkpoint_is_run_on_its_own_task_only(world):
     write_jobs(world.path, jobs)
     assert read_jobs(world.path).cell_names() == jobs.cell_names()
     assert experiment.jobs(sources[:-1], world.data).cell_names() < jobs.cell_names()
+
+
+def test_shards_are_accepted_where_the_study_scores_a_sample_and_some_texts_are_shared(world):
+    (spec,) = (spec for spec in world.tasks if spec.name == "texts")
+    train, test = (Path(spec.place) / f"{name}.json" for name in ("train", "test"))
+    shared = [{**row, "id": f"again-{row['id']}"} for row in json.loads(train.read_text())[:6]]
+    test.write_text(json.dumps([*json.loads(test.read_text()), *shared]))
+    whole, sampled = (read_task(spec, ReadingOptions(max_eval_samples=most, on_overlap="drop")) for most in (None, 2))
+    assert len(sampled.train) > len(whole.train)
+    (world.path / "texts.jsonl").write_text(corpus_text(whole))
+    note(world.path, world.manifest, world.path / "texts.jsonl")
+    options = replace(world.options, max_eval_samples=2, on_overlap="drop")
+    (source,) = self_pretrained_sources(options, {"texts": sampled})
+    assert source.task == "texts"
 
 
 def test_shards_of_anything_else_are_refused(world):

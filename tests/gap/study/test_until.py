@@ -108,6 +108,19 @@ def test_the_run_stops_when_the_lower_end_passes_and_says_what_it_saved(monkeypa
     assert other.reached is None
 
 
+def test_looks_of_a_version_without_a_later_option_are_this_runs_own(monkeypatch, tmp_path):
+    one, _ = judged(monkeypatch, tmp_path, fake_study("a", (0.95, 0.91, 0.99)))
+    reason, path = one(entry(100.0)), one.run / "until.json"
+    content = json.loads(path.read_text())
+    for part, name in ((content["asked"], "linear_probe"), (content["asked"]["controls"], "same_arguments")):
+        del part[name]
+    path.write_text(json.dumps(content))
+    assert watch(tmp_path).reached == reason
+    content["asked"]["controls"]["label_fractions"] = [0.5]
+    path.write_text(json.dumps(content))
+    assert watch(tmp_path).reached is None
+
+
 @pytest.mark.parametrize(
     "studies",
     [

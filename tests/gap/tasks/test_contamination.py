@@ -11,10 +11,11 @@ from tls_server import tls_server
 from gap.study.experiment import shards_of
 from gap.tasks import contamination
 from gap.tasks.contamination import (
-    contaminated_ids,
     not_searched,
     passages,
     read_contaminated,
+    search_corpus,
+    texts_too_short,
     write_contaminated,
     write_not_searched,
 )
@@ -68,7 +69,9 @@ def test_copies_are_found_and_new_texts_are_not(corpus):
     texts |= {f"new{i}": " ".join(generator.choices(LETTERS, k=60)) for i in range(50)}
     texts["half"] = documents[5][:40] + " " + " ".join(generator.choices(LETTERS, k=60))
     texts["short"] = documents[7][:9]
-    found = set(contaminated_ids({"task": texts}, shards)["task"])
+    searched = search_corpus({"task": texts}, shards)["task"]
+    assert searched.too_short == 1
+    found = set(searched.ids)
     assert not {name for name in found if not name.startswith("copy")}
     assert len(found) >= 0.95 * len(documents)  # the validation split is not trained on
 
@@ -168,6 +171,25 @@ def test_why_nobody_looked_is_kept_until_somebody_does(corpus, tmp_path):
     write_contaminated(out, tasks, shards)
     write_not_searched(out, tasks, "--contamination false")
     assert (not_searched(out, "texts"), read_contaminated(out, "texts")) == (None, {"t2-2"})
+
+
+def test_texts_without_a_run_are_counted_and_a_search_for_none_is_not_called_one(corpus, tmp_path):
+    shards, documents = corpus
+    short = [" ".join(document.split()[:5]) for document in documents[:6]]
+    places, out = {}, tmp_path / "out"
+    for name, texts in (("all", short), ("some", [*short[:5], documents[9]])):
+        rows = [{"sentence_good": text, "sentence_bad": "a b", "pairID": str(i)} for i, text in enumerate(texts)]
+        places[name] = tmp_path / f"{name}.jsonl"
+        places[name].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks = [read_task(TaskSpec(name, "pairs", str(place))) for name, place in places.items()]
+    write_contaminated(out, tasks, shards)
+    assert [texts_too_short(out, name) for name in ("all", "some", "other")] == [6, 5, None]
+    assert not_searched(out, "all") == "all have fewer than 13 tokens"
+    assert not_searched(out, "some") is None
+    record = json.loads((out / "contamination" / "all.json").read_text())
+    old = {name: value for name, value in record.items() if name not in ("texts", "too_short")}
+    (out / "contamination" / "all.json").write_text(json.dumps(old))
+    assert (texts_too_short(out, "all"), not_searched(out, "all")) == (None, None)
 
 
 def test_the_passage_of_a_question_is_its_context(tmp_path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from tiny_gap import write_tasks, write_texts
 
 from gap.tasks.build_options import TaskBuildOptions
+from gap.tasks.kinds.task_data import ReadingOptions
 from gap.tasks.specification import parse_tasks, read_task
 from gap.tasks.training_texts import corpus_text, holds_training_texts, training_documents, write_training_texts
 from launch import build_shards
@@ -36,7 +38,7 @@ def test_every_training_text_is_a_document_and_no_scored_one_is(folder):
 
 
 def test_a_paragraph_stands_once_with_all_of_its_questions(folder):
-    data = task(folder, "q=qa:{}/questions")
+    data = replace(task(folder, "q=qa:{}/questions"), scored={})  # in the small data, the same questions are scored
     documents = training_documents(data)
     assert len(documents) == len(data.train) / 2 == 12
     for example in data.train.values():
@@ -47,21 +49,17 @@ def test_a_paragraph_stands_once_with_all_of_its_questions(folder):
 def test_a_passage_stands_once_with_all_choices_and_no_label(folder):
     data = task(folder, "c=multiple_choice:{}/choices")
     example = next(iter(data.train.values()))
-    own = next(text for text in training_documents(data) if text.startswith(example.firsts[0]))
+    unscored = replace(data, scored={})  # in the small data, the same choices are scored
+    own = next(text for text in training_documents(unscored) if text.startswith(example.firsts[0]))
     assert own.split("\n")[1:] == list(example.seconds)
 
 
 def test_pairs_with_a_text_in_common_are_one_document(tmp_path):
-    rows = [
-        {"id": f"{i}", "sentence1": f"premise {i // 2}", "sentence2": f"hypothesis {i}", "label": i % 2}
-        for i in range(8)
-    ]
-    for name in ("train", "test"):
-        (tmp_path / f"{name}.json").write_text(
-            json.dumps([{**row, "sentence1": f"{row['sentence1']} {name}"} for row in rows])
-        )
-    documents = training_documents(task(tmp_path, "p=classification:{}"))
-    assert documents[0] == "premise 0 train\nhypothesis 0\nhypothesis 1"
+    train, test = (
+        [(f"premise {i // 2} {name}", f"hypothesis {i} {name}") for i in range(8)] for name in ("train", "test")
+    )
+    documents = training_documents(pair_task(tmp_path, "pairs", train, test))
+    assert documents[0] == "premise 0 train\nhypothesis 0 train\nhypothesis 1 train"
     assert len(documents) == 4
 
 
@@ -79,6 +77,54 @@ def test_a_text_that_is_scored_too_is_left_out(tmp_path):
     data = write_training_texts(f"t=classification:{tmp_path}", tmp_path / "texts.jsonl")
     assert len(data.train) == 6
     assert not any(row["text"] in (tmp_path / "texts.jsonl").read_text() for row in rows[:4])
+
+
+def pair_task(folder, name, train, test, most=None):
+    """A task of text pairs, each split in a file of its own; `most` of the scored ones are drawn."""
+    for split, pairs in (("train", train), ("test", test)):
+        rows = [
+            {"id": f"{split}-{i}", "sentence1": first, "sentence2": second, "label": i % 2}
+            for i, (first, second) in enumerate(pairs)
+        ]
+        (folder / f"{split}.json").write_text(json.dumps(rows))
+    spec = parse_tasks(f"{name}=classification:{folder}")[0]
+    return read_task(spec, ReadingOptions(max_eval_samples=most, on_overlap="drop"))
+
+
+def test_a_text_of_a_scored_pair_is_left_out_wherever_it_stands(tmp_path):
+    train = [("shared one", "own one"), ("own two", "shared two"), ("shared one", "shared two"), ("own three", "own")]
+    data = pair_task(tmp_path, "pairs", train, [("shared one", "other"), ("shared two", "another")])
+    assert len(data.train) == 4  # no pair is both in training and scored
+    assert training_documents(data) == ["own one", "own two", "own three\nown"]
+
+
+def test_a_scored_question_is_left_out_of_another_paragraphs_document(tmp_path):
+    for split, start in (("train", 0), ("test", 5)):
+        paragraphs = [
+            {
+                "context": f"in {year} it rained",
+                "qas": [
+                    {"id": f"{year}-{i}", "question": text, "answers": [{"text": str(year), "answer_start": 3}]}
+                    for i, text in enumerate(("When ?", f"Rain in {year} ?"))
+                ],
+            }
+            for year in range(1900 + start, 1905 + start)
+        ]
+        content = {"version": "1.1", "data": [{"title": split, "paragraphs": paragraphs}]}
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    documents = training_documents(task(tmp_path, "q=qa:{}"))
+    assert documents == [f"in {year} it rained\nRain in {year} ?" for year in range(1900, 1905)]
+
+
+def test_the_texts_are_those_of_the_build_where_a_study_scores_a_sample(tmp_path):
+    train, test = [(f"a{i}", f"b{i}") for i in range(20)], [(f"a{i}", f"b{i}") for i in range(10)]
+    written = pair_task(tmp_path, "pairs", train, test)
+    sources = [{"sha256": hashlib.sha256(corpus_text(written).encode()).hexdigest()}]
+    manifest = SimpleNamespace(data={"sources": sources})
+    sampled, reading = pair_task(tmp_path, "pairs", train, test, 3), ReadingOptions(max_eval_samples=3)
+    assert (len(written.train), len(sampled.train)) == (10, 17)
+    assert holds_training_texts(manifest, sampled, reading)
+    assert not holds_training_texts(manifest, sampled)
 
 
 def test_two_tasks_are_refused(folder, tmp_path):

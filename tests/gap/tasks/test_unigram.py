@@ -1,13 +1,16 @@
 """The unigram floor: by hand on a tiny corpus, ties for the same words in another order, and what is refused."""
 
+import inspect
 import json
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny_encoder import tiny_tokenizer
 
+from gap.cells.code_identity import deciding_modules
 from gap.tasks.kinds.pairs import preference
 from gap.tasks.unigram import (
     COUNTS_NAME,
@@ -16,9 +19,11 @@ from gap.tasks.unigram import (
     unigram_log_likelihoods,
     write_token_counts,
 )
+from pretraining.publishing.word_frequencies import token_counts
 from shards.building.builder import build_shards
 from shards.building.options import BuildOptions
 from shards.storage.location import open_location
+from shards.storage.reader import ShardReader
 from shards.tokenization.vocabulary import load_tokenizer
 
 WORDS = ["common", "rare", "never", "un", "##seen"]
@@ -49,7 +54,7 @@ def tokenizer_of(shards):
 
 
 def test_the_floor_is_the_sum_of_log_frequencies_with_one_added_to_each(shards, tmp_path):
-    write_token_counts(tmp_path, shards)
+    write_token_counts(tmp_path, shards, "code")
     tokenizer = tokenizer_of(shards)
     names = tokenizer.convert_ids_to_tokens(range(10))
     counts = dict(zip(names, json.loads((tmp_path / COUNTS_NAME).read_text())["counts"], strict=True))
@@ -63,7 +68,7 @@ def test_the_floor_is_the_sum_of_log_frequencies_with_one_added_to_each(shards, 
 
 
 def test_the_order_of_the_words_is_nothing(shards, tmp_path):
-    write_token_counts(tmp_path, shards)
+    write_token_counts(tmp_path, shards, "code")
     words, generator = ["rare", "common", "never", "unseen"] * 5, random.Random(0)
     texts = [" ".join(generator.sample(words, len(words))) for _ in range(50)]
     found = unigram_log_likelihoods(tmp_path, corpus_digest(shards), tokenizer_of(shards), [*texts, "common common"])
@@ -76,22 +81,29 @@ def test_frequencies_are_those_of_a_distribution():
 
 
 def test_counts_are_made_once_for_a_corpus(shards, tmp_path):
-    write_token_counts(tmp_path, shards)
+    write_token_counts(tmp_path, shards, "code")
     path = tmp_path / COUNTS_NAME
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "counts": [1] * 10}))
-    write_token_counts(tmp_path, shards)
+    write_token_counts(tmp_path, shards, "code")
     assert json.loads(path.read_text())["counts"] == [1] * 10
-    path.write_text(json.dumps({**record, "corpus": "another"}))
-    write_token_counts(tmp_path, shards)
-    assert json.loads(path.read_text()) == record
+    earlier = {name: value for name, value in record.items() if name != "code"}
+    for stale in ({**record, "corpus": "another"}, {**record, "code": "another"}, earlier):
+        path.write_text(json.dumps({**stale, "counts": [1] * 10}))
+        write_token_counts(tmp_path, shards, "code")
+        assert json.loads(path.read_text()) == record
+
+
+def test_what_counts_the_tokens_is_part_of_a_cells_code():
+    counting = {inspect.getmodule(one).__name__ for one in (token_counts, write_token_counts, ShardReader)}
+    assert counting <= set(deciding_modules(Path(__file__).parents[3]))
 
 
 def test_counts_of_another_corpus_or_tokenizer_are_refused(shards, tmp_path):
     tokenizer, corpus = tokenizer_of(shards), corpus_digest(shards)
     with pytest.raises(ValueError, match="is missing"):
         unigram_log_likelihoods(tmp_path, corpus, tokenizer, ["rare"])
-    write_token_counts(tmp_path, shards)
+    write_token_counts(tmp_path, shards, "code")
     with pytest.raises(ValueError, match="other shards"):
         unigram_log_likelihoods(tmp_path, "another", tokenizer, ["rare"])
     with pytest.raises(ValueError, match="another tokenizer"):
