@@ -118,7 +118,8 @@ def extra_sources(options: GapOptions) -> list[CellSource]:
 def self_pretrained_sources(options: GapOptions, data: Mapping[str, TaskData]) -> list[CellSource]:
     """The largest checkpoint of each run on the training texts of a task alone; it is fine-tuned on that task.
 
-    ValueError if its shards hold anything else, or are not there any more, or it starts from other weights.
+    ValueError if its shards hold anything else, or are not there any more, it starts from other weights, or the task is
+    run at the ends of the gap only.
     """
     if options.self_pretrained is None:
         return []
@@ -131,10 +132,16 @@ def self_pretrained_sources(options: GapOptions, data: Mapping[str, TaskData]) -
             f"--self_pretrained {options.self_pretrained}: runs on the texts of {' and '.join(sorted(tasks))}; name "
             "the runs of one task"
         )
+    task = min(tasks)
+    if task not in [spec.name for spec in experiment_of(replace(options, pilot=False)).tasks]:
+        raise ValueError(
+            f"--self_pretrained {options.self_pretrained}: runs on the texts of {task}, one of --tasks_at_ends, where "
+            "no control is run: name the task in --tasks, or leave the runs out"
+        )
     largest = largest_sources(sources_of(rows, ["annealed"]))
     if len({source.budget_tokens for source in largest}) > 1:
         raise ValueError(f"--self_pretrained {options.self_pretrained}: the largest budgets of the runs differ")
-    return [replace(source, control=SELF_PRETRAINED, task=min(tasks)) for source in largest]
+    return [replace(source, control=SELF_PRETRAINED, task=task) for source in largest]
 
 
 def _task_of(series: Path, data: Mapping[str, TaskData]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -18,9 +19,11 @@ from gap.cells.job_list import read_jobs, write_jobs
 from gap.cells.plan import SELF_PRETRAINED, sources_of
 from gap.cells.store import Cell, append_score
 from gap.report.charts import score_chart
+from gap.study import study as study_module
 from gap.study.options import GapOptions
 from gap.study.sources import self_pretrained_sources
 from gap.tasks.training_texts import corpus_text
+from launch import gap
 from pretraining.checkpoints.series import read_series
 
 OWN = 900_000  # tokens; of the series' budgets 1,000,000 is nearest
@@ -95,6 +98,24 @@ def test_a_run_from_other_weights_is_refused(world):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="this run continues bert, another of the study starts from random weights"):
         self_pretrained_sources(world.options, world.data)
+
+
+def test_a_task_that_is_run_at_the_ends_only_has_no_control(world):
+    options = replace(world.options, tasks="questions=qa:x", tasks_at_ends="texts=classification:x")
+    with pytest.raises(ValueError, match=r"texts of texts, one of --tasks_at_ends.*: name the task in --tasks"):
+        self_pretrained_sources(options, world.data)
+
+
+def test_a_pilot_says_that_it_leaves_the_control_out_and_counts_its_hours(world, monkeypatch, capsys):
+    left = []
+    monkeypatch.setattr(study_module, "run_local", lambda *_: None)
+    monkeypatch.setattr(study_module, "finish_pilot", lambda _, jobs, rows, sources, *__, **___: left.extend(sources))
+    spec = world.tasks[1]
+    command = ["--series", str(world.main), "--self_pretrained", world.options.self_pretrained, "--pilot", "true"]
+    command += ["--tasks", f"texts={spec.kind}:{spec.place}", "--output_dir", str(world.path / "study")]
+    assert gap.main([*command, "--max_parallel", "1", "--contamination", "false"]) == 0
+    assert "--pilot leaves out --self_pretrained" in capsys.readouterr().out
+    assert [source.task for source in left if source.control == SELF_PRETRAINED] == ["texts"]
 
 
 def test_without_a_series_there_is_nothing_to_compare_with():
