@@ -106,8 +106,8 @@ def run_cells(
     """
     directory, paths = Path(options.output_dir), series_paths(options)
     rows = series_rows(paths)
-    series = of_budgets(sources_of(rows, options.kind_names), options.budgets)
-    sources = [*series, *extra_sources(options), *reference_sources(options.reference)]
+    series = of_budgets([*sources_of(rows, options.kind_names), *extra_sources(options)], options.budgets)
+    sources = [*series, *reference_sources(options.reference)]
     if options.pilot:
         whole = experiment_of(replace(options, pilot=False))
         whole.plan(sources)  # what the study could not answer is refused now
