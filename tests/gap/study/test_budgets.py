@@ -23,7 +23,7 @@ def test_only_the_named_budgets_are_run_beside_scratch_also_of_controls():
 
 
 def test_a_run_for_a_budget_that_is_not_chosen_has_no_branch_to_compare_with():
-    with pytest.raises(ValueError, match="the run for one budget alone has 2,000, .*: name that budget as well"):
+    with pytest.raises(ValueError, match=r"the run for one budget alone has 2,000, .*: name that budget as well"):
         of_budgets(SOURCES, "4e3")
 
 
