@@ -75,8 +75,8 @@ def _between_runs(study: TaskStudy, column: int, other: int) -> Estimate:
         return study.difference(column, other)
     if grids[column].has_runs:
         turned = _against_branch(study, other, column)
-        ends = [None if end is None else -end for end in (turned.high, turned.low)]
-        return Estimate(-turned.value, *ends, refused=turned.refused)
+        low, high = (None if end is None else -end for end in (turned.high, turned.low))
+        return Estimate(-turned.value, low, high, turned.refused)
     return _against_branch(study, column, other)
 
 

@@ -126,9 +126,9 @@ def study_task(
     In place of scratch, the checkpoint that a series continues is found, or the unigram floor of a zero-shot task.
     Raises ValueError without scratch or without a checkpoint to compare it with.
     """
-    lower = (START, FLOOR if table.zero_shot else SCRATCH)
+    lower = [START, FLOOR if table.zero_shot else SCRATCH]
     if table.zero_shot and _has_fresh_head(costs):
-        lower = (FLOOR,)  # the checkpoint's own score is that of a random head
+        lower = [FLOOR]  # the checkpoint's own score is that of a random head
     scratch = next((column for column in map(table.find, lower) if column is not None), None)
     if scratch is None:
         end = "no unigram floor; it" if table.zero_shot else "no cells at budget 0; scratch"
