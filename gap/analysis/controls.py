@@ -19,6 +19,7 @@ from gap.intervals.interval import Estimate, quantiles
 from gap.intervals.variance import Floats
 
 FEWEST_RANKED = 3
+ONE_RUN = "with one pretraining run the spread of its seeds is unknown"
 DIGITS = 12  # of a difference of scores: what is left beyond them is rounding, and a tie
 
 
@@ -45,7 +46,7 @@ def _self_pretrained(study: TaskStudy) -> Iterator[str]:
         share = ""
         if study.resolved:
             share = f"closes {percent_text(_closed(study, column), digits=0)} of the gap and "
-        change = study.difference(column, near)
+        change = _between_runs(study, column, near)
         if change.refused:
             verdict = f"no verdict: {change.refused}"
         elif change.includes_zero:
@@ -61,8 +62,22 @@ def _self_pretrained(study: TaskStudy) -> Iterator[str]:
 
 
 def _closed(study: TaskStudy, column: int) -> Estimate:
-    share = study.closed([column])
-    return study.estimate(lambda scores: share(scores)[:, 0], [column, study.scratch, study.reference])
+    """The share of the gap that a control closes; no interval for one run, whose seeds vary by an unknown amount."""
+    share, columns = study.closed([column]), [column, study.scratch, study.reference]
+    found = study.estimate(lambda scores: share(scores)[:, 0], columns)
+    return found if study.table.grids[column].has_runs else Estimate(found.value, refused=ONE_RUN)
+
+
+def _between_runs(study: TaskStudy, column: int, other: int) -> Estimate:
+    """The difference of two columns of other pretraining runs: one run alone varies as the runs beside it do."""
+    grids = study.table.grids
+    if grids[column].has_runs and grids[other].has_runs:
+        return study.difference(column, other)
+    if grids[column].has_runs:
+        turned = _against_branch(study, other, column)
+        low, high = (None if end is None else -end for end in (turned.high, turned.low))
+        return Estimate(-turned.value, low, high, turned.refused)
+    return _against_branch(study, column, other)
 
 
 def _independent_runs(study: TaskStudy) -> Iterator[str]:
@@ -92,7 +107,7 @@ def _against_branch(study: TaskStudy, column: int, branch: int) -> Estimate:
     means = table.grids[branch].scores(table.cell_scores).mean(axis=1)
     runs = len(means)
     if runs < 2:
-        return Estimate(value, refused="with one pretraining run the spread of its seeds is unknown")
+        return Estimate(value, refused=ONE_RUN)
     tail = (1 + study.confidence) / 2
     examples = float((study.draws.examples[:, column] - study.draws.examples[:, branch]).std())
     seeds = float(means.std(ddof=1)) * math.sqrt(1 + 1 / runs)

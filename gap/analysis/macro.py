@@ -23,10 +23,13 @@ KINDS = ("annealed", "raw")
 def macro_average(studies: Sequence[TaskStudy]) -> MacroAverage | None:
     """The average over the tasks that have a curve (over all, if fewer than two have one), at their common budgets.
 
-    None below two tasks, and if there is neither a common metric nor two resolved gaps to average.
+    They are of one kind: scores without fine-tuning, or of gaps that begin elsewhere, say something else. None below
+    two such tasks, and if there is neither a common metric nor two resolved gaps to average.
     """
     curves = [study for study in studies if any(len(study.budgets(kind)) > 1 for kind in KINDS)]
-    members = curves if len(curves) > 1 else list(studies)
+    members = _largest_group(curves)
+    candidates = curves if len(members) > 1 else studies
+    members = _largest_group(candidates)
     if len(members) < 2:
         return None
     metrics = {study.table.metric for study in members}
@@ -48,6 +51,12 @@ def macro_average(studies: Sequence[TaskStudy]) -> MacroAverage | None:
     harmed = [study.table.task for study in others if study.difference(study.reference, study.scratch).is_below_zero]
     unresolved = [study.table.task for study in others if study.table.task not in harmed]
     notes = []
+    if apart := [study for study in candidates if study not in members]:
+        how = "without fine-tuning " if members[0].table.zero_shot else "with fine-tuning "
+        notes.append(
+            f"The average is over tasks that are scored {how}and whose gap begins at {members[0].floor}: without "
+            f"{', '.join(study.table.task for study in apart)}."
+        )
     for without, why in ((unresolved, "no gap is resolved there"), (harmed, "pretraining lowers the score there")):
         if without:
             notes.append(f"The gap closed is averaged without {', '.join(without)}: {why}.")
@@ -55,6 +64,14 @@ def macro_average(studies: Sequence[TaskStudy]) -> MacroAverage | None:
         notes.append(f"The tasks are scored by {', '.join(sorted(metrics))}: only the gap closed is averaged.")
     names = tuple(study.table.task for study in members)
     return MacroAverage(names, metrics.pop() if len(metrics) == 1 else None, tuple(points), tuple(notes))
+
+
+def _largest_group(studies: Sequence[TaskStudy]) -> list[TaskStudy]:
+    """The most tasks that are scored in one way and whose gaps begin at one end; of equally many the fine-tuned."""
+    groups: dict[tuple[bool, str], list[TaskStudy]] = {}
+    for study in studies:
+        groups.setdefault((study.table.zero_shot, study.floor), []).append(study)
+    return max(groups.values(), key=lambda own: (len(own), not own[0].table.zero_shot), default=[])
 
 
 def _point(

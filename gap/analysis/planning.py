@@ -67,6 +67,21 @@ def pilot_variance(study: TaskStudy, columns: Sequence[int]) -> PilotVariance:
     return replace(pilot, finetuning=seeds * variance, degrees=max(1.0, degrees / (seeds - 1)))
 
 
+def _variance_above_one(study: TaskStudy, columns: Sequence[int]) -> PilotVariance:
+    """The variances of several runs minus the one checkpoint that they continue: more fine-tuning seeds lower the
+    spread of both, but not that of the runs.
+    """
+    given, series = (study.table.grids[column] for column in columns)
+    scores, weights = series.scores(study.table.cell_scores), np.zeros(len(study.table.checkpoints))
+    weights[columns[0]] = -1.0
+    of_one = len(given.finetuning_seeds) * study.draws.seed_degrees(weights)[0]
+    within, _ = series.within(study.table.cell_scores)
+    between = float(scores.mean(axis=1).var(ddof=1)) - within / scores.shape[1]
+    weights[columns[1]] = 1.0
+    shifts = study.draws.example_share(weights) * (study.draws.examples @ weights)
+    return PilotVariance(max(0.0, between), within + len(scores) * of_one, float(shifts.var()))
+
+
 @dataclass(frozen=True)
 class PilotVerdict:
     """What a pilot of scratch and the end of the gap says about one task."""
@@ -82,6 +97,7 @@ class PilotVerdict:
     examples: int | None = None  # to score, where those of the pilot are too few
     power: float | None = None
     floor: str = "scratch"  # what the gap begins at
+    runs: int = 1  # of pretraining
 
     def sentence(self, study_seeds: int, hours: float | None) -> str:
         """The verdict in words; `study_seeds` are those the study would run, `hours` what is left of it would cost."""
@@ -94,9 +110,13 @@ class PilotVerdict:
             harm = ": pretraining lowers the score" if self.gap.is_below_zero else ""
             return f"{begin}, resolved already{harm}{cost}"
         if self.verdict == "not seen":
+            remedy = ""
+            if self.planned_difference is not None and self.runs > 1:
+                least = f"{100 * self.planned_difference:.1f} points"
+                remedy = f"; one of {least} is plausible, but no more fine-tuning seeds show it: add pretraining runs"
             return (
                 f"{begin}, no gap seen: {counted(study_seeds, 'seed')} would resolve one of "
-                f"{100 * self.smallest:.1f} points or more{cost}"
+                f"{100 * self.smallest:.1f} points or more{remedy}{cost}"
             )
         examples = "" if self.examples is None else f" and {counted(self.examples, 'scored example')}"
         cost += "" if self.examples is None or hours is None else " with the examples that there are"
@@ -121,6 +141,8 @@ def judge_pilot(study: TaskStudy, *, study_seeds: int, confidences: Mapping[int,
     grids = [study.table.grids[column] for column in columns]
     if grids[0].seeds == grids[1].seeds:
         pilot, runs = pilot_variance(study, columns), len(grids[0].pretraining_seeds)
+    elif grids[1].has_runs and not grids[0].has_runs:
+        pilot, runs = _variance_above_one(study, columns), len(grids[1].pretraining_seeds)
     else:  # an outside reference beside several runs: as if all runs were one, whose seeds vary as much
         weights = np.zeros(len(study.table.checkpoints))
         weights[columns] = -1.0, 1.0
@@ -132,7 +154,7 @@ def judge_pilot(study: TaskStudy, *, study_seeds: int, confidences: Mapping[int,
     last = looks.get(study_seeds, 0.95)
     smallest = smallest_difference(pilot, runs, study_seeds, power=POWER, confidence=last)
     end = describe(study.table.checkpoints[study.reference])
-    said = partial(PilotVerdict, study.table.task, end, study.confidence, floor=study.floor)
+    said = partial(PilotVerdict, study.table.task, end, study.confidence, floor=study.floor, runs=runs)
     if not gap.includes_zero:
         return said("resolved", gap, smallest)
     statistic = lambda scores: scores[:, columns[1]] - scores[:, columns[0]]  # noqa: E731

@@ -15,7 +15,7 @@ from gap.analysis.planning import plan_of
 from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, TaskResult
 from gap.analysis.tables.costs import UNITS, Prices, convert_tokens, find_cost
 from gap.analysis.tables.task_study import TaskStudy
-from gap.analysis.tables.task_table import SCRATCH, CheckpointKey, describe
+from gap.analysis.tables.task_table import FLOOR, SCRATCH, START, CheckpointKey, describe
 from gap.analysis.wording import answer_text, points_text
 from gap.cells.plan import SELF_PRETRAINED
 from gap.cells.store import LINEAR_PROBE
@@ -306,15 +306,14 @@ def _loss_correlation(checkpoints: Sequence[CheckpointResult]) -> float | None:
 
 def _continued_note(study: TaskStudy) -> str:
     """Where the lower end of the gap lies, above random weights of its architecture if those were run."""
-    note = (
-        "The gap begins at the checkpoint that the series continues, fine-tuned with a search of its own: it is what "
-        "further pretraining adds."
-    )
-    scratch = study.table.find(SCRATCH)
-    if scratch is None:
-        return note
-    change = study.difference(study.scratch, scratch)
-    return f"{note} That checkpoint scores {points_text(change)} points against random weights in its shape (scratch)."
+    how = "as it is" if study.table.zero_shot else "fine-tuned with a search of its own"
+    note = f"The gap begins at the checkpoint that the series continues, {how}: it is what further pretraining adds."
+    for other, name in ((FLOOR, f"the {describe(FLOOR)}"), (SCRATCH, "random weights in its shape (scratch)")):
+        column = study.table.find(other)
+        if column is not None:
+            change = study.difference(study.scratch, column)
+            note += f" That checkpoint scores {points_text(change)} points against {name}."
+    return note
 
 
 def _notes(study: TaskStudy) -> list[str]:
@@ -322,6 +321,11 @@ def _notes(study: TaskStudy) -> list[str]:
     table, notes = study.table, []
     if study.is_continued:
         notes.append(_continued_note(study))
+    elif table.find(START) is not None:
+        notes.append(
+            "The checkpoint that the series continues had no masked-language head, and its score is that of a random "
+            "one: the gap begins at the unigram floor, and counts what the checkpoint knew before as well."
+        )
     if study.in_series:
         notes.append(
             "The reference is the largest budget of this series: 100 % is reached there by definition, so shares are "

@@ -244,7 +244,7 @@ def make_plan(
 
     def add_zero_shot(task: str, own: Sequence[CellSource]) -> None:
         """A cell of each, and the floor of every run; random weights of a reference's shape would say nothing."""
-        trained = [source for source in own if not source.from_scratch]
+        trained = [source for source in own if not source.from_scratch and source.task in (None, task)]
         cells.extend(PlannedCell(Setting(one, task), 0, one.control, zero_shot=True) for one in trained)
         cells.extend(PlannedCell(Setting(one, task), 0, UNIGRAM, zero_shot=True) for one in scratch)
 

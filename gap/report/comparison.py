@@ -4,7 +4,8 @@ The cells of two runs are resampled together: examples in common have the same w
 difficulty for both cancels; cells that both runs share (an outside reference that was scored once) are one; pretraining
 seeds of two runs have nothing in common, so their variances share Welch's degrees of freedom. What is called resolved
 is so after Holm's correction over all differences of the comparison. A share of the gap is a common goal for two runs
-only if one outside reference ends both gaps; without it each run has its own 100 %, however bad its largest budget is.
+only if both gaps have the same ends: without one outside reference each run has its own 100 %, however bad its largest
+budget is, and a run that continues a checkpoint has another 0 % than one from random weights.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gap.analysis.analysis import read_studies
-from gap.analysis.tables.costs import converter
+from gap.analysis.tables.costs import converter, find_cost
 from gap.analysis.tables.joint import JointDraws, join
 from gap.analysis.tables.run_folder import RunSource
 from gap.analysis.tables.task_study import TaskStudy
-from gap.analysis.tables.task_table import describe
+from gap.analysis.tables.task_table import START, describe
 from gap.analysis.task_analysis import LEVELS, kept_score
 from gap.analysis.wording import tokens_text
 from gap.intervals.bootstrap import Resampling
@@ -45,7 +46,7 @@ class Difference:
     baseline_value: float | None
     other_value: float | None
     change: Estimate
-    same_goal: bool = True  # False: tokens to a share of two different gaps, which do not rank the runs
+    same_goal: bool = True  # False: tokens to a share of gaps with other ends, which do not rank the runs
     p_value: float | None = None  # of equality, for this row alone; None without an interval
     adjusted_p_value: float | None = None  # by Holm, over all rows of the comparison
     resolved: bool = False  # whether the runs differ, by the adjusted p-value
@@ -100,6 +101,8 @@ def compare_runs(
                 differences += _task_differences(first, tasks[task], runs[0].name, run.name, resampling)
                 if _other_tokenizers(first, tasks[task]):
                     notes.append(_tokenizer_note(task, runs[0].name, run.name, first, tasks[task]))
+                if reason := _other_beginning(first, tasks[task]):
+                    notes.append(_beginning_note(task, runs[0].name, run.name, first, tasks[task], reason))
                 if not _same_reference(first, tasks[task]):
                     notes.append(
                         f"{task}: {run.name} and {runs[0].name} have no outside reference in common, so 100 % of "
@@ -164,6 +167,42 @@ def _same_reference(first: TaskStudy, second: TaskStudy) -> bool:
     return not first.in_series and not second.in_series and first_rates == second_rates
 
 
+def _other_beginning(first: TaskStudy, second: TaskStudy) -> str | None:
+    """Why two gaps do not begin at the same end, as what the second and the first do; None if they do."""
+    if first.floor != second.floor:
+        return f"begin their gaps at {second.floor} and {first.floor}"
+    if first.is_continued and not _same_start(first, second):
+        return "continue two checkpoints"
+    if first.table.checkpoints[first.scratch].is_floor:
+        floors = [{round(cell.score, 12) for cell in study.table.cells_of(study.scratch)} for study in (first, second)]
+        if _other_tokenizers(first, second) or floors[0] != floors[1]:
+            return "have the unigram floors of two corpora or tokenizers"
+    return None
+
+
+def _same_start(first: TaskStudy, second: TaskStudy) -> bool:
+    """Whether two series continue the same weights; a head that was drawn for each run is none of them."""
+    costs = [find_cost(study.costs, START.kind, START.budget_tokens) for study in (first, second)]
+    digests = [None if cost is None else cost.started_digest for cost in costs]
+    if None not in digests:
+        return digests[0] == digests[1]
+    models = [
+        {str(cell.details.get("model", cell.fingerprint)) for cell in study.table.cells_of(study.scratch)}
+        for study in (first, second)
+    ]
+    return models[0] == models[1]
+
+
+def _beginning_note(task: str, baseline: str, other: str, first: TaskStudy, second: TaskStudy, reason: str) -> str:
+    note = (
+        f"{task}: {other} and {baseline} {reason}, so 0 % of the gap is a different score in each: tokens to a share "
+        "of it do not say which run is better."
+    )
+    if first.is_continued or second.is_continued:
+        note += " The tokens of a run that continues a checkpoint do not hold those that the checkpoint took."
+    return note
+
+
 def _task_differences(
     first: TaskStudy, second: TaskStudy, baseline: str, other: str, resampling: Resampling
 ) -> list[Difference]:
@@ -172,6 +211,8 @@ def _task_differences(
     names = (first.table.task, baseline, other)
     shared = [checkpoint for checkpoint in first.table.checkpoints if second.table.find(checkpoint) is not None]
     for checkpoint in shared:
+        if checkpoint.is_floor:
+            continue  # counted in a corpus: nothing that a run has learnt
         columns = first.table.checkpoints.index(checkpoint), second.table.checkpoints.index(checkpoint)
         if joint.first[columns[0]] == joint.second[columns[1]]:
             continue  # one and the same cells: nothing to compare
@@ -191,7 +232,7 @@ def _task_differences(
             continue
         unit, *converters = amount
         pair = _Pair(first, second, joint, involved[0], involved[1])
-        same = _same_reference(first, second)
+        same = _same_reference(first, second) and _other_beginning(first, second) is None
         whose = "the gap" if same else "each run's own gap"
         kept = [kept_score(study, columns) for study, columns in zip((first, second), budgets, strict=True)]
         for level in LEVELS[:3]:

@@ -41,6 +41,7 @@ from gap.tasks.rows import held_out, label_subset
 from gap.tasks.specification import is_zero_shot, read_task, spec_text
 from pretraining.checkpoints.origin import read_run
 from pretraining.checkpoints.series import read_series
+from pretraining.plan.identity import HEAD_WARMUP
 from pretraining.publishing.model_card import named
 
 PILOT_SEEDS = 3
@@ -301,12 +302,19 @@ def series_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def with_start(rows: Sequence[Mapping[str, Any]], series: Path) -> list[dict[str, Any]]:
-    """Rows with the checkpoint that their run continues; those of earlier versions lack it, the run.json does not."""
+    """Rows with the checkpoint that their run continues; those of earlier versions lack it, the run.json does not.
+
+    A head that was trained alone first was a fresh one.
+    """
     run = (series if series.is_dir() else series.parent) / "run.json"
-    if any("started_from" in row for row in rows) or not run.is_file():
+    if any("fresh_head" in row for row in rows) or not run.is_file():
         return [dict(row) for row in rows]
-    source = (read_run(run).identity or {}).get("model_name_or_path")
-    return [{**row, "started_from": named(source)} if isinstance(source, str) else dict(row) for row in rows]
+    identity = read_run(run).identity or {}
+    source = identity.get("model_name_or_path")
+    if not isinstance(source, str):
+        return [dict(row) for row in rows]
+    own = {"started_from": named(source), "fresh_head": bool(identity.get(HEAD_WARMUP))}
+    return [{**own, **row} for row in rows]
 
 
 def check_same_start(before: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -35,10 +35,10 @@ def jobs_before_pretraining(
     config = None
     if options.series is not None or all(path.is_file() for path in paths):
         sources = sources_of(series_rows(paths), options.kind_names)
-        sources = of_budgets(sources, options.budgets)
         sources += extra_sources(options) if own_run_exists(options) else expected_own_run(options, runs)
     else:
-        sources, config = of_budgets(expected_sources(options, runs), options.budgets), expected_config(runs[0])
+        sources, config = expected_sources(options, runs), expected_config(runs[0])
+    sources = of_budgets(sources, options.budgets)
     data = experiment.read()
     sources += self_pretrained_sources(options, data)
     width = None if config is None else config.hidden_size
@@ -61,15 +61,22 @@ def known_corpus(options: GapOptions, experiment: Experiment) -> str | None:
 def of_budgets(sources: Sequence[CellSource], budgets: str | None) -> list[CellSource]:
     """Scratch and the checkpoints of these budgets in tokens, such as `1.25e6,5e6`; None: all.
 
-    ValueError for a budget that the series does not have.
+    ValueError for a budget that the series does not have, or if a run for one budget alone has none of them.
     """
     wanted = {round(budget) for budget in numbers(budgets)}
     there = {source.budget_tokens for source in sources if source.budget_tokens and not source.control}
     if missing := sorted(wanted - there):
         own = ", ".join(f"{budget:,}" for budget in sorted(budget for budget in there if budget is not None))
         raise ValueError(f"--budgets {budgets}: {', '.join(f'{one:,}' for one in missing)} is not a budget; use {own}")
+    alone = {source.budget_tokens for source in sources if source.control}
+    if wanted and alone and wanted.isdisjoint(alone):
+        own = ", ".join(f"{budget:,}" for budget in sorted(budget for budget in alone if budget is not None))
+        raise ValueError(
+            f"--budgets {budgets}: the run for one budget alone has {own}, and is compared with the series there: name "
+            "that budget as well, or leave out --independent (--full)"
+        )
     kept = wanted | {0}
-    return [source for source in sources if not wanted or source.control or source.budget_tokens in kept]
+    return [source for source in sources if not wanted or source.budget_tokens in kept]
 
 
 def families_of(options: GapOptions) -> set[str]:
@@ -118,7 +125,8 @@ def extra_sources(options: GapOptions) -> list[CellSource]:
 def self_pretrained_sources(options: GapOptions, data: Mapping[str, TaskData]) -> list[CellSource]:
     """The largest checkpoint of each run on the training texts of a task alone; it is fine-tuned on that task.
 
-    ValueError if its shards hold anything else, or are not there any more, or it starts from other weights.
+    ValueError if its shards hold anything else, or are not there any more, it starts from other weights, or the task is
+    run at the ends of the gap only.
     """
     if options.self_pretrained is None:
         return []
@@ -132,10 +140,16 @@ def self_pretrained_sources(options: GapOptions, data: Mapping[str, TaskData]) -
             f"--self_pretrained {options.self_pretrained}: runs on the texts of {' and '.join(sorted(tasks))}; name "
             "the runs of one task"
         )
+    task = min(tasks)
+    if task not in [spec.name for spec in experiment_of(replace(options, pilot=False)).tasks]:
+        raise ValueError(
+            f"--self_pretrained {options.self_pretrained}: runs on the texts of {task}, one of --tasks_at_ends, where "
+            "no control is run: name the task in --tasks, or leave the runs out"
+        )
     largest = largest_sources(sources_of(rows, ["annealed"]))
     if len({source.budget_tokens for source in largest}) > 1:
         raise ValueError(f"--self_pretrained {options.self_pretrained}: the largest budgets of the runs differ")
-    return [replace(source, control=SELF_PRETRAINED, task=min(tasks)) for source in largest]
+    return [replace(source, control=SELF_PRETRAINED, task=task) for source in largest]
 
 
 def _task_of(series: Path, data: Mapping[str, TaskData], reading: ReadingOptions) -> str:

@@ -106,13 +106,15 @@ def run_cells(
     """
     directory, paths = Path(options.output_dir), series_paths(options)
     rows = series_rows(paths)
-    series = of_budgets(sources_of(rows, options.kind_names), options.budgets)
-    sources = [*series, *extra_sources(options), *reference_sources(options.reference)]
+    series = of_budgets([*sources_of(rows, options.kind_names), *extra_sources(options)], options.budgets)
+    sources = [*series, *reference_sources(options.reference)]
     if options.pilot:
         whole = experiment_of(replace(options, pilot=False))
         whole.plan(sources)  # what the study could not answer is refused now
         if (left_out := ", ".join(whole.zero_shot)) and ranks.is_main:
             print(f"--pilot leaves out {left_out}: zero-shot tasks have no fine-tuning seeds to plan", flush=True)
+        if options.self_pretrained is not None and ranks.is_main:
+            print("--pilot leaves out --self_pretrained: as all controls, it is run with the study", flush=True)
     jobs, data = prepare(options, experiment, sources, directory, ranks, owner)
     if options.executor == "slurm":
         print("submitted: " + (", ".join(submit_slurm(directory, slurm_of(options))) or "nothing, all cells are done"))
@@ -127,7 +129,8 @@ def run_cells(
     if ranks.is_main:
         number = max(ranks.world_size, len(devices_of(options.max_parallel)))
         if options.pilot:
-            finish_pilot(options, jobs, rows, sources, data, devices=number, command=command, series=paths)
+            whole_sources = [*sources, *self_pretrained_sources(options, data)]
+            finish_pilot(options, jobs, rows, whole_sources, data, devices=number, command=command, series=paths)
         else:
             analysis = finish_experiment(
                 directory,

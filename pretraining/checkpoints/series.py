@@ -52,6 +52,7 @@ class SeriesEntry(Schema):
     # Of a run that continued a checkpoint: its name and the digest of its weights. A run from random weights has none.
     started_from: Name | None = None
     started_digest: Name | None = None
+    fresh_head: bool | None = None  # whether it lacked a masked-language head, which was then drawn; None: unknown
 
 
 class _Series(Schema):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from runtime.processes.fault_points import fault_point
 from shards.storage.location import ShardLocation
 from shards.streaming.stream import MaskedStream, validation_batches
 
+NEXT_SENTENCE = "seq_relationship"  # in the names of the tensors of that head
+
 
 class Publisher:
     """Exports the live model into `directory/series`; every rank makes the same calls."""
@@ -44,7 +46,8 @@ class Publisher:
         # Read now, just after the stream checked it: later changes to the folder do not reach the exports.
         self.tokenizer = tokenizer_files(shards.directory / plan.manifest.tokenizer.path)
         self._unigram_loss: float | None = None
-        self._started = started_from(plan.options.model_name_or_path) if plan.ranks.is_main else {}
+        source, fresh = plan.options.model_name_or_path, plan.fresh_tensors
+        self._started = started_from(source, fresh) if plan.ranks.is_main else {}
 
     def publish(self, segment: Segment, progress: Progress) -> dict[str, Any]:
         """Evaluate, write, prove and list; returns the entry of `series.json`. Fails on all ranks together."""
@@ -138,13 +141,17 @@ class Publisher:
         )
 
 
-def started_from(source: str | None) -> dict[str, str]:
-    """What `series.json` says about the checkpoint that a run continues; nothing about one from random weights."""
+def started_from(source: str | None, fresh: Collection[str] = ()) -> dict[str, Any]:
+    """What `series.json` says about the checkpoint that a run continues; nothing about one from random weights.
+
+    `fresh` are the names of the head's tensors that it lacks; a head for next sentences is not the one that counts.
+    """
     if source is None:
         return {}
     folder = Path(source).expanduser()
     digest = {"started_digest": checkpoint_digest(folder)} if folder.is_dir() else {}
-    return {"started_from": named(source), **digest}
+    has_drawn = any(NEXT_SENTENCE not in name.split(".") for name in fresh)
+    return {"started_from": named(source), **digest, "fresh_head": has_drawn}
 
 
 def amount_name(amount: float) -> str:

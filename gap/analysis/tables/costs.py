@@ -50,6 +50,8 @@ class CheckpointCost:
         None  # positions of the model that no training sequence was long enough to reach
     )
     tokenizer: str | None = None  # its fingerprint, if it is the same in all of them
+    started_digest: str | None = None  # of the weights that all runs continue
+    fresh_head: bool = False  # whether those lacked a masked-language head, so that budget 0 has a random one
 
     @property
     def epochs(self) -> float | None:
@@ -110,6 +112,8 @@ def series_costs(rows: Sequence[Mapping[str, Any]], prices: Prices) -> list[Chec
                 },
                 untrained_positions=_mean(members, "untrained_positions"),
                 tokenizer=_common(members, "tokenizer"),
+                started_digest=_common(members, "started_digest"),
+                fresh_head=any(row.get("fresh_head") for row in members),
             )
         )
     return costs

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gap.analysis.tables.costs import CheckpointCost
+from gap.analysis.tables.costs import CheckpointCost, find_cost
 from gap.analysis.tables.task_table import FLOOR, SCRATCH, START, CheckpointKey, TaskTable, describe
 from gap.intervals.bootstrap import Draws, Resampling
 from gap.intervals.holm import p_value
@@ -21,7 +21,7 @@ from gap.measures.weighted_metrics import SIGNED_METRICS
 class TaskStudy:
     """A task's table with its draws, and which columns are scratch and reference.
 
-    The unigram floor of a zero-shot task, else the checkpoint that a series continues, takes the place of scratch, as
+    The checkpoint that a series continues, else the unigram floor of a zero-shot task, takes the place of scratch, as
     the lower end of the gap.
     """
 
@@ -112,15 +112,23 @@ class TaskStudy:
         ]
 
 
+def _has_fresh_head(costs: Sequence[CheckpointCost]) -> bool:
+    """Whether the checkpoint that the series continues came without a masked-language head."""
+    start = find_cost(costs, START.kind, START.budget_tokens)
+    return start is not None and start.fresh_head
+
+
 def study_task(
     table: TaskTable, costs: Sequence[CheckpointCost], resampling: Resampling, confidence: float
 ) -> TaskStudy:
     """Find scratch and the reference (from outside, else the largest budget, annealed if available) and resample.
 
-    In place of scratch, the unigram floor of a zero-shot task is found, or the checkpoint that a series continues.
+    In place of scratch, the checkpoint that a series continues is found, or the unigram floor of a zero-shot task.
     Raises ValueError without scratch or without a checkpoint to compare it with.
     """
-    lower = (FLOOR,) if table.zero_shot else (START, SCRATCH)
+    lower = [START, FLOOR if table.zero_shot else SCRATCH]
+    if table.zero_shot and _has_fresh_head(costs):
+        lower = [FLOOR]  # the checkpoint's own score is that of a random head
     scratch = next((column for column in map(table.find, lower) if column is not None), None)
     if scratch is None:
         end = "no unigram floor; it" if table.zero_shot else "no cells at budget 0; scratch"

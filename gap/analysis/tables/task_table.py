@@ -100,11 +100,12 @@ class TaskTable:
         """Why no interval is given for a statistic of these checkpoints; None if one is.
 
         The seeds of several pretraining runs suffice, with one fine-tuning seed each; a single run needs several,
-        unless they would all score the same. On a zero-shot task a reference from outside is one fixed model, without
-        any seed.
+        unless they would all score the same. On a zero-shot task a reference from outside, and the checkpoint that a
+        series continues, are one fixed model, without any seed.
         """
         if self.zero_shot:
-            own = [self.grids[column] for column in columns if self.checkpoints[column].kind != "reference"]
+            given = ("reference", START.kind)
+            own = [self.grids[column] for column in columns if self.checkpoints[column].kind not in given]
             fewest = min((len(grid.pretraining_seeds) for grid in own), default=FEWEST_SEEDS)
             return too_few_runs(fewest) if fewest < FEWEST_SEEDS else None
         varied = [column for column in columns if not self.checkpoints[column].has_one_optimum]

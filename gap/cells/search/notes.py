@@ -57,6 +57,8 @@ def same_arguments_notes(jobs: JobList, records: Mapping[str, Mapping[str, Any]]
     tables: dict[Setting, dict[tuple[float, float], float]] = {}
     choices: dict[Setting, Choice] = {}
     for setting, seed in jobs.plan.decisions:
+        if setting.source.control is not None:
+            continue  # a run beside the series is no end of its gap
         trail = follow(jobs, setting, seed, records)
         if trail.choice is not None and trail.tries and setting.label_fraction == setting.epochs_factor == 1.0:
             scores = [float(records[jobs.fingerprint(search)]["held_out_score"]) for search in trail.tries]

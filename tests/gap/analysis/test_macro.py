@@ -144,6 +144,25 @@ def check_outputs(found: Analysis, folder: Path) -> None:
     assert {"mean-of-tasks.png", "mean-of-tasks.svg"} <= {path.name for path in (folder / "figures").iterdir()}
 
 
+def test_scores_with_and_without_finetuning_are_not_averaged(tmp_path: Path) -> None:
+    made = write_tasks(tmp_path, "amazon", "reddit")
+    once = {"pretraining_seeds": 3, "finetuning_seeds": 1, "details": {"zero_shot": True}}
+    made.add("pairs", "raw", 0, 0.4, control="unigram", **once)
+    made.add("pairs", "raw", 0, 0.3, **once)
+    for budget in FEW:
+        made.add("pairs", "annealed", budget, expected_score(budget, scratch=0.3), **once)
+    macro = analyse(made.scores, series=series_rows(), prices=Prices(), draws=400).macro
+    assert macro is not None
+    assert macro.tasks == ("amazon", "reddit")
+    assert macro.notes == (
+        "The average is over tasks that are scored with fine-tuning and whose gap begins at scratch: without pairs.",
+    )
+    alone = write_tasks(tmp_path / "alone", "amazon")
+    alone.add("pairs", "raw", 0, 0.4, control="unigram", **once)
+    alone.add("pairs", "annealed", FEW[-1], 0.9, **once)
+    assert analyse(alone.scores, draws=400).macro is None
+
+
 def test_one_task_or_nothing_in_common_has_no_average(tmp_path: Path) -> None:
     alone = write_tasks(tmp_path / "alone", "amazon")
     assert analyse(alone.scores, draws=DRAWS).macro is None

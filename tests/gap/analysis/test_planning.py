@@ -9,7 +9,7 @@ import pytest
 
 from gap.analysis.planning import PilotVerdict, judge_pilot
 from gap.analysis.tables.task_study import TaskStudy
-from gap.analysis.tables.task_table import SCRATCH, CheckpointKey, TaskTable
+from gap.analysis.tables.task_table import SCRATCH, START, CheckpointKey, TaskTable
 from gap.cells.store import Cell
 from gap.intervals.bootstrap import Resampling
 from gap.intervals.spending import spent_error
@@ -54,6 +54,35 @@ def study_of(answers: np.ndarray, confidence: float, seed: int) -> TaskStudy:
     grids = tuple(SeedGrid((0,), tuple(range(seeds)), tuple(own)) for own in places)
     table = TaskTable("qa", "em", keys, grids, tuple(cells), tabulate_examples("em", records), ())
     return TaskStudy(table, table.draws(Resampling(draws=1000, seed=seed)), (), confidence, 0, 1)
+
+
+def continued(runs: list[float], start: float = 0.5, spread: float = 0.003) -> TaskStudy:
+    """One checkpoint and the runs that continue it, by the mean of each; no examples, five fine-tuning seeds of all."""
+    shifts = spread * np.array([-2, -1, 0, 1, 2]) / np.sqrt(2.5)
+    keys = (START, CheckpointKey("annealed", 1000))
+    cells = []
+    for key, levels in zip(keys, ([start], runs), strict=True):
+        for run, level in enumerate(levels):
+            for seed, shift in enumerate(shifts):
+                name, score = f"{key.kind}{run}{seed}", level + float(shift)
+                cells.append(Cell(name, "qa", key.kind, key.budget_tokens, run, seed, "em", score))
+    grids = (
+        SeedGrid((0,), tuple(range(5)), tuple(range(5))),
+        SeedGrid(tuple(range(len(runs))), tuple(range(5)), tuple(range(5, len(cells)))),
+    )
+    table = TaskTable("qa", "em", keys, grids, tuple(cells), None, ())
+    return TaskStudy(table, table.draws(Resampling(draws=2000)), (), 0.95, 0, 1)
+
+
+def test_more_finetuning_seeds_are_not_promised_to_show_what_pretraining_runs_hide() -> None:
+    """Five runs of one checkpoint, 3.5 points better with a spread of 3 points: seeds do not lower that spread."""
+    verdict = judge_pilot(continued([0.50, 0.515, 0.53, 0.55, 0.58]), study_seeds=8)
+    assert verdict.verdict == "not seen"
+    assert verdict.finetuning_seeds is None
+    assert "no more fine-tuning seeds show it: add pretraining runs" in verdict.sentence(8, None)
+    alike = judge_pilot(continued([0.524, 0.525, 0.526, 0.527, 0.528], spread=0.02), study_seeds=8)
+    assert alike.verdict == "resolvable"  # there the spread is that of the fine-tuning seeds of the one checkpoint
+    assert judge_pilot(continued([0.60, 0.61, 0.62]), study_seeds=8).verdict == "resolved"
 
 
 def judged(task: Task, random: np.random.Generator, number: int) -> tuple[PilotVerdict, np.ndarray]:

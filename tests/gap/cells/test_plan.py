@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from gap.cells.plan import (
+    SELF_PRETRAINED,
     CellSource,
     Controls,
     PlannedCell,
@@ -102,6 +103,14 @@ def test_a_zero_shot_task_has_a_cell_for_every_checkpoint_and_the_floor_of_every
     without = make_plan(sources, ["a"], **{**own, "tasks_at_ends": []})
     assert [cell for cell in plan.cells if cell.setting.task == "a"] == list(without.cells)
     assert plan.searches == without.searches
+
+
+def test_a_run_on_the_texts_of_one_task_is_scored_on_no_zero_shot_task():
+    own = CellSource("/own", "annealed", 20, 7, control=SELF_PRETRAINED, task="a")
+    plan = make_plan(
+        [*sources_of(SERIES, ["annealed"]), own], ["a", "p"], zero_shot=["p"], finetuning_seeds=1, grid=Grid()
+    )
+    assert [cell.setting.task for cell in plan.cells if cell.control == SELF_PRETRAINED] == ["a"]
 
 
 def test_a_zero_shot_task_needs_three_pretraining_runs_for_an_interval():

@@ -217,6 +217,49 @@ def test_the_same_outside_reference_makes_shares_of_the_gap_comparable(tmp_path:
     assert any("no outside reference in common" in note for note in found.notes) is not same
 
 
+def beginning_at(folder: Path, kind: str, low: float, model: str = "m") -> RunSource:
+    """A run of 3 seeds whose gap to one outside reference begins at this checkpoint: random, continued or counted."""
+    study = SimulatedStudy(folder, seed=3)
+    zero_shot = kind == "unigram"
+    more = {"finetuning_seeds": 1, "pretraining_seeds": 3} if zero_shot else {}
+    details = {"zero_shot": zero_shot}
+    if zero_shot:  # frequencies decide the same pairs in every run
+        for seed in range(3):
+            study.random = np.random.default_rng(round(100 * low))
+            control = {"control": "unigram", "finetuning_seeds": 1, "only_pretraining_seed": seed}
+            study.add("qa", "raw", 0, low, details=details, **control)
+    else:
+        study.add("qa", "start" if kind == "start" else "raw", 0, low, details={**details, "model": model})
+    for budget in BUDGETS[2:6]:
+        study.add("qa", "annealed", budget, expected_score(budget, scratch=low), details=details, **more)
+    study.add("qa", "reference", None, 0.97, details={**details, "model": "same"}, finetuning_seeds=3 - 2 * zero_shot)
+    return RunSource.of(folder)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (("raw", 0.15), ("raw", 0.15), None),
+        (("raw", 0.15), ("start", 0.5), "begin their gaps at your starting checkpoint and scratch"),
+        (("start", 0.5), ("start", 0.5), None),
+        (("start", 0.5), ("start", 0.3, "other"), "continue two checkpoints"),
+        (("unigram", 0.4), ("unigram", 0.4), None),
+        (("unigram", 0.4), ("unigram", 0.5), "unigram floors of two corpora or tokenizers"),
+    ],
+)
+def test_gaps_that_begin_at_other_ends_are_no_common_goal(
+    tmp_path: Path, first: tuple[str, float], second: tuple[str, float], said: str | None
+) -> None:
+    """A continued run reaches half of what its checkpoint left later than one from scratch half of everything."""
+    found = compare_runs([beginning_at(tmp_path / "one", *first), beginning_at(tmp_path / "two", *second)], draws=400)
+    shares = [one for one in found.differences if "% of" in one.quantity]
+    assert [one.same_goal for one in shares] == [said is None] * 3
+    notes = [note for note in found.notes if "so 0 % of the gap" in note]
+    assert len(notes) == (said is not None)
+    assert all(str(said) in note for note in notes)
+    assert not any("unigram floor" in one.quantity for one in found.differences)
+
+
 def test_other_examples_are_not_compared(runs: list[Path], tmp_path: Path) -> None:
     folder = tmp_path / "other"
     write_study(folder, raw=False)

@@ -13,10 +13,18 @@ SOURCES = [
 ]
 
 
-def test_only_the_named_budgets_are_run_beside_scratch_and_controls():
-    kept = of_budgets(SOURCES, "4e3")
-    assert [source.path for source in kept] == ["s/raw-0", "s/annealed-4000", "s/raw-4000", "own"]
+def test_only_the_named_budgets_are_run_beside_scratch_also_of_controls():
+    kept = of_budgets(SOURCES[:-1], "4e3")
+    assert [source.path for source in kept] == ["s/raw-0", "s/annealed-4000", "s/raw-4000"]
+    both = [*SOURCES, CellSource("own", "annealed", 1000, 4, control="independent_run")]
+    kept = of_budgets(both, "2e3,4e3")
+    assert [source.budget_tokens for source in kept if source.control] == [2000]
     assert of_budgets(SOURCES, None) == SOURCES
+
+
+def test_a_run_for_a_budget_that_is_not_chosen_has_no_branch_to_compare_with():
+    with pytest.raises(ValueError, match=r"the run for one budget alone has 2,000, .*: name that budget as well"):
+        of_budgets(SOURCES, "4e3")
 
 
 @pytest.mark.parametrize("budgets", ["3000", "1000,3000"])

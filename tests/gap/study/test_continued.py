@@ -18,6 +18,7 @@ from gap.report.charts import score_chart
 from gap.report.page import write_report
 from gap.study.experiment import series_rows as rows_of
 from pretraining.checkpoints.series import read_series
+from pretraining.publishing.publication import started_from
 
 START = {"started_from": "models/encoder", "started_digest": "ab" * 32}
 
@@ -71,6 +72,44 @@ def test_the_answer_the_page_and_the_charts_say_so(analysis, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "Gap from your starting checkpoint to annealed at 8,000,000 tokens" in page
     assert "Gap from scratch" not in page
+
+
+def pairs_study(folder, **row):
+    """Minimal pairs: floor at 40 %, scratch at 30 %, the checkpoint at 60 %, and three runs that go on to 90 %."""
+    made = SimulatedStudy(folder)
+    once = {"finetuning_seeds": 1, "details": {"zero_shot": True}}
+    made.add("p", "raw", 0, 0.4, control="unigram", pretraining_seeds=3, **once)
+    made.add("p", "raw", 0, 0.3, pretraining_seeds=3, **once)
+    made.add("p", "start", 0, 0.6, **once)
+    for budget in BUDGETS[3:]:
+        made.add("p", "annealed", budget, expected_score(budget, scratch=0.6, top=0.9), pretraining_seeds=3, **once)
+    rows = [{**one, **row} for one in series(seeds=3)]
+    return analyse(made.scores, series=rows, prices=Prices(), draws=400).tasks[0]
+
+
+def test_what_the_checkpoint_knows_of_minimal_pairs_is_no_gain_of_the_tokens(tmp_path):
+    task = pairs_study(tmp_path)
+    assert task.floor == "your starting checkpoint"
+    assert task.gap.value == pytest.approx(0.3, abs=0.05)
+    assert not task.gap.refused  # one model that is given, without seeds
+    assert task.gap_resolved
+    rows = {checkpoint.name: checkpoint for checkpoint in task.checkpoints}
+    assert rows["unigram floor"].gap_closed.value < -0.3
+    assert rows["your starting checkpoint"].score.low is not None
+    assert any("as it is: it is what further" in note and "against the unigram floor" in note for note in task.notes)
+
+
+def test_the_gap_of_a_checkpoint_without_a_head_begins_at_the_floor(tmp_path):
+    """A random head scores at chance, whatever the encoder knows."""
+    task = pairs_study(tmp_path, fresh_head=True)
+    assert task.floor == "the unigram floor"
+    assert any("counts what the checkpoint knew before as well" in note for note in task.notes)
+
+
+def test_a_run_records_whether_its_head_was_drawn():
+    assert started_from("models/encoder", ["cls.predictions.bias", "cls.seq_relationship.bias"])["fresh_head"] is True
+    assert started_from("models/encoder", ["cls.seq_relationship.bias"])["fresh_head"] is False
+    assert started_from(None) == {}
 
 
 def test_is_scratch_stuck_is_asked_of_random_weights(analysis):
@@ -147,8 +186,11 @@ def test_runs_from_other_weights_are_refused_by_name(tmp_path):
 def test_a_series_of_an_earlier_version_is_known_by_its_run(tmp_path):
     path = write_series(tmp_path)
     identity = {"model_name_or_path": "bert-base-uncased", "shards": "0" * 64}
-    (tmp_path / "run.json").write_text(json.dumps({"schema_version": 1, "identity": identity, "shards": None}))
-    assert {row["started_from"] for row in rows_of([path])} == {"bert-base-uncased"}
+    for warmup in ({}, {"head_warmup": 1e4}):
+        run = {"schema_version": 1, "identity": {**identity, **warmup}, "shards": None}
+        (tmp_path / "run.json").write_text(json.dumps(run))
+        assert {row["started_from"] for row in rows_of([path])} == {"bert-base-uncased"}
+        assert {row["fresh_head"] for row in rows_of([path])} == {bool(warmup)}
     assert "started_from" not in read_series(path)[0]
 
 

@@ -40,6 +40,7 @@ def test_a_sentence_encoder_is_trained_further_and_its_own_texts_are_a_control(t
         in_process(tmp_path / shards, tmp_path / run, {**NAMED, "model_name_or_path": base})
     series = json.loads((tmp_path / "more" / "series.json").read_text())["checkpoints"]
     assert {row["started_from"].rpartition("/")[2] for row in series} == {"encoder"}
+    assert all(row["fresh_head"] for row in series)
 
     command = ["--series", str(tmp_path / "more"), "--self_pretrained", str(tmp_path / "own"), "--tasks", task]
     command += ["--learning_rates", "1e-3", "--num_train_epochs", "1", "--scratch_longer", "2", "--bf16", "false"]

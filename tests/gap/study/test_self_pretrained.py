@@ -18,12 +18,15 @@ from gap.analysis.analysis import analyse
 from gap.analysis.tables.costs import Prices
 from gap.cells.job_list import read_jobs, write_jobs
 from gap.cells.plan import SELF_PRETRAINED, sources_of
+from gap.cells.store import Cell, append_score
 from gap.report.charts import score_chart
+from gap.study import study as study_module
 from gap.study.options import GapOptions
 from gap.study.sources import self_pretrained_sources
 from gap.tasks.kinds.task_data import ReadingOptions
 from gap.tasks.specification import read_task
 from gap.tasks.training_texts import corpus_text
+from launch import gap
 from pretraining.checkpoints.series import read_series
 
 OWN = 900_000  # tokens; of the series' budgets 1,000,000 is nearest
@@ -114,16 +117,35 @@ def test_a_run_from_other_weights_is_refused(world):
         self_pretrained_sources(world.options, world.data)
 
 
+def test_a_task_that_is_run_at_the_ends_only_has_no_control(world):
+    options = replace(world.options, tasks="questions=qa:x", tasks_at_ends="texts=classification:x")
+    with pytest.raises(ValueError, match=r"texts of texts, one of --tasks_at_ends.*: name the task in --tasks"):
+        self_pretrained_sources(options, world.data)
+
+
+def test_a_pilot_says_that_it_leaves_the_control_out_and_counts_its_hours(world, monkeypatch, capsys):
+    left = []
+    monkeypatch.setattr(study_module, "run_local", lambda *_: None)
+    monkeypatch.setattr(study_module, "finish_pilot", lambda _, jobs, rows, sources, *__, **___: left.extend(sources))
+    spec = world.tasks[1]
+    command = ["--series", str(world.main), "--self_pretrained", world.options.self_pretrained, "--pilot", "true"]
+    command += ["--tasks", f"texts={spec.kind}:{spec.place}", "--output_dir", str(world.path / "study")]
+    assert gap.main([*command, "--max_parallel", "1", "--contamination", "false"]) == 0
+    assert "--pilot leaves out --self_pretrained" in capsys.readouterr().out
+    assert [source.task for source in left if source.control == SELF_PRETRAINED] == ["texts"]
+
+
 def test_without_a_series_there_is_nothing_to_compare_with():
     with pytest.raises(ValueError, match="--self_pretrained needs --series"):
         GapOptions(self_pretrained="x")
 
 
 def study(folder, chance, **more):
+    """Three runs of the series, and one run on the task's own texts."""
     made = SimulatedStudy(folder, num_examples=1000, num_clusters=1000)
-    made.add("qa", "raw", 0, 0.15)
-    for budget in BUDGETS:
-        made.add("qa", "annealed", budget, expected_score(budget))
+    made.add("qa", "raw", 0, 0.15, pretraining_seeds=3)
+    for budget in BUDGETS[3:]:
+        made.add("qa", "annealed", budget, expected_score(budget), pretraining_seeds=3)
     made.add("qa", "annealed", OWN, chance, control=SELF_PRETRAINED, **more)
     return analyse(made.scores, series=series_rows(), prices=Prices(), draws=200).tasks[0]
 
@@ -142,6 +164,34 @@ def test_one_sentence_says_its_share_and_its_difference_at_the_nearest_budget(tm
     assert "(900,000 tokens) closes " in notes[0]
     assert "points against the series' annealed at 1,000,000 tokens" in notes[0]
     assert verdict in notes[0]
+
+
+def sentence(folder, series, own):
+    """What is said of runs with these scores, at 900,000 own tokens and at 1,000,000 of the series."""
+    path = folder / "scores.jsonl"
+    columns = [("raw", 0, None, [0.2 for _ in series]), ("annealed", 1_000_000, None, series)]
+    for kind, budget, control, runs in [*columns, ("annealed", OWN, SELF_PRETRAINED, own)]:
+        for run, score in enumerate(runs):
+            for seed in range(3):
+                seen, run_seed = score + 0.001 * (seed - 1), run + (10 if control else 0)
+                name = f"{budget}-{run}-{seed}"
+                append_score(path, Cell(name, "qa", kind, budget, run_seed, seed, "em", seen, control=control))
+    (note,) = [text for text in analyse(path, draws=400).tasks[0].notes if "own training texts alone" in text]
+    return note
+
+
+SPREAD = [0.58, 0.59, 0.60, 0.61, 0.62]
+
+
+def test_one_run_on_the_own_texts_varies_as_the_runs_beside_it_do(tmp_path):
+    """A run three points from the mean of five, whose own spread is 1.6 points, is no effect of the texts."""
+    assert "not resolved" in sentence(tmp_path / "one", SPREAD, [0.63])
+    assert "which is resolved" in sentence(tmp_path / "far", SPREAD, [0.75])
+    assert "+3.0 [-" in sentence(tmp_path / "turned", [0.57], [one + 0.0 for one in SPREAD])
+    several = sentence(tmp_path / "several", SPREAD, [one + 0.05 for one in SPREAD])
+    assert "+5.0 [" in several
+    assert "which is resolved" in several
+    assert "no verdict: with one pretraining run" in sentence(tmp_path / "alone", [0.6], [0.8])
 
 
 def test_it_is_a_mark_on_the_chart_and_no_point_of_the_curve(tmp_path):

@@ -9,7 +9,7 @@ from tiny_gap import tiny_experiment, tiny_jobs, write_series, write_tasks
 
 from gap.cells import worker
 from gap.cells.job_list import SEARCHES_NAME, write_jobs
-from gap.cells.plan import Controls, reference_sources
+from gap.cells.plan import SELF_PRETRAINED, CellSource, Controls, reference_sources
 from gap.cells.running import SearchResult
 from gap.cells.search.choice import follow, read_searches
 from gap.cells.search.grid import Grid
@@ -52,7 +52,7 @@ class Pretended:
         if len(self.tries) == self.dies_after:
             raise Killed
         self.tries.append(search)
-        rate, epochs = self.best[search.setting.source.kind]
+        rate, epochs = self.best[search.setting.source.control or search.setting.source.kind]
         far = abs(torch.tensor(search.learning_rate / rate).log().item()) + abs(search.epochs - epochs)
         return SearchResult(1 / (1 + far), 0.5, "done", 1.0, far)
 
@@ -184,6 +184,17 @@ def test_scratch_with_the_references_arguments_waits_for_the_references_search(w
     assert not remaining(jobs, tmp_path)
     notes = same_arguments_notes(jobs, read_searches(tmp_path / SEARCHES_NAME))
     assert "rate 0.0003, 2 epochs, the reference's choice" in notes[0]  # scratch has tried them, and more
+
+
+def test_a_control_is_not_taken_for_the_reference(world, tmp_path, monkeypatch):
+    place = str(world[0].parent / "series" / "annealed-100")
+    own = CellSource(place, "annealed", 200, 7, control=SELF_PRETRAINED, task=world[1][1].name)
+    jobs = tiny_jobs(world[0], world[1][1:2], (own,), grid=GRID)
+    write_jobs(tmp_path, jobs)
+    Pretended(monkeypatch, {**BEST, SELF_PRETRAINED: (9e-4, 4.0)})
+    work(tmp_path, say=silent)
+    (note,) = same_arguments_notes(jobs, read_searches(tmp_path / SEARCHES_NAME))
+    assert "rate 0.0003, 2 epochs, the reference's choice" in note
 
 
 def test_what_needs_a_search_is_refused_where_nothing_is_searched(world):
