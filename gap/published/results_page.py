@@ -2,7 +2,8 @@
 
     python -m gap.published.results_page docs/studies docs/results.md
 
-Every figure of the page comes from the studies' records; the studies' own comment.md may add sentences without any.
+Every figure of the page comes from the studies' records. A study's folder may hold a comment.md, for sentences without
+figures, and a commands.sh, a command a line, from its text on: study.json knows only the commands of the study itself.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gap.published.markdown_text import (
     bold,
     code,
     command_lines,
+    filled,
     joined,
     picture,
     table_text,
@@ -31,7 +33,7 @@ from gap.report.tables import Table, closed_text, score_text
 from gap.report_options import ReportOptions
 from runtime.files.whole_files import write_text
 
-INTRODUCTION_NAME, COMMENT_NAME = "introduction.md", "comment.md"
+INTRODUCTION_NAME, COMMENT_NAME, COMMANDS_NAME = "introduction.md", "comment.md", "commands.sh"
 
 
 def main(folder: Path, page: Path) -> None:
@@ -77,9 +79,13 @@ def study_blocks(study: Path, run: RunSource, analysis: Analysis, place: str) ->
         yield comment.read_text().rstrip()
     made = [f"{what} {value}" for what, value in analysis.made.items() if what.startswith("cells ")]
     whole = f"[plan]({place}/{PLAN_NAME}), [all tables]({place}/{RESULTS_NAME}), [records]({place}/{SCORES_NAME})"
-    yield wrapped(f"{cost_text(cost_of(run))}; {'; '.join(made)}.") + f" {whole}."
-    yield code([line for command in run.commands for line in command_lines(command)])
+    yield filled(f"Cost: {cost_text(cost_of(run))}; {'; '.join(made)}. {whole}.")
+    commands = study / COMMANDS_NAME
+    whole_way = commands.read_text().splitlines() if commands.is_file() else run.commands
+    yield code([line for command in whole_way for line in command_lines(command)])
+    yield from (wrapped(note) for note in analysis.notes if note.startswith("Warning"))
     for task in tasks_longest_first(analysis):
+        yield from (wrapped(warning) for warning in task.warnings)
         yield table_text(checkpoint_rows(task))
         for file in sorted(study.glob(f"{task.task}-gap.png")) or sorted(study.glob(f"{task.task}-score.png")):
             yield picture(f"{place}/{file.name}")
