@@ -84,6 +84,11 @@ def command_lines(command: str) -> list[str]:
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 
+def anchor(heading: str) -> str:
+    """The name by which the pages of GitHub and GitLab link to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def picture(path: str) -> str:
     """A picture with its name as the text for those who do not see it."""
     name = path.rsplit("/", 1)[-1].rsplit(".", 1)[0].replace("-", " ")

@@ -17,6 +17,7 @@ from gap.analysis.tables.run_folder import RunSource
 from gap.analysis.wording import duration_text, points_text
 from gap.cells.job_list import SCORES_NAME
 from gap.published.markdown_text import (
+    anchor,
     bold,
     code,
     command_lines,
@@ -59,7 +60,7 @@ def results_page(folder: Path, *, pictures: str) -> str:
     for study, run, analysis in zip(studies, runs, analyses, strict=True):
         cost = cost_text(cost_of(run))
         for number, task in enumerate(tasks_longest_first(analysis)):
-            asked = f"[{question_of(study)}](#{study.name})" if number == 0 else "the same"
+            asked = f"[{question_of(study)}](#{anchor(question_of(study))})" if number == 0 else "the same"
             rows.append((asked, answer_with_gap(task), cost if number == 0 else ""))
     if rows:
         blocks.append(table_text(Table(("question", "answer, 95 % interval", "cost"), rows)))
@@ -70,7 +71,6 @@ def results_page(folder: Path, *, pictures: str) -> str:
 
 def study_blocks(study: Path, run: RunSource, analysis: Analysis, place: str) -> Iterator[str]:
     """A study's section: answer, comment, what it cost, commands, tables and pictures."""
-    yield f'<a id="{study.name}"></a>'
     yield f"## {question_of(study)}"
     for task in tasks_longest_first(analysis):
         yield bold(answer_with_gap(task))

@@ -171,8 +171,8 @@ def test_results_begin_with_question_and_answer(run_folder: Path, published: Pat
 def test_the_page_has_a_row_and_a_section_for_each_study(published: Path) -> None:
     page = results_page(published.parent, pictures="studies")
     assert page.startswith("# Results")
-    assert "| [Does it help?](#names) |" in page
-    assert '<a id="names"></a>' in page
+    assert "| [Does it help?](#does-it-help) |" in page
+    assert "\n## Does it help?\n" in page
     assert "](studies/names/qa-gap.png)" in page
     assert "(studies/names/plan.md)" in page
     cells = read_scores(published / "scores.jsonl")
