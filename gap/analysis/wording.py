@@ -54,6 +54,8 @@ def interval_text(crossing: Crossing) -> str:
     """The interval of a crossing in brackets, with its open ends in words."""
     if crossing.refused:
         return f"(no interval: {crossing.refused})"
+    if crossing.state == "already_reached" and crossing.high is None and not crossing.high_open:
+        return "[at or below the smallest budget]"
     low = "at or below the smallest budget" if crossing.low_open else _end(crossing.low)
     high = "not reached" if crossing.high_open else _end(crossing.high)
     return f"[{low}, {high}]"

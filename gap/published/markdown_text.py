@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -54,12 +55,17 @@ def joined(blocks: Sequence[str]) -> str:
 
 def wrapped(text: str) -> str:
     """One paragraph, wrapped; its signs that Markdown would read are escaped."""
-    return textwrap.fill(_escaped(text), WIDTH, break_long_words=False, break_on_hyphens=False)
+    return filled(_escaped(text))
 
 
 def bold(text: str) -> str:
     """One paragraph in bold, wrapped."""
-    return textwrap.fill(f"**{_escaped(text)}**", WIDTH, break_long_words=False, break_on_hyphens=False)
+    return filled(f"**{_escaped(text)}**")
+
+
+def filled(text: str) -> str:
+    """One paragraph of Markdown, wrapped."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def code(lines: Sequence[str]) -> str:
@@ -68,10 +74,19 @@ def code(lines: Sequence[str]) -> str:
 
 
 def command_lines(command: str) -> list[str]:
-    """A command line broken with backslashes where it is long."""
-    lines = textwrap.wrap(command, WIDTH + 10, break_long_words=False, break_on_hyphens=False)
-    first, *rest = lines or [""]
-    return " \\\n    ".join([first, *rest]).split("\n")
+    """A command line broken with backslashes where it is long, before options."""
+    lines = [""]
+    for part in re.split(r" (?=--)", command.strip()):
+        if lines[-1] and len(lines[-1]) + len(part) > WIDTH:
+            lines.append(f"    {part}")
+        else:
+            lines[-1] = f"{lines[-1]} {part}" if lines[-1] else part
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+
+
+def anchor(heading: str) -> str:
+    """The name by which the pages of GitHub and GitLab link to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def picture(path: str) -> str:

@@ -2,7 +2,8 @@
 
     python -m gap.published.results_page docs/studies docs/results.md
 
-Every figure of the page comes from the studies' records; the studies' own comment.md may add sentences without any.
+Every figure of the page comes from the studies' records. A study's folder may hold a comment.md, for sentences without
+figures, and a commands.sh, a command a line, from its text on: study.json knows only the commands of the study itself.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from gap.analysis.tables.run_folder import RunSource
 from gap.analysis.wording import duration_text, points_text
 from gap.cells.job_list import SCORES_NAME
 from gap.published.markdown_text import (
+    anchor,
     bold,
     code,
     command_lines,
+    filled,
     joined,
     picture,
     table_text,
@@ -31,7 +34,7 @@ from gap.report.tables import Table, closed_text, score_text
 from gap.report_options import ReportOptions
 from runtime.files.whole_files import write_text
 
-INTRODUCTION_NAME, COMMENT_NAME = "introduction.md", "comment.md"
+INTRODUCTION_NAME, COMMENT_NAME, COMMANDS_NAME = "introduction.md", "comment.md", "commands.sh"
 
 
 def main(folder: Path, page: Path) -> None:
@@ -57,7 +60,7 @@ def results_page(folder: Path, *, pictures: str) -> str:
     for study, run, analysis in zip(studies, runs, analyses, strict=True):
         cost = cost_text(cost_of(run))
         for number, task in enumerate(tasks_longest_first(analysis)):
-            asked = f"[{question_of(study)}](#{study.name})" if number == 0 else "the same"
+            asked = f"[{question_of(study)}](#{anchor(question_of(study))})" if number == 0 else "the same"
             rows.append((asked, answer_with_gap(task), cost if number == 0 else ""))
     if rows:
         blocks.append(table_text(Table(("question", "answer, 95 % interval", "cost"), rows)))
@@ -68,7 +71,6 @@ def results_page(folder: Path, *, pictures: str) -> str:
 
 def study_blocks(study: Path, run: RunSource, analysis: Analysis, place: str) -> Iterator[str]:
     """A study's section: answer, comment, what it cost, commands, tables and pictures."""
-    yield f'<a id="{study.name}"></a>'
     yield f"## {question_of(study)}"
     for task in tasks_longest_first(analysis):
         yield bold(answer_with_gap(task))
@@ -77,9 +79,13 @@ def study_blocks(study: Path, run: RunSource, analysis: Analysis, place: str) ->
         yield comment.read_text().rstrip()
     made = [f"{what} {value}" for what, value in analysis.made.items() if what.startswith("cells ")]
     whole = f"[plan]({place}/{PLAN_NAME}), [all tables]({place}/{RESULTS_NAME}), [records]({place}/{SCORES_NAME})"
-    yield wrapped(f"{cost_text(cost_of(run))}; {'; '.join(made)}.") + f" {whole}."
-    yield code([line for command in run.commands for line in command_lines(command)])
+    yield filled(f"Cost: {cost_text(cost_of(run))}; {'; '.join(made)}. {whole}.")
+    commands = study / COMMANDS_NAME
+    whole_way = commands.read_text().splitlines() if commands.is_file() else run.commands
+    yield code([line for command in whole_way for line in command_lines(command)])
+    yield from (wrapped(note) for note in analysis.notes if note.startswith("Warning"))
     for task in tasks_longest_first(analysis):
+        yield from (wrapped(warning) for warning in task.warnings)
         yield table_text(checkpoint_rows(task))
         for file in sorted(study.glob(f"{task.task}-gap.png")) or sorted(study.glob(f"{task.task}-score.png")):
             yield picture(f"{place}/{file.name}")

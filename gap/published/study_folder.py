@@ -20,7 +20,7 @@ from gap.report.chart_list import TASK_CHARTS, draw_charts
 from gap.report.images import draw_chart
 from gap.report.reports import analysis_of
 from gap.report_options import ReportOptions
-from runtime.files.whole_files import write_text
+from runtime.files.whole_files import write_json, write_text
 
 PLAN_NAME, RESULTS_NAME = "plan.md", "results.md"
 SHOWN_CHARTS = ("Gap closed", "Score, every seed a dot (failed runs are crosses)")
@@ -55,12 +55,19 @@ def publish(folders: Sequence[str], options: ReportOptions) -> Path:
     write_text(target / SCORES_NAME, _lines_of(run.scores, {cell.fingerprint for cell in cells}))
     pack_predictions(cells, source, target / PACKED_NAME)
     if (source / STUDY_NAME).is_file():
-        shutil.copyfile(source / STUDY_NAME, target / STUDY_NAME)
+        content = json.loads((source / STUDY_NAME).read_text(encoding="utf-8"))  # which RunSource has checked
+        write_json(target / STUDY_NAME, _without_folders(content))
     if (source / SEARCHES_NAME).is_file():
         write_text(target / SEARCHES_NAME, _lines_of(source / SEARCHES_NAME, _own_tries(source, run.planned)))
     if (source / "contamination").is_dir():
         shutil.copytree(source / "contamination", target / "contamination", dirs_exist_ok=True)
     return write_results(analysis_of(RunSource.of(target), options), target)
+
+
+def _without_folders(study: dict[str, Any]) -> dict[str, Any]:
+    """The study without the folders in which its checkpoints lay: `series/annealed-1000` stays."""
+    rows = [{**row, "path": "/".join(Path(str(row["path"])).parts[-2:])} for row in study["checkpoints"]]
+    return {**study, "checkpoints": rows}
 
 
 def _lines_of(path: Path, fingerprints: Collection[str] | None) -> Iterator[str]:

@@ -79,6 +79,9 @@ def test_it_holds_the_planned_cells_and_is_small(run_folder: Path, published: Pa
     kept = {cell.fingerprint for cell in read_scores(published / "scores.jsonl")}
     assert kept == RunSource.of(run_folder).planned
     assert len(read_scores(run_folder / "scores.jsonl")) == len(kept) + 3
+    paths = [row["path"] for row in json.loads((published / "study.json").read_text())["checkpoints"]]
+    assert paths[0].endswith("annealed-125000")
+    assert all(len(Path(path).parts) <= 2 for path in paths)
     size = sum(file.stat().st_size for file in run_folder.rglob("predictions/*.json"))
     assert (published / PACKED_NAME).stat().st_size < size / 10
 
@@ -168,8 +171,8 @@ def test_results_begin_with_question_and_answer(run_folder: Path, published: Pat
 def test_the_page_has_a_row_and_a_section_for_each_study(published: Path) -> None:
     page = results_page(published.parent, pictures="studies")
     assert page.startswith("# Results")
-    assert "| [Does it help?](#names) |" in page
-    assert '<a id="names"></a>' in page
+    assert "| [Does it help?](#does-it-help) |" in page
+    assert "\n## Does it help?\n" in page
     assert "](studies/names/qa-gap.png)" in page
     assert "(studies/names/plan.md)" in page
     cells = read_scores(published / "scores.jsonl")
