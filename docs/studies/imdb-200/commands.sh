@@ -1,0 +1,3 @@
+python launch/build_shards.py --input data/aclImdb/train --output_dir shards_imdb --vocab_size 8192
+python launch/pretrain.py --shards shards_imdb --model modernbert-tiny --max_seq_length 128 --global_batch_rows 16 --per_device_train_batch_size 16 --learning_rate 2e-3 --budget_tokens 20e6 --series 5 --bf16 true --output_dir runs/imdb
+python launch/gap.py --series runs/imdb/series.json --tasks imdb=classification:data/aclImdb@200 --max_eval_samples 2000 --on_overlap drop --reference data/minilm --reference_learning_rates 1e-4,3e-4 --pooling mean --max_seq_length 128 --global_batch_rows 16 --finetuning_seeds 5 --num_train_epochs 5,15 --grid_extensions 0 --linear_probe true --bf16 true --max_parallel 1 --output_dir runs/gap_imdb_200
