@@ -1,3 +1,3 @@
 python launch/build_shards.py --input data/wiki_en/*.xz --output_dir shards_en --vocab_size 8192 --min_characters 100 --html_entities true
 for seed in 0 1 2 3 4; do python launch/pretrain.py --shards shards_en --model modernbert-tiny --max_seq_length 128 --global_batch_rows 16 --per_device_train_batch_size 16 --learning_rate 2e-3 --budget_tokens 8e6 --series 2e6,8e6 --seed $seed --bf16 true --output_dir runs/wiki_tiny_$seed; done
-python launch/gap.py --series runs/wiki_tiny_0/series.json,runs/wiki_tiny_1/series.json,runs/wiki_tiny_2/series.json,runs/wiki_tiny_3/series.json,runs/wiki_tiny_4/series.json --tasks blimp=pairs:data/blimp/data@100 --bf16 true --max_parallel 1 --output_dir runs/gap_blimp
+python launch/gap.py --series runs/wiki_tiny_0/series.json,runs/wiki_tiny_1/series.json,runs/wiki_tiny_2/series.json,runs/wiki_tiny_3/series.json,runs/wiki_tiny_4/series.json --tasks blimp=pairs:data/blimp/data@100 --bf16 true --max_parallel 2 --output_dir runs/gap_blimp
