@@ -56,6 +56,8 @@ def interval_text(crossing: Crossing) -> str:
         return f"(no interval: {crossing.refused})"
     if crossing.state == "already_reached" and crossing.high is None and not crossing.high_open:
         return "[at or below the smallest budget]"
+    if crossing.low is None and crossing.high_open and not crossing.low_open:
+        return "[not reached]"
     low = "at or below the smallest budget" if crossing.low_open else _end(crossing.low)
     high = "not reached" if crossing.high_open else _end(crossing.high)
     return f"[{low}, {high}]"
@@ -115,11 +117,14 @@ def answer_text(
             f"too few budgets for a curve{given}."
         )
     whose = f"this series' gap on {task}{above}" if in_series else f"the gap on {task}{above} to {reference}"
-    sentence = f"{_crossing_words(curve, whose, currency, priced)}{_longer_words(checkpoints) * (floor == 'scratch')}"
+    sentence = _crossing_words(curve, whose, currency, priced, checkpoints)
+    sentence += _longer_words(checkpoints) if floor == "scratch" else ""
     return f"{sentence} ({conditional})." if conditional else f"{sentence}."
 
 
-def _crossing_words(curve: CurveResult, whose: str, currency: str, priced: bool) -> str:
+def _crossing_words(
+    curve: CurveResult, whose: str, currency: str, priced: bool, checkpoints: Sequence[CheckpointResult]
+) -> str:
     """The highest level that was measured, or how far the largest budget came."""
     measured = [crossing for crossing in curve.crossings if crossing.state == "measured"]
     if measured:
@@ -143,7 +148,13 @@ def _crossing_words(curve: CurveResult, whose: str, currency: str, priced: bool)
         lowest = min(crossing.level for crossing in lost)
         return f"{100 * lowest:g} % of {whose} is closed at a smaller budget and lost again at a later one"
     lowest = min(crossing.level for crossing in curve.crossings)
-    return f"{100 * lowest:g} % of {whose} is not reached by {_end(curve.line[-1][0])} tokens"
+    largest = max(
+        (one for one in checkpoints if one.kind == curve.kind and one.control is None and one.gap_closed is not None),
+        key=lambda one: one.budget_tokens or 0,
+        default=None,
+    )
+    closed = f", which close {percent_text(largest.gap_closed, digits=0)}" if largest and largest.gap_closed else ""
+    return f"{100 * lowest:g} % of {whose} is not reached by {_end(curve.line[-1][0])} tokens{closed}"
 
 
 def _longer_words(checkpoints: Sequence[CheckpointResult]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from simulated_scores import BUDGETS, SimulatedStudy
 
 from gap.analysis.analysis import analyse
+from gap.analysis.wording import interval_text
 from gap.report.page import write_report
 
 DRAWS = 600
@@ -62,3 +64,13 @@ def test_a_flat_curve_has_no_dip(tmp_path: Path) -> None:
         notes = " ".join(analyse(made.scores, draws=400).tasks[0].notes)
         found += "the score falls again" in notes
     assert found <= 4
+
+
+def test_a_level_that_is_not_reached_is_said_with_what_the_largest_budget_closes(tmp_path: Path) -> None:
+    study = SimulatedStudy(tmp_path, num_examples=2000, num_clusters=2000)
+    for kind, budget, chance in (("raw", 0, 0.2), ("annealed", 1000, 0.25), ("annealed", 2000, 0.35)):
+        study.add("qa", kind, budget, chance)
+    study.add("qa", "reference", None, 0.9)
+    (task,) = analyse(study.scores, draws=400).tasks
+    assert re.search(r"50 % of the gap on qa to reference is not reached by 2e3 tokens, which close 2\d %", task.answer)
+    assert [interval_text(one) for one in task.curves[0].crossings][-1] == "[not reached]"
