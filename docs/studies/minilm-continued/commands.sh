@@ -1,0 +1,3 @@
+python launch/build_shards.py --input data/aclImdb/train --tokenizer data/minilm --output_dir shards_imdb_minilm
+python launch/pretrain.py --model_name_or_path data/minilm --shards shards_imdb_minilm --max_seq_length 128 --global_batch_rows 16 --per_device_train_batch_size 16 --budget_tokens 5e5 --series 5e5 --bf16 true --output_dir runs/minilm_imdb
+python launch/gap.py --series runs/minilm_imdb/series.json --tasks imdb=classification:data/aclImdb@200 --max_eval_samples 1000 --on_overlap drop --pooling mean --max_seq_length 128 --global_batch_rows 16 --finetuning_seeds 5 --learning_rates 1e-4 --num_train_epochs 5 --scratch_longer '' --bf16 true --max_parallel 1 --output_dir runs/gap_minilm
