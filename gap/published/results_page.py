@@ -64,6 +64,10 @@ def results_page(folder: Path, *, pictures: str) -> str:
             rows.append((asked, answer_with_gap(task), cost if number == 0 else ""))
     if rows:
         blocks.append(table_text(Table(("question", "answer, 95 % interval", "cost"), rows)))
+    planned = [path.parent for path in sorted(folder.glob(f"*/{PLAN_NAME}")) if path.parent not in studies]
+    if planned:
+        links = "; ".join(f"[{question_of(study)}]({pictures}/{study.name}/{PLAN_NAME})" for study in planned)
+        blocks.append(filled(f"Planned, not run yet: {links}"))
     for study, run, analysis in zip(studies, runs, analyses, strict=True):
         blocks += study_blocks(study, run, analysis, f"{pictures}/{study.name}")
     return joined(blocks)

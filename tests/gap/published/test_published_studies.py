@@ -171,6 +171,11 @@ def test_results_begin_with_question_and_answer(run_folder: Path, published: Pat
 def test_the_page_has_a_row_and_a_section_for_each_study(published: Path) -> None:
     page = results_page(published.parent, pictures="studies")
     assert page.startswith("# Results")
+    assert "Planned" not in page
+    (published.parent / "later").mkdir()
+    (published.parent / "later" / "plan.md").write_text("# What next?\n")
+    later = results_page(published.parent, pictures="studies")
+    assert "Planned, not run yet: [What next?](studies/later/plan.md)" in later
     assert "| [Does it help?](#does-it-help) |" in page
     assert "\n## Does it help?\n" in page
     assert "](studies/names/qa-gap.png)" in page
