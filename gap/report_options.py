@@ -46,6 +46,12 @@ class ReportOptions(Options):
         group=OUTPUT,
     )
 
+    results_page: str | None = option(
+        None,
+        "instead, write this page about all published studies in the folder that is named",
+        group=OUTPUT,
+    )
+
     def prices(self, own: Prices) -> Prices:
         """A run's prices, replaced by those given as options."""
         return Prices(

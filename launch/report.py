@@ -3,6 +3,7 @@
     python launch/report.py RUN                                    analyse again and rewrite RUN/report.html
     python launch/report.py RUN RUN ... --output_dir runs/compared
     python launch/report.py RUN --publish docs/studies/NAME        a small copy of the run, to keep with a project
+    python launch/report.py docs/studies --results_page FILE       one page about all such copies
     python launch/report.py options.yaml RUN RUN ...               options from a YAML or JSON file
 
 A RUN is the output folder of launch/gap.py, or any folder with a scores.jsonl (and a series.json). The others
@@ -32,8 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(folders: Sequence[str], options: ReportOptions, argv: Sequence[str] | None) -> int:
     """Write the report, which shows the command line; returns the exit status."""
-    if read_ranks().is_main:  # under a launcher one process writes
-        from gap.report.reports import write_reports  # loads scipy, which --help does not need
+    if read_ranks().is_main and options.results_page is not None:
+        from gap.published.results_page import write_results_page  # loads scipy, which --help does not need
+
+        print(write_results_page(folders, Path(options.results_page)))
+    elif read_ranks().is_main:  # under a launcher one process writes
+        from gap.report.reports import write_reports  # as above
         from gap.report.text import command_text
 
         print(write_reports(folders, options, command_text("python launch/report.py", argv)))

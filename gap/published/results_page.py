@@ -1,6 +1,6 @@
 """One page about all published studies: a table of questions and answers, then a section for each.
 
-    python -m gap.published.results_page docs/studies docs/results.md
+    python launch/report.py docs/studies --results_page docs/results.md
 
 Every figure of the page comes from the studies' records. A study's folder may hold a comment.md, for sentences without
 figures, and a commands.sh, a command a line, from its text on: study.json knows only the commands of the study itself.
@@ -8,8 +8,8 @@ figures, and a commands.sh, a command a line, from its text on: study.json knows
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gap.analysis.results import Analysis, CheckpointResult, TaskResult
@@ -37,9 +37,16 @@ from runtime.files.whole_files import write_text
 INTRODUCTION_NAME, COMMENT_NAME, COMMANDS_NAME = "introduction.md", "comment.md", "commands.sh"
 
 
-def main(folder: Path, page: Path) -> None:
-    """Write the page about the studies in a folder."""
-    write_text(page, results_page(folder, pictures=folder.name))
+def write_results_page(folders: Sequence[str], page: Path) -> Path:
+    """Write the page about the studies in the one folder that is named; returns its path.
+
+    Raises ValueError for other than one folder.
+    """
+    if len(folders) != 1:
+        raise ValueError(f"--results_page {page}: {len(folders)} folders; name the one that holds the studies")
+    folder = Path(folders[0])
+    write_text(page, results_page(folder, pictures=Path(os.path.relpath(folder, page.parent)).as_posix()))
+    return page
 
 
 def results_page(folder: Path, *, pictures: str) -> str:
@@ -126,7 +133,3 @@ def cost_text(cost: StudyCost) -> str:
 def _rates(checkpoint: CheckpointResult) -> str:
     rates = dict.fromkeys(f"{dot.learning_rate:g}" for dot in checkpoint.dots if dot.learning_rate is not None)
     return ", ".join(rates)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -53,8 +53,7 @@ def experiment_of(options: GapOptions) -> Experiment:
     )
     if options.seeds_until_resolved is not None and len(experiment.zero_shot) == len(tasks) + len(ends):
         raise ValueError(
-            f"--seeds_until_resolved {options.seeds_until_resolved}: zero-shot tasks have no fine-tuning seeds; leave "
-            "it out, and give more --series"
+            "zero-shot tasks have no fine-tuning seeds: leave --seeds_until_resolved out, and give more --series"
         )
     return experiment.as_pilot() if options.pilot else experiment
 

@@ -234,6 +234,15 @@ def test_publishing_is_refused_for_several_runs_and_in_place(
         publish([str(run_folder), str(run_folder)], ReportOptions(publish="elsewhere"))
 
 
+def test_the_page_is_written_from_the_command_line(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = published.parents[1] / "page" / "results.md"
+    page.parent.mkdir()
+    assert main([str(published.parent), "--results_page", str(page)]) == 0
+    assert f"(../{published.parent.name}/names/plan.md)" in page.read_text()
+    assert main([str(published), str(published), "--results_page", str(page)]) != 0
+    assert "2 folders; name the one that holds the studies" in capsys.readouterr().err
+
+
 def test_a_folder_without_studies_says_so_and_one_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert results_page(tmp_path, pictures="studies") == "# Results\n\nNo study has been published yet.\n"
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'none'} is no folder")):
