@@ -432,7 +432,7 @@ def test_a_killed_run_continues_and_two_workers_give_the_same_scores_as_one(worl
     def lines(folder):
         cells = {cell.fingerprint: cell for cell in read_scores(folder / SCORES_NAME)}
         records = {name: json.loads((folder / cell.predictions).read_text()) for name, cell in cells.items()}
-        told = {name: {**cell.details, "finished": None} for name, cell in cells.items()}
+        told = {name: {**cell.details, "finished": None, "search_seconds": None} for name, cell in cells.items()}
         return {name: (cell.score, told[name], records[name]) for name, cell in cells.items()}
 
     assert lines(alone) == lines(shared)
