@@ -189,7 +189,7 @@ def run_cell(
         "updates": result.updates,
         "reason": result.reason,
     }
-    return _finished(bench, cell, directory, records, metrics, result.status, seconds, {**trained, **more})
+    return finished_cell(bench, cell, directory, records, metrics, result.status, seconds, {**trained, **more})
 
 
 def run_zero_shot(
@@ -226,10 +226,11 @@ def run_zero_shot(
     records = example_records(data, predictions, contaminated)
     finite = all(np.isfinite(values).all() for values in likelihoods.values())
     status, metrics = "done" if finite else "not_finite", cell_metrics(data, {}, "", records)
-    return _finished(bench, cell, directory, records, metrics, status, seconds, {"zero_shot": True, **(details or {})})
+    more = {"zero_shot": True, **(details or {})}
+    return finished_cell(bench, cell, directory, records, metrics, status, seconds, more)
 
 
-def _finished(
+def finished_cell(
     bench: Workbench,
     cell: PlannedCell,
     directory: Path,

@@ -26,11 +26,10 @@ from finetuning.run.starting_point import quieten_transformers
 from gap.cells.code_identity import code_version, probe_version
 from gap.cells.job_list import SCORES_NAME, SEARCHES_NAME, JobList, is_probe, read_jobs
 from gap.cells.plan import PlannedCell, Search, Setting
-from gap.cells.provenance import device_text, now_text
-from gap.cells.running import Workbench, run_cell, run_search, run_zero_shot
+from gap.cells.running import Workbench, finished_cell, run_cell, run_search, run_zero_shot
 from gap.cells.search.choice import Trail, append_search, follow, search_lines
 from gap.cells.search.notes import setting_text
-from gap.cells.store import Cell, ScoreFile, write_predictions
+from gap.cells.store import Cell, ScoreFile
 from gap.probe.probed_task import probe_task
 from gap.tasks.contamination import read_contaminated
 from runtime.machine import is_out_of_memory
@@ -231,44 +230,19 @@ def run_probe(
     `details` as in `run_cell`.
     """
     setting, seed, options = cell.setting, cell.finetuning_seed, bench.jobs.options
-    data, bf16 = bench.task(setting.task), options.bf16 == "true"
     probed = probe_task(
-        data,
+        bench.task(setting.task),
         bench.rows(setting),
         lambda head: bench.load(setting.source, head, seed).fresh(seed),
         label_fraction=setting.label_fraction,
         pooling=options.rows.pooling,
         batch_rows=options.per_device_eval_batch_size,
         device=bench.device,
-        bf16=bf16,
+        bf16=options.bf16 == "true",
         contaminated=contaminated,
     )
-    name = bench.jobs.fingerprint(cell)
-    path = Path("predictions") / data.spec.name / f"{name[:24]}.json"
-    write_predictions(directory / path, probed.records)
-    return Cell(
-        fingerprint=name,
-        task=setting.task,
-        kind=setting.source.kind,
-        budget_tokens=setting.source.budget_tokens,
-        pretraining_seed=setting.source.pretraining_seed,
-        finetuning_seed=seed,
-        metric=data.metric,
-        score=probed.score,
-        control=cell.control,
-        metrics=probed.metrics,
-        status=probed.status,
-        seconds=probed.seconds,
-        predictions=str(path),
-        details={
-            "clusters": data.grouping,
-            "device": device_text(bench.device),
-            "precision": "bf16" if bf16 else "fp32",
-            "finished": now_text(),
-            **probed.details,
-            **(details or {}),
-        },
-    )
+    more = {**probed.details, **(details or {})}
+    return finished_cell(bench, cell, directory, probed.records, probed.metrics, probed.status, probed.seconds, more)
 
 
 def describe(job: Search | PlannedCell) -> str:

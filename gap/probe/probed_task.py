@@ -22,7 +22,6 @@ from gap.tasks.rows import SCORED, cell_view, held_out, label_subset
 class ProbedTask:
     """The outcome on the scored examples; `details` say how it came about."""
 
-    score: float
     metrics: Mapping[str, float]
     records: list[Record]
     status: str
@@ -60,4 +59,4 @@ def probe_task(
         "converged": result.converged,
         "reason": result.reason,
     }
-    return ProbedTask(metrics.get(data.metric, 0.0), metrics, records, result.status, seconds, details)
+    return ProbedTask(metrics, records, result.status, seconds, details)
