@@ -41,7 +41,6 @@ def run(folders: Sequence[str], options: WatchOptions) -> int:
         raise ValueError(f"{root} is not a folder: name the one below which the runs lie, such as runs")
     from gap.watch.board import Board  # loads the readers, which --help does not need
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is to be saved: Ctrl-C ends it without a traceback
     board = Board(root, every=options.every)
     if options.line or options.once:
         from gap.watch.terminal import print_lines
@@ -53,4 +52,5 @@ def run(folders: Sequence[str], options: WatchOptions) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is to be saved: Ctrl-C ends it without a traceback
     sys.exit(main())

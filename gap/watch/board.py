@@ -105,7 +105,7 @@ def _view_of(reader: RunReader, root: Path, folder: Path) -> RunView:
         problem = printable(" ".join(str(error).split()))[:400]
         reason = "the files named below cannot be read"
         view = RunView(place_of(root, folder), "run", RunState.DAMAGED, reason=reason, problems=(problem,))
-    return replace(view, place=printable(view.place))
+    return replace(view, place=printable(view.place).replace("\n", "\\n"))
 
 
 def _order(run: ListedRun) -> tuple[int, float, str]:

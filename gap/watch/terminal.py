@@ -11,6 +11,7 @@ from typing import TextIO
 from gap.watch.board import Board, BoardState
 from gap.watch.view import RunState, RunView
 from gap.watch.wording import ago, duration
+from runtime.files.foreign import printable
 
 BAR_WIDTH = 10
 LONGEST_PLACE, LONGEST_REASON = 40, 120
@@ -46,7 +47,8 @@ def line_of(view: RunView, width: int, now: float) -> str:
     words += [f"cannot be read: {view.problems[0]}"[:LONGEST_REASON]] if view.problems else []
     if view.state == RunState.FINISHED and view.changed:
         words.append(ago(now - view.changed))
-    return f"{MARKS[view.state]} {view.state:<11} {width_of(view.place, width)} {bar(view.share)}  {'; '.join(words)}"
+    said = printable("; ".join(words)).replace("\n", " ")
+    return f"{MARKS[view.state]} {view.state:<11} {width_of(view.place, width)} {bar(view.share)}  {said}"
 
 
 def width_of(text: str, width: int) -> str:
