@@ -29,7 +29,7 @@ from runtime.options.exit_status import run_command
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, show; returns the exit status."""
     folders, options = parse_with_names(WatchOptions, argv, description=__doc__)
-    return run_command(lambda: run(folders, options), memory_remedy="name a deeper folder, with fewer runs")
+    return run_command(lambda: run(folders, options), memory_remedy="lower the number of runs: name a deeper folder")
 
 
 def run(folders: Sequence[str], options: WatchOptions) -> int:

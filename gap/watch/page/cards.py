@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gap.watch.board import BoardState, ListedRun
-from gap.watch.page.chart_geometry import HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw
+from gap.watch.page.chart_geometry import HEIGHT, LEFT, RIGHT, WIDTH, draw
 from gap.watch.view import CellState, RunState
 from gap.watch.wording import ago, duration
 
@@ -50,17 +49,23 @@ class Fragment:
         return hashlib.sha256(self.html.encode()).hexdigest()[:16]
 
 
+@cache
+def _environment() -> Environment:
+    """The templates' environment; a template is compiled once."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.globals.update(draw=draw, duration=duration, symbols=SYMBOLS, headline=HEADLINE)
+    environment.globals.update(width=WIDTH, height=HEIGHT, left=LEFT, right=RIGHT)
+    environment.globals.update(counts_text=counts_text, most_places=MOST_PLACES)
+    return environment
+
+
 class Cards:
     """The templates of the page."""
 
     def __init__(self) -> None:
-        environment = Environment(
-            loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-        )
-        environment.globals.update(
-            draw=draw, duration=duration, width=WIDTH, height=HEIGHT, left=LEFT, right=RIGHT, top=TOP, symbols=SYMBOLS,
-            headline=HEADLINE, counts_text=counts_text, most_places=MOST_PLACES,
-        )  # fmt: skip
+        environment = _environment()
         self._cards = environment.get_template("cards.html").module
         self._page = environment.get_template("page.html")
 
@@ -111,8 +116,3 @@ def counts_text(counts: Mapping[CellState, int]) -> str:
     words += [f"{counts[CellState.FAILED]} of them failed"] if counts[CellState.FAILED] else []
     words += [f"{counts[state]} {state}" for state in (CellState.RUNNING, CellState.TO_COME) if counts[state]]
     return ", ".join(words)
-
-
-def clock(seconds: float) -> str:
-    """A time of day."""
-    return time.strftime("%H:%M:%S", time.localtime(seconds))
