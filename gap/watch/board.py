@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from runtime.files.foreign import printable
 
 FIND_SECONDS = 10.0  # between two searches for new runs, and at least so many times what a search takes:
 FIND_SHARE = 20.0
+REST_SECONDS = 15.0  # between two looks at a run that has finished
 ORDER = (
     *(RunState.RUNNING, RunState.FAILED, RunState.STALE, RunState.INTERRUPTED),
     *(RunState.DAMAGED, RunState.FINISHED),
@@ -55,6 +55,7 @@ class Board:
         self.root, self.every = root, every
         self._lock = threading.Lock()
         self._readers: dict[Path, tuple[str, RunReader]] = {}
+        self._resting: dict[Path, tuple[float, ListedRun]] = {}  # until when a finished run is not looked at
         self._state: BoardState | None = None
         self._looked = self._find_at = 0.0
         self._is_cut = False
@@ -67,7 +68,7 @@ class Board:
                 return self._state
             if now >= self._find_at:
                 self._find()
-            listed = [ListedRun(name, _view_of(reader, self.root, folder)) for folder, (name, reader) in self._items()]
+            listed = [self._listed(folder, *known, now) for folder, known in self._readers.items()]
             self._state = BoardState(tuple(sorted(listed, key=_order)), time.time(), self._is_cut)
             self._looked = time.monotonic()
             return self._state
@@ -76,8 +77,15 @@ class Board:
         """The run with this id."""
         return next((run for run in self.look().runs if run.id == name), None)
 
-    def _items(self) -> Sequence[tuple[Path, tuple[str, RunReader]]]:
-        return list(self._readers.items())
+    def _listed(self, folder: Path, name: str, reader: RunReader, now: float) -> ListedRun:
+        due, run = self._resting.get(folder, (0.0, None))
+        if run is not None and now < due:
+            return run
+        run = ListedRun(name, _view_of(reader, self.root, folder))
+        self._resting.pop(folder, None)
+        if run.view.state == RunState.FINISHED:
+            self._resting[folder] = (now + REST_SECONDS, run)
+        return run
 
     def _find(self) -> None:
         began = time.monotonic()
@@ -89,6 +97,7 @@ class Board:
             is_same = known is not None and known[1].__class__ is reader_of
             kept[folder] = known if known is not None and is_same else (_id_of(place), reader_of(folder, place))
         self._readers = kept
+        self._resting = {folder: rest for folder, rest in self._resting.items() if folder in kept}
         took = time.monotonic() - began
         self._find_at = time.monotonic() + max(FIND_SECONDS, FIND_SHARE * took)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gap.watch.board import Board
+from gap.watch.board import REST_SECONDS, Board
 from gap.watch.page.cards import Cards
 from gap.watch.terminal import lines_of
 from gap.watch.view import RunState
@@ -74,6 +74,16 @@ def test_runs_that_come_and_go(written):
     assert len(board.look().runs) == 1  # until it is searched for again
     board._find_at = 0.0
     assert board.look().runs == ()
+
+
+def test_a_finished_run_rests_for_a_while_and_then_is_looked_at_again(written, monkeypatch):
+    folder = written.pretraining("a", updates=100, exported=4, owner="gone")
+    board = Board(written.root, every=0.0)
+    assert board.look().runs[0].view.state == RunState.FINISHED
+    (folder / "series.json").unlink()
+    assert board.look().runs[0].view.state == RunState.FINISHED
+    monkeypatch.setattr("gap.watch.board.time.monotonic", lambda: board._looked + REST_SECONDS + 1)
+    assert board.look().runs[0].view.state == RunState.STALE
 
 
 def test_a_look_that_is_fresh_is_not_repeated(written):
