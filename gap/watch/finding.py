@@ -22,6 +22,7 @@ INNER = frozenset(
         *("building", "best", "state", "cells", "slurm", "wandb", "tokenizer", "mlflow", "profile"),
     )
 )
+OF_PRETRAINING = frozenset(("run.lock", "journal.jsonl", "checkpoints"))  # run.json may be another program's
 NEVER = frozenset(("node_modules", "__pycache__", "site-packages"))
 
 
@@ -41,7 +42,7 @@ def reader_of(names: frozenset[str]) -> ReaderOf | None:
         return StudyRun
     if "sweep.log" in names:
         return SweepRun
-    if "run.json" in names or "series.json" in names:
+    if "series.json" in names or ("run.json" in names and names & OF_PRETRAINING):
         return PretrainingRun
     if "building" in names or {"manifest.json", "tokenizer"} <= names:
         return ShardBuild

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gap.watch.view import RunState
-from gap.watch.wording import ago
+from gap.watch.wording import ago, duration
 from runtime.files.foreign import printable
 from runtime.files.lock import LOCK_NAME, owner_lives
 from runtime.files.schemas import Name, Schema, read_file
@@ -69,7 +69,7 @@ def state_of_unfinished(directory: Path, owner: Owner | None, changed: float) ->
     if owner is None:
         if quiet < QUIET_SECONDS:
             return RunState.RUNNING, "no process is on record; its files have changed in the last minutes"
-        return RunState.STALE, f"no process is on record, and nothing was written since {ago(quiet)}"
+        return RunState.STALE, f"no process is on record, and nothing was written for {duration(quiet)}"
     if owner.lives is None and quiet < QUIET_SECONDS:
         return RunState.RUNNING, f"{owner.words}: another machine or container; its files change"
     if owner.lives is None:

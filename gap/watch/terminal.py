@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -68,7 +69,19 @@ def fitted(lines: Sequence[str], columns: int, rows: int) -> list[str]:
     """The lines cut to a terminal of this size, which they may not overflow: the last says how many are missing."""
     most = max(1, rows - 1)
     shown = list(lines) if len(lines) <= most else [*lines[: most - 1], f"... and {len(lines) - most + 1} more"]
-    return [line if len(line) < columns else f"{line[: columns - 4]}..." for line in shown]
+    return [line if columns_of(line) < columns else f"{_cut(line, columns - 4)}..." for line in shown]
+
+
+def columns_of(text: str) -> int:
+    """The columns that a text fills: characters of East Asian scripts are two wide."""
+    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
+
+
+def _cut(text: str, columns: int) -> str:
+    """The longest beginning of a text that fits."""
+    while columns_of(text) > columns:
+        text = text[:-1]
+    return text
 
 
 def print_lines(board: Board, *, once: bool, out: TextIO | None = None) -> int:

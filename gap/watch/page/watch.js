@@ -48,7 +48,7 @@ async function fill(details, again) {
 }
 
 function put(changed) {
-  const before = states();
+  const before = states(), focused = document.activeElement.id;
   for (const [name, {version, html}] of Object.entries(changed)) {
     const section = document.getElementById(name), fresh = document.createElement("section");
     fresh.innerHTML = html;
@@ -56,6 +56,7 @@ function put(changed) {
     section.dataset.version = version;
     for (const details of section.querySelectorAll("details[open]")) fill(details, true);
   }
+  if (focused && document.activeElement.id !== focused) document.getElementById(focused)?.focus({preventScroll: true});
   const news = [...states()].filter(([place, state]) => before.get(place) !== state).map(([place, state]) => place + ": " + state);
   if (news.length) said.textContent = news.slice(0, 5).join("; ") + (news.length > 5 ? "; and " + (news.length - 5) + " more" : "");
 }

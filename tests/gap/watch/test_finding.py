@@ -59,6 +59,6 @@ def test_hidden_folders_environments_and_what_is_very_deep_are_left_out(written)
     assert found_in(written.root) == {}
 
 
-@pytest.mark.parametrize("names", [set(), {"report.html"}, {"tokenizer"}, {"manifest.json"}, {"cells"}])
+@pytest.mark.parametrize("names", [set(), {"report.html"}, {"tokenizer"}, {"manifest.json"}, {"cells"}, {"run.json"}])
 def test_other_folders_are_no_runs(names):
     assert reader_of(frozenset(names)) is None

@@ -91,6 +91,7 @@ def test_lines_fit_a_small_terminal():
     assert shown[-1] == "... and 22 more"
     assert all(len(line) < 40 for line in shown)
     assert fitted(lines[:3], 400, 10) == lines[:3]
+    assert fitted(["维基百科" * 5], 20, 10) == ["维基百科" * 2 + "..."]
 
 
 def test_names_are_escaped_and_bars_are_full_at_the_end_only(written):

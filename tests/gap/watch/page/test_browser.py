@@ -110,9 +110,11 @@ def test_it_follows_its_runs_and_keeps_scroll_focus_and_what_is_folded(written):
             until(driver, f"{places} === arguments[0]", 3 + number)
         until(driver, f"{item('study')}.textContent.includes('5 of 6 cells, means so far')")
 
+        driver.execute_script(f"{item('a')}.querySelector('summary').focus()")
         written.lock(folders["a"], "gone")
         until(driver, "document.getElementById('said').textContent.includes('a: stale')")
         assert driver.execute_script(f"return {item('a')}.closest('section').id") == "attention"
+        assert driver.execute_script("return document.activeElement.closest('li').dataset.place") == "a"
         assert driver.title.startswith("3 running, 1 failed, 1 stale, 1 finished: runs")
         shutil.rmtree(folders["b"])
         assert severe(driver) == []
