@@ -32,7 +32,7 @@ class WrittenRuns:
     """Writes runs below a folder."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.scored = root, scored
+        self.root, self.scored, self.entry = root, scored, entry
 
     def lock(self, folder: Path, owner: str | None, name: str = "run.lock") -> None:
         """A lock's file whose process lives ("here"), is "gone", is "elsewhere", or no lock (None)."""

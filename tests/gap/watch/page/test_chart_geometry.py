@@ -35,6 +35,16 @@ def test_budget_zero_stands_left_of_the_smallest_budget():
     assert drawn.words == "t: raw from 0.5 at 100 to 0.7 at 1 k"
 
 
+def test_places_are_in_proportion():
+    points = ((0.0, 0.0), (2.5, 5.0), (10.0, 10.0))
+    (drawn,) = draw(LiveChart("t", "x", (ChartSeries("loss", "raw", points),))).series
+    (left, low), (x, middle), (right, high) = drawn.dots
+    assert (left, right) == (LEFT, WIDTH - RIGHT)
+    assert x == pytest.approx(left + (right - left) / 4, abs=0.1)
+    assert middle == pytest.approx((low + high) / 2, abs=0.1)
+    assert low > high
+
+
 def test_the_first_losses_may_lie_above_the_chart():
     points = tuple((float(x), 1000.0 if x < 2 else 5.0 - x / 100) for x in range(100))
     drawn = draw(LiveChart("t", "x", (ChartSeries("loss", "raw", points),)))
