@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from gap.watch.runs.finetuning_run import FinetuningRun
-from gap.watch.runs.pretraining_run import PretrainingRun
-from gap.watch.runs.shard_build import ShardBuild
-from gap.watch.runs.study_run import StudyRun
-from gap.watch.runs.sweep_run import SweepRun
+from gap.watch.readers.finetuning_run import FinetuningRun
+from gap.watch.readers.pretraining_run import PretrainingRun
+from gap.watch.readers.shard_build import ShardBuild
+from gap.watch.readers.study_run import StudyRun
+from gap.watch.readers.sweep_run import SweepRun
 from gap.watch.view import RunView
 
 DEEPEST, MOST_FOLDERS, MOST_ENTRIES, MOST_RUNS = 8, 20_000, 5_000, 1_000

@@ -27,7 +27,7 @@ OF_STUDIES = "gap/cells/test_file_mutations.py"
 OF_SOURCES = "shards/text/test_source_mutations.py"
 OF_EXAMPLES = "finetuning/examples/test_example_mutations.py"
 OF_MODELS = "pretraining/model/source/test_source_fuzz.py"
-OF_LIVE_RUNS = "gap/watch/runs/test_file_mutations.py"
+OF_LIVE_RUNS = "gap/watch/readers/test_file_mutations.py"
 OF_BUILDS = "shards/building/test_state.py"
 OF_SHARDS = "shards/storage/test_file_mutations.py"
 NO_FILE = ""  # text of this program, of the kernel, or on a command line; or the low-level part of other readers
@@ -76,6 +76,7 @@ FUZZED = {
     "finetuning/run/finished.py": OF_FINETUNING,
     "finetuning/run/saved_model.py": OF_FINETUNING,
     "finetuning/sweep/cell_file.py": OF_FINETUNING,
+    "finetuning/sweep/runner.py": OF_FINETUNING,
     "finetuning/sweep/sweep.py": "finetuning/sweep/test_file_mutations.py",
     "finetuning/recipes/texts/glue_tasks.py": OF_EXAMPLES,
     "finetuning/recipes/texts/labelled_folders.py": OF_EXAMPLES,
@@ -98,10 +99,10 @@ FUZZED = {
     "gap/tasks/unigram.py": OF_STUDIES,
     "gap/watch/owners.py": OF_LIVE_RUNS,
     "gap/watch/page/server.py": NO_FILE,  # the page's own files
-    "gap/watch/runs/pretraining_run.py": OF_LIVE_RUNS,
-    "gap/watch/runs/shard_build.py": OF_LIVE_RUNS,
-    "gap/watch/runs/study_cells.py": OF_LIVE_RUNS,
-    "gap/watch/runs/study_run.py": OF_LIVE_RUNS,
+    "gap/watch/readers/pretraining_run.py": OF_LIVE_RUNS,
+    "gap/watch/readers/shard_build.py": OF_LIVE_RUNS,
+    "gap/watch/readers/study_cells.py": OF_LIVE_RUNS,
+    "gap/watch/readers/study_run.py": OF_LIVE_RUNS,
 }
 
 

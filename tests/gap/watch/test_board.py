@@ -99,7 +99,7 @@ def test_a_reader_that_cannot_read_is_a_damaged_run(written, monkeypatch):
     def fails(self):
         raise PermissionError(13, "Permission denied", "journal.jsonl")
 
-    monkeypatch.setattr("gap.watch.runs.pretraining_run.PretrainingRun.view", fails)
+    monkeypatch.setattr("gap.watch.readers.pretraining_run.PretrainingRun.view", fails)
     (run,) = board.look().runs
     assert run.view.state == RunState.DAMAGED
     assert "Permission denied" in run.view.problems[0]

@@ -3,11 +3,11 @@
 import pytest
 
 from gap.watch.finding import DEEPEST, find_runs, place_of, reader_of
-from gap.watch.runs.finetuning_run import FinetuningRun
-from gap.watch.runs.pretraining_run import PretrainingRun
-from gap.watch.runs.shard_build import ShardBuild
-from gap.watch.runs.study_run import StudyRun
-from gap.watch.runs.sweep_run import SweepRun
+from gap.watch.readers.finetuning_run import FinetuningRun
+from gap.watch.readers.pretraining_run import PretrainingRun
+from gap.watch.readers.shard_build import ShardBuild
+from gap.watch.readers.study_run import StudyRun
+from gap.watch.readers.sweep_run import SweepRun
 
 
 def found_in(root):
