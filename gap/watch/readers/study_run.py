@@ -147,7 +147,7 @@ class StudyRun:
         if owner is not None and owner.lives is None and is_claimed and state == RunState.STALE:
             return (
                 RunState.RUNNING,
-                f"an array job or another machine: cells are claimed, it last wrote {_since(changed)}",
+                f"an array job or another machine: cells are claimed, it last wrote {ago(time.time() - changed)}",
             )
         if all_done and state == RunState.RUNNING:
             return state, "all cells are done: the analysis is running"
