@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -40,9 +41,11 @@ class ThinnedCourse:
             self._points = [_merged(self._points[at : at + 2]) for at in range(0, len(self._points), 2)]
             self.width *= 2
 
-    def points(self) -> tuple[tuple[float, float], ...]:
-        """The means, in order."""
-        return tuple((x / number, y / number) for x, y, number in self._points)
+    def points(self, most: int | None = None) -> tuple[tuple[float, float], ...]:
+        """The means, in order; at most so many, each then of several neighbours."""
+        step = 1 if most is None else max(1, math.ceil(len(self._points) / most))
+        merged = (_merged(self._points[at : at + step]) for at in range(0, len(self._points), step))
+        return tuple((x / number, y / number) for x, y, number in merged)
 
 
 def _merged(points: list[tuple[float, float, int]]) -> tuple[float, float, int]:

@@ -33,7 +33,7 @@ SYMBOLS = {
     RunState.FAILED: "!",
     RunState.DAMAGED: "✕",
 }
-HEADLINE = ("loss", "held-out loss", "tokens/s", "running now", "failed cells", "tokens", "search tries")
+HEADLINE = ("loss", "held-out loss", "tokens/s", "failed cells", "tokens", "documents", "training loss")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from gap.watch.view import ChartSeries, LiveChart
 from gap.watch.wording import amount
 
 WIDTH, HEIGHT = 440.0, 210.0
-LEFT, RIGHT, TOP, BOTTOM = 48.0, 12.0, 10.0, 34.0
+LEFT, RIGHT, TOP, BOTTOM = 54.0, 12.0, 10.0, 38.0
 CLIPPED_SHARE = 0.03  # of a line's points, the first, may lie above the chart: a loss begins high
 MOST_TICKS = 5
 SMALLEST = 1e-9  # what is less is drawn as 0

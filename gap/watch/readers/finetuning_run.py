@@ -17,7 +17,7 @@ from gap.watch.view import ChartSeries, LiveChart, LiveTable, RunState, RunView
 from gap.watch.wording import duration, rate
 from runtime.processes.interruption import MARKER_NAME
 
-AVERAGED_LINES = 20
+AVERAGED_LINES, CHART_POINTS = 20, 160
 MOST_SCORES = 12
 NOT_SCORES = re.compile(r".*_(per_second|seconds|samples|sd|median|by_seed)$|eval_loss$")
 
@@ -107,7 +107,7 @@ class FinetuningRun:
                 if (update := number_in(line, "update")) is not None
                 and (loss := number_in(line, "eval_loss")) is not None
             )
-            series = [ChartSeries("training", "raw", course["loss"].points())]
+            series = [ChartSeries("training", "raw", course["loss"].points(CHART_POINTS))]
             if validation:
                 series.append(ChartSeries("validation", "annealed", validation))
             charts.append(LiveChart("Loss", label, tuple(series)))
@@ -121,7 +121,7 @@ class FinetuningRun:
             if scores:
                 title = metric.replace("_", " ").capitalize()
                 charts.append(LiveChart(title, label, (ChartSeries("validation", "annealed", scores),)))
-            rates = ChartSeries("learning rate", "raw", course["learning_rate"].points())
+            rates = ChartSeries("learning rate", "raw", course["learning_rate"].points(CHART_POINTS))
             charts.append(LiveChart("Learning rate", label, (rates,)))
         return charts
 

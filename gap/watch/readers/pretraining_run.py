@@ -28,6 +28,7 @@ JOURNAL_NAME, UNTIL_NAME = "journal.jsonl", "until.json"
 SPENT = {"tokens": ("tokens", 1.0), "flops": ("flops", 1.0), "hours": ("seconds", 1 / 3600)}  # in a journal's line
 SEEN = {"tokens": "tokens_seen", "flops": "flops", "hours": "seconds"}  # in an entry of series.json
 AVERAGED_LINES = 20
+TRUNK_POINTS, BRANCH_POINTS = 160, 24  # of a line in a chart: single updates would be noise
 Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
 
 
@@ -225,10 +226,10 @@ class PretrainingRun:
                 is_branch = label.startswith("branch")
                 shown = "annealing branches" if is_branch else trunk_label if label == "trunk" else label
                 role = "annealed" if is_branch else "raw"
-                series.append(ChartSeries(shown, role, course_of_label[name].points()))
+                series.append(ChartSeries(shown, role, course_of_label[name].points(BRANCH_POINTS if is_branch else TRUNK_POINTS)))
             if name == "loss":
                 series += self._held_out(entries)
-            charts.append(LiveChart(chart_title, f"{title} of the trunk's course", tuple(series), x_end=end))
+            charts.append(LiveChart(chart_title, title, tuple(series), x_end=end))
         return charts
 
     def _held_out(self, entries: Sequence[Mapping[str, Any]]) -> list[ChartSeries]:
