@@ -225,8 +225,8 @@ class PretrainingRun:
             for label, course_of_label in self.tail.courses.items():
                 is_branch = label.startswith("branch")
                 shown = "annealing branches" if is_branch else trunk_label if label == "trunk" else label
-                role = "annealed" if is_branch else "raw"
-                series.append(ChartSeries(shown, role, course_of_label[name].points(BRANCH_POINTS if is_branch else TRUNK_POINTS)))
+                role, most = ("annealed", BRANCH_POINTS) if is_branch else ("raw", TRUNK_POINTS)
+                series.append(ChartSeries(shown, role, course_of_label[name].points(most)))
             if name == "loss":
                 series += self._held_out(entries)
             charts.append(LiveChart(chart_title, title, tuple(series), x_end=end))
