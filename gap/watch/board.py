@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gap.watch.finding import RunReader, find_runs, place_of
-from gap.watch.view import RunState, RunView
+from gap.watch.view import LiveState, RunView
 from runtime.files.foreign import printable
 
 FIND_SECONDS = 10.0  # between two searches for new runs, and at least so many times what a search takes:
 FIND_SHARE = 20.0
 REST_SECONDS = 15.0  # between two looks at a run that has finished
 ORDER = (
-    *(RunState.RUNNING, RunState.FAILED, RunState.STALE, RunState.INTERRUPTED),
-    *(RunState.DAMAGED, RunState.FINISHED),
+    *(LiveState.RUNNING, LiveState.FAILED, LiveState.STALE, LiveState.INTERRUPTED),
+    *(LiveState.DAMAGED, LiveState.FINISHED),
 )
 
 
@@ -37,7 +37,7 @@ class BoardState:
     at: float  # seconds since the epoch
     is_cut: bool = False  # there are more runs or folders than are looked at
 
-    def of(self, *states: RunState) -> list[ListedRun]:
+    def of(self, *states: LiveState) -> list[ListedRun]:
         """The runs in these states."""
         return [run for run in self.runs if run.view.state in states]
 
@@ -83,7 +83,7 @@ class Board:
             return run
         run = ListedRun(name, _view_of(reader, self.root, folder))
         self._resting.pop(folder, None)
-        if run.view.state == RunState.FINISHED:
+        if run.view.state == LiveState.FINISHED:
             self._resting[folder] = (now + REST_SECONDS, run)
         return run
 
@@ -113,11 +113,11 @@ def _view_of(reader: RunReader, root: Path, folder: Path) -> RunView:
     except (OSError, ValueError) as error:
         problem = printable(" ".join(str(error).split()))[:400]
         reason = "the files named below cannot be read"
-        view = RunView(place_of(root, folder), "run", RunState.DAMAGED, reason=reason, problems=(problem,))
+        view = RunView(place_of(root, folder), "run", LiveState.DAMAGED, reason=reason, problems=(problem,))
     return replace(view, place=printable(view.place).replace("\n", "\\n"))
 
 
 def _order(run: ListedRun) -> tuple[int, float, str]:
     """Running ones keep their order by name, so that nothing jumps; the others have the newest first."""
     state = run.view.state
-    return ORDER.index(state), 0.0 if state == RunState.RUNNING else -run.view.changed, run.view.place
+    return ORDER.index(state), 0.0 if state == LiveState.RUNNING else -run.view.changed, run.view.place

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from gap.watch.readers.finetuning_run import FinetuningRun
-from gap.watch.readers.pretraining_run import PretrainingRun
-from gap.watch.readers.shard_build import ShardBuild
-from gap.watch.readers.study_run import StudyRun
-from gap.watch.readers.sweep_run import SweepRun
+from gap.watch.readers.finetuning_run import FinetuningReader
+from gap.watch.readers.pretraining_run import PretrainingReader
+from gap.watch.readers.shard_build import BuildReader
+from gap.watch.readers.study_run import StudyReader
+from gap.watch.readers.sweep_run import SweepReader
 from gap.watch.view import RunView
 
 DEEPEST, MOST_FOLDERS, MOST_ENTRIES, MOST_RUNS = 8, 20_000, 5_000, 1_000
@@ -39,15 +39,15 @@ ReaderOf = Callable[[Path, str], RunReader]  # of a folder and its name
 def reader_of(names: frozenset[str]) -> ReaderOf | None:
     """The kind of run whose folder has these entries; None for a folder that is no run."""
     if names & {"cells.json", "scores.jsonl", "study.json"}:
-        return StudyRun
+        return StudyReader
     if "sweep.log" in names:
-        return SweepRun
+        return SweepReader
     if "series.json" in names or ("run.json" in names and names & OF_PRETRAINING):
-        return PretrainingRun
+        return PretrainingReader
     if "building" in names or {"manifest.json", "tokenizer"} <= names:
-        return ShardBuild
+        return BuildReader
     if names & {"all_results.json", "journal.jsonl"}:
-        return FinetuningRun
+        return FinetuningReader
     return None
 
 

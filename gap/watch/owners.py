@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gap.watch.view import RunState
+from gap.watch.view import LiveState
 from gap.watch.wording import ago, duration
 from runtime.files.foreign import printable
 from runtime.files.lock import LOCK_NAME, owner_lives
@@ -55,26 +55,26 @@ def read_owner(directory: Path, lock: str = LOCK_NAME) -> Owner | None:
     return Owner(record, owner_lives(record))
 
 
-def state_of_unfinished(directory: Path, owner: Owner | None, changed: float) -> tuple[RunState, str]:
+def state_of_unfinished(directory: Path, owner: Owner | None, changed: float) -> tuple[LiveState, str]:
     """How a run that has not finished stands, and why. `changed` is when it last wrote.
 
     ValueError for a damaged INTERRUPTED.json.
     """
     if owner is not None and owner.lives:
-        return RunState.RUNNING, ""
+        return LiveState.RUNNING, ""
     if (directory / MARKER_NAME).is_file():
         reason = read_file(directory / MARKER_NAME, _MarkerFile, REMEDY).reason
-        return RunState.INTERRUPTED, f"{reason}: saved; run the same command again to continue"
+        return LiveState.INTERRUPTED, f"{reason}: saved; run the same command again to continue"
     quiet = time.time() - changed
     if owner is None:
         if quiet < QUIET_SECONDS:
-            return RunState.RUNNING, "no process is on record; its files have changed in the last minutes"
-        return RunState.STALE, f"no process is on record, and nothing was written for {duration(quiet)}"
+            return LiveState.RUNNING, "no process is on record; its files have changed in the last minutes"
+        return LiveState.STALE, f"no process is on record, and nothing was written for {duration(quiet)}"
     if owner.lives is None and quiet < QUIET_SECONDS:
-        return RunState.RUNNING, f"{owner.words}: another machine or container; its files change"
+        return LiveState.RUNNING, f"{owner.words}: another machine or container; its files change"
     if owner.lives is None:
-        return RunState.STALE, f"{owner.words}: not visible from here, and it last wrote {ago(quiet)}"
-    return RunState.STALE, f"its process is gone ({owner.words}): run the same command again to continue"
+        return LiveState.STALE, f"{owner.words}: not visible from here, and it last wrote {ago(quiet)}"
+    return LiveState.STALE, f"its process is gone ({owner.words}): run the same command again to continue"
 
 
 def held_inodes() -> frozenset[int] | None:

@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from gap.watch.board import Board, BoardState
-from gap.watch.view import RunState, RunView
+from gap.watch.view import LiveState, RunView
 from gap.watch.wording import ago, duration
 from runtime.files.foreign import printable
 
 BAR_WIDTH = 10
 LONGEST_PLACE, LONGEST_REASON = 40, 120
 MARKS = {
-    RunState.RUNNING: ">",
-    RunState.FINISHED: "=",
-    RunState.INTERRUPTED: "|",
-    RunState.STALE: "?",
-    RunState.FAILED: "!",
-    RunState.DAMAGED: "x",
+    LiveState.RUNNING: ">",
+    LiveState.FINISHED: "=",
+    LiveState.INTERRUPTED: "|",
+    LiveState.STALE: "?",
+    LiveState.FAILED: "!",
+    LiveState.DAMAGED: "x",
 }
 SHOWN_FIGURES = ("loss", "held-out loss", "learning rate", "tokens/s", "running now", "failed cells", "training loss")
 CLEAR_LINE, UP = "\x1b[2K", "\x1b[{}A"
@@ -41,12 +41,12 @@ def line_of(view: RunView, width: int, now: float) -> str:
     words = [view.done] if view.done else []
     if view.seconds_left is not None:
         words.append(f"{duration(view.seconds_left)} left")
-    if view.state in (RunState.RUNNING, RunState.FINISHED):
+    if view.state in (LiveState.RUNNING, LiveState.FINISHED):
         words += [f"{name} {value}" for name, value in view.figures if name in SHOWN_FIGURES][:4]
-    if view.reason and view.state != RunState.FINISHED:
+    if view.reason and view.state != LiveState.FINISHED:
         words.append(view.reason[:LONGEST_REASON])
     words += [f"cannot be read: {view.problems[0]}"[:LONGEST_REASON]] if view.problems else []
-    if view.state == RunState.FINISHED and view.changed:
+    if view.state == LiveState.FINISHED and view.changed:
         words.append(ago(now - view.changed))
     said = printable("; ".join(words)).replace("\n", " ")
     return f"{MARKS[view.state]} {view.state:<11} {width_of(view.place, width)} {bar(view.share)}  {said}"

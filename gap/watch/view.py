@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class RunState(StrEnum):
+class LiveState(StrEnum):
     """How a run stands."""
 
     RUNNING = "running"
@@ -18,7 +18,7 @@ class RunState(StrEnum):
 
     @property
     def needs_attention(self) -> bool:
-        return self not in (RunState.RUNNING, RunState.FINISHED)
+        return self not in (LiveState.RUNNING, LiveState.FINISHED)
 
 
 class CellState(StrEnum):
@@ -84,7 +84,7 @@ class RunView:
 
     place: str  # relative to the folder that is watched
     kind: str
-    state: RunState
+    state: LiveState
     changed: float = 0.0
     reason: str = ""  # why it is in this state, or what to do
     share: float | None = None  # of the work that is done

@@ -13,25 +13,25 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gap.watch.board import BoardState, ListedRun
 from gap.watch.page.chart_geometry import HEIGHT, LEFT, RIGHT, WIDTH, draw
-from gap.watch.view import CellState, RunState
+from gap.watch.view import CellState, LiveState
 from gap.watch.wording import ago, duration
 
 FOLDER = Path(__file__).parent
 SECTIONS = (
-    ("running", "Running", (RunState.RUNNING,)),
-    ("attention", "Needs attention", (RunState.FAILED, RunState.STALE, RunState.INTERRUPTED, RunState.DAMAGED)),
-    ("finished", "Finished", (RunState.FINISHED,)),
+    ("running", "Running", (LiveState.RUNNING,)),
+    ("attention", "Needs attention", (LiveState.FAILED, LiveState.STALE, LiveState.INTERRUPTED, LiveState.DAMAGED)),
+    ("finished", "Finished", (LiveState.FINISHED,)),
 )
 MOST_LISTED = 200  # of a section
 MOST_OPEN = 12  # runs of a section whose charts are shown without being asked for
 MOST_PLACES = 600  # of a task's cells that are drawn one by one
 SYMBOLS = {
-    RunState.RUNNING: "▶",
-    RunState.FINISHED: "✓",
-    RunState.INTERRUPTED: "❚❚",
-    RunState.STALE: "?",
-    RunState.FAILED: "!",
-    RunState.DAMAGED: "✕",
+    LiveState.RUNNING: "▶",
+    LiveState.FINISHED: "✓",
+    LiveState.INTERRUPTED: "❚❚",
+    LiveState.STALE: "?",
+    LiveState.FAILED: "!",
+    LiveState.DAMAGED: "✕",
 }
 HEADLINE = ("loss", "held-out loss", "tokens/s", "failed cells", "tokens", "documents", "training loss")
 

@@ -13,7 +13,7 @@ from finetuning.run.finished import RESULTS_NAME, read_results
 from gap.watch.journal_tail import JournalTail, Line, number_in
 from gap.watch.owners import Owner, newest, read_owner, state_of_unfinished
 from gap.watch.readers.kept_files import KeptFiles
-from gap.watch.view import ChartSeries, LiveChart, LiveTable, RunState, RunView
+from gap.watch.view import ChartSeries, LiveChart, LiveState, LiveTable, RunView
 from gap.watch.wording import duration, rate
 from runtime.processes.interruption import MARKER_NAME
 
@@ -22,7 +22,7 @@ MOST_SCORES = 12
 NOT_SCORES = re.compile(r".*_(per_second|seconds|samples|sd|median|by_seed)$|eval_loss$")
 
 
-class FinetuningRun:
+class FinetuningReader:
     """The reader of a fine-tuning run's folder; of several seeds, each has its own."""
 
     kind = "fine-tuning"
@@ -53,16 +53,18 @@ class FinetuningRun:
             problems=tuple(self.files.problems),
         )
 
-    def _state(self, results: Mapping[str, Any] | None, changed: float) -> tuple[RunState, str]:
+    def _state(self, results: Mapping[str, Any] | None, changed: float) -> tuple[LiveState, str]:
         if results is not None:
             status = str(results.get("status", "done"))
             failed = status != "done"
-            return (RunState.FAILED, f"{status}: {results.get('reason') or ''}") if failed else (RunState.FINISHED, "")
+            return (
+                (LiveState.FAILED, f"{status}: {results.get('reason') or ''}") if failed else (LiveState.FINISHED, "")
+            )
         if self.files.problems and not self.tail.recent:
-            return RunState.DAMAGED, "the files named below cannot be read"
+            return LiveState.DAMAGED, "the files named below cannot be read"
         owner = self._owner()
         state = self.files.try_now(lambda: state_of_unfinished(self.directory, owner, changed))
-        return state or (RunState.DAMAGED, "the files named below cannot be read")
+        return state or (LiveState.DAMAGED, "the files named below cannot be read")
 
     def _owner(self) -> Owner | None:
         """The lock's process, in the folder itself; that of a command with parts may lie above."""

@@ -14,7 +14,7 @@ from pydantic import Field
 from gap.watch.journal_tail import JournalTail, Line, number_in
 from gap.watch.owners import newest, read_owner, state_of_unfinished
 from gap.watch.readers.kept_files import KeptFiles
-from gap.watch.view import ChartSeries, LiveChart, LiveTable, RunState, RunView
+from gap.watch.view import ChartSeries, LiveChart, LiveState, LiveTable, RunView
 from gap.watch.wording import amount, rate, size
 from pretraining.checkpoints.run_file import RUN_NAME, read_run
 from pretraining.checkpoints.series import SERIES_NAME, read_series
@@ -89,7 +89,7 @@ class Course:
         ]
 
 
-class PretrainingRun:
+class PretrainingReader:
     """The reader of a pretraining run's folder."""
 
     kind = "pretraining"
@@ -122,7 +122,7 @@ class PretrainingRun:
         state, reason = self._state(course, entries, stopped, changed)
         done, total = self._done(course), None if course is None else course.total
         share = None if done is None or not total else done / total
-        if state == RunState.FINISHED and not stopped:
+        if state == LiveState.FINISHED and not stopped:
             share = 1.0
         return RunView(
             self.place,
@@ -132,7 +132,7 @@ class PretrainingRun:
             reason=reason,
             share=share,
             done=self._done_words(course, share),
-            seconds_left=self._seconds_left(total, done) if state == RunState.RUNNING else None,
+            seconds_left=self._seconds_left(total, done) if state == LiveState.RUNNING else None,
             figures=self._figures(course, entries),
             charts=tuple(self._charts(course, entries)),
             tables=tuple(self._tables(entries)),
@@ -141,19 +141,19 @@ class PretrainingRun:
 
     def _state(
         self, course: Course | None, entries: Sequence[Mapping[str, Any]], stopped: str | None, changed: float
-    ) -> tuple[RunState, str]:
+    ) -> tuple[LiveState, str]:
         if stopped:
-            return RunState.FINISHED, stopped
+            return LiveState.FINISHED, stopped
         if course is not None and entries and not course.lacks(entries):
-            return RunState.FINISHED, ""
+            return LiveState.FINISHED, ""
         owner = read_owner(self.directory)
         state = self.files.try_now(lambda: state_of_unfinished(self.directory, owner, changed))
         if state is None:
-            return RunState.DAMAGED, "the files named below cannot be read"
-        if state[0] != RunState.RUNNING and not entries and not self.tail.recent and self.files.problems:
-            return RunState.DAMAGED, "the files named below cannot be read"
-        if state[0] == RunState.RUNNING and not self.tail.recent:
-            return RunState.RUNNING, state[1] or "it has not made an update yet"
+            return LiveState.DAMAGED, "the files named below cannot be read"
+        if state[0] != LiveState.RUNNING and not entries and not self.tail.recent and self.files.problems:
+            return LiveState.DAMAGED, "the files named below cannot be read"
+        if state[0] == LiveState.RUNNING and not self.tail.recent:
+            return LiveState.RUNNING, state[1] or "it has not made an update yet"
         return state
 
     def _done(self, course: Course | None) -> float | None:

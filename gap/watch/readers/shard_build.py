@@ -11,7 +11,7 @@ from pydantic import Field
 
 from gap.watch.owners import newest, read_owner, state_of_unfinished
 from gap.watch.readers.kept_files import KeptFiles
-from gap.watch.view import LiveTable, RunState, RunView
+from gap.watch.view import LiveState, LiveTable, RunView
 from gap.watch.wording import amount, size
 from runtime.files.schemas import Count, Items, Schema, read_file
 from runtime.plurals import counted
@@ -43,7 +43,7 @@ class _ManifestFacts(Schema):
     tokenizer: _TokenizerFacts
 
 
-class ShardBuild:
+class BuildReader:
     """The reader of a folder of shards."""
 
     kind = "build of shards"
@@ -62,15 +62,15 @@ class ShardBuild:
             facts = self.files.read(path, lambda: read_file(path, _ManifestFacts, REMEDY))
         number, held = self.files.read(self.directory, lambda: _shards_in(self.directory)) or (0, 0)
         changed = newest((path, self.directory))
-        state, reason = RunState.FINISHED, ""
+        state, reason = LiveState.FINISHED, ""
         if not path.is_file():
             owner = read_owner(self.directory, BUILDING_LOCK)
             found = self.files.try_now(lambda: state_of_unfinished(self.directory, owner, changed))
-            state, reason = found or (RunState.DAMAGED, "the files named below cannot be read")
-            if state == RunState.RUNNING and not reason:
+            state, reason = found or (LiveState.DAMAGED, "the files named below cannot be read")
+            if state == LiveState.RUNNING and not reason:
                 reason = "how far it is stands in its own progress bar; here are the shards that it has finished"
         elif self.files.problems:
-            state, reason = RunState.DAMAGED, "the files named below cannot be read"
+            state, reason = LiveState.DAMAGED, "the files named below cannot be read"
         figures = [("shards", f"{number:,}"), ("size", size(held))]
         tables = []
         if facts is not None:
@@ -90,7 +90,7 @@ class ShardBuild:
             state,
             changed,
             reason=reason,
-            share=1.0 if state == RunState.FINISHED else None,
+            share=1.0 if state == LiveState.FINISHED else None,
             done=f"{counted(number, 'shard')}, {size(held)}",
             figures=tuple(figures),
             tables=tuple(tables),

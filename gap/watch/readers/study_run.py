@@ -24,7 +24,7 @@ from gap.watch.readers.study_cells import (
     row_of_done,
     seconds_left,
 )
-from gap.watch.view import LiveChart, LiveTable, RunState, RunView
+from gap.watch.view import LiveChart, LiveState, LiveTable, RunView
 from gap.watch.wording import ago, duration
 from runtime.files.json_lines import JsonLines
 from runtime.files.lock import LOCK_NAME
@@ -63,7 +63,7 @@ class NamedJobs:
         return NamedJobs(cells, {jobs.fingerprint(search): search for search in jobs.plan.searches})
 
 
-class StudyRun:
+class StudyReader:
     """The reader of a study's folder."""
 
     def __init__(self, directory: Path, place: str) -> None:
@@ -86,11 +86,11 @@ class StudyRun:
         names = (LIST_NAME, SCORES_NAME, SEARCHES_NAME, CURVE_NAME, MARKER_NAME)
         changed = max([newest(self.directory / name for name in names), *claims.values()])
         state, reason = self._state(jobs, done, owner, changed, bool(claims))
-        running = self._running(jobs, claims, done) if state == RunState.RUNNING else {}
+        running = self._running(jobs, claims, done) if state == LiveState.RUNNING else {}
         num_planned = len(planned) or len(done)
         left = [] if jobs is None else _left(jobs, done, {str(one["fingerprint"]) for one in tries})
         facts = None
-        if state == RunState.FINISHED:
+        if state == LiveState.FINISHED:
             facts = self.files.read(self.directory / CURVE_NAME, lambda: read_curve(self.directory / CURVE_NAME))
         return RunView(
             self.place,
@@ -129,27 +129,27 @@ class StudyRun:
 
     def _state(
         self, jobs: NamedJobs | None, done: Mapping[str, Cell], owner: Owner | None, changed: float, is_claimed: bool
-    ) -> tuple[RunState, str]:
-        broken = RunState.DAMAGED, "the files named below cannot be read"
+    ) -> tuple[LiveState, str]:
+        broken = LiveState.DAMAGED, "the files named below cannot be read"
         if jobs is None:
             if self.files.problems:
                 return broken
-            return RunState.FINISHED, ""  # a copy of a study has its scores and no list
+            return LiveState.FINISHED, ""  # a copy of a study has its scores and no list
         all_done = len(done) == len(jobs.cells)
         if all_done and (self.kind != "study" or self._is_reported()):
-            return RunState.FINISHED, ""
+            return LiveState.FINISHED, ""
         if SCORES_NAME in " ".join(self.files.problems):
             return broken
         found = self.files.try_now(lambda: state_of_unfinished(self.directory, owner, changed))
         if found is None:
             return broken
         state, reason = found
-        if owner is not None and owner.lives is None and is_claimed and state == RunState.STALE:
+        if owner is not None and owner.lives is None and is_claimed and state == LiveState.STALE:
             return (
-                RunState.RUNNING,
+                LiveState.RUNNING,
                 f"an array job or another machine: cells are claimed, it last wrote {ago(time.time() - changed)}",
             )
-        if all_done and state == RunState.RUNNING:
+        if all_done and state == LiveState.RUNNING:
             return state, "all cells are done: the analysis is running"
         if all_done:
             return state, "all cells are done, the report is not written: run the same command again"

@@ -15,7 +15,7 @@ from finetuning.sweep.cell_file import CELL_NAME, CellFile, read_record
 from gap.watch.journal_tail import number_in
 from gap.watch.owners import Owner, newest, read_owner, state_of_unfinished
 from gap.watch.readers.kept_files import KeptFiles
-from gap.watch.view import CellGrid, CellState, LiveTable, RunState, RunView
+from gap.watch.view import CellGrid, CellState, LiveState, LiveTable, RunView
 from gap.watch.wording import duration
 from runtime.files.foreign import printable
 from runtime.processes.interruption import MARKER_NAME
@@ -37,7 +37,7 @@ class CellFolder:
     results: Mapping[str, Any] | None
 
 
-class SweepRun:
+class SweepReader:
     """The reader of a sweep's folder."""
 
     kind = "sweep"
@@ -61,7 +61,7 @@ class SweepRun:
         running = [cell for cell in cells if cell.state == CellState.RUNNING]
         times = [seconds for cell in ended if (seconds := number_in(cell.results or {}, "seconds")) is not None]
         left = None
-        if state == RunState.RUNNING and times:
+        if state == LiveState.RUNNING and times:
             left = sum(times) / len(times) * (total - len(ended)) / max(1, len(running))
         figures = [("recipe", recipe)] if recipe else []
         figures += [("running now", f"{len(running)}")] if running else []
@@ -102,17 +102,17 @@ class SweepRun:
 
     def _state(
         self, cells: Sequence[CellFolder], total: int, owner: Owner | None, changed: float
-    ) -> tuple[RunState, str]:
+    ) -> tuple[LiveState, str]:
         done = sum(cell.state == CellState.DONE for cell in cells)
         failed = _failed(cells)
         if total and done == total:
-            return RunState.FINISHED, ""
+            return LiveState.FINISHED, ""
         found = self.files.try_now(lambda: state_of_unfinished(self.directory, owner, changed))
         if found is None:
-            return RunState.DAMAGED, "the files named below cannot be read"
-        if found[0] != RunState.RUNNING and failed:
+            return LiveState.DAMAGED, "the files named below cannot be read"
+        if found[0] != LiveState.RUNNING and failed:
             said = _last_line(failed[0].folder / "log.txt")
-            return RunState.FAILED, f"{len(failed)} of {total} cells failed" + (f"; the first: {said}" if said else "")
+            return LiveState.FAILED, f"{len(failed)} of {total} cells failed" + (f"; the first: {said}" if said else "")
         return found
 
 

@@ -10,7 +10,7 @@ import pytest
 from gap.watch.board import REST_SECONDS, Board
 from gap.watch.page.cards import Cards
 from gap.watch.terminal import lines_of
-from gap.watch.view import RunState
+from gap.watch.view import LiveState
 
 
 def places(state):
@@ -79,11 +79,11 @@ def test_runs_that_come_and_go(written):
 def test_a_finished_run_rests_for_a_while_and_then_is_looked_at_again(written, monkeypatch):
     folder = written.pretraining("a", updates=100, exported=4, owner="gone")
     board = Board(written.root, every=0.0)
-    assert board.look().runs[0].view.state == RunState.FINISHED
+    assert board.look().runs[0].view.state == LiveState.FINISHED
     (folder / "series.json").unlink()
-    assert board.look().runs[0].view.state == RunState.FINISHED
+    assert board.look().runs[0].view.state == LiveState.FINISHED
     monkeypatch.setattr("gap.watch.board.time.monotonic", lambda: board._looked + REST_SECONDS + 1)
-    assert board.look().runs[0].view.state == RunState.STALE
+    assert board.look().runs[0].view.state == LiveState.STALE
 
 
 def test_a_look_that_is_fresh_is_not_repeated(written):
@@ -99,9 +99,9 @@ def test_a_reader_that_cannot_read_is_a_damaged_run(written, monkeypatch):
     def fails(self):
         raise PermissionError(13, "Permission denied", "journal.jsonl")
 
-    monkeypatch.setattr("gap.watch.readers.pretraining_run.PretrainingRun.view", fails)
+    monkeypatch.setattr("gap.watch.readers.pretraining_run.PretrainingReader.view", fails)
     (run,) = board.look().runs
-    assert run.view.state == RunState.DAMAGED
+    assert run.view.state == LiveState.DAMAGED
     assert "Permission denied" in run.view.problems[0]
 
 

@@ -3,11 +3,11 @@
 import pytest
 
 from gap.watch.finding import DEEPEST, find_runs, place_of, reader_of
-from gap.watch.readers.finetuning_run import FinetuningRun
-from gap.watch.readers.pretraining_run import PretrainingRun
-from gap.watch.readers.shard_build import ShardBuild
-from gap.watch.readers.study_run import StudyRun
-from gap.watch.readers.sweep_run import SweepRun
+from gap.watch.readers.finetuning_run import FinetuningReader
+from gap.watch.readers.pretraining_run import PretrainingReader
+from gap.watch.readers.shard_build import BuildReader
+from gap.watch.readers.study_run import StudyReader
+from gap.watch.readers.sweep_run import SweepReader
 
 
 def found_in(root):
@@ -26,19 +26,19 @@ def test_every_kind_of_run_is_found(written):
     written.build("shards")
     written.build("half", owner="here")
     assert found_in(written.root) == {
-        "a/pretraining": PretrainingRun,
-        "a/pretraining/until": StudyRun,
-        "a/study": StudyRun,
-        "b/qa": FinetuningRun,
-        "b/series/seed-0": FinetuningRun,
-        "b/sweep": SweepRun,
-        "shards": ShardBuild,
-        "half": ShardBuild,
+        "a/pretraining": PretrainingReader,
+        "a/pretraining/until": StudyReader,
+        "a/study": StudyReader,
+        "b/qa": FinetuningReader,
+        "b/series/seed-0": FinetuningReader,
+        "b/sweep": SweepReader,
+        "shards": BuildReader,
+        "half": BuildReader,
     }
 
 
 def test_the_folder_itself_may_be_a_run(written):
-    assert found_in(written.pretraining("mine")) == {"mine": PretrainingRun}
+    assert found_in(written.pretraining("mine")) == {"mine": PretrainingReader}
 
 
 def test_links_are_followed_and_circles_end(written, tmp_path):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from gap.watch.owners import QUIET_SECONDS, held_inodes, read_owner, state_of_unfinished
-from gap.watch.view import RunState
+from gap.watch.view import LiveState
 from runtime.files.lock import Ownership
 
 NOW, EARLIER = 0.0, QUIET_SECONDS + 60  # seconds ago
@@ -17,15 +17,15 @@ NOW, EARLIER = 0.0, QUIET_SECONDS + 60  # seconds ago
 @pytest.mark.parametrize(
     ("owner", "marker", "ago", "state"),
     [
-        ("here", False, EARLIER, RunState.RUNNING),
-        ("here", True, EARLIER, RunState.RUNNING),  # it goes on, and has yet to remove the marker
-        ("gone", False, NOW, RunState.STALE),
-        ("gone", True, NOW, RunState.INTERRUPTED),
-        ("elsewhere", False, NOW, RunState.RUNNING),
-        ("elsewhere", False, EARLIER, RunState.STALE),
-        ("elsewhere", True, NOW, RunState.INTERRUPTED),
-        (None, False, NOW, RunState.RUNNING),
-        (None, False, EARLIER, RunState.STALE),
+        ("here", False, EARLIER, LiveState.RUNNING),
+        ("here", True, EARLIER, LiveState.RUNNING),  # it goes on, and has yet to remove the marker
+        ("gone", False, NOW, LiveState.STALE),
+        ("gone", True, NOW, LiveState.INTERRUPTED),
+        ("elsewhere", False, NOW, LiveState.RUNNING),
+        ("elsewhere", False, EARLIER, LiveState.STALE),
+        ("elsewhere", True, NOW, LiveState.INTERRUPTED),
+        (None, False, NOW, LiveState.RUNNING),
+        (None, False, EARLIER, LiveState.STALE),
     ],
 )
 def test_the_state_of_an_unfinished_run(written, owner, marker, ago, state):
@@ -35,7 +35,7 @@ def test_the_state_of_an_unfinished_run(written, owner, marker, ago, state):
     found, reason = state_of_unfinished(written.root, read_owner(written.root), time.time() - ago)
     assert found == state
     assert (reason == "") == (owner == "here")
-    assert ("SIGTERM" in reason) == (state == RunState.INTERRUPTED)
+    assert ("SIGTERM" in reason) == (state == LiveState.INTERRUPTED)
 
 
 def test_a_run_s_own_lock_is_read_and_not_taken(tmp_path):

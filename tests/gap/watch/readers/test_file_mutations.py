@@ -8,7 +8,7 @@ from file_mutations import few_and_many, refusals
 from gap.watch.board import Board
 from gap.watch.page.cards import Cards
 from gap.watch.terminal import lines_of
-from gap.watch.view import RunState
+from gap.watch.view import LiveState
 
 FILES = {
     "run.json": 0.1,
@@ -33,7 +33,7 @@ def refuse_what_is_shown_as_damaged(folder: Path):
         assert lines_of(state)
         for run in state.runs:
             Cards().body(run)
-            assert run.view.state in RunState
+            assert run.view.state in LiveState
             if run.view.problems:
                 raise ValueError(run.view.problems[0])
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from gap.watch.readers.pretraining_run import PretrainingRun, course_of
-from gap.watch.view import RunState
+from gap.watch.readers.pretraining_run import PretrainingReader, course_of
+from gap.watch.view import LiveState
 from runtime.files.json_lines import as_line
 
 
 def view_of(folder):
-    return PretrainingRun(folder, folder.name).view()
+    return PretrainingReader(folder, folder.name).view()
 
 
 def add_lines(folder, lines):
@@ -25,7 +25,7 @@ def update(number, **changes):
 def test_a_run_in_progress(written):
     view = view_of(written.pretraining("a", updates=80, exported=2))
     # The trunk has 800 of 1,000 tokens and the branch to 500 its 100; that to 1,000 has 200.
-    assert view.state == RunState.RUNNING
+    assert view.state == LiveState.RUNNING
     assert view.share == pytest.approx(900 / 1300)
     assert view.seconds_left == pytest.approx(400 / 20)
     assert view.done == "800 of 1 k tokens"
@@ -59,24 +59,24 @@ def test_the_share_of_the_plan_grows_with_every_line_of_a_whole_course(written):
 def test_a_run_whose_series_is_whole_has_finished_whoever_holds_it(written):
     for owner in ("here", "gone", None):
         view = view_of(written.pretraining(f"of-{owner}", updates=100, exported=4, owner=owner))
-        assert (view.state, view.share, view.seconds_left) == (RunState.FINISHED, 1.0, None)
-    assert view_of(written.pretraining("short", updates=100, exported=3, owner="gone")).state == RunState.STALE
+        assert (view.state, view.share, view.seconds_left) == (LiveState.FINISHED, 1.0, None)
+    assert view_of(written.pretraining("short", updates=100, exported=3, owner="gone")).state == LiveState.STALE
 
 
 def test_a_run_that_its_watch_stopped_has_finished(written):
     folder = written.pretraining("a", owner="gone", exported=2)
     (folder / "until.json").write_text(json.dumps({"stopped": "qa 91 % closed"}))
     view = view_of(folder)
-    assert (view.state, view.reason) == (RunState.FINISHED, "qa 91 % closed")
+    assert (view.state, view.reason) == (LiveState.FINISHED, "qa 91 % closed")
     assert view.share < 1
 
 
 def test_an_interrupted_and_a_dead_run_tell_what_to_do(written):
     folder = written.pretraining("a", owner="gone")
-    assert view_of(folder).state == RunState.STALE
+    assert view_of(folder).state == LiveState.STALE
     assert "run the same command again" in view_of(folder).reason
     (folder / "INTERRUPTED.json").write_text(json.dumps({"reason": "SIGTERM", "progress": {}}))
-    assert view_of(folder).state == RunState.INTERRUPTED
+    assert view_of(folder).state == LiveState.INTERRUPTED
 
 
 def test_a_budget_of_hours_and_one_of_flops(written):
@@ -98,7 +98,7 @@ def test_losses_that_are_not_finite_and_a_run_without_updates_are_shown(written)
     add_lines(folder, [update(1, loss=float("nan"))])
     view = view_of(folder)
     assert dict(view.figures)["loss"] == "not finite"
-    assert view.state == RunState.RUNNING
+    assert view.state == LiveState.RUNNING
 
 
 def test_damaged_files_are_named_and_the_rest_is_shown(written):
@@ -106,19 +106,19 @@ def test_damaged_files_are_named_and_the_rest_is_shown(written):
     (folder / "series.json").write_text("{")
     (folder / "run.json").write_text("[]")
     view = view_of(folder)
-    assert view.state == RunState.RUNNING
+    assert view.state == LiveState.RUNNING
     assert len(view.problems) == 2
     assert all(str(folder) in problem for problem in view.problems)
     assert dict(view.figures)["loss"] == "8.695"
     (folder / "journal.jsonl").write_text("")
     (folder / "run.lock").unlink()
     (folder / "INTERRUPTED.json").write_text("{}")
-    assert view_of(folder).state == RunState.DAMAGED
+    assert view_of(folder).state == LiveState.DAMAGED
 
 
 def test_a_reader_follows_its_run(written):
     folder = written.pretraining("a", updates=10)
-    reader = PretrainingRun(folder, "a")
+    reader = PretrainingReader(folder, "a")
     assert reader.view().done == "100 of 1 k tokens"
     add_lines(folder, [update(11), update(12)])
     assert reader.view().done == "120 of 1 k tokens"

@@ -8,14 +8,14 @@ import pytest
 
 from gap.cells.job_list import read_jobs
 from gap.watch import owners
-from gap.watch.readers.study_run import StudyRun
-from gap.watch.view import CellState, RunState
+from gap.watch.readers.study_run import StudyReader
+from gap.watch.view import CellState, LiveState
 
 DONE, RUNNING, TO_COME = CellState.DONE, CellState.RUNNING, CellState.TO_COME
 
 
 def view_of(folder):
-    return StudyRun(folder, folder.name).view()
+    return StudyReader(folder, folder.name).view()
 
 
 def claim(folder, job):
@@ -29,7 +29,7 @@ def test_cells_fill_as_they_are_done(written):
     folder = written.study("a", done=4)
     claim(folder, read_jobs(folder).plan.cells[4])
     view = view_of(folder)
-    assert (view.state, view.done, view.share) == (RunState.RUNNING, "4 of 6 cells", pytest.approx(4 / 6))
+    assert (view.state, view.done, view.share) == (LiveState.RUNNING, "4 of 6 cells", pytest.approx(4 / 6))
     (grid,) = view.grids
     assert grid.rows == (("scratch", (DONE, DONE, DONE)), ("annealed 1 k", (DONE, RUNNING, TO_COME)))
     # A cell takes 60 s, the running one has just begun, the two tries of the unfinished setting as long as a cell.
@@ -51,20 +51,20 @@ def test_without_a_finished_cell_no_time_is_named(written):
     folder = written.study("a")
     claim(folder, read_jobs(folder).plan.searches[0])
     view = view_of(folder)
-    assert (view.state, view.seconds_left, view.charts) == (RunState.RUNNING, None, ())
+    assert (view.state, view.seconds_left, view.charts) == (LiveState.RUNNING, None, ())
     assert view.tables[0].rows[0][0] == "search for qa, scratch: rate 0.0001, epochs 3"
 
 
 def test_a_finished_study_has_its_answer_and_intervals(written):
     folder = written.study("a", done=6, owner="gone")
-    assert view_of(folder).state == RunState.STALE
+    assert view_of(folder).state == LiveState.STALE
     assert "report is not written" in view_of(folder).reason
     point = {"kind": "annealed", "budget_tokens": 1000, "score": {"value": 0.54, "low": 0.5, "high": 0.6}}
     curve = {"tasks": [{"task": "qa", "answer": "90 % is closed.", "checkpoints": [point]}], "confidence": 0.9}
     (folder / "curve.json").write_text(json.dumps(curve))
     (folder / "report.html").write_text("<html>")
     view = view_of(folder)
-    assert (view.state, view.answers) == (RunState.FINISHED, ("90 % is closed.",))
+    assert (view.state, view.answers) == (LiveState.FINISHED, ("90 % is closed.",))
     assert view.charts[0].series[0].band == ((0.5, 0.6),)
     assert view.charts[0].title.endswith("90 % intervals of the report")
 
@@ -72,12 +72,12 @@ def test_a_finished_study_has_its_answer_and_intervals(written):
 def test_more_seeds_make_a_finished_study_unfinished_again(written):
     folder = written.study("a", done=6, owner="gone")
     (folder / "report.html").write_text("<html>")
-    assert view_of(folder).state == RunState.FINISHED
+    assert view_of(folder).state == LiveState.FINISHED
     lines = (folder / "scores.jsonl").read_text().splitlines(keepends=True)
     (folder / "scores.jsonl").write_text("".join(lines[:5]))
-    assert view_of(folder).state == RunState.STALE
+    assert view_of(folder).state == LiveState.STALE
     (folder / "report.html").write_text("<html>")
-    assert view_of(folder).state == RunState.STALE
+    assert view_of(folder).state == LiveState.STALE
 
 
 def test_a_claim_that_a_killed_worker_left_is_not_a_running_cell(written):
@@ -98,13 +98,13 @@ def test_a_claim_that_a_killed_worker_left_is_not_a_running_cell(written):
 def test_an_array_job_runs_though_the_command_that_sent_it_has_ended(written):
     folder = written.study("a", done=1, owner="gone")
     (folder / "slurm").mkdir()
-    assert view_of(folder).state == RunState.RUNNING  # its files have just changed
+    assert view_of(folder).state == LiveState.RUNNING  # its files have just changed
     for name in ("cells.json", "scores.jsonl"):
         os.utime(folder / name, (1e9, 1e9))
-    assert view_of(folder).state == RunState.STALE
+    assert view_of(folder).state == LiveState.STALE
     path = claim(folder, read_jobs(folder).plan.cells[1])
     os.utime(path, (1e9, 1e9))
-    assert view_of(folder).state == RunState.RUNNING
+    assert view_of(folder).state == LiveState.RUNNING
     assert view_of(folder).grids[0].rows[0][1] == (DONE, RUNNING, TO_COME)
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_list_or_scores_are_named(written):
     with (folder / "scores.jsonl").open("a") as file:
         file.write("\n")
     view = view_of(folder)
-    assert view.state == RunState.DAMAGED
+    assert view.state == LiveState.DAMAGED
     assert "scores.jsonl, line 3" in view.problems[0]
     (folder / "cells.json").write_text("{}")
-    assert view_of(folder).state == RunState.DAMAGED
+    assert view_of(folder).state == LiveState.DAMAGED

@@ -18,7 +18,7 @@ from tiny_gap import tiny_jobs, write_series, write_tasks
 
 from gap.cells.job_list import write_jobs
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, str(ROOT / "launch" / "watch.py")]
 SECONDS = 240
 
