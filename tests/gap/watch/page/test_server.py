@@ -7,7 +7,6 @@ import pytest
 from gap.watch.board import Board
 
 pytest.importorskip("starlette", reason="needs the extra [watch]")
-pytest.importorskip("httpx", reason="starlette's test client needs httpx")
 from starlette.testclient import TestClient
 
 from gap.watch.page.server import HEADERS, build_app, is_known_host, listen
