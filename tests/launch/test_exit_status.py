@@ -180,6 +180,7 @@ UNREADABLE = {
     "launch.overfit": ("--shards", "{place}"),
     "launch.report": ("{place}",),
     "launch.sweep": ("--sweep_file", "{place}", *OUT),
+    "launch.watch": ("{place}/runs", "--once"),
     "launch.gap": ("--series", "{place}", "--tasks", "qa:{place}", *OUT),
     "launch.predict": ("--model_name_or_path", "{place}/best", "--test_file", "{place}", *OUT),
     **{

@@ -43,7 +43,7 @@ class KeptFiles:
             self._kept[path, what] = kept
         if kept[2]:
             self.problems.append(kept[2])
-        return kept[1]  # type: ignore[no-any-return]
+        return kept[1]
 
     def try_now(self, read: Callable[[], Read]) -> Read | None:
         """`read()` without keeping its value."""

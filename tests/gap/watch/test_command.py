@@ -105,10 +105,10 @@ def test_the_cells_of_a_study_fill_while_a_worker_runs_them(tmp_path):
                 counts += [int(found[1])] if found and int(found[1]) not in counts else []
                 time.sleep(0.1)
             assert process.returncode == 0
-        body = asked(address)
+        body, said = asked(address), stands(address, "study")[1]
     assert counts == sorted(counts)
     assert len(counts) > 1
-    assert f"{total} of {total} cells done" in body
+    assert f"{total} of {total} cells" in said
     assert "means so far, no intervals" in body
 
 

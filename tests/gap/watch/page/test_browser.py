@@ -80,6 +80,7 @@ def more_lines(folder, first, number, loss):
         for update in range(first, first + number):
             tokens = 10 * update
             line = {"serial": update, "update": update, "segment": "trunk", "tokens": tokens, "loss": loss}
+            line |= {"learning_rate": 1e-3, "seconds": update / 2, "tokens_per_second": 20.0}
             file.write(json.dumps(line) + "\n")
 
 
