@@ -49,7 +49,7 @@ mount --bind {folder}/hosts /etc/hosts
 mount --bind {folder}/ssh_config /etc/ssh/ssh_config
 mount -t tmpfs tmpfs /run
 mkdir -p /run/sshd
-test ! -d /root/.ssh || mount -t tmpfs tmpfs /root/.ssh
+test ! -d ~/.ssh || mount -t tmpfs tmpfs ~/.ssh
 ip link set lo up
 until ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done
 ip addr add {address}/24 dev eth0
