@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tests.cluster.hosts import ROOT, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 SECONDS = 300
+PAUSED_UPDATE = 11
 HANG_SECONDS = 20
 # After the watchdog: the stacks, and the launchers' ends. ssh gives up a lost host after 15 s.
 MARGIN_SECONDS = 60
@@ -22,19 +22,31 @@ ZERO2 = {"deepspeed": ROOT / "ds_configs" / "zero2.json"}
 ENGINES = ("deepspeed", "torchrun")
 
 
-def start(hosts, engine, shards, output, options, *, names=NAMES, variables=None):
-    """Start the launcher on the first host (DeepSpeed), or one on each (torchrun)."""
-    log = runs.log_of(output)
+def start(hosts, engine, shards, output, options, *, names=NAMES, pausing=None):
+    """Start the launcher on the first host (DeepSpeed), or one on each (torchrun).
+
+    `pausing`: the host whose rank stops itself before an update until it gets SIGCONT.
+    """
+    log, fault = runs.log_of(output), {"FAULT_POINT": f"update.before:{PAUSED_UPDATE}:pause"} if pausing else {}
     if engine == "deepspeed":
-        hostfile = output.with_name("hostfile")
-        hostfile.write_text("".join(f"{name} slots=1\n" for name in names))
+        (hostfile := output.with_name("hostfile")).write_text("".join(f"{name} slots=1\n" for name in names))
+        # What the launcher takes to the other hosts, beside the variables that it knows.
+        (exported := output.with_name("environment")).write_text(
+            "".join(f"{name}={value}\n" for name, value in fault.items())
+        )
+        variables = {**KEEPALIVE, "DS_ENV_FILE": str(exported)}
+        if pausing:
+            exported.write_text(exported.read_text() + f"FAULT_RANK={names.index(pausing)}\n")
         script = ["launch/pretrain.py", *runs.arguments(shards, output, {**options, **ZERO2})]
         command = ["deepspeed", "--hostfile", str(hostfile), *script]
-        return [hosts[names[0]].start(command, log, variables=KEEPALIVE | (variables or {}))]
+        return [hosts[names[0]].start(command, log, variables=variables)]
     script = ["launch/pretrain.py", *runs.arguments(shards, output, options)]
     meeting = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"{names[0]}:29500", "--rdzv_id", "run"]
     command = ["torchrun", "--nnodes", str(len(names)), "--nproc_per_node", "1", *meeting, *script]
-    return [hosts[name].start(command, log.with_suffix(f".{name}"), variables=variables) for name in names]
+    return [
+        hosts[name].start(command, log.with_suffix(f".{name}"), variables=fault if name == pausing else None)
+        for name in names
+    ]
 
 
 def printed(jobs):
@@ -52,43 +64,56 @@ def largest_difference(left: Path, right: Path) -> float:
     return max(abs(one[3] - two[3]) for one, two in zip(runs.course(left), runs.course(right), strict=True))
 
 
+def ranks(host):
+    """The states and command lines of a host's ranks."""
+    lines = host.run("ps", "-A", "-o", "stat,args", "--no-headers").splitlines()
+    return [line for line in lines if "-u launch/pretrain.py" in line and "deepspeed.launcher" not in line]
+
+
+def addresses(hosts):
+    return ", ".join(f"{host.name} {host.address}" for host in hosts)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_three_hosts_have_the_losses_of_one(hosts, shards, whole, tmp_path, note, engine):
     output = tmp_path / "run"
     jobs = start(hosts, engine, shards, output, OPTIONS)
-    until(lambda: len(runs.journal(output)) > 2 or jobs[0].process.poll() is not None, "updates", seconds=SECONDS)
-    ranks = [len(host.processes("launch/pretrain.py --local_rank" if engine == "deepspeed" else "-u launch/pretrain.py"))
-             for host in hosts]
+    until(lambda: runs.journal(output) or jobs[0].process.poll() is not None, "updates", seconds=SECONDS)
+    counts = [len(ranks(host)) for host in hosts]
     finish(jobs)
+    assert counts == [1, 1, 1]
     assert {line["world_size"] for line in runs.journal(output)} == {3}
-    assert ranks == [1, 1, 1]
     difference = largest_difference(whole, output)
     runs.same_series(whole, output)
-    note(f"{engine}: {', '.join(f'{host.name} {host.address}' for host in hosts)}; world size 3; "
-         f"{len(runs.journal(output))} updates; largest difference of losses to one host {difference:.1e}")
+    note(
+        f"{engine}: {addresses(hosts)}; world size 3; {len(runs.journal(output))} updates; largest difference of "
+        f"losses to one host {difference:.1e}"
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_host_that_is_cut_off_ends_the_run_and_two_hosts_resume(hosts, shards, whole, tmp_path, note, engine):
     output = tmp_path / "run"
     options = {**OPTIONS, "hang_timeout_seconds": HANG_SECONDS}
-    # The last host waits before its eleventh update until it is off the network.
-    variables = {"FAULT_POINT": "update.before:11:hang", "FAULT_RANK": "2"}
-    jobs = start(hosts, engine, shards, output, options, variables=variables)
-    until(lambda: len(runs.journal(output)) >= 8, "updates", seconds=SECONDS)
+    jobs = start(hosts, engine, shards, output, options, pausing="node3")
+    until(lambda: any(line.startswith("T") for line in ranks(hosts["node3"])), "paused rank", seconds=SECONDS)
     hosts.cut_off("node3")
     cut = time.monotonic()
+    hosts["node3"].run("pkill", "-CONT", "-f", "launch/pretrain.py")
     left = [job for job in jobs if job.host.name != "node3"]
     for job in left:
         assert job.wait(HANG_SECONDS + MARGIN_SECONDS) != 0
-    seconds = time.monotonic() - cut
-    assert not any(hosts[name].processes("launch/pretrain.py") for name in ("node1", "node2"))
-    done = len(runs.journal(output))
+    until(lambda: not (ranks(hosts["node1"]) + ranks(hosts["node2"])), "end of the other hosts' ranks", seconds=30)
+    seconds, done = time.monotonic() - cut, len(runs.journal(output))
+    assert 0 < done < len(runs.journal(whole))
     jobs = start(hosts, engine, shards, output, options, names=("node1", "node2"))
     finish(jobs)
     assert "resuming from" in printed(jobs)
-    assert [line["world_size"] for line in runs.journal(output)][-1] == 2
+    assert runs.journal(output)[-1]["world_size"] == 2
     difference = largest_difference(whole, output)
-    note(f"{engine}: node3 cut off after update {done}; the others ended within {seconds:.0f} s "
-         f"(--hang_timeout_seconds {HANG_SECONDS}); resumed with world size 2; "
-         f"largest difference of losses to one host {difference:.1e}")
+    runs.same_series(whole, output)
+    note(
+        f"{engine}: {addresses(hosts)}; node3 cut off after update {done}, the others ended within {seconds:.0f} s "
+        f"(--hang_timeout_seconds {HANG_SECONDS}); resumed with world size 2; largest difference of losses to one host "
+        f"{difference:.1e}"
+    )
