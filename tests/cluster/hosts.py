@@ -171,7 +171,9 @@ class Network:
 
     def cut_off(self, name: str) -> None:
         """Take a host off the network: its packets get lost, and nobody is told."""
-        subprocess.run(["nsenter", "--target", str(self._switch), "--net", "ip", "link", "set", name, "down"], check=True)
+        subprocess.run(
+            ["nsenter", "--target", str(self._switch), "--net", "ip", "link", "set", name, "down"], check=True
+        )
 
 
 @contextmanager

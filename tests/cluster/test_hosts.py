@@ -1,14 +1,13 @@
-"""Pretraining over three hosts: with DeepSpeed's hostfile over ssh and with torchrun's rendezvous; a host is cut off."""
+"""Pretraining over three hosts, with DeepSpeed's hostfile over ssh and with torchrun's rendezvous; one is cut off."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pretraining_runs as runs
 import pytest
 
-from tests.cluster.conftest import NAMES, OPTIONS
+from tests.cluster.conftest import NAMES, OPTIONS, largest_difference
 from tests.cluster.hosts import ROOT, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -56,12 +55,6 @@ def printed(jobs):
 def finish(jobs):
     for job in jobs:
         assert job.wait(SECONDS) == 0, printed(jobs)
-
-
-def largest_difference(left: Path, right: Path) -> float:
-    """Between the losses of two runs, which did the same updates on the same rows; AssertionError above 1e-5."""
-    runs.assert_same_course(left, right)
-    return max(abs(one[3] - two[3]) for one, two in zip(runs.course(left), runs.course(right), strict=True))
 
 
 def ranks(host):
