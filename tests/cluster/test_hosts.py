@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import sys
 import time
 
 import pretraining_runs as runs
@@ -18,13 +21,22 @@ HANG_SECONDS = 20
 MARGIN_SECONDS = 60
 KEEPALIVE = {"PDSH_SSH_ARGS_APPEND": "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"}
 ZERO2 = {"deepspeed": ROOT / "ds_configs" / "zero2.json"}
+SERVER = """\
+import sys, threading
+from pathlib import Path
+from tls_server import tls_server
+with tls_server(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]) as served:
+    print(served.address, flush=True)
+    threading.Event().wait()
+"""
 ENGINES = ("deepspeed", "torchrun")
 
 
-def start(hosts, engine, shards, output, options, *, names=NAMES, pausing=None):
+def start(hosts, engine, shards, output, options, *, names=NAMES, pausing=None, variables=None):
     """Start the launcher on the first host (DeepSpeed), or one on each (torchrun).
 
-    `pausing`: the host whose rank stops itself before an update until it gets SIGCONT.
+    `pausing`: the host whose rank stops itself before an update until it gets SIGCONT. `variables`: for torchrun, of
+    each host.
     """
     log, fault = runs.log_of(output), {"FAULT_POINT": f"update.before:{PAUSED_UPDATE}:pause"} if pausing else {}
     if engine == "deepspeed":
@@ -33,19 +45,17 @@ def start(hosts, engine, shards, output, options, *, names=NAMES, pausing=None):
         (exported := output.with_name("environment")).write_text(
             "".join(f"{name}={value}\n" for name, value in fault.items())
         )
-        variables = {**KEEPALIVE, "DS_ENV_FILE": str(exported)}
+        own = {**KEEPALIVE, "DS_ENV_FILE": str(exported)}
         if pausing:
             exported.write_text(exported.read_text() + f"FAULT_RANK={names.index(pausing)}\n")
         script = ["launch/pretrain.py", *runs.arguments(shards, output, {**options, **ZERO2})]
         command = ["deepspeed", "--hostfile", str(hostfile), *script]
-        return [hosts[names[0]].start(command, log, variables=variables)]
+        return [hosts[names[0]].start(command, log, variables=own)]
     script = ["launch/pretrain.py", *runs.arguments(shards, output, options)]
     meeting = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"{names[0]}:29500", "--rdzv_id", "run"]
     command = ["torchrun", "--nnodes", str(len(names)), "--nproc_per_node", "1", *meeting, *script]
-    return [
-        hosts[name].start(command, log.with_suffix(f".{name}"), variables=fault if name == pausing else None)
-        for name in names
-    ]
+    own = {name: {**(variables or {}).get(name, {}), **(fault if name == pausing else {})} for name in names}
+    return [hosts[name].start(command, log.with_suffix(f".{name}"), variables=own[name]) for name in names]
 
 
 def printed(jobs):
@@ -110,3 +120,35 @@ def test_a_host_that_is_cut_off_ends_the_run_and_two_hosts_resume(hosts, shards,
         f"(--hang_timeout_seconds {HANG_SECONDS}); resumed with world size 2; largest difference of losses to one host "
         f"{difference:.1e}"
     )
+
+
+def test_two_hosts_read_shards_from_a_third_over_https(hosts, shards, whole, tmp_path, note):
+    """Each host fetches and keeps the shards for itself."""
+    log = tmp_path / "server.log"
+    command = [sys.executable, "-c", SERVER, str(shards), str(tmp_path), hosts["node3"].address]
+    hosts["node3"].start(command, log, variables={"PYTHONPATH": str(ROOT / "tests" / "support")})
+    address = until(lambda: log.read_text().strip(), "server", seconds=60)
+    trusting = {"SSL_CERT_FILE": str(tmp_path / "certificate.pem")}
+    caches = {name: {"XDG_CACHE_HOME": str(tmp_path / f"cache-{name}"), **trusting} for name in NAMES[:2]}
+    output = tmp_path / "run"
+    jobs = start(hosts, "torchrun", address, output, OPTIONS, names=NAMES[:2], variables=caches)
+    finish(jobs)
+    fetched = [len(list((tmp_path / f"cache-{name}").rglob("*.tar"))) for name in NAMES[:2]]
+    assert fetched == [len(list(shards.glob("*.tar")))] * 2
+    difference = largest_difference(whole, output)
+    note(
+        f"torchrun: node1, node2 with shards from {address} (node3), {fetched[0]} fetched by each; world size 2; "
+        f"largest difference of losses to one host {difference:.1e}"
+    )
+
+
+def test_ctrl_c_of_the_launcher_over_ssh_saves_on_all_hosts(hosts, shards, whole, tmp_path, note):
+    output = tmp_path / "run"
+    [job] = start(hosts, "deepspeed", shards, output, {**OPTIONS, "budget_tokens": 2_000_000, "series": 0})
+    until(lambda: len(runs.journal(output)) > 3, "updates", seconds=SECONDS)
+    job.send(signal.SIGINT)
+    assert job.wait(60) != 0
+    until(lambda: not any(ranks(host) for host in hosts), "end of the ranks", seconds=60)
+    saved = json.loads((output / "INTERRUPTED.json").read_text())
+    assert runs.journal(output)[-1]["update"] == saved["progress"]["updates"]
+    note(f"deepspeed: Ctrl-C on node1, all three hosts saved after update {saved['progress']['updates']} and ended")

@@ -69,6 +69,7 @@ def test_the_options_of_the_study_parse():
     assert (parsed.series, parsed.slurm_workers, parsed.executor) == ("runs/mine/series.json", 16, "slurm")
 
 
+@pytest.mark.cluster  # it imports deepspeed
 def test_the_hostfile_is_one_and_its_command_parses():
     from deepspeed.launcher.runner import _parse_hostfile
 

@@ -137,7 +137,11 @@ def test_the_signal_before_the_time_limit_saves_and_queues_again(slurm, shards, 
     output = project / "runs" / "mine"
     until(lambda: len(ranks(slurm, slurm.hosts, "T")) == 2, "paused ranks", seconds=SECONDS)
     slurm.run("scancel", "--signal=TERM", "--batch", str(job))
-    until(lambda: "SIGTERM" in log(project, f"pretrain-{job}.log"), "signal to the launchers", seconds=60)
+    until(
+        lambda: log(project, f"pretrain-{job}.log").count("Killing subprocess") == 2,
+        "signal to the launchers",
+        seconds=60,
+    )
     for host in slurm.hosts:
         if ranks(slurm, [host]):
             host.run("pkill", "-CONT", "-f", "launch/pretrain.py")
