@@ -20,8 +20,8 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 mkdir -p "$output_dir"
 scontrol show hostnames "$SLURM_JOB_NODELIST" | sed "s/\$/ slots=${SLURM_GPUS_ON_NODE:-1}/" >"$output_dir/hostfile"
 
-# The launcher on each node does not handle SIGTERM: it would end, and SLURM would kill its ranks while they save. So it
-# ignores the signal, and waits for its ranks, which handle it.
+# The launcher's front end has no handler for SIGTERM: it would end, and srun with it, while the ranks still save. So it
+# ignores the signal and waits for them.
 # shellcheck disable=SC2016  # the variable is each node's
 run_and_requeue "$output_dir" srun --kill-on-bad-exit=0 bash -c \
     'trap "" TERM && exec deepspeed --no_ssh --node_rank "$SLURM_NODEID" "$@"' node \

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pretraining_runs as runs
 import pytest
@@ -152,3 +154,35 @@ def test_ctrl_c_of_the_launcher_over_ssh_saves_on_all_hosts(hosts, shards, whole
     saved = json.loads((output / "INTERRUPTED.json").read_text())
     assert runs.journal(output)[-1]["update"] == saved["progress"]["updates"]
     note(f"deepspeed: Ctrl-C on node1, all three hosts saved after update {saved['progress']['updates']} and ended")
+
+
+def test_hosts_end_with_the_process_that_made_them(machine, tmp_path, note):
+    """Killed, it can tidy nothing up; the kernel does. What the machine had is as it was."""
+    script = (
+        "import sys, time; from pathlib import Path; from tests.cluster.hosts import network\n"
+        "with network(Path(sys.argv[1]), ['node1', 'node2']): print('up', flush=True); time.sleep(600)"
+    )
+    before = of_the_machine()
+    maker = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "network")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert maker.stdout.readline() == "up\n"
+    assert len(mentioning(tmp_path)) >= 5  # its own, and of each host the first process and the sshd
+    maker.kill()
+    maker.wait()
+    until(lambda: not mentioning(tmp_path), "end of the hosts", seconds=10)
+    assert of_the_machine() == before
+    note("the process that made two hosts was killed: no process, link or mount is left")
+
+
+def of_the_machine():
+    files = ("/etc/hosts", "/etc/ssh/ssh_config", "/proc/net/dev", "/proc/mounts")
+    contents = [Path(file).read_text() for file in files]
+    contents[2] = "".join(line.partition(":")[0] for line in contents[2].splitlines())  # names without counters
+    return contents
+
+
+def mentioning(folder):
+    """Processes that name a folder in their command line."""
+    found = subprocess.run(["pgrep", "--full", "--list-full", str(folder)], capture_output=True, text=True)
+    return found.stdout.splitlines()
