@@ -1,4 +1,4 @@
-# make demo | test | test-slow | test-long | lint | format | clean
+# make demo | test | test-slow | test-long | test-cluster | lint | format | clean
 # make coverage: what benchmarks/coverage.md and benchmarks/forecasting.md show (hours)
 # make bench | bench-coverage | bench-forecasting | bench-optimizers | bench-gpu | bench-growth  (benchmarks/README.md)
 # All install first; repeated calls are instant.
@@ -29,7 +29,7 @@ TORCH_PIN := $(shell grep '^torch==' constraints.txt)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-long lint format clean bench coverage bench-coverage bench-forecasting bench-optimizers bench-gpu bench-growth $(addprefix bench-,$(BENCHMARKS))
+.PHONY: help install demo test test-slow test-long test-cluster lint format clean bench coverage bench-coverage bench-forecasting bench-optimizers bench-gpu bench-growth $(addprefix bench-,$(BENCHMARKS))
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -69,6 +69,14 @@ test-slow: install
 test-long: install
 	@# Outside CI: what it found and when stands in docs/reliability.md.
 	$(BIN)/python -m pytest -m 'long and not gpu' --timeout 3600 --durations 10
+
+# As root, outside CI: docs/reliability.md has the result. It names the Debian packages that are missing.
+test-cluster: $(STAMP)-kubernetes
+	$(BIN)/python -m pytest tests/cluster -m cluster --durations 10
+
+$(STAMP)-kubernetes: $(STAMP)
+	@$(PIP) -c $(VENV)/constraints.txt --editable '.[kubernetes]'
+	@touch $@
 
 lint: install
 	$(BIN)/ruff check .
