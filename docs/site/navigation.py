@@ -6,7 +6,7 @@ A page that docs/index.md does not name stands under "More", so that no page is 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 HOME = "docs/index"
@@ -18,17 +18,17 @@ PARENTS = {
     "docs/studies": "docs/results",
     "benchmarks": "benchmarks/README",
 }
-PAGE_LINK = re.compile(r"^- \[[^\]]+\]\(([^)#:]+)\.md\)", re.MULTILINE)
+PAGE_LINK = re.compile(r"^- \[([^\]]+)\]\(([^)#:]+)\.md\)", re.MULTILINE)
 FOLDER_LINK = re.compile(r"\[([^\]]+)\]\(([^)#:]+)\)")
 SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 MORE = "More"
 
 
-def sections(home: str) -> dict[str, list[str]]:
-    """Heading -> the pages that its list links to, by their path from the root without the suffix."""
+def sections(home: str) -> dict[str, dict[str, str]]:
+    """Heading -> the pages that its list links to, by their path from the root without the suffix, with their names."""
     _, *parts = SECTION.split(home)
     return {
-        heading: [page_name(link) for link in PAGE_LINK.findall(text)]
+        heading: {page_name(link): name for name, link in PAGE_LINK.findall(text)}
         for heading, text in zip(parts[::2], parts[1::2], strict=True)
         if PAGE_LINK.search(text)
     }
@@ -58,9 +58,10 @@ def pages_of(root: Path) -> list[str]:
     return sorted(name for name in names if name != HOME)
 
 
-def toctree(names: Iterable[str], caption: str = "") -> str:
-    """A hidden table of contents."""
-    lines = [":hidden:", *([f":caption: {caption}"] if caption else []), *(f"/{name}" for name in names)]
+def toctree(places: Mapping[str, str], caption: str = "") -> str:
+    """A hidden table of contents; a page without a name has its own title."""
+    entries = [f"{name} </{place}>" if name else f"/{place}" for place, name in places.items()]
+    lines = [":hidden:", *([f":caption: {caption}"] if caption else []), *entries]
     return "\n```{toctree}\n" + "\n".join(lines) + "\n```\n"
 
 
@@ -69,9 +70,13 @@ def with_navigation(name: str, text: str, root: Path) -> str:
     if name == HOME:
         listed = sections(text)
         places = {place for places in listed.values() for place in places}
-        rest = [page for page in pages_of(root) if page not in places and not parent_of(page)]
-        return text + "".join(toctree(places, heading) for heading, places in listed.items()) + toctree(rest, MORE)
-    below = [page for page in pages_of(root) if parent_of(page) == name]
+        rest = {page: "" for page in pages_of(root) if page not in places and not parent_of(page)}
+        return (
+            text
+            + "".join(toctree(places, heading) for heading, places in listed.items())
+            + (toctree(rest, MORE) if rest else "")
+        )
+    below = {page: "" for page in pages_of(root) if parent_of(page) == name}
     return text + toctree(below) if below else text
 
 

@@ -76,7 +76,7 @@ def test_every_marker_is_filled_in_and_every_page_has_a_place():
         if "<!-- api: " not in page(name):
             assert not MARKER.search(with_generated_text(page(name))), name
     home = with_navigation(HOME, page(HOME), ROOT)
-    placed = set(re.findall(r"^/(\S+)$", home, re.MULTILINE))
+    placed = set(re.findall(r"^(?:.+ <)?/(\S+?)>?$", home, re.MULTILINE))
     for parent in set(PARENTS.values()):
         placed |= set(re.findall(r"^/(\S+)$", with_navigation(parent, "", ROOT), re.MULTILINE))
     assert set(pages_of(ROOT)) - placed == set()
@@ -87,8 +87,9 @@ def test_a_page_that_nobody_listed_is_under_more(tmp_path):
         (tmp_path / f"{name}.md").parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{name}.md").write_text("# A\n")
     text = "# Home\n\n## Start\n\n- [A](listed.md): a\n- [B](options.md): b\n"
-    assert sections(text) == {"Start": ["docs/listed", "docs/options"]}
+    assert sections(text) == {"Start": {"docs/listed": "A", "docs/options": "B"}}
     shown = with_navigation(HOME, text, tmp_path)
+    assert "A </docs/listed>\n" in shown
     assert f":caption: {MORE}\n" in shown
     assert "/docs/forgotten\n" in shown.split(MORE)[1]
     assert "options/gap" not in shown
