@@ -2,6 +2,8 @@
 
 <!-- not run: REASON -->    the block is parsed and not executed
 <!-- file: NAME -->         the block is the content of a file that later commands of the page read
+
+What a test's machine lacks (`NEEDS`) needs no comment.
 """
 
 from __future__ import annotations
@@ -16,13 +18,23 @@ from typing import Literal
 Kind = Literal["shell", "python", "file", "other"]
 
 PROGRAMS = {"python", "torchrun", "deepspeed", "make", "source", "pip", "sbatch", "srun", "docker", "kubectl", "cat"}
+PROGRAMS |= {"export", "hf", "curl", "git"}
+# What a block calls -> what it needs to run.
+NEEDS = {
+    r"^\s*(sbatch|srun|scontrol|scancel)\b": "a cluster with SLURM",
+    r"^\s*docker\b": "a machine with Docker",
+    r"^\s*kubectl\b": "a cluster with Kubernetes",
+    r"^\s*(make|pip|apt-get|source)\b": "an environment of its own to install into",
+    r"^\s*hf\b|\bOWNER/NAME\b": "an account of the model hub",
+    r"--nnodes|--hostfile": "more than one machine",
+}
 LANGUAGES: dict[str, Kind] = {"bash": "shell", "sh": "shell", "shell": "shell", "python": "python"}
 # Pages that record what was run on real data, with the commands of their day.
 RECORDS = re.compile(
     r"docs/(measurements|results|decisions|lab-notes|reliability|scaling|studies/.*)\.md|benchmarks/.*"
 )
 MARK = re.compile(r"<!-- (not run|file): (.+?) -->")
-COMMAND = re.compile(r"(?:^|/)((?:launch|finetuning)/\w+\.py)$")
+COMMAND = re.compile(r"(?:^|/)((?:launch|finetuning)/\w+)\.py$|^((?:launch|finetuning)\.\w+)$")
 ENDS = {"|", "&&", "||", ";", "&", ">", ">>", "2>&1", "<", "done", ")"}
 
 
@@ -91,7 +103,8 @@ def kind_of(first: str) -> Kind:
     words = first.split()
     if re.match(r"(from [\w.]+ )?import \w", first):
         return "python"
-    return "shell" if words and (words[0] in PROGRAMS or re.match(r"[A-Z_]+=\S* \w", first)) else "other"
+    is_program = bool(words) and (words[0] in PROGRAMS or words[0].startswith("gap-"))
+    return "shell" if is_program or re.match(r"[A-Z_]+=\S* \w", first) else "other"
 
 
 def block(line: int, kind: Kind, text: list[str], mark: tuple[str, str]) -> Block:
@@ -99,7 +112,9 @@ def block(line: int, kind: Kind, text: list[str], mark: tuple[str, str]) -> Bloc
     name, value = mark
     if name == "file":
         return Block(line, "file", "\n".join(text).rstrip() + "\n", file=value)
-    return Block(line, kind, "\n".join(text).rstrip() + "\n", not_run=value if name == "not run" else "")
+    content = "\n".join(text).rstrip() + "\n"
+    lacking = [need for call, need in NEEDS.items() if kind in ("shell", "python") and re.search(call, content, re.M)]
+    return Block(line, kind, content, not_run=value if name == "not run" else f"needs {lacking[0]}" if lacking else "")
 
 
 def calls(block: Block) -> Iterator[Call]:
@@ -126,7 +141,7 @@ def calls_in(words: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
         elif command:
             arguments.append(word)
         elif found := COMMAND.search(word):
-            command = found[1]
+            command = (found[1] or found[2].replace(".", "/")) + ".py"
 
 
 def inline_calls(page: str) -> Iterator[tuple[str, list[str]]]:

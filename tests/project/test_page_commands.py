@@ -9,7 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -127,18 +128,23 @@ def test_blocks_are_read_with_their_marks():
     page = (
         "# A\n\n    python launch/gap.py --full \\\n        --draws 5 | tail\n\ntext\n\n<!-- not run: needs a GPU -->\n"
         "```bash\ntorchrun x/launch/pretrain.py  # two\n```\n\n<!-- file: a.yaml -->\n```yaml\na: 1\n```\n\n"
-        "- item\n\n    not code\n\nEnd\n\n    from a import b\n"
+        "- item\n\n    not code\n\nEnd\n\n    from a import b\n\ntext\n\n    import c\n\ntext\n\n"
+        "    sbatch a.sh\n    deepspeed --module launch.gap --draws 7\n"
     )
     assert [(block.kind, block.not_run, block.file) for block in blocks(page)] == [
         ("shell", "", ""),
         ("shell", "needs a GPU", ""),
         ("file", "", "a.yaml"),
         ("python", "", ""),
+        ("python", "", ""),
+        ("shell", "needs a cluster with SLURM", ""),
     ]
+    assert [block.text for block in joined(blocks(page))][1:] == ["from a import b\nimport c\n"]
     found = [call for block in blocks(page) if block.kind == "shell" for call in calls(block)]
     assert [(call.line, call.command, call.arguments) for call in found] == [
         (3, "launch/gap.py", ("--full", "--draws", "5")),
         (10, "launch/pretrain.py", ()),
+        (33, "launch/gap.py", ("--draws", "7")),
     ]
 
 
@@ -254,13 +260,22 @@ def run_shell(text: str, folder: Path, program: Sequence[str] = ("bash", "-euo",
 
 
 def run_block(block: Block, folder: Path, port: int) -> None:
-    if block.not_run:
-        return
     if block.kind == "python":
         run_shell(shortened(block.text), folder, (sys.executable, "-c"))
-    elif block.kind == "shell":
+    else:
         launched = re.sub(r"^(torchrun|deepspeed) ", rf"\1 --master_port {port} ", shortened(block.text), flags=re.M)
         run_shell(launched, folder)
+
+
+def joined(found: Iterable[Block]) -> list[Block]:
+    """Python blocks without another command between them share their names, as in a reader's session."""
+    made: list[Block] = []
+    for block in found:
+        if block.kind == "python" and not block.not_run and made and made[-1].kind == "python":
+            made[-1] = replace(made[-1], text=made[-1].text + block.text)
+        elif block.kind in ("shell", "python") and not block.not_run:
+            made.append(block)
+    return made
 
 
 def runs_something(path: Path) -> bool:
@@ -277,7 +292,7 @@ def test_the_commands_of_a_page_work_as_written(path, tmp_path, small_world, fre
     for block in blocks(page):
         if block.kind == "file":
             (tmp_path / block.file).write_text(shortened(block.text), encoding="utf-8")
-    for block in blocks(page):
+    for block in joined(blocks(page)):
         run_block(block, tmp_path, free_port)
 
 
@@ -290,4 +305,4 @@ def test_long_options_have_short_stand_ins():
         "--series 1e5,2e5"
     )
     assert shortened("python launch/gap.py\n").startswith(f"python launch/gap.py --pretraining '{TINY_RUN}' {FEW}")
-    assert shortened("python launch/gap.py --series A")== f"python launch/gap.py {ONE_TRY} --series A"
+    assert shortened("python launch/gap.py --series A") == f"python launch/gap.py {ONE_TRY} --series A"
