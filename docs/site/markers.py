@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from field_tables import format_text
 from option_lists import options_text
@@ -20,6 +20,27 @@ MARKER = re.compile(r"^<!-- (options|format|api): (\S+) -->$", re.MULTILINE)
 def api_text(module: str) -> str:
     """The directive that documents what a module defines and exports."""
     return f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```"
+
+
+def as_rst(lines: Sequence[str]) -> list[str]:
+    """A docstring as reStructuredText: plain text, code in backticks, lists of "- ", and indented code."""
+    written: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", "\n".join(lines)):
+        inner = [line for line in paragraph.splitlines() if line.strip()]
+        if inner and all(line.startswith("    ") for line in inner):
+            written += ["::", "", *inner, ""]
+        elif inner:
+            items = re.split(r"\n(?=\s*- )", "\n".join(inner))
+            written += [*(escaped(" ".join(item.split())) for item in items), ""]
+    return written
+
+
+def escaped(text: str) -> str:
+    """Text whose stars, bars and underscores at the end of a word are themselves, but in backticks."""
+    parts = re.split(r"(`[^`]+`)", text)
+    return "".join(
+        part if number % 2 else re.sub(r"([*|]|(?<=\w)_(?!\w))", r"\\\1", part) for number, part in enumerate(parts)
+    )
 
 
 def import_modules(texts: Iterable[str]) -> None:

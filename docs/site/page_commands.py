@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 Kind = Literal["shell", "python", "file", "other"]
 
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {"python", "torchrun", "deepspeed", "make", "source", "pip", "sbatch", "srun", "docker", "kubectl", "cat"}
 PROGRAMS |= {"export", "hf", "curl", "git"}
 # What a block calls -> what it needs to run.
@@ -27,6 +30,7 @@ NEEDS = {
     r"^\s*(make|pip|apt-get|source)\b": "an environment of its own to install into",
     r"^\s*hf\b|\bOWNER/NAME\b": "an account of the model hub",
     r"--nnodes|--hostfile": "more than one machine",
+    r"^\s*gap-\w+": "an installed wheel",
 }
 LANGUAGES: dict[str, Kind] = {"bash": "shell", "sh": "shell", "shell": "shell", "python": "python"}
 # Pages that record what was run on real data, with the commands of their day.
@@ -140,8 +144,17 @@ def calls_in(words: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
             command, arguments = "", []
         elif command:
             arguments.append(word)
+        elif word in entry_points():
+            command = entry_points()[word]
         elif found := COMMAND.search(word):
             command = (found[1] or found[2].replace(".", "/")) + ".py"
+
+
+@cache
+def entry_points() -> dict[str, str]:
+    """The names that an installed wheel gives the commands, with their files."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {name: place.split(":")[0].replace(".", "/") + ".py" for name, place in project.get("scripts", {}).items()}
 
 
 def inline_calls(page: str) -> Iterator[tuple[str, list[str]]]:

@@ -113,7 +113,7 @@ class Recipe(Protocol):
         ...
 
     def score(self, predictions: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, float]:
-        """Metrics under the names that `transformers` gives them, without the prefix `eval_` or `test_`."""
+        """Metrics under the names that `transformers` gives them, without the prefix eval_ or test_."""
         ...
 
     def predicted_labels(self, predictions: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 
 @dataclass
 class Result:
-    """A run's outcome. `scores` are named `eval_...`, `test_...`; `predictions` are by set name, then by example id."""
+    """A run's outcome. `scores` are named eval_..., test_...; `predictions` are by set name, then by example id."""
 
     status: str  # "done", "collapsed" or "not_finite"
     scores: dict[str, float]
@@ -68,7 +68,7 @@ class Result:
 
 
 def score_prefix(set_name: str) -> str:
-    """`validation` -> `eval_`, `validation_x` -> `eval_x_`, any other name -> `name_`."""
+    """validation -> eval_, validation_x -> eval_x_, any other name -> name_."""
     return set_name.replace("validation", "eval", 1) + "_"
 
 

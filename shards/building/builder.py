@@ -57,7 +57,7 @@ class Summary:
 
 
 def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None] | None = None) -> Summary:
-    """Build `DIR/*.tar`, `DIR/tokenizer/` and `DIR/manifest.json`; continue an interrupted build, keep a finished one.
+    """Build DIR/*.tar, DIR/tokenizer/ and DIR/manifest.json; continue an interrupted build, keep a finished one.
 
     `report` is called after every chunk with {"bytes_read", "bytes_total", "text_bytes", "tokens", "documents"}. Raises
     ValueError for unusable input, when no text is left, and for a directory that holds another build; OSError for a

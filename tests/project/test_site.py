@@ -14,7 +14,7 @@ from pathlib import Path
 import data_way
 import pytest
 from field_tables import format_text
-from markers import MARKER, with_generated_text
+from markers import MARKER, as_rst, with_generated_text
 from navigation import HOME, MORE, PARENTS, pages_of, parent_of, sections, with_navigation, without_links_to_folders
 from option_lists import commands, options_class, options_text
 from shard_directories import write_directory
@@ -99,6 +99,14 @@ def test_a_page_that_nobody_listed_is_under_more(tmp_path):
 
 def test_links_to_folders_become_text():
     assert without_links_to_folders("[a](docs) and [b](docs/index.md)", ROOT) == "a and [b](docs/index.md)"
+
+
+def test_a_docstring_is_plain_text():
+    lines = ["Reads DIR/*.tar, eval_ and `a*b_`:", "  more.", "", "- one", "  goes on", "- two", "", "    x = f(**y)"]
+    assert as_rst(lines) == [
+        *("Reads DIR/\\*.tar, eval\\_ and `a*b_`: more.", "", "- one goes on", "- two", ""),
+        *("::", "", "    x = f(**y)", ""),
+    ]
 
 
 @cache
