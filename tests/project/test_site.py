@@ -13,6 +13,7 @@ from pathlib import Path
 
 import data_way
 import pytest
+from chromium_page import chromium
 from field_tables import format_text
 from markers import MARKER, as_rst, with_generated_text
 from navigation import HOME, MORE, PARENTS, pages_of, parent_of, sections, with_navigation, without_links_to_folders
@@ -53,7 +54,8 @@ def test_an_option_is_shown_with_its_default_choices_and_range():
 def test_fields_of_a_file_come_from_its_schema():
     text = format_text("pretraining.checkpoints.series:SeriesEntry")
     assert "| `path` | text | yes | relative to the folder of series.json |" in text
-    assert "| `kind` | `raw` or `annealed` | yes | |" in text
+    assert "| `kind` | `raw` or `annealed` | yes | of the trunk, or" in text
+    assert "| `budget` | number, ≥ 0 or null | no | in its own unit |" in text
     nested = format_text("gap.cells.store:_Predictions")
     assert "list of `Example`" in nested
     assert "`Example`:\n\n| field |" in nested
@@ -178,17 +180,19 @@ def test_a_resource_from_elsewhere_is_seen(tmp_path):
     assert sorted(foreign_resources(tmp_path)) == ["a.html", "b.css"]
 
 
-@pytest.mark.slow
-def test_the_site_builds_strictly_and_fetches_nothing(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as `make docs` builds it."""
+    folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-c", "docs/site", "--fail-on-warning", "--keep-going", "--quiet"]
-    done = subprocess.run(
-        [*command, "-d", str(tmp_path / "doctrees"), ".", str(tmp_path / "site")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    places = ["-d", str(folder / "doctrees"), ".", str(folder / "html")]
+    done = subprocess.run([*command, *places], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    site = tmp_path / "site"
+    return folder / "html"
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_and_fetches_nothing(site):
     assert foreign_resources(site) == {}
     assert (site / "index.html").is_file()
     for name in pages_of(ROOT):
@@ -196,3 +200,13 @@ def test_the_site_builds_strictly_and_fetches_nothing(tmp_path):
     options = (site / "docs/options/pretrain.html").read_text(encoding="utf-8")
     assert 'id="cmdoption-launch-pretrain.py-budget_tokens"' in options
     assert "class shards.streaming.stream" in re.sub(r"<[^>]+>", "", (site / "docs/api/shards.html").read_text("utf-8"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_page_of_the_site_scrolls_sideways(site, width):
+    with chromium(width=width, height=844) as driver:
+        for name in ("index", "tutorial", "options/pretrain", "file-formats", "troubleshooting", "api/gap", "results"):
+            driver.get((site / f"docs/{name}.html").as_uri())
+            assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth"), name
+            assert driver.get_log("browser") == [], name
