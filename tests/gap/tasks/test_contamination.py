@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 from tiny_gap import write_questions, write_texts
-from tls_server import tls_server
+from servers.tls_server import tls_server
 
 from gap.study.experiment import shards_of
 from gap.tasks import contamination
