@@ -27,7 +27,7 @@ ATTEMPTS, PAUSE_SECONDS = 4, 2.0  # the pause doubles
 PASSING = (408, 409, 412, 429)  # statuses below 500 that may pass: too slow, too many, or two pushes at once
 CLIENT_LIBRARIES = ("huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "hf_xet", "requests")
 THIS_FOLDER = "this folder"  # what cards of local folders call their place
-LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write there"
+LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may do it"
 
 Content = Path | bytes
 Done = TypeVar("Done")
@@ -147,7 +147,9 @@ def may_pass(error: BaseException) -> bool:
 
 def _is_of_client(error: BaseException) -> bool:
     library = type(error).__module__.partition(".")[0]
-    return library in CLIENT_LIBRARIES or isinstance(error, ConnectionError | TimeoutError) or type(error) is RuntimeError
+    return (
+        library in CLIENT_LIBRARIES or isinstance(error, ConnectionError | TimeoutError) or type(error) is RuntimeError
+    )
 
 
 @contextmanager
@@ -160,12 +162,12 @@ def said_plainly(name: str) -> Iterator[None]:
             raise
         reason = reason_of_client(error)
         if status_of(error) in (401, 403) or type(error).__name__ == "LocalTokenNotFoundError":
-            raise ValueError(f"the hub does not let this account write to {name} ({reason}): {LOG_IN}") from error
+            raise ValueError(f"the hub does not let this account do that with {name} ({reason}): {LOG_IN}") from error
         if constants.HF_HUB_OFFLINE:
             raise NotPushed(f"{name} was not reached: HF_HUB_OFFLINE is set; unset it and push again") from error
         if may_pass(error):
             raise NotPushed(f"{name} was not reached ({reason}): push again once it can be reached") from error
-        raise ValueError(f"the hub refused what was sent to {name} ({reason}): check its name; {LOG_IN}") from error
+        raise ValueError(f"the hub refused {name} ({reason}): check the name; {LOG_IN}") from error
 
 
 def is_same(there: RepoFile | None, content: Content) -> bool:

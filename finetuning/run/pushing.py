@@ -10,7 +10,7 @@ from typing import Any
 
 from finetuning.run.finished import RESULTS_NAME, read_results
 from pretraining.checkpoints.series import SERIES_NAME
-from pretraining.publishing.hub_series import HubPlace, pushed_text, push_series
+from pretraining.publishing.hub_series import HubPlace, push_series, pushed_text
 from runtime.hub import require_online
 from runtime.hub_repository import CARD, MAIN, NotPushed, files_of
 from runtime.processes.failures import Failed
@@ -102,19 +102,20 @@ def push_after_run(options: Any, directory: Path, say: Say = print) -> None:
 
 def push_folders(folders: Sequence[str], options: Any, say: Say = print) -> None:
     """What `launch/push.py` does: a pretraining run's series, a fine-tuning run's models, or one model's folder."""
-    require_online("launch/push.py")
     if len(folders) != 1:
         raise ValueError("name one folder before the options: the --output_dir of a run, or a model's")
     folder, place = Path(folders[0]).expanduser(), place_of(options)
-    if (folder / SERIES_NAME).is_file():
+    models = models_of(folder) or ([SavedModel(folder)] if (folder / CONFIG).is_file() else [])
+    is_series = (folder / SERIES_NAME).is_file()
+    if not is_series and not models:
+        raise ValueError(
+            f"{folder} holds no {SERIES_NAME}, no {BEST}/ and no {CONFIG}: name the --output_dir of a run, or the "
+            "folder of a model"
+        )
+    require_online("launch/push.py")
+    if is_series:
         say(pushed_text(push_series(folder, place, say), place))
     else:
-        models = models_of(folder) or ([SavedModel(folder)] if (folder / CONFIG).is_file() else [])
-        if not models:
-            raise ValueError(
-                f"{folder} holds no {SERIES_NAME}, no {BEST}/ and no {CONFIG}: name the --output_dir of a run, or the "
-                "folder of a model"
-            )
         push_models(models, place, say)
 
 

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 import ds_configs
-
 from pretraining.engines.deepspeed_keys import JSON_OPTIMIZERS, key_problems, value_problems, without
 from pretraining.engines.deepspeed_refusals import AUTO
 from pretraining.engines.updating.loss_scaling import GROWTH_INTERVAL, INITIAL_POWER, SMALLEST_SCALE

@@ -128,6 +128,4 @@ def pushing(options: PretrainingOptions, ranks: Ranks) -> Iterator[SeriesPusher 
 
 def place_of(options: PretrainingOptions) -> HubPlace:
     """The place that a run's options name."""
-    return HubPlace(
-        str(options.hub_model_id), options.hub_private_repo, options.hub_license, options.hub_language
-    )
+    return HubPlace(str(options.hub_model_id), options.hub_private_repo, options.hub_license, options.hub_language)

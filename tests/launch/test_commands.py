@@ -10,7 +10,10 @@ from finetuning.run.option_checks import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
-    *(f"launch/{name}.py" for name in ("build_shards", "pretrain", "overfit", "sweep", "gap", "report", "predict")),
+    *(
+        f"launch/{name}.py"
+        for name in ("build_shards", "pretrain", "overfit", "sweep", "gap", "report", "predict", "push")
+    ),
     *(f"finetuning/{name}.py" for name in RECIPES),
 ]
 

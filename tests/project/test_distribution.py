@@ -52,7 +52,10 @@ def test_a_packaged_configuration_is_used_where_there_is_none_here(tmp_path, mon
     find_config.cache_clear()
     for name in ("zero2.json", "ds_configs/zero2.json"):
         assert load_config(name)["zero_optimization"]["stage"] == 2
-        assert capsys.readouterr().out == f"--deepspeed {name}: there is no such file here, {PACKAGED}/zero2.json is used\n"
+        assert (
+            capsys.readouterr().out
+            == f"--deepspeed {name}: there is no such file here, {PACKAGED}/zero2.json is used\n"
+        )
     for name in ("mine/zero2.json", "zero7.json", "/ds_configs/zero2.json"):
         with pytest.raises(ValueError, match=f"--deepspeed {name} is not a file"):
             load_config(name)
@@ -140,7 +143,16 @@ def installed(built, tmp_path_factory) -> Path:
     inside = next((place / "lib").glob("python*/site-packages"))
     (inside / "the-others.pth").write_text(f"{SITE}\n")  # its own .pth files, an editable install, are not followed
     wheel = next(built.glob("*.whl"))
-    command = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python"), "install", "--quiet", "--no-deps"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(place / "bin" / "python"),
+        "install",
+        "--quiet",
+        "--no-deps",
+    ]
     subprocess.run([*command, "--no-index", "--ignore-installed", str(wheel)], check=True, timeout=300)
     return place
 
@@ -165,7 +177,9 @@ def called(installed: Path, folder: Path, *command: str) -> str:
 
 @pytest.mark.slow
 def test_what_is_imported_is_the_wheel(installed, tmp_path):
-    program = "import gap, ds_configs, launch.pretrain; print(gap.__file__, ds_configs.__file__, launch.pretrain.__file__)"
+    program = (
+        "import gap, ds_configs, launch.pretrain; print(gap.__file__, ds_configs.__file__, launch.pretrain.__file__)"
+    )
     places = called(installed, tmp_path, "python", "-c", program).split()
     assert [Path(place).is_relative_to(installed) for place in places] == [True, True, True]
     for name in PROJECT["scripts"]:

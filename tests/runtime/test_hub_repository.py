@@ -117,7 +117,9 @@ def test_a_hub_that_stays_away_is_said_with_the_reason_and_never_with_the_token(
 
 @pytest.mark.parametrize("token", ["hf_of-somebody-else", False])
 def test_an_account_that_may_not_write_is_told_so_at_once(hub, token):
-    with pytest.raises(ValueError, match=f"does not let this account write to {NAME} .*: log in with `hf auth login`"):
+    with pytest.raises(
+        ValueError, match=f"does not let this account do that with {NAME} .*: log in with `hf auth login`"
+    ):
         repository(hub, token)
     assert len(hub.requests) <= 2
 

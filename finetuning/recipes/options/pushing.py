@@ -31,7 +31,9 @@ class PushingOptions(Options):
         """Also refuses options of the hub without --push_to_hub, and a push of a model that is not kept."""
         problems = [*super().contradictions(), *push_problems(self)]
         if self.push_to_hub and not getattr(self, "save_model", True):
-            problems.append("--push_to_hub and --save_model false: there would be no model to push; drop one of the two")
+            problems.append(
+                "--push_to_hub and --save_model false: there would be no model to push; drop one of the two"
+            )
         return problems
 
 

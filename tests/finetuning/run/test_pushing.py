@@ -36,6 +36,7 @@ def arguments(tmp_path):
         "validation_file": write_reviews(tmp_path / "validation.json", reviews(37, seed=2)),
         "num_train_epochs": 4,
         "learning_rate": 0.01,
+        "global_batch_rows": 16,
         "report_to": "none",
         "output_dir": tmp_path / "run",
         "push_to_hub": "true",

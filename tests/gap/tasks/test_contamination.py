@@ -5,8 +5,8 @@ import random
 
 import numpy as np
 import pytest
-from tiny_gap import write_questions, write_texts
 from servers.tls_server import tls_server
+from tiny_gap import write_questions, write_texts
 
 from gap.study.experiment import shards_of
 from gap.tasks import contamination

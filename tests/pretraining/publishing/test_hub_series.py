@@ -4,18 +4,25 @@ The hub is a stand-in on this machine, its client the real one.
 """
 
 import json
-import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, ModelCard, constants
-from pretraining_runs import in_process, run, series, write_shards
+from pretraining_runs import in_process, series, write_shards
 from servers.hub_server import TOKEN, hub_server, variables_of
-from tiny_gap import write_series
+from tiny_gap import write_series, write_tasks
 
+from launch.gap import main as gap
 from launch.push import main as push
+from pretraining.checkpoints.series import read_series
+from pretraining.model.source.weights import checkpoint_digest
 from pretraining.publishing import hub_process
+from pretraining.publishing.hub_download import fetch_series, local_series
 from pretraining.publishing.hub_series import HubPlace, amount_text, push_series, revision_of, revisions_of
+from runtime.hub import hub_is_reachable
 
 NAME = "lab/small"
 
@@ -148,6 +155,82 @@ def test_the_command_pushes_a_run_and_says_what_is_wrong(hub, tmp_path, capsys, 
     assert TOKEN not in told.out + told.err
 
 
+def test_a_series_comes_back_from_the_hub_as_the_run_left_it(hub, tmp_path, no_pauses, monkeypatch):
+    write_series(tmp_path / "run", (10_000, 20_000), masked_lm=True)
+    push_series(tmp_path / "run", HubPlace(NAME))
+    hub_is_reachable.cache_clear()
+    fetched = fetch_series(NAME, tmp_path / "cache")
+    for own, there in zip(read_series(tmp_path / "run"), read_series(fetched), strict=True):
+        assert checkpoint_digest(Path(own["path"]), "all") == checkpoint_digest(Path(there["path"]), "all")
+        assert {**own, "path": ""} == {name: there[name] for name in own} | {"path": ""}
+    gets = len(hub.requests)
+    (Path(read_series(fetched)[1]["path"]) / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=f"model.safetensors is not the file of {NAME} at tokens-1e4: delete"):
+        fetch_series(NAME, tmp_path / "cache")
+    assert len(hub.requests) > gets
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub_is_reachable.cache_clear()
+    assert fetch_series(NAME, tmp_path / "cache") == fetched
+    with pytest.raises(ValueError, match="--series lab/other: there is no such path here, and the hub cannot be"):
+        fetch_series("lab/other", tmp_path / "cache")
+    hub_is_reachable.cache_clear()
+
+
+def test_a_repository_without_a_series_is_said(hub, tmp_path, no_pauses):
+    HubPlace(NAME).opened()
+    hub_is_reachable.cache_clear()
+    with pytest.raises(ValueError, match=f"--series {NAME}: main has no series.json: push the series"):
+        fetch_series(NAME, tmp_path / "cache")
+    with pytest.raises(ValueError, match="lab/nothing"):
+        fetch_series("lab/nothing", tmp_path / "cache")
+    hub_is_reachable.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["runs/x/series.json", "./lab/small", "lab", "a/b/c", "lab/series.json"])
+def test_a_path_is_never_looked_for_on_the_hub(name):
+    assert local_series(name) == name
+
+
+@pytest.mark.slow
+def test_a_study_takes_its_series_from_the_hub(hub, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_series(tmp_path / "run", (10_000, 20_000))
+    push_series(tmp_path / "run", HubPlace(NAME))
+    tasks, hub_is_reachable_again = write_tasks(tmp_path / "tasks"), hub_is_reachable.cache_clear
+    hub_is_reachable_again()
+    options = {
+        "series": NAME, "tasks": f"questions=qa:{tasks[0].place}", "output_dir": tmp_path / "out", "dry_run": "true",
+        "learning_rates": "1e-3", "num_train_epochs": 1, "max_seq_length": 32, "doc_stride": 8,
+    }  # fmt: skip
+    assert gap([part for name, value in options.items() for part in (f"--{name}", str(value))]) == 0
+    assert "cells" in capsys.readouterr().out
+    hub_is_reachable_again()
+
+
+LOADED = """
+import sys, torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+from safetensors.torch import load_file
+name, folder = sys.argv[1:]
+for revision, place in (("tokens-1e4", "annealed-10000"), ("tokens-0", "raw-0"), ("main", "annealed-20000")):
+    model = AutoModelForMaskedLM.from_pretrained(name, revision=revision)
+    own = load_file(f"{folder}/{place}/model.safetensors")
+    assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in own.items()), revision
+    print(revision, AutoTokenizer.from_pretrained(name, revision=revision)("red").input_ids)
+"""
+
+
+@pytest.mark.slow
+def test_transformers_loads_every_branch_by_its_name(hub, tmp_path):
+    """The promise of the page: `from_pretrained(repository, revision="tokens-1e4")`, in a process of its own."""
+    write_series(tmp_path / "run", (10_000, 20_000), masked_lm=True)
+    push_series(tmp_path / "run", HubPlace(NAME))
+    command = [sys.executable, "-c", LOADED, NAME, str(tmp_path / "run" / "series")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["tokens-1e4", "tokens-0", "main"]
+
+
 # In processes of their own, as when training goes on.
 
 
@@ -155,6 +238,7 @@ def job(**options):
     return {"series": "3e3,7e3", "push_to_hub": "true", "hub_model_id": NAME, **options}
 
 
+@pytest.mark.slow
 def test_the_training_waits_for_no_push(hub, tmp_path, monkeypatch):
     """A push of the next checkpoint begins when the one before has ended, and the last of them has all."""
     write_series(tmp_path / "run", (10_000,))
@@ -180,6 +264,7 @@ def test_a_push_ends_with_the_run(hub, tmp_path):
     assert process.returncode is not None
 
 
+@pytest.mark.slow
 def test_a_run_pushes_its_series_while_it_trains(hub, shards, tmp_path, capsys):
     in_process(shards, tmp_path / "run", job())
     said = capsys.readouterr().out
@@ -194,6 +279,7 @@ def test_a_run_pushes_its_series_while_it_trains(hub, shards, tmp_path, capsys):
     assert not [request for request in hub.requests if "/commit/" in request], "all was there"
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_away_stops_no_training_and_is_said_at_the_end(hub, shards, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens: of the processes that push
     at_once = "import time; time.sleep = lambda seconds: None; "
@@ -209,7 +295,7 @@ def test_a_hub_that_is_away_stops_no_training_and_is_said_at_the_end(hub, shards
 def test_a_token_that_may_not_write_is_refused_before_anything_is_trained(hub, shards, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_of-somebody-else")
     in_process(shards, tmp_path / "run", job(), status=2)
-    assert f"does not let this account write to {NAME}" in capsys.readouterr().err
+    assert f"does not let this account do that with {NAME}" in capsys.readouterr().err
     assert not (tmp_path / "run" / "series.json").exists()
 
 
