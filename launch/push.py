@@ -1,7 +1,7 @@
 """Push a finished run to the model hub: a series, or fine-tuned models.
 
-    python launch/push.py runs/mine --hub_model_id OWNER/NAME              a branch for every checkpoint, main the largest
-    python launch/push.py runs/finetuning/qa --hub_model_id OWNER/NAME     the best model
+    python launch/push.py runs/mine --hub_model_id OWNER/NAME             a branch a checkpoint, the largest on main
+    python launch/push.py runs/finetuning/qa --hub_model_id OWNER/NAME    the best model
 
 The token is that of HF_TOKEN or `hf auth login`. What is on the hub already is not pushed again, so a push that broke
 off is continued by the same command. A run pushes by itself with --push_to_hub.

@@ -1,4 +1,4 @@
-"""Whether the hub is reachable (checked once: its clients retry for most of a minute), and names: of paths, of the hub."""
+"""Whether the hub is reachable (checked once: its clients retry for long), and names: of paths, and of the hub."""
 
 from __future__ import annotations
 

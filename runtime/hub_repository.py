@@ -1,6 +1,6 @@
 """A model repository on the hub: a folder is pushed as one commit, and what is there already is not pushed again.
 
-The token is the hub client's own: HF_TOKEN, or what `hf auth login` stored. It is in no option, message or file of ours.
+The token is the hub client's own (HF_TOKEN, or what `hf auth login` stored): in no option, message or file of ours.
 """
 
 from __future__ import annotations

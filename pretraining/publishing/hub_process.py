@@ -58,7 +58,7 @@ class SeriesPusher:
         if self._process is not None:
             self._again = True
             return
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115: it lives as long as the process
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         arguments = [str(ROOT), worker_arguments(self.directory, self.place, os.getpid())]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", PROGRAM, *arguments],

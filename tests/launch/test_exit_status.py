@@ -165,6 +165,9 @@ def test_a_marker_that_cannot_be_written_is_a_failed_write(ends, monkeypatch):
     assert "Traceback" not in text
 
 
+MAIN_RANK_ALONE = ("launch.overfit", "launch.report", "launch.sweep", "launch.push")
+
+
 def test_another_rank_says_nothing_of_an_interruption(ends, tmp_path, monkeypatch):
     for name, value in {"RANK": "1", "LOCAL_" + "RANK": "1", "WORLD_" + "SIZE": "2"}.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""Wheel and sdist: every file that code reads is in them, nothing of the tests is in the wheel, and it runs elsewhere."""
+"""Wheel and sdist: every file that code reads is in them, no test is in the wheel, and it runs elsewhere."""
 
 from __future__ import annotations
 

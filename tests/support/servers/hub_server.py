@@ -32,7 +32,7 @@ class StoredRepository:
     history: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # branch -> (commit, message), newest first
 
     def commit(self, branch: str, files: dict[str, bytes], message: str) -> str:
-        name = hashlib.sha1(f"{len(self.commits)} {branch} {message}".encode()).hexdigest()
+        name = hashlib.sha1(f"{len(self.commits)} {branch} {message}".encode(), usedforsecurity=False).hexdigest()
         self.commits[name], self.branches[branch] = files, name
         self.history.setdefault(branch, []).insert(0, (name, message))
         return name
@@ -67,7 +67,7 @@ def is_large(path: str) -> bool:
 
 
 def git_sha1(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def entry_of(path: str, content: bytes) -> dict[str, Any]:
