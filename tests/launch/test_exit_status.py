@@ -172,12 +172,7 @@ def test_another_rank_says_nothing_of_an_interruption(ends, tmp_path, monkeypatc
     for name, value in {"RANK": "1", "LOCAL_" + "RANK": "1", "WORLD_" + "SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     status, text = ends(Interrupted("SIGTERM"))
-    alone = ends.command.module in (
-        "launch.overfit",
-        "launch.report",
-        "launch.sweep",
-        "launch.push",
-    )  # its main rank alone works
+    alone = ends.command.module in MAIN_RANK_ALONE
     assert status == (DONE if alone else INTERRUPTED)
     assert not text
     assert not (tmp_path / "out").exists()
