@@ -15,8 +15,10 @@ from typing import TypeVar
 
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, constants
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import disable_progress_bars
 
+from runtime.files.unique_keys import parse_yaml
 from runtime.files.whole_files import sha256_of
 from runtime.hub import reason_of_client
 from runtime.processes.failures import Failed
@@ -205,8 +207,11 @@ def hub_card(
 
     `more` is put at its end. ValueError for metadata that are no YAML.
     """
-    if not text.startswith("---"):
+    head = REGEX_YAML_BLOCK.search(text)
+    if head is None:
         text = f"---\nlibrary_name: transformers\n---\n{text}"
+    elif not isinstance(parse_yaml(head[2]), dict):  # within bounds, no key twice: the client reads it without any
+        raise ValueError("the lines between --- are not names and values")
     card = ModelCard(text)
     if license is not None:
         card.data.license = license

@@ -15,7 +15,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
 from pretraining.checkpoints.series import SCHEMA_VERSION, SERIES_NAME, read_series
+from runtime.files.foreign import reason_of
 from runtime.files.whole_files import sha256_of
 from runtime.hub_repository import CARD, MAIN, WEIGHTS, Content, HubRepository, NotPushed, files_of, hub_card
 from runtime.options.exit_status import DONE, run_command
@@ -48,10 +51,15 @@ class HubPlace:
         HubRepository(self.repository).whoami()
 
     def card(self, folder: Path, revision: str = MAIN, more: str = "") -> bytes:
-        """The card of a model's folder for this place."""
-        text = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
-        card = hub_card(text, self.repository, revision, license=self.license, language=self.language, more=more)
-        return card.encode()
+        """The card of a model's folder for this place. ValueError, naming the file, where it is damaged."""
+        try:
+            text = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
+            card = hub_card(text, self.repository, revision, license=self.license, language=self.language, more=more)
+            return card.encode()
+        except (ValueError, TypeError, RecursionError, YAMLError) as error:
+            raise ValueError(
+                f"{folder / CARD} has no metadata that can be read ({reason_of(error)}): restore it, or remove it"
+            ) from error
 
 
 def revision_of(entry: Mapping[str, Any]) -> str:

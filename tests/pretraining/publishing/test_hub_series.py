@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from file_mutations import few_and_many, refusals
 from huggingface_hub import HfApi, ModelCard, constants
 from pretraining_runs import in_process, series, write_shards
 from servers.hub_server import TOKEN, hub_server, variables_of
@@ -22,6 +23,7 @@ from pretraining.model.source.weights import checkpoint_digest
 from pretraining.publishing import hub_process
 from pretraining.publishing.hub_download import fetch_series, local_series
 from pretraining.publishing.hub_series import HubPlace, amount_text, push_series, revision_of, revisions_of
+from pretraining.publishing.model_card import front_matter
 from runtime.hub import hub_is_reachable
 
 NAME = "lab/small"
@@ -98,6 +100,13 @@ def test_every_checkpoint_is_a_branch_and_main_the_largest_with_the_list(hub, tm
     assert "| `tokens-1e4` | annealed | 10,000 | 1e+10 | -95.0000 | 0.1000 |" in card.text
     assert said[-1] == f"pushed {NAME} at main, which is tokens-2e4"
     assert str(tmp_path) not in b"".join(hub.files(NAME).values()).decode(errors="replace")
+
+
+@few_and_many
+def test_a_damaged_card_is_pushed_or_refused_by_name(tmp_path, rounds):
+    card = tmp_path / "README.md"
+    card.write_text(f"{front_matter('fill-mask', base_model='lab/base')}# a model\n\n| tokens | 7 |\n")
+    refusals(card, lambda: HubPlace(NAME, language="en").card(tmp_path), rounds, least=0.0)
 
 
 def test_a_series_that_has_grown_pushes_what_is_new_and_moves_main(hub, tmp_path, no_pauses):
