@@ -97,12 +97,13 @@ def test_a_push_at_the_same_time_is_not_mixed_with_this_one(hub, folder, monkeyp
 
     def after_another(self, *arguments, **options):
         monkeypatch.setattr(HfApi, "create_commit", create)
-        hub.repositories[NAME].commit("a", {"config.json": b"1"}, "of somebody else")
+        hub.repositories[NAME].commit("a", {"model.safetensors": b"theirs"}, "of somebody else")
         return self.create_commit(*arguments, **options)
 
     monkeypatch.setattr(HfApi, "create_commit", after_another)
-    assert there.push(files_of(folder), "a", "ours")
-    assert hub.messages(NAME, "a") == ["ours", "of somebody else", "initial commit"]
+    with pytest.raises(ValueError, match=f"{NAME} at a holds other weights"):
+        there.push(files_of(folder), "a", "ours")
+    assert hub.files(NAME, "a")["model.safetensors"] == b"theirs"
 
 
 def test_a_hub_that_stays_away_is_said_with_the_reason_and_never_with_the_token(hub, folder):
