@@ -37,6 +37,7 @@ FUZZED = {
     "runtime/files/schemas.py": OF_STUDIES,
     "runtime/files/unique_keys.py": "runtime/options/test_file_mutations.py",
     "runtime/files/whole_files.py": OF_STUDIES,
+    "runtime/hub_repository.py": NO_FILE,  # bytes that are hashed
     "runtime/options/command_line.py": "runtime/options/test_file_mutations.py",
     "runtime/processes/collectives.py": NO_FILE,
     "runtime/processes/interruption.py": NO_FILE,
@@ -67,6 +68,7 @@ FUZZED = {
     "pretraining/model/source/weights.py": OF_MODELS,
     "pretraining/plan/identity.py": NO_FILE,
     "pretraining/publishing/export.py": NO_FILE,  # what it has just written
+    "pretraining/publishing/hub_series.py": "pretraining/publishing/test_hub_series.py",
     "finetuning/recipes/choices/chain.py": OF_FINETUNING,
     "finetuning/examples/dataset_records.py": OF_EXAMPLES,
     "finetuning/examples/record_files.py": OF_EXAMPLES,
