@@ -21,6 +21,7 @@ from typing import Any
 from runtime.processes.fault_points import fault_point
 from shards.building.chunks import BuildProgress, Chunk, encode_chunks, read_chunks
 from shards.building.duplicate_index import DuplicateIndex
+from shards.building.languages import language_filter
 from shards.building.minhash import is_held_out
 from shards.building.options import BuildOptions
 from shards.building.packing import SplitPacker
@@ -69,6 +70,7 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
     directory.mkdir(parents=True, exist_ok=True)
     if (directory / MANIFEST_NAME).is_file():
         return finished_build(directory, options, sources)
+    language_filter(options.language, options.language_confidence)  # an unknown language is refused before all else
     refuse_foreign_files(directory)
     state = BuildState(directory)
     try:
@@ -250,6 +252,8 @@ class Build:
             cleaning=options.cleaning(),
             signatures=options.near_duplicates != "ignore",
             jieba_words=options.words == "jieba",
+            language=options.language,
+            language_confidence=options.language_confidence,
         )
 
     def manifest(self, splits: dict[str, Any]) -> dict[str, Any]:
