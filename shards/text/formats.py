@@ -109,7 +109,9 @@ def detect_format(name: str, head: bytes) -> Format:
 
 def is_wiki_dump(start: bytes) -> bool:
     """Whether a stream begins as a MediaWiki export does."""
-    return start.startswith(b"<mediawiki") or (start.startswith((b"<?xml", b"<!--", b"<!DOCTYPE")) and b"<mediawiki" in start)
+    return start.startswith(b"<mediawiki") or (
+        start.startswith((b"<?xml", b"<!--", b"<!DOCTYPE")) and b"<mediawiki" in start
+    )
 
 
 def refuse_markup(name: str, start: bytes, *, named_as_text: bool) -> None:

@@ -59,8 +59,8 @@ def array_elements(stream: io.BufferedReader, name: str, rules: TextRules) -> It
         refuse_second_list(rest, name)
     elif rest.strip():
         raise ValueError(
-            f"{name}: after its list, of {scanner.number:,} elements, stands {shown(rest.strip()[:20])}: give one list, "
-            "or one object per line"
+            f"{name}: after its list, of {scanner.number:,} elements, stands {shown(rest.strip()[:20])}: give one "
+            "list, or one object per line"
         )
 
 

@@ -15,16 +15,22 @@ DEEPEST_ELEMENT = 2_000  # of HTML
 WIKI_MARK = re.compile(
     r"(?P<open>\{\{+|\[\[|\{\|)|(?P<close>\}\}+|\]\]|\|\})|<(?P<end>/?)(?P<tag>[a-zA-Z]\w*)[^<>]*?(?P<empty>/?)>"
 )
-SAME_MARK = {"}": "{", "]": "[", "|": "|"}
 HTML_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
-NEVER_CLOSED = frozenset("area base br col embed hr img input link meta param source track wbr".split())
-OFTEN_OPEN = NEVER_CLOSED | frozenset("p li dt dd td th tr option thead tbody tfoot colgroup optgroup".split())
+NEVER_CLOSED = frozenset(
+    ("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr")
+)
+OFTEN_OPEN = NEVER_CLOSED | frozenset(
+    ("p", "li", "dt", "dd", "td", "th", "tr", "option", "thead", "tbody", "tfoot", "colgroup", "optgroup")
+)
 
 LEFT_OUT_TAGS = frozenset(
-    "ce chem gallery graph hiero imagemap includeonly indicator mapframe maplink math ref references score section "
-    "source style syntaxhighlight table templatedata templatestyles timeline".split()
+    (
+        *("ce", "chem", "gallery", "graph", "hiero", "imagemap", "includeonly", "indicator", "mapframe"),
+        *("maplink", "math", "ref", "references", "score", "section", "source", "style", "syntaxhighlight"),
+        *("table", "templatedata", "templatestyles", "timeline"),
+    )
 )
-BLOCK_TAGS = frozenset("blockquote br center dd div dt hr li ol p poem pre ul".split())
+BLOCK_TAGS = frozenset(["blockquote", "br", "center", "dd", "div", "dt", "hr", "li", "ol", "p", "poem", "pre", "ul"])
 MAGIC_WORD = re.compile(r"__[A-Z]{3,}__")
 QUOTES = re.compile("'{2,5}")  # of bold and italics
 SPACES = re.compile("[ \t]{2,}")
@@ -121,7 +127,7 @@ def unclosed(text: str) -> int:
         tag = match["tag"]
         if tag:
             kind, step = tag.lower(), -1 if match["end"] else 1
-            if match["empty"] or kind in OFTEN_OPEN and kind != "p":
+            if match["empty"] or (kind in OFTEN_OPEN and kind != "p"):
                 continue
         else:
             mark = match["open"] or match["close"]

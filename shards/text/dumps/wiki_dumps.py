@@ -19,8 +19,11 @@ DEEPEST = 32
 FILES, CATEGORIES, MEDIA = "6", "14", "-2"  # numbers of namespaces
 # Links to files and categories: in every wiki, and earlier names that its list of namespaces does not have.
 FILE_PREFIXES = frozenset(
-    "file image media category bild datei fichier archivo imagen ficheiro imagem immagine bestand afbeelding "
-    "plik grafika файл изображение категория файли ファイル 画像 カテゴリ 文件 檔案 图像 圖像 分类 分類".split()
+    (
+        *("file", "image", "media", "category", "bild", "datei", "fichier", "archivo", "imagen", "ficheiro"),
+        *("imagem", "immagine", "bestand", "afbeelding", "plik", "grafika", "файл", "изображение", "категория"),
+        *("файли", "ファイル", "画像", "カテゴリ", "文件", "檔案", "图像", "圖像", "分类", "分類"),
+    )
 )
 REDIRECT = "#redirect"
 FIELDS = frozenset(
@@ -110,7 +113,9 @@ class DumpParser:
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """A tag is opened."""
         if not self.path and tag != "mediawiki":
-            raise ValueError(f"{self.name} is XML of <{shown(tag)}>, not a MediaWiki dump: take the text out of it first")
+            raise ValueError(
+                f"{self.name} is XML of <{shown(tag)}>, not a MediaWiki dump: take the text out of it first"
+            )
         if len(self.path) >= DEEPEST:
             raise ValueError(f"{self.name}: tags are more than {DEEPEST} deep in each other, as in no dump: {REMEDY}")
         self.path.append(tag)
@@ -167,5 +172,3 @@ class DumpParser:
         else:
             self.pages.append(WikiPage(text, self.fields.get("title", "").strip(), self.left_out))
         self.fields = {}
-
-

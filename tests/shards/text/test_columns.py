@@ -102,14 +102,19 @@ def test_fields_by_name():
 def test_only_the_column_is_read(tmp_path, name, monkeypatch):
     """The other columns of a parquet file are damaged on disk, those of a saved data set are not asked for."""
     size = 50_000
-    rows = [{"id": number, "noise": f"{number * 7919 % 104729:09d}" * 20, "a": {"text": "t", "x": "y"}} for number in range(size // 100)]
+    rows = [
+        {"id": number, "noise": f"{number * 7919 % 104729:09d}" * 20, "a": {"text": "t", "x": "y"}}
+        for number in range(size // 100)
+    ]
     path = written(tmp_path, name, rows)
     if name == "saved":
         import datasets
 
         asked = []
         select = datasets.Dataset.select_columns
-        monkeypatch.setattr(datasets.Dataset, "select_columns", lambda self, names: asked.append(names) or select(self, names))
+        monkeypatch.setattr(
+            datasets.Dataset, "select_columns", lambda self, names: asked.append(names) or select(self, names)
+        )
         assert set(read(path, text_column="a.text")) == {"t"}
         assert asked == [["a"]]
         return

@@ -56,7 +56,10 @@ def in_zstandard() -> bytes:
 
 
 WIKI = b"".join(f'<doc id="{n}" title="T">\nT\n\n{text}\n</doc>\n'.encode() for n, text in enumerate(TEXTS))
-RECORD = b"WARC/1.0\r\nWARC-Type: %b\r\nWARC-Target-URI: http://a.b/c\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b\r\n\r\n"
+RECORD = (
+    b"WARC/1.0\r\nWARC-Type: %b\r\nWARC-Target-URI: http://a.b/c\r\n"
+    b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n%b\r\n\r\n"
+)
 SENT = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n%b\r\n"
 PAGE = "".join(f"<p class='a'>{text} &amp; <b>more</b></p>" for text in TEXTS).encode()
 CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(gzip.compress(PAGE, mtime=0)), gzip.compress(PAGE, mtime=0))

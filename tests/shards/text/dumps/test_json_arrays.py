@@ -18,7 +18,7 @@ from shards.text.plain_text import TextRules
 from shards.text.readers import DocumentReader
 from shards.text.sources import find_sources
 
-ROWS = [{"id": 1, "text": "one, [two] {\"three\"} \\"}, {"text": "第二\n", "more": [{"text": "inner"}]}, {"text": None}]
+ROWS = [{"id": 1, "text": 'one, [two] {"three"} \\'}, {"text": "第二\n", "more": [{"text": "inner"}]}, {"text": None}]
 TEXTS = ['one, [two] {"three"} \\', "第二\n", ""]
 
 
@@ -31,7 +31,8 @@ def read(path, reader=None, **rules):
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b" \n"])
 @pytest.mark.parametrize("indent", [None, 0, 2])
 @pytest.mark.parametrize(
-    "around", [lambda rows: rows, lambda rows: {"data": rows}, lambda rows: {"v": "1.1", "n": 3, "rows": rows, "end": {}}]
+    "around",
+    [lambda rows: rows, lambda rows: {"data": rows}, lambda rows: {"v": "1.1", "n": 3, "rows": rows, "end": {}}],
 )
 def test_a_list_of_objects_and_one_in_an_object(tmp_path, pack, mark, indent, around):
     suffix = {bytes: "", gzip.compress: ".gz", zstandard.compress: ".zst"}[pack]
@@ -118,7 +119,12 @@ VALUES = st.recursive(
 
 
 @settings(max_examples=60)
-@given(values=st.lists(VALUES, max_size=5), indent=st.sampled_from([None, 0, 1]), ascii_only=st.booleans(), size=st.integers(1, 9))
+@given(
+    values=st.lists(VALUES, max_size=5),
+    indent=st.sampled_from([None, 0, 1]),
+    ascii_only=st.booleans(),
+    size=st.integers(1, 9),
+)
 def test_elements_are_those_of_json_load_however_small_the_reads(values, indent, ascii_only, size):
     data = json.dumps(values, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
     before, json_arrays.READ_BYTES = json_arrays.READ_BYTES, size

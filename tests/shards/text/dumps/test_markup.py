@@ -16,7 +16,7 @@ ARTICLE = """{{Short description|A town}}
 | name = Springfield {{nobold|x}}
 | image = [[File:x.jpg|thumb|A [[caption]]]]
 }}
-'''Springfield''' ({{IPA|x}}; {{lang|la|Fons}}) is a [[town (place)|town]] in [[Oregon]].<ref>{{cite web|url=x}} A [[note]].</ref>
+'''Springfield''' ({{IPA|x}}; {{la|Fons}}) is a [[town (place)|town]] in [[Oregon]].<ref>{{cite|x}} [[note]]</ref>
 It is  ''old''<ref name="a" />.
 [[File:Map.png|thumb|right|A map of [[Springfield]] with a ''long'' caption]]
 == History ==
@@ -105,7 +105,24 @@ def test_random_wikitext_takes_seconds_at_most():
     """Of every mixture of marks: what passes the count of open ones must not keep a worker busy for minutes."""
     pytest.importorskip("mwparserfromhell")
     rng = random.Random(0)
-    marks = ["{{", "}}", "[[", "]]", "{|", "|}", "<ref>", "</ref>", "<div>", "</div>", "''", "'''", "|", "\n", "a ", "=="]
+    marks = [
+        "{{",
+        "}}",
+        "[[",
+        "]]",
+        "{|",
+        "|}",
+        "<ref>",
+        "</ref>",
+        "<div>",
+        "</div>",
+        "''",
+        "'''",
+        "|",
+        "\n",
+        "a ",
+        "==",
+    ]
     marks += ["[http://a ", "]", "<!--", "-->", "<nowiki>", "&amp;", "\n|-\n", "\n* ", "{{{", "}}}", "<br>", "<ref"]
     for _ in range(60):
         some = rng.sample(marks, rng.randint(2, 8))
@@ -119,8 +136,9 @@ def test_random_wikitext_takes_seconds_at_most():
 def test_the_text_of_a_html_page():
     pytest.importorskip("resiliparse")
     page = HtmlPage(
-        "<html><head><title>T</title><style>p {}</style></head><body><nav><a href=/>Menu</a></nav><article><h1>Head</h1>"
-        "<p>One &amp; <b>two</b>.<script>x()</script></p><p>Last.</p></article><footer>(c)</footer></body></html>"
+        "<html><head><title>T</title><style>p {}</style></head><body><nav><a href=/>Menu</a></nav><article>"
+        "<h1>Head</h1><p>One &amp; <b>two</b>.<script>x()</script></p>"
+        "<p>Last.</p></article><footer>(c)</footer></body></html>"
     )
     assert page.plain() == "Head\n\nOne & two.\n\nLast."
     assert HtmlPage("").plain() == ""

@@ -21,7 +21,9 @@ from shards.text.readers import DocumentReader
 from shards.text.sources import find_sources
 
 TEXTS = ["The first page.\nIts second line.", "第二页，用中文。", "A third page\r\nwith other line ends."]
-PAGE = "<html><head><title>T</title><script>x()</script></head><body><nav><a href=/>Menu</a></nav><p>{}</p></body></html>"
+PAGE = (
+    "<html><head><title>T</title><script>x()</script></head><body><nav><a href=/>Menu</a></nav><p>{}</p></body></html>"
+)
 
 
 def read(path, reader=None, **rules):
@@ -53,7 +55,9 @@ def response(body: bytes, content_type: str = "text/html", status: str = "200 OK
     )
     writer.write_request_response_pair(
         writer.create_warc_record(
-            "https://example.org/page", "request", http_headers=StatusAndHeaders("GET / HTTP/1.1", [], is_http_request=True)
+            "https://example.org/page",
+            "request",
+            http_headers=StatusAndHeaders("GET / HTTP/1.1", [], is_http_request=True),
         ),
         record,
     )
@@ -138,7 +142,11 @@ def test_a_body_that_expands_without_bound_is_cut(tmp_path, encoding):
         ("cp1252", "text/html; charset=latin1", "quotes “as in Windows”"),
         ("gb18030", 'text/html;charset="GB2312"', "简体中文，还有繁體"),
         ("shift_jis", "text/html", '<meta charset="Shift_JIS">日本語のページです。'),
-        ("cp1251", "text/html; charset=no-such-thing", '<meta http-equiv="content-type" content="text/html; charset=windows-1251">по-русски'),
+        (
+            "cp1251",
+            "text/html; charset=no-such-thing",
+            '<meta http-equiv="content-type" content="text/html; charset=windows-1251">по-русски',
+        ),
         ("utf-8-sig", "text/html; charset=latin1", "the mark says Größe"),
     ],
 )
@@ -169,7 +177,11 @@ def test_wet_text_that_is_not_utf8_stops_naming_the_record_or_is_replaced_and_co
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b"Content-Length: 9", b"Content-Length: 8", "record 3 begins with .*not with WARC/.*Content-Length of the record before"),
+        (
+            b"Content-Length: 9",
+            b"Content-Length: 8",
+            "record 3 begins with .*not with WARC/.*Content-Length of the record before",
+        ),
         (b"Content-Length: 9", b"Content-Length: 40", "record 3 begins with|record 2 .* cut off|record 3 is cut off"),
         (b"Content-Length: 9", b"Content-Length: 999999", r"record 2 .* is cut off [\d,]+ bytes before its end"),
         (b"Content-Length: 9", b"Content-Length: -9", "record 2 has the Content-Length '-9'"),
@@ -220,7 +232,7 @@ def test_long_text_is_cut_and_records_that_are_not_read_take_no_memory(tmp_path)
 def test_html_without_the_package_for_it_is_refused_with_its_name(tmp_path, monkeypatch):
     (tmp_path / "a.warc.gz").write_bytes(response(BODY))
     monkeypatch.setattr("shards.text.dumps.markup.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="needs the package resiliparse: pip install resiliparse .*'html'"):
+    with pytest.raises(ValueError, match=r"needs the package resiliparse: pip install resiliparse .*'html'"):
         read(tmp_path / "a.warc.gz")
 
 

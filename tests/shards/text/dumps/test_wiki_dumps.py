@@ -147,5 +147,7 @@ def test_a_character_that_a_read_cuts_is_whole(tmp_path):
 def test_without_the_package_for_it_a_dump_is_refused_with_its_name(tmp_path, monkeypatch):
     (tmp_path / "a.xml").write_bytes(dump(*PAGES))
     monkeypatch.setattr("shards.text.dumps.markup.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="needs the package mwparserfromhell: pip install mwparserfromhell .*'wikitext'"):
+    with pytest.raises(
+        ValueError, match=r"needs the package mwparserfromhell: pip install mwparserfromhell .*'wikitext'"
+    ):
         read(tmp_path / "a.xml")
