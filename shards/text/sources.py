@@ -76,7 +76,9 @@ def glob_sources(pattern: str) -> Iterator[Source]:
     around = {folder for match in matches if match.is_file() for folder in match.parents}
     read: set[Path] = set()
     for match in matches:
-        if match.is_file():
+        if match.is_file() and DUMP_INDEX in match.name:
+            warn_of_index(match)
+        elif match.is_file():
             yield file_source(match, match.name)
         elif leads_nowhere(match):
             warn_of_dangling(match)
@@ -105,7 +107,7 @@ def folder_sources(folder: Path) -> Iterator[Source]:
         elif suffix not in SUFFIX_FORMATS or (suffix == ".xml" and path.is_file() and is_other_xml(path)):
             logger.warning("%s is skipped: its suffix has no reader", path)
         elif DUMP_INDEX in path.name:
-            logger.warning("%s is skipped: it is the index of a wiki dump, which has no text", path)
+            warn_of_index(path)
         elif path.is_file():
             yield file_source(path, relative.as_posix())
         elif leads_nowhere(path):
@@ -163,6 +165,11 @@ def leads_nowhere(path: Path) -> bool:
 def warn_of_dangling(path: Path) -> None:
     """Warn that a link is left out."""
     logger.warning("%s is skipped: it is a link to %s, which is not there", path, os.readlink(path))
+
+
+def warn_of_index(path: Path) -> None:
+    """Warn that an index is left out."""
+    logger.warning("%s is skipped: it is the index of a wiki dump, which has no text", path)
 
 
 def file_source(path: Path, name: str) -> Source:

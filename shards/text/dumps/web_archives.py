@@ -19,6 +19,7 @@ LONGEST_HEAD = 1 << 20  # bytes of a record's headers; links of a page, as crawl
 VERSION = b"WARC/"
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 TEXT_TYPES = ("text/plain",)
+READ_TYPES = (*HTML_TYPES, *TEXT_TYPES)
 WITH_CONTENT = ("conversion", "response", "resource")  # other records are about the crawl
 PARSER = StatusAndHeadersParser(["WARC/", "HTTP/"], verify=False)
 REMEDY = "fetch or write it again"
@@ -44,7 +45,7 @@ def web_documents(stream: io.BufferedReader, name: str, rules: TextRules) -> Ite
         block.skip(place)
 
 
-def records(stream: io.BufferedReader, name: str) -> Iterator[tuple[StatusAndHeaders, Block, str]]:
+def records(stream: io.BufferedReader, name: str) -> Iterator[tuple[StatusAndHeaders, RecordContent, str]]:
     """Headers, content and place of every record; what its reader leaves of a content must be skipped."""
     number = 0
     while True:
@@ -65,7 +66,7 @@ def records(stream: io.BufferedReader, name: str) -> Iterator[tuple[StatusAndHea
         if not (length.isascii() and length.isdigit()) or len(length) > 15:
             raise ValueError(f"{place} has the Content-Length {shown(length)}, which is no number of bytes: {REMEDY}")
         address = header(headers, "WARC-Target-URI").strip("<>")
-        yield headers, Block(stream, int(length)), f"{place} ({shown(address)})" if address else place
+        yield headers, RecordContent(stream, int(length)), f"{place} ({shown(address)})" if address else place
 
 
 def head_lines(stream: io.BufferedReader, place: str, size: int) -> bytes:
@@ -83,7 +84,7 @@ def head_lines(stream: io.BufferedReader, place: str, size: int) -> bytes:
             raise ValueError(f"{place} is cut off in its headers: {REMEDY}")
 
 
-class Block(io.RawIOBase):
+class RecordContent(io.RawIOBase):
     """The content of a record: the next `left` bytes of the archive."""
 
     def __init__(self, stream: io.BufferedReader, length: int) -> None:
@@ -109,7 +110,7 @@ class Block(io.RawIOBase):
             self.left -= len(data)
 
 
-def fetched_document(kind: str, headers: StatusAndHeaders, block: Block, place: str, rules: TextRules) -> str | None:
+def fetched_document(kind: str, headers: StatusAndHeaders, block: RecordContent, place: str, rules: TextRules) -> str | None:
     """The text or HTML that a server sent, in at most `max_document_bytes`; None for anything else."""
     content_type, encoding = header(headers, "Content-Type"), ""
     limit, cut = rules.max_document_bytes, False
@@ -120,25 +121,25 @@ def fetched_document(kind: str, headers: StatusAndHeaders, block: Block, place: 
         stream = io.BytesIO(head)
         sent = PARSER.parse(stream) if head.strip() else StatusAndHeaders("", [])
         content_type, encoding = header(sent, "Content-Type"), header(sent, "Content-Encoding").lower()
-        if not sent.get_statuscode().startswith("2") or not is_text(content_type, headers):
+        if not sent.get_statuscode().startswith("2") or found_type(content_type, headers) not in READ_TYPES:
             return None
         data = head[stream.tell() :] + first_bytes(block, limit)
         if "chunked" in header(sent, "Transfer-Encoding").lower():
             data = ChunkedDataReader(io.BytesIO(data)).read()
         data, cut = unpacked_body(data, encoding, limit)
-    elif is_text(content_type, headers):
+    elif found_type(content_type, headers) in READ_TYPES:
         data = first_bytes(block, limit)
     else:
         return None
     rules.changed["long_documents_cut"] += cut or len(data) > limit or bool(block.left)
-    is_html = media_type(content_type) in HTML_TYPES or identified(headers) in HTML_TYPES
+    is_html = found_type(content_type, headers) in HTML_TYPES
     if is_html:
         require_package("resiliparse", "html", f"{place} is HTML: to take its text out")
     text = decoded(data[:limit], content_type, rules, html=is_html)
     return HtmlPage(text) if is_html else text
 
 
-def first_bytes(block: Block, size: int) -> bytes:
+def first_bytes(block: RecordContent, size: int) -> bytes:
     """At most `size` bytes of a content."""
     parts = []
     while size and block.left and (data := block.stream.read(min(size, block.left, 1 << 20))):
@@ -148,14 +149,9 @@ def first_bytes(block: Block, size: int) -> bytes:
     return b"".join(parts)
 
 
-def is_text(content_type: str, headers: StatusAndHeaders) -> bool:
-    """Whether a content is text or HTML, as the crawler identified it or, failing that, as its server said."""
-    return (identified(headers) or media_type(content_type)) in (*HTML_TYPES, *TEXT_TYPES)
-
-
-def identified(headers: StatusAndHeaders) -> str:
-    """The media type that the crawler found in the content, "" where it did not look."""
-    return media_type(header(headers, "WARC-Identified-Payload-Type"))
+def found_type(content_type: str, headers: StatusAndHeaders) -> str:
+    """The media type of a content, as the crawler identified it or, where it did not look, as its server said."""
+    return media_type(header(headers, "WARC-Identified-Payload-Type")) or media_type(content_type)
 
 
 def unpacked_body(data: bytes, encoding: str, limit: int) -> tuple[bytes, bool]:

@@ -71,6 +71,8 @@ def test_xml_in_a_folder_or_an_archive_is_text_only_where_it_is_a_dump(tmp_path,
     assert [text for source in find_sources([str(tmp_path)]) for text in reader.read(source)] == ["text"]
     assert reader.changed["archive_members_skipped"] == 1
     assert "sitemap.xml is skipped" in caplog.text
+    with pytest.raises(ValueError, match="matches no readable file"):
+        find_sources([str(tmp_path / "*.bz2")])
     assert "index.txt.bz2 is skipped: it is the index of a wiki dump" in caplog.text
 
 
