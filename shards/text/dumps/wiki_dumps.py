@@ -137,12 +137,11 @@ class DumpParser:
         if self.parts is None:
             return
         self.size += len(text)
-        title = shown(self.fields.get("title", "?"))
         if self.place() != "revision/text":
             if self.size > LONGEST_FIELD:
                 raise ValueError(f"{self.name}: the {self.path[-1]} of a page has over {LONGEST_FIELD:,} characters")
         elif self.size > self.rules.max_document_bytes:
-            most = f"{self.rules.max_document_bytes:,} characters"
+            title, most = shown(self.fields.get("title", "?")), f"{self.rules.max_document_bytes:,} characters"
             raise ValueError(f"{self.name}: the page {title} is longer than {most}: {self.rules.size_remedy}")
         self.parts.append(text)
 
