@@ -34,8 +34,8 @@ def test_documents_in_the_languages_are_admitted_and_others_counted(languages, c
 
 
 def test_the_middle_of_a_document_decides():
-    menu = "Startseite Impressum Anmelden Warenkorb Datenschutz Kontakt Suche Hilfe " * 5
-    assert LanguageFilter(("en",), 0.5).admits(menu + (ENGLISH + "\n") * 20, Counter())
+    menu = "Startseite Impressum Anmelden Warenkorb Datenschutz Kontakt Suche Hilfe " * 20
+    assert LanguageFilter(("en",), 0.5).admits(menu + (ENGLISH + "\n") * 60, Counter())
 
 
 def test_codes_are_checked_and_any_is_no_filter():

@@ -52,7 +52,7 @@ def read(path, reader=None, **rules):
 PAGES = (
     page("First", "'''One''' & <b>two</b>."),
     page("Talk:First", "chatter", ns=1),
-    page("Old name", "#REDIRECT [[First]]", inside='<redirect title="First" />'),
+    page("Old name", "#WEITERLEITUNG [[First]]", inside='<redirect title="First" />'),
     page("Older name", "#redirect [[First]]"),
     page("Module", "return {}", model="Scribunto"),
     page("第二", "中文 [[Bild&Ton:x.jpg|thumb|a picture]][[Kategorie:Alle]]", ns=None),
