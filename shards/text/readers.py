@@ -12,9 +12,9 @@ from typing import IO, BinaryIO, cast
 
 from runtime.files.foreign import reason_of
 from runtime.files.schemas import shown
-from shards.text.dumps.archives import tar_members
 from shards.text.columns import dataset_texts, json_documents, parquet_documents, table_documents
 from shards.text.compression import DECOMPRESSION_ERRORS, CountedStream, Expansion, decompressed, unpacked
+from shards.text.dumps.archives import tar_members
 from shards.text.dumps.json_arrays import array_documents, is_wrapped
 from shards.text.dumps.web_archives import web_documents
 from shards.text.dumps.wiki_dumps import wiki_pages

@@ -110,7 +110,9 @@ class RecordContent(io.RawIOBase):
             self.left -= len(data)
 
 
-def fetched_document(kind: str, headers: StatusAndHeaders, block: RecordContent, place: str, rules: TextRules) -> str | None:
+def fetched_document(
+    kind: str, headers: StatusAndHeaders, block: RecordContent, place: str, rules: TextRules
+) -> str | None:
     """The text or HTML that a server sent, in at most `max_document_bytes`; None for anything else."""
     content_type, encoding = header(headers, "Content-Type"), ""
     limit, cut = rules.max_document_bytes, False
