@@ -13,8 +13,10 @@ MOST_UNCLOSED_CHARACTERS = 20_000_000  # times open: some seconds
 DEEPEST_TEMPLATE = 40  # what mwparserfromhell follows
 DEEPEST_ELEMENT = 2_000  # of HTML
 WIKI_MARK = re.compile(
-    r"(?P<open>\{\{+|\[\[|\{\|)|(?P<close>\}\}+|\]\]|\|\})|<(?P<end>/?)(?P<tag>[a-zA-Z]\w*)[^<>]*?(?P<empty>/?)>"
+    r"(?P<open>\{\{+|\[\[|\{\||<!--|\[(?=\w*:?//))|(?P<close>\}\}+|\]\]?|\|\}(?!\})|-->)"
+    r"|<(?P<end>/?)(?P<tag>[a-zA-Z]\w*)[^<>]*?(?P<empty>/?)>"
 )
+OPENED_BY = {mark: mark for mark in ("{|", "[[", "[", "<!--")} | {"|}": "{|", "]]": "[[", "]": "[", "-->": "<!--"}
 HTML_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
 NEVER_CLOSED = frozenset(
     ("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr")
@@ -121,7 +123,7 @@ def is_deep(html: str) -> bool:
 
 
 def unclosed(text: str) -> int:
-    """How many templates, links, tables and tags of a page are never closed, or are too deep in others to be read."""
+    """How many templates, links, tables, comments and tags of a page are never closed, or are too deep in others to be read."""
     depth, deepest = Counter[str](), Counter[str]()
     for match in WIKI_MARK.finditer(text):
         tag = match["tag"]
@@ -131,8 +133,11 @@ def unclosed(text: str) -> int:
                 continue
         else:
             mark = match["open"] or match["close"]
-            kind = "{|" if mark in ("{|", "|}") else mark[0].replace("}", "{").replace("]", "[")
-            step = len(mark) // 2 if match["open"] else -(len(mark) // 2)
+            kind = OPENED_BY.get(mark, "{{")
+            if mark == "]]" and not depth["[["]:
+                kind = "["
+            step = len(mark) // 2 if kind == "{{" else 1
+            step = step if match["open"] else -step
         depth[kind] = max(0, depth[kind] + step)
         deepest[kind] = max(deepest[kind], depth[kind])
     return depth.total() + sum(max(0, most - DEEPEST_TEMPLATE) for most in deepest.values())

@@ -83,7 +83,9 @@ def test_what_is_left_of_wikitext(markup, text):
     assert WikiPage(markup, "T", frozenset({"file", "bild"})).plain() == text
 
 
-@pytest.mark.parametrize("part", ["{{a|", "{{{", "[[", "<ref>", "<div>", "{|\n", "{{[[<ref>{|\n", "<b>", "<p>"])
+@pytest.mark.parametrize(
+    "part", ["{{a|", "{{{", "[[", "<ref>", "<div>", "{|\n", "{{[[<ref>{|\n", "<b>", "<p>", "[http://a ", "<!--"]
+)
 def test_a_page_of_tags_that_are_never_closed_is_dropped_and_counted(part):
     pytest.importorskip("mwparserfromhell")
     dropped = Counter[str]()
@@ -96,7 +98,10 @@ def test_a_page_of_tags_that_are_never_closed_is_dropped_and_counted(part):
 def test_tags_that_are_closed_or_need_no_end_are_not_counted_as_open():
     assert unclosed(ARTICLE * 100) == 0
     assert unclosed("<br>" * 1_000 + "<ref name=x/>" * 1_000 + "</div>" * 1_000) == 0
+    assert unclosed("{{a|}} {{{1|}}} {{#if:{{{a|}}}|{{b|c=|}}}}") == 0
     assert unclosed("{{a|{{b}}") == 1
+    assert unclosed("[http://a [[b]]] [//c d] [e] <!-- f --> ]] }} |}") == 0
+    assert unclosed("[http://a [//b [ftp://c <!-- d {| [[e") == 6
     assert unclosed("{{" * 100 + "}}" * 100) == 60  # deeper than is followed
 
 
