@@ -67,10 +67,10 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
     started = time.monotonic()
     directory = Path(options.output_dir)
     sources = find_sources(options.input, leave_out=directory)
+    language_filter(options.language, options.language_confidence)  # an unknown language is refused before all else
     directory.mkdir(parents=True, exist_ok=True)
     if (directory / MANIFEST_NAME).is_file():
         return finished_build(directory, options, sources)
-    language_filter(options.language, options.language_confidence)  # an unknown language is refused before all else
     refuse_foreign_files(directory)
     state = BuildState(directory)
     try:

@@ -123,7 +123,7 @@ def is_deep(html: str) -> bool:
 
 
 def unclosed(text: str) -> int:
-    """How many templates, links, tables, comments and tags of a page are never closed, or are too deep in others to be read."""
+    """How many templates, links, tables, comments and tags of a page are never closed, or too deep to be read."""
     depth, deepest = Counter[str](), Counter[str]()
     for match in WIKI_MARK.finditer(text):
         tag = match["tag"]
