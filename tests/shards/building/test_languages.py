@@ -53,7 +53,8 @@ def test_without_the_package_it_is_refused_with_its_name(monkeypatch):
         language_filter("en", 0.5)
 
 
-def test_a_build_in_one_language_counts_the_others_for_any_number_of_processes(tmp_path):
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_build_in_one_language_counts_the_others_for_any_number_of_processes(tmp_path, processes):
     rows = [f"{text} {number}" for number in range(30) for text in (ENGLISH, GERMAN, CHINESE)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
 
@@ -74,7 +75,7 @@ def test_a_build_in_one_language_counts_the_others_for_any_number_of_processes(t
     assert first.data["sources"][0]["documents"] == 90
     assert first.splits["train"].documents == 30
     assert first.data["options"]["language"] == "de"
-    second = build_shards(options("b", language="de", processes=2)).manifest
+    second = build_shards(options("b", language="de", processes=processes)).manifest
     shards = [[shard.sha256 for shard in manifest.splits["train"].shards] for manifest in (first, second)]
     assert shards[0] == shards[1]
     with pytest.raises(ValueError, match="other input or options"):

@@ -134,7 +134,10 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("share", [0.3, 0.55, 0.8])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("share", [pytest.param(0.3, marks=SLOW), 0.55, pytest.param(0.8, marks=SLOW)])
 def test_an_interrupted_build_continues_in_any_of_the_files_with_the_same_bytes(corpus, monkeypatch, share):
     monkeypatch.setattr("shards.building.chunks.CHUNK_CHARACTERS", 2_000)
     folder, _ = corpus

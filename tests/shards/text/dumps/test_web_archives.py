@@ -125,7 +125,7 @@ def test_a_body_is_unpacked_as_its_headers_say(tmp_path, body, headers):
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd"])
 def test_a_body_that_expands_without_bound_is_cut(tmp_path, encoding):
     pytest.importorskip("resiliparse")
-    zeros = b"x " * 50_000_000
+    zeros = b"x " * 20_000_000
     pack = {"gzip": gzip.compress, "br": lambda data: brotli.compress(data, quality=1), "zstd": zstandard.compress}
     (tmp_path / "a.warc.gz").write_bytes(response(pack[encoding](zeros), Content_Encoding=encoding))
     reader = DocumentReader(TextRules(max_document_bytes=100_000))
@@ -202,7 +202,7 @@ def test_a_length_that_is_wrong_is_refused_by_record(tmp_path, old, new, message
 def test_an_archive_is_read_whole_or_refused_wherever_it_is_cut(tmp_path, packed):
     data = wet(TEXTS, packed=packed)
     path = tmp_path / "a.warc.wet.gz" if packed else tmp_path / "a.wet"
-    for end in range(len(data) - 400, len(data)):
+    for end in range(len(data) - 400, len(data), 7):
         path.write_bytes(data[:end])
         try:
             texts = read(path)
