@@ -49,7 +49,7 @@ class Markup(str):
         """The text; None where the markup is malformed beyond repair."""
         try:
             return self.extracted()
-        except MemoryError:
+        except (MemoryError, ImportError):
             raise
         except Exception:  # whatever a library raises on what people write
             return None

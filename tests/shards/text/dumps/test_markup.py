@@ -95,6 +95,25 @@ def test_a_page_of_tags_that_are_never_closed_is_dropped_and_counted(part):
     assert dropped == {"malformed_markup": 1}
 
 
+@pytest.mark.parametrize(
+    ("error", "raised"), [(ValueError, False), (RecursionError, False), (MemoryError, True), (ImportError, True)]
+)
+def test_a_page_that_a_library_fails_on_is_dropped_but_not_for_want_of_memory_or_the_library(
+    monkeypatch, error, raised
+):
+    def fail(self):
+        raise error("of a library")
+
+    monkeypatch.setattr(HtmlPage, "extracted", fail)
+    dropped = Counter[str]()
+    if raised:
+        with pytest.raises(error):
+            plain_text(HtmlPage("<p>"), dropped)
+    else:
+        assert plain_text(HtmlPage("<p>"), dropped) is None
+        assert dropped == {"malformed_markup": 1}
+
+
 def test_tags_that_are_closed_or_need_no_end_are_not_counted_as_open():
     assert unclosed(ARTICLE * 100) == 0
     assert unclosed("<br>" * 1_000 + "<ref name=x/>" * 1_000 + "</div>" * 1_000) == 0
