@@ -24,7 +24,7 @@ from finetuning.loop.stopping import Asked, Stopping, never, noting_signals
 from finetuning.loop.training import deepspeed_content, finetune, open_engine, precision_of
 from finetuning.model.checkpoint_files import attention_of
 from finetuning.model.heads import OwnHead, TaskModel, load_headed
-from finetuning.recipes.options.pushing import PushingOptions
+from finetuning.model.push_options import PushingOptions
 from finetuning.run.figures import draw_curves
 from finetuning.run.finished import RESULTS_NAME, finished_results
 from finetuning.run.memory import expected_memory
