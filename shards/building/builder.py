@@ -166,7 +166,8 @@ class Build:
         if not any(part["documents"] for part in splits.values()):
             raise ValueError(
                 f"no document is left of {sum(self.progress.documents_read.values())} read "
-                f"(dropped: {dict(self.progress.dropped)}): check --input, --text_column, --language and --min_characters"
+                f"(dropped: {dict(self.progress.dropped)}): check --input, --text_column, --language and "
+                "--min_characters"
             )
         for split, part in splits.items():
             if not part["documents"] and (split == "train" or self.options.validation_fraction):

@@ -37,7 +37,7 @@ def train_vocabulary(
     """
     lines = [line for text in texts for line in text.split("\n") if line.strip()]
     if not lines:
-        raise ValueError("no text to train a vocabulary on: check --input, --text_column, --language and --min_characters")
+        raise ValueError("no text to train a vocabulary on: check --input, --text_column and --min_characters")
     specials = list(SPECIAL_TOKENS.values())
     if kind == "wordpiece":
         tokenizer = train_wordpiece(lines, vocab_size, lowercase)
