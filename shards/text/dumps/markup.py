@@ -76,10 +76,10 @@ class WikiPage(Markup):
 
     def __new__(cls, text: str, title: str = "", left_out: frozenset[str] = frozenset()) -> WikiPage:
         page = super().__new__(cls, text)
-        page.title, page.left_out = title, left_out
+        page.page_title, page.left_out = title, left_out
         return page
 
-    title: str
+    page_title: str
     left_out: frozenset[str]
 
     def extracted(self) -> str | None:
@@ -90,7 +90,7 @@ class WikiPage(Markup):
             return None
         code = mwparserfromhell.parse(str(self).replace(HEADING, ""), skip_style_tags=True)
         text = wiki_lines("".join(wiki_text(code, self.left_out)))
-        return f"{self.title}\n\n{text}" if text else ""
+        return f"{self.page_title}\n\n{text}" if text else ""
 
 
 def plain_text(document: str, dropped: Counter[str]) -> str | None:

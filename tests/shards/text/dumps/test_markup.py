@@ -61,7 +61,7 @@ def test_the_text_of_a_wiki_page():
     page = WikiPage(ARTICLE, "Springfield", frozenset({"file", "category"}))
     assert page.plain() == TEXT
     again = pickle.loads(pickle.dumps(page))
-    assert (again.plain(), again.title, again) == (TEXT, "Springfield", page)
+    assert (again.plain(), again.page_title, again) == (TEXT, "Springfield", page)
 
 
 @pytest.mark.parametrize(
