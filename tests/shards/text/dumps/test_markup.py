@@ -70,7 +70,7 @@ def test_the_text_of_a_wiki_page():
         ("{{a}}", ""),
         ("== One ==\n== Two ==\ntext", "T\n\nTwo\n\ntext"),
         ("a '''b''' ''c'' '''''d''''' it's", "T\n\na b c d it's"),
-        ("a (born {{x}}) b ({{x}}) c（{{x}}，d）", "T\n\na (born ) b c（d）"),
+        ("a (born {{x}}) b ({{x}}; ) c（{{x}}，d） e（{{x}}） f()", "T\n\na (born ) b c（d） e f()"),
         ("x &lt; y &#x4e2d; &nosuch; &#xFFFFFFF;", "T\n\nx < y 中 &nosuch; &#xFFFFFFF;"),
         ("unclosed [[link and {{template", "T\n\nunclosed [[link and {{template"),
         ("[[Bild:a.jpg|mini|b]]c[[ file : d ]]", "T\n\nc"),
