@@ -1,4 +1,4 @@
-# make demo | docs | test | test-slow | test-long | test-cluster | lint | format | clean
+# make demo | docs | test | test-slow | test-long | test-cluster | lint | format | dist | clean
 # make coverage: what benchmarks/coverage.md and benchmarks/forecasting.md show (hours)
 # make bench | bench-coverage | bench-forecasting | bench-optimizers | bench-gpu | bench-growth  (benchmarks/README.md)
 # All install first; repeated calls are instant.
@@ -11,7 +11,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= test,lint,docs,bench,jieba,wandb,mlflow,slurm
+EXTRAS ?= test,lint,docs,bench,jieba,html,wikitext,language,wandb,mlflow,slurm,watch
 TORCH_INDEX ?=
 TORCH ?= pinned
 
@@ -29,7 +29,7 @@ TORCH_PIN := $(shell grep '^torch==' constraints.txt)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test test-slow test-long test-cluster lint format clean bench coverage bench-coverage bench-forecasting bench-optimizers bench-gpu bench-growth $(addprefix bench-,$(BENCHMARKS))
+.PHONY: help install demo docs test test-slow test-long test-cluster lint format dist clean bench coverage bench-coverage bench-forecasting bench-optimizers bench-gpu bench-growth $(addprefix bench-,$(BENCHMARKS))
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -92,6 +92,12 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+dist: install
+	@# With the setuptools of .venv; the wheel is built from the source distribution.
+	rm -rf dist
+	$(BIN)/python -c 'from setuptools.build_meta import build_sdist; print(build_sdist("dist"))'
+	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+
 # Two at once would measure each other.
 .NOTPARALLEL:
 
@@ -110,5 +116,5 @@ coverage: install
 	$(BIN)/python benchmarks/forecasting.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -32,6 +32,7 @@ from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.unigram import write_token_counts
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
 from pretraining.plan.options import PretrainingOptions
+from pretraining.publishing.hub_download import local_series
 from runtime.files.lock import Ownership
 from runtime.processes.collectives import barrier, broadcast_json
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
@@ -45,6 +46,8 @@ def run_study(options: GapOptions, command: str, clock: Clock) -> int:
     """
     code_version()  # of the sources that this process runs, even if the files change while it pretrains
     ranks, directory = read_ranks(), Path(options.output_dir)
+    if options.series is not None:
+        options = replace(options, series=local_series(options.series))
     bf16 = settled_bf16(options.bf16, directory, model_types=families_of(options), elsewhere=options.runs_on_other_gpus)
     options = replace(options, bf16=bf16)
     runs = pretraining_runs(options)

@@ -9,8 +9,9 @@ import pytest
 from finetuning.run.option_checks import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
+LAUNCHED = ("build_shards", "pretrain", "overfit", "sweep", "gap", "report", "predict", "push", "watch")
 COMMANDS = [
-    *(f"launch/{name}.py" for name in ("build_shards", "pretrain", "overfit", "sweep", "gap", "report", "predict")),
+    *(f"launch/{name}.py" for name in LAUNCHED),
     *(f"finetuning/{name}.py" for name in RECIPES),
 ]
 

@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 from file_mutations import few_and_many, refusals
+from servers.tls_server import tls_server
 from shard_directories import write_directory
-from tls_server import tls_server
 
 from shards.storage import location as location_module
 from shards.storage.location import open_location
