@@ -56,9 +56,13 @@ def models_of(directory: Path, seeds: Sequence[int] = (), tasks: Sequence[str] =
         wanted = not (seeds and numbers) or numbers[0] in seeds
         wanted &= not (tasks and names) or names[0] in tasks
         if (place / CONFIG).is_file() and wanted and len(numbers) < 2 and len(names) < 2:
-            models.append(SavedModel(place, *names[:1] or [""], *numbers[:1]))
+            models.append(SavedModel(place, names[0] if names else "", numbers[0] if numbers else None))
     order = {seed: number for number, seed in enumerate(seeds)}
-    return sorted(models, key=lambda model: (model.task, order.get(model.seed or 0, model.seed or 0)))
+
+    def rank(model: SavedModel) -> tuple[str, int]:
+        return model.task, 0 if model.seed is None else order.get(model.seed, model.seed)
+
+    return sorted(models, key=rank)
 
 
 def push_models(models: Sequence[SavedModel], place: HubPlace, say: Say = print) -> None:
