@@ -91,7 +91,9 @@ def push_models(models: Sequence[SavedModel], place: HubPlace, say: Say = print)
 def push_after_run(options: Any, directory: Path, say: Say = print) -> None:
     """What a recipe does when its run is done. Failed, with the remedy, where the hub lacks a model in the end."""
     tasks = [name.strip().lower() for name in (getattr(options, "task_name", None) or "").split(",") if name.strip()]
+    of_seeds = len(options.seeds) > 1  # else the models of seeds there are those of another run
     models = models_of(directory, options.seeds, [] if tasks == ["all"] else tasks)
+    models = [model for model in models if (model.seed is not None) == of_seeds]
     if not models:
         raise ValueError(f"--push_to_hub: {directory} holds no {BEST}/ to push: leave --save_model true")
     place = place_of(options)
