@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pretraining.checkpoints.earlier_choices import earlier_choices
-from pretraining.checkpoints.origin import RUN_NAME, check_same_run
+from pretraining.checkpoints.origin import check_same_run
 from pretraining.checkpoints.position import Position, position_from
 from pretraining.checkpoints.resumption import find_checkpoint, settle
+from pretraining.checkpoints.run_file import RUN_NAME
 from pretraining.checkpoints.saving import CheckpointSaver
 from pretraining.checks import announce, compile_mode
 from pretraining.engines.build import build_engine

@@ -46,6 +46,7 @@ COMMANDS = [
     Command("launch.pretrain", "pretraining.run.pretrain", OUT, "--per_device_train_batch_size", marker=False),
     Command("launch.overfit", "pretraining.overfit.rates.try_rates", (), "--global_batch_rows", marker=False),
     Command("launch.report", "gap.report.reports.write_reports", ("run",), "--draws", marker=False),
+    Command("launch.watch", "gap.watch.terminal.print_lines", (".", "--once"), "name a deeper folder", marker=False),
     Command("launch.push", "finetuning.run.pushing.push_folders", ("run", *HUB), "more memory", marker=False),
     Command("launch.sweep", "finetuning.sweep.report.run_sweep", ("--sweep_file", "a.yaml", *OUT), "--max_parallel"),
     Command("launch.gap", "gap.study.study.run_study", OUT, "--per_device_train_batch_size"),
@@ -185,6 +186,7 @@ UNREADABLE = {
     "launch.report": ("{place}",),
     "launch.push": ("{place}", *HUB),
     "launch.sweep": ("--sweep_file", "{place}", *OUT),
+    "launch.watch": ("{place}/runs", "--once"),
     "launch.gap": ("--series", "{place}", "--tasks", "qa:{place}", *OUT),
     "launch.predict": ("--model_name_or_path", "{place}/best", "--test_file", "{place}", *OUT),
     **{

@@ -27,6 +27,7 @@ OF_STUDIES = "gap/cells/test_file_mutations.py"
 OF_SOURCES = "shards/text/test_source_mutations.py"
 OF_EXAMPLES = "finetuning/examples/test_example_mutations.py"
 OF_MODELS = "pretraining/model/source/test_source_fuzz.py"
+OF_LIVE_RUNS = "gap/watch/readers/test_file_mutations.py"
 OF_BUILDS = "shards/building/test_state.py"
 OF_SHARDS = "shards/storage/test_file_mutations.py"
 NO_FILE = ""  # text of this program, of the kernel, or on a command line; or the low-level part of other readers
@@ -56,6 +57,7 @@ FUZZED = {
     "pretraining/checkpoints/checkpoint.py": OF_RUNS,
     "pretraining/checkpoints/origin.py": OF_RUNS,
     "pretraining/checkpoints/resumption.py": NO_FILE,  # digests that are compared as bytes
+    "pretraining/checkpoints/run_file.py": OF_RUNS,
     "pretraining/checkpoints/series.py": OF_RUNS,
     "pretraining/engines/deepspeed_config.py": "pretraining/engines/test_file_mutations.py",
     "pretraining/loop/journal.py": OF_RUNS,
@@ -75,6 +77,7 @@ FUZZED = {
     "finetuning/loop/run_state.py": NO_FILE,
     "finetuning/run/finished.py": OF_FINETUNING,
     "finetuning/run/saved_model.py": OF_FINETUNING,
+    "finetuning/sweep/cell_file.py": OF_FINETUNING,
     "finetuning/sweep/runner.py": OF_FINETUNING,
     "finetuning/sweep/sweep.py": "finetuning/sweep/test_file_mutations.py",
     "finetuning/recipes/texts/glue_tasks.py": OF_EXAMPLES,
@@ -96,6 +99,12 @@ FUZZED = {
     "gap/tasks/contamination.py": OF_STUDIES,
     "gap/tasks/kinds/pairs.py": "gap/tasks/kinds/test_pairs.py",
     "gap/tasks/unigram.py": OF_STUDIES,
+    "gap/watch/owners.py": OF_LIVE_RUNS,
+    "gap/watch/page/server.py": NO_FILE,  # the page's own files
+    "gap/watch/readers/pretraining_run.py": OF_LIVE_RUNS,
+    "gap/watch/readers/shard_build.py": OF_LIVE_RUNS,
+    "gap/watch/readers/study_cells.py": OF_LIVE_RUNS,
+    "gap/watch/readers/study_run.py": OF_LIVE_RUNS,
 }
 
 
