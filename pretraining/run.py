@@ -37,7 +37,6 @@ from pretraining.publishing.publication import Publisher
 from pretraining.publishing.word_frequencies import plateau_warning
 from runtime.files.lock import Ownership
 from runtime.files.whole_files import write_json
-from runtime.options.exit_status import DONE, REFUSED
 from runtime.plurals import counted
 from runtime.processes.collectives import broadcast_json, fail_together
 from runtime.processes.interruption import MARKER_NAME, Interrupted, Interruption
@@ -69,31 +68,31 @@ class Watch(Protocol):
         """Look at a checkpoint of the series; on the main rank the reason to stop, or None."""
 
 
-def pretrain(
+def run_pretraining(
     options: PretrainingOptions,
     ranks: Ranks,
     *,
     watch_of: Callable[[Plan, ShardLocation], Watch] | None = None,
-) -> int:
-    """Plan, check and run the pretraining, on this rank; the exit status. Leaves the process group open.
+) -> None:
+    """Plan, check and run the pretraining, on this rank; `pretraining.pretrain` leaves the process as it was.
 
-    `watch_of` builds the watch of a plan without contradictions. Raises Interrupted once all is saved.
+    `watch_of` builds the watch of a plan without contradictions. Raises Refused for contradictions, which are printed,
+    and Interrupted once all is saved. Leaves the process group open.
     """
     quiet_libraries(is_main=ranks.is_main)
     device = choose_device(ranks)
     init_process_group(ranks, device, always=options.deepspeed is not None and not options.dry_run)
     shards = open_location(prepare_shards(options, ranks))
     plan = agreed(Plan(options, shards.manifest, ranks, device, earlier_choices(options, ranks)))
-    if not announce(plan, shards):
-        return REFUSED
+    announce(plan, shards)
     if options.dry_run:
-        return DONE
+        return
     watch = None if watch_of is None else watch_of(plan, shards)
     if watch is not None:
         if watch.reached:
             if ranks.is_main:
                 print(f"already stopped: {watch.reached}")
-            return DONE
+            return
         _check_first(watch, ranks)
     with explained(plan):
         if options.overfit_gate:
@@ -101,7 +100,6 @@ def pretrain(
         _execute(Run(plan, shards, after_export=watch), watch)
     if ranks.is_main:
         print(f"series: {options.output_dir}/series.json")
-    return DONE
 
 
 def agreed(plan: Plan) -> Plan:

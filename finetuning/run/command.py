@@ -20,7 +20,7 @@ from finetuning.loop.result import Result, write_predictions
 from finetuning.loop.run_log import closing_table
 from finetuning.loop.run_state import STATE_NAME, earlier_precision, run_identity
 from finetuning.loop.schedule import makes_updates, require_training_rows
-from finetuning.loop.stopping import Asked, Stopping, never, noting_signals
+from finetuning.loop.stopping import Asked, Stopping, never
 from finetuning.loop.training import deepspeed_content, finetune, open_engine, precision_of
 from finetuning.model.checkpoint_files import attention_of
 from finetuning.model.heads import OwnHead, TaskModel, load_headed
@@ -35,7 +35,7 @@ from pretraining.engines.engine import Engine, full_weights
 from pretraining.engines.precision import Precision
 from runtime.files.lock import Ownership
 from runtime.options.declaration import by_data, names_marked, not_given
-from runtime.options.exit_status import run_command
+from runtime.options.exit_status import DONE, run_command
 from runtime.processes.collectives import barrier, fail_together, on_main
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 from shards.small_world.world import write_small_world
@@ -63,18 +63,18 @@ class RecipeOutcome:
     result: Result | None
 
 
-def run_until_asked(run: Callable[[Asked], int], directory: Path) -> int:
-    """Run a command that writes to `directory` and saves when asked to stop; returns its exit status."""
+def status_of(work: Callable[[], object], directory: Path) -> int:
+    """The exit status of a command that writes to `directory`: 0 once `work` returns, else that of what it raises."""
 
-    def work() -> int:
-        with noting_signals() as asked:
-            return run(asked)
+    def done() -> int:
+        work()
+        return DONE
 
     remedy = (
         "lower --per_device_train_batch_size (the global batch and the result stay the same), "
         "--per_device_eval_batch_size or --max_seq_length"
     )
-    return run_command(work, memory_remedy=remedy, output_dir=directory)
+    return run_command(done, memory_remedy=remedy, output_dir=directory)
 
 
 def open_world(options: FinetuningOptions) -> Ranks:

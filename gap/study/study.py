@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gap.analysis.results import Analysis
 from gap.cells.code_identity import code_version
 from gap.cells.consistency import settled_bf16
 from gap.cells.executor import Workers, devices_of, run_local, submit_slurm, waiting_workers
 from gap.cells.job_list import JobList
 from gap.cells.plan import CellSource, reference_sources, sources_of
 from gap.cells.worker import work
-from gap.study.clock import Clock
 from gap.study.experiment import Experiment, finish_experiment, other_code_warning, series_rows, write_list
 from gap.study.from_options import experiment_of, slurm_of
 from gap.study.options import GapOptions
@@ -36,12 +39,48 @@ from runtime.files.lock import Ownership
 from runtime.processes.collectives import barrier, broadcast_json
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 
+PROCESS = Path("/proc/self/stat")
 
-def run_study(options: GapOptions, command: str, clock: Clock) -> int:
-    """The whole study: pretrain what is missing, run the cells, write the report; the exit status.
 
-    `command` is the command line that the report shows. Raises Interrupted when asked to stop; finished work is
-    kept.
+@dataclass
+class Clock:
+    """Wall time since it was made (or since its process started), and how much of it went into the series."""
+
+    started: float = field(default_factory=time.perf_counter)
+    pretraining_seconds: float = 0.0
+
+    @staticmethod
+    def of_process() -> Clock:
+        """A clock that counts from the start of this process, imports included (Linux; elsewhere from now)."""
+        now = time.perf_counter()
+        if not PROCESS.is_file():
+            return Clock(now)
+        ticks = int(PROCESS.read_text(encoding="utf-8").rpartition(")")[2].split()[19])  # since boot; see proc(5)
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+        return Clock(now - max(0.0, age))
+
+    @contextmanager
+    def pretraining(self) -> Iterator[None]:
+        """Counts the time in the block as pretraining."""
+        mark = time.perf_counter()
+        yield
+        self.pretraining_seconds += time.perf_counter() - mark
+
+    def line(self, busy_seconds: float, workers: int) -> str:
+        """Total, the series, cells (training and evaluating, over all workers) and the rest, which is overhead."""
+        total, cells = time.perf_counter() - self.started, busy_seconds / workers
+        rest = max(0.0, total - self.pretraining_seconds - cells)
+        return (
+            f"{total:.0f} s in total: {self.pretraining_seconds:.0f} s shards and pretraining, {cells:.0f} s cells "
+            f"(on {workers} worker{'s' * (workers > 1)}), {rest:.0f} s ({rest / total:.1%}) everything else"
+        )
+
+
+def run_study(options: GapOptions, command: str, clock: Clock) -> Analysis | None:
+    """The whole study: pretrain what is missing, run the cells, write the report; its analysis on the main rank.
+
+    `command` is the command line or the call that the report shows. Without a report (a dry run, a pilot, jobs that
+    were submitted) there is no analysis. Raises Interrupted when asked to stop; finished work is kept.
     """
     code_version()  # of the sources that this process runs, even if the files change while it pretrains
     ranks, directory = read_ranks(), Path(options.output_dir)
@@ -52,13 +91,13 @@ def run_study(options: GapOptions, command: str, clock: Clock) -> int:
         if options.series is None and ranks.is_main:
             build_small_world(SMALL_WORLD_DIRECTORY)
     if options.dry_run:
-        return show_plan(options, runs, directory) if ranks.is_main else 0
+        if ranks.is_main:
+            show_plan(options, runs, directory)
+        return None
     if options.series is None and ranks.is_main:
         jobs_before_pretraining(options, runs)  # an impossible plan is refused before hours of training
     with clock.pretraining():
-        status = pretrain_series(runs, ranks)
-    if status:
-        return status
+        pretrain_series(runs)
     owner = Ownership(directory)
     try:
         return run_stages(options, ranks, owner, command=command, clock=clock)
@@ -66,26 +105,27 @@ def run_study(options: GapOptions, command: str, clock: Clock) -> int:
         owner.release()
 
 
-def run_stages(options: GapOptions, ranks: Ranks, owner: Ownership, *, command: str, clock: Clock) -> int:
-    """Run the study, with more and more seeds for what is not resolved if so asked.
+def run_stages(options: GapOptions, ranks: Ranks, owner: Ownership, *, command: str, clock: Clock) -> Analysis | None:
+    """Run the study, with more and more seeds for what is not resolved if so asked; the analysis of its last stage.
 
     The same command goes on inside any stage: the cells of earlier ones are finished, and give the same verdicts.
     """
     alone = ranks.world_size == 1 and options.executor == "local"
     others = devices_of(options.max_parallel)[1:] if alone else []  # this process uses the first
     kept: dict[str, int] = {}  # by task that is resolved, its seeds
+    analysis: Analysis | None = None
     if ranks.is_main and (warning := warning_before(options)):
         print(f"warning: {warning}", flush=True)
     for seeds in seed_stages(options):
         stage = replace(options, finetuning_seeds=seeds)
         experiment = replace(experiment_of(stage), task_seeds=kept)
         with waiting_workers(Path(options.output_dir), others) as workers:
-            kept, tasks = run_cells(
+            kept, tasks, analysis = run_cells(
                 stage, experiment, most_seeds(options), ranks, owner, workers, command=command, clock=clock
             )
         if len(kept) == tasks:
             break
-    return 0
+    return analysis
 
 
 def run_cells(
@@ -98,11 +138,11 @@ def run_cells(
     *,
     command: str,
     clock: Clock,
-) -> tuple[dict[str, int], int]:
+) -> tuple[dict[str, int], int, Analysis | None]:
     """Plan, work through the list and write the report; the main rank locks the directory throughout.
 
-    Returns, on all ranks, the seeds of each fine-tuned task that is resolved, and the number of such tasks. `most`: the
-    fine-tuning seeds over which the error is spent.
+    Returns, on all ranks, the seeds of each fine-tuned task that is resolved, and the number of such tasks; on the main
+    rank the analysis too. `most`: the fine-tuning seeds over which the error is spent.
     """
     directory, paths = Path(options.output_dir), series_paths(options)
     rows = series_rows(paths)
@@ -119,13 +159,14 @@ def run_cells(
     if options.executor == "slurm":
         print("submitted: " + (", ".join(submit_slurm(directory, slurm_of(options))) or "nothing, all cells are done"))
         print("when they are done, run the same command with --executor local, which analyses the finished cells")
-        return {}, len(data) - len(experiment.zero_shot)
+        return {}, len(data) - len(experiment.zero_shot), None
     before = busy_seconds(directory, jobs)
     if ranks.world_size > 1:
         work(directory, ranks=ranks)
     else:
         run_local(directory, workers)
     kept: dict[str, int] = {}
+    analysis: Analysis | None = None
     if ranks.is_main:
         number = max(ranks.world_size, len(devices_of(options.max_parallel)))
         if options.pilot:
@@ -156,7 +197,7 @@ def run_cells(
         init_process_group(ranks, choose_device(ranks))
         kept = broadcast_json(kept)
         close_process_group()
-    return kept, len(data) - len(experiment.zero_shot)
+    return kept, len(data) - len(experiment.zero_shot), analysis
 
 
 def prepare(
@@ -190,7 +231,7 @@ def prepare(
     return jobs, data
 
 
-def show_plan(options: GapOptions, runs: Sequence[PretrainingOptions], directory: Path) -> int:
+def show_plan(options: GapOptions, runs: Sequence[PretrainingOptions], directory: Path) -> None:
     """Print the plan and stop."""
     jobs, data, config = jobs_before_pretraining(options, runs)
     print(*plan_lines(jobs), sep="\n")
@@ -204,7 +245,6 @@ def show_plan(options: GapOptions, runs: Sequence[PretrainingOptions], directory
         print(f"with the most seeds, if nothing is resolved before: {line}")
     if warning := other_code_warning(jobs, directory):
         print(f"warning: {warning}")
-    return 0
 
 
 def devices_at_once(options: GapOptions, world_size: int = 1) -> int:

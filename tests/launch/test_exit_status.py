@@ -42,7 +42,7 @@ PREDICTION = "finetuning.recipes.prediction.predict"
 PREDICT = ("--model_name_or_path", "best", "--test_file", "new.json")
 COMMANDS = [
     Command("launch.build_shards", "launch.build_shards.run", ("--input", "a.txt", *OUT), "--processes"),
-    Command("launch.pretrain", "pretraining.run.pretrain", OUT, "--per_device_train_batch_size", marker=False),
+    Command("launch.pretrain", "pretraining.run.run_pretraining", OUT, "--per_device_train_batch_size", marker=False),
     Command("launch.overfit", "pretraining.overfit.rates.try_rates", (), "--global_batch_rows", marker=False),
     Command("launch.report", "gap.report.reports.write_reports", ("run",), "--draws", marker=False),
     Command("launch.sweep", "finetuning.sweep.report.run_sweep", ("--sweep_file", "a.yaml", *OUT), "--max_parallel"),

@@ -89,7 +89,7 @@ FUZZED = {
     "gap/cells/store.py": OF_STUDIES,
     "gap/published/results_page.py": NO_FILE,  # Markdown that goes in as it is
     "gap/published/study_folder.py": NO_FILE,  # lines of scores.jsonl that have been read before
-    "gap/study/clock.py": NO_FILE,
+    "gap/study/study.py": NO_FILE,
     "gap/study/until.py": OF_STUDIES,
     "gap/tasks/contamination.py": OF_STUDIES,
     "gap/tasks/kinds/pairs.py": "gap/tasks/kinds/test_pairs.py",

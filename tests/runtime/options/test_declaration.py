@@ -406,7 +406,7 @@ def messages(tree):
                 yield node
 
 
-FOREIGN = ("pretraining/replaced_options.py", "finetuning/run/replaced_options.py")  # names that no option has
+FOREIGN = ("pretraining/plan/replaced_options.py", "finetuning/run/replaced_options.py")  # names that no option has
 
 
 def test_no_table_of_options_stands_beside_their_declarations():
