@@ -28,7 +28,7 @@ PER_RANK = """
 import json, sys
 from pathlib import Path
 from pretraining import pretrain
-shards, out, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+shards, out, options = sys.argv[-3], Path(sys.argv[-2]), json.loads(sys.argv[-1])  # deepspeed adds its own first
 results = [pretrain(shards=shards, output_dir=out / name, **options) for name in ("first", "second")]
 import torch.distributed as dist
 assert not dist.is_initialized()
