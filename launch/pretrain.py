@@ -20,7 +20,7 @@ if __package__ in (None, ""):
 
 from gap.study.until_options import PretrainCommandOptions
 from pretraining import pretrain
-from pretraining.plan.replaced_options import REPLACED_OPTIONS
+from pretraining.replaced_options import REPLACED_OPTIONS
 from runtime.options.command_line import parse_options
 from runtime.options.exit_status import run_command
 

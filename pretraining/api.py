@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from pretraining.plan.options import PretrainingOptions, with_defaults
-from pretraining.plan.replaced_options import REPLACED_OPTIONS
+from pretraining.replaced_options import REPLACED_OPTIONS
 from runtime.options.keywords import Settings, Several, Words, options_of
 from runtime.processes.ranks import read_ranks
 from runtime.processes.restoring import restoring_process
@@ -87,6 +87,11 @@ class PretrainingKeywords(TypedDict, total=False):
     disable_tqdm: bool
     profile: int
     dry_run: bool
+    push_to_hub: bool
+    hub_model_id: Words | None
+    hub_private_repo: bool
+    hub_license: Words | None
+    hub_language: Several | None
 
 
 @dataclass(frozen=True)

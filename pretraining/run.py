@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pretraining.checkpoints.earlier_choices import earlier_choices
-from pretraining.checkpoints.origin import RUN_NAME, check_same_run
+from pretraining.checkpoints.origin import check_same_run
 from pretraining.checkpoints.position import Position, position_from
 from pretraining.checkpoints.resumption import find_checkpoint, settle
+from pretraining.checkpoints.run_file import RUN_NAME
 from pretraining.checkpoints.saving import CheckpointSaver
 from pretraining.checks import announce, compile_mode
 from pretraining.engines.build import build_engine
@@ -33,6 +34,7 @@ from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.plan import Plan
 from pretraining.plan.segments import Segment
 from pretraining.plan.table import seconds_left
+from pretraining.publishing.hub_process import SeriesPusher, pushing
 from pretraining.publishing.publication import Publisher
 from pretraining.publishing.word_frequencies import plateau_warning
 from runtime.files.lock import Ownership
@@ -40,7 +42,7 @@ from runtime.files.whole_files import write_json
 from runtime.plurals import counted
 from runtime.processes.collectives import broadcast_json, fail_together
 from runtime.processes.interruption import MARKER_NAME, Interrupted, Interruption
-from runtime.processes.ranks import Ranks, choose_device, init_process_group
+from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group
 from runtime.trackers import Reporter, build_reporters
 from runtime.verbosity import quiet_libraries
 from shards.storage.location import ShardLocation, open_location
@@ -77,7 +79,8 @@ def run_pretraining(
     """Plan, check and run the pretraining, on this rank; `pretraining.pretrain` leaves the process as it was.
 
     `watch_of` builds the watch of a plan without contradictions. Raises Refused for contradictions, which are printed,
-    and Interrupted once all is saved. Leaves the process group open.
+    Interrupted once all is saved, and Failed where all is trained but not all pushed. Leaves the process group open,
+    unless it pushes.
     """
     quiet_libraries(is_main=ranks.is_main)
     device = choose_device(ranks)
@@ -88,18 +91,22 @@ def run_pretraining(
     if options.dry_run:
         return
     watch = None if watch_of is None else watch_of(plan, shards)
-    if watch is not None:
-        if watch.reached:
+    with pushing(options, ranks) as pusher:
+        if watch is not None and watch.reached:
             if ranks.is_main:
                 print(f"already stopped: {watch.reached}")
-            return
-        _check_first(watch, ranks)
-    with explained(plan):
-        if options.overfit_gate:
-            check_overfits(plan, shards)
-        _execute(Run(plan, shards, after_export=watch), watch)
-    if ranks.is_main:
-        print(f"series: {options.output_dir}/series.json")
+        else:
+            _check_first(watch, pusher, ranks)
+            with explained(plan):
+                if options.overfit_gate:
+                    check_overfits(plan, shards)
+                _execute(Run(plan, shards, after_export=watch, pusher=pusher), watch)
+            if ranks.is_main:
+                print(f"series: {options.output_dir}/series.json")
+        if options.push_to_hub:
+            close_process_group()  # no rank waits for a network
+        if pusher is not None:
+            pusher.finish()
 
 
 def agreed(plan: Plan) -> Plan:
@@ -112,15 +119,18 @@ def agreed(plan: Plan) -> Plan:
     return plan if chosen is None else replace(plan, earlier=Choices(**chosen))
 
 
-def _check_first(watch: Watch, ranks: Ranks) -> None:
-    """Tasks or a reference that cannot be read are an error now, not at the first look."""
+def _check_first(watch: Watch | None, pusher: SeriesPusher | None, ranks: Ranks) -> None:
+    """Tasks or a reference that cannot be read, and a hub that refuses us, are an error now, not at the first look."""
     error: BaseException | None = None
     if ranks.is_main:
         try:
-            watch.check()
+            if watch is not None:
+                watch.check()
+            if pusher is not None:
+                pusher.check()
         except (OSError, ValueError) as caught:
             error = caught
-    fail_together(error, "reading the tasks and the reference of --until")
+    fail_together(error, "reading the tasks and the reference of --until, or asking the hub")
 
 
 def _execute(run: Run, watch: Watch | None) -> None:
@@ -141,16 +151,25 @@ def _execute(run: Run, watch: Watch | None) -> None:
 class Run:
     """The callbacks of `pretraining.loop.loop.TrainingLoop`: journal, checkpoints, series, signals."""
 
-    def __init__(self, plan: Plan, shards: str | ShardLocation, *, after_export: StopEarly | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        shards: str | ShardLocation,
+        *,
+        after_export: StopEarly | None = None,
+        pusher: SeriesPusher | None = None,
+    ) -> None:
         self.plan, self.options, self.ranks, self.shards = plan, plan.options, plan.ranks, open_location(shards)
         self.directory = Path(plan.options.output_dir)
         self.checkpoints = self.directory / "checkpoints"
         self.identity = identity_of(plan)  # once: later changes to the files do not change the run's identity
         self.ownership, self.interruption = Ownership(self.directory), Interruption()
         self.journal = Journal(self.directory / "journal.jsonl")
-        self.after_export, self.stop_reason = after_export, None
+        self.after_export, self.stop_reason, self.pusher = after_export, None, pusher
         self.reporters: list[Reporter] = []
         self.bar = ProgressBar(plan, disabled=plan.options.disable_tqdm or not plan.ranks.is_main)
+        if pusher is not None:
+            pusher.say = self.bar.say
         self._saved: Position | None = None
         self.saver = CheckpointSaver(
             self.checkpoints,
@@ -315,6 +334,8 @@ class Run:
 
     def poll(self) -> None:
         self.saver.poll()
+        if self.pusher is not None:
+            self.pusher.poll()
 
     def restore(self, checkpoint: str) -> Progress:
         self.saver.wait()
@@ -338,6 +359,8 @@ class Run:
                 self.bar.say(f"warning: {name}: {warning}")
             for reporter in self.reporters:
                 reporter.log({f"{segment.kind}/{key}": value for key, value in figures.items()}, progress.updates)
+        if self.pusher is not None:
+            self.pusher.start()
         if self.after_export is not None:
             self.stop_reason = broadcast_json(self.after_export(entry))
 

@@ -188,7 +188,7 @@ def examples_of(
     for number, item in enumerate(rows):
         try:
             examples.extend(read(item, number))
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
             if isinstance(error, KeyError):
                 reason = f"it has no {error}"
             else:

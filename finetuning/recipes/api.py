@@ -126,13 +126,12 @@ def finetune(recipe: str | FinetuningOptions, /, **options: Any) -> FinetuningOu
     given = None if isinstance(recipe, str) else recipe
     wanted = options_of(options_class(name), given, options, function="finetune", replaced=replaced_option)
     with restoring_process("finetune", read_ranks()):
-        from finetuning.loop.stopping import noting_signals
-        from finetuning.run.command import for_small_world, output_directory
+        from finetuning.run.command import for_small_world, output_directory, run_until_asked
 
         filled = wanted if name == "glue" else for_small_world(wanted)
-        with noting_signals() as asked:
-            import_module(RECIPES[name]).run(filled, asked)
-        return FinetuningOutcome(output_directory(filled, "chain" if getattr(filled, "chain", False) else name))
+        directory = output_directory(filled, "chain" if getattr(filled, "chain", False) else name)
+        run_until_asked(lambda asked: import_module(RECIPES[name]).run(filled, asked), directory, filled)
+    return FinetuningOutcome(directory)
 
 
 def recipe_of(options: FinetuningOptions) -> str:
@@ -160,9 +159,9 @@ def predict(options: PredictionOptions | None = None, /, **keywords: Any) -> Fin
     """
     wanted = options_of(PredictionOptions, options, keywords, function="predict")
     with restoring_process("predict", read_ranks()):
-        from finetuning.loop.stopping import noting_signals
         from finetuning.recipes import prediction
+        from finetuning.run.command import run_until_asked
 
-        with noting_signals() as asked:
-            prediction.predict(wanted, asked)
-    return FinetuningOutcome(Path(wanted.output_dir))
+        directory = Path(wanted.output_dir)
+        run_until_asked(lambda asked: prediction.predict(wanted, asked), directory)
+    return FinetuningOutcome(directory)

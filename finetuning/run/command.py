@@ -20,15 +20,17 @@ from finetuning.loop.result import Result, write_predictions
 from finetuning.loop.run_log import closing_table
 from finetuning.loop.run_state import STATE_NAME, earlier_precision, run_identity
 from finetuning.loop.schedule import makes_updates, require_training_rows
-from finetuning.loop.stopping import Asked, Stopping, never
+from finetuning.loop.stopping import Asked, Stopping, never, noting_signals
 from finetuning.loop.training import deepspeed_content, finetune, open_engine, precision_of
 from finetuning.model.checkpoint_files import attention_of
 from finetuning.model.heads import OwnHead, TaskModel, load_headed
+from finetuning.model.push_options import PushingOptions
 from finetuning.run.figures import draw_curves
 from finetuning.run.finished import RESULTS_NAME, finished_results
 from finetuning.run.memory import expected_memory
 from finetuning.run.model_card import finetuning_card
 from finetuning.run.option_checks import check_options
+from finetuning.run.pushing import check_push, push_after_run
 from finetuning.run.saved_model import live_proof, save_model
 from finetuning.run.starting_point import StartingPoint
 from pretraining.engines.engine import Engine, full_weights
@@ -37,6 +39,7 @@ from runtime.files.lock import Ownership
 from runtime.options.declaration import by_data, names_marked, not_given
 from runtime.options.exit_status import DONE, run_command
 from runtime.processes.collectives import barrier, fail_together, on_main
+from runtime.processes.interruption import stopping_at_once
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 from shards.small_world.world import write_small_world
 
@@ -61,6 +64,18 @@ class RecipeOutcome:
 
     results: dict[str, Any]
     result: Result | None
+
+
+def run_until_asked(run: Callable[[Asked], object], directory: Path, pushed: PushingOptions | None = None) -> None:
+    """Run what writes to `directory` and saves when asked to stop; its models are then pushed, if `pushed` says so."""
+    pushes = pushed is not None and pushed.push_to_hub and read_ranks().is_main
+    if pushes:
+        check_push(pushed)
+    with noting_signals() as asked:
+        run(asked)
+    if pushes:
+        with stopping_at_once():
+            push_after_run(pushed, directory)
 
 
 def status_of(work: Callable[[], object], directory: Path) -> int:

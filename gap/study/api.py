@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
+from gap.study.clock import Clock
 from gap.study.options import GapOptions, with_defaults
 from runtime.options.declaration import not_given
 from runtime.options.keywords import Several, Words, options_of
@@ -204,7 +205,7 @@ def measure(
     """
     wanted = options_of(GapOptions, options, keywords, function="measure")
     with restoring_process("measure", read_ranks()), stopping_at_once():
-        from gap.study.study import Clock, run_study
+        from gap.study.study import run_study
 
         clock = Clock.of_process() if whole_process else Clock()
         analysis = run_study(with_defaults(wanted), command or call_text(wanted), clock)

@@ -41,7 +41,8 @@ class GapOptions(Options):
 
     series: str | None = option(
         None,
-        "series.json of one or more pretraining runs (separated by commas); none: small world",
+        "series.json of one or more pretraining runs, or their names on the hub (separated by commas); none: small "
+        "world",
         group=OF_THE_TASKS,
         commas=True,
     )

@@ -14,8 +14,8 @@ from pretraining.api import pretrain
 from pretraining.loop.training_data import SMALL_WORLD_VOCABULARY
 from pretraining.model.configuration import configuration_from, fit_to_data, named_configuration, parse_overrides
 from pretraining.plan.options import PretrainingOptions, with_defaults
-from pretraining.plan.replaced_options import REPLACED_OPTIONS
 from pretraining.plan.segments import parse_series
+from pretraining.replaced_options import REPLACED_OPTIONS
 from runtime.options.command_line import parse_text
 
 

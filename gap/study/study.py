@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gap.analysis.results import Analysis
@@ -16,6 +13,7 @@ from gap.cells.executor import Workers, devices_of, run_local, submit_slurm, wai
 from gap.cells.job_list import JobList
 from gap.cells.plan import CellSource, reference_sources, sources_of
 from gap.cells.worker import work
+from gap.study.clock import Clock
 from gap.study.experiment import Experiment, finish_experiment, other_code_warning, series_rows, write_list
 from gap.study.from_options import experiment_of, slurm_of
 from gap.study.options import GapOptions
@@ -35,45 +33,10 @@ from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.unigram import write_token_counts
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
 from pretraining.plan.options import PretrainingOptions
+from pretraining.publishing.hub_download import local_series
 from runtime.files.lock import Ownership
 from runtime.processes.collectives import barrier, broadcast_json
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
-
-PROCESS = Path("/proc/self/stat")
-
-
-@dataclass
-class Clock:
-    """Wall time since it was made (or since its process started), and how much of it went into the series."""
-
-    started: float = field(default_factory=time.perf_counter)
-    pretraining_seconds: float = 0.0
-
-    @staticmethod
-    def of_process() -> Clock:
-        """A clock that counts from the start of this process, imports included (Linux; elsewhere from now)."""
-        now = time.perf_counter()
-        if not PROCESS.is_file():
-            return Clock(now)
-        ticks = int(PROCESS.read_text(encoding="utf-8").rpartition(")")[2].split()[19])  # since boot; see proc(5)
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-        return Clock(now - max(0.0, age))
-
-    @contextmanager
-    def pretraining(self) -> Iterator[None]:
-        """Counts the time in the block as pretraining."""
-        mark = time.perf_counter()
-        yield
-        self.pretraining_seconds += time.perf_counter() - mark
-
-    def line(self, busy_seconds: float, workers: int) -> str:
-        """Total, the series, cells (training and evaluating, over all workers) and the rest, which is overhead."""
-        total, cells = time.perf_counter() - self.started, busy_seconds / workers
-        rest = max(0.0, total - self.pretraining_seconds - cells)
-        return (
-            f"{total:.0f} s in total: {self.pretraining_seconds:.0f} s shards and pretraining, {cells:.0f} s cells "
-            f"(on {workers} worker{'s' * (workers > 1)}), {rest:.0f} s ({rest / total:.1%}) everything else"
-        )
 
 
 def run_study(options: GapOptions, command: str, clock: Clock) -> Analysis | None:
@@ -84,6 +47,8 @@ def run_study(options: GapOptions, command: str, clock: Clock) -> Analysis | Non
     """
     code_version()  # of the sources that this process runs, even if the files change while it pretrains
     ranks, directory = read_ranks(), Path(options.output_dir)
+    if options.series is not None:
+        options = replace(options, series=local_series(options.series))
     bf16 = settled_bf16(options.bf16, directory, model_types=families_of(options), elsewhere=options.runs_on_other_gpus)
     options = replace(options, bf16=bf16)
     runs = pretraining_runs(options)

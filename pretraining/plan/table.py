@@ -34,6 +34,8 @@ def plan_lines(plan: Plan) -> list[str]:
         + f" {unit}; costs {relative_cost(plan.segments):.2f} times the largest",
         "memory": "unknown" if plan.memory is None else plan.memory.sentence(),
     }
+    if options.push_to_hub:
+        rows["hub"] = f"{options.hub_model_id}, a branch for every checkpoint, the largest on main"
     return [f"{name:>10}  {text}" for name, text in rows.items()]
 
 

@@ -8,7 +8,7 @@ import pytest
 from gap.study.options import GapOptions
 from gap.study.until_options import PretrainCommandOptions
 from launch import pretrain
-from pretraining.plan.replaced_options import REPLACED_OPTIONS
+from pretraining.replaced_options import REPLACED_OPTIONS
 from runtime.options.command_line import parse_options
 from shards.building.options import BuildOptions
 

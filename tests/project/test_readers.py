@@ -27,6 +27,7 @@ OF_STUDIES = "gap/cells/test_file_mutations.py"
 OF_SOURCES = "shards/text/test_source_mutations.py"
 OF_EXAMPLES = "finetuning/examples/test_example_mutations.py"
 OF_MODELS = "pretraining/model/source/test_source_fuzz.py"
+OF_LIVE_RUNS = "gap/watch/readers/test_file_mutations.py"
 OF_BUILDS = "shards/building/test_state.py"
 OF_SHARDS = "shards/storage/test_file_mutations.py"
 NO_FILE = ""  # text of this program, of the kernel, or on a command line; or the low-level part of other readers
@@ -36,6 +37,7 @@ FUZZED = {
     "runtime/files/schemas.py": OF_STUDIES,
     "runtime/files/unique_keys.py": "runtime/options/test_file_mutations.py",
     "runtime/files/whole_files.py": OF_STUDIES,
+    "runtime/hub_repository.py": NO_FILE,  # bytes that are hashed
     "runtime/options/command_line.py": "runtime/options/test_file_mutations.py",
     "runtime/processes/collectives.py": NO_FILE,
     "runtime/processes/interruption.py": NO_FILE,
@@ -55,6 +57,7 @@ FUZZED = {
     "pretraining/checkpoints/checkpoint.py": OF_RUNS,
     "pretraining/checkpoints/origin.py": OF_RUNS,
     "pretraining/checkpoints/resumption.py": NO_FILE,  # digests that are compared as bytes
+    "pretraining/checkpoints/run_file.py": OF_RUNS,
     "pretraining/checkpoints/series.py": OF_RUNS,
     "pretraining/engines/deepspeed_config.py": "pretraining/engines/test_file_mutations.py",
     "pretraining/loop/journal.py": OF_RUNS,
@@ -65,6 +68,7 @@ FUZZED = {
     "pretraining/model/source/weights.py": OF_MODELS,
     "pretraining/plan/identity.py": NO_FILE,
     "pretraining/publishing/export.py": NO_FILE,  # what it has just written
+    "pretraining/publishing/hub_series.py": "pretraining/publishing/test_hub_series.py",
     "finetuning/recipes/choices/chain.py": OF_FINETUNING,
     "finetuning/examples/dataset_records.py": OF_EXAMPLES,
     "finetuning/examples/record_files.py": OF_EXAMPLES,
@@ -73,6 +77,7 @@ FUZZED = {
     "finetuning/loop/run_state.py": NO_FILE,
     "finetuning/run/finished.py": OF_FINETUNING,
     "finetuning/run/saved_model.py": OF_FINETUNING,
+    "finetuning/sweep/cell_file.py": OF_FINETUNING,
     "finetuning/sweep/runner.py": OF_FINETUNING,
     "finetuning/sweep/sweep.py": "finetuning/sweep/test_file_mutations.py",
     "finetuning/recipes/texts/glue_tasks.py": OF_EXAMPLES,
@@ -89,11 +94,17 @@ FUZZED = {
     "gap/cells/store.py": OF_STUDIES,
     "gap/published/results_page.py": NO_FILE,  # Markdown that goes in as it is
     "gap/published/study_folder.py": NO_FILE,  # lines of scores.jsonl that have been read before
-    "gap/study/study.py": NO_FILE,
+    "gap/study/clock.py": NO_FILE,
     "gap/study/until.py": OF_STUDIES,
     "gap/tasks/contamination.py": OF_STUDIES,
     "gap/tasks/kinds/pairs.py": "gap/tasks/kinds/test_pairs.py",
     "gap/tasks/unigram.py": OF_STUDIES,
+    "gap/watch/owners.py": OF_LIVE_RUNS,
+    "gap/watch/page/server.py": NO_FILE,  # the page's own files
+    "gap/watch/readers/pretraining_run.py": OF_LIVE_RUNS,
+    "gap/watch/readers/shard_build.py": OF_LIVE_RUNS,
+    "gap/watch/readers/study_cells.py": OF_LIVE_RUNS,
+    "gap/watch/readers/study_run.py": OF_LIVE_RUNS,
 }
 
 

@@ -9,7 +9,7 @@ from runtime.options.keywords import Several, Words
 
 
 class FinetuningKeywords(TypedDict, total=False):
-    """The fields of `FinetuningOptions`."""
+    """The fields of `FinetuningOptions` and `PushingOptions`, which every recipe has."""
 
     train_file: Words | None
     validation_file: Words | None
@@ -46,6 +46,11 @@ class FinetuningKeywords(TypedDict, total=False):
     save_steps: int
     save_model: bool
     report_to: Several
+    push_to_hub: bool
+    hub_model_id: Words | None
+    hub_private_repo: bool
+    hub_license: Words | None
+    hub_language: Several | None
 
 
 class TextKeywords(FinetuningKeywords, total=False):

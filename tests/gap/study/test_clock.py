@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gap.study import study
-from gap.study.study import Clock
+from gap.study import clock
+from gap.study.clock import Clock
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -26,10 +26,10 @@ def test_the_parts_add_up(monkeypatch):
 def test_a_clock_of_the_process_counts_from_its_start(monkeypatch, tmp_path):
     program = (
         "import time; time.sleep(0.5)\n"
-        "from gap.study.study import Clock\n"
+        "from gap.study.clock import Clock\n"
         "print(time.perf_counter() - Clock.of_process().started)"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert 0.5 <= float(run.stdout) < 60
-    monkeypatch.setattr(study, "PROCESS", tmp_path / "none")
+    monkeypatch.setattr(clock, "PROCESS", tmp_path / "none")
     assert Clock.of_process().started == pytest.approx(time.perf_counter(), abs=1)

@@ -32,6 +32,7 @@ NEEDED = {
     "PredictionOptions": {"model_name_or_path": "there", "test_file": "rows.json"},
     "BuildOptions": {"input": ["text"], "output_dir": "there"},
     "TaskBuildOptions": {"input": ["text"], "output_dir": "there"},
+    "PushCommandOptions": {"hub_model_id": "lab/small"},
     "SweepOptions": {"sweep_file": "sweep.yaml", "output_dir": "there"},
 }
 
@@ -406,7 +407,7 @@ def messages(tree):
                 yield node
 
 
-FOREIGN = ("pretraining/plan/replaced_options.py", "finetuning/run/replaced_options.py")  # names that no option has
+FOREIGN = ("pretraining/replaced_options.py", "finetuning/run/replaced_options.py")  # names that no option has
 
 
 def test_no_table_of_options_stands_beside_their_declarations():

@@ -7,8 +7,8 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from servers.tls_server import tls_server
 from shard_directories import vocabulary, write_directory
-from tls_server import tls_server
 
 from shards.storage import location as location_module
 from shards.storage import paced_socket
