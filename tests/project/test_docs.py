@@ -27,7 +27,11 @@ def source_files() -> set[str]:
     """Tracked and new sources; of tests/ those in the folder itself, since the others mirror the code."""
     command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run([*command, *FOLDERS, "tests"], capture_output=True, text=True, check=True).stdout.split()
-    sources = {name for name in names if name.endswith((".py", ".html", ".json")) and (ROOT / name).is_file()}
+    sources = {
+        name
+        for name in names
+        if name.endswith((".py", ".html", ".json", ".sh", ".yaml", ".example")) and (ROOT / name).is_file()
+    }
     return {name for name in sources if not re.match(r"tests/.+/", name)}
 
 
