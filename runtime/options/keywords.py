@@ -149,6 +149,6 @@ def wanted(base: Any, declared: Declaration) -> str:
         return "a text such as 'name=value,name=value', or a mapping"
     if declared.commas:
         return "a text, a number, or a list of them"
-    names = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
-    more = {list[str]: "a list of texts", list[int]: "a list of whole numbers"}
-    return {**names, **more}.get(base, "one of the words that the option knows")
+    names: dict[Any, str] = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
+    names |= {list[str]: "a list of texts", list[int]: "a list of whole numbers"}
+    return names.get(base, "one of the words that the option knows")

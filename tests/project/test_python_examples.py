@@ -45,15 +45,14 @@ def test_every_example_is_python():
         compile(example, str(PAGE), "exec")
 
 
-def test_the_notebook_is_valid_and_holds_its_outputs():
+def test_the_notebook_is_valid_and_kept_without_outputs():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
+    assert len(code_cells(notebook)) >= 6
     for cell in code_cells(notebook):
         compile(cell.source, str(NOTEBOOK), "exec")
-    check_outputs(notebook)
+        assert (cell.outputs, cell.execution_count) == ([], None), "clear all outputs before saving"
     page = NOTEBOOK.read_text(encoding="utf-8")
-    assert len(page) < 400_000
-    assert str(Path.home()) not in page
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page):
         assert (NOTEBOOK.parent / link).exists(), link
 
@@ -81,8 +80,6 @@ def test_the_notebook_runs_from_corpus_to_curve(tmp_path, monkeypatch):
     for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    for cell in code_cells(notebook):
-        cell.outputs, cell.execution_count = [], None
     NotebookClient(
         notebook, timeout=MOST_SECONDS, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     ).execute()
