@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, overload
 
-from runtime.options.keywords import Words, options_of
+from runtime.options.keywords import Several, Words, options_of
 from runtime.processes.interruption import stopping_at_once
 from runtime.processes.ranks import Ranks, read_ranks
 from shards.building.options import BuildOptions
@@ -34,6 +34,8 @@ class BuildKeywords(TypedDict, total=False):
     max_document_mb: int
     on_bad_text: Literal["stop", "replace"]
     min_characters: int
+    language: Several
+    language_confidence: float
     nfc: bool
     html_entities: bool
     tokenizer: Words | None

@@ -16,7 +16,7 @@ from finetuning.recipes.options.classification import ClassificationOptions
 from finetuning.recipes.options.texts import TextOptions
 from runtime.processes.interruption import Interrupted
 
-FAST = {"learning_rate": 0.01, "num_train_epochs": 2, "global_batch_rows": 16, "report_to": "none"}
+FAST = {"learning_rate": 0.01, "num_train_epochs": 4, "global_batch_rows": 16, "report_to": "none"}
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def _one_thread(monkeypatch):
 def files(tmp_path):
     return {
         "model_name_or_path": write_tiny_model(tmp_path / "model"),
-        "train_file": write_reviews(tmp_path / "train.json", reviews(80, seed=1)),
+        "train_file": write_reviews(tmp_path / "train.json", reviews(160, seed=1)),
         "validation_file": write_reviews(tmp_path / "validation.json", reviews(20, seed=2)),
         "test_file": write_reviews(tmp_path / "test.json", reviews(20, seed=3)),
     }
@@ -116,4 +116,4 @@ def test_a_signal_saves_and_raises_and_the_same_call_goes_on(files, tmp_path, mo
         finetune("classification", output_dir=tmp_path / "run", **files, **FAST)
     assert seen()[1] == before
     done = finetune("classification", output_dir=tmp_path / "run", **files, **FAST)
-    assert done.results["updates"] == len(calls) == 10
+    assert done.results["updates"] == len(calls) == 40
