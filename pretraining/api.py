@@ -5,6 +5,7 @@ Importing this module loads neither torch nor transformers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,8 +143,9 @@ class PretrainingResult:
 
     @property
     def losses(self) -> list[float]:
-        """The training loss of the trunk, in nats for each masked token, one for each update."""
-        return [line["loss"] for line in self.updates if line["segment"] == "trunk"]
+        """The training loss of the trunk, in nats for each masked token, one for each update; NaN where not finite."""
+        losses = [line["loss"] for line in self.updates if line["segment"] == "trunk"]
+        return [math.nan if loss is None else float(loss) for loss in losses]
 
 
 def pretrain(
