@@ -16,7 +16,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from finetuning.model.push_options import PushCommandOptions
+from finetuning.recipes.options.pushing import PushCommandOptions
 from runtime.options.command_line import parse_with_names
 from runtime.options.exit_status import run_command
 from runtime.processes.ranks import read_ranks

@@ -24,7 +24,6 @@ from finetuning.loop.stopping import Asked, Stopping, never, noting_signals
 from finetuning.loop.training import deepspeed_content, finetune, open_engine, precision_of
 from finetuning.model.checkpoint_files import attention_of
 from finetuning.model.heads import OwnHead, TaskModel, load_headed
-from finetuning.model.push_options import PushingOptions
 from finetuning.run.figures import draw_curves
 from finetuning.run.finished import RESULTS_NAME, finished_results
 from finetuning.run.memory import expected_memory
@@ -66,12 +65,12 @@ class RecipeOutcome:
     result: Result | None
 
 
-def run_until_asked(run: Callable[[Asked], int], directory: Path, pushed: PushingOptions | None = None) -> int:
+def run_until_asked(run: Callable[[Asked], int], directory: Path, pushed: FinetuningOptions | None = None) -> int:
     """Run a command that writes to `directory` and saves when asked to stop; returns its exit status.
 
     Its models are then pushed to the hub, if the options `pushed` say so.
     """
-    pushes = pushed is not None and pushed.push_to_hub and read_ranks().is_main
+    pushes = getattr(pushed, "push_to_hub", False) and read_ranks().is_main
 
     def work() -> int:
         if pushes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from finetuning.examples.recipe import KEPT, PATH, SPLIT_FILE, FinetuningOptions
 from finetuning.model.names import LANGUAGES
-from finetuning.model.push_options import PushingOptions
+from finetuning.recipes.options.pushing import PushingOptions
 from runtime.options.declaration import DATA, names_marked, option
 from runtime.options.option_rules import idle_without, named_twice
 

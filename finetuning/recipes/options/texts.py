@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from finetuning.examples.recipe import KEPT, SMALL_WORLD, FinetuningOptions
 from finetuning.model.names import POOLINGS, TRUNCATIONS
-from finetuning.model.push_options import PushingOptions
+from finetuning.recipes.options.pushing import PushingOptions
 from runtime.options.declaration import DATA, MODEL, TRAINING, option, option_as_in
 
 

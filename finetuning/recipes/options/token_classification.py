@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetuning.examples.recipe import COLUMN, KEPT, SMALL_WORLD, SPLIT_FILE, FinetuningOptions
-from finetuning.model.push_options import PushingOptions
+from finetuning.recipes.options.pushing import PushingOptions
 from finetuning.recipes.options.qa import QAOptions
 from finetuning.recipes.tokens.tagged_files import CONLLU, has_columns
 from runtime.options.declaration import DATA, names_marked, option, option_as_in
