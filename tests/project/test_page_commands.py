@@ -295,6 +295,7 @@ def test_the_commands_of_a_page_work_as_written(path, tmp_path, small_world, fre
     prepare(tmp_path, small_world, page)
     for block in blocks(page):
         if block.kind == "file":
+            (tmp_path / block.file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / block.file).write_text(shortened(block.text), encoding="utf-8")
     for block in joined(blocks(page)):
         run_block(block, tmp_path, free_port)
