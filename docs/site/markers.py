@@ -18,8 +18,8 @@ MARKER = re.compile(r"^<!-- (options|format|api): (\S+) -->$", re.MULTILINE)
 
 
 def api_text(module: str) -> str:
-    """The directive that documents what a module defines and exports."""
-    return f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```"
+    """The directive that documents what a module itself defines: each class stands on the site once."""
+    return f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n   :ignore-module-all:\n```"
 
 
 def as_rst(lines: Sequence[str]) -> list[str]:
