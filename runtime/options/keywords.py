@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields, replace
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from runtime.options.declaration import Declaration, Options, declaration_of, declarations, default_of
 
@@ -51,15 +51,15 @@ def options_of(
 
 def with_floats(options: Given) -> Given:
     """The options, with 4.0 where 4 was given, as the command has it: the identity of a run tells the two apart."""
-    hints = get_type_hints(type(options))
+    hints, record = get_type_hints(type(options)), cast(Any, options)
     changed = {
         item.name: float(value)
-        for item in fields(options)  # type: ignore[arg-type]
+        for item in fields(record)
         if without_none(hints[item.name])[0] is float
         and type(value := getattr(options, item.name)) is int
         and value != default_of(item)
     }
-    return replace(options, **changed) if changed else options  # type: ignore[type-var]
+    return cast(Given, replace(record, **changed)) if changed else options
 
 
 def as_declared(item: Field[Any], value: float) -> float:
