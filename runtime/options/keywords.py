@@ -11,11 +11,11 @@ import difflib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from runtime.options.declaration import Declaration, Options, declaration_of, declarations
+from runtime.options.declaration import Declaration, Options, declaration_of, declarations, default_of
 
 Words: TypeAlias = str | os.PathLike[str]  # a path is taken as its text
 Several: TypeAlias = Words | float | Sequence[Words | float]  # one value, several, or several in a text with commas
@@ -41,12 +41,31 @@ def options_of(
             raise TypeError(f"{function}() takes {cls.__name__} or keywords, not {type(given).__name__}")
         if keywords:
             raise TypeError(f"{function}() got options and also {', '.join(keywords)}: give one or the other")
-        return given
+        return with_floats(given)
     known = {item.name: item for item in fields(cls) if item.init}  # type: ignore[arg-type]
     if unknown := [name for name in keywords if name not in known]:
         raise TypeError(f"{function}() has no option {explained(unknown[0], cls, replaced)}")
     hints = get_type_hints(cls)
     return cls(**{name: as_option(known[name], hints[name], value) for name, value in keywords.items()})
+
+
+def with_floats(options: Given) -> Given:
+    """The options, with 4.0 where 4 was given, as the command has it: the identity of a run tells the two apart."""
+    hints, record = get_type_hints(type(options)), cast(Any, options)
+    changed = {
+        item.name: float(value)
+        for item in fields(record)
+        if without_none(hints[item.name])[0] is float
+        and type(value := getattr(options, item.name)) is int
+        and value != default_of(item)
+    }
+    return cast(Given, replace(record, **changed)) if changed else options
+
+
+def as_declared(item: Field[Any], value: float) -> float:
+    """A number as its field holds it: the default itself where it is equal, which may be written without a point."""
+    default = default_of(item)
+    return default if value == default else value
 
 
 def explained(name: str, cls: type, replaced: Callable[[str], str | None] | None) -> str:
@@ -98,7 +117,7 @@ def as_option(item: Field[Any], hint: Any, value: Any) -> Any:
     converted = converted_to(base, declaration_of(item), value)
     if converted is None:
         raise TypeError(f"{item.name}={value!r} is a {type(value).__name__}: give {wanted(base, declaration_of(item))}")
-    return converted
+    return as_declared(item, converted) if base is float else converted
 
 
 def converted_to(base: Any, declared: Declaration, value: Any) -> Any:
