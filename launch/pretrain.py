@@ -24,6 +24,7 @@ from pretraining.replaced_options import REPLACED_OPTIONS
 from runtime.options.command_line import parse_options
 from runtime.options.exit_status import run_command
 from runtime.processes.ranks import close_process_group, read_ranks
+from runtime.stores.options import in_local_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +38,7 @@ def run(options: PretrainCommandOptions) -> int:
     """Pretrain; returns the exit status."""
     from pretraining.run import pretrain  # loads torch, which --help does not need
 
+    options = in_local_folder(options)
     watch = None
     if options.until is not None:
         from gap.study.until import watch_of  # loads much that only --until needs

@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pretraining.checkpoints.earlier_choices import earlier_choices
+from pretraining.checkpoints.mirror import RunMirror, mirrored
 from pretraining.checkpoints.origin import RUN_NAME, check_same_run
 from pretraining.checkpoints.position import Position, position_from
 from pretraining.checkpoints.resumption import find_checkpoint, settle
@@ -82,7 +85,21 @@ def pretrain(
     quiet_libraries(is_main=ranks.is_main)
     device = choose_device(ranks)
     init_process_group(ranks, device, always=options.deepspeed is not None and not options.dry_run)
-    shards = open_location(prepare_shards(options, ranks))
+    with mirrored(options, ranks) as mirror:
+        status = _pretrain(options, ranks, device, mirror, watch_of)
+    if status == DONE and ranks.is_main and not options.dry_run:
+        print(f"series: {options.output_dir}/series.json")
+    return status
+
+
+def _pretrain(
+    options: PretrainingOptions,
+    ranks: Ranks,
+    device: torch.device,
+    mirror: RunMirror | None,
+    watch_of: Callable[[Plan, ShardLocation], Watch] | None,
+) -> int:
+    shards = open_location(prepare_shards(options, ranks), cache_gb=options.cache_gb)
     plan = agreed(Plan(options, shards.manifest, ranks, device, earlier_choices(options, ranks)))
     if not announce(plan, shards):
         return REFUSED
@@ -98,9 +115,7 @@ def pretrain(
     with explained(plan):
         if options.overfit_gate:
             check_overfits(plan, shards)
-        _execute(Run(plan, shards, after_export=watch), watch)
-    if ranks.is_main:
-        print(f"series: {options.output_dir}/series.json")
+        _execute(Run(plan, shards, after_export=watch, mirror=mirror), watch)
     return DONE
 
 
@@ -143,7 +158,14 @@ def _execute(run: Run, watch: Watch | None) -> None:
 class Run:
     """The callbacks of `pretraining.loop.loop.TrainingLoop`: journal, checkpoints, series, signals."""
 
-    def __init__(self, plan: Plan, shards: str | ShardLocation, *, after_export: StopEarly | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        shards: str | ShardLocation,
+        *,
+        after_export: StopEarly | None = None,
+        mirror: RunMirror | None = None,
+    ) -> None:
         self.plan, self.options, self.ranks, self.shards = plan, plan.options, plan.ranks, open_location(shards)
         self.directory = Path(plan.options.output_dir)
         self.checkpoints = self.directory / "checkpoints"
@@ -154,12 +176,14 @@ class Run:
         self.reporters: list[Reporter] = []
         self.bar = ProgressBar(plan, disabled=plan.options.disable_tqdm or not plan.ranks.is_main)
         self._saved: Position | None = None
+        self.mirror = mirror  # only the main rank's
         self.saver = CheckpointSaver(
             self.checkpoints,
             self.ranks,
             in_background=self.options.async_save,
             keep=self.options.save_total_limit,
             before_commit=self.journal.sync,
+            **({} if mirror is None else {"after_commit": mirror.committed, "pinned": mirror.pinned}),  # type: ignore[arg-type]
         )
         self._stall_told = 0.0  # of the seconds that training stood still for saves: those in the journal
 
@@ -209,6 +233,9 @@ class Run:
                 first_step=self.position.progress.updates + 1,
             )
             (self.directory / MARKER_NAME).unlink(missing_ok=True)
+            if self.mirror is not None:
+                self.mirror.say = self.bar.say
+                self.mirror.begin(None if checkpoint is None else checkpoint.path.name)
 
     def execute(self) -> None:
         """Train to the end of the plan; raises Interrupted after saving when asked to stop."""
@@ -332,6 +359,8 @@ class Run:
         """Publish the live model once a checkpoint can bring it back; then the watch may end the run."""
         self.saver.wait()
         entry = self.publisher.publish(segment, progress)
+        if self.mirror is not None:
+            self.mirror.exported(str(entry["path"]))
         if self.ranks.is_main:
             name, figures = str(entry["path"]), {key: entry[key] for key in entry if key.startswith("validation_")}
             loss, share = entry["validation_loss"], entry["validation_accuracy"]

@@ -7,7 +7,7 @@ from file_mutations import few_and_many, refusals
 from shard_directories import write_directory
 from tls_server import tls_server
 
-from shards.storage import location as location_module
+from shards.storage import https_folder
 from shards.storage.location import open_location
 from shards.storage.manifest import read_manifest
 from shards.storage.reader import ShardReader
@@ -47,8 +47,8 @@ def test_a_block(tmp_path, rounds):
 @pytest.mark.parametrize("name", ["manifest.json", "train-000000.tar"])
 def test_a_file_behind_https(tmp_path, monkeypatch, name, place, rounds):
     write_directory(tmp_path / "served", train=((60,),), validation=((50,),))
-    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
-    monkeypatch.setattr(location_module, "sync_file", lambda path: None)  # a disk's seconds, not the reader's
+    monkeypatch.setattr(https_folder, "ATTEMPTS", 1)
+    monkeypatch.setattr(https_folder, "sync_file", lambda path: None)  # a disk's seconds, not the reader's
     with tls_server(tmp_path / "served", tmp_path) as server:
         monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
         opened = open_location(server.address, tmp_path / "cache")
@@ -74,8 +74,8 @@ def test_a_file_behind_https(tmp_path, monkeypatch, name, place, rounds):
 def test_an_answer_of_a_server(tmp_path, monkeypatch, name, head, rounds):
     """Its status, its headers and where it sends us are changed, not only what it holds."""
     write_directory(tmp_path / "served", train=((60,),), validation=((50,),))
-    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
-    monkeypatch.setattr(location_module, "sync_file", lambda path: None)
+    monkeypatch.setattr(https_folder, "ATTEMPTS", 1)
+    monkeypatch.setattr(https_folder, "sync_file", lambda path: None)
     content = (tmp_path / "served" / name).read_bytes()
     (tmp_path / "served" / "moved_here").mkdir()
     (tmp_path / "served" / "moved_here" / name).write_bytes(content)

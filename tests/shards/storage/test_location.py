@@ -10,7 +10,7 @@ import pytest
 from shard_directories import vocabulary, write_directory
 from tls_server import tls_server
 
-from shards.storage import location as location_module
+from shards.storage import https_folder
 from shards.storage import paced_socket
 from shards.storage.location import open_location
 from shards.streaming.stream import MaskedStream, StreamOptions
@@ -24,7 +24,7 @@ def remote(tmp_path, monkeypatch):
     write_directory(tmp_path / "served")
     with tls_server(tmp_path / "served", tmp_path) as server:
         monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
-        monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+        monkeypatch.setattr(https_folder, "ATTEMPTS", 1)
         yield server.address, server.folder
 
 
@@ -122,7 +122,7 @@ def test_partial_downloads_of_dead_processes_are_deleted_after_a_day(remote, tmp
 
 def test_a_transfer_that_breaks_off_is_told_from_a_wrong_file(tmp_path, monkeypatch):
     write_directory(tmp_path / "served")
-    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(https_folder, "ATTEMPTS", 1)
     with tls_server(tmp_path / "served", tmp_path) as server:
         monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
         place = open_location(server.address, tmp_path / "cache")
@@ -134,8 +134,8 @@ def test_a_transfer_that_breaks_off_is_told_from_a_wrong_file(tmp_path, monkeypa
         server.cut["manifest.json"] = 50
         with pytest.raises(ValueError, match="ended after 50 of"):
             open_location(server.address, tmp_path / "cache")
-        monkeypatch.setattr(location_module, "ATTEMPTS", 2)
-        monkeypatch.setattr(location_module.time, "sleep", lambda seconds: server.cut.clear())
+        monkeypatch.setattr(https_folder, "ATTEMPTS", 2)
+        monkeypatch.setattr(https_folder.time, "sleep", lambda seconds: server.cut.clear())
         place.fetch(shard)
         assert (place.directory / shard.name).stat().st_size == shard.num_bytes
 
@@ -144,7 +144,7 @@ def test_a_transfer_that_breaks_off_is_told_from_a_wrong_file(tmp_path, monkeypa
 def server(tmp_path, monkeypatch):
     """The same server with what it can be told to do wrong, its files opened once."""
     write_directory(tmp_path / "served")
-    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(https_folder, "ATTEMPTS", 1)
     with tls_server(tmp_path / "served", tmp_path) as served:
         monkeypatch.setenv("SSL_CERT_FILE", str(served.certificate))
         yield served
