@@ -22,8 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from gap.tasks.build_options import TaskBuildOptions
     from runtime.options.command_line import parse_options
     from runtime.options.exit_status import run_command
+    from runtime.stores.options import in_local_folder
 
-    options = parse_options(TaskBuildOptions, argv, description=__doc__)
+    options = in_local_folder(parse_options(TaskBuildOptions, argv, description=__doc__))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     remedy = "lower --processes, --max_document_mb or --index_memory_mb"
     return run_command(lambda: run(options), memory_remedy=remedy, output_dir=options.output_dir)
@@ -37,8 +38,10 @@ def run(options: TaskBuildOptions) -> int:
 
     from runtime.processes.interruption import stopping_at_once
     from runtime.processes.ranks import read_ranks
+    from runtime.stores.store import Store
     from shards.building.builder import build_shards
     from shards.building.report import closing_report, progress_reporter
+    from shards.storage.uploading import upload_shards
 
     if not read_ranks().is_main:  # under a launcher, only one process builds
         return 0
@@ -50,7 +53,12 @@ def run(options: TaskBuildOptions) -> int:
         options = replace(options, task=None, data_dir=None, input=[str(options.texts_file)])
     with stopping_at_once(), tqdm(unit="B", unit_scale=True, desc="shards", mininterval=0.5) as bar:
         summary = build_shards(options, report=progress_reporter(bar))
+        if options.upload is not None:
+            bar.set_description("upload")
+            number = upload_shards(Path(options.output_dir), Store(options.upload))
     print(closing_report(summary, Path(options.output_dir)))
+    if options.upload is not None:
+        print(f"uploaded to {options.upload}: {number} files, the manifest last" if number else "uploaded before")
     return 0
 
 

@@ -33,7 +33,9 @@ class TaskBuildOptions(BuildOptions):
         """Either files or a task, and an output folder."""
         if self.task is None:
             return [*super().contradictions(), *idle_beside(self, ["data_dir"], "--input")]
-        problems = [] if self.output_dir else ["--output_dir is needed: where the shards go"]
+        problems = [*upload_problems(self.upload)]
+        if not self.output_dir:
+            problems.append("--output_dir is needed: where the shards go")
         if self.input:
             problems.append(f"--task {self.task} and --input {self.input[0]}: give one of the two")
         if self.tokenizer and self.vocab_size:

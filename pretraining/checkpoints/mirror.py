@@ -7,10 +7,9 @@ store has and the folder lacks is downloaded and verified.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,24 +19,27 @@ from pretraining.checkpoints.resumption import TAKEN_NAME, set_aside
 from pretraining.checkpoints.series import SERIES_NAME, add_to_series, read_series
 from pretraining.plan.identity import differences
 from pretraining.plan.options import PretrainingOptions
-from runtime.files.lock import LOCK_NAME, Ownership
+from runtime.files.lock import Ownership
 from runtime.processes.collectives import fail_together
 from runtime.processes.failures import Failed
-from runtime.processes.interruption import MARKER_NAME, disarm_watchdog
+from runtime.processes.interruption import disarm_watchdog
 from runtime.processes.ranks import Ranks
-from runtime.stores.address import is_plain_name
-from runtime.stores.folders import fetch_folder, folders_in, put_folder, remove_folder
+from runtime.stores.folders import LARGEST_MANIFEST_BYTES, fetch_folder, folders_in, put_folder, remove_folder
+from runtime.stores.records import Records
 from runtime.stores.store import Store
 from runtime.stores.store_lock import StoreLock
 from runtime.stores.uploader import Uploader
 
 CHECKPOINTS, SERIES_FOLDER, JOURNAL_NAME = "checkpoints", "series", "journal.jsonl"
-NOT_MIRRORED = frozenset((LOCK_NAME, MARKER_NAME))
 ASIDE_NAME = "MANIFEST.json.aside"  # of a checkpoint in the store that is later than the one resumed from
-LARGEST_RECORD_BYTES = 1 << 30
-BESIDE_CHECKPOINTS = ("latest", TAKEN_NAME)
+LATEST_NAME = f"{CHECKPOINTS}/latest"  # for people
 
 Say = Callable[[str], None]
+
+
+def _is_no_record(name: str) -> bool:
+    """Checkpoints and exports, which are uploaded by themselves."""
+    return name.split("/")[0] in (CHECKPOINTS, SERIES_FOLDER, SERIES_NAME) and name != f"{CHECKPOINTS}/{TAKEN_NAME}"
 
 
 @contextmanager
@@ -89,7 +91,7 @@ class RunMirror:
         self.uploader = Uploader(lambda text: self.say(text))
         self._pinned: list[str] = []  # checkpoints that are uploaded or wait for it
         self._begun = False
-        self._sent: dict[str, tuple[int, int]] = {}  # records as they were uploaded: size and time of change
+        self.records = Records(store, directory, _is_no_record)
 
     # At the start.
 
@@ -104,23 +106,16 @@ class RunMirror:
         try:
             self.lock.take()
             names = self.store.sizes()
-            self._restore_run(names)
-            if self._restore_checkpoint(names):
-                self._restore_record(JOURNAL_NAME, names, replace=True)
+            self._check_same_run(names)
+            newer = self._restore_checkpoint(names)
             self._restore_series(names)
-            for name in names:
-                folder = name.split("/")[0]
-                if folder not in (CHECKPOINTS, SERIES_FOLDER, SERIES_NAME) or name in _beside_checkpoints():
-                    self._restore_record(name, names)
+            self.records.restore(names, replaced=frozenset((JOURNAL_NAME,) if newer else ()))
         finally:
             ownership.release()
 
-    def _restore_run(self, names: dict[str, int]) -> None:
-        if RUN_NAME not in names:
-            return
+    def _check_same_run(self, names: dict[str, int]) -> None:
         local = self.directory / RUN_NAME
-        if not local.is_file():
-            self._restore_record(RUN_NAME, names)
+        if RUN_NAME not in names or not local.is_file():
             return
         copy = self.directory / f".store-{RUN_NAME}"
         try:
@@ -188,14 +183,6 @@ class RunMirror:
                 fetch_folder(self.store, place.as_posix(), self.directory / place, keep_manifest=False)
             add_to_series(series, {**entry, "path": place.as_posix()})
 
-    def _restore_record(self, name: str, names: dict[str, int], *, replace: bool = False) -> None:
-        path = self.directory / name
-        if name in NOT_MIRRORED or name not in names or names[name] > LARGEST_RECORD_BYTES:
-            return
-        if replace or not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.store.download(name, path, num_bytes=names[name])
-
     # While the run goes on.
 
     def begin(self, resumed: str | None) -> None:
@@ -206,7 +193,7 @@ class RunMirror:
             for name in folders_in(self.store.sizes(CHECKPOINTS), CHECKPOINTS):
                 if NAME_PATTERN.fullmatch(name) and name > resumed:
                     manifest = f"{CHECKPOINTS}/{name}/{MANIFEST_NAME}"
-                    content = self.store.read(manifest, LARGEST_RECORD_BYTES) or b""
+                    content = self.store.read(manifest, LARGEST_MANIFEST_BYTES) or b""
                     self.store.write(f"{CHECKPOINTS}/{name}/{ASIDE_NAME}", content)
                     self.store.remove([manifest])
                     self.say(f"checkpoint {name} of {self.store} is later than {resumed}, and is set aside there")
@@ -236,7 +223,7 @@ class RunMirror:
     def close(self, seconds: float) -> list[str]:
         """Upload the records once more, wait for all uploads so long, and free the store; what is not uploaded."""
         if self._begun and not self.lock.lost:
-            self.uploader.submit("records of the run", self._upload_records)
+            self.uploader.submit("records of the run", self.records.upload)
         unfinished = self.uploader.close(seconds)
         self.lock.release()
         return unfinished
@@ -261,13 +248,11 @@ class RunMirror:
 
     def _upload_checkpoint(self, name: str) -> None:
         self._check_owner()
-        self._upload_records()
+        self.records.upload()
         fork = fork_of(self.checkpoints / name)
         for each in (fork.name, name) if fork is not None else (name,):
             put_folder(self.store, self.checkpoints / each, f"{CHECKPOINTS}/{each}")
-        for beside in BESIDE_CHECKPOINTS:
-            with suppress(FileNotFoundError):
-                self.store.write(f"{CHECKPOINTS}/{beside}", (self.checkpoints / beside).read_bytes())
+        self.store.write(LATEST_NAME, f"{name}\n".encode())
         self._retain(name, None if fork is None else fork.name)
 
     def _retain(self, newest: str, fork: str | None) -> None:
@@ -284,28 +269,3 @@ class RunMirror:
         self._check_owner()
         put_folder(self.store, self.directory / place, place)
         self.store.write(SERIES_NAME, listed)
-
-    def _upload_records(self) -> None:
-        """Every small file of the run that has changed: run.json, the journal, the curves."""
-        self._check_owner()
-        for path in sorted(self.directory.rglob("*")):
-            name = path.relative_to(self.directory).as_posix()
-            folder = name.split("/")[0]
-            if folder in (CHECKPOINTS, SERIES_FOLDER, SERIES_NAME) or name in NOT_MIRRORED or not is_plain_name(name):
-                continue
-            with suppress(FileNotFoundError):
-                status = path.stat()
-                state = status.st_size, status.st_mtime_ns
-                if not path.is_file() or status.st_size > LARGEST_RECORD_BYTES or self._sent.get(name) == state:
-                    continue
-                self._upload_snapshot(path, name)
-                self._sent[name] = state
-
-    def _upload_snapshot(self, path: Path, name: str) -> None:
-        """A file that is appended to meanwhile, as it is now."""
-        copy = self.directory / ".upload-record"
-        try:
-            shutil.copyfile(path, copy)
-            self.store.upload(copy, name)
-        finally:
-            copy.unlink(missing_ok=True)

@@ -57,5 +57,3 @@ def in_local_folder(options: Chosen) -> Chosen:
         raise ValueError(f"--output_dir {address} and --upload {values.upload} are two addresses: give one")
     chosen: Chosen = replace(values, output_dir=str(FOLDER_OF_STORES / address.path), upload=str(address))
     return chosen
-
-

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 import fsspec
 
 from runtime.files.foreign import reason_of
+from runtime.files.unique_keys import OutOfBounds
 from runtime.files.whole_files import sync_file, whole_file
 from runtime.processes.fault_points import fault_point
-from runtime.files.unique_keys import OutOfBounds
 from runtime.stores.address import EXTRAS, StoreAddress, is_plain_name, is_store_address, parse_address, without_secrets
 
 ATTEMPTS = 6
@@ -31,8 +31,10 @@ PIECE_BYTES = 16 << 20  # of a download: what a cut connection costs
 S3_OPTIONS = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30, "retries": {"total_max_attempts": 1}}}
 # What no second attempt mends, by the names of the libraries' exceptions.
 FINAL_NAMES = frozenset(
-    ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError", "ConfigNotFound")
-    + ("InvalidRegionError", "DefaultCredentialsError", "RefreshError", "UnauthorizedSSOTokenError")
+    (
+        *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError"),
+        *("InvalidRegionError", "DefaultCredentialsError", "RefreshError", "UnauthorizedSSOTokenError"),
+    )
 )
 
 Result = TypeVar("Result")
@@ -101,7 +103,9 @@ class Store:
 
         found = self._retried(f"listing {self._shown}/{prefix}", find, writes=True)
         start = len(self.root) + 1
-        names = {path[start:]: int(entry.get("size") or 0) for path, entry in found.items() if path[:start].endswith("/")}
+        names = {
+            path[start:]: int(entry.get("size") or 0) for path, entry in found.items() if path[:start].endswith("/")
+        }
         return {name: size for name, size in sorted(names.items()) if is_plain_name(name)}
 
     def read(self, name: str, limit: int) -> bytes | None:

@@ -15,7 +15,9 @@ from runtime.options.declaration import (
     identity_values,
     names_marked,
     option,
+    option_as_in,
 )
+from runtime.stores.options import UploadOptions, upload_problems
 from shards.text.cleaning import Cleaning
 from shards.text.plain_text import DOCUMENTS, DocumentRule, TextRules
 
@@ -155,6 +157,12 @@ class BuildOptions(Options):
         group=OUTPUT,
         identity=False,
     )
+    upload: str | None = option_as_in(
+        None,
+        UploadOptions,
+        "upload",
+        "s3:// or gs:// address, or folder on another disk, to which finished shards are copied, the manifest last",
+    )
     processes: int = option(
         usable_cores(),
         "processes that clean and tokenize",
@@ -166,7 +174,7 @@ class BuildOptions(Options):
 
     def contradictions(self) -> list[str]:
         """Input and output must be named, and the tokenizer is either given or trained."""
-        problems = []
+        problems = [*upload_problems(self.upload)]
         if not self.input or not self.output_dir:
             problems.append("--input and --output_dir are needed: what to read and where the shards go")
         if self.tokenizer and self.vocab_size:

@@ -52,7 +52,7 @@ class HttpsFolder:
         return True
 
     def fetch_shard(self, shard: Shard, path: Path) -> None:
-        """Fetch a shard; OSError names one that cannot be fetched, ValueError one that the manifest does not describe."""
+        """Fetch a shard; OSError names one that cannot be fetched, ValueError one unlike what the manifest says."""
         url = f"{self.url}/{quote(shard.name)}"
         try:
             _download(url, path, shard.num_bytes, shard.sha256)

@@ -107,7 +107,6 @@ class ShardReader:
             raise ValueError(f"{path}: its sha256 is not the manifest's, so its content is damaged: {REBUILD}")
         self._verified[index] = identity
 
-
     def _hold(self, index: int, path: Path) -> None:
         """Have the shard in the folder and, if that is a cache, keep it from being removed."""
         if index in self._held:

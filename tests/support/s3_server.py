@@ -108,9 +108,7 @@ class S3:
     backend: Any
 
     def names(self, bucket: str = "bucket") -> list[str]:
-        return sorted(self.backend.list_objects(self.backend.get_bucket(bucket))[0], key=str) and sorted(
-            key.name for key in self.backend.buckets[bucket].keys.values()
-        )
+        return sorted(key.name for key in self.backend.buckets[bucket].keys.values())
 
     def content(self, name: str, bucket: str = "bucket") -> bytes:
         return bytes(self.backend.buckets[bucket].keys[name].value)

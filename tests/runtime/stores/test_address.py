@@ -31,7 +31,7 @@ def test_an_address_is_its_parts():
     ],
 )
 def test_other_schemes_and_names_that_a_library_expands_are_refused(text):
-    with pytest.raises(ValueError, match="give s3://bucket/path|give gs://|give s3://"):
+    with pytest.raises(ValueError, match="give s3://bucket/path"):
         parse_address(text)
 
 

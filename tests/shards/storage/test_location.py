@@ -10,8 +10,7 @@ import pytest
 from shard_directories import vocabulary, write_directory
 from tls_server import tls_server
 
-from shards.storage import https_folder
-from shards.storage import paced_socket
+from shards.storage import https_folder, paced_socket
 from shards.storage.location import open_location
 from shards.streaming.stream import MaskedStream, StreamOptions
 
