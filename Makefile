@@ -11,7 +11,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= test,lint,bench,jieba,wandb,mlflow,slurm
+EXTRAS ?= test,lint,bench,jieba,wandb,mlflow,slurm,s3
 TORCH_INDEX ?=
 TORCH ?= pinned
 

@@ -86,10 +86,7 @@ def pretrain(
     device = choose_device(ranks)
     init_process_group(ranks, device, always=options.deepspeed is not None and not options.dry_run)
     with mirrored(options, ranks) as mirror:
-        status = _pretrain(options, ranks, device, mirror, watch_of)
-    if status == DONE and ranks.is_main and not options.dry_run:
-        print(f"series: {options.output_dir}/series.json")
-    return status
+        return _pretrain(options, ranks, device, mirror, watch_of)
 
 
 def _pretrain(
@@ -116,6 +113,8 @@ def _pretrain(
         if options.overfit_gate:
             check_overfits(plan, shards)
         _execute(Run(plan, shards, after_export=watch, mirror=mirror), watch)
+    if ranks.is_main:
+        print(f"series: {options.output_dir}/series.json")
     return DONE
 
 

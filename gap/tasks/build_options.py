@@ -8,6 +8,7 @@ from pathlib import Path
 from finetuning.recipes.options.glue import GlueOptions
 from runtime.options.declaration import option, option_as_in
 from runtime.options.option_rules import idle_beside
+from runtime.stores.options import upload_problems
 from shards.building.options import TEXT, BuildOptions
 
 

@@ -7,6 +7,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from runtime.files.foreign import reason_of
+from runtime.stores.address import without_secrets
 from runtime.stores.store import NoAccess
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between attempts of one upload, doubled each time
@@ -87,6 +89,8 @@ class Uploader:
                 self._closed.wait(pause)
                 pause = min(LONGEST_PAUSE, 2 * pause)
                 continue
+            except Exception as error:  # of a library: this thread must live on, for what comes next
+                self._give_up(name, without_secrets(reason_of(error)))
             return
 
     def _give_up(self, name: str, reason: str) -> None:

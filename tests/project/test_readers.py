@@ -29,6 +29,7 @@ OF_EXAMPLES = "finetuning/examples/test_example_mutations.py"
 OF_MODELS = "pretraining/model/source/test_source_fuzz.py"
 OF_BUILDS = "shards/building/test_state.py"
 OF_SHARDS = "shards/storage/test_file_mutations.py"
+OF_STORES = "runtime/stores/test_folders.py"
 NO_FILE = ""  # text of this program, of the kernel, or on a command line; or the low-level part of other readers
 FUZZED = {
     "runtime/files/foreign.py": OF_MODELS,
@@ -40,6 +41,7 @@ FUZZED = {
     "runtime/processes/collectives.py": NO_FILE,
     "runtime/processes/interruption.py": NO_FILE,
     "runtime/processes/liveness.py": NO_FILE,
+    "runtime/stores/folders.py": OF_STORES,
     "runtime/trackers.py": "runtime/test_trackers.py",
     "shards/building/packing.py": OF_BUILDS,
     "shards/building/state.py": OF_BUILDS,
