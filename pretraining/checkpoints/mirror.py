@@ -38,8 +38,9 @@ Say = Callable[[str], None]
 
 
 def _is_no_record(name: str) -> bool:
-    """Checkpoints and exports, which are uploaded by themselves."""
-    return name.split("/")[0] in (CHECKPOINTS, SERIES_FOLDER, SERIES_NAME) and name != f"{CHECKPOINTS}/{TAKEN_NAME}"
+    """Checkpoints and exports, which are uploaded by themselves, and other weights."""
+    own = name.split("/")[0] in (CHECKPOINTS, SERIES_FOLDER, SERIES_NAME) and name != f"{CHECKPOINTS}/{TAKEN_NAME}"
+    return own or name.endswith(".safetensors")
 
 
 @contextmanager

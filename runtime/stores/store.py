@@ -157,6 +157,9 @@ class Store:
         """
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
         digest, start = hashlib.sha256(), 0
+        size = self._retried(f"reading {self._shown}/{name}", lambda: int(self.files.info(self._path(name))["size"]))
+        if size != num_bytes:
+            raise ValueError(f"{self._shown}/{name} has {size} bytes, {num_bytes} expected: upload it again")
         try:
             with temporary.open("wb") as file:
                 while start < num_bytes:

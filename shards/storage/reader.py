@@ -13,7 +13,6 @@ from runtime.stores.cache import hold, note_use
 from shards.storage.manifest import REBUILD, Manifest, Shard
 from shards.storage.shard_file import read_block
 
-MOST_HELD = 256  # shards that a reader holds in the cache: as many as there may be lanes
 FETCHES = 5  # of one shard that other processes remove from a full cache before it is held
 
 
@@ -123,7 +122,8 @@ class ShardReader:
             self._is_cache = True
             if held := hold(path):
                 self._held[index] = held
-                if len(self._held) > MOST_HELD:
+                # Those of the blocks at hand: a lane has three blocks, of one shard or two.
+                if len(self._held) > 1 + self._capacity // 2:
                     self._held.popitem(last=False)[1].close()
                 return
 

@@ -61,11 +61,11 @@ def assert_same_run(whole, output):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "fault",
-    ["store.before_manifest:3:kill", "store.before_upload:9:kill", "store.after_manifest:4:kill"],
-    ids=["before a manifest", "between two files", "after a manifest"],
+    ("fault", "least"),
+    [("store.before_manifest:3:kill", 0), ("store.after_manifest:4:kill", 1)],
+    ids=["before a manifest", "after a manifest"],
 )
-def test_a_run_killed_while_it_uploads_goes_on_from_an_empty_disk(s3, shards, whole, tmp_path, fault):
+def test_a_run_killed_while_it_uploads_goes_on_from_an_empty_disk(s3, shards, whole, tmp_path, fault, least):
     put_shards(s3, shards)
     s3.proxy.cuts[:] = [("up", 120_000), ("down", 200_000), ("up", 60_000), ("up", 300_000)]
     place = "s3://bucket/shards/tiny"
@@ -80,7 +80,9 @@ def test_a_run_killed_while_it_uploads_goes_on_from_an_empty_disk(s3, shards, wh
     second = {"XDG_CACHE_HOME": str(tmp_path / "cache 2")}
     s3.proxy.cuts[:] = [("down", 100_000), ("up", 90_000)]
     printed = runs.run("python", place, tmp_path / "host 2" / "run", options, num_ranks=1, variables=second)
-    assert (f"checkpoint {stored[-1]} is downloaded from {ADDRESS}" in printed) == bool(stored), printed
+    assert len(stored) >= least
+    for name in stored[-1:]:
+        assert f"checkpoint {name} is downloaded from {ADDRESS}" in printed
     assert_same_run(whole, tmp_path / "host 2" / "run")
     assert_only_whole_folders_count(s3)
     # The store ends with all that the run has: a third machine finds it finished.

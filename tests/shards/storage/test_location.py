@@ -232,12 +232,14 @@ def test_a_manifest_that_is_a_web_page_is_refused(remote, tmp_path):
         "pipe:cat shards.tar",
         "http://host/shards",
         "file:///etc",
-        "s3://bucket/x",
+        "ftp://bucket/x",
+        "s3://key:secret@bucket/x",
+        "s3://bucket/${WDS_X}",
         "https://host/${WDS_X}",
         "https://",
         "https://host/{000..999}",
     ],
 )
 def test_other_schemes_and_expansions_are_refused(address):
-    with pytest.raises(ValueError, match="plain https://host/path"):
+    with pytest.raises(ValueError, match=r"plain https://host/path|give s3://bucket/path"):
         open_location(address)

@@ -79,16 +79,21 @@ def test_other_shards_at_the_address_are_not_overwritten(s3, folder, tmp_path):
         upload_shards(tmp_path / "other", Store(ADDRESS))
 
 
-def test_a_cache_smaller_than_the_corpus_gives_the_same_batches_and_keeps_its_limit(s3, folder, tmp_path):
-    upload_shards(folder, Store(ADDRESS))
-    sizes = [shard.num_bytes for shard in shards_of(open_location(folder).manifest)]
-    limit = sizes[0] + sizes[1] + sizes[2]
-    place = open_location(ADDRESS, tmp_path / "cache", cache_gb=limit / 1e9)
-    epochs = batches(place, rows=200)
-    np.testing.assert_array_equal(epochs, batches(folder, rows=200))
-    for shard in shards_of(place.manifest):
-        place.fetch(shard)
-        assert sum(path.stat().st_size for path in place.directory.glob("*.tar")) <= limit
+def test_a_cache_smaller_than_the_corpus_gives_the_same_batches_and_keeps_its_limit(s3, tmp_path):
+    write_directory(tmp_path / "built", train=((400,),) * 9)
+    (tmp_path / "built" / "tokenizer").mkdir(exist_ok=True)
+    upload_shards(tmp_path / "built", Store(ADDRESS))
+    options = StreamOptions(global_batch_rows=1, micro_batch_rows=1, lengths=((0, 32),))
+    most = max(shard.num_bytes for shard in shards_of(open_location(tmp_path / "built").manifest))
+    place = open_location(ADDRESS, tmp_path / "cache", cache_gb=4 * most / 1e9)
+    streams = [MaskedStream(each, options, 0, 1, vocabulary=vocabulary()) for each in (place, tmp_path / "built")]
+    fetched = set()
+    for got, want in islice(zip(*(stream.batches(0) for stream in streams), strict=True), 300):
+        np.testing.assert_array_equal(got.input_ids, want.input_ids)
+        present = list(place.directory.glob("*.tar"))
+        fetched |= {path.name for path in present}
+        assert sum(path.stat().st_size for path in present) <= 4 * most
+    assert len(fetched) == 9
 
 
 def test_what_is_missing_or_of_another_size_is_listed_before_the_first_step(s3, folder, tmp_path):
