@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import (
@@ -88,18 +88,21 @@ class _Transfer:
     def go_on(self) -> None:
         """Receive the rest. ConnectionError if the transfer ends before the file does."""
         headers = {"Range": f"bytes={self.size}-"} if self.size else {}
-        with _open(self.url, "GET", headers) as response, open(self.path, "r+b" if self.size else "wb") as stream:
+        with _open(self.url, "GET", headers) as response, self._file() as stream:
             if self.size and not self._continues(response):
                 self.digest, self.size = hashlib.sha256(), 0  # the server sends the whole file again
             stream.seek(self.size)
             stream.truncate()
             self._receive(response, stream)
 
+    def _file(self) -> BinaryIO:
+        return open(self.path, "r+b") if self.size else open(self.path, "wb")
+
     def _continues(self, response: HTTPResponse) -> bool:
         place = response.headers.get("Content-Range", "")
         return response.status == 206 and place.startswith(f"bytes {self.size}-")
 
-    def _receive(self, response: HTTPResponse, stream: Any) -> None:
+    def _receive(self, response: HTTPResponse, stream: BinaryIO) -> None:
         announced, before = response.headers.get("Content-Length"), self.size
         if announced is not None and not (announced.isascii() and announced.isdigit()):
             raise ConnectionError(f"its Content-Length is {shown(announced)}, not a number of bytes")

@@ -7,11 +7,14 @@ from file_mutations import few_and_many, refusals
 from shard_directories import write_directory
 from tls_server import tls_server
 
+from runtime.files import whole_files
+from runtime.stores.store import Store
 from shards.storage import https_folder
 from shards.storage.location import open_location
 from shards.storage.manifest import read_manifest
 from shards.storage.reader import ShardReader
 from shards.storage.shard_file import decode_sample
+from shards.storage.uploading import upload_shards
 
 
 @few_and_many
@@ -96,3 +99,29 @@ def test_an_answer_of_a_server(tmp_path, monkeypatch, name, head, rounds):
             assert len(ShardReader(opened.directory, opened.manifest, "train").block(0).tokens) == 60
 
         refusals(answer, read, rounds, named=name)
+
+
+@few_and_many
+def test_the_list_of_what_has_been_uploaded(tmp_path, monkeypatch, rounds):
+    write_directory(tmp_path / "built", train=((60,), (30,)), validation=((50,),))
+    (tmp_path / "built" / "tokenizer").mkdir(exist_ok=True)
+    monkeypatch.setattr(whole_files, "sync_file", lambda path: None)  # a disk's seconds, not the reader's
+    store = Store(tmp_path / "store")
+    upload_shards(tmp_path / "built", store)
+    (path,) = (tmp_path / "built").glob(".uploaded-*.jsonl")
+    whole = path.read_bytes()
+    number = 2 * len(whole.splitlines())
+
+    def read():
+        changed = path.read_bytes()
+        store.remove(["manifest.json"])
+        try:
+            assert upload_shards(tmp_path / "built", store) <= number
+            assert all(
+                (tmp_path / "store" / name).read_bytes() == (tmp_path / "built" / name).read_bytes()
+                for name in store.sizes()
+            )
+        finally:
+            path.write_bytes(changed)
+
+    refusals(path, read, rounds, named=path.name, least=0.0)
