@@ -155,15 +155,17 @@ def _counted_forward(config: PreTrainedConfig, length: int) -> float:
     return float(counter.get_total_flops())
 
 
-def peak_flops(device: torch.device | str, device_name: str | None = None) -> float | None:
+def peak_flops(
+    device: torch.device | str, device_name: str | None = None, *, dtype: torch.dtype = torch.float32
+) -> float | None:
     """The device's peak rate in operations per second: by data sheet on a GPU, measured on a CPU.
 
-    The CPU's rate is that of the best fp32 matrix product with this process's threads. None for an unknown device:
-    then no share of the peak is shown, rather than a wrong one.
+    The CPU's rate is that of the best matrix product in `dtype` with this process's threads. None for an unknown
+    device: then no share of the peak is shown, rather than a wrong one.
     """
     device = torch.device(device)
     if device.type == "cpu":
-        return measured_cpu_flops(torch.get_num_threads())
+        return measured_cpu_flops(torch.get_num_threads(), dtype)
     name = device_name or torch.cuda.get_device_name(device)
     for part, flops in PEAK_FLOPS:
         # An RTX A4000 is not an A40, and a 4090 Laptop GPU is not a 4090.
@@ -173,10 +175,10 @@ def peak_flops(device: torch.device | str, device_name: str | None = None) -> fl
 
 
 @lru_cache(maxsize=8)
-def measured_cpu_flops(num_threads: int) -> float:
-    """Best rate of an fp32 product of two 1024 x 1024 matrices over a third of a second; measured once per process."""
+def measured_cpu_flops(num_threads: int, dtype: torch.dtype) -> float:
+    """Best rate of a product of two 1024 x 1024 matrices over a third of a second; measured once per process."""
     assert num_threads == torch.get_num_threads()
-    left = torch.ones(_MEASURED_MATRIX_WIDTH, _MEASURED_MATRIX_WIDTH)
+    left = torch.ones(_MEASURED_MATRIX_WIDTH, _MEASURED_MATRIX_WIDTH, dtype=dtype)
     best_seconds = float("inf")
     started = time.perf_counter()
     while time.perf_counter() - started < _MEASURED_SECONDS:

@@ -26,6 +26,7 @@ def test_the_bar_counts_tokens_and_tells_hours(capsys, unit, end, shown):
         segments=[SimpleNamespace(start=0.0, end=end)],
         budget=SimpleNamespace(unit=unit, spent=lambda progress: end / 2),
         device=torch.device("cpu"),
+        bf16=False,
         ranks=SimpleNamespace(world_size=1),
     )
     bar = ProgressBar(plan, disabled=False)
@@ -42,6 +43,7 @@ def test_the_bar_shows_loss_rate_share_of_the_peak_and_time_left(capsys, monkeyp
         budget=SimpleNamespace(unit="tokens", is_counted=True, spent=lambda progress: 0.0),
         cost_of_update=lambda row: 100_000.0,
         device=torch.device("cuda", 0),
+        bf16=True,
         ranks=SimpleNamespace(world_size=2, is_main=True),
         tokens_per_update=100_000,
         flops_of_update=lambda row: 0.4 * 2 * 989e12 * 0.1,  # at ten updates a second, on two GPUs
@@ -56,3 +58,20 @@ def test_the_bar_shows_loss_rate_share_of_the_peak_and_time_left(capsys, monkeyp
     assert "loss=2.500, tokens/s=1,000,000" in shown
     assert "/2.00M [" in shown
     assert share in shown if share else "of peak" not in shown
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_the_peak_of_a_cpu_is_that_of_the_precision_of_the_run(monkeypatch, bf16):
+    rates = {torch.bfloat16: 8e12, torch.float32: 1e12}
+    monkeypatch.setattr("pretraining.model.flops.measured_cpu_flops", lambda threads, dtype: rates[dtype])
+    plan = SimpleNamespace(
+        segments=[SimpleNamespace(start=0.0, end=1.0)],
+        budget=SimpleNamespace(unit="tokens", spent=lambda progress: 0.0),
+        device=torch.device("cpu"),
+        bf16=bf16,
+        ranks=SimpleNamespace(world_size=2),
+    )
+    bar = ProgressBar(plan, disabled=True)
+    bar.start(SimpleNamespace(segment=0, progress=None))
+    bar.close()
+    assert bar._peak == (16e12 if bf16 else 2e12)

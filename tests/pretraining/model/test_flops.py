@@ -130,5 +130,5 @@ def test_the_peak_of_a_named_gpu(name, expected):
 
 
 def test_the_cpus_peak_is_measured_once():
-    assert peak_flops("cpu") == peak_flops("cpu") == measured_cpu_flops(torch.get_num_threads())
+    assert peak_flops("cpu") == peak_flops("cpu") == measured_cpu_flops(torch.get_num_threads(), torch.float32)
     assert 1e8 < peak_flops("cpu") < 1e14
