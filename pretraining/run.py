@@ -182,7 +182,8 @@ class Run:
             in_background=self.options.async_save,
             keep=self.options.save_total_limit,
             before_commit=self.journal.sync,
-            **({} if mirror is None else {"after_commit": mirror.committed, "pinned": mirror.pinned}),  # type: ignore[arg-type]
+            after_commit=None if mirror is None else mirror.committed,
+            pinned=tuple if mirror is None else mirror.pinned,
         )
         self._stall_told = 0.0  # of the seconds that training stood still for saves: those in the journal
 

@@ -70,7 +70,7 @@ def test_a_run_killed_while_it_uploads_goes_on_from_an_empty_disk(s3, shards, wh
     s3.proxy.cuts[:] = [("up", 120_000), ("down", 200_000), ("up", 60_000), ("up", 300_000)]
     place = "s3://bucket/shards/tiny"
     first = {"XDG_CACHE_HOME": str(tmp_path / "cache 1"), "FAULT_POINT": fault}
-    options = OPTIONS | {"upload": ADDRESS}
+    options = OPTIONS | {"upload": ADDRESS, "dataloader_num_workers": 1}  # forked while fsspec's thread runs
     runs.run(
         "python", place, tmp_path / "host 1" / "run", options, num_ranks=1, variables=first, status=-signal.SIGKILL
     )
