@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pretraining.checkpoints.earlier_choices import earlier_choices
 from pretraining.checkpoints.mirror import RunMirror, mirrored
@@ -86,35 +84,25 @@ def pretrain(
     device = choose_device(ranks)
     init_process_group(ranks, device, always=options.deepspeed is not None and not options.dry_run)
     with mirrored(options, ranks) as mirror:
-        return _pretrain(options, ranks, device, mirror, watch_of)
-
-
-def _pretrain(
-    options: PretrainingOptions,
-    ranks: Ranks,
-    device: torch.device,
-    mirror: RunMirror | None,
-    watch_of: Callable[[Plan, ShardLocation], Watch] | None,
-) -> int:
-    shards = open_location(prepare_shards(options, ranks), cache_gb=options.cache_gb)
-    plan = agreed(Plan(options, shards.manifest, ranks, device, earlier_choices(options, ranks)))
-    if not announce(plan, shards):
-        return REFUSED
-    if options.dry_run:
-        return DONE
-    watch = None if watch_of is None else watch_of(plan, shards)
-    if watch is not None:
-        if watch.reached:
-            if ranks.is_main:
-                print(f"already stopped: {watch.reached}")
+        shards = open_location(prepare_shards(options, ranks), cache_gb=options.cache_gb)
+        plan = agreed(Plan(options, shards.manifest, ranks, device, earlier_choices(options, ranks)))
+        if not announce(plan, shards):
+            return REFUSED
+        if options.dry_run:
             return DONE
-        _check_first(watch, ranks)
-    with explained(plan):
-        if options.overfit_gate:
-            check_overfits(plan, shards)
-        _execute(Run(plan, shards, after_export=watch, mirror=mirror), watch)
-    if ranks.is_main:
-        print(f"series: {options.output_dir}/series.json")
+        watch = None if watch_of is None else watch_of(plan, shards)
+        if watch is not None:
+            if watch.reached:
+                if ranks.is_main:
+                    print(f"already stopped: {watch.reached}")
+                return DONE
+            _check_first(watch, ranks)
+        with explained(plan):
+            if options.overfit_gate:
+                check_overfits(plan, shards)
+            _execute(Run(plan, shards, after_export=watch, mirror=mirror), watch)
+        if ranks.is_main:
+            print(f"series: {options.output_dir}/series.json")
     return DONE
 
 
