@@ -25,7 +25,7 @@ from runtime.processes.failures import Failed
 from runtime.processes.interruption import disarm_watchdog
 from runtime.processes.ranks import Ranks
 from runtime.stores.folders import LARGEST_MANIFEST_BYTES, fetch_folder, folders_in, put_folder, remove_folder
-from runtime.stores.records import Records
+from runtime.stores.records import RecordCopies
 from runtime.stores.store import Store
 from runtime.stores.store_lock import StoreLock
 from runtime.stores.uploader import Uploader
@@ -92,7 +92,7 @@ class RunMirror:
         self.uploader = Uploader(lambda text: self.say(text))
         self._pinned: list[str] = []  # checkpoints that are uploaded or wait for it
         self._begun = False
-        self.records = Records(store, directory, _is_no_record)
+        self.records = RecordCopies(store, directory, _is_no_record)
 
     # At the start.
 

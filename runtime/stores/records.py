@@ -30,7 +30,7 @@ SNAPSHOTS = ".upload"
 LeaveOut = Callable[[str], bool]
 
 
-class Records:
+class RecordCopies:
     """The small files of `directory` in `store`, except names that `leave_out` says; for one thread at a time."""
 
     def __init__(self, store: Store, directory: Path, leave_out: LeaveOut) -> None:
@@ -97,7 +97,7 @@ def mirrored_records(
     if upload is None:
         yield
         return
-    records = Records(Store(upload), directory, leave_out)
+    records = RecordCopies(Store(upload), directory, leave_out)
     lock, uploader = StoreLock(records.store, say), Uploader(say)
     directory.mkdir(parents=True, exist_ok=True)
     owner = Ownership(directory)

@@ -290,12 +290,13 @@ def test_tests_lie_where_what_they_test_lies():
     and whatever it stands on must hold.
     """
     code = {path.relative_to(ROOT).parent for path in sources()}
-    mirrored = {path.relative_to(ROOT / "tests").parent for path in sources("tests")} - {Path("."), Path("support")}
+    support = {Path("support"), Path("support/servers")}
+    mirrored = {path.relative_to(ROOT / "tests").parent for path in sources("tests")} - {Path("."), *support}
     mirrored -= {*ACROSS_FOLDERS, Path("project")}
     assert sorted(map(str, mirrored - code)) == []
     assert [name_of(path) for path in sources("tests") if path.name == "__init__.py"] == []
     helpers = [path for path in sources("tests") if not path.name.startswith("test_") and path.name != "conftest.py"]
-    assert {path.parent.relative_to(ROOT / "tests") for path in helpers} == {Path("support"), *ACROSS_FOLDERS}
+    assert {path.parent.relative_to(ROOT / "tests") for path in helpers} == {*support, *ACROSS_FOLDERS}
 
 
 def test_every_package_is_installed():
