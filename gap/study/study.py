@@ -55,8 +55,16 @@ def run_study(options: GapOptions, command: str, clock: Clock) -> int:
 
 def in_the_cache(options: GapOptions) -> GapOptions:
     """The options with each series at an address replaced by its verified copy in the cache."""
-    names = ("series", "independent", "self_pretrained")
-    return replace(options, **{name: local_series(place) for name in names if (place := getattr(options, name))})
+
+    def local(places: str | None) -> str | None:
+        return local_series(places) if places else places
+
+    return replace(
+        options,
+        series=local(options.series),
+        independent=local(options.independent),
+        self_pretrained=local(options.self_pretrained),
+    )
 
 
 def _is_no_result(name: str) -> bool:
