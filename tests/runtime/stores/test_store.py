@@ -80,6 +80,7 @@ def test_cut_connections_cost_a_piece_and_no_byte(s3, tmp_path, monkeypatch):
     assert (tmp_path / "back").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_an_upload_that_never_ends_leaves_no_object(s3, tmp_path):
     (tmp_path / "file").write_bytes(bytes(200_000))
     s3.proxy.cuts[:] = [("up", 100_000)] * 50
@@ -89,6 +90,7 @@ def test_an_upload_that_never_ends_leaves_no_object(s3, tmp_path):
     assert Store("s3://bucket/half").sizes() == {}
 
 
+@pytest.mark.slow
 def test_a_store_that_is_down_and_a_bucket_that_is_missing_are_said(s3, tmp_path):
     with pytest.raises(NoAccess, match="listing s3://other/x/: no such bucket"):
         Store("s3://other/x").sizes()

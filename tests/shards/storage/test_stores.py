@@ -86,7 +86,8 @@ def test_a_cache_smaller_than_the_corpus_gives_the_same_batches_and_keeps_its_li
     options = StreamOptions(global_batch_rows=1, micro_batch_rows=1, lengths=((0, 32),))
     most = max(shard.num_bytes for shard in shards_of(open_location(tmp_path / "built").manifest))
     place = open_location(ADDRESS, tmp_path / "cache", cache_gb=4 * most / 1e9)
-    streams = [MaskedStream(each, options, 0, 1, vocabulary=vocabulary()) for each in (place, tmp_path / "built")]
+    known = {"vocabulary": vocabulary(), "chunk_tokens": 1}  # one row after the other
+    streams = [MaskedStream(each, options, 0, 1, **known) for each in (place, tmp_path / "built")]
     fetched = set()
     for got, want in islice(zip(*(stream.batches(0) for stream in streams), strict=True), 300):
         np.testing.assert_array_equal(got.input_ids, want.input_ids)
