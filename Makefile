@@ -1,4 +1,4 @@
-# make demo | test | test-slow | test-long | lint | format | clean
+# make demo | docs | test | test-slow | test-long | test-cluster | lint | format | dist | clean
 # make coverage: what benchmarks/coverage.md and benchmarks/forecasting.md show (hours)
 # make bench | bench-coverage | bench-forecasting | bench-optimizers | bench-gpu | bench-growth  (benchmarks/README.md)
 # All install first; repeated calls are instant.
@@ -11,7 +11,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= test,lint,bench,jieba,wandb,mlflow,slurm,s3
+EXTRAS ?= test,lint,docs,bench,jieba,html,wikitext,language,wandb,mlflow,slurm,watch,s3
 TORCH_INDEX ?=
 TORCH ?= pinned
 
@@ -29,7 +29,7 @@ TORCH_PIN := $(shell grep '^torch==' constraints.txt)
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-long lint format clean bench coverage bench-coverage bench-forecasting bench-optimizers bench-gpu bench-growth $(addprefix bench-,$(BENCHMARKS))
+.PHONY: help install demo docs test test-slow test-long test-cluster lint format dist clean bench coverage bench-coverage bench-forecasting bench-optimizers bench-gpu bench-growth $(addprefix bench-,$(BENCHMARKS))
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -59,6 +59,11 @@ endif
 demo: install
 	$(BIN)/python launch/gap.py
 
+# Strict: a warning is an error. Nothing is fetched, and the environment is made anew, since pages come from sources.
+docs: install
+	$(BIN)/python -m sphinx -c docs/site --fail-on-warning --keep-going --fresh-env --quiet . build/docs
+	@echo "build/docs/index.html"
+
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
@@ -70,6 +75,14 @@ test-long: install
 	@# Outside CI: what it found and when stands in docs/reliability.md.
 	$(BIN)/python -m pytest -m 'long and not gpu' --timeout 3600 --durations 10
 
+# As root, outside CI: docs/reliability.md has the result. It names the Debian packages that are missing.
+test-cluster: $(STAMP)-kubernetes
+	$(BIN)/python -m pytest tests/cluster -m cluster --durations 10
+
+$(STAMP)-kubernetes: $(STAMP)
+	@$(PIP) -c $(VENV)/constraints.txt --editable '.[kubernetes]'
+	@touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -78,6 +91,12 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+dist: install
+	@# With the setuptools of .venv; the wheel is built from the source distribution.
+	rm -rf dist
+	$(BIN)/python -c 'from setuptools.build_meta import build_sdist; print(build_sdist("dist"))'
+	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
 
 # Two at once would measure each other.
 .NOTPARALLEL:
@@ -97,5 +116,5 @@ coverage: install
 	$(BIN)/python benchmarks/forecasting.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from finetuning.recipes.texts.glue_run import run  # loads torch, which --help does not need
     from finetuning.run.command import output_directory, run_until_asked
 
-    return run_until_asked(lambda asked: run(options, asked), output_directory(options, "glue"))
+    return run_until_asked(lambda asked: run(options, asked), output_directory(options, "glue"), options)
 
 
 if __name__ == "__main__":

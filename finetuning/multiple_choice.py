@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     options = for_small_world(given)
     name = "chain" if options.chain else "multiple_choice"
-    return run_until_asked(lambda asked: run(options, asked), output_directory(options, name))
+    return run_until_asked(lambda asked: run(options, asked), output_directory(options, name), options)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from finetuning.run.command import for_small_world, output_directory, run_until_asked
 
     options = for_small_world(given)
-    return run_until_asked(lambda asked: run(options, asked), output_directory(options, "token_classification"))
+    return run_until_asked(
+        lambda asked: run(options, asked), output_directory(options, "token_classification"), options
+    )
 
 
 if __name__ == "__main__":

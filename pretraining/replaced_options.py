@@ -64,7 +64,10 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
     "use --report_to": ("with_tracking",),
     "--seed sets the order of the rows too": ("data_seed",),
     "code that comes with a model is never run": ("trust_remote_code",),
-    "nothing is uploaded: a checkpoint of the series is what a hub takes": ("push_to_hub", "hub_model_id", "hub_token"),
+    "every checkpoint is pushed when it is exported; leave it out": ("hub_strategy", "hub_always_push"),
+    "the branches are named by the budgets, tokens-1e6; leave it out": ("hub_revision",),
+    "the token is read from HF_TOKEN, or `hf auth login`: a command line is seen by others": ("hub_token",),
+    "use --push_to_hub with --hub_model_id OWNER/NAME": ("push_to_hub_model_id", "push_to_hub_organization"),
     "CUDA_VISIBLE_DEVICES= hides the GPUs": ("no_cuda", "use_cpu"),
 }
 REPLACED_OPTIONS = {name: replacement for replacement, names in BY_REPLACEMENT.items() for name in names}

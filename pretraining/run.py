@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import torch
 
 from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pretraining.checkpoints.earlier_choices import earlier_choices
 from pretraining.checkpoints.mirror import RunMirror, mirrored
-from pretraining.checkpoints.origin import RUN_NAME, check_same_run
+from pretraining.checkpoints.origin import check_same_run
 from pretraining.checkpoints.position import Position, position_from
 from pretraining.checkpoints.resumption import find_checkpoint, settle
+from pretraining.checkpoints.run_file import RUN_NAME
 from pretraining.checkpoints.saving import CheckpointSaver
 from pretraining.checks import announce, compile_mode
 from pretraining.engines.build import build_engine
@@ -34,7 +36,9 @@ from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.plan import Plan
 from pretraining.plan.segments import Segment
 from pretraining.plan.table import seconds_left
+from pretraining.publishing.hub_process import SeriesPusher, pushing
 from pretraining.publishing.publication import Publisher
+from pretraining.publishing.watch import StopEarly, Watch, WatchOf
 from pretraining.publishing.word_frequencies import plateau_warning
 from runtime.files.lock import Ownership
 from runtime.files.whole_files import write_json
@@ -42,7 +46,7 @@ from runtime.options.exit_status import DONE, REFUSED
 from runtime.plurals import counted
 from runtime.processes.collectives import broadcast_json, fail_together
 from runtime.processes.interruption import MARKER_NAME, Interrupted, Interruption
-from runtime.processes.ranks import Ranks, choose_device, init_process_group
+from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group
 from runtime.trackers import Reporter, build_reporters
 from runtime.verbosity import quiet_libraries
 from shards.storage.location import ShardLocation, open_location
@@ -50,59 +54,52 @@ from shards.streaming.stream import MaskedStream
 
 SCHEMA_VERSION = 1
 
-StopEarly = Callable[[dict[str, Any]], str | None]
-
-
-class Watch(Protocol):
-    """A callback that evaluates the growing series and may end the run: `gap.study.until.GapWatch`. On every rank."""
-
-    @property
-    def reached(self) -> str | None:
-        """Why an earlier call of the same run stopped; None while it should go on."""
-
-    def check(self) -> None:
-        """Raise ValueError or OSError for unusable tasks or reference; on the main rank, before training."""
-
-    def obey(self, stop_requested: Callable[[], str | None]) -> None:
-        """Set the function that returns why the run must end now; a look polls it."""
-
-    def __call__(self, entry: dict[str, Any]) -> str | None:
-        """Look at a checkpoint of the series; on the main rank the reason to stop, or None."""
-
 
 def pretrain(
     options: PretrainingOptions,
     ranks: Ranks,
     *,
-    watch_of: Callable[[Plan, ShardLocation], Watch] | None = None,
+    watch_of: WatchOf | None = None,
 ) -> int:
-    """Plan, check and run the pretraining, on this rank; the exit status. Leaves the process group open.
+    """Plan, check and run the pretraining, on this rank; the exit status. Leaves the process group open,
+    unless it pushes.
 
-    `watch_of` builds the watch of a plan without contradictions. Raises Interrupted once all is saved.
+    `watch_of` builds the watch of a plan without contradictions. Raises Interrupted once all is saved, and Failed where
+    all is trained but not all pushed.
     """
     quiet_libraries(is_main=ranks.is_main)
     device = choose_device(ranks)
     init_process_group(ranks, device, always=options.deepspeed is not None and not options.dry_run)
     with mirrored(options, ranks) as mirror:
-        shards = open_location(prepare_shards(options, ranks), cache_gb=options.cache_gb)
-        plan = agreed(Plan(options, shards.manifest, ranks, device, earlier_choices(options, ranks)))
-        if not announce(plan, shards):
-            return REFUSED
-        if options.dry_run:
-            return DONE
-        watch = None if watch_of is None else watch_of(plan, shards)
-        if watch is not None:
-            if watch.reached:
-                if ranks.is_main:
-                    print(f"already stopped: {watch.reached}")
-                return DONE
-            _check_first(watch, ranks)
-        with explained(plan):
-            if options.overfit_gate:
-                check_overfits(plan, shards)
-            _execute(Run(plan, shards, after_export=watch, mirror=mirror), watch)
-        if ranks.is_main:
-            print(f"series: {options.output_dir}/series.json")
+        return _pretrain(options, ranks, device, mirror, watch_of)
+
+
+def _pretrain(
+    options: PretrainingOptions, ranks: Ranks, device: torch.device, mirror: RunMirror | None, watch_of: WatchOf | None
+) -> int:
+    shards = open_location(prepare_shards(options, ranks), cache_gb=options.cache_gb)
+    plan = agreed(Plan(options, shards.manifest, ranks, device, earlier_choices(options, ranks)))
+    if not announce(plan, shards):
+        return REFUSED
+    if options.dry_run:
+        return DONE
+    watch = None if watch_of is None else watch_of(plan, shards)
+    with pushing(options, ranks) as pusher:
+        if watch is not None and watch.reached:
+            if ranks.is_main:
+                print(f"already stopped: {watch.reached}")
+        else:
+            _check_first(watch, pusher, ranks)
+            with explained(plan):
+                if options.overfit_gate:
+                    check_overfits(plan, shards)
+                _execute(Run(plan, shards, after_export=watch, pusher=pusher, mirror=mirror), watch)
+            if ranks.is_main:
+                print(f"series: {options.output_dir}/series.json")
+        if options.push_to_hub:
+            close_process_group()  # no rank waits for a network
+        if pusher is not None:
+            pusher.finish()
     return DONE
 
 
@@ -116,15 +113,18 @@ def agreed(plan: Plan) -> Plan:
     return plan if chosen is None else replace(plan, earlier=Choices(**chosen))
 
 
-def _check_first(watch: Watch, ranks: Ranks) -> None:
-    """Tasks or a reference that cannot be read are an error now, not at the first look."""
+def _check_first(watch: Watch | None, pusher: SeriesPusher | None, ranks: Ranks) -> None:
+    """Tasks or a reference that cannot be read, and a hub that refuses us, are an error now, not at the first look."""
     error: BaseException | None = None
     if ranks.is_main:
         try:
-            watch.check()
+            if watch is not None:
+                watch.check()
+            if pusher is not None:
+                pusher.check()
         except (OSError, ValueError) as caught:
             error = caught
-    fail_together(error, "reading the tasks and the reference of --until")
+    fail_together(error, "reading the tasks and the reference of --until, or asking the hub")
 
 
 def _execute(run: Run, watch: Watch | None) -> None:
@@ -152,6 +152,7 @@ class Run:
         *,
         after_export: StopEarly | None = None,
         mirror: RunMirror | None = None,
+        pusher: SeriesPusher | None = None,
     ) -> None:
         self.plan, self.options, self.ranks, self.shards = plan, plan.options, plan.ranks, open_location(shards)
         self.directory = Path(plan.options.output_dir)
@@ -159,9 +160,11 @@ class Run:
         self.identity = identity_of(plan)  # once: later changes to the files do not change the run's identity
         self.ownership, self.interruption = Ownership(self.directory), Interruption()
         self.journal = Journal(self.directory / "journal.jsonl")
-        self.after_export, self.stop_reason = after_export, None
+        self.after_export, self.stop_reason, self.pusher = after_export, None, pusher
         self.reporters: list[Reporter] = []
         self.bar = ProgressBar(plan, disabled=plan.options.disable_tqdm or not plan.ranks.is_main)
+        if pusher is not None:
+            pusher.say = self.bar.say
         self._saved: Position | None = None
         self.mirror = mirror  # only the main rank's
         self.saver = CheckpointSaver(
@@ -332,6 +335,8 @@ class Run:
 
     def poll(self) -> None:
         self.saver.poll()
+        if self.pusher is not None:
+            self.pusher.poll()
 
     def restore(self, checkpoint: str) -> Progress:
         self.saver.wait()
@@ -357,6 +362,8 @@ class Run:
                 self.bar.say(f"warning: {name}: {warning}")
             for reporter in self.reporters:
                 reporter.log({f"{segment.kind}/{key}": value for key, value in figures.items()}, progress.updates)
+        if self.pusher is not None:
+            self.pusher.start()
         if self.after_export is not None:
             self.stop_reason = broadcast_json(self.after_export(entry))
 

@@ -29,14 +29,16 @@ from finetuning.run.finished import RESULTS_NAME, finished_results
 from finetuning.run.memory import expected_memory
 from finetuning.run.model_card import finetuning_card
 from finetuning.run.option_checks import check_options
+from finetuning.run.pushing import check_push, push_after_run
 from finetuning.run.saved_model import live_proof, save_model
 from finetuning.run.starting_point import StartingPoint
 from pretraining.engines.engine import Engine, full_weights
 from pretraining.engines.precision import Precision
 from runtime.files.lock import Ownership
 from runtime.options.declaration import by_data, names_marked, not_given
-from runtime.options.exit_status import run_command
+from runtime.options.exit_status import DONE, run_command
 from runtime.processes.collectives import barrier, fail_together, on_main
+from runtime.processes.interruption import stopping_at_once
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 from shards.small_world.world import write_small_world
 
@@ -63,12 +65,22 @@ class RecipeOutcome:
     result: Result | None
 
 
-def run_until_asked(run: Callable[[Asked], int], directory: Path) -> int:
-    """Run a command that writes to `directory` and saves when asked to stop; returns its exit status."""
+def run_until_asked(run: Callable[[Asked], int], directory: Path, pushed: FinetuningOptions | None = None) -> int:
+    """Run a command that writes to `directory` and saves when asked to stop; returns its exit status.
+
+    Its models are then pushed to the hub, if the options `pushed` say so.
+    """
+    pushes = getattr(pushed, "push_to_hub", False) and read_ranks().is_main
 
     def work() -> int:
+        if pushes:
+            check_push(pushed)
         with noting_signals() as asked:
-            return run(asked)
+            status = run(asked)
+        if pushes and status == DONE:
+            with stopping_at_once():
+                push_after_run(pushed, directory)
+        return status
 
     remedy = (
         "lower --per_device_train_batch_size (the global batch and the result stay the same), "

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetuning.loop.run_state import differences
-from pretraining.model.source.weights import checkpoint_digest
 from runtime.files.schemas import Count, Figure, Items, Schema, read_object
 
 RESULTS_NAME = "all_results.json"
@@ -45,6 +43,8 @@ def finished_results(
         results.unlink(missing_ok=True)
     if not results.is_file():
         return None
+    from finetuning.loop.run_state import differences  # loads torch, which reading results does not need
+
     previous = read_results(directory)
     if previous.get("fingerprint") != fingerprint:
         listed = differences(previous.get("decided_by"), decided_by)
@@ -57,5 +57,7 @@ def finished_results(
 
 def weights_digest(model_name_or_path: str) -> str:
     """sha256 over the weights and the configuration of a checkpoint directory; a hub name is kept as it is."""
+    from pretraining.model.source.weights import checkpoint_digest  # as above
+
     directory = Path(model_name_or_path).expanduser()
     return checkpoint_digest(directory) if directory.is_dir() else model_name_or_path

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+
+from huggingface_hub import EvalResult
 
 from finetuning.examples.batches import BatchShape
 from finetuning.examples.recipe import DATA_PLACE, FinetuningOptions, Recipe
 from finetuning.loop.result import Result
 from finetuning.model.heads import AUTO_CLASSES, PIPELINES, OwnHead, TaskModel
-from pretraining.publishing.model_card import front_matter, named, table
+from pretraining.publishing.model_card import front_matter, hub_name, named, table, versions_text
 from runtime.options.declaration import names_marked
 
 
@@ -32,12 +35,18 @@ def finetuning_card(
         ("learning rate", f"{options.learning_rate:g}"),
         ("seed", str(options.seed)),
         ("seconds of training", f"{result.train_seconds:,.0f}"),
+        ("versions", versions_text()),
     ]
     scores = [(name, f"{value:.4f}") for name, value in result.scores.items()]
     status = "" if result.status == "done" else f"\n**This run failed ({result.status}):** {result.reason}\n"
     return "\n".join(
         [
-            front_matter(PIPELINES[task], tags=(recipe.name,)),
+            front_matter(
+                PIPELINES[task],
+                tags=(recipe.name,),
+                base_model=None if options.from_scratch else hub_name(options.model_name_or_path),
+                scores=measured_scores(recipe, options, result),
+            ),
             f"# {recipe.name}: {type(model.transformer).__name__} from {start}",
             status,
             "## Data\n",
@@ -50,6 +59,29 @@ def finetuning_card(
             _use(model, task),
         ]
     )
+
+
+def measured_scores(recipe: Recipe, options: FinetuningOptions, result: Result) -> list[EvalResult]:
+    """The scores of a run that did not fail, as a model-index lists them: by set and metric, finite ones."""
+    if result.status != "done":
+        return []
+    places = _data_options(options)
+    name, scores = ", ".join(dict.fromkeys(map(named, places.values()))), []
+    for score, value in result.scores.items():
+        split, _, metric = score.partition("_")
+        if math.isfinite(value):
+            scores.append(
+                EvalResult(
+                    task_type=PIPELINES[recipe.head.task],
+                    dataset_type=places.get("dataset_name", recipe.name),
+                    dataset_name=name,
+                    dataset_split="validation" if split == "eval" else split,
+                    metric_type=metric,
+                    metric_name=metric.replace("_", " "),
+                    metric_value=value,
+                )
+            )
+    return scores
 
 
 def _data_options(options: FinetuningOptions) -> Mapping[str, str]:

@@ -117,7 +117,10 @@ BY_REPLACEMENT: dict[str, tuple[str, ...]] = {
         "model_revision",
     ),
     "code that comes with a model or a data set is never run": ("trust_remote_code",),
-    "nothing is uploaded: output_dir/best is what a hub takes": ("push_to_hub", "hub_model_id", "hub_token"),
+    "the best model is pushed when the run is done; leave it out": ("hub_strategy", "hub_always_push"),
+    "the branch is main, and with --seeds seed-N as well; leave it out": ("hub_revision",),
+    "the token is read from HF_TOKEN, or `hf auth login`: a command line is seen by others": ("hub_token",),
+    "use --push_to_hub with --hub_model_id OWNER/NAME": ("push_to_hub_model_id", "push_to_hub_organization"),
     "the rows are encoded once, when the run starts, and stay in memory; leave it out": (
         "overwrite_cache",
         "preprocessing_num_workers",

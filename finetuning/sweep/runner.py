@@ -12,17 +12,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from finetuning.run.finished import RESULTS_NAME, read_results
 from finetuning.run.option_checks import options_class
+from finetuning.sweep.cell_file import CELL_NAME, read_record
 from finetuning.sweep.metric import require_given_metric
 from finetuning.sweep.options import state_of
 from finetuning.sweep.sweep import Sweep, SweepCell
 from finetuning.sweep.table import CellOutcome
-from runtime.files.schemas import Name, Schema, read_file
 from runtime.files.whole_files import write_json
 from runtime.machine import usable_cores
 from runtime.options.command_line import as_arguments
@@ -36,16 +34,6 @@ POLL_SECONDS = 0.2
 GRACE_SECONDS = 30.0
 LOG_TAIL_LINES = 5
 SMOKE_EPOCHS = 1
-REMEDY = "remove the folder, and the sweep runs the cell again"
-
-
-class CellFile(Schema):
-    """cell.json: which cell the directory belongs to, and how it ended."""
-
-    fingerprint: Name
-    status: Literal["running", "interrupted", "finished", "failed"]
-    pid: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
-    start: Name | None = None
 
 
 @dataclass
@@ -83,12 +71,6 @@ def outcome(directory: Path, cell: SweepCell) -> CellOutcome:
         metric = f"eval_{results['metric']}" if "metric" in results else None
         return CellOutcome(str(results.get("status", "done")), scores, float(results.get("seconds") or 0.0), metric)
     return CellOutcome("failed" if record.status == "failed" else "waiting", {})
-
-
-def read_record(directory: Path) -> CellFile | None:
-    """cell.json, or None if it does not exist; ValueError for one that no sweep wrote."""
-    path = directory / "cell.json"
-    return read_file(path, CellFile, REMEDY) if path.exists() else None
 
 
 def smoke_cell(cell: SweepCell, samples: int) -> SweepCell:
@@ -250,7 +232,7 @@ def visible_devices(max_parallel: int | None) -> list[str | None]:
 
 def _record(directory: Path, cell: SweepCell, recipe: str, **state: Any) -> None:
     write_json(
-        directory / "cell.json",
+        directory / CELL_NAME,
         {
             "schema_version": SCHEMA_VERSION,
             "fingerprint": cell.fingerprint,

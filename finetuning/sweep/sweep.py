@@ -220,7 +220,10 @@ def _check_names(recipe: str, rows: Sequence[Options], source: str) -> None:
     known, answer = list(declarations(cls)), answers(cls, replaced_option)
     for name in dict.fromkeys(name for row in rows for name in row):
         if name in names_marked(cls, SET_BY_A_SWEEP):
-            raise ValueError(f"{source}: {name} cannot be set by a row; the sweep sets it (seeds go under `seeds`)")
+            raise ValueError(
+                f"{source}: {name} cannot be set by a row: the sweep sets it or leaves it out (seeds go under `seeds`; "
+                "push a cell's folder with launch/push.py)"
+            )
         if name not in known:
             raise ValueError(f"{source}: {explain_unknown(str(name), known, answer)}")
     for row in rows:

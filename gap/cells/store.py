@@ -113,27 +113,27 @@ class _ScoreLine(Schema):
     """A line of scores.jsonl; the ranges are the cell's own."""
 
     schema_version: Literal[1]
-    fingerprint: Name
+    fingerprint: Name  # of all that decides the score
     task: Name
-    kind: Name
-    budget_tokens: Count | None
+    kind: Name  # of the checkpoint: raw, annealed, reference, ...
+    budget_tokens: Count | None  # null for a reference
     pretraining_seed: Count
     finetuning_seed: Count
     metric: Name
-    score: Number
-    control: Name | None = None
-    label_fraction: Number = 1.0
-    epochs_factor: Number = 1.0
+    score: Number  # a share, 0 to 1; higher is better
+    control: Name | None = None  # which control it belongs to
+    label_fraction: Number = 1.0  # share of the training examples
+    epochs_factor: Number = 1.0  # of the epochs that others have
     metrics: dict[str, Number] = {}  # noqa: RUF012
-    status: Name = "done"
+    status: Name = "done"  # or collapsed, not_finite
     seconds: Seconds = 0.0
-    predictions: PathName | None = None
+    predictions: PathName | None = None  # file with the records of the examples, relative to this one
     # The details that the analysis computes with.
     learning_rate: Number | None = None
     epochs: Number | None = None
     training_examples: Count | None = None
-    peeked_score: Number | None = None
-    zero_shot: bool = False
+    peeked_score: Number | None = None  # the best epoch by the scored examples themselves
+    zero_shot: bool = False  # scored without fine-tuning
     search_seconds: Seconds | None = None  # its share of the search that chose its learning rate and epochs
     clusters: Name | None = None  # what a cluster of examples is, in the singular
 
@@ -144,16 +144,16 @@ Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 class _Example(Schema):
     id: Id
-    score: Number
-    cluster: Leaf = None
+    score: Number  # of this example, 0 to 1
+    cluster: Leaf = None  # what it shares with others: an article, a paragraph, a document
     label: Leaf = None
     prediction: Leaf = None
-    contaminated: bool | None = None
-    gold_log_probability: LogProbability | None = None
-    confidence: Share | None = None
+    contaminated: bool | None = None  # whether its text stands in the corpus
+    gold_log_probability: LogProbability | None = None  # of the right answer
+    confidence: Share | None = None  # in the predicted answer
     rated_words: Count | None = None
-    overconfidence: Number | None = None
-    squared_error: Amount | None = None
+    overconfidence: Number | None = None  # confidence minus right
+    squared_error: Amount | None = None  # its square, the Brier score
     correct: Count | None = None
     words: Count | None = None
     true_positives: Count | None = None

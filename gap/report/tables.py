@@ -97,7 +97,7 @@ def checkpoint_table(task: TaskResult) -> Table:
         "failed runs",
         "recipe's loss",
         "expected calibration error",
-        "epochs over the corpus",
+        "times each token was seen",
     )
     return Table(header, rows, frozenset({3, 6, 7, 8}))
 

@@ -39,7 +39,7 @@ from gap.tasks.contamination import Shards, write_contaminated, write_not_search
 from gap.tasks.kinds.task_data import TaskData, TaskSpec
 from gap.tasks.rows import held_out, label_subset
 from gap.tasks.specification import is_zero_shot, read_task, spec_text
-from pretraining.checkpoints.origin import read_run
+from pretraining.checkpoints.run_file import read_run
 from pretraining.checkpoints.series import read_series
 from pretraining.plan.identity import HEAD_WARMUP
 from pretraining.publishing.model_card import named

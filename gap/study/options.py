@@ -42,8 +42,8 @@ class GapOptions(Options):
 
     series: str | None = option(
         None,
-        "series.json of one or more pretraining runs (files, s3 or gs addresses, separated by commas); none: small "
-        "world",
+        "series.json of one or more pretraining runs (separated by commas): files, s3 or gs addresses, names on the "
+        "hub; none: small world",
         group=OF_THE_TASKS,
         commas=True,
     )

@@ -30,9 +30,10 @@ from gap.study.sources import (
 )
 from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.unigram import write_token_counts
-from pretraining.checkpoints.stored_series import local_series
+from pretraining.checkpoints.stored_series import cached_series
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
 from pretraining.plan.options import PretrainingOptions
+from pretraining.publishing.hub_download import local_series
 from runtime.files.lock import Ownership
 from runtime.processes.collectives import barrier, broadcast_json
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
@@ -57,7 +58,7 @@ def in_the_cache(options: GapOptions) -> GapOptions:
     """The options with each series at an address replaced by its verified copy in the cache."""
 
     def local(places: str | None) -> str | None:
-        return local_series(places) if places else places
+        return cached_series(places) if places else places
 
     return replace(
         options,
@@ -73,6 +74,8 @@ def _is_no_result(name: str) -> bool:
 
 
 def _run_study(options: GapOptions, ranks: Ranks, directory: Path, command: str, clock: Clock) -> int:
+    if options.series is not None:
+        options = replace(options, series=local_series(options.series))
     bf16 = settled_bf16(options.bf16, directory, model_types=families_of(options), elsewhere=options.runs_on_other_gpus)
     options = replace(options, bf16=bf16)
     runs = pretraining_runs(options)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pretraining.checkpoints.checkpoint import committed, read_state
-from pretraining.checkpoints.origin import RUN_NAME, read_run
+from pretraining.checkpoints.run_file import RUN_NAME, read_run
 from pretraining.names import ATTENTION_IMPLEMENTATIONS
 from pretraining.plan.choices import ARCHITECTURE, Choices
 from pretraining.plan.options import PretrainingOptions

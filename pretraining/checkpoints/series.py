@@ -33,20 +33,20 @@ class SeriesEntry(Schema):
     """An entry of the list."""
 
     path: PathName  # relative to the folder of series.json
-    kind: Literal["raw", "annealed"]
-    budget_tokens: Tokens
-    tokens_seen: Tokens
-    unique_tokens: Tokens
-    flops: Amount
-    seconds: Seconds
-    validation_loss: Figure
-    validation_accuracy: Figure
-    pretraining_seed: Count
-    # Files of older versions lack these.
-    devices: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
-    untrained_positions: Count | None = None
-    budget: Amount | None = None
-    budget_unit: Annotated[str, AfterValidator(known_unit)] = "tokens"
+    kind: Literal["raw", "annealed"]  # of the trunk, or after a branch in which the rate went to zero
+    budget_tokens: Tokens  # the budget as planned
+    tokens_seen: Tokens  # without padding; a token that was seen twice counts twice
+    unique_tokens: Tokens  # those seen, each counted once
+    flops: Amount  # of the model, forward and backward
+    seconds: Seconds  # of training, without evaluation and saving
+    validation_loss: Figure  # nats per masked token on the held-out rows; null if not finite
+    validation_accuracy: Figure  # share of these tokens predicted right
+    pretraining_seed: Count  # --seed of the run
+    # Files of older versions lack those that follow.
+    devices: Annotated[int, Field(ge=1, le=1 << 20)] | None = None  # that trained it
+    untrained_positions: Count | None = None  # of the longest length, which no sequence has reached yet
+    budget: Amount | None = None  # in its own unit
+    budget_unit: Annotated[str, AfterValidator(known_unit)] = "tokens"  # or "flops", "hours"
     text_bytes: Amount | None = None  # of text seen, in UTF-8: comparable between tokenizers, as tokens are not
     tokenizer: Name | None = None  # its fingerprint
     # Of a run that continued a checkpoint: its name and the digest of its weights. A run from random weights has none.

@@ -16,7 +16,7 @@ from runtime.stores.store import Store
 LARGEST_RECORD_BYTES = 64 << 20
 
 
-def local_series(places: str) -> str:
+def cached_series(places: str) -> str:
     """Series separated by commas; each one at an s3 or gs address is replaced by its copy in the cache.
 
     ValueError if there is no such series or an export is not as its manifest says; OSError if the store does not

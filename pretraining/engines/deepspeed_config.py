@@ -11,17 +11,21 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import ds_configs
 from pretraining.engines.deepspeed_keys import JSON_OPTIMIZERS, key_problems, value_problems, without
 from pretraining.engines.deepspeed_refusals import AUTO
 from pretraining.engines.updating.loss_scaling import GROWTH_INTERVAL, INITIAL_POWER, SMALLEST_SCALE
 from pretraining.engines.updating.optimizers import OptimizerOptions
 from runtime.files.unique_keys import DuplicateKey, OutOfBounds, require_bounded, without_duplicates
+from runtime.processes.ranks import read_ranks
 
+PACKAGED = Path(ds_configs.__file__).resolve().parent
 LARGEST_FILE_BYTES = 1 << 20
 DEEPEST_NESTING = 16
 MOST_VALUES = 2_000  # all the keys that DeepSpeed knows are a few hundred
@@ -35,7 +39,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
 
     Raises ValueError, naming the file, when it is missing, too large, too deep, not a JSON object, or repeats a key.
     """
-    path = Path(path)
+    path = find_config(str(path))
     if not path.is_file():
         raise ValueError(f"--deepspeed {path} is not a file: name one, such as ds_configs/zero2.json")
     num_bytes = path.stat().st_size
@@ -54,6 +58,21 @@ def load_config(path: str | Path) -> dict[str, Any]:
         return dict(require_bounded(config, most_values=MOST_VALUES, deepest=DEEPEST_NESTING))
     except OutOfBounds as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+@cache
+def find_config(name: str) -> Path:
+    """The file of that name; where there is none, for `zero2.json` and `ds_configs/zero2.json` the packaged one.
+
+    An installed project has no folder `ds_configs` beside it. The main rank says which file it is, once.
+    """
+    path = Path(name)
+    own = PACKAGED / path.name
+    if path.is_file() or path.parent not in (Path(), Path(PACKAGED.name)) or not own.is_file():
+        return path
+    if read_ranks().is_main:
+        print(f"--deepspeed {name}: there is no such file here, {own} is used", flush=True)
+    return own
 
 
 def refuse_constant(name: str) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 from pretraining.names import ATTENTION_IMPLEMENTATIONS, DECAYS, FSDP_MODES, LEARNING_RATE_RULES, OPTIMIZER_NAMES
 from pretraining.plan.budget import UNITS, option_of
+from runtime.hub import push_problems
 from runtime.options.declaration import (
     ALL_SEEDS,
     DATA,
+    HUB,
     MACHINE,
     MODEL,
     OUTPUT,
@@ -362,6 +364,24 @@ class PretrainingOptions(Options):
     )
     dry_run: bool = option(False, "print the plan and every contradiction, then stop", group=OUTPUT, identity=False)
 
+    push_to_hub: bool = option(
+        False,
+        "push every checkpoint of the series, once it is verified, to a branch of --hub_model_id (tokens-1e6), and the "
+        "largest to main; training does not wait. The token is that of HF_TOKEN or `hf auth login`",
+        group=HUB,
+        identity=False,
+    )
+    hub_model_id: str | None = option(None, "the repository, OWNER/NAME", group=HUB, identity=False)
+    hub_private_repo: bool = option(
+        False, "make the repository private, if it is not there yet", group=HUB, identity=False
+    )
+    hub_license: str | None = option(
+        None, "license in the model cards on the hub, such as apache-2.0", group=HUB, identity=False
+    )
+    hub_language: str | None = option(
+        None, "languages in the model cards on the hub: en, or en,de", group=HUB, commas=True, identity=False
+    )
+
     def contradictions(self) -> list[str]:
         """All contradictions between options, independent of the data and the ranks."""
         problems = [*upload_problems(self.upload)]
@@ -385,7 +405,7 @@ class PretrainingOptions(Options):
             problems += idle_beside(self, names, "a model that starts at random")
         if self.optimizer != "muon":
             problems += idle_beside(self, ["muon_learning_rate"], f"--optimizer {self.optimizer}")
-        return problems
+        return [*problems, *push_problems(self)]
 
     def identity(self) -> dict[str, Any]:
         """The options that decide what is computed; two runs with the same ones are the same run."""

@@ -37,6 +37,8 @@ def plan_lines(plan: Plan) -> list[str]:
         **place_lines(options),
         "memory": "unknown" if plan.memory is None else plan.memory.sentence(),
     }
+    if options.push_to_hub:
+        rows["hub"] = f"{options.hub_model_id}, a branch for every checkpoint, the largest on main"
     return [f"{name:>10}  {text}" for name, text in rows.items()]
 
 

@@ -127,7 +127,8 @@ class Publisher:
         facts = {"objective": stream.objective, "mask_rate": stream.mask_rate, "learning_rate": options.learning_rate}
         facts["optimizer"] = self.plan.optimizer_title
         facts["longest_sequence"] = self.plan.longest
-        return pretraining_card(entry, self.plan.manifest, facts, type(self.model.transformer).__name__)
+        name, source = type(self.model.transformer).__name__, options.model_name_or_path
+        return pretraining_card(entry, self.plan.manifest, facts, name, source=source)
 
     def _validation_batches(self) -> Iterator[Any]:
         ranks = self.plan.ranks

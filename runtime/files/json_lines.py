@@ -125,7 +125,7 @@ def sound_lines(path: Path, schema: type[Schema]) -> Iterator[dict[str, Any] | N
     with path.open("rb") as file:
         while line := file.readline(LONGEST_LINE_BYTES):
             if line.strip():
-                yield _sound(line, schema)
+                yield sound_line(line, schema)
 
 
 def cut_back(
@@ -160,7 +160,8 @@ def cut_back(
     return f"{journal} has no lines for {lacking} of {updates} updates ({damaged} damaged lines were removed)"
 
 
-def _sound(line: bytes, schema: type[Schema]) -> dict[str, Any] | None:
+def sound_line(line: bytes, schema: type[Schema]) -> dict[str, Any] | None:
+    """The object of a journal's line; None if the line is torn, damaged or does not match the schema."""
     if not line.endswith(b"\n"):
         return None
     try:

@@ -118,19 +118,24 @@ class Ownership:
 
 def is_dead(record: str) -> bool:
     """Whether the process that wrote a lock's record, on this machine and in this container, is known to be gone."""
+    return owner_lives(record) is False
+
+
+def owner_lives(record: str) -> bool | None:
+    """Whether the process that wrote a lock's record still runs; None where that cannot be known from here."""
     lines = record.splitlines()
     words = lines[0].split() if lines else []
     where = lines[1].split() if len(lines) > 1 else []
     if len(words) < 2 or not words[1].isdigit() or len(where) != 2 or where[0] != pid_space():
-        return False
+        return None
     pid, start = int(words[1]), where[1]
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):  # another user's, which /proc may hide
         return False
-    return start_time(pid) != start
+    except (PermissionError, OverflowError):  # another user's, which /proc may hide
+        return None
+    return start_time(pid) == start
 
 
 def _release(lock: LockFile | None) -> None:

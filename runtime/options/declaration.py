@@ -17,6 +17,7 @@ DECLARED = "declared"  # the key of a field's metadata
 # The headings of --help. A command may add its own.
 DATA, MODEL, TRAINING = "data", "model", "training"
 MACHINE, OUTPUT = "precision, memory and machine", "output and resume"
+HUB = "model hub"
 PRECISIONS = ("auto", "true", "false")  # of --bf16
 ALL_SEEDS = 1 << 63  # seeds are below: what torch.Generator takes
 BadText = Literal["stop", "replace"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pretraining_runs import assert_same_course, course, journal, series, write_shards
-from tls_server import tls_server
+from servers.tls_server import tls_server
 
 from tests.faults.commands import MOST_SECONDS, REFUSED
 

@@ -1,4 +1,4 @@
-"""Every command of the README starts as a script, from any folder, without an installed package."""
+"""Every command of docs/options.md starts as a script, from any folder, without an installed package."""
 
 import subprocess
 import sys
@@ -9,8 +9,9 @@ import pytest
 from finetuning.run.option_checks import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
+LAUNCHED = ("build_shards", "pretrain", "overfit", "sweep", "gap", "report", "predict", "push", "watch")
 COMMANDS = [
-    *(f"launch/{name}.py" for name in ("build_shards", "pretrain", "overfit", "sweep", "gap", "report", "predict")),
+    *(f"launch/{name}.py" for name in LAUNCHED),
     *(f"finetuning/{name}.py" for name in RECIPES),
 ]
 
@@ -20,7 +21,7 @@ def test_the_list_is_whole():
     assert launchers == {command for command in COMMANDS if command.startswith("launch/")}
     commands = {f"finetuning/{path.name}" for path in (ROOT / "finetuning").glob("*.py")} - {"finetuning/__init__.py"}
     assert commands == {command for command in COMMANDS if command.startswith("finetuning/")}
-    assert not [command for command in COMMANDS if command not in (ROOT / "README.md").read_text()]
+    assert not [command for command in COMMANDS if command not in (ROOT / "docs" / "options.md").read_text()]
 
 
 # -S leaves .pth files out, the editable install among them; the path brings the packages themselves back.

@@ -38,6 +38,7 @@ class Command:
 
 
 OUT = ("--output_dir", "out")
+HUB = ("--hub_model_id", "lab/small")
 PREDICTION = "finetuning.recipes.prediction.predict"
 PREDICT = ("--model_name_or_path", "best", "--test_file", "new.json")
 COMMANDS = [
@@ -45,6 +46,8 @@ COMMANDS = [
     Command("launch.pretrain", "pretraining.run.pretrain", OUT, "--per_device_train_batch_size", marker=False),
     Command("launch.overfit", "pretraining.overfit.rates.try_rates", (), "--global_batch_rows", marker=False),
     Command("launch.report", "gap.report.reports.write_reports", ("run",), "--draws", marker=False),
+    Command("launch.watch", "gap.watch.terminal.print_lines", (".", "--once"), "name a deeper folder", marker=False),
+    Command("launch.push", "finetuning.run.pushing.push_folders", ("run", *HUB), "more memory", marker=False),
     Command("launch.sweep", "finetuning.sweep.report.run_sweep", ("--sweep_file", "a.yaml", *OUT), "--max_parallel"),
     Command("launch.gap", "gap.study.study.run_study", OUT, "--per_device_train_batch_size"),
     Command("launch.predict", PREDICTION, (*PREDICT, *OUT), "--per_device_eval_batch_size"),
@@ -163,11 +166,14 @@ def test_a_marker_that_cannot_be_written_is_a_failed_write(ends, monkeypatch):
     assert "Traceback" not in text
 
 
+MAIN_RANK_ALONE = ("launch.overfit", "launch.report", "launch.sweep", "launch.push")
+
+
 def test_another_rank_says_nothing_of_an_interruption(ends, tmp_path, monkeypatch):
     for name, value in {"RANK": "1", "LOCAL_" + "RANK": "1", "WORLD_" + "SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     status, text = ends(Interrupted("SIGTERM"))
-    alone = ends.command.module in ("launch.overfit", "launch.report", "launch.sweep")  # its main rank alone works
+    alone = ends.command.module in MAIN_RANK_ALONE
     assert status == (DONE if alone else INTERRUPTED)
     assert not text
     assert not (tmp_path / "out").exists()
@@ -178,7 +184,9 @@ UNREADABLE = {
     "launch.pretrain": ("--shards", "{place}", *OUT),
     "launch.overfit": ("--shards", "{place}"),
     "launch.report": ("{place}",),
+    "launch.push": ("{place}", *HUB),
     "launch.sweep": ("--sweep_file", "{place}", *OUT),
+    "launch.watch": ("{place}/runs", "--once"),
     "launch.gap": ("--series", "{place}", "--tasks", "qa:{place}", *OUT),
     "launch.predict": ("--model_name_or_path", "{place}/best", "--test_file", "{place}", *OUT),
     **{

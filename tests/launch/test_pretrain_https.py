@@ -6,7 +6,7 @@ import signal
 
 import pretraining_runs as runs
 import pytest
-from tls_server import tls_server
+from servers.tls_server import tls_server
 
 from shards.storage import https_folder
 

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch", "ds_configs", "benchmarks")
+FOLDERS = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch", "ds_configs", "benchmarks", "docs/site")
 NAMED_FILE = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)}|tests|docs)/[\w./-]*\.(?:py|md|json|html|png)\b")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
@@ -27,7 +27,11 @@ def source_files() -> set[str]:
     """Tracked and new sources; of tests/ those in the folder itself, since the others mirror the code."""
     command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run([*command, *FOLDERS, "tests"], capture_output=True, text=True, check=True).stdout.split()
-    sources = {name for name in names if name.endswith((".py", ".html", ".json")) and (ROOT / name).is_file()}
+    sources = {
+        name
+        for name in names
+        if name.endswith((".py", ".html", ".json", ".sh", ".yaml", ".example")) and (ROOT / name).is_file()
+    }
     return {name for name in sources if not re.match(r"tests/.+/", name)}
 
 
@@ -45,7 +49,8 @@ def test_every_source_file_is_listed_and_every_listed_file_exists():
 
 
 def pages() -> list[Path]:
-    return [path for folder in (".", "docs", *FOLDERS) for path in sorted((ROOT / folder).glob("*.md"))]
+    folders = (".", "docs", "docs/api", "docs/options", "docs/recipes", *FOLDERS)
+    return [path for folder in folders for path in sorted((ROOT / folder).glob("*.md"))]
 
 
 def test_pages_name_only_files_and_headings_that_exist():

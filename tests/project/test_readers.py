@@ -27,6 +27,7 @@ OF_STUDIES = "gap/cells/test_file_mutations.py"
 OF_SOURCES = "shards/text/test_source_mutations.py"
 OF_EXAMPLES = "finetuning/examples/test_example_mutations.py"
 OF_MODELS = "pretraining/model/source/test_source_fuzz.py"
+OF_LIVE_RUNS = "gap/watch/readers/test_file_mutations.py"
 OF_BUILDS = "shards/building/test_state.py"
 OF_SHARDS = "shards/storage/test_file_mutations.py"
 OF_STORES = "runtime/stores/test_folders.py"
@@ -37,6 +38,7 @@ FUZZED = {
     "runtime/files/schemas.py": OF_STUDIES,
     "runtime/files/unique_keys.py": "runtime/options/test_file_mutations.py",
     "runtime/files/whole_files.py": OF_STUDIES,
+    "runtime/hub_repository.py": NO_FILE,  # bytes that are hashed
     "runtime/options/command_line.py": "runtime/options/test_file_mutations.py",
     "runtime/processes/collectives.py": NO_FILE,
     "runtime/processes/interruption.py": NO_FILE,
@@ -50,15 +52,21 @@ FUZZED = {
     "shards/storage/reader.py": OF_SHARDS,
     "shards/storage/shard_file.py": OF_SHARDS,
     "shards/storage/uploading.py": OF_SHARDS,
+    "shards/text/dumps/json_arrays.py": OF_SOURCES,
+    "shards/text/dumps/markup.py": OF_SOURCES,
+    "shards/text/dumps/web_archives.py": OF_SOURCES,
+    "shards/text/dumps/wiki_dumps.py": OF_SOURCES,
     "shards/text/readers.py": OF_SOURCES,
     "shards/text/records.py": OF_SOURCES,
     "shards/text/saved_datasets.py": OF_SOURCES,
+    "shards/text/sources.py": OF_SOURCES,
     "shards/tokenization/tokenizer_source.py": OF_MODELS,
     "shards/tokenization/vocabulary.py": NO_FILE,
     "pretraining/checkpoints/checkpoint.py": OF_RUNS,
     "pretraining/checkpoints/mirror.py": NO_FILE,  # series.json, which it uploads as it is
     "pretraining/checkpoints/origin.py": OF_RUNS,
     "pretraining/checkpoints/resumption.py": NO_FILE,  # digests that are compared as bytes
+    "pretraining/checkpoints/run_file.py": OF_RUNS,
     "pretraining/checkpoints/series.py": OF_RUNS,
     "pretraining/engines/deepspeed_config.py": "pretraining/engines/test_file_mutations.py",
     "pretraining/loop/journal.py": OF_RUNS,
@@ -69,6 +77,7 @@ FUZZED = {
     "pretraining/model/source/weights.py": OF_MODELS,
     "pretraining/plan/identity.py": NO_FILE,
     "pretraining/publishing/export.py": NO_FILE,  # what it has just written
+    "pretraining/publishing/hub_series.py": "pretraining/publishing/test_hub_series.py",
     "finetuning/recipes/choices/chain.py": OF_FINETUNING,
     "finetuning/examples/dataset_records.py": OF_EXAMPLES,
     "finetuning/examples/record_files.py": OF_EXAMPLES,
@@ -77,6 +86,7 @@ FUZZED = {
     "finetuning/loop/run_state.py": NO_FILE,
     "finetuning/run/finished.py": OF_FINETUNING,
     "finetuning/run/saved_model.py": OF_FINETUNING,
+    "finetuning/sweep/cell_file.py": OF_FINETUNING,
     "finetuning/sweep/runner.py": OF_FINETUNING,
     "finetuning/sweep/sweep.py": "finetuning/sweep/test_file_mutations.py",
     "finetuning/recipes/texts/glue_tasks.py": OF_EXAMPLES,
@@ -98,6 +108,12 @@ FUZZED = {
     "gap/tasks/contamination.py": OF_STUDIES,
     "gap/tasks/kinds/pairs.py": "gap/tasks/kinds/test_pairs.py",
     "gap/tasks/unigram.py": OF_STUDIES,
+    "gap/watch/owners.py": OF_LIVE_RUNS,
+    "gap/watch/page/server.py": NO_FILE,  # the page's own files
+    "gap/watch/readers/pretraining_run.py": OF_LIVE_RUNS,
+    "gap/watch/readers/shard_build.py": OF_LIVE_RUNS,
+    "gap/watch/readers/study_cells.py": OF_LIVE_RUNS,
+    "gap/watch/readers/study_run.py": OF_LIVE_RUNS,
 }
 
 

@@ -30,7 +30,9 @@ def chromium(*, width: int = 1280, height: int = 900, dark: bool = False) -> Ite
         "--disable-gpu",
         f"--window-size={width},{height}",
     ]
-    for flag in [*flags, "--host-resolver-rules=MAP * ~NOTFOUND"]:
+    flags += [f"--disable-{part}" for part in ("quic", "background-networking", "component-update", "sync")]
+    # This machine can be reached, and nothing else.
+    for flag in [*flags, "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver_path))

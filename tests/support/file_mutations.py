@@ -191,14 +191,15 @@ def refusals(
     rounds: int,
     *,
     named: str | None = None,
+    or_named: str | None = None,
     least: float = 0.2,
     longest: int = LONGEST_MESSAGE,
     most_lines: int = 1,
 ) -> list[str]:
     """What `read` says to mutations of the file; AssertionError for whatever but a reading or a clear ValueError.
 
-    `read` is also called with the file as it is, which it takes. `named` is what a refusal must name: the file. At
-    `least` this share must be refused.
+    `read` is also called with the file as it is, which it takes. `named` is what a refusal must name: the file. A
+    refusal may say `or_named` instead. At `least` this share must be refused.
     """
     whole, said, named = path.read_bytes(), [], named or str(path)
     read()
@@ -227,7 +228,7 @@ def refusals(
             else:
                 return
         said.append(text)
-        assert named in text, text[:500]
+        assert named in text or (or_named is not None and or_named in text), text[:500]
         text = printable(text)  # as a command says it
         assert len(text) < longest + len(named), text[:1200]
         assert text.count("\n") < most_lines, text[:500]

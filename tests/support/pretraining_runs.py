@@ -49,22 +49,30 @@ TINY = {
 }
 
 
-def write_tokenizer(directory: Path, words: Sequence[str]) -> Path:
-    """A tokenizer with these words and no others: nothing is trained, so that no library decides the ids."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+def write_tokenizer(directory: Path, words: Sequence[str], *, template: bool = False) -> Path:
+    """A tokenizer with these words and no others: nothing is trained, so that no library decides the ids.
+
+    `template`: it writes [CLS] A [SEP] B [SEP], which recipes need.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocabulary = {word: number for number, word in enumerate([*special, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if template:
+        tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     names = {f"{name[1:-1].lower()}_token": name for name in special}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(directory)
     return directory
 
 
-def write_shards(directory: Path, **options: Any) -> Path:
-    """A few thousand tokens of made-up sentences over forty words, in blocks of 512 tokens."""
+def write_shards(directory: Path, *, template: bool = False, **options: Any) -> Path:
+    """A few thousand tokens of made-up sentences over forty words, in blocks of 512 tokens.
+
+    `template` as in `write_tokenizer`.
+    """
     from shards.building.builder import build_shards
     from shards.building.options import BuildOptions
 
@@ -80,7 +88,7 @@ def write_shards(directory: Path, **options: Any) -> Path:
         BuildOptions(
             input=[str(directory / "corpus.jsonl")],
             output_dir=str(directory / "shards"),
-            tokenizer=str(write_tokenizer(directory / "tokenizer", words)),
+            tokenizer=str(write_tokenizer(directory / "tokenizer", words, template=template)),
             block_tokens=512,
             near_duplicates="ignore",
             validation_fraction=0.1,

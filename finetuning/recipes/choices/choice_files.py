@@ -96,7 +96,8 @@ def _questions_of(item: Any, number: int, contexts: Sequence[str] | None) -> lis
     if "documents" in item:  # C3 as `datasets` stores it
         return _dialogue_questions(item["documents"], _rows_of(item["questions"]), item["document_id"])
     if "dialogue" in item:  # DREAM as `datasets` stores it: one row per question
-        return _dialogue_questions(item["dialogue"], [item], item["dialogue_id"], first=int(item.get("id", number)))
+        first = whole_number(item.get("id", number), "id")
+        return _dialogue_questions(item["dialogue"], [item], item["dialogue_id"], first=first)
     if "paragraphs" in item:
         return [_two_stage(item, number, contexts)]
     if "ending0" in item:

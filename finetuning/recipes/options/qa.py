@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from finetuning.examples.recipe import KEPT, PATH, SPLIT_FILE, FinetuningOptions
 from finetuning.model.names import LANGUAGES
+from finetuning.recipes.options.pushing import PushingOptions
 from runtime.options.declaration import DATA, names_marked, option
 from runtime.options.option_rules import idle_without, named_twice
 
@@ -13,7 +14,7 @@ ANSWERS = "answers"
 
 
 @dataclass
-class QAOptions(FinetuningOptions):
+class QAOptions(PushingOptions, FinetuningOptions):
     """Options of extractive question answering."""
 
     context_file: str | None = option(

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from finetuning.examples.recipe import KEPT, SMALL_WORLD, FinetuningOptions
 from finetuning.model.names import POOLINGS, TRUNCATIONS
+from finetuning.recipes.options.pushing import PushingOptions
 from runtime.options.declaration import DATA, MODEL, TRAINING, option, option_as_in
 
 
 @dataclass
-class TextOptions(FinetuningOptions):
+class TextOptions(PushingOptions, FinetuningOptions):
     """Options of the two text recipes, in addition to those that all recipes share."""
 
     max_seq_length: int = option_as_in(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetuning.examples.recipe import COLUMN, KEPT, SMALL_WORLD, SPLIT_FILE, FinetuningOptions
+from finetuning.recipes.options.pushing import PushingOptions
 from finetuning.recipes.options.qa import QAOptions
 from finetuning.recipes.tokens.tagged_files import CONLLU, has_columns
 from runtime.options.declaration import DATA, names_marked, option, option_as_in
@@ -13,7 +14,7 @@ from shards.text.sources import name_suffix
 
 
 @dataclass
-class TokenOptions(FinetuningOptions):
+class TokenOptions(PushingOptions, FinetuningOptions):
     """Options of token classification."""
 
     max_seq_length: int = option_as_in(

@@ -33,7 +33,7 @@ def test_the_page_holds_everything_and_fetches_nothing(report: Path) -> None:
     head = page.split("<script>")[0]
     assert "95 % of this series" in head or "90 % of this series" in head
     own = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
-    assert not re.search(r'(?:src|href)="(?!data:)', own)
+    assert not re.search(r'(?:src|href)="(?!data:|#)', own)
     assert "default-src 'none'" in own
     for heading in (
         "Gap closed",
@@ -183,6 +183,55 @@ def test_the_right_edge_of_every_table_can_be_seen(report: Path, width: int) -> 
             assert width < 1000 or table["right"] <= table["frame"] + 1, table
         assert width > 1000 or any(table["right"] > width for table in tables)  # or it shows nothing
         assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_tables_and_sections_say_what_they_are(report: Path) -> None:
+    own = re.sub(r"<script>.*?</script>", "", report.read_text(encoding="utf-8"), flags=re.DOTALL)
+    bodies = re.findall(r"<tbody>(.*?)</tbody>", own, flags=re.DOTALL)
+    assert len(bodies) >= 8
+    rows = [row for body in bodies for row in re.findall(r"<tr>(.*?)</tr>", body, flags=re.DOTALL)]
+    assert all(row.startswith('<th scope="row"') and row.count("<th") == 1 for row in rows)
+    heads = "".join(re.findall(r"<thead>(.*?)</thead>", own, flags=re.DOTALL))
+    assert heads.count("<th ") == heads.count('<th scope="col"') > 20
+    assert re.findall(r'<a href="#(section-\d+)"', own) == re.findall(r'<h2 id="(section-\d+)"', own)
+    assert re.search(r'<body>\s*<a class="skip" href="#results">', own)
+    assert own.count('id="results"') == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_is_read_by_keyboard(report: Path, width: int) -> None:
+    """Every stop of the Tab key is seen, in the order of the page, and what scrolls can be scrolled."""
+    with chromium(width=width, height=844) as driver:
+        from selenium.webdriver.common.keys import Keys
+
+        driver.get(report.as_uri())
+        stops = []
+        for _ in range(80):
+            driver.switch_to.active_element.send_keys(Keys.TAB)
+            stop = driver.execute_script(
+                """
+                const one = document.activeElement, box = one.getBoundingClientRect();
+                const bar = document.querySelector(".bar"), edge = bar.getBoundingClientRect().bottom;
+                const covered = !bar.contains(one) && !one.matches(".skip") && box.bottom <= edge;
+                return {name: one.tagName, text: one.id || one.className || one.textContent.slice(0, 30),
+                        top: box.top + scrollY, wide: one.scrollWidth > one.clientWidth,
+                        outline: getComputedStyle(one).outlineStyle,
+                        seen: !covered && box.bottom > 0 && box.top < innerHeight && box.left >= 0};
+                """
+            )
+            if stop["name"] == "BODY":
+                break
+            stops.append(stop)
+        assert [stop["text"] for stop in stops[:3]] == ["skip", "unit", "theme"]
+        assert [stop for stop in stops if not stop["seen"] or stop["outline"] == "none"] == []
+        flow = [stop["top"] for stop in stops[3:]]
+        assert flow == sorted(flow)
+        assert all(stop["wide"] for stop in stops if stop["text"] == "scroll")
+        assert {"A", "SUMMARY"} <= {stop["name"] for stop in stops}
+        assert ("scroll" in {stop["text"] for stop in stops}) or width > 1000
+        driver.find_element("css selector", ".skip").send_keys(Keys.ENTER)
+        assert driver.execute_script("return document.activeElement.id") == "results"
 
 
 @pytest.mark.slow

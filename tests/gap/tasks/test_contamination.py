@@ -5,8 +5,8 @@ import random
 
 import numpy as np
 import pytest
+from servers.tls_server import tls_server
 from tiny_gap import write_questions, write_texts
-from tls_server import tls_server
 
 from gap.study.experiment import shards_of
 from gap.tasks import contamination

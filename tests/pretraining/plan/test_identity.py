@@ -8,7 +8,8 @@ import pytest
 import torch
 from pretraining_runs import arguments, checkpoints, in_process, write_shards
 
-from pretraining.checkpoints.origin import RUN_NAME, check_same_origin
+from pretraining.checkpoints.origin import check_same_origin
+from pretraining.checkpoints.run_file import RUN_NAME
 from pretraining.checks import find_problems
 from pretraining.engines.build import build_engine
 from pretraining.plan.identity import condensed, identity_of

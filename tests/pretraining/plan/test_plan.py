@@ -12,7 +12,7 @@ import torch
 from pretraining_runs import ROOT, TINY, write_shards
 from transformers import AutoConfig
 
-from pretraining.checkpoints.origin import RUN_NAME
+from pretraining.checkpoints.run_file import RUN_NAME
 from pretraining.checks import find_problems, find_warnings, padding_warning
 from pretraining.plan.identity import identity_of
 from pretraining.plan.lengths import parse_length_schedule

@@ -32,6 +32,7 @@ NEEDED = {
     "PredictionOptions": {"model_name_or_path": "there", "test_file": "rows.json"},
     "BuildOptions": {"input": ["text"], "output_dir": "there"},
     "TaskBuildOptions": {"input": ["text"], "output_dir": "there"},
+    "PushCommandOptions": {"hub_model_id": "lab/small"},
     "SweepOptions": {"sweep_file": "sweep.yaml", "output_dir": "there"},
 }
 

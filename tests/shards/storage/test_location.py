@@ -7,8 +7,8 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from servers.tls_server import tls_server
 from shard_directories import vocabulary, write_directory
-from tls_server import tls_server
 
 from shards.storage import https_folder, paced_socket
 from shards.storage.location import open_location

@@ -83,22 +83,22 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def tls_server(folder: Path, scratch: Path) -> Iterator[ServedFolder]:
+def tls_server(folder: Path, scratch: Path, address: str = "127.0.0.1") -> Iterator[ServedFolder]:
     """Serve `folder`; the certificate, which clients do not trust by default, is written into `scratch`."""
     if shutil.which("openssl") is None:
         pytest.skip("needs the openssl command to make a certificate")
     certificate, private_key = scratch / "certificate.pem", scratch / "key.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(private_key), "-out", str(certificate)]
+    names = ["-addext", f"subjectAltName=IP:{address}", "-keyout", str(private_key), "-out", str(certificate)]
     subprocess.run([*command.split(), *names], check=True, capture_output=True)
     served = ServedFolder("", folder, certificate)
     handler = type("FolderHandler", (Handler,), {"served": served})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
+    server = http.server.ThreadingHTTPServer((address, 0), functools.partial(handler, directory=str(folder)))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, private_key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    served.address = f"https://127.0.0.1:{server.server_address[1]}"
+    served.address = f"https://{address}:{server.server_address[1]}"
     try:
         yield served
     finally:

@@ -101,6 +101,14 @@ def test_c3_and_dream_as_datasets_has_them_are_those_of_the_files(tmp_path):
     assert choices_from_rows(dream, "dream") == file
 
 
+@pytest.mark.parametrize("number", ["Infinity", "1e999", "NaN", "0.5", '"m1-0"'])
+def test_a_number_of_a_dream_question_that_is_not_whole_is_refused(tmp_path, number):
+    row = f'{{"id": {number}, "dialogue_id": "m1", "dialogue": ["one"], "question": "q", "choice": ["x", "y"]}}'
+    (tmp_path / "f.jsonl").write_text(row, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"entry 0: 'id' is .* a whole number is expected"):
+        read_choices(tmp_path / "f.jsonl")
+
+
 def test_commonsense_qa_as_released_and_as_rows(tmp_path):
     stem = {"stem": "q", "choices": [{"label": letter, "text": text} for letter, text in zip("AB", "xy", strict=True)]}
     expected = ChoiceQuestion("a", ("q", "q"), ("x", "y"), 1, ("A", "B"))

@@ -1,0 +1,1 @@
+"""DeepSpeed JSON files; see README.md for which one to use."""
