@@ -88,6 +88,7 @@ def note_use(path: Path) -> None:
 def one_at_a_time(path: Path) -> Iterator[None]:
     """Only one process of the machine fetches a file; the others wait, and then find it."""
     lock = path.with_name(f".{path.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
