@@ -37,7 +37,7 @@ def test_a_study_of_a_series_in_a_bucket_goes_on_where_the_bucket_has_its_result
     store.write("series.json", series.read_bytes())
     options = {
         "series": "s3://bucket/runs/one/series.json", "tasks": f"blimp=pairs:{tmp_path / 'pairs'}",
-        "shards": tmp_path / "shards", "draws": 200, "max_parallel": 1, "bf16": "false",
+        "shards": tmp_path / "shards", "intervals": "false", "max_parallel": 1, "bf16": "false",
         "output_dir": tmp_path / "gap", "upload": "s3://bucket/runs/gap",
     }  # fmt: skip
     argv = [part for name, value in options.items() for part in (f"--{name}", str(value))]
