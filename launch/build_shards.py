@@ -22,8 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from gap.tasks.build_options import TaskBuildOptions
     from runtime.options.command_line import parse_options
     from runtime.options.exit_status import run_command
+    from runtime.stores.options import in_local_folder
 
-    options = parse_options(TaskBuildOptions, argv, description=__doc__)
+    options = in_local_folder(parse_options(TaskBuildOptions, argv, description=__doc__))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     remedy = "lower --processes, --max_document_mb or --index_memory_mb"
     return run_command(lambda: run(options), memory_remedy=remedy, output_dir=options.output_dir)
@@ -46,6 +47,8 @@ def run(options: TaskBuildOptions) -> int:
         print(f"{options.texts_file}: the texts of {len(data.train):,} training examples of {data.spec.name}")
         options = replace(options, task=None, data_dir=None, input=[str(options.texts_file)])
     print(closing_report(build(options), Path(options.output_dir)))
+    if options.upload is not None:
+        print(f"uploaded to {options.upload}, the manifest last")
     return 0
 
 

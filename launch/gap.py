@@ -24,11 +24,12 @@ from gap import measure
 from gap.study.options import GapOptions
 from runtime.options.command_line import parse_options
 from runtime.options.exit_status import run_command
+from runtime.stores.options import in_local_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run the study; returns the exit status."""
-    options = parse_options(GapOptions, argv, description=__doc__)
+    options = in_local_folder(parse_options(GapOptions, argv, description=__doc__))
     from gap.cells.worker import MEMORY_REMEDY  # loads torch, which --help does not need
     from gap.report.text import command_text
 

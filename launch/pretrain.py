@@ -23,6 +23,7 @@ from pretraining import pretrain
 from pretraining.replaced_options import REPLACED_OPTIONS
 from runtime.options.command_line import parse_options
 from runtime.options.exit_status import run_command
+from runtime.stores.options import in_local_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: PretrainCommandOptions) -> int:
     """Pretrain; returns the exit status."""
+    options = in_local_folder(options)
     watch = None
     if options.until is not None:
         from gap.study.until import watch_of  # loads much that only --until needs

@@ -16,6 +16,7 @@ from pretraining.replaced_options import REPLACED_OPTIONS
 from runtime.options.keywords import Settings, Several, Words, options_of
 from runtime.processes.ranks import read_ranks
 from runtime.processes.restoring import restoring_process
+from runtime.stores.options import in_local_folder
 
 if TYPE_CHECKING:
     from pretraining.plan.plan import Plan
@@ -36,6 +37,7 @@ class PretrainingKeywords(TypedDict, total=False):
     validation_rows: int
     dataloader_num_workers: int
     verify: Literal["sizes", "full"]
+    cache_gb: float
     model: Words | None
     model_name_or_path: Words | None
     from_config: Words | None
@@ -79,6 +81,8 @@ class PretrainingKeywords(TypedDict, total=False):
     hybrid_shard_size: int
     hang_timeout_seconds: float
     output_dir: Words
+    upload: Words | None
+    upload_wait_minutes: float
     resume_from_checkpoint: Words
     save_steps: int
     save_minutes: float
@@ -171,7 +175,7 @@ def pretrain(
     MemoryError and torch.OutOfMemoryError of the machine.
     """
     wanted = options_of(PretrainingOptions, options, keywords, function="pretrain", replaced=REPLACED_OPTIONS.get)
-    ranks, filled = read_ranks(), with_defaults(wanted)
+    ranks, filled = read_ranks(), with_defaults(in_local_folder(wanted))
     with restoring_process("pretrain", ranks):
         from pretraining.run import run_pretraining  # loads torch, which a refused keyword does not need
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import torch
 
 from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pretraining.checkpoints.earlier_choices import earlier_choices
+from pretraining.checkpoints.mirror import RunMirror, mirrored
 from pretraining.checkpoints.origin import check_same_run
 from pretraining.checkpoints.position import Position, position_from
 from pretraining.checkpoints.resumption import find_checkpoint, settle
@@ -36,6 +38,7 @@ from pretraining.plan.segments import Segment
 from pretraining.plan.table import seconds_left
 from pretraining.publishing.hub_process import SeriesPusher, pushing
 from pretraining.publishing.publication import Publisher
+from pretraining.publishing.watch import StopEarly, Watch, WatchOf
 from pretraining.publishing.word_frequencies import plateau_warning
 from runtime.files.lock import Ownership
 from runtime.files.whole_files import write_json
@@ -50,31 +53,12 @@ from shards.streaming.stream import MaskedStream
 
 SCHEMA_VERSION = 1
 
-StopEarly = Callable[[dict[str, Any]], str | None]
-
-
-class Watch(Protocol):
-    """A callback that evaluates the growing series and may end the run: `gap.study.until.GapWatch`. On every rank."""
-
-    @property
-    def reached(self) -> str | None:
-        """Why an earlier call of the same run stopped; None while it should go on."""
-
-    def check(self) -> None:
-        """Raise ValueError or OSError for unusable tasks or reference; on the main rank, before training."""
-
-    def obey(self, stop_requested: Callable[[], str | None]) -> None:
-        """Set the function that returns why the run must end now; a look polls it."""
-
-    def __call__(self, entry: dict[str, Any]) -> str | None:
-        """Look at a checkpoint of the series; on the main rank the reason to stop, or None."""
-
 
 def run_pretraining(
     options: PretrainingOptions,
     ranks: Ranks,
     *,
-    watch_of: Callable[[Plan, ShardLocation], Watch] | None = None,
+    watch_of: WatchOf | None = None,
 ) -> None:
     """Plan, check and run the pretraining, on this rank; `pretraining.pretrain` leaves the process as it was.
 
@@ -85,7 +69,14 @@ def run_pretraining(
     quiet_libraries(is_main=ranks.is_main)
     device = choose_device(ranks)
     init_process_group(ranks, device, always=options.deepspeed is not None and not options.dry_run)
-    shards = open_location(prepare_shards(options, ranks))
+    with mirrored(options, ranks) as mirror:
+        _pretrain(options, ranks, device, mirror, watch_of)
+
+
+def _pretrain(
+    options: PretrainingOptions, ranks: Ranks, device: torch.device, mirror: RunMirror | None, watch_of: WatchOf | None
+) -> None:
+    shards = open_location(prepare_shards(options, ranks), cache_gb=options.cache_gb)
     plan = agreed(Plan(options, shards.manifest, ranks, device, earlier_choices(options, ranks)))
     announce(plan, shards)
     if options.dry_run:
@@ -100,7 +91,7 @@ def run_pretraining(
             with explained(plan):
                 if options.overfit_gate:
                     check_overfits(plan, shards)
-                _execute(Run(plan, shards, after_export=watch, pusher=pusher), watch)
+                _execute(Run(plan, shards, after_export=watch, pusher=pusher, mirror=mirror), watch)
             if ranks.is_main:
                 print(f"series: {options.output_dir}/series.json")
         if options.push_to_hub:
@@ -157,6 +148,7 @@ class Run:
         shards: str | ShardLocation,
         *,
         after_export: StopEarly | None = None,
+        mirror: RunMirror | None = None,
         pusher: SeriesPusher | None = None,
     ) -> None:
         self.plan, self.options, self.ranks, self.shards = plan, plan.options, plan.ranks, open_location(shards)
@@ -171,12 +163,15 @@ class Run:
         if pusher is not None:
             pusher.say = self.bar.say
         self._saved: Position | None = None
+        self.mirror = mirror  # only the main rank's
         self.saver = CheckpointSaver(
             self.checkpoints,
             self.ranks,
             in_background=self.options.async_save,
             keep=self.options.save_total_limit,
             before_commit=self.journal.sync,
+            after_commit=None if mirror is None else mirror.committed,
+            pinned=tuple if mirror is None else mirror.pinned,
         )
         self._stall_told = 0.0  # of the seconds that training stood still for saves: those in the journal
 
@@ -226,6 +221,9 @@ class Run:
                 first_step=self.position.progress.updates + 1,
             )
             (self.directory / MARKER_NAME).unlink(missing_ok=True)
+            if self.mirror is not None:
+                self.mirror.say = self.bar.say
+                self.mirror.begin(None if checkpoint is None else checkpoint.path.name)
 
     def execute(self) -> None:
         """Train to the end of the plan; raises Interrupted after saving when asked to stop."""
@@ -351,6 +349,8 @@ class Run:
         """Publish the live model once a checkpoint can bring it back; then the watch may end the run."""
         self.saver.wait()
         entry = self.publisher.publish(segment, progress)
+        if self.mirror is not None:
+            self.mirror.exported(str(entry["path"]))
         if self.ranks.is_main:
             name, figures = str(entry["path"]), {key: entry[key] for key in entry if key.startswith("validation_")}
             loss, share = entry["validation_loss"], entry["validation_accuracy"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, ove
 from runtime.options.keywords import Several, Words, options_of
 from runtime.processes.interruption import stopping_at_once
 from runtime.processes.ranks import Ranks, read_ranks
+from runtime.stores.options import in_local_folder
 from shards.building.options import BuildOptions
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class BuildKeywords(TypedDict, total=False):
     block_tokens: int
     blocks_per_shard: int
     output_dir: Required[Words]
+    upload: Words | None
     processes: int
 
 
@@ -78,15 +80,21 @@ def build(options: BuildOptions | None = None, /, *, progress: bool = True, **ke
     that cannot be used, no text that is left, a folder with other shards; Failed when a worker process died;
     Interrupted on SIGTERM, SIGUSR1 or Ctrl-C, after which the same call continues; OSError of the disk.
     """
-    wanted = options_of(BuildOptions, options, keywords, function="build")
+    wanted = in_local_folder(options_of(BuildOptions, options, keywords, function="build"))
     from tqdm import tqdm
 
+    from runtime.stores.store import Store
     from shards.building.builder import build_shards
     from shards.building.report import progress_reporter
+    from shards.storage.uploading import upload_shards
 
     bar = tqdm(unit="B", unit_scale=True, desc="shards", mininterval=0.5, disable=not progress)
     with stopping_at_once(), bar:
-        return build_shards(wanted, report=progress_reporter(bar))
+        summary = build_shards(wanted, report=progress_reporter(bar))
+        if wanted.upload is not None:
+            bar.set_description("upload")
+            upload_shards(Path(wanted.output_dir), Store(wanted.upload))
+    return summary
 
 
 def stream(

@@ -19,6 +19,7 @@ from runtime.options.keywords import Several, Words, options_of
 from runtime.processes.interruption import stopping_at_once
 from runtime.processes.ranks import read_ranks
 from runtime.processes.restoring import restoring_process
+from runtime.stores.options import in_local_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,6 +93,8 @@ class GapKeywords(TypedDict, total=False):
     slurm_account: Words | None
     slurm_qos: Words | None
     output_dir: Words
+    upload: Words | None
+    upload_wait_minutes: float
     dry_run: bool
 
 
@@ -203,7 +206,7 @@ def measure(
     another rank failed; Interrupted on SIGTERM, SIGUSR1 or Ctrl-C, after which the same call continues; OSError of the
     disk.
     """
-    wanted = options_of(GapOptions, options, keywords, function="measure")
+    wanted = in_local_folder(options_of(GapOptions, options, keywords, function="measure"))
     with restoring_process("measure", read_ranks()), stopping_at_once():
         from gap.study.study import run_study
 

@@ -27,6 +27,7 @@ from runtime.options.declaration import (
     option,
     option_as_in,
 )
+from runtime.stores.options import UploadOptions, upload_problems
 
 OF_THE_TASKS, CONTROLS, CLUSTER = "tasks and checkpoints", "controls", "cluster"
 CONTAMINATION = "contamination"
@@ -41,8 +42,8 @@ class GapOptions(Options):
 
     series: str | None = option(
         None,
-        "series.json of one or more pretraining runs, or their names on the hub (separated by commas); none: small "
-        "world",
+        "series.json of one or more pretraining runs (separated by commas): files, s3 or gs addresses, names on the "
+        "hub; none: small world",
         group=OF_THE_TASKS,
         commas=True,
     )
@@ -351,13 +352,15 @@ class GapOptions(Options):
     output_dir: str = option_as_in(
         "runs/gap", PretrainingOptions, "output_dir", "folder of the scores, predictions, curves and report"
     )
+    upload: str | None = option_as_in(None, UploadOptions, "upload")
+    upload_wait_minutes: float = option_as_in(10.0, UploadOptions, "upload_wait_minutes")
     dry_run: bool = option_as_in(
         False, PretrainingOptions, "dry_run", "print the plan, the time and the cost, then stop"
     )
 
     def contradictions(self) -> list[str]:
         """Options that apply only to the small world, or only to a named series."""
-        problems = []
+        problems = [*upload_problems(self.upload)]
         if self.full and self.series is not None:
             problems.append("--full is for the small world: for a real series, name kinds and controls one by one")
         if self.independent is not None and self.series is None:

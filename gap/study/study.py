@@ -31,12 +31,14 @@ from gap.study.sources import (
 )
 from gap.tasks.kinds.task_data import TaskData
 from gap.tasks.unigram import write_token_counts
+from pretraining.checkpoints.stored_series import cached_series
 from pretraining.loop.training_data import SMALL_WORLD_DIRECTORY, build_small_world
 from pretraining.plan.options import PretrainingOptions
 from pretraining.publishing.hub_download import local_series
 from runtime.files.lock import Ownership
 from runtime.processes.collectives import barrier, broadcast_json
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
+from runtime.stores.records import mirrored_records
 
 
 def run_study(options: GapOptions, command: str, clock: Clock) -> Analysis | None:
@@ -47,6 +49,32 @@ def run_study(options: GapOptions, command: str, clock: Clock) -> Analysis | Non
     """
     code_version()  # of the sources that this process runs, even if the files change while it pretrains
     ranks, directory = read_ranks(), Path(options.output_dir)
+    options = in_the_cache(options)
+    upload = options.upload if ranks.is_main and not options.dry_run else None
+    with mirrored_records(upload, directory, wait_minutes=options.upload_wait_minutes, leave_out=_is_no_result):
+        return _run_study(options, ranks, directory, command, clock)
+
+
+def in_the_cache(options: GapOptions) -> GapOptions:
+    """The options with each series at an address replaced by its verified copy in the cache."""
+
+    def local(places: str | None) -> str | None:
+        return cached_series(places) if places else places
+
+    return replace(
+        options,
+        series=local(options.series),
+        independent=local(options.independent),
+        self_pretrained=local(options.self_pretrained),
+    )
+
+
+def _is_no_result(name: str) -> bool:
+    """The small world's pretraining runs, weights, and locks: what --upload leaves out."""
+    return name.startswith("pretraining/") or name.endswith((".safetensors", ".lock"))
+
+
+def _run_study(options: GapOptions, ranks: Ranks, directory: Path, command: str, clock: Clock) -> int:
     if options.series is not None:
         options = replace(options, series=local_series(options.series))
     bf16 = settled_bf16(options.bf16, directory, model_types=families_of(options), elsewhere=options.runs_on_other_gpus)

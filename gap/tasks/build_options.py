@@ -8,6 +8,7 @@ from pathlib import Path
 from finetuning.recipes.options.glue import GlueOptions
 from runtime.options.declaration import option, option_as_in
 from runtime.options.option_rules import idle_beside
+from runtime.stores.options import upload_problems
 from shards.building.options import TEXT, BuildOptions
 
 
@@ -33,7 +34,9 @@ class TaskBuildOptions(BuildOptions):
         """Either files or a task, and an output folder."""
         if self.task is None:
             return [*super().contradictions(), *idle_beside(self, ["data_dir"], "--input")]
-        problems = [] if self.output_dir else ["--output_dir is needed: where the shards go"]
+        problems = [*upload_problems(self.upload)]
+        if not self.output_dir:
+            problems.append("--output_dir is needed: where the shards go")
         if self.input:
             problems.append(f"--task {self.task} and --input {self.input[0]}: give one of the two")
         if self.tokenizer and self.vocab_size:

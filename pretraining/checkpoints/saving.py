@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -73,8 +73,9 @@ class _Save:
 class CheckpointSaver:
     """The saves of a run, one at a time. Every rank makes the same calls in the same order, from its main thread.
 
-    `keep`: checkpoints that `retain` leaves after each commit; 0: all. `before_commit` is called on the main rank when
-    all shares are written. `stalled` counts the seconds that callers waited for saves.
+    `keep`: checkpoints that `retain` leaves after each commit, besides those that `pinned` names then; 0: all. On the
+    main rank, `before_commit` is called when all shares are written and `after_commit` with the name of the checkpoint.
+    `stalled` counts the seconds that callers waited for saves.
     """
 
     def __init__(
@@ -85,9 +86,11 @@ class CheckpointSaver:
         in_background: bool = True,
         keep: int = 0,
         before_commit: Callable[[], None] | None = None,
+        after_commit: Callable[[str], None] | None = None,
+        pinned: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self.directory, self.ranks, self.in_background, self.keep = directory, ranks, in_background, keep
-        self.before_commit = before_commit
+        self.before_commit, self.after_commit, self.pinned = before_commit, after_commit, pinned
         self.num_saves, self.stalled = 0, 0.0
         self._copies: dict[str, torch.Tensor] = {}  # used again by each save: memory for one share, and no more
         self._save: _Save | None = None
@@ -195,8 +198,10 @@ class CheckpointSaver:
         if self.before_commit is not None:
             self.before_commit()
         _commit(temporary_of(final), final, entries, state)
+        if self.after_commit is not None:
+            self.after_commit(final.name)
         if self.keep:
-            retain(self.directory, self.keep, newest=final.name)
+            retain(self.directory, self.keep, newest=final.name, besides=self.pinned())
 
     @contextmanager
     def _stall(self) -> Iterator[None]:
@@ -265,8 +270,9 @@ def _commit(temporary: Path, final: Path, entries: list[dict[str, Any]], state: 
     remove_whole(earlier)
 
 
-def retain(directory: Path, keep: int, *, newest: str) -> None:
-    """Keep `newest`, its fork and the last `keep` before it that have no fork, and remove the others; on the main rank.
+def retain(directory: Path, keep: int, *, newest: str, besides: Collection[str] = ()) -> None:
+    """Keep `newest`, its fork, the last `keep` before it that have no fork and those named by `besides`; remove the
+    others; on the main rank.
 
     So a damaged fork leaves an earlier checkpoint, if `keep` is at least 2. Checkpoints later than `newest` are
     left as they are.
@@ -275,7 +281,7 @@ def retain(directory: Path, keep: int, *, newest: str) -> None:
     trunk = [path for path in candidates if fork_of(path) is None]
     kept = {directory / newest, fork_of(directory / newest), *trunk[: max(1, keep)]}
     for path in candidates:
-        if path not in kept:
+        if path not in kept and path.name not in besides:
             # A half-deleted directory must not look like a checkpoint: rename it first.
             doomed = path.with_name(f".tmp-{path.name}")
             remove_whole(doomed)

@@ -27,6 +27,8 @@ from runtime.options.declaration import (
     option_as_in,
 )
 from runtime.options.option_rules import idle_beside
+from runtime.stores.cache import DEFAULT_GB
+from runtime.stores.options import UploadOptions, upload_problems
 from runtime.trackers import REPORTERS
 from shards.building.options import BuildOptions
 from shards.streaming.options import OBJECTIVES
@@ -43,9 +45,17 @@ class PretrainingOptions(Options):
 
     shards: str | None = option(
         None,
-        "directory made by launch/build_shards.py, or its https address; none: the embedded small world",
+        "directory made by launch/build_shards.py, or its https, s3 or gs address; none: the embedded small world",
         group=DATA,
         identity=False,  # their content is in the identity
+    )
+    cache_gb: float = option(
+        DEFAULT_GB,
+        "size of the cache for shards at an address, in GB; the least recently used are deleted; 0: no limit",
+        group=DATA,
+        at_least=0,
+        below=math.inf,
+        identity=False,
     )
     max_seq_length: int | None = option(
         None,
@@ -315,6 +325,8 @@ class PretrainingOptions(Options):
     output_dir: str = option_as_in(
         "runs/pretrain", BuildOptions, "output_dir", "folder of the journal, checkpoints and series"
     )
+    upload: str | None = option_as_in(None, UploadOptions, "upload")
+    upload_wait_minutes: float = option_as_in(10.0, UploadOptions, "upload_wait_minutes")
     resume_from_checkpoint: str = option(
         "auto",
         "auto: continue the run in the output directory; false: start from the beginning; or a checkpoint's path",
@@ -373,7 +385,7 @@ class PretrainingOptions(Options):
 
     def contradictions(self) -> list[str]:
         """All contradictions between options, independent of the data and the ranks."""
-        problems = []
+        problems = [*upload_problems(self.upload)]
         budgets = [f"--{option_of(unit)}" for unit in UNITS if getattr(self, option_of(unit)) is not None]
         if len(budgets) > 1:
             problems.append(f"{' and '.join(budgets)} exclude each other: give one")

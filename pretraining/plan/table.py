@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.plan import Plan
 from pretraining.plan.segments import Segment, relative_cost
+from runtime.stores.cache import cache_folder
 
 
 def plan_lines(plan: Plan) -> list[str]:
@@ -32,11 +34,23 @@ def plan_lines(plan: Plan) -> list[str]:
         "budget": f"{amount:,.4g} {unit}{updates}",
         "series": ", ".join(f"{budget:,.3g}" for budget in (0.0, *plan.budgets))
         + f" {unit}; costs {relative_cost(plan.segments):.2f} times the largest",
+        **place_lines(options),
         "memory": "unknown" if plan.memory is None else plan.memory.sentence(),
     }
     if options.push_to_hub:
         rows["hub"] = f"{options.hub_model_id}, a branch for every checkpoint, the largest on main"
     return [f"{name:>10}  {text}" for name, text in rows.items()]
+
+
+def place_lines(options: PretrainingOptions) -> dict[str, str]:
+    """Where shards are cached and output is uploaded; no line where all is in folders of this machine."""
+    lines = {}
+    if "://" in (options.shards or ""):
+        limit = f"at most {options.cache_gb:g} GB" if options.cache_gb else "without limit"
+        lines["shards"] = f"{options.shards}, cached in {cache_folder()}, {limit}"
+    if options.upload:
+        lines["upload"] = f"{options.output_dir} to {options.upload}, while the run goes on"
+    return lines
 
 
 def head_line(plan: Plan) -> dict[str, str]:

@@ -15,8 +15,10 @@ from runtime.options.declaration import (
     identity_values,
     names_marked,
     option,
+    option_as_in,
 )
 from runtime.options.option_rules import idle_beside
+from runtime.stores.options import UploadOptions, upload_problems
 from shards.building.languages import ALL_LANGUAGES, language_codes
 from shards.text.cleaning import Cleaning
 from shards.text.plain_text import DOCUMENTS, DocumentRule, TextRules
@@ -175,6 +177,12 @@ class BuildOptions(Options):
         group=OUTPUT,
         identity=False,
     )
+    upload: str | None = option_as_in(
+        None,
+        UploadOptions,
+        "upload",
+        "s3:// or gs:// address, or folder on another disk, to which finished shards are copied, the manifest last",
+    )
     processes: int = option(
         usable_cores(),
         "processes that clean and tokenize",
@@ -186,7 +194,7 @@ class BuildOptions(Options):
 
     def contradictions(self) -> list[str]:
         """Input and output must be named, and the tokenizer is either given or trained."""
-        problems = []
+        problems = [*upload_problems(self.upload)]
         if not self.input or not self.output_dir:
             problems.append("--input and --output_dir are needed: what to read and where the shards go")
         if self.tokenizer and self.vocab_size:

@@ -1,49 +1,55 @@
-"""The location of shards: a directory, or an https address whose files are fetched into a local cache and checked."""
+"""The location of shards: a directory, or an address whose files are fetched into a local cache of bounded size."""
 
 import hashlib
+import logging
 import os
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlsplit
-from urllib.request import (
-    HTTPDefaultErrorHandler,
-    HTTPErrorProcessor,
-    HTTPRedirectHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    Request,
-    UnknownHandler,
-)
+from typing import Protocol
+from urllib.parse import urlsplit
 
-from runtime.files.foreign import printable, reason_of
-from runtime.files.schemas import shown
-from runtime.files.whole_files import sha256_of, sync_file
+from runtime.files.foreign import reason_of
+from runtime.files.whole_files import sha256_of
+from runtime.stores.address import is_store_address, parse_address
+from runtime.stores.cache import DEFAULT_GB, GB, cache_folder, make_room, one_at_a_time
 from shards.storage.check import Verify, check_shards, shards_of
+from shards.storage.https_folder import BROKEN, HttpsFolder
 from shards.storage.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Shard, read_manifest
-from shards.storage.paced_socket import paced_context
+from shards.storage.store_folder import StoreFolder
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
 MAX_TOKENIZER_BYTES = 1 << 28
-TIMEOUT_SECONDS = 30
-ATTEMPTS = 3
-LONGEST_SIZE = 20  # digits
 STALE_SECONDS = 24 * 3600
-CONNECTIONS = 16
+
+logger = logging.getLogger(__name__)
+
+
+class RemoteFolder(Protocol):
+    """Where shards are fetched from."""
+
+    def fetch_small(self, name: str, path: Path, limit: int) -> bool:
+        """Fetch a file of at most `limit` bytes; False if there is none."""
+
+    def fetch_shard(self, shard: Shard, path: Path) -> None:
+        """Fetch a shard, whole and as the manifest says; OSError or ValueError."""
+
+    def problems(self, shards: list[Shard]) -> list[str]:
+        """What is wrong with the sizes of shards."""
 
 
 @dataclass(frozen=True)
 class ShardLocation:
-    """A local folder of shards and, if they are fetched into it, the https address they come from."""
+    """A local folder of shards and, if they are fetched into it, the address they come from (https, s3, gs).
+
+    `cache_gb`: the size of the cache, in which the folder is, that is kept free of files not in use; 0: no limit.
+    """
 
     directory: Path
     url: str | None = None
+    cache_gb: float = DEFAULT_GB
 
     def __str__(self) -> str:
         return self.url or str(self.directory)
@@ -52,6 +58,11 @@ class ShardLocation:
     def manifest(self) -> Manifest:
         """The manifest, read once: with 500 GB of text that takes seconds, and so does fetching it."""
         return read_manifest(self.directory)
+
+    @property
+    def _remote(self) -> RemoteFolder:
+        assert self.url is not None
+        return StoreFolder(self.url) if is_store_address(self.url) else HttpsFolder(self.url)
 
     def check(self, verify: Verify = "sizes", share: tuple[int, int] = (0, 1)) -> None:
         """List all shards that do not match the manifest, in one ValueError; see `check_shards`.
@@ -63,88 +74,88 @@ class ShardLocation:
             return
         number, of_how_many = share
         shards = shards_of(self.manifest)[number::of_how_many]
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            problems = [problem for problem in pool.map(self._problem, shards) if problem]
-        if problems:
+        if problems := self._remote.problems([shard for shard in shards if not self._has_size(shard)]):
             listed = "\n  ".join(problems)
             raise ValueError(f"{self.url}: {len(problems)} shards do not match the manifest:\n  {listed}")
         if verify == "full":
             for shard in shards:
                 self.fetch(shard)
-            check_shards(self.directory, self.manifest, verify, share)
+            if sum(shard.num_bytes for shard in shards) <= (self.cache_gb * GB or float("inf")):
+                check_shards(self.directory, self.manifest, verify, share)
 
-    def fetch(self, shard: Shard) -> None:
+    def fetch(self, shard: Shard) -> bool:
         """Fetch a shard into the folder unless it is complete there; it gets its name only if it matches the manifest.
 
-        A copy that was damaged on disk is fetched again, even if its size is right.
-        OSError names an address that cannot be read, ValueError one whose content does not match the manifest.
+        Returns whether the folder is a cache, in which a file must be held while it is used. A copy that was damaged on
+        disk is fetched again, even if its size is right; of several processes, one fetches. OSError names an address
+        that cannot be read, ValueError one whose content does not match the manifest.
         """
+        if self.url is None:
+            return False
         path = self.directory / shard.name
-        if self.url is None or _is_whole(path, shard):
-            return
-        url = f"{self.url}/{quote(shard.name)}"
-        try:
-            _download(url, path, shard.num_bytes, shard.sha256)
-        except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-            raise OSError(
-                f"shard {url} cannot be fetched ({reason_of(error)}): check the server and the network, then run the "
-                "same command again to continue"
-            ) from error
+        with one_at_a_time(path):
+            if not _is_whole(path, shard):
+                root, limit = self.directory.parent, self.cache_gb * GB
+                if limit and not make_room(root, limit, shard.num_bytes):
+                    logger.warning("%s: the shards in use take more than --cache_gb %g", root, self.cache_gb)
+                self._remote.fetch_shard(shard, path)
+        return True
 
-    def _problem(self, shard: Shard) -> str | None:
+    def _has_size(self, shard: Shard) -> bool:
         path = self.directory / shard.name
-        if path.is_file() and path.stat().st_size == shard.num_bytes:
-            return None
-        try:
-            with _open(f"{self.url}/{quote(shard.name)}", "HEAD") as response:
-                size = response.headers.get("Content-Length", "unknown")
-        except (OSError, HTTPException) as error:
-            return f"{shard.name}: {printable(' '.join(str(error).split()))[:300]}"
-        return (
-            None
-            if size == str(shard.num_bytes)
-            else f"{shard.name}: {size[:LONGEST_SIZE]} bytes, {shard.num_bytes} expected"
-        )
+        return path.is_file() and path.stat().st_size == shard.num_bytes
 
 
-def open_location(location: str | Path | ShardLocation, cache_directory: Path | None = None) -> ShardLocation:
-    """Turn a folder or an https address (of the folder that holds manifest.json) into a `ShardLocation`.
+def open_location(
+    location: str | Path | ShardLocation, cache_directory: Path | None = None, cache_gb: float = DEFAULT_GB
+) -> ShardLocation:
+    """Turn a folder or an address (of the folder that holds manifest.json) into a `ShardLocation`.
 
-    At an address, the manifest and the tokenizer are fetched at once and each shard when it is first opened, into a
-    separate folder under `cache_directory` (default: pretraining-gap in XDG_CACHE_HOME or ~/.cache). Any other
-    scheme, including `pipe:`, is refused, and nothing in an address is expanded. A location that is already open is
-    returned unchanged. No complete file is ever deleted there: the folder grows to the size of all shards opened.
+    At an https, s3 or gs address, the manifest and the tokenizer are fetched at once and each shard when it is first
+    opened, into a separate folder under `cache_directory` (default: pretraining-gap in XDG_CACHE_HOME or ~/.cache). Any
+    other scheme, including `pipe:`, is refused, and nothing in an address is expanded. A location that is already open
+    is returned unchanged. The shards that were not used for longest are deleted there once all take more than
+    `cache_gb`; 0: never.
     """
     if isinstance(location, ShardLocation):
         return location
     text = str(location)
     if "://" not in text and not text.startswith("pipe:"):
         return ShardLocation(Path(text))
-    parts = urlsplit(text)
-    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or set("${}|`") & set(text):
-        raise ValueError(f"shards {text!r}: give a directory or a plain https://host/path address")
-    url = text.rstrip("/")
-    root = cache_directory or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretraining-gap"
-    directory = Path(root) / hashlib.sha256(url.encode()).hexdigest()[:16]
+    url = checked_address(text)
+    root = Path(cache_directory or cache_folder())
+    directory = root / hashlib.sha256(url.encode()).hexdigest()[:16]
     directory.mkdir(parents=True, exist_ok=True)
-    remove_stale_partials(Path(root))
-    opened = ShardLocation(directory, url)
-    wanted = MANIFEST_NAME
+    remove_stale_partials(root)
+    opened = ShardLocation(directory, url, cache_gb)
+    remote, wanted = opened._remote, MANIFEST_NAME
     try:
-        _download(f"{url}/{MANIFEST_NAME}", directory / MANIFEST_NAME, MAX_MANIFEST_BYTES)
+        if not remote.fetch_small(MANIFEST_NAME, directory / MANIFEST_NAME, MAX_MANIFEST_BYTES):
+            raise ConnectionError("HTTP Error 404: Not Found" if isinstance(remote, HttpsFolder) else "not there")
         folder = opened.manifest.tokenizer.path
         if not (directory / folder).is_dir():
             (directory / folder).mkdir(parents=True)
         for name in TOKENIZER_FILES:
             wanted = f"{folder}/{name}"
-            _download_if_there(f"{url}/{quote(wanted)}", directory / wanted)
+            remote.fetch_small(wanted, directory / wanted, MAX_TOKENIZER_BYTES)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{directory / folder} cannot be made, because a file is there: delete {directory}") from error
-    except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
+    except BROKEN as error:
         raise ValueError(
             f"{wanted} of the shards {text!r} cannot be fetched ({reason_of(error)}): check the address and the network"
         ) from error
     return opened
+
+
+def checked_address(text: str) -> str:
+    """The address of shards without a slash at its end; ValueError for one that is not plain https, s3 or gs."""
+    if is_store_address(text):
+        return str(parse_address(text))
+    parts = urlsplit(text)
+    plain = parts.hostname and not (parts.query or parts.fragment or set("${}|`") & set(text))
+    if parts.scheme != "https" or not plain:
+        raise ValueError(f"shards {text!r}: give a directory or a plain https://host/path, s3:// or gs:// address")
+    return text.rstrip("/")
 
 
 def remove_stale_partials(root: Path) -> None:
@@ -168,65 +179,3 @@ def _is_running(pid: int) -> bool:
 
 def _is_whole(path: Path, shard: Shard) -> bool:
     return path.is_file() and path.stat().st_size == shard.num_bytes and sha256_of(path) == shard.sha256
-
-
-def _download_if_there(url: str, path: Path) -> None:
-    try:
-        _download(url, path, MAX_TOKENIZER_BYTES)
-    except HTTPError as error:
-        if error.code != 404:
-            raise
-
-
-def _download(url: str, path: Path, max_bytes: int, sha256: str | None = None) -> None:
-    """Fetch into `path`, atomically; with `sha256`, size and hash must be exactly `max_bytes` and `sha256`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                size, digest = _receive(url, temporary, max_bytes)
-                break
-            except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-                if attempt == ATTEMPTS or (isinstance(error, HTTPError) and error.code < 500):
-                    raise
-                time.sleep(2.0**attempt)
-        if size > max_bytes or (sha256 is not None and (size != max_bytes or digest != sha256)):
-            raise ValueError(
-                f"{url}: {size} bytes with sha256 {digest[:12]}... are not what the manifest says: upload it again"
-            )
-        sync_file(temporary)
-        os.replace(temporary, path)
-        sync_file(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _receive(url: str, path: Path, max_bytes: int) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
-    with _open(url, "GET") as response, open(path, "wb") as stream:
-        announced = response.headers.get("Content-Length")
-        if announced is not None and not (announced.isascii() and announced.isdigit()):
-            raise ConnectionError(f"its Content-Length is {shown(announced)}, not a number of bytes")
-        while size <= max_bytes and (chunk := response.read(1 << 20)):
-            stream.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-    # http.client takes a broken transfer for the end of the file.
-    if announced is not None and size < min(int(announced[:LONGEST_SIZE]), max_bytes):
-        raise ConnectionError(f"the transfer ended after {size} of {announced[:LONGEST_SIZE]} bytes")
-    return size, digest.hexdigest()
-
-
-@contextmanager
-def _open(url: str, method: str) -> Iterator[HTTPResponse]:
-    """Open an https address, with no handler for any other scheme, so that a redirect cannot leave https either."""
-    opener = OpenerDirector()
-    https = HTTPSHandler(context=paced_context())
-    for handler in (https, HTTPRedirectHandler(), HTTPErrorProcessor(), HTTPDefaultErrorHandler(), UnknownHandler()):
-        opener.add_handler(handler)
-    try:
-        response = opener.open(Request(url, method=method), timeout=TIMEOUT_SECONDS)  # noqa: S310 - https only
-    except ValueError as error:  # the address that the server sends us to
-        raise ConnectionError(f"the answer cannot be used: {error}") from error
-    with response:
-        yield response

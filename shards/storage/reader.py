@@ -4,12 +4,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from runtime.files.whole_files import sha256_of
+from runtime.stores.cache import hold, note_use
 from shards.storage.manifest import REBUILD, Manifest, Shard
 from shards.storage.shard_file import read_block
+
+FETCHES = 5  # of one shard that other processes remove from a full cache before it is held
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,12 @@ class ShardReader:
         split: str,
         *,
         capacity: int = 8,
-        fetch: Callable[[Shard], None] | None = None,
+        fetch: Callable[[Shard], bool] | None = None,
     ) -> None:
-        """`fetch` is called with a shard before it is first opened, and brings it into `directory`."""
+        """`fetch` is called with a shard before it is first opened, and brings it into `directory`.
+
+        It returns whether that is a cache: then the shard is held there as long as its blocks are being read.
+        """
         self._directory = Path(directory)
         self._manifest = manifest
         self._shards = manifest.split(split).shards
@@ -42,6 +49,12 @@ class ShardReader:
         self._fetch = fetch
         self._blocks: OrderedDict[int, Block] = OrderedDict()
         self._verified: dict[int, tuple[int, int, int]] = {}
+        self._held: OrderedDict[int, BinaryIO] = OrderedDict()
+        self._is_cache = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which holds its own files."""
+        return {**self.__dict__, "_held": OrderedDict()}
 
     def block(self, number: int) -> Block:
         """Block `number` of the split, in manifest order; ValueError names the shard when it is not what was built."""
@@ -79,8 +92,7 @@ class ShardReader:
 
     def _verify(self, index: int, path: Path) -> None:
         shard = self._shards[index]
-        if index not in self._verified and self._fetch is not None:
-            self._fetch(shard)
+        self._hold(index, path)
         try:
             status = path.stat()
         except FileNotFoundError as error:
@@ -93,6 +105,27 @@ class ShardReader:
         if sha256_of(path) != shard.sha256:
             raise ValueError(f"{path}: its sha256 is not the manifest's, so its content is damaged: {REBUILD}")
         self._verified[index] = identity
+
+    def _hold(self, index: int, path: Path) -> None:
+        """Have the shard in the folder and, if that is a cache, keep it from being removed."""
+        if index in self._held:
+            self._held.move_to_end(index)
+            note_use(path)
+            return
+        for _ in range(FETCHES if self._fetch is not None else 0):
+            assert self._fetch is not None
+            is_there = index in self._verified and path.exists()
+            if not is_there and not self._fetch(self._shards[index]):
+                return
+            if is_there and not self._is_cache:
+                return
+            self._is_cache = True
+            if held := hold(path):
+                self._held[index] = held
+                # Those of the blocks at hand: a lane has three blocks, of one shard or two.
+                if len(self._held) > 1 + self._capacity // 2:
+                    self._held.popitem(last=False)[1].close()
+                return
 
 
 def _word_starts(words: np.ndarray | None, num_tokens: int, path: Path) -> np.ndarray | None:

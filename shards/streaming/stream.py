@@ -63,7 +63,8 @@ class MaskedStream:
     ) -> None:
         """Check all shards against the manifest first; `vocabulary` comes from the tokenizer's folder if not given.
 
-        `directory` may be an https address; its shards are then fetched into `cache_directory` as they are opened.
+        `directory` may be an address (https, s3, gs); its shards are then fetched into `cache_directory` as they are
+        opened.
         `check_share` (number, of how many) leaves most of the check to other processes, see `check_shards`.
         `chunk_tokens` is how many stored tokens are made in one go, for speed; it changes no batch.
         """

@@ -8,7 +8,7 @@ import pretraining_runs as runs
 import pytest
 from servers.tls_server import tls_server
 
-from shards.storage import location
+from shards.storage import https_folder
 
 OPTIONS = {"save_steps": 4, "budget_tokens": 7_000, "dataloader_num_workers": 2}
 
@@ -51,7 +51,7 @@ def test_a_run_over_https_with_two_workers_killed_and_resumed_is_that_from_the_f
 
 
 def test_what_the_server_does_wrong_is_said_and_nothing_else(remote, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(location, "ATTEMPTS", 1)
+    monkeypatch.setattr(https_folder, "ATTEMPTS", 1)
     for name, value in trusting(remote, tmp_path).items():
         monkeypatch.setenv(name, value)
 

@@ -30,6 +30,7 @@ OF_MODELS = "pretraining/model/source/test_source_fuzz.py"
 OF_LIVE_RUNS = "gap/watch/readers/test_file_mutations.py"
 OF_BUILDS = "shards/building/test_state.py"
 OF_SHARDS = "shards/storage/test_file_mutations.py"
+OF_STORES = "runtime/stores/test_folders.py"
 NO_FILE = ""  # text of this program, of the kernel, or on a command line; or the low-level part of other readers
 FUZZED = {
     "runtime/files/foreign.py": OF_MODELS,
@@ -42,6 +43,7 @@ FUZZED = {
     "runtime/processes/collectives.py": NO_FILE,
     "runtime/processes/interruption.py": NO_FILE,
     "runtime/processes/liveness.py": NO_FILE,
+    "runtime/stores/folders.py": OF_STORES,
     "runtime/trackers.py": "runtime/test_trackers.py",
     "shards/building/packing.py": OF_BUILDS,
     "shards/building/state.py": OF_BUILDS,
@@ -49,6 +51,7 @@ FUZZED = {
     "shards/storage/manifest.py": "shards/storage/test_manifest.py",
     "shards/storage/reader.py": OF_SHARDS,
     "shards/storage/shard_file.py": OF_SHARDS,
+    "shards/storage/uploading.py": OF_SHARDS,
     "shards/text/dumps/json_arrays.py": OF_SOURCES,
     "shards/text/dumps/markup.py": OF_SOURCES,
     "shards/text/dumps/web_archives.py": OF_SOURCES,
@@ -60,6 +63,7 @@ FUZZED = {
     "shards/tokenization/tokenizer_source.py": OF_MODELS,
     "shards/tokenization/vocabulary.py": NO_FILE,
     "pretraining/checkpoints/checkpoint.py": OF_RUNS,
+    "pretraining/checkpoints/mirror.py": NO_FILE,  # series.json, which it uploads as it is
     "pretraining/checkpoints/origin.py": OF_RUNS,
     "pretraining/checkpoints/resumption.py": NO_FILE,  # digests that are compared as bytes
     "pretraining/checkpoints/run_file.py": OF_RUNS,

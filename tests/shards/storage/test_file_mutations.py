@@ -7,11 +7,14 @@ from file_mutations import few_and_many, refusals
 from servers.tls_server import tls_server
 from shard_directories import write_directory
 
-from shards.storage import location as location_module
+from runtime.files import whole_files
+from runtime.stores.store import Store
+from shards.storage import https_folder
 from shards.storage.location import open_location
 from shards.storage.manifest import read_manifest
 from shards.storage.reader import ShardReader
 from shards.storage.shard_file import decode_sample
+from shards.storage.uploading import upload_shards
 
 
 @few_and_many
@@ -47,8 +50,8 @@ def test_a_block(tmp_path, rounds):
 @pytest.mark.parametrize("name", ["manifest.json", "train-000000.tar"])
 def test_a_file_behind_https(tmp_path, monkeypatch, name, place, rounds):
     write_directory(tmp_path / "served", train=((60,),), validation=((50,),))
-    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
-    monkeypatch.setattr(location_module, "sync_file", lambda path: None)  # a disk's seconds, not the reader's
+    monkeypatch.setattr(https_folder, "ATTEMPTS", 1)
+    monkeypatch.setattr(https_folder, "sync_file", lambda path: None)  # a disk's seconds, not the reader's
     with tls_server(tmp_path / "served", tmp_path) as server:
         monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
         opened = open_location(server.address, tmp_path / "cache")
@@ -74,8 +77,8 @@ def test_a_file_behind_https(tmp_path, monkeypatch, name, place, rounds):
 def test_an_answer_of_a_server(tmp_path, monkeypatch, name, head, rounds):
     """Its status, its headers and where it sends us are changed, not only what it holds."""
     write_directory(tmp_path / "served", train=((60,),), validation=((50,),))
-    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
-    monkeypatch.setattr(location_module, "sync_file", lambda path: None)
+    monkeypatch.setattr(https_folder, "ATTEMPTS", 1)
+    monkeypatch.setattr(https_folder, "sync_file", lambda path: None)
     content = (tmp_path / "served" / name).read_bytes()
     (tmp_path / "served" / "moved_here").mkdir()
     (tmp_path / "served" / "moved_here" / name).write_bytes(content)
@@ -97,3 +100,29 @@ def test_an_answer_of_a_server(tmp_path, monkeypatch, name, head, rounds):
 
         # A digit of the manifest that has changed shows in the shard that it describes.
         refusals(answer, read, rounds, named=name, or_named="not what the manifest says")
+
+
+@few_and_many
+def test_the_list_of_what_has_been_uploaded(tmp_path, monkeypatch, rounds):
+    write_directory(tmp_path / "built", train=((60,), (30,)), validation=((50,),))
+    (tmp_path / "built" / "tokenizer").mkdir(exist_ok=True)
+    monkeypatch.setattr(whole_files, "sync_file", lambda path: None)  # a disk's seconds, not the reader's
+    store = Store(tmp_path / "store")
+    upload_shards(tmp_path / "built", store)
+    (path,) = (tmp_path / "built").glob(".uploaded-*.jsonl")
+    whole = path.read_bytes()
+    number = 2 * len(whole.splitlines())
+
+    def read():
+        changed = path.read_bytes()
+        store.remove(["manifest.json"])
+        try:
+            assert upload_shards(tmp_path / "built", store) <= number
+            assert all(
+                (tmp_path / "store" / name).read_bytes() == (tmp_path / "built" / name).read_bytes()
+                for name in store.sizes()
+            )
+        finally:
+            path.write_bytes(changed)
+
+    refusals(path, read, rounds, named=path.name, least=0.0)

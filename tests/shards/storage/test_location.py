@@ -10,8 +10,7 @@ import pytest
 from servers.tls_server import tls_server
 from shard_directories import vocabulary, write_directory
 
-from shards.storage import location as location_module
-from shards.storage import paced_socket
+from shards.storage import https_folder, paced_socket
 from shards.storage.location import open_location
 from shards.streaming.stream import MaskedStream, StreamOptions
 
@@ -24,7 +23,7 @@ def remote(tmp_path, monkeypatch):
     write_directory(tmp_path / "served")
     with tls_server(tmp_path / "served", tmp_path) as server:
         monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
-        monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+        monkeypatch.setattr(https_folder, "ATTEMPTS", 1)
         yield server.address, server.folder
 
 
@@ -122,7 +121,7 @@ def test_partial_downloads_of_dead_processes_are_deleted_after_a_day(remote, tmp
 
 def test_a_transfer_that_breaks_off_is_told_from_a_wrong_file(tmp_path, monkeypatch):
     write_directory(tmp_path / "served")
-    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(https_folder, "ATTEMPTS", 1)
     with tls_server(tmp_path / "served", tmp_path) as server:
         monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
         place = open_location(server.address, tmp_path / "cache")
@@ -134,8 +133,8 @@ def test_a_transfer_that_breaks_off_is_told_from_a_wrong_file(tmp_path, monkeypa
         server.cut["manifest.json"] = 50
         with pytest.raises(ValueError, match="ended after 50 of"):
             open_location(server.address, tmp_path / "cache")
-        monkeypatch.setattr(location_module, "ATTEMPTS", 2)
-        monkeypatch.setattr(location_module.time, "sleep", lambda seconds: server.cut.clear())
+        monkeypatch.setattr(https_folder, "ATTEMPTS", 2)
+        monkeypatch.setattr(https_folder.time, "sleep", lambda seconds: server.cut.clear())
         place.fetch(shard)
         assert (place.directory / shard.name).stat().st_size == shard.num_bytes
 
@@ -144,7 +143,7 @@ def test_a_transfer_that_breaks_off_is_told_from_a_wrong_file(tmp_path, monkeypa
 def server(tmp_path, monkeypatch):
     """The same server with what it can be told to do wrong, its files opened once."""
     write_directory(tmp_path / "served")
-    monkeypatch.setattr(location_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(https_folder, "ATTEMPTS", 1)
     with tls_server(tmp_path / "served", tmp_path) as served:
         monkeypatch.setenv("SSL_CERT_FILE", str(served.certificate))
         yield served
@@ -233,12 +232,14 @@ def test_a_manifest_that_is_a_web_page_is_refused(remote, tmp_path):
         "pipe:cat shards.tar",
         "http://host/shards",
         "file:///etc",
-        "s3://bucket/x",
+        "ftp://bucket/x",
+        "s3://key:secret@bucket/x",
+        "s3://bucket/${WDS_X}",
         "https://host/${WDS_X}",
         "https://",
         "https://host/{000..999}",
     ],
 )
 def test_other_schemes_and_expansions_are_refused(address):
-    with pytest.raises(ValueError, match="plain https://host/path"):
+    with pytest.raises(ValueError, match=r"plain https://host/path|give s3://bucket/path"):
         open_location(address)

@@ -1,0 +1,272 @@
+"""The copy of a run in an object store: checkpoints, exports and records, uploaded in the background by the main rank.
+
+The folder of the run stays what the run works with; the store follows it. A checkpoint or an export counts in the store
+once its manifest is there, which is written last; `series.json` lists an export after that. At the start, what the
+store has and the folder lacks is downloaded and verified.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from pretraining.checkpoints.checkpoint import MANIFEST_NAME, NAME_PATTERN, committed, defect, fork_of
+from pretraining.checkpoints.origin import RUN_NAME, read_run
+from pretraining.checkpoints.resumption import TAKEN_NAME, set_aside
+from pretraining.checkpoints.series import SERIES_NAME, add_to_series, read_series
+from pretraining.plan.identity import differences
+from pretraining.plan.options import PretrainingOptions
+from runtime.files.lock import Ownership
+from runtime.processes.collectives import fail_together
+from runtime.processes.failures import Failed
+from runtime.processes.interruption import disarm_watchdog
+from runtime.processes.ranks import Ranks
+from runtime.stores.folders import LARGEST_MANIFEST_BYTES, fetch_folder, folders_in, put_folder, remove_folder
+from runtime.stores.records import RecordCopies
+from runtime.stores.store import Store
+from runtime.stores.store_lock import StoreLock
+from runtime.stores.uploader import Uploader
+
+CHECKPOINTS, SERIES_FOLDER, JOURNAL_NAME = "checkpoints", "series", "journal.jsonl"
+ASIDE_NAME = "MANIFEST.json.aside"  # of a checkpoint in the store that is later than the one resumed from
+LATEST_NAME = f"{CHECKPOINTS}/latest"  # for people
+
+Say = Callable[[str], None]
+
+
+def _is_no_record(name: str) -> bool:
+    """Checkpoints and exports, which are uploaded by themselves, and other weights."""
+    own = name.split("/")[0] in (CHECKPOINTS, SERIES_FOLDER, SERIES_NAME) and name != f"{CHECKPOINTS}/{TAKEN_NAME}"
+    return own or name.endswith(".safetensors")
+
+
+@contextmanager
+def mirrored(options: PretrainingOptions, ranks: Ranks) -> Iterator[RunMirror | None]:
+    """The copy of the run that --upload names, brought into the folder at the start; None on ranks but the main one.
+
+    At the end, however it comes, all uploads are awaited for --upload_wait_minutes. Failed says what is then not
+    uploaded, unless another exception passes; then that is printed. Collective.
+    """
+    mirror: RunMirror | None = None
+    error: BaseException | None = None
+    if options.upload is not None and not options.dry_run:
+        try:
+            if ranks.is_main:
+                store = Store(options.upload)
+                mirror = RunMirror(store, Path(options.output_dir), keep=options.save_total_limit)
+                mirror.restore()
+        except (OSError, ValueError) as caught:
+            error = caught
+        try:
+            fail_together(error, f"reading {options.upload}")
+        except BaseException:
+            if mirror is not None:
+                mirror.close(0)
+            raise
+    try:
+        yield mirror
+    except BaseException:
+        if mirror is not None and (problem := mirror.finish(options.upload_wait_minutes)):
+            print(f"warning: {problem}", file=sys.stderr, flush=True)
+        raise
+    disarm_watchdog()  # the other ranks wait below
+    failure = None
+    if mirror is not None and (problem := mirror.finish(options.upload_wait_minutes)):
+        failure = Failed(problem)
+    fail_together(failure, "uploading the run")
+
+
+class RunMirror:
+    """The copy of the run in `directory`; only the main rank has one.
+
+    `keep` is the run's --save_total_limit, which holds in the store too.
+    """
+
+    def __init__(self, store: Store, directory: Path, *, keep: int, say: Say = print) -> None:
+        self.store, self.directory, self.keep, self.say = store, directory, keep, say
+        self.checkpoints = directory / CHECKPOINTS
+        self.lock = StoreLock(store, lambda text: self.say(text))
+        self.uploader = Uploader(lambda text: self.say(text))
+        self._pinned: list[str] = []  # checkpoints that are uploaded or wait for it
+        self._begun = False
+        self.records = RecordCopies(store, directory, _is_no_record)
+
+    # At the start.
+
+    def restore(self) -> None:
+        """Bring what the store has and the folder lacks, if the store is further on; takes the lock of the store.
+
+        ValueError if the folder and the store hold different runs, if another job uses one of them, or if no
+        checkpoint of the store is valid; OSError if the store does not answer.
+        """
+        ownership = Ownership(self.directory)
+        ownership.take()
+        try:
+            self.lock.take()
+            names = self.store.sizes()
+            self._check_same_run(names)
+            newer = self._restore_checkpoint(names)
+            self._restore_series(names)
+            self.records.restore(names, replaced=frozenset((JOURNAL_NAME,) if newer else ()))
+        finally:
+            ownership.release()
+
+    def _check_same_run(self, names: dict[str, int]) -> None:
+        local = self.directory / RUN_NAME
+        if RUN_NAME not in names or not local.is_file():
+            return
+        copy = self.directory / f".store-{RUN_NAME}"
+        try:
+            self.store.download(RUN_NAME, copy, num_bytes=names[RUN_NAME])
+            mine, theirs = read_run(local).identity, read_run(copy).identity
+        finally:
+            copy.unlink(missing_ok=True)
+        if mine and theirs and (listed := differences(theirs, mine)):
+            raise ValueError(
+                f"{self.store} holds another run than {self.directory} ({listed}): name another --upload, or an empty "
+                "--output_dir to go on with the run of the store"
+            )
+
+    def _restore_checkpoint(self, names: dict[str, int]) -> bool:
+        """Bring the newest valid checkpoint and its fork, unless the folder has it or a later one."""
+        stored = [name for name in folders_in(names, CHECKPOINTS) if NAME_PATTERN.fullmatch(name)][::-1]
+        newest = next((path.name for path in committed(self.checkpoints) if not defect(path)), "") if stored else ""
+        reasons = []
+        for name in stored:
+            if name <= newest:
+                return False
+            try:
+                self._fetch_checkpoint(name)
+                fork = fork_of(self.checkpoints / name)
+                if fork is not None and (not fork.is_dir() or defect(fork)):
+                    self._fetch_checkpoint(fork.name)
+            except (FileNotFoundError, ValueError) as error:
+                self.say(f"checkpoint {name} of {self.store} is skipped: {error}")
+                reasons.append(str(error))
+                continue
+            self.say(f"checkpoint {name} is downloaded from {self.store}")
+            return True
+        if reasons and not newest:
+            raise ValueError(
+                f"no checkpoint in {self.store} is valid (the newest: {reasons[0]}): repair or remove them, or name "
+                "an empty --upload"
+            )
+        return False
+
+    def _fetch_checkpoint(self, name: str) -> None:
+        target = self.checkpoints / name
+        if target.is_dir():
+            set_aside(target)  # damaged
+        fetch_folder(self.store, f"{CHECKPOINTS}/{name}", target, keep_manifest=True)
+        if reason := defect(target):
+            set_aside(target)
+            raise ValueError(reason)
+
+    def _restore_series(self, names: dict[str, int]) -> None:
+        if SERIES_NAME not in names:
+            return
+        copy, series = self.directory / f".store-{SERIES_NAME}", self.directory / SERIES_NAME
+        try:
+            self.store.download(SERIES_NAME, copy, num_bytes=names[SERIES_NAME])
+            entries = read_series(copy)
+        finally:
+            copy.unlink(missing_ok=True)
+        root = self.directory.resolve()
+        known = {entry["path"] for entry in read_series(series)} if series.is_file() else set()
+        for entry in entries:
+            place = Path(entry["path"]).relative_to(root)
+            if entry["path"] in known:
+                continue
+            if not (self.directory / place).is_dir():
+                fetch_folder(self.store, place.as_posix(), self.directory / place, keep_manifest=False)
+            add_to_series(series, {**entry, "path": place.as_posix()})
+
+    # While the run goes on.
+
+    def begin(self, resumed: str | None) -> None:
+        """Upload what the folder has and the store lacks. Checkpoints of the store later than `resumed` are set aside:
+        they are from another course, and no start picks them up."""
+        self._begun = True
+        if resumed is not None:
+            for name in folders_in(self.store.sizes(CHECKPOINTS), CHECKPOINTS):
+                if NAME_PATTERN.fullmatch(name) and name > resumed:
+                    manifest = f"{CHECKPOINTS}/{name}/{MANIFEST_NAME}"
+                    content = self.store.read(manifest, LARGEST_MANIFEST_BYTES) or b""
+                    self.store.write(f"{CHECKPOINTS}/{name}/{ASIDE_NAME}", content)
+                    self.store.remove([manifest])
+                    self.say(f"checkpoint {name} of {self.store} is later than {resumed}, and is set aside there")
+            self.committed(resumed)
+        series = self.directory / SERIES_NAME
+        if series.is_file():
+            root = self.directory.resolve()
+            for entry in read_series(series):
+                self.exported(Path(entry["path"]).relative_to(root).as_posix())
+
+    def committed(self, name: str) -> None:
+        """Upload a checkpoint that has been committed; a waiting earlier one is dropped. Called from any thread."""
+        fork = fork_of(self.checkpoints / name)
+        self._pinned = [*self.pinned(), name, *([fork.name] if fork else [])]
+        self.uploader.submit(f"checkpoint {name}", partial(self._upload_checkpoint, name), replacing="checkpoint ")
+
+    def exported(self, place: str) -> None:
+        """Upload an export and then the list as it is now."""
+        listed = (self.directory / SERIES_NAME).read_bytes()
+        self.uploader.submit(f"export {place}", partial(self._upload_export, place, listed))
+
+    def pinned(self) -> list[str]:
+        """The checkpoints that must not be deleted yet: as long as one is being uploaded, all that were then needed."""
+        busy = any(work.startswith("checkpoint ") for work in self.uploader.unfinished)
+        return list(dict.fromkeys(self._pinned)) if busy else []
+
+    def close(self, seconds: float) -> list[str]:
+        """Upload the records once more, wait for all uploads so long, and free the store; what is not uploaded."""
+        if self._begun and not self.lock.lost:
+            self.uploader.submit("records of the run", self.records.upload)
+        unfinished = self.uploader.close(seconds)
+        self.lock.release()
+        return unfinished
+
+    def finish(self, minutes: float) -> str | None:
+        """Close; what is not uploaded and what to do about it, None if all is."""
+        disarm_watchdog()
+        self.say = print
+        if unfinished := self.close(60 * minutes):
+            names = ", ".join(unfinished)
+            return (
+                f"not uploaded to {self.store} within {minutes:g} minutes: {names}; they are in {self.directory}: run "
+                "the same command again on this machine to upload them"
+            )
+        return None
+
+    # The work, in the uploader's thread.
+
+    def _check_owner(self) -> None:
+        if self.lock.lost:
+            raise ValueError(f"another job has taken over {self.store}")
+
+    def _upload_checkpoint(self, name: str) -> None:
+        self._check_owner()
+        self.records.upload()
+        fork = fork_of(self.checkpoints / name)
+        for each in (fork.name, name) if fork is not None else (name,):
+            put_folder(self.store, self.checkpoints / each, f"{CHECKPOINTS}/{each}")
+        self.store.write(LATEST_NAME, f"{name}\n".encode())
+        self._retain(name, None if fork is None else fork.name)
+
+    def _retain(self, newest: str, fork: str | None) -> None:
+        """Keep in the store what the folder keeps, the fork, and the last `keep` up to `newest`, which is there."""
+        names = self.store.sizes(CHECKPOINTS)
+        stored = [name for name in folders_in(names, CHECKPOINTS) if NAME_PATTERN.fullmatch(name) and name <= newest]
+        kept = {fork, *(path.name for path in committed(self.checkpoints)), *stored[-max(1, self.keep) :]}
+        parts = {name.split("/")[1] for name in names if name.count("/") == 2}
+        for name in sorted(part for part in parts if NAME_PATTERN.fullmatch(part) and part < newest):
+            if name not in kept:
+                remove_folder(self.store, f"{CHECKPOINTS}/{name}", names)
+
+    def _upload_export(self, place: str, listed: bytes) -> None:
+        self._check_owner()
+        put_folder(self.store, self.directory / place, place)
+        self.store.write(SERIES_NAME, listed)
