@@ -90,6 +90,10 @@ def read_content(
     kind = "tsv" if tabs else detect_format(str(where), data[:HEAD_BYTES])
     if not data or data.isspace():
         raise ValueError(f"{where}: the file is empty or blank; give a file with at least one row")
+    if kind in ("web_archive", "wiki_dump"):
+        raise ValueError(
+            f"{where} is a {kind.replace('_', ' ')}: only launch/build_shards.py reads it; give labelled rows"
+        )
     stream: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, io.BytesIO(data)))
     if kind == "parquet":
         rows: Any = list(_parquet_records(stream, where, rules))
@@ -141,8 +145,10 @@ def numbered_lines(path: str | Path, *, on_bad_text: OnBadText = "stop") -> Iter
     where = Path(path)
     data, rules = read_bytes(where), _rules(on_bad_text)
     kind = detect_format(str(where), data[:HEAD_BYTES])
-    if kind in ("parquet", "zip", "tar"):
-        raise ValueError(f"{where} is a {kind} file, whatever its name says: give it that suffix, or unpack it")
+    if kind in ("parquet", "zip", "tar", "web_archive", "wiki_dump"):
+        raise ValueError(
+            f"{where} is a {kind.replace('_', ' ')} file, whatever its name says: give it that suffix, or unpack it"
+        )
     stream: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, io.BytesIO(data)))
     for number, offset, line in whole_lines(stream, str(where), rules):
         yield number, rules.decode(line, str(where), offset).removesuffix("\n").removesuffix("\r")

@@ -21,6 +21,7 @@ from typing import Any
 from runtime.processes.fault_points import fault_point
 from shards.building.chunks import BuildProgress, Chunk, encode_chunks, read_chunks
 from shards.building.duplicate_index import DuplicateIndex
+from shards.building.languages import language_filter
 from shards.building.minhash import is_held_out
 from shards.building.options import BuildOptions
 from shards.building.packing import SplitPacker
@@ -66,6 +67,7 @@ def build_shards(options: BuildOptions, report: Callable[[dict[str, int]], None]
     started = time.monotonic()
     directory = Path(options.output_dir)
     sources = find_sources(options.input, leave_out=directory)
+    language_filter(options.language, options.language_confidence)  # an unknown language is refused before all else
     directory.mkdir(parents=True, exist_ok=True)
     if (directory / MANIFEST_NAME).is_file():
         return finished_build(directory, options, sources)
@@ -164,7 +166,8 @@ class Build:
         if not any(part["documents"] for part in splits.values()):
             raise ValueError(
                 f"no document is left of {sum(self.progress.documents_read.values())} read "
-                f"(dropped: {dict(self.progress.dropped)}): check --input, --text_column and --min_characters"
+                f"(dropped: {dict(self.progress.dropped)}): check --input, --text_column, --language and "
+                "--min_characters"
             )
         for split, part in splits.items():
             if not part["documents"] and (split == "train" or self.options.validation_fraction):
@@ -250,6 +253,8 @@ class Build:
             cleaning=options.cleaning(),
             signatures=options.near_duplicates != "ignore",
             jieba_words=options.words == "jieba",
+            language=options.language,
+            language_confidence=options.language_confidence,
         )
 
     def manifest(self, splits: dict[str, Any]) -> dict[str, Any]:

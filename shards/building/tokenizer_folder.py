@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from shards.building.languages import language_filter
 from shards.building.options import BuildOptions
+from shards.text.dumps.markup import plain_text
 from shards.text.readers import DocumentReader
 from shards.text.sources import Source
 from shards.tokenization.vocabulary import (
@@ -60,11 +62,13 @@ def sample_texts(sources: list[Source], options: BuildOptions) -> Iterator[str]:
     ]
     left = options.vocabulary_sample_mb * 1_000_000
     cleaning, ignored = options.cleaning(), Counter[str]()
+    languages = language_filter(options.language, options.language_confidence)
     for number, source in enumerate(chosen):
         quota = left // (len(chosen) - number)
         for text in DocumentReader(options.text_rules()).read(source):
-            cleaned = cleaning.clean(text, ignored, ignored)
-            if cleaned is None:
+            plain = plain_text(text, ignored)
+            cleaned = None if plain is None else cleaning.clean(plain, ignored, ignored)
+            if cleaned is None or (languages is not None and not languages.admits(cleaned, ignored)):
                 continue
             data = cleaned[:quota].encode("utf-8")[:quota]
             yield data.decode("utf-8", errors="ignore")  # without a character that the quota cuts

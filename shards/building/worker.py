@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from shards.building.languages import language_filter
 from shards.building.minhash import band_keys, document_digest, minhash_signatures
 from shards.streaming.masking import continues_word
 from shards.text.cleaning import Cleaning
+from shards.text.dumps.markup import plain_text
 from shards.tokenization.unknown_text import comparable_tokens, count_characters
 
 PIECE_CHARACTERS = 2_000
@@ -40,6 +42,8 @@ class EncoderOptions:
     cleaning: Cleaning = field(default_factory=Cleaning)
     signatures: bool = True
     jieba_words: bool = False
+    language: str = "any"
+    language_confidence: float = 0.0
 
 
 @dataclass
@@ -47,9 +51,9 @@ class EncodedChunk:
     """Documents of a chunk that survived cleaning, laid end to end.
 
     tokens [N] (each document ends with the separator), lengths int64 [D], digests D x 16 bytes, signatures uint32
-    [D, 128] and bands int64 [D, 16] or None, word_starts bool [N] or None; text_bytes of all documents as they were
-    read, document_bytes int64 [D] of the cleaned ones, in UTF-8; characters of the texts except blanks, and how many of
-    them became the unknown token.
+    [D, 128] and bands int64 [D, 16] or None, word_starts bool [N] or None; text_bytes of all documents before they
+    are cleaned, document_bytes int64 [D] of the cleaned ones, in UTF-8; characters of the texts except blanks, and how
+    many of them became the unknown token.
     """
 
     tokens: np.ndarray
@@ -81,6 +85,7 @@ class TextEncoder:
         self.is_special = np.zeros(largest_id + 1, dtype=bool)
         self.is_special[list(options.special_ids)] = True
         self.is_special[options.unknown_id] = False
+        self.languages = language_filter(options.language, options.language_confidence)
         self.segmenter = chinese_segmenter() if options.jieba_words else None
         self.piece_characters = PIECE_CHARACTERS if self.pieces_are_exact() else 1 << 20
 
@@ -93,9 +98,14 @@ class TextEncoder:
     def encode(self, texts: Sequence[str]) -> EncodedChunk:
         """Clean and tokenize documents."""
         changed, dropped = Counter[str](), Counter[str]()
-        text_bytes = sum(map(_utf8_bytes, texts))
-        cleaned = [self.options.cleaning.clean(text, changed, dropped) for text in texts]
-        kept = [text for text in cleaned if text is not None]
+        plain = [text for text in (plain_text(text, dropped) for text in texts) if text is not None]
+        text_bytes = sum(map(_utf8_bytes, plain))
+        cleaned = (self.options.cleaning.clean(text, changed, dropped) for text in plain)
+        kept = [
+            text
+            for text in cleaned
+            if text is not None and (self.languages is None or self.languages.admits(text, dropped))
+        ]
         tokens, lengths, word_starts, unknown = self.tokenize(kept)
         ends = np.cumsum(lengths) - 1
         is_unknown = tokens == self.options.unknown_id

@@ -1,4 +1,4 @@
-"""Documents from one column of a table, of JSON lines or of a parquet file."""
+"""Documents from one column of a table, of JSON lines or of a parquet file; the column may be a field of another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 from runtime.files.schemas import listed
 from shards.text.plain_text import TextRules
-from shards.text.records import column_values, json_lines, parquet_batches, parse_line, require_different, table_rows
+from shards.text.records import (
+    column_values,
+    json_lines,
+    parquet_batches,
+    parse_line,
+    require_different,
+    table_rows,
+    top_column,
+)
 
 
 def json_documents(stream: io.BufferedReader, name: str, rules: TextRules) -> Iterator[str]:
@@ -21,20 +29,66 @@ def json_documents(stream: io.BufferedReader, name: str, rules: TextRules) -> It
 
 
 def json_text(record: object, place: str, rules: TextRules) -> str:
-    """The text column of one parsed line; null counts as empty."""
+    """The text column of one parsed line or element; null counts as empty."""
     if not isinstance(record, dict):
         raise ValueError(
             f"{place} is a {type(record).__name__}: give one object per line, as jq -c '.[]' does of a list"
         )
-    if rules.text_column not in record:
-        if isinstance(record.get("data"), list):
-            raise ValueError(f"{place} is one object around a list: give one object per line, as jq -c '.data[]' does")
-        keys = listed(sorted(record))
-        raise ValueError(f"{place} has no column {rules.text_column!r}: name one of {keys} with --text_column")
-    text = record[rules.text_column]
-    if text is not None and not isinstance(text, str):
-        raise ValueError(f"{place}: {no_text(text, rules.text_column)}")
-    return valid_unicode(text or "", place, rules)
+    if rules.text_column not in record and isinstance(record.get("data"), list) and "." not in rules.text_column:
+        raise ValueError(f"{place} is one object around a list: give one object per line, as jq -c '.data[]' does")
+    value = field_of(record, rules.text_column, place)
+    return valid_unicode(joined(value, place, rules.text_column), place, rules)
+
+
+def field_of(record: dict[str, Any], column: str, place: str) -> Any:
+    """The value of a column, or for `a.b` of field b of column a; of the items of a list, a list of their values.
+
+    A name with a point in it comes first: "a.b" itself, then field b of "a". A field of null is null. Raises ValueError
+    where there is no such column, with the names there are.
+    """
+    try:
+        return inner_value(record, column)
+    except KeyError:
+        names = listed(sorted(map(str, [*record, *inner_names(record)])))
+        raise ValueError(f"{place} has no column {column!r}: name one of {names} with --text_column") from None
+
+
+def inner_value(value: Any, column: str) -> Any:
+    """As `field_of`; KeyError where there is no such field."""
+    if isinstance(value, list):
+        return [inner_value(item, column) for item in value]
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise KeyError(column)
+    if column in value:
+        return value[column]
+    end = column.rfind(".")
+    while end > 0:
+        if column[:end] in value:
+            return inner_value(value[column[:end]], column[end + 1 :])
+        end = column.rfind(".", 0, end)
+    raise KeyError(column)
+
+
+def inner_names(record: dict[str, Any]) -> Iterator[str]:
+    """The fields of a record's objects, as `a.b`."""
+    for name, value in record.items():
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, dict):
+            yield from (f"{name}.{field}" for field in first)
+
+
+def joined(value: Any, place: str, column: str) -> str:
+    """A document of a column's value: a text, or the texts of a list as its paragraphs; null counts as empty.
+
+    Raises ValueError for anything else.
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, list | tuple):
+        return "\n\n".join(part for item in value if (part := joined(item, place, column)))
+    raise ValueError(f"{place}: {no_text(value, column)}")
 
 
 def valid_unicode(text: str, place: str, rules: TextRules) -> str:
@@ -80,22 +134,23 @@ def parquet_documents(
     """The text column of a parquet file; ValueError as `parquet_batches`, and for a column that is not text."""
     column = rules.text_column
     for row, batch in parquet_batches(stream, name, packed_bytes, column):
-        yield from column_texts(column_values(batch.column(0), name, row, rules), name, column)
+        top = top_column(batch.schema.names, column, name)
+        values = column_values(batch.column(batch.schema.get_field_index(top)), name, row, rules)
+        for number, value in enumerate(values, start=row):
+            place = f"{name}: row {number}"
+            yield joined(field_of({top: value}, column, place), place, column)
 
 
-def column_texts(values: list[Any], name: str, column: str) -> Iterator[str]:
-    """Texts of a column; null counts as empty, and anything but text is an error."""
-    for value in values:
-        if value is not None and not isinstance(value, str):
-            raise ValueError(f"{name}: {no_text(value, column)}")
-        yield value or ""
+def dataset_texts(row: dict[str, Any], name: str, column: str) -> Iterator[str]:
+    """The text column of a row of a data set; ValueError for one that lacks it, or whose value is not text."""
+    yield joined(field_of(row, column, name), name, column)
 
 
 def no_text(value: object, column: str) -> str:
-    """What is wrong with a value that is no text, and the remedy: a document is one text."""
+    """What is wrong with a value that is no text, and the remedy: a document is a text, or a list of texts."""
     holds = f"column {column!r} holds a {type(value).__name__}"
-    if isinstance(value, list | tuple):
-        return f"{holds}: join its items into one text (' '.join), or give each a row of its own (DataFrame.explode)"
     if isinstance(value, dict):
-        return f"{holds} with the fields {sorted(map(str, value))[:10]}: write the one with the text as a column"
+        names = sorted(map(str, value))[:10]
+        inner = f"{column}.{names[0] if names else 'NAME'}"
+        return f"{holds} with the fields {names}: name the one with the text, as --text_column {inner}"
     return f"{holds}: name a column of text"

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from typing import IO, BinaryIO, cast
 
 from runtime.files.foreign import reason_of
-from runtime.files.schemas import listed, shown
-from shards.text.archives import tar_members
-from shards.text.columns import column_texts, json_documents, parquet_documents, table_documents
+from runtime.files.schemas import shown
+from shards.text.columns import dataset_texts, json_documents, parquet_documents, table_documents
 from shards.text.compression import DECOMPRESSION_ERRORS, CountedStream, Expansion, decompressed, unpacked
-from shards.text.formats import HEAD_BYTES, SUFFIX_FORMATS, Format, detect_format, name_suffix
+from shards.text.dumps.archives import tar_members
+from shards.text.dumps.json_arrays import array_documents, is_wrapped
+from shards.text.dumps.web_archives import web_documents
+from shards.text.dumps.wiki_dumps import wiki_pages
+from shards.text.formats import HEAD_BYTES, SUFFIX_FORMATS, Format, detect_format, is_wiki_dump, name_suffix
 from shards.text.plain_text import TextRules, plain_documents, wikiextractor_documents
 from shards.text.records import seekable
 from shards.text.saved_datasets import open_dataset, rows_of
@@ -79,8 +82,16 @@ class DocumentReader:
         """Documents of a stream of text."""
         if kind == "wikiextractor":
             yield from wikiextractor_documents(stream, name, self.rules)
-        elif kind == "json_lines":
+        elif kind == "json_lines" and not (
+            name_suffix(name) == ".json" and is_wrapped(stream.peek(), self.rules.text_column)
+        ):
             yield from json_documents(stream, name, self.rules)
+        elif kind in ("json_lines", "json_array"):
+            yield from array_documents(stream, name, self.rules)
+        elif kind == "web_archive":
+            yield from web_documents(stream, name, self.rules)
+        elif kind == "wiki_dump":
+            yield from wiki_pages(stream, name, self.rules)
         elif kind == "csv":
             yield from table_documents(stream, name, self.rules, delimiter=",")
         elif kind == "tsv":
@@ -129,7 +140,11 @@ class DocumentReader:
         """Documents of one file in an archive, compressed or not; `expansion` counts what all of them unpack to."""
         try:
             stream = decompressed(io.BufferedReader(cast(io.RawIOBase, content)), name, expansion)
-            kind = detect_format(name, stream.peek(HEAD_BYTES)[:HEAD_BYTES])
+            head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
+            if name_suffix(name) == ".xml" and not is_wiki_dump(head.removeprefix(b"\xef\xbb\xbf").lstrip()):
+                self.changed["archive_members_skipped"] += 1  # settings and the like, not text
+                return
+            kind = detect_format(name, head)
             if kind in ("tar", "zip", "parquet"):
                 raise ValueError(f"{name} is a {kind} file inside an archive: unpack it")
             yield from self.read_text(stream, name, kind)
@@ -140,15 +155,7 @@ class DocumentReader:
 
     def read_dataset(self, source: Source) -> Iterator[str]:
         """The text column of a dataset: one that `save_to_disk` wrote, or a name to be streamed."""
-        column = self.rules.text_column
-        rows, num_rows = open_dataset(source)
-        names = getattr(rows, "column_names", None)
-        if names is not None and column not in names:
-            raise ValueError(f"{source.name} has no column {column!r}: name one of {listed(names)} with --text_column")
+        rows, num_rows = open_dataset(source, self.rules.text_column)
         for number, row in enumerate(rows_of(rows, source), start=1):
             self.dataset_bytes = source.bytes * number // num_rows if num_rows else 0
-            if column not in row:
-                raise ValueError(
-                    f"{source.name} has no column {column!r}: name one of {listed(row)} with --text_column"
-                )
-            yield from column_texts([row[column]], source.name, column)
+            yield from dataset_texts(row, source.name, self.rules.text_column)

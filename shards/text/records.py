@@ -40,12 +40,12 @@ def json_lines(stream: io.BufferedReader, name: str, rules: TextRules) -> Iterat
             yield f"{name}: line {number}", rules.decode(line, name, offset)
 
 
-def parse_line(text: str, place: str) -> Any:
+def parse_line(text: str, place: str, remedy: str = "give one object per line") -> Any:
     """The JSON value of one line; ValueError with its `place` if it is torn, too deeply nested or has a key twice."""
     try:
         return json.loads(text, object_pairs_hook=without_duplicates)
     except RecursionError as error:
-        raise ValueError(f"{place} is too deeply nested: give one flat object per line") from error
+        raise ValueError(f"{place} is too deeply nested: {remedy}, flat ones") from error
     except DuplicateKey as error:
         raise ValueError(f"{place}: {error}") from error
     except ValueError as error:
@@ -54,7 +54,7 @@ def parse_line(text: str, place: str) -> Any:
                 f"{place} begins a JSON value of several lines: give one object per line, as jq -c '.[]' does "
                 "of a list and jq -c '.data[]' of {\"data\": [...]}"
             ) from error
-        raise ValueError(f"{place} is not JSON ({error}): give one object per line") from error
+        raise ValueError(f"{place} is not JSON ({error}): {remedy}") from error
 
 
 def require_different(names: Iterable[str], place: str) -> None:
@@ -214,18 +214,21 @@ def parquet_batches(
 ) -> Iterator[tuple[int, pyarrow.RecordBatch]]:
     """A parquet file, or one `column` of it, a few hundred rows at a time, with the number (from 1) of the first.
 
-    `packed_bytes` gives the size of the file on disk. Raises ValueError for a damaged file, one without the column, and
-    one that unpacks to more than any text does.
+    A column may be a field of a struct, as `a.b`: then of the struct no other field is read. `packed_bytes` gives the
+    size of the file on disk. Raises ValueError for a damaged file, one without the column, and one that unpacks to more
+    than any text does.
     """
-    expansion, row, columns = Expansion(name, packed_bytes), 1, None if column is None else [column]
+    expansion, row = Expansion(name, packed_bytes), 1
     with seekable(stream) as file:
         with reading_parquet(name):
             table = pyarrow.parquet.ParquetFile(file)
-            names, group_bytes = table.schema_arrow.names, largest_group_bytes(table, column)
-            batches = table.iter_batches(batch_size=PARQUET_ROWS, columns=columns)
-        require_different([each for each in names if column in (None, each)], name)
-        if column is not None and column not in names:
-            raise ValueError(f"{name} has no column {column!r}: name one of {listed(names)} with --text_column")
+            names = table.schema_arrow.names
+        top = None if column is None else top_column(names, column, name)
+        require_different([each for each in names if top in (None, each)], name)
+        with reading_parquet(name):
+            part = top if top is None or not leaf_numbers(table, str(column)) else column
+            group_bytes = largest_group_bytes(table, part)
+            batches = table.iter_batches(batch_size=PARQUET_ROWS, columns=None if part is None else [part])
         expansion.add(group_bytes)
         while True:
             with reading_parquet(name):
@@ -266,10 +269,25 @@ def largest_group_bytes(table: pyarrow.parquet.ParquetFile, column: str | None) 
     groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
     if column is None:
         return max((group.total_byte_size for group in groups), default=0)
-    paths = [table.schema.column(number).path for number in range(metadata.num_columns)]
-    parts = [number for number, path in enumerate(paths) if path == column or path.startswith(f"{column}.")]
+    parts = leaf_numbers(table, column)
     sizes = (sum(group.column(number).total_uncompressed_size for number in parts) for group in groups)
     return max(sizes, default=0)
+
+
+def leaf_numbers(table: pyarrow.parquet.ParquetFile, column: str) -> list[int]:
+    """The numbers of the columns, as parquet counts them, that are a column or fields of it."""
+    paths = [table.schema.column(number).path for number in range(table.metadata.num_columns)]
+    return [number for number, path in enumerate(paths) if path == column or path.startswith(f"{column}.")]
+
+
+def top_column(names: Iterable[str], column: str, place: str) -> str:
+    """The column itself, or for `a.b` the column `a` that has a field b; ValueError where there is neither."""
+    known = list(names)
+    parts = column.split(".")
+    for end in range(len(parts), 0, -1):
+        if (top := ".".join(parts[:end])) in known:
+            return top
+    raise ValueError(f"{place} has no column {column!r}: name one of {listed(known)} with --text_column")
 
 
 def is_binary(kind: pyarrow.DataType) -> bool:

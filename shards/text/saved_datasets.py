@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.files.foreign import reading_foreign
+from shards.text.records import top_column
 from shards.text.sources import SAVED_DATASET_FILES, Source
 
 BATCH_ROWS = 256
@@ -26,10 +27,11 @@ def load_saved(folder: Path) -> Any:
         return datasets.load_from_disk(str(folder))
 
 
-def open_dataset(source: Source) -> tuple[Any, int]:
-    """Open a saved dataset (its `train` split where it has several) or stream `NAME[:CONFIG[:SPLIT]]`.
+def open_dataset(source: Source, column: str) -> tuple[Any, int]:
+    """One column of a saved dataset (its `train` split where it has several) or of a stream `NAME[:CONFIG[:SPLIT]]`.
 
-    Returns the rows and their number, 0 if unknown.
+    Returns the rows and their number, 0 if unknown. No other column is read; of a stream, where its files are parquet.
+    Raises ValueError where there is no such column.
     """
     import datasets
 
@@ -41,10 +43,24 @@ def open_dataset(source: Source) -> tuple[Any, int]:
                     f"{source.path} has the splits {sorted(saved)} and no 'train': give one split's folder"
                 )
             saved = saved["train"]
-        return saved.with_format("arrow"), len(saved)
-    name, config, split = [*source.path.split(":"), "", ""][:3]
+        top = top_column(saved.column_names, column, source.name)
+        return saved.select_columns([top]).with_format("arrow"), len(saved)
+    rows = streamed(source.path)
+    if rows.column_names is None:  # known only from the rows
+        return rows, 0
+    top = top_column(rows.column_names, column, source.name)
+    if rows.info.builder_name == "parquet":
+        return streamed(source.path, columns=[top]), 0
+    return rows.select_columns([top]), 0
+
+
+def streamed(path: str, **columns: Any) -> Any:
+    """The rows of `NAME[:CONFIG[:SPLIT]]`, or of a folder of files, as they arrive; ValueError if there are none."""
+    import datasets
+
+    name, config, split = [*path.split(":"), "", ""][:3]
     try:
-        return datasets.load_dataset(name, config or None, split=split or "train", streaming=True), 0
+        return datasets.load_dataset(name, config or None, split=split or "train", streaming=True, **columns)
     except (OSError, ValueError) as error:
         raise ValueError(f"dataset {name} cannot be streamed ({error}): check its name, or give local files") from error
 

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.text.formats import SUFFIX_FORMATS, name_suffix
+from shards.text.compression import unpacked
+from shards.text.formats import HEAD_BYTES, SUFFIX_FORMATS, is_wiki_dump, name_suffix
 
 SAVED_DATASET_FILES = ("dataset_dict.json", "state.json")
+DUMP_INDEX = "-multistream-index"  # of a wiki dump: the places of its pages, no text
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,9 @@ def glob_sources(pattern: str) -> Iterator[Source]:
     around = {folder for match in matches if match.is_file() for folder in match.parents}
     read: set[Path] = set()
     for match in matches:
-        if match.is_file():
+        if match.is_file() and DUMP_INDEX in match.name:
+            warn_of_index(match)
+        elif match.is_file():
             yield file_source(match, match.name)
         elif leads_nowhere(match):
             warn_of_dangling(match)
@@ -100,14 +104,25 @@ def folder_sources(folder: Path) -> Iterator[Source]:
         if any(part.startswith("_") for part in relative.parts):
             if suffix:  # not _SUCCESS or _metadata
                 logger.warning("%s is skipped: names that begin with _ are no data (give it as an input itself)", path)
-        elif suffix not in SUFFIX_FORMATS:
+        elif suffix not in SUFFIX_FORMATS or (suffix == ".xml" and path.is_file() and is_other_xml(path)):
             logger.warning("%s is skipped: its suffix has no reader", path)
+        elif DUMP_INDEX in path.name:
+            warn_of_index(path)
         elif path.is_file():
             yield file_source(path, relative.as_posix())
         elif leads_nowhere(path):
             warn_of_dangling(path)
         else:
             logger.warning("%s is skipped: it is neither a file nor a folder", path)
+
+
+def is_other_xml(path: Path) -> bool:
+    """Whether a file is XML, but no wiki dump; one that cannot be unpacked is for its reader to refuse."""
+    try:
+        with unpacked(path) as (_, stream):
+            return not is_wiki_dump(stream.peek(HEAD_BYTES)[:HEAD_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip())
+    except ValueError:
+        return False
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -150,6 +165,11 @@ def leads_nowhere(path: Path) -> bool:
 def warn_of_dangling(path: Path) -> None:
     """Warn that a link is left out."""
     logger.warning("%s is skipped: it is a link to %s, which is not there", path, os.readlink(path))
+
+
+def warn_of_index(path: Path) -> None:
+    """Warn that an index is left out."""
+    logger.warning("%s is skipped: it is the index of a wiki dump, which has no text", path)
 
 
 def file_source(path: Path, name: str) -> Source:

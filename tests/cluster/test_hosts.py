@@ -26,7 +26,7 @@ ZERO2 = {"deepspeed": ROOT / "ds_configs" / "zero2.json"}
 SERVER = """\
 import sys, threading
 from pathlib import Path
-from tls_server import tls_server
+from servers.tls_server import tls_server
 with tls_server(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]) as served:
     print(served.address, flush=True)
     threading.Event().wait()

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from finetuning.examples.record_files import OnBadText, decode_text
 from runtime.files.schemas import shown
-from shards.text.archives import tar_members
 from shards.text.compression import Expansion, unpacked
+from shards.text.dumps.archives import tar_members
 from shards.text.formats import name_suffix
 from shards.text.sources import files_below, leads_nowhere
 

@@ -157,9 +157,13 @@ def test_bytes_in_parquet_that_are_no_text(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(["a", "b"], "holds a list: join its items"), ({"en": "a"}, r"holds a dict with the fields \['en'\]")],
+    [
+        ([7], "holds a int: name a column of text"),
+        ({"en": "a"}, r"holds a dict with the fields \['en'\]: name the one with the text, as --text_column text\.en"),
+        ([{"en": "a"}], r"holds a dict with the fields \['en'\]"),
+    ],
 )
-def test_a_list_or_a_struct_is_refused_with_what_to_do(tmp_path, value, message):
+def test_a_value_that_is_no_text_is_refused_with_what_to_do(tmp_path, value, message):
     pyarrow.parquet.write_table(pyarrow.table({"text": [value]}), tmp_path / "a.parquet")
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": value}))
     for name in ("a.parquet", "a.jsonl"):
@@ -169,11 +173,10 @@ def test_a_list_or_a_struct_is_refused_with_what_to_do(tmp_path, value, message)
 
 @pytest.mark.parametrize("content", [ROWS, {"data": ROWS}], ids=["list", "data"])
 @pytest.mark.parametrize("indent", [None, 1])
-def test_one_json_value_is_rows_for_a_recipe_and_refused_with_the_step_by_a_build(tmp_path, content, indent):
+def test_one_json_value_is_rows_for_a_recipe_and_documents_for_a_build(tmp_path, content, indent):
     (tmp_path / "a.json").write_text(json.dumps(content, indent=indent))
     assert read_records(tmp_path / "a.json") == ROWS
-    with pytest.raises(ValueError, match=r"a\.json: line 1 .*jq -c"):
-        documents(tmp_path / "a.json")
+    assert documents(tmp_path / "a.json") == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.ndjson", "a-v1.1.jsonl", "a.json.gz"])

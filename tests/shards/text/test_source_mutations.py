@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 from file_mutations import few_and_many, refusals
 
+from shards.text.dumps.markup import Markup
 from shards.text.plain_text import TextRules
 from shards.text.readers import DocumentReader
 from shards.text.sources import find_sources
@@ -55,6 +56,33 @@ def in_zstandard() -> bytes:
 
 
 WIKI = b"".join(f'<doc id="{n}" title="T">\nT\n\n{text}\n</doc>\n'.encode() for n, text in enumerate(TEXTS))
+RECORD = (
+    b"WARC/1.0\r\nWARC-Type: %b\r\nWARC-Target-URI: http://a.b/c\r\n"
+    b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n%b\r\n\r\n"
+)
+SENT = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n%b\r\n"
+PAGE = "".join(f"<p class='a'>{text} &amp; <b>more</b></p>" for text in TEXTS).encode()
+CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(gzip.compress(PAGE, mtime=0)), gzip.compress(PAGE, mtime=0))
+WIKITEXT = "{{a|b=[[c]]}} '''d''' [[File:x|y]]<ref name='a'>z</ref>\n{|\n| e\n|}\n== f ==\n* g [http://h i] &amp;\n"
+
+
+def records(packed=bytes) -> bytes:
+    bodies = [(b"conversion", b"text/plain", text.encode()) for text in TEXTS[:5]]
+    sent = SENT % b"Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n" + CHUNKED
+    bodies += [(b"response", b"application/http;msgtype=response", data) for data in (SENT % b"" + PAGE, sent)]
+    return b"".join(packed(RECORD % (kind, of, len(body), body)) for kind, of, body in bodies)
+
+
+def dump() -> bytes:
+    pages = "".join(
+        f"<page><title>T{n}</title><ns>{n % 2}</ns><revision><model>wikitext</model><text xml:space='preserve'>"
+        f"{(WIKITEXT * 2 + text).replace('&', '&amp;').replace('<', '&lt;')}</text></revision></page>\n"
+        for n, text in enumerate(TEXTS[:6])
+    )
+    namespaces = "<siteinfo><namespaces><namespace key='6'>File</namespace></namespaces></siteinfo>"
+    return f"<mediawiki>{namespaces}\n{pages}</mediawiki>".encode()
+
+
 # By name: the content, and the least share of mutations that is refused; plain text takes nearly everything.
 SOURCES = {
     "plain.txt": (lambda: PLAIN, 0.0),
@@ -70,6 +98,13 @@ SOURCES = {
     "packed.txt.bz2": (lambda: bz2.compress(PLAIN), 0.2),
     "packed.txt.xz": (lambda: lzma.compress(PLAIN), 0.2),
     "packed.jsonl.zst": (in_zstandard, 0.2),
+    "array.json": (lambda: json.dumps([{"text": text, "id": [n]} for n, text in enumerate(TEXTS)]).encode(), 0.2),
+    "wrapped.json": (lambda: json.dumps({"v": 1, "data": [{"text": text} for text in TEXTS]}, indent=1).encode(), 0.2),
+    "nested.jsonl": (lambda: b"".join(json.dumps({"text": [text, [text]]}).encode() + b"\n" for text in TEXTS), 0.2),
+    "crawl.warc": (records, 0.1),
+    "crawl.warc.wet.gz": (lambda: records(lambda data: gzip.compress(data, mtime=0)), 0.2),
+    "dump.xml": (dump, 0.2),
+    "dump.xml.bz2": (lambda: bz2.compress(dump()), 0.2),
 }
 
 
@@ -86,6 +121,8 @@ def test_a_source(tmp_path, name, document, rounds):
         (source,) = find_sources([str(path)])
         for text in DocumentReader(rules).read(source):
             text.encode()
+            if isinstance(text, Markup):
+                (text.plain() or "").encode()
 
     refusals(path, read, rounds, least=least)
 
