@@ -36,6 +36,8 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     with hub_server() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        place = f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", place)
         for name, value in variables_of(server, tmp_path / "hub-cache").items():
             monkeypatch.setenv(name, value)
         yield server

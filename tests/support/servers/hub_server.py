@@ -178,6 +178,8 @@ class HubHandler(BaseHTTPRequestHandler):
             repository.branches[rest] = start
             repository.history[rest] = [entry for entry in repository.history["main"] if entry[0] == start]
             self.answer({})
+        elif action == "tree" and "/" in rest:  # a folder: there are none
+            self.missing("Entry")
         elif repository.at(rest or "main") is None:
             self.missing("Revision")
         else:
