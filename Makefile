@@ -11,7 +11,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= test,lint,docs,bench,jieba,html,wikitext,language,wandb,mlflow,slurm,watch
+EXTRAS ?= test,lint,docs,bench,jieba,html,wikitext,language,wandb,mlflow,slurm,watch,notebook
 TORCH_INDEX ?=
 TORCH ?= pinned
 

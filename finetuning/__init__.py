@@ -1,4 +1,11 @@
-"""Fine-tuning recipes over one training loop: questions, multiple choice, GLUE, classes of texts, tags of words."""
+"""Fine-tuning recipes over one training loop: questions, multiple choice, GLUE, classes of texts, tags of words.
+
+from finetuning import finetune, load, predict
+
+outcome = finetune("classification", train_file="train.csv", model_name_or_path="runs/mine/series/annealed-1000000")
+outcome.scores, outcome.predictions
+model, tokenizer = load(outcome.model)
+"""
 
 from __future__ import annotations
 
@@ -6,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import runtime  # noqa: F401  (before torch is loaded: see there)
+from runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
+
+    from finetuning.recipes.api import FinetuningOutcome, finetune, predict
 
 
 def load(directory: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
@@ -17,3 +27,10 @@ def load(directory: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     from finetuning.run.saved_model import load as load_saved  # torch is loaded only where it is needed
 
     return load_saved(directory)
+
+
+__all__ = ["FinetuningOutcome", "finetune", "load", "predict"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__, dict.fromkeys(("FinetuningOutcome", "finetune", "predict"), "finetuning.recipes.api")
+)

@@ -21,10 +21,10 @@ from runtime.options.command_line import parse_options
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
     options = parse_options(GlueOptions, argv, description=__doc__, replaced=replaced_option)
-    from finetuning.recipes.texts.glue_run import run  # loads torch, which --help does not need
-    from finetuning.run.command import output_directory, run_until_asked
+    from finetuning import finetune
+    from finetuning.run.command import output_directory, status_of  # loads torch, which --help does not need
 
-    return run_until_asked(lambda asked: run(options, asked), output_directory(options, "glue"), options)
+    return status_of(lambda: finetune(options), output_directory(options, "glue"))
 
 
 if __name__ == "__main__":

@@ -24,14 +24,11 @@ from runtime.options.command_line import parse_options
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fine-tune and score; returns the exit status."""
-    given = parse_options(TokenOptions, argv, description=__doc__, replaced=replaced_option)
-    from finetuning.recipes.tokens.token_run import run  # loads torch, which --help does not need
-    from finetuning.run.command import for_small_world, output_directory, run_until_asked
+    options = parse_options(TokenOptions, argv, description=__doc__, replaced=replaced_option)
+    from finetuning import finetune
+    from finetuning.run.command import output_directory, status_of  # loads torch, which --help does not need
 
-    options = for_small_world(given)
-    return run_until_asked(
-        lambda asked: run(options, asked), output_directory(options, "token_classification"), options
-    )
+    return status_of(lambda: finetune(options), output_directory(options, "token_classification"))
 
 
 if __name__ == "__main__":

@@ -33,12 +33,9 @@ def run(options: TaskBuildOptions) -> int:
     """Build, with a bar, and report."""
     from dataclasses import replace
 
-    from tqdm import tqdm
-
-    from runtime.processes.interruption import stopping_at_once
     from runtime.processes.ranks import read_ranks
-    from shards.building.builder import build_shards
-    from shards.building.report import closing_report, progress_reporter
+    from shards import build
+    from shards.building.report import closing_report
 
     if not read_ranks().is_main:  # under a launcher, only one process builds
         return 0
@@ -48,9 +45,7 @@ def run(options: TaskBuildOptions) -> int:
         data = write_training_texts(options.task, options.texts_file, options.data_dir)
         print(f"{options.texts_file}: the texts of {len(data.train):,} training examples of {data.spec.name}")
         options = replace(options, task=None, data_dir=None, input=[str(options.texts_file)])
-    with stopping_at_once(), tqdm(unit="B", unit_scale=True, desc="shards", mininterval=0.5) as bar:
-        summary = build_shards(options, report=progress_reporter(bar))
-    print(closing_report(summary, Path(options.output_dir)))
+    print(closing_report(build(options), Path(options.output_dir)))
     return 0
 
 

@@ -20,26 +20,23 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from gap.study.clock import Clock
-from gap.study.options import GapOptions, with_defaults
+from gap import measure
+from gap.study.options import GapOptions
 from runtime.options.command_line import parse_options
 from runtime.options.exit_status import run_command
-from runtime.processes.interruption import stopping_at_once
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run the study; returns the exit status."""
     options = parse_options(GapOptions, argv, description=__doc__)
-    clock = Clock.of_process() if argv is None else Clock()
     from gap.cells.worker import MEMORY_REMEDY  # loads torch, which --help does not need
     from gap.report.text import command_text
-    from gap.study.study import run_study
 
     command = command_text("python launch/gap.py", argv)
 
     def run() -> int:
-        with stopping_at_once():
-            return run_study(with_defaults(options), command, clock)
+        measure(options, command=command, whole_process=argv is None)
+        return 0
 
     return run_command(run, memory_remedy=MEMORY_REMEDY, output_dir=options.output_dir)
 

@@ -22,10 +22,10 @@ from runtime.options.command_line import parse_options
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and predict; returns the exit status."""
     options = parse_options(PredictionOptions, argv, description=__doc__)
-    from finetuning.recipes.prediction import predict  # loads torch, which --help does not need
-    from finetuning.run.command import run_until_asked
+    from finetuning import predict
+    from finetuning.run.command import status_of  # loads torch, which --help does not need
 
-    return run_until_asked(lambda asked: predict(options, asked), Path(options.output_dir))
+    return status_of(lambda: predict(options), Path(options.output_dir))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,10 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from gap.study.until_options import PretrainCommandOptions
-from pretraining.plan.options import with_defaults
+from pretraining import pretrain
 from pretraining.replaced_options import REPLACED_OPTIONS
 from runtime.options.command_line import parse_options
 from runtime.options.exit_status import run_command
-from runtime.processes.ranks import close_process_group, read_ranks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,16 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: PretrainCommandOptions) -> int:
     """Pretrain; returns the exit status."""
-    from pretraining.run import pretrain  # loads torch, which --help does not need
-
     watch = None
     if options.until is not None:
         from gap.study.until import watch_of  # loads much that only --until needs
 
         watch = watch_of(options)
-    status = pretrain(with_defaults(options), read_ranks(), watch_of=watch)
-    close_process_group()
-    return status
+    pretrain(options, watch_of=watch)
+    return 0
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pretraining.plan.identity import identity_of
 from pretraining.plan.table import plan_lines
 from runtime.machine import bf16_support
 from runtime.processes.collectives import gather_json, largest
+from runtime.processes.failures import Refused
 from runtime.trackers import parse_reporters
 from shards.storage.location import ShardLocation
 from shards.streaming.order import lanes_for, lanes_of
@@ -37,8 +38,8 @@ MUCH_PADDING = 0.1  # of the rows
 HIGH_FOR_A_CHECKPOINT = 5e-4  # RoBERTa was continued at this with 2,048 rows an update (arXiv:2004.10964, appendix)
 
 
-def announce(plan: Plan, shards: ShardLocation) -> bool:
-    """Print the plan, or its contradictions on stderr; returns whether it can run. Every rank calls it."""
+def announce(plan: Plan, shards: ShardLocation) -> None:
+    """Print the plan, or print its contradictions on stderr and raise Refused. Every rank calls it."""
     warnings: list[str] = []
     problems = find_problems(plan, lambda: warnings.extend(data_warnings(plan, shards)))
     if plan.ranks.is_main:
@@ -47,7 +48,8 @@ def announce(plan: Plan, shards: ShardLocation) -> bool:
         if not problems:
             texts = [f"   warning  {text}" for text in (*find_warnings(plan), *warnings)]
             print("\n".join([*plan_lines(plan), *texts]), flush=True)
-    return not problems
+    if problems:
+        raise Refused(problems)
 
 
 def find_problems(plan: Plan, *more: Callable[[], object]) -> list[str]:

@@ -39,7 +39,6 @@ from pretraining.publishing.publication import Publisher
 from pretraining.publishing.word_frequencies import plateau_warning
 from runtime.files.lock import Ownership
 from runtime.files.whole_files import write_json
-from runtime.options.exit_status import DONE, REFUSED
 from runtime.plurals import counted
 from runtime.processes.collectives import broadcast_json, fail_together
 from runtime.processes.interruption import MARKER_NAME, Interrupted, Interruption
@@ -71,27 +70,26 @@ class Watch(Protocol):
         """Look at a checkpoint of the series; on the main rank the reason to stop, or None."""
 
 
-def pretrain(
+def run_pretraining(
     options: PretrainingOptions,
     ranks: Ranks,
     *,
     watch_of: Callable[[Plan, ShardLocation], Watch] | None = None,
-) -> int:
-    """Plan, check and run the pretraining, on this rank; the exit status. Leaves the process group open,
-    unless it pushes.
+) -> None:
+    """Plan, check and run the pretraining, on this rank; `pretraining.pretrain` leaves the process as it was.
 
-    `watch_of` builds the watch of a plan without contradictions. Raises Interrupted once all is saved, and Failed where
-    all is trained but not all pushed.
+    `watch_of` builds the watch of a plan without contradictions. Raises Refused for contradictions, which are printed,
+    Interrupted once all is saved, and Failed where all is trained but not all pushed. Leaves the process group open,
+    unless it pushes.
     """
     quiet_libraries(is_main=ranks.is_main)
     device = choose_device(ranks)
     init_process_group(ranks, device, always=options.deepspeed is not None and not options.dry_run)
     shards = open_location(prepare_shards(options, ranks))
     plan = agreed(Plan(options, shards.manifest, ranks, device, earlier_choices(options, ranks)))
-    if not announce(plan, shards):
-        return REFUSED
+    announce(plan, shards)
     if options.dry_run:
-        return DONE
+        return
     watch = None if watch_of is None else watch_of(plan, shards)
     with pushing(options, ranks) as pusher:
         if watch is not None and watch.reached:
@@ -109,7 +107,6 @@ def pretrain(
             close_process_group()  # no rank waits for a network
         if pusher is not None:
             pusher.finish()
-    return DONE
 
 
 def agreed(plan: Plan) -> Plan:

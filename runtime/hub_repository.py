@@ -214,10 +214,10 @@ def hub_card(
         raise ValueError("the lines between --- are not names and values")
     card = ModelCard(text)
     if license is not None:
-        card.data.license = license
+        card.data["license"] = license
     if language is not None:
         languages = [part.strip() for part in language.split(",") if part.strip()]
-        card.data.language = languages[0] if len(languages) == 1 else languages
+        card.data["language"] = languages[0] if len(languages) == 1 else languages
     at = "" if revision == MAIN else f', revision="{revision}"'
     card.text = card.text.replace(f'load("{THIS_FOLDER}")', f'load(snapshot_download("{repository}"{at}))')
     card.text = card.text.replace(f'"{THIS_FOLDER}"', f'"{repository}"{at}') + more

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from runtime.processes.collectives import broadcast_json, gather_json
-from runtime.processes.interruption import Interrupted, Interruption
+from runtime.processes.interruption import Interrupted, Interruption, may_handle_signals
 
 LONGEST_INTERVAL = 50  # calls
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -23,8 +23,8 @@ def never() -> None:
 @contextmanager
 def noting_signals() -> Iterator[Asked]:
     """Record signals and the launcher's death instead of ending at once; earlier handlers are restored afterwards."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
     interruption = Interruption()
+    before = {number: signal.getsignal(number) for number in SIGNALS} if may_handle_signals() else {}
     interruption.install()
     try:
         yield lambda: interruption.reason if interruption.requested() else None

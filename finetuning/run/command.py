@@ -65,28 +65,30 @@ class RecipeOutcome:
     result: Result | None
 
 
-def run_until_asked(run: Callable[[Asked], int], directory: Path, pushed: FinetuningOptions | None = None) -> int:
-    """Run a command that writes to `directory` and saves when asked to stop; returns its exit status.
-
-    Its models are then pushed to the hub, if the options `pushed` say so.
-    """
+def run_until_asked(run: Callable[[Asked], object], directory: Path, pushed: FinetuningOptions | None = None) -> None:
+    """Run what writes to `directory` and saves when asked to stop; its models are then pushed, if `pushed` says so."""
     pushes = getattr(pushed, "push_to_hub", False) and read_ranks().is_main
+    if pushes:
+        check_push(pushed)
+    with noting_signals() as asked:
+        run(asked)
+    if pushes:
+        with stopping_at_once():
+            push_after_run(pushed, directory)
 
-    def work() -> int:
-        if pushes:
-            check_push(pushed)
-        with noting_signals() as asked:
-            status = run(asked)
-        if pushes and status == DONE:
-            with stopping_at_once():
-                push_after_run(pushed, directory)
-        return status
+
+def status_of(work: Callable[[], object], directory: Path) -> int:
+    """The exit status of a command that writes to `directory`: 0 once `work` returns, else that of what it raises."""
+
+    def done() -> int:
+        work()
+        return DONE
 
     remedy = (
         "lower --per_device_train_batch_size (the global batch and the result stay the same), "
         "--per_device_eval_batch_size or --max_seq_length"
     )
-    return run_command(work, memory_remedy=remedy, output_dir=directory)
+    return run_command(done, memory_remedy=remedy, output_dir=directory)
 
 
 def open_world(options: FinetuningOptions) -> Ranks:

@@ -56,9 +56,13 @@ def models_of(directory: Path, seeds: Sequence[int] = (), tasks: Sequence[str] =
         wanted = not (seeds and numbers) or numbers[0] in seeds
         wanted &= not (tasks and names) or names[0] in tasks
         if (place / CONFIG).is_file() and wanted and len(numbers) < 2 and len(names) < 2:
-            models.append(SavedModel(place, *names[:1] or [""], *numbers[:1]))
+            models.append(SavedModel(place, names[0] if names else "", numbers[0] if numbers else None))
     order = {seed: number for number, seed in enumerate(seeds)}
-    return sorted(models, key=lambda model: (model.task, order.get(model.seed or 0, model.seed or 0)))
+
+    def rank(model: SavedModel) -> tuple[str, int]:
+        return model.task, 0 if model.seed is None else order.get(model.seed, model.seed)
+
+    return sorted(models, key=rank)
 
 
 def push_models(models: Sequence[SavedModel], place: HubPlace, say: Say = print) -> None:
@@ -87,7 +91,9 @@ def push_models(models: Sequence[SavedModel], place: HubPlace, say: Say = print)
 def push_after_run(options: Any, directory: Path, say: Say = print) -> None:
     """What a recipe does when its run is done. Failed, with the remedy, where the hub lacks a model in the end."""
     tasks = [name.strip().lower() for name in (getattr(options, "task_name", None) or "").split(",") if name.strip()]
+    of_seeds = len(options.seeds) > 1  # else the models of seeds there are those of another run
     models = models_of(directory, options.seeds, [] if tasks == ["all"] else tasks)
+    models = [model for model in models if (model.seed is not None) == of_seeds]
     if not models:
         raise ValueError(f"--push_to_hub: {directory} holds no {BEST}/ to push: leave --save_model true")
     place = place_of(options)

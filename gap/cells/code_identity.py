@@ -15,8 +15,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-import gap
-
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ("runtime", "shards", "pretraining", "finetuning", "gap")
 # What trains and scores a cell, and what chooses its learning rate and epochs.
 ROOTS = ("gap.cells.running", "gap.cells.search.choice")
@@ -32,6 +31,8 @@ FREE = frozenset(
         *("runtime.files.json_lines", "runtime.files.schemas"),
         # The list of jobs and the options: their values are in the fingerprint themselves.
         *("gap.cells.job_list", "runtime.options.declaration"),
+        # The public names of the packages, which no module of the project goes by.
+        "runtime.lazy_names",
         *("shards.building.options", "pretraining.plan.options"),
         # Checkpoints, signals and addresses: a cell starts afresh in one process and keeps only its score.
         *(
@@ -56,6 +57,7 @@ FREE = frozenset(
 PACKAGES = ("tokenizers", "torch", "transformers")  # their versions count as well
 # Methods of a kind of task: what the corpus is searched for, and a cell's estimated cost, decide no score.
 FREE_METHODS = ("passage", "row_texts")
+PUBLIC_NAMES = ("__all__", "__getattr__", "__dir__", "TYPE_CHECKING")  # of a package
 SPEAKING = ("print", "say")  # functions that only print
 DECLARED = ("option", "option_as_in")  # a field with a default; its other arguments are help, groups and limits
 # Fields of a syntax tree's nodes that differ between versions of Python, or only inform the reader.
@@ -78,13 +80,13 @@ class Module:
 @cache
 def code_version() -> str:
     """`digest_of` the sources as they are at the first call: call it before a run's files can change."""
-    return digest_of(Path(gap.__file__).resolve().parents[1])
+    return digest_of(ROOT)
 
 
 @cache
 def probe_version() -> str:
     """As `code_version`, of the sources that decide a linear probe's score beyond those of every cell."""
-    return probe_digest(Path(gap.__file__).resolve().parents[1])
+    return probe_digest(ROOT)
 
 
 def probe_digest(root: Path) -> str:
@@ -160,6 +162,10 @@ def _counted(body: Sequence[ast.AST]) -> list[ast.AST]:
 
 
 def _is_free(node: ast.AST) -> bool:
+    """A method that decides no score, or the declaration of a package's public names."""
+    if isinstance(node, ast.Assign):
+        names = [name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        return bool(names) and set(names) <= set(PUBLIC_NAMES)
     return isinstance(node, ast.FunctionDef) and node.name in FREE_METHODS
 
 

@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg", force=False)
-
-from matplotlib import pyplot
+from matplotlib import figure as of_matplotlib
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from gap.analysis.wording import tokens_text
@@ -60,35 +56,38 @@ def draw_figures(charts: Sequence[DrawnChart], folder: Path) -> None:
 
 def draw_chart(chart: Figure, path: Path, kinds: Sequence[str] = (".png", ".svg")) -> list[Path]:
     """One chart of `gap.report.charts` to path.png and path.svg, or to the `kinds` that are named."""
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
-    try:
-        for trace in chart["data"]:
-            _draw_trace(axes, trace)
-        layout = chart["layout"]
-        axes.set_xscale(layout["xaxis"].get("type", "linear"))
-        if layout["xaxis"].get("type") == "log":
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: tokens_text(tokens)))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        if "tickvals" in layout["xaxis"]:
-            axes.set_xticks(layout["xaxis"]["tickvals"], layout["xaxis"]["ticktext"])
-            axes.minorticks_off()
-        if layout["xaxis"].get("autorange") == "reversed":
-            axes.invert_xaxis()
-        axes.set_xlabel(layout["xaxis"]["title"]["text"])
-        axes.set_ylabel(layout["yaxis"]["title"]["text"])
-        if layout["yaxis"].get("tickformat") == PERCENT:
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize="small")
-        files = [path.with_name(path.name + ending) for ending in kinds]
-        for file in files:
-            with whole_file(file) as stream:
-                figure.savefig(stream, dpi=DOTS_PER_INCH, format=file.suffix.removeprefix("."))
-        return files
-    finally:
-        pyplot.close(figure)
+    figure, files = matplotlib_figure(chart), [path.with_name(path.name + ending) for ending in kinds]
+    for file in files:
+        with whole_file(file) as stream:
+            figure.savefig(stream, dpi=DOTS_PER_INCH, format=file.suffix.removeprefix("."))
+    return files
+
+
+def matplotlib_figure(chart: Figure) -> of_matplotlib.Figure:
+    """One chart of `gap.report.charts`, drawn; it belongs to no pyplot, whose backend the caller's own plots have."""
+    figure = of_matplotlib.Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for trace in chart["data"]:
+        _draw_trace(axes, trace)
+    layout = chart["layout"]
+    axes.set_xscale(layout["xaxis"].get("type", "linear"))
+    if layout["xaxis"].get("type") == "log":
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: tokens_text(tokens)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    if "tickvals" in layout["xaxis"]:
+        axes.set_xticks(layout["xaxis"]["tickvals"], layout["xaxis"]["ticktext"])
+        axes.minorticks_off()
+    if layout["xaxis"].get("autorange") == "reversed":
+        axes.invert_xaxis()
+    axes.set_xlabel(layout["xaxis"]["title"]["text"])
+    axes.set_ylabel(layout["yaxis"]["title"]["text"])
+    if layout["yaxis"].get("tickformat") == PERCENT:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small")
+    return figure
 
 
 def _draw_trace(axes: Any, trace: Figure) -> None:

@@ -10,15 +10,13 @@ from typing import Any
 from gap.cells.plan import CellSource
 from gap.study.experiment import UNKNOWN
 from gap.study.options import GapOptions
+from pretraining.api import pretrain
 from pretraining.loop.training_data import SMALL_WORLD_VOCABULARY
 from pretraining.model.configuration import configuration_from, fit_to_data, named_configuration, parse_overrides
 from pretraining.plan.options import PretrainingOptions, with_defaults
 from pretraining.plan.segments import parse_series
 from pretraining.replaced_options import REPLACED_OPTIONS
-from pretraining.run import pretrain
 from runtime.options.command_line import parse_text
-from runtime.processes.interruption import disarm_watchdog
-from runtime.processes.ranks import Ranks, close_process_group
 
 
 def series_paths(options: GapOptions) -> list[Path]:
@@ -57,15 +55,10 @@ def pretraining_runs(options: GapOptions) -> list[PretrainingOptions]:
     return runs
 
 
-def pretrain_series(runs: Sequence[PretrainingOptions], ranks: Ranks) -> int:
-    """Make the series, run by run; finished runs are kept. Returns the status of the first that fails."""
+def pretrain_series(runs: Sequence[PretrainingOptions]) -> None:
+    """Make the series, run by run; finished runs are kept. Every rank calls it."""
     for run in runs:
-        status = pretrain(run, ranks)
-        disarm_watchdog()
-        close_process_group()
-        if status:
-            return status
-    return 0
+        pretrain(run)
 
 
 def budgets_of(run: PretrainingOptions) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gap.analysis.results import Analysis
 from gap.cells.code_identity import code_version
 from gap.cells.consistency import settled_bf16
 from gap.cells.executor import Workers, devices_of, run_local, submit_slurm, waiting_workers
@@ -38,11 +39,11 @@ from runtime.processes.collectives import barrier, broadcast_json
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 
 
-def run_study(options: GapOptions, command: str, clock: Clock) -> int:
-    """The whole study: pretrain what is missing, run the cells, write the report; the exit status.
+def run_study(options: GapOptions, command: str, clock: Clock) -> Analysis | None:
+    """The whole study: pretrain what is missing, run the cells, write the report; its analysis on the main rank.
 
-    `command` is the command line that the report shows. Raises Interrupted when asked to stop; finished work is
-    kept.
+    `command` is the command line or the call that the report shows. Without a report (a dry run, a pilot, jobs that
+    were submitted) there is no analysis. Raises Interrupted when asked to stop; finished work is kept.
     """
     code_version()  # of the sources that this process runs, even if the files change while it pretrains
     ranks, directory = read_ranks(), Path(options.output_dir)
@@ -55,13 +56,13 @@ def run_study(options: GapOptions, command: str, clock: Clock) -> int:
         if options.series is None and ranks.is_main:
             build_small_world(SMALL_WORLD_DIRECTORY)
     if options.dry_run:
-        return show_plan(options, runs, directory) if ranks.is_main else 0
+        if ranks.is_main:
+            show_plan(options, runs, directory)
+        return None
     if options.series is None and ranks.is_main:
         jobs_before_pretraining(options, runs)  # an impossible plan is refused before hours of training
     with clock.pretraining():
-        status = pretrain_series(runs, ranks)
-    if status:
-        return status
+        pretrain_series(runs)
     owner = Ownership(directory)
     try:
         return run_stages(options, ranks, owner, command=command, clock=clock)
@@ -69,26 +70,27 @@ def run_study(options: GapOptions, command: str, clock: Clock) -> int:
         owner.release()
 
 
-def run_stages(options: GapOptions, ranks: Ranks, owner: Ownership, *, command: str, clock: Clock) -> int:
-    """Run the study, with more and more seeds for what is not resolved if so asked.
+def run_stages(options: GapOptions, ranks: Ranks, owner: Ownership, *, command: str, clock: Clock) -> Analysis | None:
+    """Run the study, with more and more seeds for what is not resolved if so asked; the analysis of its last stage.
 
     The same command goes on inside any stage: the cells of earlier ones are finished, and give the same verdicts.
     """
     alone = ranks.world_size == 1 and options.executor == "local"
     others = devices_of(options.max_parallel)[1:] if alone else []  # this process uses the first
     kept: dict[str, int] = {}  # by task that is resolved, its seeds
+    analysis: Analysis | None = None
     if ranks.is_main and (warning := warning_before(options)):
         print(f"warning: {warning}", flush=True)
     for seeds in seed_stages(options):
         stage = replace(options, finetuning_seeds=seeds)
         experiment = replace(experiment_of(stage), task_seeds=kept)
         with waiting_workers(Path(options.output_dir), others) as workers:
-            kept, tasks = run_cells(
+            kept, tasks, analysis = run_cells(
                 stage, experiment, most_seeds(options), ranks, owner, workers, command=command, clock=clock
             )
         if len(kept) == tasks:
             break
-    return 0
+    return analysis
 
 
 def run_cells(
@@ -101,11 +103,11 @@ def run_cells(
     *,
     command: str,
     clock: Clock,
-) -> tuple[dict[str, int], int]:
+) -> tuple[dict[str, int], int, Analysis | None]:
     """Plan, work through the list and write the report; the main rank locks the directory throughout.
 
-    Returns, on all ranks, the seeds of each fine-tuned task that is resolved, and the number of such tasks. `most`: the
-    fine-tuning seeds over which the error is spent.
+    Returns, on all ranks, the seeds of each fine-tuned task that is resolved, and the number of such tasks; on the main
+    rank the analysis too. `most`: the fine-tuning seeds over which the error is spent.
     """
     directory, paths = Path(options.output_dir), series_paths(options)
     rows = series_rows(paths)
@@ -122,13 +124,14 @@ def run_cells(
     if options.executor == "slurm":
         print("submitted: " + (", ".join(submit_slurm(directory, slurm_of(options))) or "nothing, all cells are done"))
         print("when they are done, run the same command with --executor local, which analyses the finished cells")
-        return {}, len(data) - len(experiment.zero_shot)
+        return {}, len(data) - len(experiment.zero_shot), None
     before = busy_seconds(directory, jobs)
     if ranks.world_size > 1:
         work(directory, ranks=ranks)
     else:
         run_local(directory, workers)
     kept: dict[str, int] = {}
+    analysis: Analysis | None = None
     if ranks.is_main:
         number = max(ranks.world_size, len(devices_of(options.max_parallel)))
         if options.pilot:
@@ -159,7 +162,7 @@ def run_cells(
         init_process_group(ranks, choose_device(ranks))
         kept = broadcast_json(kept)
         close_process_group()
-    return kept, len(data) - len(experiment.zero_shot)
+    return kept, len(data) - len(experiment.zero_shot), analysis
 
 
 def prepare(
@@ -193,7 +196,7 @@ def prepare(
     return jobs, data
 
 
-def show_plan(options: GapOptions, runs: Sequence[PretrainingOptions], directory: Path) -> int:
+def show_plan(options: GapOptions, runs: Sequence[PretrainingOptions], directory: Path) -> None:
     """Print the plan and stop."""
     jobs, data, config = jobs_before_pretraining(options, runs)
     print(*plan_lines(jobs), sep="\n")
@@ -207,7 +210,6 @@ def show_plan(options: GapOptions, runs: Sequence[PretrainingOptions], directory
         print(f"with the most seeds, if nothing is resolved before: {line}")
     if warning := other_code_warning(jobs, directory):
         print(f"warning: {warning}")
-    return 0
 
 
 def devices_at_once(options: GapOptions, world_size: int = 1) -> int:

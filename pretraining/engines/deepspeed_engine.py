@@ -9,6 +9,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.utils import groups as of_deepspeed
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
@@ -50,6 +51,7 @@ class DeepSpeedEngine:
         self.ranks, self.device, self.options = ranks, device, options
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         skip_compiled_collective()
+        forget_closed_group()
         config = resolve_config(
             content,
             micro_batch_size=options.micro_batch_size,
@@ -261,3 +263,11 @@ def restore_buffers(module: nn.Module, buffers: Mapping[str, torch.Tensor]) -> N
 def full_shape(parameter: nn.Parameter) -> torch.Size:
     """The parameter's whole shape; ZeRO-3 leaves an empty tensor where the parameter was."""
     return getattr(parameter, "ds_shape", parameter.shape)
+
+
+def forget_closed_group() -> None:
+    """Drop DeepSpeed's copy of a world group that an earlier run of this process has closed: it is kept for good."""
+    try:
+        torch.distributed.get_process_group_ranks(of_deepspeed._WORLD_GROUP)
+    except KeyError:
+        of_deepspeed._WORLD_GROUP = None

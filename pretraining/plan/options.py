@@ -112,6 +112,7 @@ class PretrainingOptions(Options):
         "changes to the configuration: name=value,name=value",
         group=MODEL,
         commas=True,
+        settings=True,
         by_data={SMALL_WORLD: "num_hidden_layers=3,num_attention_heads=4,initializer_range=0.05"},
     )
     objective: str = option(

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import pretraining
 from pretraining.checkpoints.series import SERIES_NAME
 from pretraining.plan.options import PretrainingOptions
 from pretraining.publishing.hub_series import HubPlace, worker_arguments
@@ -23,7 +22,7 @@ from runtime.processes.failures import Failed
 from runtime.processes.interruption import stopping_at_once
 from runtime.processes.ranks import Ranks, without_launcher
 
-ROOT = Path(pretraining.__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); from pretraining.publishing.hub_series import main; "
     "sys.exit(main(sys.argv[2:]))"

@@ -40,6 +40,7 @@ class Declaration:
         False  # added when runs had identities already: its default is not in them, so that they stay the same
     )
     commas: bool = False  # several values, separated by commas; in a file of options also a list
+    settings: bool = False  # of name=value pairs; in a file of options and in Python also a mapping
     by_data: Mapping[str, Any] = field(default_factory=dict)  # kind of data -> the value if none is given
     formerly: tuple[str, ...] = ()  # its earlier names
     old_values: Mapping[str, str] = field(default_factory=dict)  # earlier words -> their present ones
@@ -97,6 +98,7 @@ def option(
     identity: bool | str = True,
     later: bool = False,
     commas: bool = False,
+    settings: bool = False,
     by_data: Mapping[str, Any] | None = None,
     formerly: Collection[str] = (),
     old_values: Mapping[str, str] | None = None,
@@ -119,6 +121,7 @@ def option(
         identity=identity,
         later=later,
         commas=commas,
+        settings=settings,
         by_data=by_data or {},
         formerly=tuple(formerly),
         old_values=old_values or {},

@@ -10,7 +10,7 @@ from pathlib import Path
 from runtime.files.foreign import printable
 from runtime.files.whole_files import write_json
 from runtime.machine import is_out_of_memory
-from runtime.processes.failures import Failed, is_user_error
+from runtime.processes.failures import Failed, Refused, is_user_error
 from runtime.processes.interruption import EXIT_CODE, MARKER_NAME, Interrupted, disarm_watchdog
 from runtime.processes.ranks import close_process_group, read_ranks
 
@@ -29,6 +29,8 @@ def run_command(work: Callable[[], int], *, memory_remedy: str, output_dir: Path
     """
     try:
         return _work_or_interrupted(work, None if output_dir is None else Path(output_dir) / MARKER_NAME)
+    except Refused:
+        return REFUSED
     except Failed as error:
         return _say(f"error: {error}", FAILED)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 # The system's error numbers for a named file or directory that is missing, of the wrong kind, or may not be used.
 UNUSABLE = frozenset(
@@ -15,6 +16,14 @@ UNUSABLE = frozenset(
 
 class Failed(RuntimeError):
     """The request was valid but the work failed: the message gives the reason and the remedy."""
+
+
+class Refused(ValueError):
+    """A request that cannot be met; its `problems` have been printed, so a command says no more."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = list(problems)
 
 
 def is_unusable_path(error: BaseException) -> bool:

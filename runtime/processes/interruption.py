@@ -6,6 +6,7 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,12 +39,20 @@ class Interrupted(Exception):
         self.progress, self.together = dict(progress or {}), together
 
 
+def may_handle_signals() -> bool:
+    """Whether this is the main thread: no other may set signal handlers, so work in another one cannot be stopped."""
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
     """Turn SIGTERM, SIGUSR1 and Ctrl-C into Interrupted at once: for work that survives a kill at any point.
 
-    Code inside may install its own handlers, to stop at a place of its choice.
+    Code inside may install its own handlers, to stop at a place of its choice. Only the main thread handles signals.
     """
+    if not may_handle_signals():
+        yield
+        return
     reasons = ["SIGINT"]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -70,6 +79,9 @@ class Interruption:
         self._handlers: dict[int, Any] = {}
 
     def install(self) -> None:
+        """Take over the signals; in another thread than the main one nothing changes, and `requested` stays false."""
+        if not may_handle_signals():
+            return
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             self._handlers[number] = signal.signal(number, self._on_signal)
 

@@ -43,7 +43,7 @@ PREDICTION = "finetuning.recipes.prediction.predict"
 PREDICT = ("--model_name_or_path", "best", "--test_file", "new.json")
 COMMANDS = [
     Command("launch.build_shards", "launch.build_shards.run", ("--input", "a.txt", *OUT), "--processes"),
-    Command("launch.pretrain", "pretraining.run.pretrain", OUT, "--per_device_train_batch_size", marker=False),
+    Command("launch.pretrain", "pretraining.run.run_pretraining", OUT, "--per_device_train_batch_size", marker=False),
     Command("launch.overfit", "pretraining.overfit.rates.try_rates", (), "--global_batch_rows", marker=False),
     Command("launch.report", "gap.report.reports.write_reports", ("run",), "--draws", marker=False),
     Command("launch.watch", "gap.watch.terminal.print_lines", (".", "--once"), "name a deeper folder", marker=False),

@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch", "ds_configs", "benchmarks", "docs/site")
 NAMED_FILE = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)}|tests|docs)/[\w./-]*\.(?:py|md|json|html|png)\b")
+SOURCES = (".py", ".html", ".json", ".sh", ".yaml", ".example")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
 OF_EARLIER_TREES = "## Files to touch"  # from this heading of decisions.md on, names of earlier trees may stand
@@ -27,11 +28,7 @@ def source_files() -> set[str]:
     """Tracked and new sources; of tests/ those in the folder itself, since the others mirror the code."""
     command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run([*command, *FOLDERS, "tests"], capture_output=True, text=True, check=True).stdout.split()
-    sources = {
-        name
-        for name in names
-        if name.endswith((".py", ".html", ".json", ".sh", ".yaml", ".example")) and (ROOT / name).is_file()
-    }
+    sources = {name for name in names if name.endswith(SOURCES) and (ROOT / name).is_file()}
     return {name for name in sources if not re.match(r"tests/.+/", name)}
 
 

@@ -268,9 +268,14 @@ def test_no_source_is_so_short_that_it_belongs_to_its_neighbour():
 
 
 def crowded(places: list[Path]) -> dict[str, int]:
-    """Folders with more entries than a reader takes in at once: files and folders beside `__init__.py`."""
+    """Folders with more entries than a reader takes in at once: files and folders beside `__init__.py`.
+
+    `py.typed` is not read: it is empty, and tells type checkers that a package has types.
+    """
     entries: dict[Path, set[str]] = {}
     for place in places:
+        if place.name == "py.typed":
+            continue
         for folder in place.parents:
             entries.setdefault(folder, set()).add(place.relative_to(folder).parts[0])
     del entries[Path(".")]

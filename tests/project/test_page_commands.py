@@ -38,6 +38,7 @@ SHORTER = {
     r"--vocab_size \d+": "--vocab_size 2048",
     r"--nproc_per_node \d+": "--nproc_per_node 2",
     r"launch/pretrain\.py(?! \S+\.yaml)": f"launch/pretrain.py {TINY_RUN}",
+    r"(-m|--module) launch\.pretrain\b": rf"\1 launch.pretrain --model modernbert-tiny {TINY_RUN}",
     r"launch/gap\.py\s*$": f"launch/gap.py --pretraining '{TINY_RUN}' {FEW}",
     r"launch/gap\.py(?! --pretraining| \S+\.yaml)": f"launch/gap.py {ONE_TRY}",
     r"qa:runs/small_world/qa\b": "qa:runs/small_world/qa@40",
@@ -170,6 +171,9 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = f"--shards shards/mine --model modernbert-tiny {TINY_RUN} --seed {seed} --output_dir runs/seed{seed}"
         run_shell(f"python launch/pretrain.py {run}", folder)
     shutil.copytree(folder / "runs/seed0", folder / "runs/mine")
+    for recipe, data in {"qa": "squad", "classification": "my_task", "token_classification": "tags"}.items():
+        sets = f"--train_file {data}/train.json --validation_file {data}/validation.json --max_steps 4"
+        run_shell(f"python finetuning/{recipe}.py --model_name_or_path runs/mine/series/annealed-20000 {sets}", folder)
     return folder
 
 
@@ -291,6 +295,7 @@ def test_the_commands_of_a_page_work_as_written(path, tmp_path, small_world, fre
     prepare(tmp_path, small_world, page)
     for block in blocks(page):
         if block.kind == "file":
+            (tmp_path / block.file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / block.file).write_text(shortened(block.text), encoding="utf-8")
     for block in joined(blocks(page)):
         run_block(block, tmp_path, free_port)

@@ -14,7 +14,7 @@ if __package__ in (None, ""):
 
 from gap.study.until_options import PretrainCommandOptions
 from pretraining.plan.options import with_defaults
-from pretraining.run import pretrain
+from pretraining.run import run_pretraining
 from runtime.options.command_line import parse_options
 from runtime.processes.interruption import disarm_watchdog
 from runtime.processes.ranks import close_process_group, init_process_group, read_ranks
@@ -22,7 +22,7 @@ from runtime.verbosity import quiet_libraries
 
 
 def main() -> int:
-    """Run every command line of the file; the first that does not end with 0 ends all."""
+    """Run every command line of the file; the first that raises ends all."""
     import torch
 
     commands = json.loads(Path(sys.argv[-1]).read_text())
@@ -30,10 +30,8 @@ def main() -> int:
     quiet_libraries(is_main=ranks.is_main)
     init_process_group(ranks, torch.device("cpu"), always=True)
     for command in commands:
-        status = pretrain(with_defaults(parse_options(PretrainCommandOptions, command)), ranks)
+        run_pretraining(with_defaults(parse_options(PretrainCommandOptions, command)), ranks)
         disarm_watchdog()
-        if status:
-            return status
     close_process_group()
     return 0
 

@@ -21,6 +21,7 @@ try:
     from starlette.requests import Request
     from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
+    from starlette.types import ASGIApp
 except ImportError as error:
     raise ValueError(
         f"the page needs starlette and uvicorn ({error}): install them with the extra [watch], or use --line"
@@ -71,7 +72,7 @@ def is_by_another_site(headers: Mapping[str, str]) -> bool:
 class Guard(BaseHTTPMiddleware):
     """Refuses what no page of ours asks for, and sends the headers that keep the page to itself."""
 
-    def __init__(self, app: Starlette, host: str) -> None:
+    def __init__(self, app: ASGIApp, host: str) -> None:
         super().__init__(app)
         self.host = host
 

@@ -173,11 +173,12 @@ def seconds_left(
     done: Sequence[Cell],
     tries: Sequence[Mapping[str, Any]],
     running_since: Mapping[PlannedCell | Search, float],
+    workers: int,
 ) -> float | None:
     """Seconds until all jobs are done, by the mean time of finished ones of the same task; None before there is one.
 
     Cells scale with their labels and epochs where only others are done. `running_since` gives the seconds for which
-    jobs have been running: as many run at a time from now on.
+    jobs have been running; so many `workers` go on with the rest.
     """
     cells = _seconds_by(((cell.task, _weight(cell.label_fraction, cell.epochs_factor)), cell.seconds) for cell in done)
     searches = _seconds_by(((str(one.get("task")), 1.0), float(one["seconds"])) for one in tries)
@@ -190,7 +191,7 @@ def seconds_left(
         if seconds is None:
             return None
         total += max(0.0, seconds - running_since.get(job, 0.0))
-    return total / max(1, len(running_since))
+    return total / max(1, workers)
 
 
 def _weight(fraction: float, factor: float) -> float:

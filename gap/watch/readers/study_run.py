@@ -87,6 +87,7 @@ class StudyReader:
         changed = max([newest(self.directory / name for name in names), *claims.values()])
         state, reason = self._state(jobs, done, owner, changed, bool(claims))
         running = self._running(jobs, claims, done) if state == LiveState.RUNNING else {}
+        workers = len(claims) if state == LiveState.RUNNING else 0  # some may search beyond their grid
         num_planned = len(planned) or len(done)
         left = [] if jobs is None else _left(jobs, done, {str(one["fingerprint"]) for one in tries})
         facts = None
@@ -100,10 +101,10 @@ class StudyReader:
             reason=reason,
             share=len(done) / num_planned if num_planned else None,
             done=f"{len(done)} of {counted(num_planned, 'cell')}",
-            seconds_left=seconds_left(left, list(done.values()), tries, running) if running else None,
-            figures=_figures(done, tries, left, running),
+            seconds_left=seconds_left(left, list(done.values()), tries, running, workers) if workers else None,
+            figures=_figures(done, tries, left, running, workers),
             charts=tuple(self._charts(planned, done, facts)),
-            grids=tuple(grids_of(planned, done, lambda name: name[:CLAIM_CHARACTERS] in claims and bool(running))),
+            grids=tuple(grids_of(planned, done, lambda name: name[:CLAIM_CHARACTERS] in claims and workers > 0)),
             tables=tuple(self._tables(list(done.values()), running)),
             answers=tuple(task.answer for task in facts.tasks if task.answer) if facts is not None else (),
             problems=tuple(self.files.problems),
@@ -242,10 +243,11 @@ def _figures(
     tries: Sequence[Mapping[str, Any]],
     left: Sequence[PlannedCell | Search],
     running: Mapping[PlannedCell | Search, float],
+    workers: int,
 ) -> tuple[tuple[str, str], ...]:
     figures = []
-    if running:
-        figures.append(("running now", f"{len(running)}"))
+    if workers:
+        figures.append(("running now", f"{workers}"))
     if to_come := sum(isinstance(job, PlannedCell) and job not in running for job in left):
         figures.append(("cells to come", f"{to_come}"))
     if failed := sum(cell.failed for cell in done.values()):

@@ -204,6 +204,6 @@ def _best(cells: Sequence[CellFolder]) -> list[LiveTable]:
         tables.append(LiveTable("Running now", ("cell", "for"), tuple(rows), numbers=(1,)))
     if scored:
         best = sorted(scored, key=lambda one: -one[0])[:MOST_ROWS]
-        rows = [(label, metric.replace("_", " "), f"{score:.4f}") for score, metric, label in best]
-        tables.append(LiveTable("Highest scores so far", ("cell", "metric", "score"), tuple(rows), numbers=(2,)))
+        shown = [(label, metric.replace("_", " "), f"{score:.4f}") for score, metric, label in best]
+        tables.append(LiveTable("Highest scores so far", ("cell", "metric", "score"), tuple(shown), numbers=(2,)))
     return tables

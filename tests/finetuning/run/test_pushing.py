@@ -10,7 +10,7 @@ from tiny_examples import reviews, write_reviews, write_tiny_model
 
 from finetuning import classification
 from finetuning.recipes.options.classification import ClassificationOptions
-from finetuning.run.pushing import SavedModel, models_of
+from finetuning.run.pushing import SavedModel, models_of, push_after_run
 from launch.push import main as push
 
 NAME = "lab/reviews"
@@ -94,6 +94,17 @@ def test_tasks_and_seeds_are_told_by_their_folders(tmp_path):
     assert found == [("mnli", 0), ("rte", 1), ("rte", 0)]
     assert len(models_of(tmp_path)) == 4
     assert models_of(tmp_path / "rte" / "seed-1") == [SavedModel(tmp_path / "rte" / "seed-1" / "best")]
+
+
+def test_a_run_pushes_no_models_of_other_runs_in_its_folder(hub, tmp_path):
+    model(tmp_path)
+    model(tmp_path / "seed-7")
+    options = ClassificationOptions(push_to_hub=True, hub_model_id=NAME)
+    push_after_run(options, tmp_path)
+    assert sorted(hub.repositories[NAME].branches) == ["main"]
+    assert hub.files(NAME)["model.safetensors"] == str(tmp_path).encode()
+    push_after_run(ClassificationOptions(push_to_hub=True, hub_model_id="lab/seeds", seeds=[7, 8]), tmp_path)
+    assert sorted(hub.repositories["lab/seeds"].branches) == ["main", "seed-7"]
 
 
 def test_a_task_has_a_repository_and_a_failed_run_none(hub, tmp_path, capsys):

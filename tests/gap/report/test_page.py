@@ -232,6 +232,10 @@ def test_the_page_is_read_by_keyboard(report: Path, width: int) -> None:
         assert ("scroll" in {stop["text"] for stop in stops}) or width > 1000
         driver.find_element("css selector", ".skip").send_keys(Keys.ENTER)
         assert driver.execute_script("return document.activeElement.id") == "results"
+        driver.find_elements("css selector", "nav a")[-1].send_keys(Keys.ENTER)
+        free = "document.querySelector(location.hash).getBoundingClientRect().top >= arguments[0].bottom"
+        bar = driver.execute_script("return document.querySelector('.bar').getBoundingClientRect().toJSON()")
+        assert driver.execute_script(f"return {free}", bar), "the bar covers the heading that a link leads to"
 
 
 @pytest.mark.slow

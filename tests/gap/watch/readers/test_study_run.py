@@ -55,6 +55,15 @@ def test_without_a_finished_cell_no_time_is_named(written):
     assert view.tables[0].rows[0][0] == "search for qa, scratch: rate 0.0001, epochs 3"
 
 
+def test_a_search_beyond_its_grid_is_work_too(written):
+    folder = written.study("a", done=3)
+    (folder / "claims").mkdir()
+    (folder / "claims" / ("f" * 24)).touch()
+    view = view_of(folder)
+    assert dict(view.figures)["running now"] == "1"
+    assert view.seconds_left == pytest.approx(5 * 60)
+
+
 def test_a_finished_study_has_its_answer_and_intervals(written):
     folder = written.study("a", done=6, owner="gone")
     assert view_of(folder).state == LiveState.STALE
