@@ -74,7 +74,7 @@ def _is_no_result(name: str) -> bool:
     return name.startswith("pretraining/") or name.endswith((".safetensors", ".lock"))
 
 
-def _run_study(options: GapOptions, ranks: Ranks, directory: Path, command: str, clock: Clock) -> int:
+def _run_study(options: GapOptions, ranks: Ranks, directory: Path, command: str, clock: Clock) -> Analysis | None:
     if options.series is not None:
         options = replace(options, series=local_series(options.series))
     bf16 = settled_bf16(options.bf16, directory, model_types=families_of(options), elsewhere=options.runs_on_other_gpus)
