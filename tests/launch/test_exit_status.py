@@ -129,7 +129,7 @@ def test_what_is_raised_decides_the_status(ends, error, status, said):
 def test_full_memory_is_status_1_with_the_commands_own_remedy(ends, error):
     status, text = ends(error)
     assert status == FAILED
-    assert re.match(r"error: out of memory \(.+\): lower ", text)
+    assert re.match(r"error: out of memory \(.+\): (lower|push from) ", text)
     assert ends.command.remedy in text
 
 

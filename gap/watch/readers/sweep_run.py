@@ -24,7 +24,6 @@ from runtime.processes.liveness import is_alive
 LOG_NAME, TABLE_NAME, CELLS_FOLDER = "sweep.log", "sweep.md", "cells"
 SIZE_LINE = re.compile(r"^(\d{1,7}) cells, \d+ settings x \d+ seeds of (\w{1,40})$", re.MULTILINE)
 MOST_CELLS, MOST_ROWS, LOG_BYTES = 5000, 10, 64 << 10
-OF_A_SEED = ("seed", "seeds", "output_dir")
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def _last_line(log: Path) -> str:
 
 def _differing(cells: Sequence[CellFolder]) -> list[str]:
     """The options in which the cells differ, apart from the seed."""
-    names = {name for cell in cells for name in cell.record.options} - set(OF_A_SEED)
+    names = {name for cell in cells for name in cell.record.options if not name.startswith(("seed", "output"))}
     return sorted(name for name in names if len({repr(cell.record.options.get(name)) for cell in cells}) > 1)
 
 

@@ -37,6 +37,30 @@ def change_everything():
     logging.getLogger("DeepSpeed").setLevel(logging.CRITICAL)
 
 
+def set_everything():
+    """Other values than `change_everything` sets, whatever ran before in this process."""
+    torch.set_num_threads(2)
+    torch.manual_seed(4)
+    np.random.seed(4)
+    random.seed(4)
+    compiler.suppress_errors, compiler.cache_size_limit = False, 8
+    warnings.simplefilter("default")
+    transformers.utils.logging.set_verbosity_warning()
+    transformers.utils.logging.enable_progress_bar()
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was():
+    earlier = torch.get_num_threads(), compiler.suppress_errors, compiler.cache_size_limit
+    verbosity, level = transformers.utils.logging.get_verbosity(), logging.getLogger("DeepSpeed").level
+    yield
+    torch.set_num_threads(earlier[0])
+    compiler.suppress_errors, compiler.cache_size_limit = earlier[1:]
+    transformers.utils.logging.set_verbosity(verbosity)
+    logging.getLogger("DeepSpeed").setLevel(level)
+
+
 def seen():
     return (
         dict(os.environ),
@@ -55,6 +79,7 @@ def seen():
 @pytest.mark.parametrize("failure", [None, ValueError("refused"), KeyboardInterrupt()], ids=repr)
 def test_all_that_changes_is_put_back(monkeypatch, failure):
     monkeypatch.setenv("RESTORED_OLD", "kept")
+    set_everything()
     before = seen()
 
     def work():
