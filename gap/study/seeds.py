@@ -106,6 +106,12 @@ def finish_pilot(
     resolved = {verdict.task: verdict.verdict == "resolved" for verdict in verdicts}
     if not any(look.is_at(own) and not look.pilot for look in looks):
         looks = with_look(looks, replace(own, resolved=resolved))
+    full = experiment_of(replace(options, pilot=False))
+    sentences = []
+    for verdict in verdicts:
+        seeds = verdict.finetuning_seeds or options.finetuning_seeds
+        hours = _hours(full, verdict.task, seeds, sources, data, directory, devices)
+        sentences.append(verdict.sentence(max(coming), hours))
     # Cells of a study that has gone on after an earlier pilot stay its own.
     kept = planned | (before.planned or frozenset() if before else frozenset())
     commands = [*(before.commands if before else ()), command]
@@ -114,18 +120,14 @@ def finish_pilot(
         rows,
         planned=kept,
         commands=list(dict.fromkeys(commands)),
-        notes=before.notes if before else (),
+        notes=list(dict.fromkeys([*(before.notes if before else ()), *(f"Pilot: {each}" for each in sentences)])),
         prices=options.prices(),
         resolve=options.resolve,
         made=made_by(jobs, series),
         looks=looks,
     )
     write_json(directory / PILOT_NAME, {"schema_version": 1, "verdicts": [asdict(verdict) for verdict in verdicts]})
-    full = experiment_of(replace(options, pilot=False))
-    for verdict in verdicts:
-        seeds = verdict.finetuning_seeds or options.finetuning_seeds
-        hours = _hours(full, verdict.task, seeds, sources, data, directory, devices)
-        print(verdict.sentence(max(coming), hours))
+    print("\n".join(sentences))
     print(f"the pilot's cells are the first of the study: the same command without --pilot goes on; {_spent(looks)}")
     return verdicts
 

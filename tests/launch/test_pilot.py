@@ -56,6 +56,9 @@ def test_a_pilot_runs_both_ends_and_its_cells_and_error_are_the_studys(tmp_path,
     assert "the same command without --pilot goes on" in said
     verdicts = json.loads((tmp_path / "out" / "pilot.json").read_text())["verdicts"]
     assert {one["task"] for one in verdicts} == names
+    notes = json.loads((tmp_path / "out" / "study.json").read_text())["notes"]
+    assert [note for note in notes if note.removeprefix("Pilot: ") in said.splitlines()] == notes
+    assert len(notes) == len(names)
     assert not (tmp_path / "out" / "report.html").exists()
     (look,) = RunSource.of(tmp_path / "out").looks
     assert (look.pilot, look.finetuning_seeds) == (True, 3)

@@ -1,0 +1,3 @@
+python launch/build_shards.py --input data/wiki_en/*.xz --output_dir shards_en --vocab_size 8192 --min_characters 100 --html_entities true
+python launch/pretrain.py --shards shards_en --model modernbert-mini --max_seq_length 128 --global_batch_rows 16 --per_device_train_batch_size 16 --learning_rate 2e-3 --budget_tokens 5e6 --series 5 --seed 0 --bf16 true --output_dir runs/wiki_en_0
+python launch/gap.py --series runs/wiki_en_0/series.json --tasks amazon=qa:data/squadshifts/amazon_reviews_v1.0.json.gz@600 --on_overlap drop --max_seq_length 128 --doc_stride 32 --global_batch_rows 16 --num_train_epochs 3 --grid_extensions 0 --bf16 true --max_parallel 1 --pilot true --output_dir runs/pilot_amazon
