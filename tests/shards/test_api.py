@@ -108,6 +108,14 @@ def test_a_position_given_again_goes_on_behind_the_last_batch(shards):
         stream(shards, position=6, split="validation", **SHAPE)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"), [({"world_size": 8}, "None and world_size 8"), ({"rank": 0}, "0 and world_")]
+)
+def test_a_rank_without_its_world_is_refused(tmp_path, given, said):
+    with pytest.raises(ValueError, match=f"rank {said}.*: give both or neither"):
+        stream(tmp_path, **given)
+
+
 def test_ranks_share_a_batch_and_the_held_out_rows_come_once(shards):
     alone = next(iter(stream(shards, return_tensors="np", **SHAPE)))
     shares = [next(iter(stream(shards, rank=rank, world_size=4, return_tensors="np", **SHAPE))) for rank in range(4)]
