@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, overload
 
 from runtime.options.keywords import Several, Words, options_of
-from runtime.processes.interruption import stopping_at_once
+from runtime.processes.interruption import forget_interruption, stopping_at_once
 from runtime.processes.ranks import Ranks, read_ranks
 from runtime.stores.options import in_local_folder
 from shards.building.options import BuildOptions
@@ -89,6 +89,7 @@ def build(options: BuildOptions | None = None, /, *, progress: bool = True, **ke
     from shards.storage.uploading import upload_shards
 
     bar = tqdm(unit="B", unit_scale=True, desc="shards", mininterval=0.5, disable=not progress)
+    forget_interruption(wanted.output_dir)
     with stopping_at_once(), bar:
         summary = build_shards(wanted, report=progress_reporter(bar))
         if wanted.upload is not None:
