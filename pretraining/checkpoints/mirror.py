@@ -30,7 +30,7 @@ from runtime.stores.store import Store
 from runtime.stores.store_lock import StoreLock
 from runtime.stores.uploader import Uploader
 
-CHECKPOINTS, SERIES_FOLDER, JOURNAL_NAME = "checkpoints", "series", "journal.jsonl"
+CHECKPOINTS, SERIES_FOLDER = "checkpoints", "series"
 ASIDE_NAME = "MANIFEST.json.aside"  # of a checkpoint in the store that is later than the one resumed from
 LATEST_NAME = f"{CHECKPOINTS}/latest"  # for people
 
@@ -110,7 +110,7 @@ class RunMirror:
             self._check_same_run(names)
             newer = self._restore_checkpoint(names)
             self._restore_series(names)
-            self.records.restore(names, replaced=frozenset((JOURNAL_NAME,) if newer else ()))
+            self.records.restore(names, replaced=frozenset(names) if newer else frozenset())
         finally:
             ownership.release()
 

@@ -24,6 +24,7 @@ from runtime.stores.uploader import Uploader
 
 LARGEST_BYTES = 1 << 30
 NOT_COPIED = frozenset((LOCK_NAME, MARKER_NAME))
+CUT_BACK = frozenset(("journal.jsonl",))  # of trainings, to the checkpoint that they resume from
 PASS_SECONDS = 30.0
 SNAPSHOTS = ".upload"
 
@@ -70,19 +71,38 @@ class RecordCopies:
         return is_plain_name(name) and name not in NOT_COPIED and not self._leave_out(name)
 
     def restore(self, names: Mapping[str, int], *, replaced: frozenset[str] = frozenset()) -> int:
-        """Download the records among a store's files that the folder lacks, and those `replaced`; how many."""
+        """Download the records among a store's files that the folder lacks or that go on in the store, and those
+        `replaced`; how many. ValueError, before any is downloaded, for one that went different ways."""
         wanted = [
             name
             for name, size in names.items()
             if self._is_record(name)
             and size <= LARGEST_BYTES
-            and (name in replaced or not (self.directory / name).exists())
+            and (name in replaced or not (self.directory / name).exists() or self._goes_on(name, size))
         ]
         for name in sorted(wanted, key=lambda name: "/" not in name):
             path = self.directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             self.store.download(name, path, num_bytes=names[name])
         return len(wanted)
+
+    def _goes_on(self, name: str, size: int) -> bool:
+        """Whether the store's lines are ours and more; only whole lines of files that are only appended to count."""
+        path = self.directory / name
+        if not name.endswith(".jsonl") or path.name in CUT_BACK:
+            return False
+        copy = path.with_name(f".store-{path.name}")
+        try:
+            self.store.download(name, copy, num_bytes=size)
+            ours, theirs = (file.read_bytes() for file in (path, copy))
+        finally:
+            copy.unlink(missing_ok=True)
+        ours, theirs = (content[: content.rfind(b"\n") + 1] for content in (ours, theirs))
+        if not ours.startswith(theirs) and not theirs.startswith(ours):
+            raise ValueError(
+                f"{path} and {self.store}/{name} went different ways: move one away, or name another --upload"
+            )
+        return len(theirs) > len(ours)
 
 
 @contextmanager

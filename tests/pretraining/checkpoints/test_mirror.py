@@ -90,6 +90,23 @@ def test_an_empty_machine_gets_the_newest_checkpoint_the_series_and_the_journal(
     second.mirror.close(1)
 
 
+def test_a_newer_checkpoint_of_the_store_comes_with_its_records(store, tmp_path):
+    first = Host(tmp_path / "one", store)
+    first.save(1)
+    (tmp_path / "one" / "until.json").write_text("1 look")
+    first.end()
+    second = Host(tmp_path / "two", store)
+    second.save(2)
+    (tmp_path / "two" / "until.json").write_text("2 looks")
+    second.mirror.begin(NAMES[1])
+    second.end()
+    back = Host(tmp_path / "one", store)
+    assert back.checkpoints() == NAMES[:2]
+    assert (tmp_path / "one" / "until.json").read_text() == "2 looks"
+    assert len((tmp_path / "one" / "journal.jsonl").read_text().splitlines()) == 2
+    back.mirror.close(1)
+
+
 def test_what_the_store_lacks_is_uploaded_at_the_next_start(store, tmp_path):
     first = Host(tmp_path / "one", store)
     first.mirror.uploader.submit = lambda *given, **more: None  # the machine loses its network
