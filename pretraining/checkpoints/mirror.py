@@ -180,8 +180,12 @@ class RunMirror:
             place = Path(entry["path"]).relative_to(root)
             if entry["path"] in known:
                 continue
-            if not (self.directory / place).is_dir():
-                fetch_folder(self.store, place.as_posix(), self.directory / place, keep_manifest=False)
+            try:
+                if not (self.directory / place).is_dir():
+                    fetch_folder(self.store, place.as_posix(), self.directory / place, keep_manifest=False)
+            except (FileNotFoundError, ValueError) as error:
+                self.say(f"warning: {place} of {self.store} is left out of the series: {error}")
+                continue
             add_to_series(series, {**entry, "path": place.as_posix()})
 
     # While the run goes on.
@@ -203,7 +207,9 @@ class RunMirror:
         if series.is_file():
             root = self.directory.resolve()
             for entry in read_series(series):
-                self.exported(Path(entry["path"]).relative_to(root).as_posix())
+                place = Path(entry["path"]).relative_to(root).as_posix()
+                self.uploader.submit(f"export {place}", partial(self._upload_export, place))
+            self.uploader.submit(SERIES_NAME, partial(self._upload_list, series.read_bytes()))  # once all are there
 
     def committed(self, name: str) -> None:
         """Upload a checkpoint that has been committed; a waiting earlier one is dropped. Called from any thread."""
@@ -266,7 +272,12 @@ class RunMirror:
             if name not in kept:
                 remove_folder(self.store, f"{CHECKPOINTS}/{name}", names)
 
-    def _upload_export(self, place: str, listed: bytes) -> None:
+    def _upload_export(self, place: str, listed: bytes | None = None) -> None:
         self._check_owner()
         put_folder(self.store, self.directory / place, place)
+        if listed is not None:
+            self._upload_list(listed)
+
+    def _upload_list(self, listed: bytes) -> None:
+        self._check_owner()
         self.store.write(SERIES_NAME, listed)

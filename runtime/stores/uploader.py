@@ -33,7 +33,8 @@ class Uploader:
         self.given_up: list[str] = []
 
     def submit(self, name: str, work: Work, *, replacing: str = "") -> None:
-        """Have the work done after what waits; `replacing` drops waiting work whose name begins so, takes its place."""
+        """Have the work done after what waits, also where work of this name waits, which is dropped; `replacing` drops
+        waiting work whose name begins so, and takes its place."""
         with self._change:
             older = [other for other in self._waiting if replacing and other.startswith(replacing)]
             self._waiting = OrderedDict(
@@ -41,6 +42,8 @@ class Uploader:
                 for other, waiting in self._waiting.items()
                 if other not in older[1:]
             )
+            if not older:
+                self._waiting.pop(name, None)
             self._waiting[name] = work
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="uploading", daemon=True)

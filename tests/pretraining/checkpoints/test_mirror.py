@@ -209,3 +209,38 @@ def test_names_that_leave_the_folder_are_not_downloaded(store, tmp_path):
         Host(tmp_path / "one", store)
     assert not (tmp_path / "evil").exists()
     assert not (tmp_path / "one" / ".hidden").exists()
+
+
+def test_a_listed_export_that_the_store_lacks_is_left_out_and_said(store, tmp_path):
+    first = Host(tmp_path / "one", store)
+    first.save(1)
+    for name in ("raw-100", "raw-200", "raw-300"):
+        first.export(name)
+    first.end()
+    store.remove(["series/raw-100/MANIFEST.json", "series/raw-200/config.json"])
+    second = Host(tmp_path / "two", store)
+    (entry,) = read_series(tmp_path / "two")
+    assert Path(entry["path"]).name == "raw-300"
+    left_out = [text for text in second.said if "is left out of the series" in text]
+    assert [text.split(" of ")[0] for text in left_out] == ["warning: series/raw-100", "warning: series/raw-200"]
+    second.mirror.close(1)
+
+
+def test_the_list_follows_all_exports_that_are_uploaded_at_a_start(store, tmp_path, monkeypatch):
+    host = Host(tmp_path / "one", store)
+    host.mirror.uploader.submit = lambda *given, **more: None  # the machine loses its network
+    host.save(1)
+    for name in ("raw-100", "raw-200", "raw-300"):
+        host.export(name)
+    host.mirror.close(0)
+    again, write, there = Host(tmp_path / "one", store), store.write, []
+
+    def noting(name, content):
+        if name == "series.json":
+            there.append(folders_in(store.sizes(), "series"))
+        write(name, content)
+
+    monkeypatch.setattr(store, "write", noting)
+    again.mirror.begin(NAMES[0])
+    again.end()
+    assert there == [["raw-100", "raw-200", "raw-300"]]

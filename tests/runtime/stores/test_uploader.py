@@ -44,6 +44,18 @@ def test_a_later_checkpoint_takes_the_place_of_one_that_waits(said):
     assert done == [1, 3, "export"]
 
 
+def test_work_that_is_submitted_again_is_done_after_what_waits(said):
+    """The list of exports as it was at the start must not follow that of an export that is made again."""
+    uploader, done, go = Uploader(said.append), [], threading.Event()
+    uploader.submit("first", lambda: go.wait(20))
+    uploader.submit("export", lambda: done.append("export"))
+    uploader.submit("list", lambda: done.append("list"))
+    uploader.submit("export", lambda: done.append("export made again"))
+    go.set()
+    assert uploader.close(20) == []
+    assert done == ["list", "export made again"]
+
+
 def test_the_end_waits_for_so_long_and_says_what_is_not_uploaded(said):
     uploader, go = Uploader(said.append), threading.Event()
     uploader.submit("a", lambda: go.wait(20))
