@@ -92,6 +92,7 @@ class RunMirror:
         self.uploader = Uploader(lambda text: self.say(text))
         self._pinned: list[str] = []  # checkpoints that are uploaded or wait for it
         self._begun = False
+        self._held: bytes | None = None  # the list of exports, until the first checkpoint is in the store
         self.records = RecordCopies(store, directory, _is_no_record)
 
     # At the start.
@@ -261,6 +262,8 @@ class RunMirror:
             put_folder(self.store, self.checkpoints / each, f"{CHECKPOINTS}/{each}")
         self.store.write(LATEST_NAME, f"{name}\n".encode())
         self._retain(name, None if fork is None else fork.name)
+        if self._held is not None:
+            self._upload_list(self._held)
 
     def _retain(self, newest: str, fork: str | None) -> None:
         """Keep in the store what the folder keeps, the fork, and the last `keep` up to `newest`, which is there."""
@@ -279,5 +282,9 @@ class RunMirror:
             self._upload_list(listed)
 
     def _upload_list(self, listed: bytes) -> None:
+        """Write the list once a checkpoint is there: an empty machine could not go on from a series without one."""
         self._check_owner()
-        self.store.write(SERIES_NAME, listed)
+        stored = folders_in(self.store.sizes(CHECKPOINTS), CHECKPOINTS)
+        self._held = None if any(map(NAME_PATTERN.fullmatch, stored)) else listed
+        if self._held is None:
+            self.store.write(SERIES_NAME, listed)

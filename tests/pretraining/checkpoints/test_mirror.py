@@ -10,6 +10,7 @@ import torch
 from pretraining.checkpoints import saving
 from pretraining.checkpoints.checkpoint import committed, defect
 from pretraining.checkpoints.mirror import RunMirror
+from pretraining.checkpoints.resumption import check_nothing_is_lost
 from pretraining.checkpoints.saving import CheckpointSaver
 from pretraining.checkpoints.series import FIELDS, add_to_series, read_series
 from runtime.processes.ranks import Ranks
@@ -244,3 +245,22 @@ def test_the_list_follows_all_exports_that_are_uploaded_at_a_start(store, tmp_pa
     again.mirror.begin(NAMES[0])
     again.end()
     assert there == [["raw-100", "raw-200", "raw-300"]]
+
+
+def test_exports_are_listed_in_the_store_once_a_checkpoint_is_there(store, tmp_path):
+    """Else an empty machine would be told that its checkpoints are lost."""
+    first = Host(tmp_path / "one", store)
+    for name in ("raw-100", "raw-200"):
+        first.export(name)
+    first.mirror._begun = True
+    first.end()
+    assert folders_in(store.sizes(), "series") == ["raw-100", "raw-200"]
+    assert "series.json" not in store.sizes()
+    again = Host(tmp_path / "two", store)
+    again.mirror.begin(None)
+    check_nothing_is_lost(tmp_path / "two")
+    again.export("raw-100")
+    again.save(1)
+    again.end()
+    (entry,) = json.loads(store.read("series.json", 10_000))["checkpoints"]
+    assert entry["path"] == "series/raw-100"
