@@ -33,6 +33,7 @@ from runtime.stores.uploader import Uploader
 CHECKPOINTS, SERIES_FOLDER = "checkpoints", "series"
 ASIDE_NAME = "MANIFEST.json.aside"  # of a checkpoint in the store that is later than the one resumed from
 LATEST_NAME = f"{CHECKPOINTS}/latest"  # for people
+CHECKPOINT = "checkpoint "  # how uploads of checkpoints are named
 
 Say = Callable[[str], None]
 
@@ -90,7 +91,6 @@ class RunMirror:
         self.checkpoints = directory / CHECKPOINTS
         self.lock = StoreLock(store, lambda text: self.say(text))
         self.uploader = Uploader(lambda text: self.say(text))
-        self._pinned: list[str] = []  # checkpoints that are uploaded or wait for it
         self._begun = False
         self._held: bytes | None = None  # the list of exports, until the first checkpoint is in the store
         self.records = RecordCopies(store, directory, _is_no_record)
@@ -214,9 +214,7 @@ class RunMirror:
 
     def committed(self, name: str) -> None:
         """Upload a checkpoint that has been committed; a waiting earlier one is dropped. Called from any thread."""
-        fork = fork_of(self.checkpoints / name)
-        self._pinned = [*self.pinned(), name, *([fork.name] if fork else [])]
-        self.uploader.submit(f"checkpoint {name}", partial(self._upload_checkpoint, name), replacing="checkpoint ")
+        self.uploader.submit(CHECKPOINT + name, partial(self._upload_checkpoint, name), replacing=CHECKPOINT)
 
     def exported(self, place: str) -> None:
         """Upload an export and then the list as it is now."""
@@ -224,9 +222,10 @@ class RunMirror:
         self.uploader.submit(f"export {place}", partial(self._upload_export, place, listed))
 
     def pinned(self) -> list[str]:
-        """The checkpoints that must not be deleted yet: as long as one is being uploaded, all that were then needed."""
-        busy = any(work.startswith("checkpoint ") for work in self.uploader.unfinished)
-        return list(dict.fromkeys(self._pinned)) if busy else []
+        """The checkpoints that must not be deleted yet: those being uploaded or waiting for it, and their forks."""
+        names = [work.removeprefix(CHECKPOINT) for work in self.uploader.pending if work.startswith(CHECKPOINT)]
+        forks = [fork_of(self.checkpoints / name) for name in names]
+        return [*names, *(fork.name for fork in forks if fork is not None)]
 
     def close(self, seconds: float) -> list[str]:
         """Upload the records once more, wait for all uploads so long, and free the store; what is not uploaded."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,33 @@ def test_retention_waits_for_the_upload_here_and_for_the_newer_one_there(store, 
     host.end()
     assert host.checkpoints() == [NAMES[3]]
     assert stored(store) == [NAMES[3]]
+
+
+def test_only_uploads_that_are_under_way_or_wait_keep_checkpoints(store, tmp_path, monkeypatch):
+    host, begun = Host(tmp_path / "one", store, keep=1), []
+    upload, go = store.upload, threading.Event()
+
+    def slow(path, name):
+        if name.startswith("checkpoints"):
+            begun.append(name)
+            go.wait(20)
+        upload(path, name)
+
+    monkeypatch.setattr(store, "upload", slow)
+    host.save(1)
+    while not begun:
+        pass
+    for number in (2, 3, 4):
+        host.save(number)
+    assert host.checkpoints() == [NAMES[0], NAMES[3]]
+    assert host.mirror.pinned() == [NAMES[0], NAMES[3]]
+    go.set()
+    while host.mirror.uploader.pending:
+        pass
+    host.mirror.uploader.given_up.append(f"checkpoint {NAMES[2]}")
+    host.save(5)
+    host.end()
+    assert host.checkpoints() == [NAMES[4]]
 
 
 def test_another_run_in_the_folder_or_in_the_store_is_refused(store, tmp_path):
