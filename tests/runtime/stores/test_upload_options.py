@@ -2,9 +2,15 @@
 
 import importlib
 import os
+from dataclasses import MISSING, fields
 
 import pytest
 
+from finetuning.recipes.options.classification import ClassificationOptions
+from finetuning.recipes.options.prediction import PredictionOptions
+from finetuning.sweep.sweep_options import SweepOptions
+from gap.report_options import ReportOptions
+from runtime.options.declaration import default_of
 from runtime.stores.options import in_local_folder, upload_problems
 from shards.building.options import BuildOptions
 
@@ -62,3 +68,10 @@ def test_a_command_refuses_a_wrong_place_with_status_2(command, wrong, capsys, m
     assert ended.value.code == 2
     assert "error: --" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cls", [ClassificationOptions, PredictionOptions, SweepOptions, ReportOptions])
+def test_a_command_that_does_not_upload_refuses_an_address(cls):
+    required = {item.name: "x" for item in fields(cls) if default_of(item) is MISSING}
+    with pytest.raises(ValueError, match=r"--output_dir s3://\.\.\.: this command does not upload: name a local folder"):
+        cls(**{**required, "output_dir": "s3://key:secret@bucket/a"})
