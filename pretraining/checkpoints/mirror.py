@@ -80,6 +80,17 @@ def mirrored(options: PretrainingOptions, ranks: Ranks) -> Iterator[RunMirror | 
     fail_together(failure, "uploading the run")
 
 
+def upload_rest(mirror: RunMirror | None) -> None:
+    """Upload what the store lacks of a run that has ended and is not started again; collective."""
+    error: BaseException | None = None
+    if mirror is not None:
+        try:
+            mirror.begin(mirror.newest())
+        except (OSError, ValueError) as caught:
+            error = caught
+    fail_together(error, "uploading the rest of the run")
+
+
 class RunMirror:
     """The copy of the run in `directory`; only the main rank has one.
 
@@ -134,7 +145,7 @@ class RunMirror:
     def _restore_checkpoint(self, names: dict[str, int]) -> bool:
         """Bring the newest valid checkpoint and its fork, unless the folder has it or a later one."""
         stored = [name for name in folders_in(names, CHECKPOINTS) if NAME_PATTERN.fullmatch(name)][::-1]
-        newest = next((path.name for path in committed(self.checkpoints) if not defect(path)), "") if stored else ""
+        newest = (self.newest() or "") if stored else ""
         reasons = []
         for name in stored:
             if name <= newest:
@@ -156,6 +167,10 @@ class RunMirror:
                 "an empty --upload"
             )
         return False
+
+    def newest(self) -> str | None:
+        """The newest valid checkpoint of the folder."""
+        return next((path.name for path in committed(self.checkpoints) if not defect(path)), None)
 
     def _fetch_checkpoint(self, name: str) -> None:
         target = self.checkpoints / name

@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from pretraining.checkpoints.mirror import RunMirror
 from pretraining.checkpoints.resumption import check_nothing_is_lost
 from pretraining.checkpoints.saving import CheckpointSaver
 from pretraining.checkpoints.series import FIELDS, add_to_series, read_series
+from pretraining.run import _pretrain
 from runtime.processes.ranks import Ranks
 from runtime.stores.folders import folders_in
 from runtime.stores.store import Store
@@ -292,3 +294,21 @@ def test_exports_are_listed_in_the_store_once_a_checkpoint_is_there(store, tmp_p
     again.end()
     (entry,) = json.loads(store.read("series.json", 10_000))["checkpoints"]
     assert entry["path"] == "series/raw-100"
+
+
+def test_a_run_that_its_watch_has_ended_uploads_what_the_store_lacks(store, tmp_path, monkeypatch, capsys):
+    first = Host(tmp_path / "one", store)
+    first.mirror.uploader.submit = lambda *given, **more: None  # the machine loses its network
+    first.save(1)
+    first.export("raw-100")
+    first.mirror.close(0)
+    for name in ("prepare_shards", "open_location", "Plan", "earlier_choices", "agreed", "announce"):
+        monkeypatch.setattr(f"pretraining.run.{name}", lambda *given, **more: SimpleNamespace(manifest=None))
+    options = SimpleNamespace(dry_run=False, push_to_hub=False, cache_gb=1.0)
+    again = Host(tmp_path / "one", store)
+    watch = SimpleNamespace(reached="gap closed")
+    _pretrain(options, Ranks(), torch.device("cpu"), again.mirror, lambda plan, shards: watch)
+    again.end()
+    assert capsys.readouterr().out == "already stopped: gap closed\n"
+    assert stored(store) == [NAMES[0]]
+    assert {"series.json", "run.json", "series/raw-100/MANIFEST.json"} <= set(store.sizes())
