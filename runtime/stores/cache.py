@@ -49,13 +49,14 @@ def _files(root: Path) -> Iterator[tuple[float, int, Path]]:
 
 
 def _remove_unused(path: Path) -> bool:
+    """Remove a file; False for one in use, and where that cannot be known."""
     try:
-        with path.open("rb") as file:
+        with path.open("r+b") as file:  # a network file system locks exclusively only what is open for writing
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
     except FileNotFoundError:
         return True
-    except BlockingIOError:
+    except OSError:
         return False
     return True
 
@@ -109,9 +110,10 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _folder_locked(root: Path) -> Iterator[None]:
-    descriptor = os.open(root, os.O_RDONLY)
+    descriptor = os.open(root / ".room.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):  # a disk without locks, where no file is removed
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
