@@ -115,4 +115,4 @@ class Uploader:
 
 
 def _replaces(later: str, replacing: str, earlier: str) -> bool:
-    return later == earlier or bool(replacing) and all(name.startswith(replacing) for name in (later, earlier))
+    return later == earlier or (bool(replacing) and all(name.startswith(replacing) for name in (later, earlier)))
