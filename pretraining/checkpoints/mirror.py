@@ -280,13 +280,15 @@ class RunMirror:
             self._upload_list(self._held)
 
     def _retain(self, newest: str, fork: str | None) -> None:
-        """Keep in the store what the folder keeps, the fork, and the last `keep` up to `newest`, which is there."""
+        """Keep in the store what the folder keeps, the fork, the last `keep` up to `newest`, which is there, and what
+        is set aside."""
         names = self.store.sizes(CHECKPOINTS)
         stored = [name for name in folders_in(names, CHECKPOINTS) if NAME_PATTERN.fullmatch(name) and name <= newest]
         kept = {fork, *(path.name for path in committed(self.checkpoints)), *stored[-max(1, self.keep) :]}
         parts = {name.split("/")[1] for name in names if name.count("/") == 2}
+        aside = {part for part in parts if f"{CHECKPOINTS}/{part}/{ASIDE_NAME}" in names and part not in stored}
         for name in sorted(part for part in parts if NAME_PATTERN.fullmatch(part) and part < newest):
-            if name not in kept:
+            if name not in kept | aside:
                 remove_folder(self.store, f"{CHECKPOINTS}/{name}", names)
 
     def _upload_export(self, place: str, listed: bytes | None = None) -> None:

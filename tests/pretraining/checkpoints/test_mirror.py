@@ -228,6 +228,14 @@ def test_checkpoints_of_another_course_are_set_aside_in_the_store(store, tmp_pat
     again.end()
     assert stored(store) == [NAMES[0]]
     assert f"checkpoints/{NAMES[1]}/MANIFEST.json.aside" in store.sizes()
+    shutil.rmtree(tmp_path / "one" / "checkpoints" / NAMES[1])
+    later = Host(tmp_path / "one", store, keep=1)
+    later.save(3)
+    later.end()
+    assert stored(store) == [NAMES[2]]
+    assert set(store.sizes(f"checkpoints/{NAMES[1]}")) == {
+        f"checkpoints/{NAMES[1]}/{name}" for name in ("MANIFEST.json.aside", "rank-00000.safetensors", "state.json")
+    }
 
 
 def test_names_that_leave_the_folder_are_not_downloaded(store, tmp_path):
