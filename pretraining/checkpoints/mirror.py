@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pretraining.plan.options import PretrainingOptions
 from runtime.files.lock import Ownership
 from runtime.processes.collectives import fail_together
 from runtime.processes.failures import Failed
-from runtime.processes.interruption import disarm_watchdog
+from runtime.processes.interruption import Interrupted, disarm_watchdog, stopping_at_once
 from runtime.processes.ranks import Ranks
 from runtime.stores.folders import LARGEST_MANIFEST_BYTES, fetch_folder, folders_in, put_folder, remove_folder
 from runtime.stores.records import RecordCopies
@@ -49,7 +49,8 @@ def mirrored(options: PretrainingOptions, ranks: Ranks) -> Iterator[RunMirror | 
     """The copy of the run that --upload names, brought into the folder at the start; None on ranks but the main one.
 
     At the end, however it comes, all uploads are awaited for --upload_wait_minutes. Failed says what is then not
-    uploaded, unless another exception passes; then that is printed. Collective.
+    uploaded, unless another exception passes; then that is printed, and so it is before Interrupted where a signal ends
+    the wait. Collective.
     """
     mirror: RunMirror | None = None
     error: BaseException | None = None
@@ -70,8 +71,10 @@ def mirrored(options: PretrainingOptions, ranks: Ranks) -> Iterator[RunMirror | 
     try:
         yield mirror
     except BaseException:
-        if mirror is not None and (problem := mirror.finish(options.upload_wait_minutes)):
-            print(f"warning: {problem}", file=sys.stderr, flush=True)
+        if mirror is not None:
+            with suppress(Interrupted):  # said; what passes is what came first
+                if problem := mirror.finish(options.upload_wait_minutes):
+                    print(f"warning: {problem}", file=sys.stderr, flush=True)
         raise
     disarm_watchdog()  # the other ranks wait below
     failure = None
@@ -246,21 +249,27 @@ class RunMirror:
         """Upload the records once more, wait for all uploads so long, and free the store; what is not uploaded."""
         if self._begun and not self.lock.lost:
             self.uploader.submit("records of the run", self.records.upload)
-        unfinished = self.uploader.close(seconds)
-        self.lock.release()
-        return unfinished
+        try:
+            return self.uploader.close(seconds)
+        finally:
+            self.lock.release()
 
     def finish(self, minutes: float) -> str | None:
-        """Close; what is not uploaded and what to do about it, None if all is."""
+        """Close; what is not uploaded and what to do about it, None if all is. Interrupted, with that printed, if a
+        signal asks to stop meanwhile."""
         disarm_watchdog()
         self.say = print
-        if unfinished := self.close(60 * minutes):
-            names = ", ".join(unfinished)
-            return (
-                f"not uploaded to {self.store} within {minutes:g} minutes: {names}; they are in {self.directory}: run "
-                "the same command again on this machine to upload them"
-            )
-        return None
+        remedy = f"they are in {self.directory}: run the same command again on this machine to upload them"
+        try:
+            with stopping_at_once():
+                unfinished = self.close(60 * minutes)
+        except Interrupted as interruption:
+            if names := ", ".join(self.uploader.close(0)):
+                text = f"warning: not uploaded to {self.store} before {interruption}: {names}; {remedy}"
+                print(text, file=sys.stderr, flush=True)
+            raise
+        names = ", ".join(unfinished)
+        return f"not uploaded to {self.store} within {minutes:g} minutes: {names}; {remedy}" if names else None
 
     # The work, in the uploader's thread.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from runtime.files.lock import LOCK_NAME, Ownership
 from runtime.files.whole_files import remove_whole
 from runtime.processes.failures import Failed
-from runtime.processes.interruption import MARKER_NAME
+from runtime.processes.interruption import MARKER_NAME, Interrupted, stopping_at_once
 from runtime.stores.address import is_plain_name
 from runtime.stores.store import Store
 from runtime.stores.store_lock import StoreLock
@@ -112,7 +112,8 @@ def mirrored_records(
     """Copy the records of `directory` to --upload while the block runs; first bring what the folder lacks.
 
     At the end the uploads are awaited for `wait_minutes`; Failed says if they are not done, unless another exception
-    passes, then that is printed. ValueError if another job uses the store, OSError if it does not answer.
+    passes, then that is printed, and so it is before Interrupted where a signal ends the wait. ValueError if another
+    job uses the store, OSError if it does not answer.
     """
     if upload is None:
         yield
@@ -147,21 +148,26 @@ def mirrored_records(
 
     def finish() -> str | None:
         ended.set()
-        uploader.submit("results", passed, replacing="results")
-        unfinished = uploader.close(60 * wait_minutes)
-        lock.release()
-        if not unfinished:
-            return None
-        return (
-            f"the results are not all uploaded to {records.store} within {wait_minutes:g} minutes; they are in "
-            f"{directory}: run the same command again on this machine to upload them"
-        )
+        remedy = f"they are in {directory}: run the same command again on this machine to upload them"
+        try:
+            with stopping_at_once():
+                uploader.submit("results", passed, replacing="results")
+                unfinished = uploader.close(60 * wait_minutes)
+        except Interrupted as interruption:
+            missing = f"the results are not all uploaded to {records.store} before {interruption}"
+            print(f"warning: {missing}; {remedy}", file=sys.stderr, flush=True)
+            raise
+        finally:
+            lock.release()
+        missing = f"the results are not all uploaded to {records.store} within {wait_minutes:g} minutes"
+        return f"{missing}; {remedy}" if unfinished else None
 
     try:
         yield
     except BaseException:
-        if problem := finish():
-            print(f"warning: {problem}", file=sys.stderr, flush=True)
+        with suppress(Interrupted):  # said; what passes is what came first
+            if problem := finish():
+                print(f"warning: {problem}", file=sys.stderr, flush=True)
         raise
     if problem := finish():
         raise Failed(problem)
