@@ -54,6 +54,8 @@ endif
 	@grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
 	@$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >> $(VENV)/constraints.txt
 	@$(PIP) -c $(VENV)/constraints.txt --editable '.[$(EXTRAS)]'
+	@# Of a torch that lies outside the environment, torchrun would start the ranks with the Python outside.
+	@test -x $(BIN)/torchrun || { printf '#!/bin/sh\nexec "%s/python" -m torch.distributed.run "$$@"\n' '$(BIN)' > $(BIN)/torchrun; chmod +x $(BIN)/torchrun; }
 	@touch $@
 
 demo: install

@@ -24,11 +24,14 @@ if __package__ in (None, ""):  # launched as a file: the project's root takes th
 from gap.watch.options import WatchOptions
 from runtime.options.command_line import parse_with_names
 from runtime.options.exit_status import run_command
+from runtime.processes.interruption import may_handle_signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, show; returns the exit status."""
     folders, options = parse_with_names(WatchOptions, argv, description=__doc__)
+    if may_handle_signals():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is to be saved: Ctrl-C ends it without a traceback
     return run_command(lambda: run(folders, options), memory_remedy="lower the number of runs: name a deeper folder")
 
 
@@ -52,5 +55,4 @@ def run(folders: Sequence[str], options: WatchOptions) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is to be saved: Ctrl-C ends it without a traceback
     sys.exit(main())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, overload
 
 from runtime.options.keywords import Several, Words, options_of
-from runtime.processes.interruption import stopping_at_once
+from runtime.processes.interruption import forget_interruption, stopping_at_once
 from runtime.processes.ranks import Ranks, read_ranks
 from runtime.stores.options import in_local_folder
 from shards.building.options import BuildOptions
@@ -89,6 +89,7 @@ def build(options: BuildOptions | None = None, /, *, progress: bool = True, **ke
     from shards.storage.uploading import upload_shards
 
     bar = tqdm(unit="B", unit_scale=True, desc="shards", mininterval=0.5, disable=not progress)
+    forget_interruption(wanted.output_dir)
     with stopping_at_once(), bar:
         summary = build_shards(wanted, report=progress_reporter(bar))
         if wanted.upload is not None:
@@ -134,13 +135,19 @@ def stream(
     - `split`: "validation" gives the first `validation_rows` held-out rows, each once, the same in every call.
     - `num_workers`: processes that read and mask; 0: this one.
     - `return_tensors`: "pt" for torch tensors, "np" for numpy arrays.
-    - `rank`, `world_size`: this process among those that share the batches; default: as a launcher says, or 0 of 1.
+    - `rank`, `world_size`: this process among those that share the batches, both or neither; default: as a launcher
+      says, or 0 of 1.
 
     Raises ValueError for shards that are damaged or missing, and for values outside their ranges.
     """
     from shards.streaming.options import StreamOptions
 
-    ranks = read_ranks() if rank is None and world_size is None else Ranks(rank or 0, 0, world_size or 1)
+    if rank is None and world_size is None:
+        ranks = read_ranks()
+    elif rank is None or world_size is None:  # under a launcher every process would be rank 0
+        raise ValueError(f"rank {rank} and world_size {world_size}: give both or neither")
+    else:
+        ranks = Ranks(rank, 0, world_size)
     options = StreamOptions(
         seed=seed,
         global_batch_rows=batch_rows,

@@ -38,7 +38,7 @@ from runtime.files.lock import Ownership
 from runtime.options.declaration import by_data, names_marked, not_given
 from runtime.options.exit_status import DONE, run_command
 from runtime.processes.collectives import barrier, fail_together, on_main
-from runtime.processes.interruption import stopping_at_once
+from runtime.processes.interruption import forget_interruption, stopping_at_once
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
 from shards.small_world.world import write_small_world
 
@@ -67,6 +67,7 @@ class RecipeOutcome:
 
 def run_until_asked(run: Callable[[Asked], object], directory: Path, pushed: FinetuningOptions | None = None) -> None:
     """Run what writes to `directory` and saves when asked to stop; its models are then pushed, if `pushed` says so."""
+    forget_interruption(directory)
     pushes = getattr(pushed, "push_to_hub", False) and read_ranks().is_main
     if pushes:
         check_push(pushed)

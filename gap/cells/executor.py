@@ -150,7 +150,7 @@ def submit_slurm(directory: Path, slurm: Slurm, *, executor: Any = None) -> list
         )
     tasks = min(slurm.workers, sum(isinstance(job, PlannedCell) for job in left))
     command = submitit.helpers.CommandFunction(worker_command(directory, 1))
-    with executor.batch():
+    with submitit.helpers.clean_env(), executor.batch():  # from inside a job too: without its variables
         jobs = [executor.submit(command) for _ in range(tasks)]
     return [str(job.job_id) for job in jobs]
 

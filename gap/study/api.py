@@ -16,7 +16,7 @@ from gap.study.clock import Clock
 from gap.study.options import GapOptions, with_defaults
 from runtime.options.declaration import not_given
 from runtime.options.keywords import Several, Words, options_of
-from runtime.processes.interruption import stopping_at_once
+from runtime.processes.interruption import forget_interruption, stopping_at_once
 from runtime.processes.ranks import read_ranks
 from runtime.processes.restoring import restoring_process
 from runtime.stores.options import in_local_folder
@@ -210,6 +210,7 @@ def measure(
     with restoring_process("measure", read_ranks()), stopping_at_once():
         from gap.study.study import run_study
 
+        forget_interruption(wanted.output_dir)
         clock = Clock.of_process() if whole_process else Clock()
         analysis = run_study(with_defaults(wanted), command or call_text(wanted), clock)
     return Study(Path(wanted.output_dir), analysis)

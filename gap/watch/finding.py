@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -58,13 +59,15 @@ def find_runs(root: Path) -> tuple[dict[Path, ReaderOf], bool]:
     """
     found: dict[Path, ReaderOf] = {}
     seen: set[tuple[int, int]] = set()
+    is_cut = False
     for number, (folder, names) in enumerate(_folders(root, seen)):
         if number >= MOST_FOLDERS or len(found) >= MOST_RUNS:
             return found, True
+        is_cut = is_cut or len(names) >= MOST_ENTRIES
         reader = reader_of(names)
         if reader is not None:
             found[folder] = reader
-    return found, False
+    return found, is_cut
 
 
 def _folders(root: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, frozenset[str]]]:
@@ -83,7 +86,8 @@ def _folders(root: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, fro
 
 
 def _listing(folder: Path, seen: set[tuple[int, int]]) -> tuple[frozenset[str], list[str]]:
-    """All names in a folder, and those of the folders in it; nothing the second time, or where it cannot be read."""
+    """Up to MOST_ENTRIES names in a folder, and those of the folders in it; nothing the second time, or where it cannot
+    be read."""
     names, folders = [], []
     try:
         state = folder.stat()
@@ -95,8 +99,9 @@ def _listing(folder: Path, seen: set[tuple[int, int]]) -> tuple[frozenset[str], 
                 if number >= MOST_ENTRIES:
                     break
                 names.append(entry.name)
-                if not entry.name.startswith(".") and entry.is_dir():
-                    folders.append(entry.name)
+                with suppress(OSError):  # a link to itself, or to what lies behind a folder that is not ours to read
+                    if not entry.name.startswith(".") and entry.is_dir():
+                        folders.append(entry.name)
     except OSError:
         pass  # it is gone, or not ours to read
     return frozenset(names), sorted(folders)

@@ -5,7 +5,7 @@
 #     sbatch --dependency=afterok:JOB launch/slurm/gap.sh            # once the pretraining job JOB is done
 #
 # Give the same command again after a failure: finished cells are kept (docs/many-machines.md).
-#SBATCH --partition=gpu                               # CHANGE 1: your partition, often also --account=NAME
+#SBATCH --partition=gpu --gpus-per-node=1             # CHANGE 1: your partition, often also --account=NAME
 #SBATCH --job-name=gap --output=%x-%j.log
 #SBATCH --nodes=1 --ntasks=1 --cpus-per-task=4 --time=4:00:00
 #SBATCH --requeue
@@ -21,7 +21,8 @@ if [ "${1:-}" = report ]; then # what the array has not finished is run here
 fi
 submitted=$(python launch/gap.py "${study[@]}" "${array[@]}" --executor slurm) || exit
 echo "$submitted"
-# "submitted: 12_0, 12_1, ...": the tasks of array job 12; none when all cells were finished before.
-job=$(sed -n 's/^submitted: \([0-9]*\)_.*/\1/p' <<<"$submitted")
+# "submitted: 12_0, 12_1, ...": the tasks of array job 12, or "submitted: 12" for a single one; none when all cells were
+# finished before.
+job=$(sed -n 's/^submitted: \([0-9][0-9]*\).*/\1/p' <<<"$submitted")
 script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=//p')
 sbatch ${job:+--dependency=afterany:$job} --job-name=report "$script" report

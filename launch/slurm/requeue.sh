@@ -6,8 +6,14 @@
 # shellcheck shell=bash
 
 run_and_requeue() {
-    local marker=$1/INTERRUPTED.json status step
+    local place=$1 marker status step
+    case $place in
+    s3://* | gs://*) place=runs/${place#*://} ;; # where the run works (docs/object-stores.md)
+    esac
+    marker=${place%/}/INTERRUPTED.json
     shift
+    # torchrun kills its ranks so many seconds after it has passed a signal on; in older versions it is 30 always.
+    export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=280
     rm -f "$marker" # of an earlier job
     # srun kills its tasks when it gets SIGTERM itself; so the signal goes to the ranks, which save.
     trap 'scancel --signal=TERM "$SLURM_JOB_ID"' TERM

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +20,17 @@ from yaml import YAMLError
 from pretraining.checkpoints.series import SCHEMA_VERSION, SERIES_NAME, read_series
 from runtime.files.foreign import reason_of
 from runtime.files.whole_files import sha256_of
-from runtime.hub_repository import CARD, MAIN, WEIGHTS, Content, HubRepository, NotPushed, files_of, hub_card
+from runtime.hub_repository import (
+    CARD,
+    MAIN,
+    WEIGHTS,
+    Content,
+    HubRepository,
+    NotPushed,
+    files_of,
+    hub_card,
+    sha256_there,
+)
 from runtime.options.exit_status import DONE, run_command
 from runtime.plurals import counted
 from runtime.processes.fault_points import fault_point
@@ -93,33 +103,72 @@ def largest_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 def push_series(directory: Path, place: HubPlace, say: Say = print) -> int:
     """Push what the hub lacks of a run's series, the smallest budget first and main last; returns the commits made.
 
-    Main has the largest checkpoint so far, series.json with each checkpoint's branch, and a card that lists them.
-    Raises ValueError and NotPushed as `HubRepository`, and ValueError for a folder without a series.
+    Main has the largest checkpoint so far, series.json with each checkpoint's branch, and a card that lists them. Once
+    a branch was found to hold the run's own weights, as tokens-0 does of a run that was trained again on another
+    machine, a checkpoint that is refused is left out, also of main's lists, and the others are pushed; main then also
+    moves on from the weights that a refused branch of a smaller budget holds.
+
+    Raises ValueError and NotPushed as `HubRepository`, for what was refused once the rest is pushed, and ValueError for
+    a folder without a series.
     """
     rows = read_series(directory)
     if not rows:
         raise ValueError(f"{directory / SERIES_NAME} lists no checkpoint yet: push it once the run has exported one")
-    revisions, repository, commits = revisions_of(rows), place.opened(), 0
+    revisions, repository = revisions_of(rows), place.opened()
+    commits, is_same_run = 0, False
+    refused: dict[str, ValueError] = {}  # by branch
     for row, revision in zip(rows, revisions, strict=True):
         folder = Path(row["path"])
-        files = {**files_of(folder), CARD: place.card(folder, revision)}
-        message = f"{row['tokens_seen']:,.0f} tokens, {row['kind']}"
-        if repository.push(files, revision, message):
+        try:
+            files = {**files_of(folder), CARD: place.card(folder, revision)}
+            is_new = repository.push(files, revision, f"{row['tokens_seen']:,.0f} tokens, {row['kind']}")
+        except ValueError as error:
+            if not is_same_run:
+                raise
+            refused[revision] = error
+            continue
+        if is_new:
             commits += 1
             say(f"pushed {place.repository} at {revision}")
+        is_same_run = is_same_run or not is_new
         fault_point("hub.between_checkpoints")
-    last = largest_of(rows)
-    folder = Path(last["path"])
+    there = {revision: row for row, revision in zip(rows, revisions, strict=True) if revision not in refused}
+    last = largest_of(list(there.values()))
+
+    def replaceable() -> set[str]:
+        own = {sha256_of(Path(row["path"]) / WEIGHTS) for row in rows}
+        smaller = [name for name, row in zip(revisions, rows, strict=True) if largest_of([row, last]) is last]
+        held = (repository.files(name).get(WEIGHTS) for name in smaller if name in refused)
+        return own | {sha256_there(file) for file in held if file is not None}
+
+    try:
+        commits += push_main(directory, place, repository, there, last, replaceable, say)
+    except ValueError as error:
+        if not refused:
+            raise
+        refused[MAIN] = error
+    if refused:
+        raise ValueError("; ".join(dict.fromkeys(map(str, refused.values())))) from next(iter(refused.values()))
+    return commits
+
+
+def push_main(
+    directory: Path,
+    place: HubPlace,
+    repository: HubRepository,
+    there: Mapping[str, Mapping[str, Any]],
+    last: Mapping[str, Any],
+    replaceable: Callable[[], Collection[str]],
+    say: Say,
+) -> bool:
+    """Push the checkpoint `last` to main, with the list of those that are `there` by branch; False if it has it all."""
+    rows, revisions, folder = list(there.values()), list(there), Path(last["path"])
     files = {**files_of(folder), CARD: place.card(folder, more=series_section(rows, revisions, place.repository))}
     files[SERIES_NAME] = series_there(directory, rows, revisions)
-
-    def own_weights() -> set[str]:
-        return {sha256_of(Path(row["path"]) / WEIGHTS) for row in rows}
-
-    if repository.push(files, MAIN, f"Main is {revision_of(last)}", replaceable=own_weights):
-        commits += 1
+    is_new = repository.push(files, MAIN, f"Main is {revision_of(last)}", replaceable=replaceable)
+    if is_new:
         say(f"pushed {place.repository} at {MAIN}, which is {revision_of(last)}")
-    return commits
+    return is_new
 
 
 def series_there(directory: Path, rows: Sequence[Mapping[str, Any]], revisions: Sequence[str]) -> Content:

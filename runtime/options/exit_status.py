@@ -11,7 +11,13 @@ from runtime.files.foreign import printable
 from runtime.files.whole_files import write_json
 from runtime.machine import is_out_of_memory
 from runtime.processes.failures import Failed, Refused, is_user_error
-from runtime.processes.interruption import EXIT_CODE, MARKER_NAME, Interrupted, disarm_watchdog
+from runtime.processes.interruption import (
+    EXIT_CODE,
+    MARKER_NAME,
+    Interrupted,
+    disarm_watchdog,
+    forget_interruption,
+)
 from runtime.processes.ranks import close_process_group, read_ranks
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, EXIT_CODE
@@ -49,8 +55,8 @@ def run_command(work: Callable[[], int], *, memory_remedy: str, output_dir: Path
 
 def _work_or_interrupted(work: Callable[[], int], marker: Path | None) -> int:
     is_main = read_ranks().is_main
-    if is_main and marker is not None and marker.parent.is_dir():
-        marker.unlink(missing_ok=True)
+    if marker is not None:
+        forget_interruption(marker.parent)
     try:
         return work()
     except Interrupted as interruption:

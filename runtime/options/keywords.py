@@ -53,11 +53,11 @@ def with_floats(options: Given) -> Given:
     """The options, with 4.0 where 4 was given, as the command has it: the identity of a run tells the two apart."""
     hints, record = get_type_hints(type(options)), cast(Any, options)
     changed = {
-        item.name: float(value)
+        item.name: number
         for item in fields(record)
         if without_none(hints[item.name])[0] is float
         and type(value := getattr(options, item.name)) is int
-        and value != default_of(item)
+        and type(number := as_declared(item, float(value))) is float
     }
     return cast(Given, replace(record, **changed)) if changed else options
 

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from runtime.processes.liveness import is_alive, start_time
+from runtime.processes.ranks import read_ranks
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
 MARKER_NAME = "INTERRUPTED.json"
@@ -37,6 +38,15 @@ class Interrupted(Exception):
     def __init__(self, reason: str, progress: Mapping[str, Any] | None = None, *, together: bool = True) -> None:
         super().__init__(reason)
         self.progress, self.together = dict(progress or {}), together
+
+
+def forget_interruption(directory: Path | str) -> None:
+    """Remove the INTERRUPTED.json that an earlier call left in its output folder; for the main rank, others do nothing.
+
+    Whatever begins work there calls it: a job script that finds the file would queue a finished run again.
+    """
+    if read_ranks().is_main and Path(directory).is_dir():
+        (Path(directory) / MARKER_NAME).unlink(missing_ok=True)
 
 
 def may_handle_signals() -> bool:

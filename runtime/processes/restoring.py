@@ -87,12 +87,15 @@ def of_environment() -> PutBack:
 
 
 def of_random_states() -> PutBack:
-    """Where the generators of Python, numpy and torch (on every device that is in use) are."""
+    """Where the generators of Python, numpy and torch (on every device) are.
+
+    Those of devices that only the block puts to use are put where torch would have begun them: at its initial seed.
+    """
     import numpy as np
     import torch
 
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    seed, on_devices = torch.initial_seed(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
     def put_back() -> None:
         random.setstate(states[0])
@@ -100,6 +103,8 @@ def of_random_states() -> PutBack:
         torch.set_rng_state(states[2])
         if on_devices:
             torch.cuda.set_rng_state_all(on_devices)
+        elif torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
 
     return put_back
 

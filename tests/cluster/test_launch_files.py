@@ -81,3 +81,54 @@ def test_the_hostfile_is_one_and_its_command_parses():
     assert words[1:4] == ["--hostfile", "launch/hostfile.example", "launch/pretrain.py"]
     parsed = parse_options(PretrainCommandOptions, words[4:])
     assert (parsed.deepspeed, parsed.output_dir) == ("ds_configs/zero2.json", "runs/mine")
+
+
+def test_the_job_that_plans_a_study_asks_for_a_gpu_as_its_array_does():
+    """The precision is chosen where the cells are planned, and that job also runs what the array has left."""
+    text = (ROOT / "launch" / "slurm" / "gap.sh").read_text()
+    assert "--slurm_gpus 1" in text
+    assert re.search(r"^#SBATCH .*--gpus-per-node=1\b", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("printed", "job"),
+    [
+        ("submitted: 12_0, 12_1", "12"),
+        ("warning: slow\nsubmitted: 7", "7"),
+        ("submitted: nothing, all cells are finished", ""),
+    ],
+)
+def test_the_report_waits_for_the_array_whatever_its_size(printed, job):
+    text = (ROOT / "launch" / "slurm" / "gap.sh").read_text()
+    line = re.search(r"^job=.*$", text, re.MULTILINE)[0]
+    script = f'submitted=$1; {line}; printf %s "$job"'
+    assert subprocess.run(["bash", "-c", script, "bash", printed], capture_output=True, text=True).stdout == job
+
+
+@pytest.mark.parametrize(
+    ("output_dir", "marker"),
+    [
+        ("runs/mine", "runs/mine/INTERRUPTED.json"),
+        ("/data/run/", "/data/run/INTERRUPTED.json"),
+        ("s3://bucket/a/run", "runs/bucket/a/run/INTERRUPTED.json"),
+    ],
+)
+def test_an_interrupted_run_is_queued_again_wherever_it_works(tmp_path, output_dir, marker):
+    place = output_dir.replace("/data", str(tmp_path / "data"))
+    file = tmp_path / marker.replace("/data", "data").lstrip("/")
+    file.parent.mkdir(parents=True)
+    script = f"""
+        source {ROOT}/launch/slurm/requeue.sh
+        SLURM_JOB_ID=5
+        scontrol() {{ echo "requeued: $*"; false; }}
+        scancel() {{ true; }}
+        run_and_requeue {place} bash -c 'echo {{}} > {file}; exit 1'
+    """
+    ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert (ended.returncode, "requeued: requeue 5" in ended.stdout) == (1, True), ended.stderr
+
+
+def test_the_image_has_the_project_where_kubernetes_looks_for_it():
+    places = re.findall(r"^WORKDIR (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    job = (ROOT / "launch" / "kubernetes" / "pytorchjob.yaml").read_text()
+    assert re.findall(r"workingDir: (\S+)", job) == places[:1]

@@ -14,7 +14,7 @@ from tiny_examples import reviews, write_reviews, write_tiny_model
 from finetuning import classification, finetune, load, predict
 from finetuning.recipes.options.classification import ClassificationOptions
 from finetuning.recipes.options.texts import TextOptions
-from runtime.processes.interruption import Interrupted
+from runtime.processes.interruption import MARKER_NAME, Interrupted
 
 FAST = {"learning_rate": 0.01, "num_train_epochs": 4, "global_batch_rows": 16, "report_to": "none"}
 
@@ -58,11 +58,16 @@ def test_an_outcome_is_the_command_s_and_the_process_is_as_before(files, tmp_pat
     with outcome.predictions.open(newline="") as file:
         assert [row["id"] for row in csv.DictReader(file)] == [row["id"] for row in reviews(20, seed=3)]
     assert load(outcome.model)[0].config.num_labels == 2
+    marks = [tmp_path / name / MARKER_NAME for name in ("run", "new")]  # of earlier commands that were interrupted
+    for mark in marks:
+        mark.parent.mkdir(exist_ok=True)
+        mark.write_text("{}")
     options = ClassificationOptions(**{**files, **FAST}, output_dir=str(tmp_path / "run"))
     assert finetune(options).scores == outcome.scores
     assert "finished before, not run again" in capsys.readouterr().out
     predicted = predict(model_name_or_path=outcome.model, test_file=files["test_file"], output_dir=tmp_path / "new")
     assert predicted.scores["test_accuracy"] == outcome.scores["test_accuracy"]
+    assert not [mark for mark in marks if mark.exists()]
     assert predicted.predictions.read_text() == outcome.predictions.read_text()
     assert seen() == before
 

@@ -87,6 +87,14 @@ MEMORY = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _handler_of_before():
+    """launch/watch.py leaves Ctrl-C to the system."""
+    earlier = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, earlier)
+
+
 @pytest.fixture(params=COMMANDS, ids=NAMES)
 def ends(request, tmp_path, monkeypatch, capsys):
     """Call a command whose work raises, or returns, what is given: its status and what it said on stderr."""

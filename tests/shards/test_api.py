@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from runtime.processes.interruption import MARKER_NAME
 from shards import BuildOptions, build, stream
 from shards.storage.manifest import read_manifest
 from shards.streaming.options import StreamOptions
@@ -46,8 +47,10 @@ def shards(corpus):
 def test_a_build_is_that_of_the_command_and_is_kept(corpus, shards, tmp_path, capsys):
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
     variables = dict(os.environ)
+    (shards / MARKER_NAME).write_text("{}")
     again = build(BuildOptions(input=[str(corpus)], output_dir=str(shards), processes=1, **SMALL), progress=False)
     assert again.already_built
+    assert not (shards / MARKER_NAME).exists()
     assert dict(os.environ) == variables
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == handlers
     assert capsys.readouterr() == ("", "")
@@ -106,6 +109,14 @@ def test_a_position_given_again_goes_on_behind_the_last_batch(shards):
         stream(shards, position=5, **SHAPE)
     with pytest.raises(ValueError, match="always begins at 0"):
         stream(shards, position=6, split="validation", **SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [({"world_size": 8}, "None and world_size 8"), ({"rank": 0}, "0 and world_")]
+)
+def test_a_rank_without_its_world_is_refused(tmp_path, given, said):
+    with pytest.raises(ValueError, match=f"rank {said}.*: give both or neither"):
+        stream(tmp_path, **given)
 
 
 def test_ranks_share_a_batch_and_the_held_out_rows_come_once(shards):

@@ -19,6 +19,7 @@ BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+([\[\]{}])', re.D
 SCALAR = re.compile(rb"[^,\]\s]++")
 VALUE = rb'(?:"(?:[^"\\]++|\\.)*+"|[^\s\[\]{},":]++)'
 WRAPPED = re.compile(rb'\s*\{\s*(?:"[^"]*"\s*:\s*' + VALUE + rb'\s*,\s*)*+"([^"]*)"\s*:\s*(?=\[\s*[{"])', re.DOTALL)
+KEY_OR_BRACKET = re.compile(rb'("(?:[^"\\]++|\\.)*+")\s*+(:?)|([\[\]{}])', re.DOTALL)
 ELEMENT_REMEDY = "write the file again, as one list of objects or texts"
 
 
@@ -38,14 +39,34 @@ def array_documents(stream: io.BufferedReader, name: str, rules: TextRules) -> I
 def is_wrapped(head: bytes, column: str) -> bool:
     """Whether a stream that begins with `head` is one object around a list, and not an object a line."""
     match = WRAPPED.match(head.removeprefix(UTF8_MARK))
-    if match is None or f"{column}.".startswith(f"{match[1].decode(errors='replace')}."):
+    if match is None or is_part_of(match[1].decode(errors="replace"), column):
         return False
     line, _, rest = head.removeprefix(UTF8_MARK).lstrip().partition(b"\n")
     try:
         record = json.loads(line)
-    except (ValueError, RecursionError):
-        return True
+    except (ValueError, RecursionError):  # an object longer than `head`, or over several lines
+        return not any(is_part_of(key, column) for key in outer_keys(head))
     return not rest.strip() and column.partition(".")[0] not in record and column not in record
+
+
+def outer_keys(head: bytes) -> Iterator[str]:
+    """The keys of the object that a stream begins with, as far as `head` has them."""
+    depth = 0
+    for text, colon, bracket in KEY_OR_BRACKET.findall(head):
+        if bracket:
+            depth += 1 if bracket in (b"{", b"[") else -1
+            if not depth:
+                return
+        elif colon and depth == 1:
+            try:
+                yield json.loads(text)
+            except ValueError:  # no JSON: what reads the file says so
+                return
+
+
+def is_part_of(key: str, column: str) -> bool:
+    """Whether a key is that of the column, or of an object that the column is in."""
+    return f"{column}.".startswith(f"{key}.")
 
 
 def array_elements(stream: io.BufferedReader, name: str, rules: TextRules) -> Iterator[tuple[int, int, bytes]]:
@@ -56,7 +77,7 @@ def array_elements(stream: io.BufferedReader, name: str, rules: TextRules) -> It
         yield scanner.number, scanner.offset + scanner.start, bytes(scanner.buffer[scanner.start : scanner.position])
     rest = scanner.rest()
     if wrapped:
-        refuse_second_list(rest, name)
+        refuse_other_documents(rest, name, rules.text_column)
     elif rest.strip():
         raise ValueError(
             f"{name}: after its list, of {scanner.number:,} elements, stands {shown(rest.strip()[:20])}: give one "
@@ -64,12 +85,17 @@ def array_elements(stream: io.BufferedReader, name: str, rules: TextRules) -> It
         )
 
 
-def refuse_second_list(rest: bytes, name: str) -> None:
-    """ValueError where an object does not end after its list, or holds another."""
+def refuse_other_documents(rest: bytes, name: str, column: str) -> None:
+    """ValueError where an object does not end after its list, or holds another, or the text column itself."""
     try:
         others = json.loads(b"{" + rest.strip().removeprefix(b","))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: the object around the list does not end as JSON does: is the file whole?") from error
+    if any(is_part_of(key, column) for key in others):
+        raise ValueError(
+            f"{name} is one object with the column {column!r}, after a long list: write it on one line and name it "
+            ".jsonl, or name the column of the list's objects with --text_column"
+        )
     if any(isinstance(value, list) and value for value in others.values()):
         raise ValueError(f"{name} has several lists: give the one with the documents, as jq -c '.NAME[]' writes it")
 

@@ -349,17 +349,21 @@ class FakeExecutor:
 
     def submit(self, function):
         self.submitted.append(function)
+        self.variables = dict(os.environ)
         return type("Job", (), {"job_id": f"7_{len(self.submitted)}"})
 
 
-def test_slurm_gets_an_array_of_plain_commands_over_the_same_list(world, tmp_path):
+def test_slurm_gets_an_array_of_plain_commands_over_the_same_list(world, tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     from gap.cells.executor import Slurm
 
     series, tasks = world
     write_jobs(tmp_path, tiny_jobs(series, tasks[1:2]))
     executor = FakeExecutor()
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "1000")  # as inside a job
     assert submit_slurm(tmp_path, Slurm(workers=4), executor=executor) == ["7_1", "7_2", "7_3", "7_4"]
+    assert "SLURM_MEM_PER_CPU" not in executor.variables
+    assert os.environ["SLURM_MEM_PER_CPU"] == "1000"
     assert {tuple(one.command) for one in executor.submitted} == {tuple(worker_command(tmp_path.resolve(), 1))}
     assert all(one.env is None for one in executor.submitted)  # no environment is stored, the job has its own
 

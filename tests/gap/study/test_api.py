@@ -11,6 +11,7 @@ from tiny_gap import write_series, write_tasks
 
 from gap import GapOptions, Study, measure
 from gap.study.api import call_text
+from runtime.processes.interruption import MARKER_NAME
 
 SHORT = {
     "learning_rates": [1e-2],
@@ -76,8 +77,12 @@ def test_a_notebook_shows_the_answer_and_the_curve(study):
 
 
 def test_a_dry_run_has_no_analysis(place, tmp_path, capsys):
+    mark = tmp_path / "planned" / MARKER_NAME
+    mark.parent.mkdir()
+    mark.write_text("{}")
     planned = measure(**{**place, "output_dir": tmp_path / "planned"}, dry_run=True, **SHORT)
     assert "9 cells" in capsys.readouterr().out
+    assert not mark.exists()
     assert planned.analysis is None
     assert "no analysis" in planned._repr_html_()
     with pytest.raises(ValueError, match="has no analysis"):

@@ -135,6 +135,25 @@ def test_in_a_terminal_the_lines_are_redrawn_until_ctrl_c(tmp_path):
     assert b"\x1b[2A" in text
 
 
+@pytest.fixture
+def _handler_of_before():
+    earlier = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, earlier)
+
+
+@pytest.mark.usefixtures("_handler_of_before")
+def test_the_installed_command_ends_at_ctrl_c_without_a_traceback(tmp_path, monkeypatch):
+    """The console script `gap-watch` calls `main`, and has no lines of its own."""
+    from launch import watch
+
+    handlers = []
+    monkeypatch.setattr(watch, "run", lambda *given: handlers.append(signal.getsignal(signal.SIGINT)) or 0)
+    assert watch.main([str(tmp_path), "--once"]) == 0
+    assert handlers == [signal.SIG_DFL]
+
+
+@pytest.mark.usefixtures("_handler_of_before")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gap.watch import finding
 from gap.watch.finding import DEEPEST, find_runs, place_of, reader_of
 from gap.watch.readers.finetuning_run import FinetuningReader
 from gap.watch.readers.pretraining_run import PretrainingReader
@@ -49,6 +50,22 @@ def test_links_are_followed_and_circles_end(written, tmp_path):
     (written.root / "linked").symlink_to(tmp_path / "far")
     (written.root / "nowhere").symlink_to(tmp_path / "gone")
     assert set(found_in(written.root)) == {"here/run", "linked/run"}
+
+
+def test_a_link_to_itself_hides_nothing(written):
+    for number in range(9):  # whatever the order of the listing
+        (written.root / f"link-{number}").symlink_to(f"link-{number}")
+        written.pretraining(f"run-{number}")
+    assert set(found_in(written.root)) == {f"run-{number}" for number in range(9)}
+
+
+def test_a_folder_with_more_entries_than_are_looked_at_is_said(written, monkeypatch):
+    monkeypatch.setattr(finding, "MOST_ENTRIES", 30)
+    written.pretraining("run")
+    found_in(written.root)
+    for number in range(30):
+        (written.root / f"file-{number}").touch()
+    assert find_runs(written.root)[1]
 
 
 def test_hidden_folders_environments_and_what_is_very_deep_are_left_out(written):

@@ -13,6 +13,7 @@ import pytest
 from file_mutations import few_and_many, refusals
 from huggingface_hub import HfApi, ModelCard, constants
 from pretraining_runs import in_process, series, write_shards
+from safetensors.torch import load_file, save_file
 from servers.hub_server import TOKEN, hub_server, variables_of
 from tiny_gap import write_series, write_tasks
 
@@ -129,6 +130,41 @@ def test_another_run_is_not_pushed_over_a_series(hub, tmp_path, no_pauses):
     before = dict(hub.repositories[NAME].branches)
     with pytest.raises(ValueError, match=f"{NAME} at tokens-0 holds other weights"):
         push_series(tmp_path / "other", HubPlace(NAME))
+    assert hub.repositories[NAME].branches == before
+
+
+def trained_again(folder):
+    """Other weights for the same checkpoint, as another machine's rounding makes them."""
+    tensors = {name: tensor + 1 for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_a_checkpoint_that_was_trained_again_keeps_no_later_one_from_the_hub(hub, tmp_path, no_pauses):
+    series = tmp_path / "run" / "series"
+    write_series(tmp_path / "run", (10_000,))
+    push_series(tmp_path / "run", HubPlace(NAME))
+    left = dict(hub.repositories[NAME].branches)["tokens-1e4"]
+    write_series(tmp_path / "run", (10_000, 20_000))
+    trained_again(series / "annealed-10000")
+    for commits in (2, 0):  # said again each time
+        said = []
+        with pytest.raises(ValueError, match=f"^{NAME} at tokens-1e4 holds other weights[^;]*$"):
+            push_series(tmp_path / "run", HubPlace(NAME), said.append)
+        assert len(said) == commits
+    assert hub.repositories[NAME].branches["tokens-1e4"] == left
+    own = (series / "annealed-20000" / "model.safetensors").read_bytes()
+    assert hub.files(NAME, "tokens-2e4")["model.safetensors"] == hub.files(NAME)["model.safetensors"] == own
+    listed = json.loads(hub.files(NAME)["series.json"])["checkpoints"]
+    assert [entry["revision"] for entry in listed] == ["tokens-0", "tokens-2e4"]
+
+
+def test_main_is_not_moved_back_from_a_largest_checkpoint_that_was_trained_again(hub, tmp_path, no_pauses):
+    write_series(tmp_path / "run", (10_000, 20_000))
+    push_series(tmp_path / "run", HubPlace(NAME))
+    before = dict(hub.repositories[NAME].branches)
+    trained_again(tmp_path / "run" / "series" / "annealed-20000")
+    with pytest.raises(ValueError, match=r"at tokens-2e4 holds other weights.*; .* at main holds other weights"):
+        push_series(tmp_path / "run", HubPlace(NAME))
     assert hub.repositories[NAME].branches == before
 
 

@@ -24,6 +24,7 @@ class KeywordOptions(Options):
     kind: Literal["one", "two"] = option("one", "a kind", choices=("one", "two"))
     series: str | None = option(None, "numbers", commas=True)
     overrides: str | None = option(None, "settings", commas=True, settings=True)
+    epochs: float = option(3.0, "epochs")
     minutes: float = option(10, "minutes, whose default is a whole number")
     quiet: bool = option(False, "say nothing", formerly=("silent",))
 
@@ -113,8 +114,12 @@ def test_an_unknown_name_is_explained(name, said):
 def test_options_are_given_once():
     whole = KeywordOptions(rate=0.5)
     assert options_of(KeywordOptions, whole, {}, function="call") is whole
-    counted = options_of(KeywordOptions, KeywordOptions(rate=1, minutes=10), {}, function="call")
-    assert (repr(counted.rate), repr(counted.minutes)) == ("1.0", "10")  # as the command has them
+    counted = options_of(KeywordOptions, KeywordOptions(rate=1, epochs=3, minutes=10), {}, function="call")
+    assert (repr(counted.rate), repr(counted.epochs), repr(counted.minutes)) == (
+        "1.0",
+        "3.0",
+        "10",
+    )  # as the command has them
     with pytest.raises(TypeError, match="got options and also rate: give one or the other"):
         options_of(KeywordOptions, whole, {"rate": 0.5}, function="call")
     with pytest.raises(TypeError, match="takes KeywordOptions or keywords, not dict"):

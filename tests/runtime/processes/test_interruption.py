@@ -10,7 +10,15 @@ import time
 
 import pytest
 
-from runtime.processes.interruption import Interrupted, Interruption, arm_watchdog, disarm_watchdog, stopping_at_once
+from runtime.processes.interruption import (
+    MARKER_NAME,
+    Interrupted,
+    Interruption,
+    arm_watchdog,
+    disarm_watchdog,
+    forget_interruption,
+    stopping_at_once,
+)
 from runtime.processes.liveness import is_alive, start_time
 
 WAITING = """
@@ -34,6 +42,17 @@ def waiting(project_root, *arguments):
     )
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+def test_the_main_rank_removes_the_file_of_an_earlier_interruption(tmp_path, monkeypatch):
+    (tmp_path / MARKER_NAME).write_text("{}")
+    for rank, is_there in (("1", True), ("0", False), ("0", False)):
+        for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}.items():
+            monkeypatch.setenv(name, value)
+        forget_interruption(tmp_path)
+        assert (tmp_path / MARKER_NAME).exists() == is_there
+    forget_interruption(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])

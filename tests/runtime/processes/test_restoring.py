@@ -17,7 +17,7 @@ import torch.distributed as dist
 import transformers
 
 from runtime.processes.ranks import Ranks, init_process_group
-from runtime.processes.restoring import LeftOpen, restoring_process
+from runtime.processes.restoring import LeftOpen, of_random_states, restoring_process
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -95,6 +95,19 @@ def test_all_that_changes_is_put_back(monkeypatch, failure):
         with pytest.raises(type(failure)):
             work()
     assert seen() == before
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_devices_that_the_block_puts_to_use_begin_at_the_seed_of_before(monkeypatch, is_used):
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    torch.manual_seed(11)
+    put_back = of_random_states()
+    torch.manual_seed(5)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: is_used)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    put_back()
+    assert (torch.initial_seed(), seeds) == (11, [11] if is_used else [])
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -67,9 +67,32 @@ def test_objects_a_line_with_lists_in_them_are_still_lines(tmp_path, content, co
         assert read(tmp_path / "a.json", text_column=column) == texts
 
 
+LONG = "x" * 300_000
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"authors": ["Ann", 'B: "b"'], "text": LONG},
+        {"text": "short", "authors": ["Ann"], "notes": LONG},
+        {"authors": [{"name": "Ann"}], "notes": {"of": ["text"]}, "text": "short", "more": LONG},
+    ],
+)
+def test_one_long_object_gives_its_text_and_not_the_list_in_it(tmp_path, record):
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    assert read(tmp_path / "a.json") == [record["text"]]
+
+
+def test_a_long_object_around_a_list_whose_objects_have_the_column(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"of": 'a "text": b', "data": [{"text": "a"}, {"text": LONG}]}))
+    assert read(tmp_path / "a.json") == ["a", LONG]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ('{"authors": ["' + LONG + '"], "text": "x"}', "is one object with the column 'text', after a long list"),
+        ('{\n"authors": ["Ann"],\n"text": "x"\n}', "line 1 begins a JSON value of several lines"),
         ("[", "the list ends in or after element 1"),
         ('[{"text": "x"}, {"te', "the list ends in or after element 2"),
         ('[{"text": "x"},]', r"byte 15, at element 2, is b'\]'"),
