@@ -11,7 +11,7 @@ import torch
 
 from pretraining.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from pretraining.checkpoints.earlier_choices import earlier_choices
-from pretraining.checkpoints.mirror import RunMirror, mirrored
+from pretraining.checkpoints.mirror import RunMirror, mirrored, upload_rest
 from pretraining.checkpoints.origin import check_same_run
 from pretraining.checkpoints.position import Position, position_from
 from pretraining.checkpoints.resumption import find_checkpoint, settle
@@ -84,6 +84,7 @@ def _pretrain(
     watch = None if watch_of is None else watch_of(plan, shards)
     with pushing(options, ranks) as pusher:
         if watch is not None and watch.reached:
+            upload_rest(mirror)
             if ranks.is_main:
                 print(f"already stopped: {watch.reached}")
         else:

@@ -360,7 +360,7 @@ class GapOptions(Options):
 
     def contradictions(self) -> list[str]:
         """Options that apply only to the small world, or only to a named series."""
-        problems = [*upload_problems(self.upload)]
+        problems = upload_problems(self.upload, self.output_dir)
         if self.full and self.series is not None:
             problems.append("--full is for the small world: for a real series, name kinds and controls one by one")
         if self.independent is not None and self.series is None:

@@ -34,7 +34,7 @@ class TaskBuildOptions(BuildOptions):
         """Either files or a task, and an output folder."""
         if self.task is None:
             return [*super().contradictions(), *idle_beside(self, ["data_dir"], "--input")]
-        problems = [*upload_problems(self.upload)]
+        problems = upload_problems(self.upload, self.output_dir)
         if not self.output_dir:
             problems.append("--output_dir is needed: where the shards go")
         if self.input:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pretraining.plan.options import PretrainingOptions
 from runtime.files.lock import Ownership
 from runtime.processes.collectives import fail_together
 from runtime.processes.failures import Failed
-from runtime.processes.interruption import disarm_watchdog
+from runtime.processes.interruption import Interrupted, disarm_watchdog, stopping_at_once
 from runtime.processes.ranks import Ranks
 from runtime.stores.folders import LARGEST_MANIFEST_BYTES, fetch_folder, folders_in, put_folder, remove_folder
 from runtime.stores.records import RecordCopies
@@ -30,9 +30,10 @@ from runtime.stores.store import Store
 from runtime.stores.store_lock import StoreLock
 from runtime.stores.uploader import Uploader
 
-CHECKPOINTS, SERIES_FOLDER, JOURNAL_NAME = "checkpoints", "series", "journal.jsonl"
+CHECKPOINTS, SERIES_FOLDER = "checkpoints", "series"
 ASIDE_NAME = "MANIFEST.json.aside"  # of a checkpoint in the store that is later than the one resumed from
 LATEST_NAME = f"{CHECKPOINTS}/latest"  # for people
+CHECKPOINT = "checkpoint "  # how uploads of checkpoints are named
 
 Say = Callable[[str], None]
 
@@ -48,7 +49,8 @@ def mirrored(options: PretrainingOptions, ranks: Ranks) -> Iterator[RunMirror | 
     """The copy of the run that --upload names, brought into the folder at the start; None on ranks but the main one.
 
     At the end, however it comes, all uploads are awaited for --upload_wait_minutes. Failed says what is then not
-    uploaded, unless another exception passes; then that is printed. Collective.
+    uploaded, unless another exception passes; then that is printed, and so it is before Interrupted where a signal ends
+    the wait. Collective.
     """
     mirror: RunMirror | None = None
     error: BaseException | None = None
@@ -69,14 +71,27 @@ def mirrored(options: PretrainingOptions, ranks: Ranks) -> Iterator[RunMirror | 
     try:
         yield mirror
     except BaseException:
-        if mirror is not None and (problem := mirror.finish(options.upload_wait_minutes)):
-            print(f"warning: {problem}", file=sys.stderr, flush=True)
+        if mirror is not None:
+            with suppress(Interrupted):  # said; what passes is what came first
+                if problem := mirror.finish(options.upload_wait_minutes):
+                    print(f"warning: {problem}", file=sys.stderr, flush=True)
         raise
     disarm_watchdog()  # the other ranks wait below
     failure = None
     if mirror is not None and (problem := mirror.finish(options.upload_wait_minutes)):
         failure = Failed(problem)
     fail_together(failure, "uploading the run")
+
+
+def upload_rest(mirror: RunMirror | None) -> None:
+    """Upload what the store lacks of a run that has ended and is not started again; collective."""
+    error: BaseException | None = None
+    if mirror is not None:
+        try:
+            mirror.begin(mirror.newest())
+        except (OSError, ValueError) as caught:
+            error = caught
+    fail_together(error, "uploading the rest of the run")
 
 
 class RunMirror:
@@ -90,8 +105,8 @@ class RunMirror:
         self.checkpoints = directory / CHECKPOINTS
         self.lock = StoreLock(store, lambda text: self.say(text))
         self.uploader = Uploader(lambda text: self.say(text))
-        self._pinned: list[str] = []  # checkpoints that are uploaded or wait for it
         self._begun = False
+        self._held: bytes | None = None  # the list of exports, until the first checkpoint is in the store
         self.records = RecordCopies(store, directory, _is_no_record)
 
     # At the start.
@@ -110,7 +125,7 @@ class RunMirror:
             self._check_same_run(names)
             newer = self._restore_checkpoint(names)
             self._restore_series(names)
-            self.records.restore(names, replaced=frozenset((JOURNAL_NAME,) if newer else ()))
+            self.records.restore(names, replaced=frozenset(names) if newer else frozenset())
         finally:
             ownership.release()
 
@@ -133,7 +148,7 @@ class RunMirror:
     def _restore_checkpoint(self, names: dict[str, int]) -> bool:
         """Bring the newest valid checkpoint and its fork, unless the folder has it or a later one."""
         stored = [name for name in folders_in(names, CHECKPOINTS) if NAME_PATTERN.fullmatch(name)][::-1]
-        newest = next((path.name for path in committed(self.checkpoints) if not defect(path)), "") if stored else ""
+        newest = (self.newest() or "") if stored else ""
         reasons = []
         for name in stored:
             if name <= newest:
@@ -155,6 +170,10 @@ class RunMirror:
                 "an empty --upload"
             )
         return False
+
+    def newest(self) -> str | None:
+        """The newest valid checkpoint of the folder."""
+        return next((path.name for path in committed(self.checkpoints) if not defect(path)), None)
 
     def _fetch_checkpoint(self, name: str) -> None:
         target = self.checkpoints / name
@@ -180,8 +199,12 @@ class RunMirror:
             place = Path(entry["path"]).relative_to(root)
             if entry["path"] in known:
                 continue
-            if not (self.directory / place).is_dir():
-                fetch_folder(self.store, place.as_posix(), self.directory / place, keep_manifest=False)
+            try:
+                if not (self.directory / place).is_dir():
+                    fetch_folder(self.store, place.as_posix(), self.directory / place, keep_manifest=False)
+            except (FileNotFoundError, ValueError) as error:
+                self.say(f"warning: {place} of {self.store} is left out of the series: {error}")
+                continue
             add_to_series(series, {**entry, "path": place.as_posix()})
 
     # While the run goes on.
@@ -203,13 +226,13 @@ class RunMirror:
         if series.is_file():
             root = self.directory.resolve()
             for entry in read_series(series):
-                self.exported(Path(entry["path"]).relative_to(root).as_posix())
+                place = Path(entry["path"]).relative_to(root).as_posix()
+                self.uploader.submit(f"export {place}", partial(self._upload_export, place))
+            self.uploader.submit(SERIES_NAME, partial(self._upload_list, series.read_bytes()))  # once all are there
 
     def committed(self, name: str) -> None:
         """Upload a checkpoint that has been committed; a waiting earlier one is dropped. Called from any thread."""
-        fork = fork_of(self.checkpoints / name)
-        self._pinned = [*self.pinned(), name, *([fork.name] if fork else [])]
-        self.uploader.submit(f"checkpoint {name}", partial(self._upload_checkpoint, name), replacing="checkpoint ")
+        self.uploader.submit(CHECKPOINT + name, partial(self._upload_checkpoint, name), replacing=CHECKPOINT)
 
     def exported(self, place: str) -> None:
         """Upload an export and then the list as it is now."""
@@ -217,29 +240,36 @@ class RunMirror:
         self.uploader.submit(f"export {place}", partial(self._upload_export, place, listed))
 
     def pinned(self) -> list[str]:
-        """The checkpoints that must not be deleted yet: as long as one is being uploaded, all that were then needed."""
-        busy = any(work.startswith("checkpoint ") for work in self.uploader.unfinished)
-        return list(dict.fromkeys(self._pinned)) if busy else []
+        """The checkpoints that must not be deleted yet: those being uploaded or waiting for it, and their forks."""
+        names = [work.removeprefix(CHECKPOINT) for work in self.uploader.pending if work.startswith(CHECKPOINT)]
+        forks = [fork_of(self.checkpoints / name) for name in names]
+        return [*names, *(fork.name for fork in forks if fork is not None)]
 
     def close(self, seconds: float) -> list[str]:
         """Upload the records once more, wait for all uploads so long, and free the store; what is not uploaded."""
         if self._begun and not self.lock.lost:
             self.uploader.submit("records of the run", self.records.upload)
-        unfinished = self.uploader.close(seconds)
-        self.lock.release()
-        return unfinished
+        try:
+            return self.uploader.close(seconds)
+        finally:
+            self.lock.release()
 
     def finish(self, minutes: float) -> str | None:
-        """Close; what is not uploaded and what to do about it, None if all is."""
+        """Close; what is not uploaded and what to do about it, None if all is. Interrupted, with that printed, if a
+        signal asks to stop meanwhile."""
         disarm_watchdog()
         self.say = print
-        if unfinished := self.close(60 * minutes):
-            names = ", ".join(unfinished)
-            return (
-                f"not uploaded to {self.store} within {minutes:g} minutes: {names}; they are in {self.directory}: run "
-                "the same command again on this machine to upload them"
-            )
-        return None
+        remedy = f"they are in {self.directory}: run the same command again on this machine to upload them"
+        try:
+            with stopping_at_once():
+                unfinished = self.close(60 * minutes)
+        except Interrupted as interruption:
+            if names := ", ".join(self.uploader.close(0)):
+                text = f"warning: not uploaded to {self.store} before {interruption}: {names}; {remedy}"
+                print(text, file=sys.stderr, flush=True)
+            raise
+        names = ", ".join(unfinished)
+        return f"not uploaded to {self.store} within {minutes:g} minutes: {names}; {remedy}" if names else None
 
     # The work, in the uploader's thread.
 
@@ -255,18 +285,31 @@ class RunMirror:
             put_folder(self.store, self.checkpoints / each, f"{CHECKPOINTS}/{each}")
         self.store.write(LATEST_NAME, f"{name}\n".encode())
         self._retain(name, None if fork is None else fork.name)
+        if self._held is not None:
+            self._upload_list(self._held)
 
     def _retain(self, newest: str, fork: str | None) -> None:
-        """Keep in the store what the folder keeps, the fork, and the last `keep` up to `newest`, which is there."""
+        """Keep in the store what the folder keeps, the fork, the last `keep` up to `newest`, which is there, and what
+        is set aside."""
         names = self.store.sizes(CHECKPOINTS)
         stored = [name for name in folders_in(names, CHECKPOINTS) if NAME_PATTERN.fullmatch(name) and name <= newest]
         kept = {fork, *(path.name for path in committed(self.checkpoints)), *stored[-max(1, self.keep) :]}
         parts = {name.split("/")[1] for name in names if name.count("/") == 2}
+        aside = {part for part in parts if f"{CHECKPOINTS}/{part}/{ASIDE_NAME}" in names and part not in stored}
         for name in sorted(part for part in parts if NAME_PATTERN.fullmatch(part) and part < newest):
-            if name not in kept:
+            if name not in kept | aside:
                 remove_folder(self.store, f"{CHECKPOINTS}/{name}", names)
 
-    def _upload_export(self, place: str, listed: bytes) -> None:
+    def _upload_export(self, place: str, listed: bytes | None = None) -> None:
         self._check_owner()
         put_folder(self.store, self.directory / place, place)
-        self.store.write(SERIES_NAME, listed)
+        if listed is not None:
+            self._upload_list(listed)
+
+    def _upload_list(self, listed: bytes) -> None:
+        """Write the list once a checkpoint is there: an empty machine could not go on from a series without one."""
+        self._check_owner()
+        stored = folders_in(self.store.sizes(CHECKPOINTS), CHECKPOINTS)
+        self._held = None if any(map(NAME_PATTERN.fullmatch, stored)) else listed
+        if self._held is None:
+            self.store.write(SERIES_NAME, listed)

@@ -385,7 +385,7 @@ class PretrainingOptions(Options):
 
     def contradictions(self) -> list[str]:
         """All contradictions between options, independent of the data and the ranks."""
-        problems = [*upload_problems(self.upload)]
+        problems = upload_problems(self.upload, self.output_dir)
         budgets = [f"--{option_of(unit)}" for unit in UNITS if getattr(self, option_of(unit)) is not None]
         if len(budgets) > 1:
             problems.append(f"{' and '.join(budgets)} exclude each other: give one")

@@ -154,7 +154,7 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        if problems := [*self.contradictions(), *wrong_values(self)]:
+        if problems := [*self.contradictions(), *wrong_values(self), *no_folder(self)]:
             raise ValueError("; ".join(problems))
 
     def contradictions(self) -> list[str]:
@@ -179,6 +179,15 @@ def wrong_values(options: Any) -> list[str]:
         for name, declared in declarations(options).items()
         for complaint in declared.complaints(name, getattr(options, name))
     ]
+
+
+def no_folder(options: Any) -> list[str]:
+    """An address as --output_dir of a command without --upload; it may hold credentials, and is not shown."""
+    names = declarations(options)
+    scheme, separator, _ = str(getattr(options, "output_dir", "")).partition("://")
+    if "output_dir" not in names or "upload" in names or not separator:
+        return []
+    return [f"--output_dir {scheme}://...: this command does not upload: name a local folder"]
 
 
 def identity_values(options: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 
-EXTRAS = {"s3": "s3", "gs": "gcs"}  # scheme -> the extra of pyproject.toml that reads it
+LIBRARIES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs")}  # scheme -> library, and the extra of pyproject.toml
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 PART = re.compile(r"[A-Za-z0-9_=+,@~-][A-Za-z0-9 ._=+,@~-]*")  # no hidden name, no "..", nothing that expands
 LONGEST_KEY = 900  # of the 1,024 bytes that stores allow
@@ -33,14 +33,14 @@ class StoreAddress:
 
 def is_store_address(text: object) -> bool:
     """Whether the text begins with the scheme of a store that is accepted; it may still be refused."""
-    return str(text).partition("://")[0] in EXTRAS and "://" in str(text)
+    return str(text).partition("://")[0] in LIBRARIES and "://" in str(text)
 
 
 def parse_address(text: str) -> StoreAddress:
     """The address; ValueError for another scheme, for credentials, and for names that a library would expand."""
     scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in EXTRAS:
-        accepted = " or ".join(f"{name}://bucket/path" for name in EXTRAS)
+    if not separator or scheme not in LIBRARIES:
+        accepted = " or ".join(f"{name}://bucket/path" for name in LIBRARIES)
         raise ValueError(f"{without_secrets(text)!r} is no address of an object store: give {accepted}")
     bucket, _, key = rest.rstrip("/").partition("/")
     if "@" in bucket or ":" in bucket:

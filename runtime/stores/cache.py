@@ -28,7 +28,7 @@ def cache_folder() -> Path:
 
 def make_room(root: Path, limit_bytes: float, num_bytes: int) -> bool:
     """Remove files below `root` until `num_bytes` more fit the limit; False if those in use leave too little room."""
-    with _folder_locked(root):
+    with one_at_a_time(root / "room"):
         files = sorted(_files(root))
         total = sum(size for _, size, _ in files) + num_bytes
         for _, size, path in files:
@@ -49,13 +49,14 @@ def _files(root: Path) -> Iterator[tuple[float, int, Path]]:
 
 
 def _remove_unused(path: Path) -> bool:
+    """Remove a file; False for one in use, and where that cannot be known."""
     try:
-        with path.open("rb") as file:
+        with path.open("r+b") as file:  # a network file system locks exclusively only what is open for writing
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
     except FileNotFoundError:
         return True
-    except BlockingIOError:
+    except OSError:
         return False
     return True
 
@@ -86,7 +87,7 @@ def note_use(path: Path) -> None:
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Only one process of the machine fetches a file; the others wait, and then find it."""
+    """Only one process of the machine fetches a file, or makes room; the others wait, and then find it."""
     lock = path.with_name(f".{path.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -104,14 +105,4 @@ def one_at_a_time(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-@contextmanager
-def _folder_locked(root: Path) -> Iterator[None]:
-    descriptor = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
         os.close(descriptor)

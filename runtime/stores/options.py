@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runtime.options.declaration import OUTPUT, Options, option
-from runtime.stores.address import parse_address
+from runtime.stores.address import StoreAddress, parse_address, without_secrets
 
 Chosen = TypeVar("Chosen")
 FOLDER_OF_STORES = Path("runs")
@@ -33,15 +33,40 @@ class UploadOptions(Options):
     )
 
 
-def upload_problems(upload: str | None) -> list[str]:
-    """What is wrong with the value of --upload."""
-    if upload is None or "://" not in upload:
-        return ["--upload is empty: name an address or a folder"] if upload is not None and not upload.strip() else []
-    try:
-        parse_address(upload)
-    except ValueError as error:
-        return [f"--upload: {error}"]
+def upload_problems(upload: str | None, output_dir: str | None) -> list[str]:
+    """What is wrong with --upload, and with an address as --output_dir."""
+    if "://" in str(output_dir):
+        try:
+            _address_of(str(output_dir), upload)
+        except ValueError as error:
+            return [str(error)]
+    if upload is None:
+        return []
+    if not upload.strip():
+        return ["--upload is empty: name an address or a folder"]
+    if "://" in upload:
+        try:
+            parse_address(upload)
+        except ValueError as error:
+            return [f"--upload: {error}"]
+    elif output_dir:
+        ours, theirs = Path(output_dir).resolve(), Path(upload).expanduser().resolve()
+        if ours == theirs or ours in theirs.parents or theirs in ours.parents:
+            return [f"--upload {upload} and --output_dir {output_dir} must not lie in each other: name another folder"]
     return []
+
+
+def _address_of(output_dir: str, upload: str | None) -> StoreAddress:
+    """The address that --output_dir is; ValueError for one that is refused, or beside another --upload."""
+    try:
+        address = parse_address(output_dir)
+    except ValueError as error:
+        raise ValueError(f"--output_dir: {error}") from error
+    if upload not in (None, str(address)):
+        raise ValueError(
+            f"--output_dir {address} and --upload {without_secrets(str(upload))} are two places: name one of them"
+        )
+    return address
 
 
 def in_local_folder(options: Chosen) -> Chosen:
@@ -52,8 +77,6 @@ def in_local_folder(options: Chosen) -> Chosen:
     values: Any = options
     if "://" not in str(values.output_dir):
         return options
-    address = parse_address(str(values.output_dir))
-    if values.upload not in (None, str(address)):
-        raise ValueError(f"--output_dir {address} and --upload {values.upload} are two addresses: give one")
+    address = _address_of(str(values.output_dir), values.upload)
     chosen: Chosen = replace(values, output_dir=str(FOLDER_OF_STORES / address.path), upload=str(address))
     return chosen

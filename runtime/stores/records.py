@@ -16,7 +16,7 @@ from pathlib import Path
 from runtime.files.lock import LOCK_NAME, Ownership
 from runtime.files.whole_files import remove_whole
 from runtime.processes.failures import Failed
-from runtime.processes.interruption import MARKER_NAME
+from runtime.processes.interruption import MARKER_NAME, Interrupted, stopping_at_once
 from runtime.stores.address import is_plain_name
 from runtime.stores.store import Store
 from runtime.stores.store_lock import StoreLock
@@ -24,6 +24,7 @@ from runtime.stores.uploader import Uploader
 
 LARGEST_BYTES = 1 << 30
 NOT_COPIED = frozenset((LOCK_NAME, MARKER_NAME))
+CUT_BACK = frozenset(("journal.jsonl",))  # of trainings, to the checkpoint that they resume from
 PASS_SECONDS = 30.0
 SNAPSHOTS = ".upload"
 
@@ -70,19 +71,38 @@ class RecordCopies:
         return is_plain_name(name) and name not in NOT_COPIED and not self._leave_out(name)
 
     def restore(self, names: Mapping[str, int], *, replaced: frozenset[str] = frozenset()) -> int:
-        """Download the records among a store's files that the folder lacks, and those `replaced`; how many."""
+        """Download the records among a store's files that the folder lacks or that go on in the store, and those
+        `replaced`; how many. ValueError, before any is downloaded, for one that went different ways."""
         wanted = [
             name
             for name, size in names.items()
             if self._is_record(name)
             and size <= LARGEST_BYTES
-            and (name in replaced or not (self.directory / name).exists())
+            and (name in replaced or not (self.directory / name).exists() or self._goes_on(name, size))
         ]
         for name in sorted(wanted, key=lambda name: "/" not in name):
             path = self.directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             self.store.download(name, path, num_bytes=names[name])
         return len(wanted)
+
+    def _goes_on(self, name: str, size: int) -> bool:
+        """Whether the store's lines are ours and more; only whole lines of files that are only appended to count."""
+        path = self.directory / name
+        if not name.endswith(".jsonl") or path.name in CUT_BACK:
+            return False
+        copy = path.with_name(f".store-{path.name}")
+        try:
+            self.store.download(name, copy, num_bytes=size)
+            ours, theirs = (file.read_bytes() for file in (path, copy))
+        finally:
+            copy.unlink(missing_ok=True)
+        ours, theirs = (content[: content.rfind(b"\n") + 1] for content in (ours, theirs))
+        if not ours.startswith(theirs) and not theirs.startswith(ours):
+            raise ValueError(
+                f"{path} and {self.store}/{name} went different ways: move one away, or name another --upload"
+            )
+        return len(theirs) > len(ours)
 
 
 @contextmanager
@@ -92,7 +112,8 @@ def mirrored_records(
     """Copy the records of `directory` to --upload while the block runs; first bring what the folder lacks.
 
     At the end the uploads are awaited for `wait_minutes`; Failed says if they are not done, unless another exception
-    passes, then that is printed. ValueError if another job uses the store, OSError if it does not answer.
+    passes, then that is printed, and so it is before Interrupted where a signal ends the wait. ValueError if another
+    job uses the store, OSError if it does not answer.
     """
     if upload is None:
         yield
@@ -127,21 +148,26 @@ def mirrored_records(
 
     def finish() -> str | None:
         ended.set()
-        uploader.submit("results", passed, replacing="results")
-        unfinished = uploader.close(60 * wait_minutes)
-        lock.release()
-        if not unfinished:
-            return None
-        return (
-            f"the results are not all uploaded to {records.store} within {wait_minutes:g} minutes; they are in "
-            f"{directory}: run the same command again on this machine to upload them"
-        )
+        remedy = f"they are in {directory}: run the same command again on this machine to upload them"
+        try:
+            with stopping_at_once():
+                uploader.submit("results", passed, replacing="results")
+                unfinished = uploader.close(60 * wait_minutes)
+        except Interrupted as interruption:
+            missing = f"the results are not all uploaded to {records.store} before {interruption}"
+            print(f"warning: {missing}; {remedy}", file=sys.stderr, flush=True)
+            raise
+        finally:
+            lock.release()
+        missing = f"the results are not all uploaded to {records.store} within {wait_minutes:g} minutes"
+        return f"{missing}; {remedy}" if unfinished else None
 
     try:
         yield
     except BaseException:
-        if problem := finish():
-            print(f"warning: {problem}", file=sys.stderr, flush=True)
+        with suppress(Interrupted):  # said; what passes is what came first
+            if problem := finish():
+                print(f"warning: {problem}", file=sys.stderr, flush=True)
         raise
     if problem := finish():
         raise Failed(problem)

@@ -22,7 +22,14 @@ from runtime.files.foreign import reason_of
 from runtime.files.unique_keys import OutOfBounds
 from runtime.files.whole_files import sync_file, whole_file
 from runtime.processes.fault_points import fault_point
-from runtime.stores.address import EXTRAS, StoreAddress, is_plain_name, is_store_address, parse_address, without_secrets
+from runtime.stores.address import (
+    LIBRARIES,
+    StoreAddress,
+    is_plain_name,
+    is_store_address,
+    parse_address,
+    without_secrets,
+)
 
 ATTEMPTS = 6
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds between attempts: doubled each time
@@ -74,10 +81,10 @@ class Store:
         try:
             fsspec.get_filesystem_class(self.protocol)
         except ImportError as error:
-            extra = EXTRAS[self.protocol]
+            library, extra = LIBRARIES[self.protocol]
             raise ValueError(
                 f"{self._shown}: {self.protocol}:// addresses need a library that is not installed "
-                f"({reason_of(error)}): pip install 'pretraining-gap[{extra}]'"
+                f"({reason_of(error)}): pip install {library} (the extra {extra!r} names it)"
             ) from error
 
     @property

@@ -25,7 +25,7 @@ class Uploader:
 
     def __init__(self, say: Say, *, first_pause: float = FIRST_PAUSE) -> None:
         self._say, self._first_pause = say, first_pause
-        self._waiting: OrderedDict[str, Work] = OrderedDict()
+        self._waiting: OrderedDict[str, tuple[Work, str]] = OrderedDict()  # name -> work and what it replaces
         self._running: str | None = None
         self._change = threading.Condition()
         self._closed = threading.Event()
@@ -33,25 +33,34 @@ class Uploader:
         self.given_up: list[str] = []
 
     def submit(self, name: str, work: Work, *, replacing: str = "") -> None:
-        """Have the work done after what waits; `replacing` drops waiting work whose name begins so, takes its place."""
+        """Have the work done after what waits, also where work of this name waits, which is dropped; `replacing` drops
+        waiting work whose name begins so, and takes its place."""
         with self._change:
             older = [other for other in self._waiting if replacing and other.startswith(replacing)]
             self._waiting = OrderedDict(
-                (name, work) if other in older[:1] else (other, waiting)
+                (name, (work, replacing)) if other in older[:1] else (other, waiting)
                 for other, waiting in self._waiting.items()
                 if other not in older[1:]
             )
-            self._waiting[name] = work
+            if not older:
+                self._waiting.pop(name, None)
+            self._waiting[name] = work, replacing
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="uploading", daemon=True)
                 self._thread.start()
             self._change.notify_all()
 
     @property
-    def unfinished(self) -> list[str]:
-        """What is not uploaded: running, waiting, or given up."""
+    def pending(self) -> list[str]:
+        """What is being uploaded or waits for it."""
         with self._change:
-            return [*self.given_up, *([self._running] if self._running else []), *self._waiting]
+            return [*([self._running] if self._running else []), *self._waiting]
+
+    @property
+    def unfinished(self) -> list[str]:
+        """What is not uploaded: given up and not replaced by a later one that was, running, or waiting."""
+        with self._change:
+            return [*self.given_up, *self.pending]
 
     def close(self, seconds: float) -> list[str]:
         """Wait for all work, for so long; returns what is left undone, which is not begun any more."""
@@ -71,18 +80,18 @@ class Uploader:
                     self._change.wait(1.0)
                 if self._closed.is_set():
                     return
-                self._running, work = self._waiting.popitem(last=False)
-            self._until_done(self._running, work)
+                self._running, (work, replacing) = self._waiting.popitem(last=False)
+            self._until_done(self._running, work, replacing)
 
-    def _until_done(self, name: str, work: Work) -> None:
+    def _until_done(self, name: str, work: Work, replacing: str) -> None:
         pause = self._first_pause
         while not self._closed.is_set():
             try:
                 work()
             except FileNotFoundError as error:
-                self._give_up(name, f"a file is gone ({error})")
+                self._give_up(name, replacing, f"a file is gone ({error})")
             except ValueError as error:
-                self._give_up(name, str(error))
+                self._give_up(name, replacing, str(error))
             except OSError as error:
                 pause = LONGEST_PAUSE if isinstance(error, NoAccess) else pause
                 self._say(f"warning: {name} is not uploaded yet ({error}); again in {pause:g} s")
@@ -90,14 +99,20 @@ class Uploader:
                 pause = min(LONGEST_PAUSE, 2 * pause)
                 continue
             except Exception as error:  # of a library: this thread must live on, for what comes next
-                self._give_up(name, without_secrets(reason_of(error)))
+                self._give_up(name, replacing, without_secrets(reason_of(error)))
+            else:
+                with self._change:
+                    self.given_up = [other for other in self.given_up if not _replaces(name, replacing, other)]
             return
 
-    def _give_up(self, name: str, reason: str) -> None:
-        """A later one of its kind, by the first word of the name, takes the place of one that is gone."""
-        kind = name.split(" ")[0]
+    def _give_up(self, name: str, replacing: str, reason: str) -> None:
+        """A later one that waits and would have replaced it takes the place of one that is gone."""
         with self._change:
-            if any(other.split(" ")[0] == kind for other in self._waiting):
+            if any(_replaces(other, replacing, name) for other in self._waiting):
                 return
             self.given_up.append(name)
         self._say(f"warning: {name} is not uploaded: {reason}")
+
+
+def _replaces(later: str, replacing: str, earlier: str) -> bool:
+    return later == earlier or (bool(replacing) and all(name.startswith(replacing) for name in (later, earlier)))

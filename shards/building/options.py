@@ -194,7 +194,7 @@ class BuildOptions(Options):
 
     def contradictions(self) -> list[str]:
         """Input and output must be named, and the tokenizer is either given or trained."""
-        problems = [*upload_problems(self.upload)]
+        problems = upload_problems(self.upload, self.output_dir)
         if not self.input or not self.output_dir:
             problems.append("--input and --output_dir are needed: what to read and where the shards go")
         if self.tokenizer and self.vocab_size:

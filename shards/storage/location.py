@@ -161,7 +161,7 @@ def checked_address(text: str) -> str:
 def remove_stale_partials(root: Path) -> None:
     """Delete what killed downloads left behind: not written to for a day, and by a process that is gone."""
     for path in root.rglob(".*.partial"):
-        pid = path.name.removesuffix(".partial").rpartition(".")[2]
+        pid = path.name.removesuffix(".partial").rpartition(".")[2].partition("-")[0]  # of PID or PID-THREAD
         with suppress(FileNotFoundError):  # another process of the run deleted it first
             if pid.isdigit() and time.time() - path.stat().st_mtime > STALE_SECONDS and not _is_running(int(pid)):
                 path.unlink()

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +12,10 @@ import torch
 from pretraining.checkpoints import saving
 from pretraining.checkpoints.checkpoint import committed, defect
 from pretraining.checkpoints.mirror import RunMirror
+from pretraining.checkpoints.resumption import check_nothing_is_lost
 from pretraining.checkpoints.saving import CheckpointSaver
 from pretraining.checkpoints.series import FIELDS, add_to_series, read_series
+from pretraining.run import _pretrain
 from runtime.processes.ranks import Ranks
 from runtime.stores.folders import folders_in
 from runtime.stores.store import Store
@@ -90,6 +94,23 @@ def test_an_empty_machine_gets_the_newest_checkpoint_the_series_and_the_journal(
     second.mirror.close(1)
 
 
+def test_a_newer_checkpoint_of_the_store_comes_with_its_records(store, tmp_path):
+    first = Host(tmp_path / "one", store)
+    first.save(1)
+    (tmp_path / "one" / "until.json").write_text("1 look")
+    first.end()
+    second = Host(tmp_path / "two", store)
+    second.save(2)
+    (tmp_path / "two" / "until.json").write_text("2 looks")
+    second.mirror.begin(NAMES[1])
+    second.end()
+    back = Host(tmp_path / "one", store)
+    assert back.checkpoints() == NAMES[:2]
+    assert (tmp_path / "one" / "until.json").read_text() == "2 looks"
+    assert len((tmp_path / "one" / "journal.jsonl").read_text().splitlines()) == 2
+    back.mirror.close(1)
+
+
 def test_what_the_store_lacks_is_uploaded_at_the_next_start(store, tmp_path):
     first = Host(tmp_path / "one", store)
     first.mirror.uploader.submit = lambda *given, **more: None  # the machine loses its network
@@ -158,6 +179,33 @@ def test_retention_waits_for_the_upload_here_and_for_the_newer_one_there(store, 
     assert stored(store) == [NAMES[3]]
 
 
+def test_only_uploads_that_are_under_way_or_wait_keep_checkpoints(store, tmp_path, monkeypatch):
+    host, begun = Host(tmp_path / "one", store, keep=1), []
+    upload, go = store.upload, threading.Event()
+
+    def slow(path, name):
+        if name.startswith("checkpoints"):
+            begun.append(name)
+            go.wait(20)
+        upload(path, name)
+
+    monkeypatch.setattr(store, "upload", slow)
+    host.save(1)
+    while not begun:
+        pass
+    for number in (2, 3, 4):
+        host.save(number)
+    assert host.checkpoints() == [NAMES[0], NAMES[3]]
+    assert host.mirror.pinned() == [NAMES[0], NAMES[3]]
+    go.set()
+    while host.mirror.uploader.pending:
+        pass
+    host.mirror.uploader.given_up.append(f"checkpoint {NAMES[2]}")
+    host.save(5)
+    host.end()
+    assert host.checkpoints() == [NAMES[4]]
+
+
 def test_another_run_in_the_folder_or_in_the_store_is_refused(store, tmp_path):
     first = Host(tmp_path / "one", store)
     first.save(1)
@@ -180,6 +228,14 @@ def test_checkpoints_of_another_course_are_set_aside_in_the_store(store, tmp_pat
     again.end()
     assert stored(store) == [NAMES[0]]
     assert f"checkpoints/{NAMES[1]}/MANIFEST.json.aside" in store.sizes()
+    shutil.rmtree(tmp_path / "one" / "checkpoints" / NAMES[1])
+    later = Host(tmp_path / "one", store, keep=1)
+    later.save(3)
+    later.end()
+    assert stored(store) == [NAMES[2]]
+    assert set(store.sizes(f"checkpoints/{NAMES[1]}")) == {
+        f"checkpoints/{NAMES[1]}/{name}" for name in ("MANIFEST.json.aside", "rank-00000.safetensors", "state.json")
+    }
 
 
 def test_names_that_leave_the_folder_are_not_downloaded(store, tmp_path):
@@ -192,3 +248,75 @@ def test_names_that_leave_the_folder_are_not_downloaded(store, tmp_path):
         Host(tmp_path / "one", store)
     assert not (tmp_path / "evil").exists()
     assert not (tmp_path / "one" / ".hidden").exists()
+
+
+def test_a_listed_export_that_the_store_lacks_is_left_out_and_said(store, tmp_path):
+    first = Host(tmp_path / "one", store)
+    first.save(1)
+    for name in ("raw-100", "raw-200", "raw-300"):
+        first.export(name)
+    first.end()
+    store.remove(["series/raw-100/MANIFEST.json", "series/raw-200/config.json"])
+    second = Host(tmp_path / "two", store)
+    (entry,) = read_series(tmp_path / "two")
+    assert Path(entry["path"]).name == "raw-300"
+    left_out = [text for text in second.said if "is left out of the series" in text]
+    assert [text.split(" of ")[0] for text in left_out] == ["warning: series/raw-100", "warning: series/raw-200"]
+    second.mirror.close(1)
+
+
+def test_the_list_follows_all_exports_that_are_uploaded_at_a_start(store, tmp_path, monkeypatch):
+    host = Host(tmp_path / "one", store)
+    host.mirror.uploader.submit = lambda *given, **more: None  # the machine loses its network
+    host.save(1)
+    for name in ("raw-100", "raw-200", "raw-300"):
+        host.export(name)
+    host.mirror.close(0)
+    again, write, there = Host(tmp_path / "one", store), store.write, []
+
+    def noting(name, content):
+        if name == "series.json":
+            there.append(folders_in(store.sizes(), "series"))
+        write(name, content)
+
+    monkeypatch.setattr(store, "write", noting)
+    again.mirror.begin(NAMES[0])
+    again.end()
+    assert there == [["raw-100", "raw-200", "raw-300"]]
+
+
+def test_exports_are_listed_in_the_store_once_a_checkpoint_is_there(store, tmp_path):
+    """Else an empty machine would be told that its checkpoints are lost."""
+    first = Host(tmp_path / "one", store)
+    for name in ("raw-100", "raw-200"):
+        first.export(name)
+    first.mirror._begun = True
+    first.end()
+    assert folders_in(store.sizes(), "series") == ["raw-100", "raw-200"]
+    assert "series.json" not in store.sizes()
+    again = Host(tmp_path / "two", store)
+    again.mirror.begin(None)
+    check_nothing_is_lost(tmp_path / "two")
+    again.export("raw-100")
+    again.save(1)
+    again.end()
+    (entry,) = json.loads(store.read("series.json", 10_000))["checkpoints"]
+    assert entry["path"] == "series/raw-100"
+
+
+def test_a_run_that_its_watch_has_ended_uploads_what_the_store_lacks(store, tmp_path, monkeypatch, capsys):
+    first = Host(tmp_path / "one", store)
+    first.mirror.uploader.submit = lambda *given, **more: None  # the machine loses its network
+    first.save(1)
+    first.export("raw-100")
+    first.mirror.close(0)
+    for name in ("prepare_shards", "open_location", "Plan", "earlier_choices", "agreed", "announce"):
+        monkeypatch.setattr(f"pretraining.run.{name}", lambda *given, **more: SimpleNamespace(manifest=None))
+    options = SimpleNamespace(dry_run=False, push_to_hub=False, cache_gb=1.0)
+    again = Host(tmp_path / "one", store)
+    watch = SimpleNamespace(reached="gap closed")
+    _pretrain(options, Ranks(), torch.device("cpu"), again.mirror, lambda plan, shards: watch)
+    again.end()
+    assert capsys.readouterr().out == "already stopped: gap closed\n"
+    assert stored(store) == [NAMES[0]]
+    assert {"series.json", "run.json", "series/raw-100/MANIFEST.json"} <= set(store.sizes())

@@ -1,5 +1,7 @@
 """The cache: the least recently used files go first, one in use never, and readers never notice."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -73,6 +75,32 @@ def test_another_process_keeps_its_file_in_use_as_long_as_it_lives(files, tmp_pa
     process.kill()
     process.wait()
     assert make_room(tmp_path, 5, 0)
+
+
+def test_a_network_file_system_locks_only_what_is_open_for_writing(files, tmp_path, monkeypatch):
+    flock = fcntl.flock
+
+    def nfs(file, kind):
+        number = file if isinstance(file, int) else file.fileno()
+        if kind & fcntl.LOCK_EX and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, kind)
+
+    monkeypatch.setattr(cache.fcntl, "flock", nfs)
+    held = hold(files[0])
+    assert not make_room(tmp_path, 5, 0)
+    assert left(files) == [True, False, False, False, False]
+    held.close()
+
+
+def test_where_it_cannot_be_known_no_file_is_removed_that_may_be_in_use(files, tmp_path, monkeypatch):
+    def none(file, kind):
+        if kind & fcntl.LOCK_NB:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(cache.fcntl, "flock", none)
+    assert not make_room(tmp_path, 5, 0)
+    assert left(files) == [True] * 5
 
 
 def test_only_one_at_a_time_fetches_a_file(tmp_path):

@@ -44,6 +44,38 @@ def test_a_later_checkpoint_takes_the_place_of_one_that_waits(said):
     assert done == [1, 3, "export"]
 
 
+def test_work_that_is_submitted_again_is_done_after_what_waits(said):
+    """The list of exports as it was at the start must not follow that of an export that is made again."""
+    uploader, done, go = Uploader(said.append), [], threading.Event()
+    uploader.submit("first", lambda: go.wait(20))
+    uploader.submit("export", lambda: done.append("export"))
+    uploader.submit("list", lambda: done.append("list"))
+    uploader.submit("export", lambda: done.append("export made again"))
+    go.set()
+    assert uploader.close(20) == []
+    assert done == ["list", "export made again"]
+
+
+def test_what_was_given_up_is_made_up_for_by_a_later_one_of_its_kind_alone(said):
+    uploader = Uploader(said.append)
+
+    def gone():
+        raise FileNotFoundError("x")
+
+    def step(name, work, **how):
+        uploader.submit(name, work, **how)
+        while uploader.pending:
+            pass
+
+    step("checkpoint 1", gone, replacing="checkpoint ")
+    step("export 1", gone)
+    step("export 2", gone)
+    assert (uploader.pending, uploader.unfinished) == ([], ["checkpoint 1", "export 1", "export 2"])
+    step("checkpoint 2", lambda: None, replacing="checkpoint ")
+    step("export 2", lambda: None)
+    assert uploader.close(20) == ["export 1"]
+
+
 def test_the_end_waits_for_so_long_and_says_what_is_not_uploaded(said):
     uploader, go = Uploader(said.append), threading.Event()
     uploader.submit("a", lambda: go.wait(20))

@@ -108,6 +108,8 @@ def test_partial_downloads_of_dead_processes_are_deleted_after_a_day(remote, tmp
     left = {
         place.directory / f".train-000000.tar.{ended.pid}.partial": (old, False),
         other / f".train-000001.tar.{ended.pid}.partial": (old, False),
+        other / f".train-000002.tar.{ended.pid}-139977.partial": (old, False),  # of a store
+        other / f".train-000002.tar.{os.getpid()}-139977.partial": (old, True),
         place.directory / f".train-000001.tar.{ended.pid}.partial": (fresh, True),
         place.directory / f".train-000002.tar.{os.getpid()}.partial": (old, True),
         place.directory / "train-000009.tar": (old, True),
