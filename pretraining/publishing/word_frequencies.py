@@ -44,6 +44,6 @@ def plateau_warning(loss: float, unigram_loss: float) -> str | None:
         return None
     return (
         f"validation loss {loss:.2f}: word frequencies alone give {unigram_loss:.2f}, so the context is not used yet. "
-        "BERT with learned positions may stay here for millions of tokens: try ModernBERT, fewer rows per update "
-        "(--global_batch_rows), another --learning_rate (launch/overfit.py), or train longer"
+        "Small budgets end here, and with learned positions (BERT) a run may stay here for millions of tokens: train "
+        "longer, or try fewer rows per update (--global_batch_rows) or another --learning_rate (launch/overfit.py)"
     )
