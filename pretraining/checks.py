@@ -144,7 +144,10 @@ def check_data(plan: Plan) -> None:
     if not plan.manifest.split("train").tokens:
         raise ValueError("the shards hold no training tokens: build them from more text")
     if plan.options.validation_rows and not plan.manifest.split("validation").tokens:
-        raise ValueError("the shards hold no validation tokens: build them with a held-out share")
+        raise ValueError(
+            "the shards hold no validation tokens: build them with a held-out share (--document paragraph for a few "
+            "long files, or a larger --validation_fraction)"
+        )
 
 
 def check_source(plan: Plan) -> None:

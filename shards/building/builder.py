@@ -171,7 +171,13 @@ class Build:
             )
         for split, part in splits.items():
             if not part["documents"] and (split == "train" or self.options.validation_fraction):
-                logger.warning("the %s split is empty: change --validation_fraction", split)
+                logger.warning(
+                    "the %s split is empty: of %d documents %g are held out; cut long files into more of them with "
+                    "--document paragraph, or change --validation_fraction",
+                    split,
+                    sum(part["documents"] for part in splits.values()),
+                    self.options.validation_fraction,
+                )
         return self.manifest({split: part | {"shards": self.state.shards(split)} for split, part in splits.items()})
 
     def pack(self, encoded: EncodedChunk) -> None:

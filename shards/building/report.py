@@ -12,6 +12,8 @@ from shards.building.builder import Summary
 from shards.building.duplicate_index import DOCUMENTS_PER_KEY
 from shards.tokenization.unknown_text import unknown_warning
 
+LEAST_SECONDS = 0.5  # over less, a rate is noise
+
 
 def progress_reporter(bar: tqdm) -> Callable[[dict[str, int]], None]:
     """A callback that moves the bar by bytes read from disk and shows text per second and tokens."""
@@ -25,7 +27,8 @@ def progress_reporter(bar: tqdm) -> Callable[[dict[str, int]], None]:
         seconds = max(time.monotonic() - started, 1e-9)
         rate = (counts["text_bytes"] - first_text_bytes) / 1e6 / seconds
         bar.total = counts["bytes_total"] or None
-        bar.set_postfix_str(f"{rate:.2f} MB text/s, {counts['tokens'] / 1e6:.1f} M tokens", refresh=False)
+        shown = f"{rate:.2f} MB text/s, " if seconds >= LEAST_SECONDS else ""
+        bar.set_postfix_str(f"{shown}{counts['tokens'] / 1e6:.1f} M tokens", refresh=False)
         bar.update(max(counts["bytes_read"] - bar.n, 0))
 
     return report
