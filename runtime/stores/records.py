@@ -6,6 +6,7 @@ at the top names is in the store before the record is.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
@@ -57,7 +58,8 @@ class RecordCopies:
             remove_whole(snapshots)
 
     def _changed(self) -> Iterator[tuple[str, tuple[int, int]]]:
-        for path in sorted(self.directory.rglob("*")):
+        places = os.walk(self.directory)  # which passes over folders that are deleted meanwhile
+        for path in sorted(Path(folder, file) for folder, _, files in places for file in files):
             name = path.relative_to(self.directory).as_posix()
             if not self._is_record(name):
                 continue

@@ -1,5 +1,7 @@
 """Records of a folder and of a store: whichever went on is kept, on every machine."""
 
+import os
+
 import pytest
 
 from runtime.stores.records import RecordCopies, mirrored_records
@@ -67,3 +69,21 @@ def test_a_journal_which_is_cut_back_at_the_start_is_ours(store, scores):
     records = RecordCopies(store, scores.parent, lambda name: False)
     assert records.restore(store.sizes()) == 0
     assert journal.read_text() == lines(1, 4)
+
+
+def test_a_folder_that_is_deleted_during_a_pass_stops_it_not(store, scores, monkeypatch):
+    """A checkpoint that the run needs no more."""
+    scores.write_text(lines(1))
+    doomed = scores.with_name("checkpoint")
+    doomed.mkdir()
+    scandir = os.scandir
+
+    def racing(place):
+        if str(place) == str(doomed) and doomed.exists():
+            doomed.rmdir()
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", racing)
+    RecordCopies(store, scores.parent, lambda name: False).upload()
+    assert not doomed.exists()
+    assert list(store.sizes()) == ["scores.jsonl"]
