@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
@@ -42,7 +43,7 @@ LANGUAGE_PREFIX = re.compile(r"[a-z]{2,3}(-[a-z]+)*")
 HEADING = "\0"  # marks a line as a heading while a page is put together
 
 
-class Markup(str):
+class Markup(str, ABC):
     """A document in a markup; its characters are the markup, `plain` is its text."""
 
     def plain(self) -> str | None:
@@ -54,9 +55,9 @@ class Markup(str):
         except Exception:  # whatever a library raises on what people write
             return None
 
+    @abstractmethod
     def extracted(self) -> str | None:
         """As `plain`; raises whatever the library raises."""
-        raise NotImplementedError
 
 
 class HtmlPage(Markup):

@@ -22,32 +22,25 @@ from runtime.processes.restoring import LeftOpen, of_random_states, restoring_pr
 ROOT = Path(__file__).resolve().parents[3]
 
 
+def set_everything(number, *, quiet):
+    """Values that differ for two numbers and for quiet or not, whatever ran before in this process."""
+    torch.set_num_threads(number)
+    torch.manual_seed(number)
+    np.random.seed(number)
+    random.seed(number)
+    compiler.suppress_errors, compiler.cache_size_limit = quiet, number
+    warnings.simplefilter("ignore" if quiet else "default")
+    of_transformers = transformers.utils.logging
+    (of_transformers.set_verbosity_error if quiet else of_transformers.set_verbosity_warning)()
+    (of_transformers.disable_progress_bar if quiet else of_transformers.enable_progress_bar)()
+    logging.getLogger("DeepSpeed").setLevel(logging.CRITICAL if quiet else logging.WARNING)
+
+
 def change_everything():
     os.environ["MASTER_PORT"] = "1"
     os.environ["RESTORED_NEW"] = "1"
     os.environ.pop("RESTORED_OLD", None)
-    torch.set_num_threads(3)
-    torch.manual_seed(5)
-    np.random.seed(5)
-    random.seed(5)
-    compiler.suppress_errors, compiler.cache_size_limit = True, 64
-    warnings.simplefilter("ignore")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("DeepSpeed").setLevel(logging.CRITICAL)
-
-
-def set_everything():
-    """Other values than `change_everything` sets, whatever ran before in this process."""
-    torch.set_num_threads(2)
-    torch.manual_seed(4)
-    np.random.seed(4)
-    random.seed(4)
-    compiler.suppress_errors, compiler.cache_size_limit = False, 8
-    warnings.simplefilter("default")
-    transformers.utils.logging.set_verbosity_warning()
-    transformers.utils.logging.enable_progress_bar()
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    set_everything(3, quiet=True)
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +72,7 @@ def seen():
 @pytest.mark.parametrize("failure", [None, ValueError("refused"), KeyboardInterrupt()], ids=repr)
 def test_all_that_changes_is_put_back(monkeypatch, failure):
     monkeypatch.setenv("RESTORED_OLD", "kept")
-    set_everything()
+    set_everything(2, quiet=False)
     before = seen()
 
     def work():
