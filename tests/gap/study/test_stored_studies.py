@@ -16,12 +16,9 @@ from runtime.stores.store import Store
 
 @pytest.fixture
 def s3(monkeypatch, tmp_path):
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with s3_server() as server:
-        for name, value in (server.variables | {"XDG_CACHE_HOME": str(tmp_path / "cache")}).items():
-            monkeypatch.setenv(name, value)
+        server.meet(monkeypatch)
         yield server
 
 

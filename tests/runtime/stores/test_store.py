@@ -18,14 +18,7 @@ def server():
 @pytest.fixture
 def s3(server, monkeypatch):
     """The server with its bucket as it is, found by this process."""
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    for name, value in server.variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(store_module, "FIRST_PAUSE", 0.01)
-    server.proxy.cuts.clear()
-    server.proxy.refused = False
+    server.meet(monkeypatch)
     return server
 
 

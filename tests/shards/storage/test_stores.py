@@ -8,7 +8,6 @@ from s3_server import s3_server
 from shard_directories import vocabulary, write_directory
 
 from runtime.processes import fault_points
-from runtime.stores import store as store_module
 from runtime.stores.store import Store
 from shards.storage.check import shards_of
 from shards.storage.location import open_location
@@ -27,15 +26,9 @@ def server():
 
 @pytest.fixture
 def s3(server, monkeypatch):
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    for name, value in server.variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(store_module, "FIRST_PAUSE", 0.01)
+    server.meet(monkeypatch)
     for name in server.names():
         server.delete(name)
-    server.proxy.cuts.clear()
     return server
 
 
