@@ -273,12 +273,8 @@ class RunMirror:
 
     # The work, in the uploader's thread.
 
-    def _check_owner(self) -> None:
-        if self.lock.lost:
-            raise ValueError(f"another job has taken over {self.store}")
-
     def _upload_checkpoint(self, name: str) -> None:
-        self._check_owner()
+        self.lock.check()
         self.records.upload()
         fork = fork_of(self.checkpoints / name)
         for each in (fork.name, name) if fork is not None else (name,):
@@ -301,14 +297,14 @@ class RunMirror:
                 remove_folder(self.store, f"{CHECKPOINTS}/{name}", names)
 
     def _upload_export(self, place: str, listed: bytes | None = None) -> None:
-        self._check_owner()
+        self.lock.check()
         put_folder(self.store, self.directory / place, place)
         if listed is not None:
             self._upload_list(listed)
 
     def _upload_list(self, listed: bytes) -> None:
         """Write the list once a checkpoint is there: an empty machine could not go on from a series without one."""
-        self._check_owner()
+        self.lock.check()
         stored = folders_in(self.store.sizes(CHECKPOINTS), CHECKPOINTS)
         self._held = None if any(map(NAME_PATTERN.fullmatch, stored)) else listed
         if self._held is None:

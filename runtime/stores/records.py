@@ -136,8 +136,7 @@ def mirrored_records(
         owner.release()
 
     def passed() -> None:
-        if lock.lost:
-            raise ValueError(f"another job has taken over {records.store}")
+        lock.check()
         records.upload()
 
     ended = threading.Event()

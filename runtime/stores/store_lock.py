@@ -54,6 +54,13 @@ class StoreLock:
         self._thread = threading.Thread(target=self._renew, name="store lock", daemon=True)
         self._thread.start()
 
+    def check(self) -> None:
+        """ValueError once another job has taken the store over."""
+        if self.lost:
+            raise ValueError(
+                f"another job has taken over {self.store}: end one of the two, or name another --upload for this one"
+            )
+
     def release(self) -> None:
         """Remove the record unless it is another's; a store that does not answer keeps it, to no harm."""
         if self._thread is None:

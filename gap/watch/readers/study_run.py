@@ -115,7 +115,9 @@ class StudyReader:
 
         def bounded() -> list[Record]:
             if (size := path.stat().st_size) > LARGEST_RECORDS:
-                raise ValueError(f"{path} has {size:,} bytes: at most {LARGEST_RECORDS:,} are read")
+                raise ValueError(
+                    f"{path} has {size:,} bytes: at most {LARGEST_RECORDS:,} are read here: see its report.html"
+                )
             return read()
 
         return self.files.read(path, bounded) or []

@@ -139,7 +139,8 @@ class DumpParser:
         self.size += len(text)
         if self.place() != "revision/text":
             if self.size > LONGEST_FIELD:
-                raise ValueError(f"{self.name}: the {self.path[-1]} of a page has over {LONGEST_FIELD:,} characters")
+                field = self.path[-1]
+                raise ValueError(f"{self.name}: the {field} of a page has over {LONGEST_FIELD:,} characters: {REMEDY}")
         elif self.size > self.rules.max_document_bytes:
             title, most = shown(self.fields.get("title", "?")), f"{self.rules.max_document_bytes:,} characters"
             raise ValueError(f"{self.name}: the page {title} is longer than {most}: {self.rules.size_remedy}")
