@@ -25,6 +25,8 @@ BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 TORCH_PIN := $(shell grep '^torch==' constraints.txt)
+# Packages without wheels (seqeval) are built in isolation; pip before 23.1, as of Debian 12, does not by itself.
+export PIP_USE_PEP517 := 1
 # ninja, which compiles DeepSpeed's optimizers, is found through PATH.
 export PATH := $(BIN):$(PATH)
 
