@@ -16,6 +16,7 @@ from torch import nn
 
 from pretraining.model.families import repeated_layers
 from pretraining.model.masked_lm import PretrainingModel
+from runtime.processes.restoring import remember_compiler
 
 
 class Compilation:
@@ -31,6 +32,7 @@ class Compilation:
         What the compiler cannot do runs as it is, on this rank alone if need be, unless it `must` be compiled: then its
         error is raised.
         """
+        remember_compiler()
         torch._dynamo.config.suppress_errors = not must
         torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
         for part, plain in self._parts:

@@ -31,6 +31,24 @@ class LeftOpen:
     group: Any = None
 
 
+class FoundCompiler:
+    """The compiler's settings before the first change of a block that began without the compiler (seconds to import)."""
+
+    settings: tuple[bool, int] | None = None
+
+
+def remember_compiler() -> None:
+    """Called before the settings of torch's compiler are changed."""
+    if FoundCompiler.settings is None:
+        FoundCompiler.settings = compiler_settings()
+
+
+def compiler_settings() -> tuple[bool, int]:
+    import torch._dynamo.config as compiler
+
+    return compiler.suppress_errors, compiler.cache_size_limit
+
+
 @contextmanager
 def restoring_process(function: str, ranks: Ranks) -> Iterator[None]:
     """Put back what the block changes: environment, torch's settings, random states, logging, warnings, the watchdog.
@@ -112,14 +130,17 @@ def of_random_states() -> PutBack:
 def of_torch() -> PutBack:
     """The number of threads, the current device, and the settings of the compiler that `Compilation` makes."""
     import torch
-    import torch._dynamo.config as compiler
 
-    threads, of_compiler = torch.get_num_threads(), (compiler.suppress_errors, compiler.cache_size_limit)
+    FoundCompiler.settings = compiler_settings() if "torch._dynamo.config" in sys.modules else None
+    threads = torch.get_num_threads()
     device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
     def put_back() -> None:
         torch.set_num_threads(threads)
-        compiler.suppress_errors, compiler.cache_size_limit = of_compiler
+        if FoundCompiler.settings is not None:
+            import torch._dynamo.config as compiler
+
+            compiler.suppress_errors, compiler.cache_size_limit = FoundCompiler.settings
         if device is not None:
             torch.cuda.set_device(device)
 
