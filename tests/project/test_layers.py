@@ -13,6 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 from setuptools import find_packages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -344,6 +345,21 @@ def test_every_declared_package_is_pinned():
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-")
     pinned = {line.split("==")[0] for line in pins.splitlines()}
     assert sorted(declared_distributions() - pinned) == []
+
+
+def test_every_pinned_package_runs_on_the_oldest_python():
+    """Also on its first release: Debian 12 has Python 3.11.2."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines}
+    oldest = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
+    assert oldest == ">=3.11"
+    too_new = {
+        distribution.name: distribution.metadata["Requires-Python"]
+        for distribution in importlib.metadata.distributions()
+        if distribution.name.lower().replace("_", "-") in pinned
+        and not SpecifierSet(distribution.metadata["Requires-Python"] or "").contains("3.11.0")
+    }
+    assert too_new == {}
 
 
 @pytest.mark.parametrize("path", launchables(), ids=name_of)
