@@ -96,10 +96,13 @@ def test_the_bar_shows_a_speed_where_no_bytes_on_disk_are_known(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr("shards.building.report.time.monotonic", lambda: float(next(clock)))
     bar = tqdm(disable=False, file=io.StringIO())
+    unpaused: list[int] = []
+    monkeypatch.setattr(bar, "unpause", lambda: unpaused.append(1))
     report = progress_reporter(bar)
     for chunk in range(1, 4):
         report({"bytes_read": 0, "bytes_total": 0, "text_bytes": chunk * 1_000_000, "tokens": chunk})
     assert bar.total is None
+    assert unpaused == [1]  # the time before is that of the vocabulary
     assert bar.postfix.startswith("0.67 MB text/s")  # the first chunk starts the clock; 2 MB in 3 s since
 
 
@@ -117,3 +120,7 @@ def test_it_runs_as_a_script_from_any_directory(corpus, tmp_path, project_root):
     result = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "out: built" in result.stdout
+    assert ", 1 shard, " in result.stdout
+    lines = result.stderr.replace("\r", "\n").splitlines()
+    assert "INFO training a vocabulary of 300 on up to 32 MB" in lines, "a message stands on a line of its own"
+    assert not [line for line in lines if "B/s" in line], "the bar has one rate, that of text"
