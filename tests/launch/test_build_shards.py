@@ -40,7 +40,7 @@ def test_a_corpus_becomes_shards_and_the_second_call_finds_them_built(corpus, tm
     call = [*arguments(corpus, tmp_path / "out"), "--vocab_size", "300", "--validation_fraction", "0.2"]
     assert main(call) == 0
     report = capsys.readouterr().out
-    assert "62 documents of 1 sources" in report
+    assert "62 documents of 1 source," in report
     assert "dropped: duplicate 1, empty 1" in report
     assert "MB text/s" in report
     manifest = read_manifest(tmp_path / "out")
