@@ -92,6 +92,20 @@ def test_an_output_directory_that_cannot_be_used_is_answered_in_one_line(corpus,
         assert error.startswith(f"error: {cause}: {said}")
 
 
+def test_a_few_long_files_leave_nothing_to_hold_out_and_the_remedy_stands_there(tmp_path, caplog):
+    text = tmp_path / "novel.txt"
+    text.write_text("".join(f"paragraph {number} of a novel\n" for number in range(400)))
+    call = ["--input", str(text), "--vocab_size", "300", "--processes", "1"]
+    assert main([*call, "--output_dir", str(tmp_path / "files")]) == 0
+    assert "the validation split is empty: a share of 0.01 is held out, and there is no more than 1 document;" in (
+        caplog.text
+    )
+    caplog.clear()
+    again = [*call, "--output_dir", str(tmp_path / "paragraphs"), "--document", "line", "--near_duplicates", "ignore"]
+    assert main(again) == 0
+    assert "split is empty" not in caplog.text
+
+
 def test_the_bar_shows_a_speed_where_no_bytes_on_disk_are_known(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr("shards.building.report.time.monotonic", lambda: float(next(clock)))
