@@ -89,7 +89,8 @@ def build(options: BuildOptions | None = None, /, *, progress: bool = True, **ke
     from shards.building.report import progress_reporter
     from shards.storage.uploading import upload_shards
 
-    bar = tqdm(unit="B", unit_scale=True, desc="shards", mininterval=0.5, bar_format=BAR, disable=not progress)
+    look = {"unit": "B", "unit_scale": True, "bar_format": BAR, "mininterval": 0.5, "delay": 0.5}  # none if refused
+    bar = tqdm(desc="shards", disable=not progress, **look)
     forget_interruption(wanted.output_dir)
     with stopping_at_once(), bar:
         summary = build_shards(wanted, report=progress_reporter(bar))
