@@ -18,7 +18,7 @@ launch/build_shards.py --input *.xyz --vocab_size 100 --output_dir new -> matche
 launch/build_shards.py --input table.csv --vocab_size 100 --output_dir new -> has no column
 launch/build_shards.py --input lines.jsonl --vocab_size 100 --output_dir used -> ...: give a new or empty directory
 launch/build_shards.py --input pointer.jsonl --vocab_size 100 --output_dir new -> is a Git LFS pointer
-launch/build_shards.py --input latin.txt --vocab_size 100 --output_dir new -> bytes that are not UTF-8
+launch/build_shards.py --input latin.txt --vocab_size 100 --output_dir new -> byte ... is not UTF-8
 launch/build_shards.py --input text.txt --vocab_sise 100 --output_dir new -> unknown option
 launch/pretrain.py --shards used --model modernbert-tiny -> is missing: give a directory that build_shards has finished
 launch/pretrain.py --shards used --model modernbert-tinny -> is not a named size
