@@ -21,13 +21,13 @@ launch/build_shards.py --input pointer.jsonl --vocab_size 100 --output_dir new -
 launch/build_shards.py --input latin.txt --vocab_size 100 --output_dir new -> byte ... is not UTF-8
 launch/build_shards.py --input text.txt --vocab_sise 100 --output_dir new -> unknown option
 launch/pretrain.py --shards used --model modernbert-tiny -> is missing: give a directory that build_shards has finished
-launch/pretrain.py --shards used --model modernbert-tinny -> is not a named size
+launch/pretrain.py --shards used --model bert-tiny --from_config bare -> ... name the model once
 launch/pretrain.py --model bert-tiny --deepspeed zero9.json -> is not a file: name one, such as ds_configs/zero2.json
 launch/pretrain.py my.yaml -> is not a file: give a YAML or JSON file of options
 launch/gap.py --series runs/series.json --tasks qa:used -> does not exist: make a series with launch/pretrain.py
 launch/gap.py --series runs/series.json --tasks essays:used -> is not a task; write KIND:PLACE
 launch/report.py used -> holds no ...: name the output folders of gap runs
-launch/predict.py --model_name_or_path bare --test_file table.csv --output_dir new -> and no head of a task
+launch/predict.py --model_name_or_path bare --test_file table.csv --output_dir new -> has no tokenizer files
 finetuning/classification.py --train_file table.csv --model_name_or_path used -> has no config.json
 finetuning/classification.py --train_file table.csv --data used --model_name_or_path used -> name the data one way only
 finetuning/classification.py --train_file table.csv --output_dir new -> no checkpoint to start from
