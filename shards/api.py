@@ -89,7 +89,7 @@ def build(options: BuildOptions | None = None, /, *, progress: bool = True, **ke
     from shards.building.report import progress_reporter
     from shards.storage.uploading import upload_shards
 
-    look = {"unit": "B", "unit_scale": True, "bar_format": BAR, "mininterval": 0.5, "delay": 0.5}  # none if refused
+    look: dict[str, Any] = {"unit": "B", "unit_scale": True, "bar_format": BAR, "mininterval": 0.5, "delay": 0.5}
     bar = tqdm(desc="shards", disable=not progress, **look)
     forget_interruption(wanted.output_dir)
     with stopping_at_once(), bar:
