@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 
 def load(directory: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """A fine-tuned model with its head, and its tokenizer: see `finetuning.run.saved_model.load`."""
+    """A fine-tuned model with its head, in evaluation mode, and its tokenizer; for any pooling.
+
+    `directory` is the `best` folder of a run. The model takes the tokenizer's tensors and gives `.logits` [texts,
+    classes] (words [texts, tokens, tags]; spans `.start_logits` and `.end_logits` [texts, tokens]), as the classes of
+    `transformers` do. Raises ValueError where the directory was not written by a recipe.
+    """
     from finetuning.run.saved_model import load as load_saved  # torch is loaded only where it is needed
 
     return load_saved(directory)

@@ -34,6 +34,8 @@ def run(options: TaskBuildOptions) -> int:
     """Build, with a bar, and report."""
     from dataclasses import replace
 
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     from runtime.processes.ranks import read_ranks
     from shards import build
     from shards.building.report import closing_report
@@ -46,7 +48,9 @@ def run(options: TaskBuildOptions) -> int:
         data = write_training_texts(options.task, options.texts_file, options.data_dir)
         print(f"{options.texts_file}: the texts of {len(data.train):,} training examples of {data.spec.name}")
         options = replace(options, task=None, data_dir=None, input=[str(options.texts_file)])
-    print(closing_report(build(options), Path(options.output_dir)))
+    with logging_redirect_tqdm():  # a message stands on a line of its own, not behind the bar
+        summary = build(options)
+    print(closing_report(summary, Path(options.output_dir)))
     if options.upload is not None:
         print(f"uploaded to {options.upload}, the manifest last")
     return 0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class PretrainingKeywords(TypedDict, total=False):
-    """The fields of `PretrainingOptions`; tests/project/test_python_api.py keeps both the same."""
+    """What a call takes: the fields of `PretrainingOptions`, some of wider types, such as a path object or a list."""
 
     shards: Words | None
     max_seq_length: int | None

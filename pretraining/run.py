@@ -158,7 +158,7 @@ class Run:
         self.identity = identity_of(plan)  # once: later changes to the files do not change the run's identity
         self.ownership, self.interruption = Ownership(self.directory), Interruption()
         self.journal = Journal(self.directory / "journal.jsonl")
-        self.after_export, self.stop_reason, self.pusher = after_export, None, pusher
+        self.after_export, self.stop_reason, self.pusher, self.warned_of_plateau = after_export, None, pusher, False
         self.reporters: list[Reporter] = []
         self.bar = ProgressBar(plan, disabled=plan.options.disable_tqdm or not plan.ranks.is_main)
         if pusher is not None:
@@ -356,8 +356,10 @@ class Run:
             name, figures = str(entry["path"]), {key: entry[key] for key in entry if key.startswith("validation_")}
             loss, share = entry["validation_loss"], entry["validation_accuracy"]
             self.bar.say(f"{name}: validation loss {loss:.4f}, accuracy {share:.1%}, {progress.tokens:,} tokens")
-            if progress.tokens and (warning := plateau_warning(loss, entry["validation_unigram_loss"])):
+            warning = plateau_warning(loss, entry["validation_unigram_loss"], said_before=self.warned_of_plateau)
+            if progress.tokens and warning:
                 self.bar.say(f"warning: {name}: {warning}")
+                self.warned_of_plateau = True
             for reporter in self.reporters:
                 reporter.log({f"{segment.kind}/{key}": value for key, value in figures.items()}, progress.updates)
         if self.pusher is not None:

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from shards.streaming.micro_batch import MicroBatch
     from shards.streaming.options import StreamOptions
 
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"  # the postfix has the rate, of text
 NOT_PREDICTED = -100  # the label that the losses of torch and transformers leave out
 
 
 class BuildKeywords(TypedDict, total=False):
-    """The fields of `BuildOptions`; tests/project/test_python_api.py keeps both the same."""
+    """What a call takes: the fields of `BuildOptions`, some of wider types, such as a path object or a list."""
 
     input: Required[Words | Sequence[Words]]
     document: Literal["file", "line", "paragraph"]
@@ -88,7 +89,8 @@ def build(options: BuildOptions | None = None, /, *, progress: bool = True, **ke
     from shards.building.report import progress_reporter
     from shards.storage.uploading import upload_shards
 
-    bar = tqdm(unit="B", unit_scale=True, desc="shards", mininterval=0.5, disable=not progress)
+    look: dict[str, Any] = {"unit": "B", "unit_scale": True, "bar_format": BAR, "mininterval": 0.5, "delay": 0.5}
+    bar = tqdm(desc="shards", disable=not progress, **look)
     forget_interruption(wanted.output_dir)
     with stopping_at_once(), bar:
         summary = build_shards(wanted, report=progress_reporter(bar))

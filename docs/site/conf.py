@@ -16,7 +16,7 @@ ROOT = SITE.parents[1]
 sys.path[:0] = [str(ROOT), str(SITE)]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch is imported for the signatures
 
-from markers import as_rst, import_modules, with_generated_text  # noqa: E402
+from markers import as_rst, import_modules, readable_signature, with_generated_text  # noqa: E402
 from navigation import with_navigation, without_links_to_folders  # noqa: E402
 
 project = "pretraining-gap"
@@ -59,7 +59,12 @@ def setup(app: object) -> dict[str, bool]:
     def plain(app: object, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
         lines[:] = as_rst(lines)
 
+    def readable(app: object, what: str, name: str, item: object, *rest: object) -> tuple[str, object] | None:
+        _, signature, returned = rest
+        return (readable_signature(signature), returned) if isinstance(signature, str) and "<" in signature else None
+
     import_modules(path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md"))
     app.connect("source-read", fill)  # type: ignore[attr-defined]
     app.connect("autodoc-process-docstring", plain)  # type: ignore[attr-defined]
+    app.connect("autodoc-process-signature", readable)  # type: ignore[attr-defined]
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 from runtime.options.declaration import Declaration, declaration_of, default_of
 
 ROOT = Path(__file__).resolve().parents[2]
+OF_THE_MACHINE = {"processes": "the number of usable cores"}  # defaults that another machine has otherwise
 PARSERS = ("parse_options", "parse_with_names")
 
 
@@ -70,6 +71,8 @@ def facts_of(item: Field[Any], declared: Declaration, hint: Any) -> Iterator[tup
     by_data = ", ".join(f"`{value}` {data}" for data, value in declared.by_data.items())
     if default is MISSING or (default is None and item.metadata.get("required")):
         yield "Required", ""
+    elif item.name in OF_THE_MACHINE:
+        yield "Default", OF_THE_MACHINE[item.name]
     elif by_data:
         yield "Default", f"`{default}`, but {by_data}" if default else by_data
     elif default not in (None, "", [], ()):

@@ -33,7 +33,7 @@ SHOWN_DOTS_PER_INCH = 110
 
 
 class GapKeywords(TypedDict, total=False):
-    """The fields of `GapOptions`; tests/project/test_python_api.py keeps both the same."""
+    """What a call takes: the fields of `GapOptions`, some of wider types, such as a path object or a list."""
 
     series: Several | None
     tasks: Several | None

@@ -38,7 +38,7 @@ OF_A_LOOK = "launch/pretrain.py --until takes it in --finetuning"
 
 @dataclass(frozen=True)
 class GapOptions(Options):
-    """Options that are None take a default that depends on the series: `by_data`."""
+    """Options of a study; those that are None take a default that depends on the series, the small world or another."""
 
     series: str | None = option(
         None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,13 +190,18 @@ def set_lines(data: Mapping[str, TaskData]) -> list[str]:
 
 
 def plan_lines(jobs: JobList) -> list[str]:
-    """The number of cells by task and kind as JSON, for people and machines, then the grids."""
-    counts: dict[str, int] = {}
+    """A line for each task with the number of its cells by kind, then the grids."""
+    counts: dict[str, dict[str, int]] = {}
     for cell in jobs.plan.cells:
         source = cell.setting.source
         kind = cell.control or ("scratch" if source.is_scratch else source.kind)
-        counts[f"{cell.setting.task}: {kind}"] = counts.get(f"{cell.setting.task}: {kind}", 0) + 1
-    return [json.dumps(counts), *(grid_lines(jobs) if _is_trained(jobs) else ())]
+        of_task = counts.setdefault(cell.setting.task, {})
+        of_task[kind] = of_task.get(kind, 0) + 1
+    lines = []
+    for task, kinds in counts.items():
+        by_kind = ", ".join(f"{kind} {number}" for kind, number in kinds.items())
+        lines.append(f"{task}: {counted(sum(kinds.values()), 'cell')} ({by_kind})")
+    return [*lines, *(grid_lines(jobs) if _is_trained(jobs) else ())]
 
 
 def _is_trained(jobs: JobList) -> bool:

@@ -7,6 +7,7 @@ import math
 from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.plan import Plan
 from pretraining.plan.segments import Segment, relative_cost
+from runtime.plurals import counted
 from runtime.stores.cache import cache_folder
 
 
@@ -23,8 +24,9 @@ def plan_lines(plan: Plan) -> list[str]:
         f"dropout {plan.dropout if isinstance(plan.dropout, str) else format(plan.dropout, 'g')}",
         "data": f"{training.tokens:,} tokens in {training.documents:,} documents, {plan.rows_per_epoch:,} rows of "
         f"{plan.stream.tokens_per_row} tokens, vocabulary {plan.manifest.tokenizer.vocab_size:,}",
-        "update": f"{options.global_batch_rows} rows, {plan.tokens_per_update:,} tokens: {ranks.world_size} ranks x "
-        f"{plan.accumulation} micro-batches x {plan.micro_batch_rows} rows",
+        "update": f"{options.global_batch_rows} rows, {plan.tokens_per_update:,} tokens: "
+        f"{counted(ranks.world_size, 'rank')} x {counted(plan.accumulation, 'micro-batch')} x "
+        f"{counted(plan.micro_batch_rows, 'row')}",
         "lengths": ", ".join(f"{length} tokens from row {first:,}" for first, length in plan.lengths),
         "optimizer": f"{plan.optimizer_title}, peak learning rate {plan.peak_learning_rate:g}, "
         f"warmup {plan.warmup:.3g} {unit}, decay over {options.decay_fraction:.0%} of each budget",

@@ -38,10 +38,15 @@ def unigram_entropy(shards: str | ShardLocation) -> float:
     return float(-(shares * np.log(shares)).sum() + (len(shares) - 1) / (2 * counts.sum()))
 
 
-def plateau_warning(loss: float, unigram_loss: float) -> str | None:
-    """The warning about a trained model that predicts no better than frequencies do; None when it does better."""
+def plateau_warning(loss: float, unigram_loss: float, *, said_before: bool = False) -> str | None:
+    """The warning about a trained model that predicts no better than frequencies do; None when it does better.
+
+    `said_before` leaves out what a run has said already: what it means, and what to do.
+    """
     if loss < unigram_loss - NOTHING_LEARNT:
         return None
+    if said_before:
+        return f"the context is not used yet (word frequencies alone give {unigram_loss:.2f})"
     return (
         f"validation loss {loss:.2f}: word frequencies alone give {unigram_loss:.2f}, so the context is not used yet. "
         "Small budgets end here, and with learned positions (BERT) a run may stay here for millions of tokens: train "

@@ -18,6 +18,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from runtime.plurals import counted
 from runtime.processes.fault_points import fault_point
 from shards.building.chunks import BuildProgress, Chunk, encode_chunks, read_chunks
 from shards.building.duplicate_index import DuplicateIndex
@@ -48,7 +49,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Summary:
-    """The outcome of a build, for the closing report."""
+    """A build in figures: the manifest that is written, and what was read for it.
+
+    - `seconds`: of this call, the vocabulary included; 0 where the shards were there already.
+    - `text_bytes`: UTF-8 bytes of all documents that were read; `text_bytes_now` of those that this call has read.
+    - `already_built`: the directory held the finished shards, and nothing was done.
+    """
 
     manifest: Manifest
     seconds: float
@@ -172,11 +178,12 @@ class Build:
         for split, part in splits.items():
             if not part["documents"] and (split == "train" or self.options.validation_fraction):
                 logger.warning(
-                    "the %s split is empty: of %d documents %g are held out; cut long files into more of them with "
-                    "--document paragraph, or change --validation_fraction",
+                    "the %s split is empty: a share of %g is held out, and there is no more than %s; build again in "
+                    "another --output_dir with --document paragraph, which cuts long files, or with another "
+                    "--validation_fraction",
                     split,
-                    sum(part["documents"] for part in splits.values()),
                     self.options.validation_fraction,
+                    counted(sum(part["documents"] for part in splits.values()), "document"),
                 )
         return self.manifest({split: part | {"shards": self.state.shards(split)} for split, part in splits.items()})
 

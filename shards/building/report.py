@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from runtime.plurals import counted
 from shards.building.builder import Summary
 from shards.building.duplicate_index import DOCUMENTS_PER_KEY
 from shards.tokenization.unknown_text import unknown_warning
@@ -24,6 +25,7 @@ def progress_reporter(bar: tqdm) -> Callable[[dict[str, int]], None]:
         if is_first:
             is_first, started, first_text_bytes = False, time.monotonic(), counts["text_bytes"]
             bar.initial = counts["bytes_read"]
+            bar.unpause()  # training the vocabulary, before this, is no reading: neither rate nor time left has it
         seconds = max(time.monotonic() - started, 1e-9)
         rate = (counts["text_bytes"] - first_text_bytes) / 1e6 / seconds
         bar.total = counts["bytes_total"] or None
@@ -42,12 +44,13 @@ def closing_report(summary: Summary, directory: Path) -> str:
         size = sum(shard.num_bytes for shard in split.shards)
         text = "" if split.text_bytes is None else f" of {split.text_bytes / 1e6:.1f} MB text"
         lines.append(
-            f"  {name}: {split.documents:,} documents, {split.tokens:,} tokens{text}, "
-            f"{len(split.shards)} shards, {size / 1e6:.1f} MB"
+            f"  {name}: {counted(split.documents, 'document')}, {counted(split.tokens, 'token')}{text}, "
+            f"{counted(len(split.shards), 'shard')}, {size / 1e6:.1f} MB"
         )
     read = sum(source["documents"] for source in data["sources"])
     lines.append(
-        f"  read: {read:,} documents of {len(data['sources']):,} sources, {summary.text_bytes / 1e6:.1f} MB text"
+        f"  read: {counted(read, 'document')} of {counted(len(data['sources']), 'source')}, "
+        f"{summary.text_bytes / 1e6:.1f} MB text"
     )
     for name in ("dropped", "changed"):
         counts = ", ".join(f"{reason} {count:,}" for reason, count in data[name].items()) or "none"

@@ -44,6 +44,13 @@ def prepare_tokenizer(directory: Path, options: BuildOptions, sources: list[Sour
                 vocab_size=options.trained_vocab_size,
                 lowercase=options.lowercase,
             )
+            if vocabulary_length(tokenizer) < options.trained_vocab_size:
+                logger.info(
+                    "--vocab_size %d: the text gave only %d, which is no fault: a small text has few words, and in "
+                    "WordPiece a Chinese character is always a piece of its own",
+                    options.trained_vocab_size,
+                    vocabulary_length(tokenizer),
+                )
             if vocabulary_length(tokenizer) > options.trained_vocab_size:
                 logger.warning(
                     "--vocab_size %d gave a vocabulary of %d: characters (or bytes) and special tokens need that many",

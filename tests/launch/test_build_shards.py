@@ -40,7 +40,7 @@ def test_a_corpus_becomes_shards_and_the_second_call_finds_them_built(corpus, tm
     call = [*arguments(corpus, tmp_path / "out"), "--vocab_size", "300", "--validation_fraction", "0.2"]
     assert main(call) == 0
     report = capsys.readouterr().out
-    assert "62 documents of 1 sources" in report
+    assert "62 documents of 1 source," in report
     assert "dropped: duplicate 1, empty 1" in report
     assert "MB text/s" in report
     manifest = read_manifest(tmp_path / "out")
@@ -92,14 +92,31 @@ def test_an_output_directory_that_cannot_be_used_is_answered_in_one_line(corpus,
         assert error.startswith(f"error: {cause}: {said}")
 
 
+def test_a_few_long_files_leave_nothing_to_hold_out_and_the_remedy_stands_there(tmp_path, caplog):
+    text = tmp_path / "novel.txt"
+    text.write_text("".join(f"paragraph {number} of a novel\n" for number in range(400)))
+    call = ["--input", str(text), "--vocab_size", "300", "--processes", "1"]
+    assert main([*call, "--output_dir", str(tmp_path / "files")]) == 0
+    assert "the validation split is empty: a share of 0.01 is held out, and there is no more than 1 document;" in (
+        caplog.text
+    )
+    caplog.clear()
+    again = [*call, "--output_dir", str(tmp_path / "paragraphs"), "--document", "line", "--near_duplicates", "ignore"]
+    assert main(again) == 0
+    assert "split is empty" not in caplog.text
+
+
 def test_the_bar_shows_a_speed_where_no_bytes_on_disk_are_known(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr("shards.building.report.time.monotonic", lambda: float(next(clock)))
     bar = tqdm(disable=False, file=io.StringIO())
+    unpaused: list[int] = []
+    monkeypatch.setattr(bar, "unpause", lambda: unpaused.append(1))
     report = progress_reporter(bar)
     for chunk in range(1, 4):
         report({"bytes_read": 0, "bytes_total": 0, "text_bytes": chunk * 1_000_000, "tokens": chunk})
     assert bar.total is None
+    assert unpaused == [1]  # the time before is that of the vocabulary
     assert bar.postfix.startswith("0.67 MB text/s")  # the first chunk starts the clock; 2 MB in 3 s since
 
 
@@ -117,3 +134,7 @@ def test_it_runs_as_a_script_from_any_directory(corpus, tmp_path, project_root):
     result = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "out: built" in result.stdout
+    assert ", 1 shard, " in result.stdout
+    lines = result.stderr.replace("\r", "\n").splitlines()
+    assert "INFO training a vocabulary of 300 on up to 32 MB" in lines, "a message stands on a line of its own"
+    assert not [line for line in lines if "B/s" in line], "the bar has one rate, that of text"

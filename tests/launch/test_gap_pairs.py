@@ -56,7 +56,7 @@ def test_pairs_are_scored_without_training_and_the_gap_begins_at_the_floor(world
     argv, out = arguments(world, tmp_path / "out"), tmp_path / "out"
     assert gap.main([*argv, "--dry_run", "true"]) == 0
     said = capsys.readouterr().out
-    assert '{"blimp: scratch": 3, "blimp: annealed": 6, "blimp: unigram": 3}' in said
+    assert "blimp: 12 cells (scratch 3, annealed 6, unigram 3)" in said
     assert "blimp: 66 examples in 22 paradigms scored" in said
     assert "12 cells and 0 searches to run" in said
     assert "learning rate" not in said

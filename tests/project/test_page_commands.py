@@ -234,9 +234,14 @@ def shortened(text: str) -> str:
     return text
 
 
+def made_by(page: str) -> list[str]:
+    """The folders that a page's commands and its Python name as their output."""
+    return re.findall(r"(?:--output_dir |\boutput_dir=\")([^\s\"]+)", page)
+
+
 def prepare(folder: Path, named: Path, page: str) -> None:
     """What the page's commands read and none of them makes: shards and runs only where it does not make its own."""
-    made = re.findall(r"--output_dir (\S+)", page)
+    made = made_by(page)
     for source in named.iterdir():
         if source.name in ("shards", "runs"):
             for part in source.iterdir():
@@ -299,6 +304,13 @@ def test_the_commands_of_a_page_work_as_written(path, tmp_path, small_world, fre
             (tmp_path / block.file).write_text(shortened(block.text), encoding="utf-8")
     for block in joined(blocks(page)):
         run_block(block, tmp_path, free_port)
+
+
+def test_outputs_of_commands_and_of_python_are_known():
+    page = (
+        'python a.py --output_dir shards/mine --x 1\n\n    build(output_dir="runs/a", x=1)\n    f(no_output_dir="b")\n'
+    )
+    assert made_by(page) == ["shards/mine", "runs/a"]
 
 
 def test_long_options_have_short_stand_ins():

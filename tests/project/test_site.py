@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -15,7 +17,7 @@ import data_way
 import pytest
 from chromium_page import chromium
 from field_tables import format_text
-from markers import MARKER, as_rst, with_generated_text
+from markers import MARKER, api_text, as_rst, readable_signature, with_generated_text
 from navigation import HOME, MORE, PARENTS, pages_of, parent_of, sections, with_navigation, without_links_to_folders
 from option_lists import commands, options_class, options_text
 from shard_directories import write_directory
@@ -24,6 +26,7 @@ from runtime.options.declaration import declarations
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("runtime", "shards", "pretraining", "finetuning", "gap", "launch")
+PACKAGES = ("shards", "pretraining", "finetuning", "gap")
 OTHER_PROGRAMS = "## Messages of other programs"
 
 
@@ -48,6 +51,7 @@ def test_an_option_is_shown_with_its_default_choices_and_range():
     )
     assert "One of: `linear`, `sqrt`, `cosine`." in parts["decay"]
     assert "Default: `0.1`. Range: at least 0" in parts["warmup_fraction"]
+    assert "Default: the number of usable cores." in options_text("launch/build_shards.py").split("--processes")[1]
     assert "Required." in options_text("launch/predict.py").split("--test_file")[1].split("````")[0]
 
 
@@ -111,13 +115,49 @@ def test_a_docstring_is_plain_text():
     ]
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_s_public_names_stand_on_its_page_under_the_name_that_is_imported(package):
+    assert f"<!-- api: {package} -->" in page(f"docs/api/{package}")
+    loaded = importlib.import_module(package)
+    shown = re.findall(r"^\.\. auto(function|class):: (\S+)$", api_text(package), re.MULTILINE)
+    assert sorted(name for _, name in shown) == sorted(f"{package}.{name}" for name in loaded.__all__)
+    assert [kind for kind, _ in shown] == sorted((kind for kind, _ in shown), reverse=True), "functions first"
+    long = [name.endswith("Keywords") for _, name in shown]
+    assert long == sorted(long), "keywords last"
+    assert api_text(package).count(":undoc-members:") == sum(long), "the type of each keyword"
+    untyped = []
+    for name in loaded.__all__:
+        value = getattr(loaded, name)
+        assert inspect.getdoc(value), name
+        if inspect.isfunction(value):
+            signature = inspect.signature(value)
+            kinds = [*(part.annotation for part in signature.parameters.values()), signature.return_annotation]
+            untyped += [name for kind in kinds if kind is inspect.Signature.empty]
+    assert untyped == []
+
+
+def test_a_signature_with_a_factory_is_python():
+    assert readable_signature("(a: ~x.y = <factory>, b: object = <object object at 0x7f>)") == (
+        "(a: ~x.y = ..., b: object = ...)"
+    )
+
+
+def test_a_public_name_stands_once():
+    assert ":exclude-members: Summary" in api_text("shards.building.builder")
+    assert "exclude" not in api_text("shards.streaming.stream")
+
+
 @cache
 def texts_of_the_code() -> list[str]:
-    """Every text in the sources, with a mark where a value is filled in."""
+    """Every text in the sources but docstrings, with a mark where a value is filled in."""
     found = []
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+            docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+            for node in nodes:
+                if id(node) in docstrings:
+                    continue
                 if isinstance(node, ast.JoinedStr):
                     parts = [part.value if isinstance(part, ast.Constant) else "\0" for part in node.values]
                     found.append("".join(map(str, parts)))
@@ -199,6 +239,10 @@ def test_the_site_builds_strictly_and_fetches_nothing(site):
         assert (site / f"{name}.html").is_file(), name
     options = (site / "docs/options/pretrain.html").read_text(encoding="utf-8")
     assert 'id="cmdoption-launch-pretrain.py-budget_tokens"' in options
+    for package in PACKAGES:
+        own = (site / f"docs/api/{package}.html").read_text(encoding="utf-8")
+        missing = [name for name in importlib.import_module(package).__all__ if f'id="{package}.{name}"' not in own]
+        assert missing == [], package
     assert "class shards.streaming.stream" in re.sub(r"<[^>]+>", "", (site / "docs/api/shards.html").read_text("utf-8"))
 
 

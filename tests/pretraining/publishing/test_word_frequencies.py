@@ -31,6 +31,8 @@ def test_a_loss_at_the_frequencies_is_said(loss, is_said):
     if text:
         assert f"{loss:.2f}" in text
         assert "7.00" in text
+        again = plateau_warning(loss, 7.0, said_before=True)
+        assert again == "the context is not used yet (word frequencies alone give 7.00)"
 
 
 def test_a_run_that_learns_nothing_says_so_and_keeps_the_figure(tmp_path, capsys):
@@ -38,4 +40,6 @@ def test_a_run_that_learns_nothing_says_so_and_keeps_the_figure(tmp_path, capsys
     in_process(shards, output, {"series": 1, "learning_rate": 1e-9, "disable_tqdm": "false"})
     expected = unigram_entropy(str(shards))
     assert {entry["validation_unigram_loss"] for entry in series(output)} == {expected}
-    assert "word frequencies alone give" in "".join(capsys.readouterr())
+    said = "".join(capsys.readouterr())
+    assert said.count("so the context is not used yet. Small budgets") == 1, "what to do stands once"
+    assert said.count("the context is not used yet") == len([entry for entry in series(output) if entry["tokens_seen"]])

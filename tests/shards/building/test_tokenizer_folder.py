@@ -35,3 +35,12 @@ def test_a_vocabulary_that_cannot_be_as_small_as_asked_for_is_said_with_both_siz
     tokenizer = prepare_tokenizer(tmp_path / "tokenizer", options, find_sources(options.input))
     assert vocabulary_length(tokenizer) > 64
     assert f"--vocab_size 64 gave a vocabulary of {vocabulary_length(tokenizer)}" in caplog.text
+
+
+def test_a_vocabulary_that_is_smaller_than_asked_for_is_explained(tmp_path, caplog):
+    (tmp_path / "a.txt").write_text("".join(map(chr, range(0x4E00, 0x4E80))) * 3)
+    options = BuildOptions(input=[str(tmp_path)], output_dir="out", vocab_size=4096)
+    with caplog.at_level("INFO"):
+        tokenizer = prepare_tokenizer(tmp_path / "tokenizer", options, find_sources(options.input))
+    assert vocabulary_length(tokenizer) < 4096
+    assert f"--vocab_size 4096: the text gave only {vocabulary_length(tokenizer)}, which is no fault" in caplog.text
