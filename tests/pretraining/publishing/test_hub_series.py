@@ -162,15 +162,15 @@ def named_run(folder, budgets, **identity):
     return folder
 
 
-def test_a_second_run_is_refused_by_its_identity_though_its_first_weights_are_the_same(hub, tmp_path, no_pauses):
-    """Of the same seed, and at other budgets, so that no branch of the first run has other weights than it."""
-    push_series(named_run(tmp_path / "run", (10_000,)), HubPlace(NAME))
+def test_fault_79_a_second_run_pushed_into_one_repository(hub, tmp_path, no_pauses, capsys):
+    """Of the same seed, so with the same first weights, and at other budgets: no branch of the first is in its way."""
+    run, other = named_run(tmp_path / "run", (10_000,)), named_run(tmp_path / "other", (20_000,), learning_rate=2e-3)
+    assert push([str(run), "--hub_model_id", NAME]) == 0
     before = dict(hub.repositories[NAME].branches)
-    other = named_run(tmp_path / "other", (20_000,), learning_rate=2e-3)
-    with pytest.raises(ValueError, match=rf"^{NAME} holds the series of another run \(series.json on main names"):
-        push_series(other, HubPlace(NAME))
+    assert push([str(other), "--hub_model_id", NAME]) == 2
+    assert f"error: {NAME} holds the series of another run (series.json on main names" in capsys.readouterr().err
     assert hub.repositories[NAME].branches == before
-    assert run_digest(tmp_path / "run") == json.loads(hub.files(NAME)["series.json"])["run"] != run_digest(other)
+    assert run_digest(run) == json.loads(hub.files(NAME)["series.json"])["run"] != run_digest(other)
     assert b"/data" not in hub.files(NAME)["series.json"]
 
 
@@ -384,7 +384,7 @@ def test_a_run_pushes_its_series_while_it_trains(hub, shards, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_hub_that_is_away_stops_no_training_and_is_said_at_the_end(hub, shards, tmp_path, capsys, monkeypatch):
+def test_fault_77_a_hub_that_is_away_while_a_run_pushes(hub, shards, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens: of the processes that push
     at_once = "import time; time.sleep = lambda seconds: None; "
     monkeypatch.setattr(hub_process, "PROGRAM", at_once + hub_process.PROGRAM)
