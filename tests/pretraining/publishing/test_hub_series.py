@@ -394,6 +394,9 @@ def test_fault_77_a_hub_that_is_away_while_a_run_pushes(hub, shards, tmp_path, c
     assert f"not all of it was pushed to {NAME}: {NAME} was not reached" in told.err
     assert "Run the same command again, or `launch/push.py" in told.err
     assert [entry["kind"] for entry in series(tmp_path / "run")] == ["raw", "annealed"]
+    monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    in_process(shards, tmp_path / "run", job(series="0"))
+    assert sorted(hub.repositories[NAME].branches) == ["main", "tokens-0", "tokens-7000"]
 
 
 def test_a_token_that_may_not_write_is_refused_before_anything_is_trained(hub, shards, tmp_path, capsys, monkeypatch):
