@@ -104,7 +104,8 @@ def _fetched(name: str) -> Path:
         with one_at_a_time(folder):
             if not _is_whole(folder):
                 _fetch(name, source, folder)
-    os.utime(folder)  # the one used last is taken where the hub cannot be asked
+    with suppress(OSError):  # another user's
+        os.utime(folder)  # the one used last is taken where the hub cannot be asked
     return folder
 
 

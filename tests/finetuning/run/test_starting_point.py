@@ -13,6 +13,8 @@ from tiny_examples import reviews, write_reviews, write_tiny_model
 
 from finetuning import classification, load
 from finetuning.run.starting_point import open_start
+from finetuning.sweep.options import state_of
+from finetuning.sweep.sweep import make_sweep
 from launch.predict import main as predict
 from runtime.hub import hub_is_reachable
 from runtime.model_places import forget_places
@@ -124,6 +126,18 @@ def test_what_is_fine_tuned_is_loaded_and_predicts_from_where_it_was_copied(plac
 def test_a_model_that_is_not_there_is_refused_before_any_data_are_read(places, tmp_path, capsys, name, said):
     assert classification.main(arguments(tmp_path, model_name_or_path=name, output_dir=tmp_path / "run")) == 2
     assert f"error: --model_name_or_path {said}" in capsys.readouterr().err
+
+
+def test_a_sweep_knows_its_models_by_their_content(places, tmp_path):
+    files = {"train_file": write_reviews(tmp_path / "train.json", reviews(8, seed=1))}
+    files["validation_file"] = write_reviews(tmp_path / "validation.json", reviews(8, seed=2))
+    grid = {"model_name_or_path": [NAME, ADDRESS, str(tmp_path / "model")]}
+    cells = make_sweep({"recipe": "classification", "base": files, "grid": grid}).cells
+    named = {name: state for cell in cells for name, state in cell.files.items() if name in grid["model_name_or_path"]}
+    assert named == dict.fromkeys(grid["model_name_or_path"], state_of(str(tmp_path / "model")))
+    wrong = {"model_name_or_path": ["lab/base@v3"]}
+    with pytest.raises(ValueError, match=r"lab/base@v3: there is no such branch"):
+        make_sweep({"recipe": "classification", "base": files, "grid": wrong})
 
 
 def test_a_folder_with_an_at_sign_is_a_folder(places, tmp_path, monkeypatch):
