@@ -72,14 +72,14 @@ def test_fault_70_connections_cut_while_a_run_is_uploaded_and_downloaded(s3, sha
     """Shards, checkpoints, exports and records alike: nothing is missing or torn there, and the run is the same."""
     put_shards(s3, shards)
     place, options = "s3://bucket/shards/tiny", OPTIONS | {"upload": ADDRESS, "dataloader_num_workers": 1}
-    s3.proxy.cuts[:] = [("up", 120_000), ("down", 200_000), ("up", 60_000), ("up", 300_000), ("up", 1_000)]
+    s3.proxy.cuts[:] = [("down", 9_000), ("up", 60_000), ("up", 30_000), ("up", 90_000), ("up", 1_000)]
     variables = {"XDG_CACHE_HOME": str(tmp_path / "cache 1")}
     runs.run("python", place, tmp_path / "host 1" / "run", options, num_ranks=1, variables=variables)
     assert s3.proxy.num_cut >= 4
     assert_same_run(whole, tmp_path / "host 1" / "run")
     assert_only_whole_folders_count(s3)
     lost(tmp_path / "host 1")
-    s3.proxy.cuts[:], before = [("down", 100_000), ("down", 30_000), ("down", 2_000)], s3.proxy.num_cut
+    s3.proxy.cuts[:], before = [("down", 30_000), ("down", 20_000), ("down", 2_000)], s3.proxy.num_cut
     variables = {"XDG_CACHE_HOME": str(tmp_path / "cache 2")}
     printed = runs.run("python", place, tmp_path / "host 2" / "run", options, num_ranks=1, variables=variables)
     assert s3.proxy.num_cut >= before + 2
