@@ -12,11 +12,11 @@ from s3_server import s3_server
 
 from runtime.stores.folders import folders_in, parse_manifest
 from runtime.stores.store import Store
-from runtime.stores.store_lock import RENEW_SECONDS, WATCHED
 
 OPTIONS = {"save_steps": 4, "budget_tokens": 7_000, "series": 2}
 ADDRESS = "s3://bucket/runs/tiny"
-SILENT_SECONDS = WATCHED * RENEW_SECONDS  # for which the lock of a machine that is gone is watched
+STOP = "update.before:11:terminate"
+LONGEST_SECONDS = 120.0  # of which most is the start of two processes on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +28,14 @@ def shards(tmp_path_factory):
 def whole(shards, tmp_path_factory):
     """An uninterrupted run without a store."""
     output = tmp_path_factory.mktemp("whole") / "run"
-    runs.run("python", shards, output, OPTIONS, num_ranks=1)
+    runs.in_process(shards, output, OPTIONS)
     return output
 
 
 @pytest.fixture
 def s3(monkeypatch):
     with s3_server() as server:
-        for name, value in server.variables.items():
-            monkeypatch.setenv(name, value)
+        server.meet(monkeypatch)
         yield server
 
 
@@ -68,22 +67,24 @@ def lost(folder):
 
 
 @pytest.mark.slow
-def test_fault_70_connections_cut_while_a_run_is_uploaded_and_downloaded(s3, shards, whole, tmp_path):
+def test_fault_70_connections_cut_while_a_run_is_uploaded_and_downloaded(
+    s3, shards, whole, tmp_path, monkeypatch, capsys
+):
     """Shards, checkpoints, exports and records alike: nothing is missing or torn there, and the run is the same."""
     put_shards(s3, shards)
-    place, options = "s3://bucket/shards/tiny", OPTIONS | {"upload": ADDRESS, "dataloader_num_workers": 1}
+    place, options = "s3://bucket/shards/tiny", OPTIONS | {"upload": ADDRESS}
     s3.proxy.cuts[:] = [("down", 9_000), ("up", 60_000), ("up", 30_000), ("up", 90_000), ("up", 1_000)]
-    variables = {"XDG_CACHE_HOME": str(tmp_path / "cache 1")}
-    runs.run("python", place, tmp_path / "host 1" / "run", options, num_ranks=1, variables=variables)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache 1"))
+    runs.in_process(place, tmp_path / "host 1" / "run", options)
     assert s3.proxy.num_cut >= 4
     assert_same_run(whole, tmp_path / "host 1" / "run")
     assert_only_whole_folders_count(s3)
     lost(tmp_path / "host 1")
     s3.proxy.cuts[:], before = [("down", 30_000), ("down", 20_000), ("down", 2_000)], s3.proxy.num_cut
-    variables = {"XDG_CACHE_HOME": str(tmp_path / "cache 2")}
-    printed = runs.run("python", place, tmp_path / "host 2" / "run", options, num_ranks=1, variables=variables)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache 2"))
+    runs.in_process(place, tmp_path / "host 2" / "run", options)
     assert s3.proxy.num_cut >= before + 2
-    assert f"is downloaded from {ADDRESS}" in printed
+    assert f"is downloaded from {ADDRESS}" in capsys.readouterr().out
     assert_same_run(whole, tmp_path / "host 2" / "run")
 
 
@@ -160,16 +161,16 @@ def test_fault_73_a_store_that_is_down_from_the_first_update_on(s3, shards, whol
 
 
 @pytest.mark.slow
-def test_fault_73_a_store_that_is_down_at_the_start(s3, shards, tmp_path):
-    """Nothing is known then of the run that may be there: it is said within two minutes, and nothing is trained."""
+def test_fault_73_a_store_that_is_down_at_the_start(s3, shards, tmp_path, capsys):
+    """Nothing is known then of the run that may be there: it is said, and nothing is trained."""
     s3.proxy.refused = True
-    printed = runs.run("python", shards, tmp_path / "run", OPTIONS | {"upload": ADDRESS}, num_ranks=1, status=1)
-    assert "check the network and the store" in printed
+    runs.in_process(shards, tmp_path / "run", OPTIONS | {"upload": ADDRESS}, status=1)
+    assert "check the network and the store" in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 @pytest.mark.slow
-def test_fault_74_a_second_run_at_the_same_address(s3, shards, whole, tmp_path):
+def test_fault_74_a_second_run_at_the_same_address(s3, shards, whole, tmp_path, capsys):
     """It is refused with the first one's process and host, even where that one trains nothing; the first goes on."""
     options, output = OPTIONS | {"upload": ADDRESS}, tmp_path / "host 1" / "run"
     process = runs.start(
@@ -177,13 +178,13 @@ def test_fault_74_a_second_run_at_the_same_address(s3, shards, whole, tmp_path):
     )
     try:
         runs.wait_for(lambda: len(journal_lines(output)) >= 12, "update", process=process)
-        said = runs.run("python", shards, tmp_path / "host 2" / "run", options, num_ranks=1, status=2)
-        assert f"{ADDRESS} belongs to a running job (pid {process.pid} on " in said
+        runs.in_process(shards, tmp_path / "host 2" / "run", options, status=2)
+        assert f"{ADDRESS} belongs to a running job (pid {process.pid} on " in capsys.readouterr().err
         assert process.poll() is None
     finally:
         runs.stop_session(process)
     assert not (tmp_path / "host 2" / "run" / "checkpoints").exists()
-    runs.run("python", shards, output, options, num_ranks=1)  # the lock of one that is dead is free
+    runs.in_process(shards, output, options)  # the lock of one that is dead is free
     assert_same_run(whole, output)
     assert_only_whole_folders_count(s3)
 
@@ -194,10 +195,10 @@ def journal_lines(output):
 
 
 @pytest.mark.slow
-def test_fault_75_a_damaged_object_in_the_store(s3, shards, whole, tmp_path):
+def test_fault_75_a_damaged_object_in_the_store(s3, shards, whole, tmp_path, capsys):
     """Of the newest checkpoint and of an export: the checkpoint before is used, the export left out and said."""
     options = OPTIONS | {"upload": ADDRESS}
-    runs.run("python", shards, tmp_path / "host 1" / "run", options, num_ranks=1)
+    runs.in_process(shards, tmp_path / "host 1" / "run", options)
     lost(tmp_path / "host 1")
     names = {name.removeprefix("runs/tiny/"): 0 for name in s3.names()}
     *_, earlier, newest = folders_in(names, "checkpoints")
@@ -205,7 +206,9 @@ def test_fault_75_a_damaged_object_in_the_store(s3, shards, whole, tmp_path):
         content = bytearray(s3.content(f"runs/tiny/{name}"))
         content[-5] ^= 16
         s3.put(f"runs/tiny/{name}", bytes(content))
-    printed = runs.run("python", shards, tmp_path / "host 2" / "run", options, num_ranks=1)
+    capsys.readouterr()
+    runs.in_process(shards, tmp_path / "host 2" / "run", options)
+    printed = capsys.readouterr().out
     assert f"checkpoint {newest} of {ADDRESS} is skipped: " in printed
     assert f"checkpoint {earlier} is downloaded from {ADDRESS}" in printed
     assert f"warning: series/raw-0 of {ADDRESS} is left out of the series: " in printed
@@ -215,28 +218,40 @@ def test_fault_75_a_damaged_object_in_the_store(s3, shards, whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "status"), [("python", 75), ("torchrun", 1)])
-def test_fault_76_sigterm_while_a_run_is_downloaded(s3, shards, tmp_path, engine, status):
+def test_fault_76_sigterm_while_a_run_is_downloaded(s3, shards, whole, tmp_path, capsys):
     """It ends at once with status 75 and INTERRUPTED.json, frees the store, and the next start downloads the rest."""
-    ranks = 1 if engine == "python" else 2
-    runs.run(engine, shards, tmp_path / "whole" / "run", OPTIONS, num_ranks=ranks)
-    options = OPTIONS | {"upload": ADDRESS}
-    fault = {"FAULT_POINT": "update.before:11:kill"}
-    runs.run(engine, shards, tmp_path / "host 1" / "run", options, num_ranks=ranks, variables=fault, status=None)
+    options, output = OPTIONS | {"upload": ADDRESS}, tmp_path / "host 2" / "run"
+    runs.in_process(shards, tmp_path / "host 1" / "run", options | {"upload_wait_minutes": 3}, fault=STOP, status=75)
     lost(tmp_path / "host 1")
-    output = tmp_path / "host 2" / "run"
-    variables = {"FAULT_POINT": "store.before_piece:2:terminate"}  # within the checkpoint
-    started = time.monotonic()
-    printed = runs.run(engine, shards, output, options, num_ranks=ranks, variables=variables, status=status)
-    assert time.monotonic() - started < 60 + SILENT_SECONDS
+    capsys.readouterr()
+    runs.in_process(shards, output, options, fault="store.before_piece:2:terminate", status=75)  # in the checkpoint
+    assert "interrupted (SIGTERM)" in capsys.readouterr().err
+    assert_interrupted(s3, output)
+    runs.in_process(shards, output, options)
+    assert f"is downloaded from {ADDRESS}" in capsys.readouterr().out
+    assert_same_run(whole, output)
+    assert not (output / "INTERRUPTED.json").exists()
+
+
+@pytest.mark.slow
+def test_fault_76_sigterm_to_the_main_rank_while_a_run_is_downloaded(s3, shards, tmp_path):
+    """The launcher ends the other rank, which waits for the main one, within a minute."""
+    options, output = OPTIONS | {"upload": ADDRESS}, tmp_path / "host 2" / "run"
+    runs.in_process(shards, tmp_path / "host 1" / "run", options, fault=STOP, status=75)
+    lost(tmp_path / "host 1")
+    started, stop = time.monotonic(), {"FAULT_POINT": "store.before_piece:2:terminate"}
+    printed = runs.run("torchrun", shards, output, options, variables=stop, status=1)
+    assert time.monotonic() - started < LONGEST_SECONDS
     assert "interrupted (SIGTERM)" in printed
+    assert_interrupted(s3, output)
+    printed = runs.run("torchrun", shards, output, options)
+    assert f"is downloaded from {ADDRESS}" in printed
+
+
+def assert_interrupted(s3, output):
     assert json.loads((output / "INTERRUPTED.json").read_text())["reason"] == "SIGTERM"
     assert not any(name.endswith("run.lock") for name in s3.names())
     assert not [path for path in output.rglob("*") if path.name.endswith(".partial")]
-    printed = runs.run(engine, shards, output, options, num_ranks=ranks)
-    assert f"is downloaded from {ADDRESS}" in printed
-    assert_same_run(tmp_path / "whole" / "run", output)
-    assert not (output / "INTERRUPTED.json").exists()
 
 
 @pytest.mark.slow
