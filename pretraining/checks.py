@@ -17,7 +17,7 @@ from pretraining.engines.engine import check_ranks
 from pretraining.loop.whole_words import whole_word_warning
 from pretraining.model.families import family_of
 from pretraining.model.source.tokenizer import check_source_tokenizer
-from pretraining.plan.identity import identity_of
+from pretraining.plan.identity import fetched_digests, identity_of
 from pretraining.plan.table import plan_lines
 from runtime.machine import bf16_support
 from runtime.processes.collectives import gather_json, largest
@@ -65,7 +65,19 @@ def find_problems(plan: Plan, *more: Callable[[], object]) -> list[str]:
     checks += [lambda: check_same_run(Path(plan.options.output_dir), identity_of(plan))]
     checks += [lambda: parse_reporters(plan.options.report_to), lambda: check_resume(plan)]
     checks += [lambda: check_source(plan), *more]
-    return list(dict.fromkeys(chain.from_iterable(gather_json(list(complaints(checks))))))
+    found = gather_json([list(complaints(checks)), start_of(plan)])
+    problems = list(dict.fromkeys(chain.from_iterable(own for own, _ in found)))
+    if not problems and any(start != found[0][1] for _, start in found):
+        problems.append(f"{plan.options.model_name_or_path} changed while the ranks were fetching it: start again")
+    return problems
+
+
+def start_of(plan: Plan) -> dict[str, str] | None:
+    """The digests of what this rank has fetched to start from; None where it could not."""
+    try:
+        return fetched_digests(plan.options)
+    except (OSError, ValueError):
+        return None  # a contradiction
 
 
 def complaints(checks: Iterable[Callable[[], object]]) -> Iterable[str]:

@@ -43,6 +43,15 @@ def is_missing_path(name: str) -> bool:
     return len(path.parts) == 2 and path.parent.is_dir()
 
 
+def is_repository_name(name: str) -> bool:
+    """Whether the hub may have a model of this name, with or without an owner."""
+    try:
+        validate_repo_id(name)
+    except ValueError:
+        return False
+    return True
+
+
 def require_repository(name: str, option: str = "--hub_model_id") -> None:
     """ValueError unless the name is OWNER/NAME as the hub allows it."""
     try:

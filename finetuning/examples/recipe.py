@@ -38,6 +38,7 @@ SPLIT_FILE = "the file of a split"
 NAMES_DATA = "names data: without any such option it is the small world"
 DATA_PLACE = "where the data come from"
 PATH, PATH_OR_HUB_NAME = "a path", "a path or a name on a hub"
+MODEL_PLACE = "a model: a path, a name on the hub, or an address"
 KEPT = "kept with the model: decides how new data become predictions"
 SET_BY_A_SWEEP = "set by a sweep, not by its rows"
 COLUMN = "a column of a table"
@@ -188,8 +189,9 @@ class FinetuningOptions(Options):
         None,
         PretrainingOptions,
         "model_name_or_path",
-        "checkpoint directory or hub name; default: the newest checkpoint of the default pretraining run",
-        marks=(PATH_OR_HUB_NAME,),
+        "checkpoint: directory, s3:// or gs:// address, hub name or OWNER/NAME@REVISION; default: the newest of the "
+        "default pretraining run",
+        marks=(MODEL_PLACE,),
     )
     from_scratch: bool = option(
         False, "keep the checkpoint's configuration and tokenizer, drop its weights", group=MODEL

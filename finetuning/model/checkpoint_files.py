@@ -17,6 +17,7 @@ from pretraining.model.source.checkpoint import check_checkpoint
 from pretraining.model.source.config import source_config
 from pretraining.model.source.tokenizer import require_embeddings
 from runtime.hub import hub_is_reachable, is_missing_path
+from runtime.model_places import model_place
 from shards.tokenization.tokenizer_source import open_tokenizer
 
 DEFAULT_RUN = Path("runs/pretrain")  # where launch/pretrain.py writes by default
@@ -104,11 +105,12 @@ def default_model(run: Path = DEFAULT_RUN) -> str:
 
 
 def from_source(read: Callable[[str, bool], Any], name: str, option: str = "--model_name_or_path") -> Any:
-    """Call `read` with the name and whether to stay offline; local directories come first.
+    """Call `read` with the name and whether to stay offline; local directories come first, and what lies
+    elsewhere is fetched into one (`model_place`).
 
     An unreachable hub becomes a clear message.
     """
-    directory = Path(name).expanduser()
+    directory = Path(model_place(name, option)).expanduser()
     if directory.is_dir():
         if not (directory / "config.json").is_file():
             raise ValueError(f"{option} {directory} has no config.json: name a `transformers` checkpoint directory")

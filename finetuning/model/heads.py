@@ -37,6 +37,7 @@ from pretraining.model.source.checkpoint import load_checkpoint
 from pretraining.model.source.config import require_buildable
 from runtime.files.foreign import reading_foreign
 from runtime.files.schemas import listed
+from runtime.model_places import model_place
 
 
 def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
@@ -266,7 +267,7 @@ def load_headed(
     if cls is None:
         encoder, _ = _read_weights(AutoModel, model_name_or_path, config, {**arguments, **_no_pooler(config)})
         own = OwnHead(encoder, head)
-        filled = keep_head and fill_head(own, Path(model_name_or_path).expanduser() / HEAD_WEIGHTS)
+        filled = keep_head and fill_head(own, Path(model_place(model_name_or_path)).expanduser() / HEAD_WEIGHTS)
         return Headed(own, () if filled else tuple(head_names(own)))
     model, missing = _read_weights(cls, model_name_or_path, config, arguments)
     names = head_names(model)

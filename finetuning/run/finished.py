@@ -56,8 +56,10 @@ def finished_results(
 
 
 def weights_digest(model_name_or_path: str) -> str:
-    """sha256 over the weights and the configuration of a checkpoint directory; a hub name is kept as it is."""
+    """sha256 over the weights and the configuration of a checkpoint's folder; a hub name without a revision is kept
+    as it is."""
     from pretraining.model.source.weights import checkpoint_digest  # as above
+    from runtime.model_places import model_place
 
-    directory = Path(model_name_or_path).expanduser()
+    directory = Path(model_place(model_name_or_path)).expanduser()
     return checkpoint_digest(directory) if directory.is_dir() else model_name_or_path

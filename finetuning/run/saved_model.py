@@ -35,6 +35,7 @@ from pretraining.engines.engine import Engine
 from pretraining.publishing.export import CARD_NAME, TOLERANCES, WEIGHTS_NAME, ExportError, fit_tokenizer
 from runtime.files.schemas import Count, Items, Number, Schema, read_object
 from runtime.files.whole_files import whole_directory, write_json
+from runtime.model_places import model_place
 from runtime.options.declaration import names_marked
 
 RECIPE_NAME, OLD_RECIPE_NAME = "recipe.json", "head.json"
@@ -214,10 +215,11 @@ def head_of(facts: Mapping[str, Any]) -> Head:
 def load(directory: str | Path) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
     """A fine-tuned model with its head, in evaluation mode, and its tokenizer; for any pooling.
 
+    `directory` may also be an `s3://` or `gs://` address of one, or OWNER/NAME@REVISION on the hub, which is fetched.
     The model takes the tokenizer's tensors and gives `.logits` (spans: `.start_logits`, `.end_logits`), as the classes
     of `transformers` do. Raises ValueError where the directory was not written by a recipe.
     """
-    directory = Path(directory).expanduser()
+    directory = Path(directory if isinstance(directory, Path) else model_place(directory)).expanduser()
     if not (directory / RECIPE_NAME).is_file():
         raise ValueError(
             f"{directory} has no {RECIPE_NAME}: name the `best` folder of a fine-tuning run, or load another model "
@@ -232,7 +234,7 @@ def saved_facts(model_name_or_path: str, config: PretrainedConfig) -> dict[str, 
 
     None where it has no head of a recipe: a pretraining checkpoint, or a bare encoder.
     """
-    directory = Path(model_name_or_path).expanduser()
+    directory = Path(model_place(model_name_or_path)).expanduser()
     if (directory / RECIPE_NAME).is_file():
         return read_object(directory / RECIPE_NAME, RecipeFile, REMEDY)
     if (directory / OLD_RECIPE_NAME).is_file() and (directory / HEAD_WEIGHTS).is_file():

@@ -13,13 +13,14 @@ from finetuning.examples.recipe import FinetuningOptions
 from finetuning.model.checkpoint_files import check_encoder, default_model
 from finetuning.run.finished import weights_digest
 from finetuning.run.saved_model import saved_facts
+from runtime.model_places import is_elsewhere
 from runtime.processes.collectives import broadcast_json
 from runtime.processes.ranks import read_ranks
 
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """A checkpoint directory or hub name that recipes can start from, with its configuration and tokenizer."""
+    """A checkpoint (directory, address, hub name) that recipes can start from, its configuration and its tokenizer."""
 
     name: str
     config: PretrainedConfig  # the checkpoint's own: copy it before changing it
@@ -32,8 +33,16 @@ class StartingPoint:
 
     @cached_property
     def digest(self) -> str:
-        """The digest of its weights, as the main rank reads them; collective."""
-        return str(broadcast_json(weights_digest(self.name) if read_ranks().is_main else None))
+        """The digest of its weights, as the main rank reads them; collective.
+
+        ValueError where this rank has fetched other weights.
+        """
+        reads = read_ranks().is_main or is_elsewhere(self.name)
+        own = weights_digest(self.name) if reads else None
+        digest = str(broadcast_json(own))
+        if own not in (None, digest):
+            raise ValueError(f"{self.name} changed while the ranks were fetching it: run the same command again")
+        return digest
 
 
 def open_start(name: str, *, from_scratch: bool = False, option: str = "--model_name_or_path") -> StartingPoint:

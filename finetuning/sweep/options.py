@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from finetuning.examples.recipe import PATH, PATH_OR_HUB_NAME, SET_BY_A_SWEEP, FinetuningOptions
+from finetuning.examples.recipe import MODEL_PLACE, PATH, PATH_OR_HUB_NAME, SET_BY_A_SWEEP, FinetuningOptions
 from finetuning.recipes.choices.chain import second_stage_options
 from finetuning.run.command import for_small_world
 from finetuning.run.option_checks import check_options, options_class
@@ -17,6 +17,7 @@ from finetuning.run.starting_point import model_name
 from pretraining.model.source.weights import checkpoint_digest
 from runtime.files.whole_files import sha256_of
 from runtime.hub import is_missing_path
+from runtime.model_places import is_elsewhere, model_place
 from runtime.options.command_line import OptionParser, as_arguments, options_from
 from runtime.options.declaration import declarations, names_marked
 from shards.small_world.world import TASKS
@@ -43,11 +44,11 @@ def full_rows(recipe: str, rows: Sequence[Mapping[str, Any]], source: str) -> li
 
 
 def state_of(name: str) -> str | None:
-    """A hash of the content at a path, independent of its name; None if there is nothing.
+    """A hash of the content at a path or of a model elsewhere, independent of its name; None if there is nothing.
 
     For a checkpoint: its configuration, weights and tokenizer; for any other folder: all of its files.
     """
-    path = Path(name).expanduser()
+    path = Path(model_place(name)).expanduser()
     try:
         if path.is_file():
             return sha256_of(path)
@@ -99,7 +100,10 @@ def require_paths(options: FinetuningOptions) -> None:
         value = getattr(options, name)
         if not isinstance(value, str) or Path(value).exists():
             continue
-        if PATH in declared.marks or (PATH_OR_HUB_NAME in declared.marks and is_missing_path(value)):
+        is_name = MODEL_PLACE in declared.marks or PATH_OR_HUB_NAME in declared.marks
+        if MODEL_PLACE in declared.marks and is_elsewhere(value):
+            continue
+        if PATH in declared.marks or (is_name and is_missing_path(value)):
             raise ValueError(f"--{name} {value}: no such file or folder; relative paths start at the working directory")
 
 

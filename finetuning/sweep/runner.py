@@ -23,6 +23,7 @@ from finetuning.sweep.sweep import Sweep, SweepCell
 from finetuning.sweep.table import CellOutcome
 from runtime.files.whole_files import write_json
 from runtime.machine import usable_cores
+from runtime.model_places import forget_places
 from runtime.options.command_line import as_arguments
 from runtime.processes.interruption import EXIT_CODE
 from runtime.processes.liveness import end_with_parent, is_alive, start_time
@@ -120,6 +121,7 @@ class Runner:
 
     def _start(self, cell: SweepCell, directory: Path) -> Running:
         """ValueError if a file changed since the sweep was read: the cell's fingerprint would be wrong."""
+        forget_places()
         changed = [name for name, state in cell.files.items() if state_of(name) != state]
         if changed:
             raise ValueError(

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from finetuning.examples.recipe import SET_BY_A_SWEEP
+from finetuning.examples.recipe import MODEL_PLACE, SET_BY_A_SWEEP
 from finetuning.run.option_checks import RECIPES, options_class
 from finetuning.run.replaced_options import replaced_option
 from finetuning.sweep.metric import require_known_metric
@@ -24,6 +24,7 @@ from finetuning.sweep.options import (
     state_of,
 )
 from runtime.files.unique_keys import parse_yaml
+from runtime.model_places import is_elsewhere
 from runtime.options.command_line import answers, explain_all_unknown, explain_unknown
 from runtime.options.declaration import declarations, names_marked
 
@@ -123,7 +124,9 @@ def make_sweep(content: Mapping[str, Any], *, source: str = "sweep") -> Sweep:
     rows = full_rows(recipe, given, source)
     _refuse_doubles(rows, given, source)
     baseline = _baseline(content.get("baseline"), recipe, rows, source)
-    named = {value for row in rows for value in row.values() if isinstance(value, str)}
+    models = names_marked(options_class(recipe), MODEL_PLACE)
+    texts = {(name, value) for row in rows for name, value in row.items() if isinstance(value, str)}
+    named = {value for name, value in texts if name in models or not is_elsewhere(value)}
     states = {value: state_of(value) for value in named}
     # Readers may leave their caches in a folder of data: the sweep does not stop for that.
     fixed = {value: state for value, state in states.items() if state is not None and not is_data_folder(value)}

@@ -14,6 +14,7 @@ from pretraining.engines.precision import require_half
 from pretraining.model.families import fp32_only
 from runtime.files.foreign import read_foreign_object
 from runtime.machine import bf16_support
+from runtime.model_places import model_place
 
 
 def settled_bf16(choice: str, directory: Path, *, model_types: Collection[str] = (), elsewhere: bool = False) -> str:
@@ -63,7 +64,7 @@ def model_types_of(paths: Iterable[str]) -> set[str]:
     found = set()
     for path in paths:
         with suppress(OSError, ValueError):
-            found.add(str(read_foreign_object(Path(path) / "config.json").get("model_type", "")))
+            found.add(str(read_foreign_object(Path(model_place(path)) / "config.json").get("model_type", "")))
     return found
 
 

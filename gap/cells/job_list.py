@@ -15,6 +15,7 @@ from gap.tasks.kinds.task_data import ReadingOptions, RowOptions
 from runtime.files.schemas import Count, Items, Name, Number, PathName, Schema, read_object
 from runtime.files.whole_files import write_json
 from runtime.hub import hub_is_reachable, is_missing_path
+from runtime.model_places import model_place
 from runtime.options.declaration import identity_values, option_as_in
 
 SCHEMA_VERSION = 1
@@ -250,11 +251,11 @@ def cells_of_other_code(jobs: JobList, directory: Path) -> tuple[str, list[Cell]
 
 
 def model_digest(path: str) -> str:
-    """sha256 over a checkpoint directory's configuration, weights and tokenizer; a hub name with its commit."""
+    """sha256 over a checkpoint's configuration, weights and tokenizer; a hub name alone with its commit."""
     from pretraining.model.source.config import hub_commit  # loads torch, which the options of a cell do not need
     from pretraining.model.source.weights import checkpoint_digest
 
-    directory = Path(path)
+    directory = Path(model_place(path))
     if not directory.is_dir():
         if is_missing_path(path):
             raise ValueError(f"{path} is not a directory: name one, or a model on the hub (--reference, --series)")

@@ -32,6 +32,7 @@ from gap.tasks.rows import HELD_OUT, SCORED, cell_view, encode_task, label_subse
 from gap.tasks.specification import parse_tasks, read_task
 from gap.tasks.unigram import unigram_log_likelihoods
 from pretraining.engines.build import build_engine
+from runtime.model_places import is_elsewhere
 from runtime.processes.ranks import Ranks
 
 
@@ -114,7 +115,8 @@ class Workbench:
         return model.to(self.device).eval()
 
     def _require_planned(self, source: CellSource) -> None:
-        if Path(source.path).is_dir() and model_digest(source.path) != self.jobs.model_digests[source.path]:
+        is_folder = Path(source.path).is_dir() or is_elsewhere(source.path)
+        if is_folder and model_digest(source.path) != self.jobs.model_digests[source.path]:
             raise ValueError(
                 f"checkpoint {source.path}: its files changed since the cells were planned: run launch/gap.py again"
             )

@@ -39,6 +39,7 @@ from gap.tasks.contamination import Shards, write_contaminated, write_not_search
 from gap.tasks.kinds.task_data import TaskData, TaskSpec
 from gap.tasks.rows import held_out, label_subset
 from gap.tasks.specification import is_zero_shot, read_task, spec_text
+from pretraining.checkpoints.origin import run_digest
 from pretraining.checkpoints.run_file import read_run
 from pretraining.checkpoints.series import read_series
 from pretraining.plan.identity import HEAD_WARMUP
@@ -291,6 +292,7 @@ def series_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     seeds: list[int] = []
+    refuse_one_run_twice(paths)
     for path in paths:
         own = with_start(read_series(path), path)
         check_same_start(rows, own, path)
@@ -299,6 +301,15 @@ def series_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"--series: pretraining seeds {seeds}; the runs of one study must differ in --seed")
     return pair_budgets(rows)
+
+
+def refuse_one_run_twice(paths: Sequence[Path]) -> None:
+    """ValueError where two series are of one run, as its folder and its repository on the hub are."""
+    before: dict[str, Path] = {}
+    for path in paths:
+        run = run_digest(path if path.is_dir() else path.parent)
+        if run is not None and before.setdefault(run, path) != path:
+            raise ValueError(f"--series: {before[run]} and {path} are the same run: name one of them")
 
 
 def with_start(rows: Sequence[Mapping[str, Any]], series: Path) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ class GapOptions(Options):
         None,
         PretrainCommandOptions,
         "reference",
-        "a fully pretrained checkpoint, directory or hub name; none: largest budget",
+        "a fully pretrained checkpoint: directory, address, hub name or OWNER/NAME@REVISION; none: largest budget",
         group=OF_THE_TASKS,
         identity=True,
     )

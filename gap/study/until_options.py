@@ -28,7 +28,10 @@ class PretrainCommandOptions(PretrainingOptions):
         identity=False,
     )
     reference: str | None = option(
-        None, "the fully pretrained checkpoint, a directory or hub name", group=EARLY_END, identity=False
+        None,
+        "the fully pretrained checkpoint: directory, address, hub name or OWNER/NAME@REVISION",
+        group=EARLY_END,
+        identity=False,
     )
     finetuning_seeds: int = option(3, "fine-tuning runs per cell", group=EARLY_END, at_least=1, identity=False)
     finetuning: str = option("", "more options of launch/gap.py, as on a command line", group=EARLY_END, identity=False)

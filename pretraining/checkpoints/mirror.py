@@ -20,9 +20,10 @@ from pretraining.checkpoints.series import SERIES_NAME, add_to_series, read_seri
 from pretraining.plan.identity import differences
 from pretraining.plan.options import PretrainingOptions
 from runtime.files.lock import Ownership
+from runtime.files.whole_files import write_json
 from runtime.processes.collectives import fail_together
 from runtime.processes.failures import Failed
-from runtime.processes.interruption import Interrupted, disarm_watchdog, stopping_at_once
+from runtime.processes.interruption import MARKER_NAME, Interrupted, disarm_watchdog, stopping_at_once
 from runtime.processes.ranks import Ranks
 from runtime.stores.folders import LARGEST_MANIFEST_BYTES, fetch_folder, folders_in, put_folder, remove_folder
 from runtime.stores.records import RecordCopies
@@ -50,7 +51,8 @@ def mirrored(options: PretrainingOptions, ranks: Ranks) -> Iterator[RunMirror | 
 
     At the end, however it comes, all uploads are awaited for --upload_wait_minutes. Failed says what is then not
     uploaded, unless another exception passes; then that is printed, and so it is before Interrupted where a signal ends
-    the wait. Collective.
+    the wait. Interrupted, too, where a signal comes while the run is downloaded: the next start downloads what is
+    missing. Collective.
     """
     mirror: RunMirror | None = None
     error: BaseException | None = None
@@ -59,9 +61,15 @@ def mirrored(options: PretrainingOptions, ranks: Ranks) -> Iterator[RunMirror | 
             if ranks.is_main:
                 store = Store(options.upload)
                 mirror = RunMirror(store, Path(options.output_dir), keep=options.save_total_limit)
-                mirror.restore()
+                with stopping_at_once():
+                    mirror.restore()
         except (OSError, ValueError) as caught:
             error = caught
+        except Interrupted as interruption:  # the launcher has signalled the other ranks, too
+            if mirror is not None:
+                mirror.close(0)
+            leave_marker(Path(options.output_dir), str(interruption))
+            raise
         try:
             fail_together(error, f"reading {options.upload}")
         except BaseException:
@@ -81,6 +89,12 @@ def mirrored(options: PretrainingOptions, ranks: Ranks) -> Iterator[RunMirror | 
     if mirror is not None and (problem := mirror.finish(options.upload_wait_minutes)):
         failure = Failed(problem)
     fail_together(failure, "uploading the run")
+
+
+def leave_marker(directory: Path, reason: str) -> None:
+    """INTERRUPTED.json, by which a job script knows that the same command goes on."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / MARKER_NAME, {"reason": reason, "progress": {}})
 
 
 def upload_rest(mirror: RunMirror | None) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from pretraining.checkpoints.checkpoint import STATE_FILE, read_state
 from pretraining.checkpoints.run_file import REMEDY, RUN_NAME, read_run
-from pretraining.plan.identity import condensed, differences
+from pretraining.checkpoints.series import SERIES_NAME, run_named_in
+from pretraining.plan.identity import condensed, differences, digest_of_run
 
 
 def check_same_run(directory: Path, mine: Mapping[str, Any]) -> None:
@@ -30,6 +31,15 @@ def check_same_run(directory: Path, mine: Mapping[str, Any]) -> None:
                 f"{directory} has checkpoints but no {RUN_NAME}, and {checkpoints[-1].name} does not say which run "
                 "it belongs to: use another --output_dir"
             )
+
+
+def run_digest(directory: Path) -> str | None:
+    """The digest of the identity of the run whose series is in a folder: by its run.json or, of a series that was
+    fetched from the hub, by its series.json. None where neither says it; ValueError for a file that is damaged."""
+    if (directory / RUN_NAME).is_file():
+        identity = read_run(directory / RUN_NAME).identity
+        return digest_of_run(identity) if identity else None
+    return run_named_in(directory / SERIES_NAME) if (directory / SERIES_NAME).is_file() else None
 
 
 def check_same_origin(checkpoint: Path, state: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:

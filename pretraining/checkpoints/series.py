@@ -58,6 +58,7 @@ class SeriesEntry(Schema):
 class _Series(Schema):
     schema_version: Literal[1]
     checkpoints: Items[SeriesEntry]
+    run: Name | None = None  # on the hub: the digest of the run's identity
 
 
 FIELDS = tuple(name for name, field in SeriesEntry.model_fields.items() if field.is_required())
@@ -77,6 +78,12 @@ def read_series(path: Path | str) -> list[dict[str, Any]]:
     checkpoints = [{**entry, "path": str(_inside(root, entry["path"], path))} for entry in _entries(path)]
     _refuse_doubles(path, [entry["path"] for entry in checkpoints])
     return checkpoints
+
+
+def run_named_in(path: Path) -> str | None:
+    """The digest of the run's identity in a `series.json` of the hub; ValueError as `read_series`."""
+    run = read_object(path, _Series, REMEDY).get("run")
+    return None if run is None else str(run)
 
 
 def finite_figures(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from pretraining.model.source.config import require_buildable, source_config
 from pretraining.model.source.tokenizer import own_vocabulary_length, too_few_rows
 from runtime.files.unique_keys import require_bounded
 from runtime.hub import is_missing_path, local_files_only
+from runtime.model_places import model_place
 from shards.streaming.options import OBJECTIVES
 
 LONGEST_SHOWN = 200  # characters
@@ -143,7 +144,7 @@ def _check_keys(config: PreTrainedConfig, settings: Mapping[str, Any]) -> None:
 
 
 def configuration_from(source: str) -> PreTrainedConfig:
-    """Configuration from a `config.json`, a directory that holds one, or a hub name.
+    """Configuration from a `config.json`, a directory that holds one, an address of one, or a hub name.
 
     Raises ValueError if it has no configuration, and for an architecture without a masked-language model.
     """
@@ -177,11 +178,12 @@ def unreadable(source: str, error: Exception) -> str:
 
 
 def reading(source: str) -> dict[str, Any]:
-    """Arguments for `from_pretrained`: a directory is read without asking the hub; a path must exist.
+    """Arguments for `from_pretrained`: a directory is read without asking the hub; a path must exist. What lies at an
+    address or in a branch of the hub is fetched first.
 
     Raises ValueError where `source` looks like a path and does not exist.
     """
-    path = Path(source)
+    path = Path(model_place(source))
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ValueError(f"{source} has no config.json: name a directory that save_pretrained wrote")

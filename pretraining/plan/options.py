@@ -109,7 +109,10 @@ class PretrainingOptions(Options):
         marks=(NAMES_THE_MODEL,),
     )
     model_name_or_path: str | None = option(
-        None, "continue from these weights (directory or hub name)", group=MODEL, marks=(NAMES_THE_MODEL,)
+        None,
+        "continue from these weights (directory, s3:// or gs:// address, hub name or OWNER/NAME@REVISION)",
+        group=MODEL,
+        marks=(NAMES_THE_MODEL,),
     )
     from_config: str | None = option(
         None,

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from huggingface_hub.errors import EntryNotFoundError
 
-from pretraining.checkpoints.series import SCHEMA_VERSION, SERIES_NAME, read_series
+from pretraining.checkpoints.series import SCHEMA_VERSION, SERIES_NAME, read_series, run_named_in
 from pretraining.publishing.hub_series import revision_of
 from runtime.files.whole_files import write_json
 from runtime.hub import hub_is_reachable, is_missing_path, require_repository
 from runtime.hub_repository import HubRepository, is_same, said_plainly, with_patience
-
-READ = ("*.json", "*.safetensors", "*.txt")  # of a checkpoint: nothing that could run code
+from runtime.model_places import READ
 
 
 def local_series(series: str) -> str:
@@ -62,7 +61,9 @@ def fetch_series(name: str, cache: Path | None = None) -> Path:
     rows = [{**row, "path": str(Path(row["path"]).relative_to(main.resolve()))} for row in read_series(Path(fetched))]
     for row in rows:
         _fetch_checkpoint(repository, revision_of(row), folder / row["path"])
-    write_json(folder / SERIES_NAME, {"schema_version": SCHEMA_VERSION, "checkpoints": rows})
+    run = run_named_in(Path(fetched))
+    named = {} if run is None else {"run": run}
+    write_json(folder / SERIES_NAME, {"schema_version": SCHEMA_VERSION, **named, "checkpoints": rows})
     return folder
 
 

@@ -13,11 +13,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from yaml import YAMLError
 
-from pretraining.checkpoints.series import SCHEMA_VERSION, SERIES_NAME, read_series
+from pretraining.checkpoints.origin import run_digest
+from pretraining.checkpoints.series import SCHEMA_VERSION, SERIES_NAME, read_series, run_named_in
 from runtime.files.foreign import reason_of
 from runtime.files.whole_files import sha256_of
 from runtime.hub_repository import (
@@ -29,7 +31,9 @@ from runtime.hub_repository import (
     NotPushed,
     files_of,
     hub_card,
+    said_plainly,
     sha256_there,
+    with_patience,
 )
 from runtime.options.exit_status import DONE, run_command
 from runtime.plurals import counted
@@ -103,19 +107,26 @@ def largest_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 def push_series(directory: Path, place: HubPlace, say: Say = print) -> int:
     """Push what the hub lacks of a run's series, the smallest budget first and main last; returns the commits made.
 
-    Main has the largest checkpoint so far, series.json with each checkpoint's branch, and a card that lists them. Once
-    a branch was found to hold the run's own weights, as tokens-0 does of a run that was trained again on another
-    machine, a checkpoint that is refused is left out, also of main's lists, and the others are pushed; main then also
+    Main has the largest checkpoint so far, series.json with the run's identity and each checkpoint's branch, and a card
+    that lists them. Another run than main names is refused before anything is pushed. Once the run is known to be the
+    one that is there, by its identity or because a branch holds its own weights, a checkpoint that is refused, since it
+    was trained again on another machine, is left out, also of main's lists, and the others are pushed; main then also
     moves on from the weights that a refused branch of a smaller budget holds.
 
     Raises ValueError and NotPushed as `HubRepository`, for what was refused once the rest is pushed, and ValueError for
-    a folder without a series.
+    a folder without a series and for another run.
     """
     rows = read_series(directory)
     if not rows:
         raise ValueError(f"{directory / SERIES_NAME} lists no checkpoint yet: push it once the run has exported one")
     revisions, repository = revisions_of(rows), place.opened()
-    commits, is_same_run = 0, False
+    own, theirs = run_digest(directory), run_there(repository)
+    if own and theirs and own != theirs:
+        raise ValueError(
+            f"{place.repository} holds the series of another run ({SERIES_NAME} on {MAIN} names {theirs[:12]}, this "
+            f"one is {own[:12]}): push to another repository"
+        )
+    commits, is_same_run = 0, own is not None and own == theirs
     refused: dict[str, ValueError] = {}  # by branch
     for row, revision in zip(rows, revisions, strict=True):
         folder = Path(row["path"])
@@ -152,6 +163,18 @@ def push_series(directory: Path, place: HubPlace, say: Say = print) -> int:
     return commits
 
 
+def run_there(repository: HubRepository) -> str | None:
+    """The run that the list on main names; None where there is no list, or an earlier version's or a damaged one."""
+    if SERIES_NAME not in repository.files():
+        return None
+    with TemporaryDirectory() as scratch, said_plainly(repository.name):
+        fetched = with_patience(lambda: repository.api.hf_hub_download(repository.name, SERIES_NAME, local_dir=scratch))
+        try:
+            return run_named_in(Path(fetched))
+        except ValueError:
+            return None  # main gets a new one
+
+
 def push_main(
     directory: Path,
     place: HubPlace,
@@ -172,13 +195,15 @@ def push_main(
 
 
 def series_there(directory: Path, rows: Sequence[Mapping[str, Any]], revisions: Sequence[str]) -> Content:
-    """series.json as it is on the hub: each path relative, and its branch."""
+    """series.json as it is on the hub: the run's identity, each path relative, and its branch."""
     root = directory.resolve()
     entries = [
         {**row, "path": str(Path(row["path"]).relative_to(root)), "revision": revision}
         for row, revision in zip(rows, revisions, strict=True)
     ]
-    return (json.dumps({"schema_version": SCHEMA_VERSION, "checkpoints": entries}, indent=2) + "\n").encode()
+    run = run_digest(directory)
+    named = {} if run is None else {"run": run}
+    return (json.dumps({"schema_version": SCHEMA_VERSION, **named, "checkpoints": entries}, indent=2) + "\n").encode()
 
 
 def series_section(rows: Sequence[Mapping[str, Any]], revisions: Sequence[str], repository: str) -> str:

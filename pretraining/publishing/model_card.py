@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from runtime.hub import is_missing_path
+from runtime.stores.address import is_store_address
 from shards.storage.manifest import Manifest
 
 SHOWN_SCORES = "validation_"
@@ -90,9 +91,10 @@ def front_matter(
 
 def hub_name(source: str | None) -> str | None:
     """A starting checkpoint's name on the hub, without its revision; None for a folder and for none."""
-    if source is None or Path(source).expanduser().exists() or is_missing_path(source):
+    if source is None or Path(source).expanduser().exists() or is_store_address(source):
         return None
-    return source.partition("@")[0]
+    name = source.partition("@")[0]
+    return None if is_missing_path(name) else name
 
 
 def versions_text() -> str:

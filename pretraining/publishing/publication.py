@@ -20,6 +20,7 @@ from pretraining.plan.segments import Segment
 from pretraining.publishing.export import export_model, tokenizer_files
 from pretraining.publishing.model_card import named, pretraining_card
 from pretraining.publishing.word_frequencies import unigram_entropy
+from runtime.model_places import model_place
 from runtime.processes.collectives import fail_together
 from runtime.processes.fault_points import fault_point
 from shards.storage.location import ShardLocation
@@ -149,7 +150,7 @@ def started_from(source: str | None, fresh: Collection[str] = ()) -> dict[str, A
     """
     if source is None:
         return {}
-    folder = Path(source).expanduser()
+    folder = Path(model_place(source)).expanduser()
     digest = {"started_digest": checkpoint_digest(folder)} if folder.is_dir() else {}
     has_drawn = any(NEXT_SENTENCE not in name.split(".") for name in fresh)
     return {"started_from": named(source), **digest, "fresh_head": has_drawn}

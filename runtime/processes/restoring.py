@@ -59,6 +59,8 @@ def restoring_process(function: str, ranks: Ranks) -> Iterator[None]:
     with its own backends.
     """
     refuse_foreign_group(function)
+    if "runtime.model_places" in sys.modules:
+        sys.modules["runtime.model_places"].forget_places()
     with ExitStack() as undoing, warnings.catch_warnings():
         for put_back in (of_environment(), of_random_states(), of_torch(), of_logging(), disarm_watchdog):
             undoing.callback(put_back)

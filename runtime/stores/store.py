@@ -11,10 +11,10 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import fsspec
 
@@ -33,6 +33,7 @@ from runtime.stores.address import (
 
 ATTEMPTS = 6
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds between attempts: doubled each time
+VERSION_TAGS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "updated", "mtime")  # of s3, gs, a disk
 PIECE_BYTES = 16 << 20  # of a download: what a cut connection costs
 # One attempt a request inside botocore: s3fs and this module repeat it, the latter with longer pauses.
 S3_OPTIONS = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30, "retries": {"total_max_attempts": 1}}}
@@ -54,6 +55,13 @@ class StoreError(OSError):
 
 class NoAccess(StoreError):
     """A bucket that is missing or that these credentials may not use: trying again does not help."""
+
+
+class Version(NamedTuple):
+    """What a listing says of an object: its size in bytes, and what changes with its content, as the store names it."""
+
+    size: int
+    tag: str
 
 
 class Store:
@@ -101,6 +109,10 @@ class Store:
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """The size in bytes of every file whose name begins with the folder `prefix`; names that are not plain are
         left out."""
+        return {name: version.size for name, version in self.versions(prefix).items()}
+
+    def versions(self, prefix: str = "") -> dict[str, Version]:
+        """The same with each file's version."""
         place = f"{self.root}/{prefix}".rstrip("/")
 
         def find() -> dict[str, Any]:
@@ -111,10 +123,8 @@ class Store:
 
         found = self._retried(f"listing {self._shown}/{prefix}", find, writes=True)
         start = len(self.root) + 1
-        names = {
-            path[start:]: int(entry.get("size") or 0) for path, entry in found.items() if path[:start].endswith("/")
-        }
-        return {name: size for name, size in sorted(names.items()) if is_plain_name(name)}
+        names = {path[start:]: _version_of(entry) for path, entry in found.items() if path[:start].endswith("/")}
+        return {name: version for name, version in sorted(names.items()) if is_plain_name(name)}
 
     def read(self, name: str, limit: int) -> bytes | None:
         """A small file of at most `limit` bytes; None if there is none. ValueError for a larger one."""
@@ -187,6 +197,8 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def _piece(self, name: str, start: int, end: int) -> bytes:
+        fault_point("store.before_piece")
+
         def work() -> bytes:
             piece: bytes = self.files.cat_file(self._path(name), start=start, end=end)
             if len(piece) != end - start:
@@ -236,3 +248,9 @@ class Store:
                     raise StoreError(f"{what}: {reason} (attempt {attempt}): check the network and the store") from None
             time.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)))
         raise AssertionError("unreachable")
+
+
+def _version_of(entry: Mapping[str, Any]) -> Version:
+    """Of an entry of fsspec's listing: the stores name a version differently, a folder of a disk has a time."""
+    tags = (entry[name] for name in VERSION_TAGS if entry.get(name))
+    return Version(int(entry.get("size") or 0), str(next(tags, "")))

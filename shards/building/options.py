@@ -95,7 +95,7 @@ class BuildOptions(Options):
 
     tokenizer: str | None = option(
         None,
-        "a transformers tokenizer (directory or hub name) instead of training one",
+        "a transformers tokenizer (directory, hub name, OWNER/NAME@REVISION or address) instead of training one",
         group=VOCABULARY,
         identity=False,  # its fingerprint is
     )

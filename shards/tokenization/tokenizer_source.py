@@ -7,6 +7,7 @@ from typing import Any
 
 from runtime.files.foreign import read_foreign_object, reading_foreign, refuse_pointer
 from runtime.hub import local_files_only
+from runtime.model_places import model_place
 
 # Files with a vocabulary; without one `transformers` makes an empty tokenizer from config.json, every word unknown.
 TOKENIZER_FILES = (
@@ -23,11 +24,12 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def open_tokenizer(source: str, *, option: str = "--tokenizer") -> Any:
-    """The tokenizer of a directory or hub name; code that comes with it is never run.
+    """The tokenizer of a directory, a hub name or an address (`model_place`); code that comes with it is never run.
 
     Raises ValueError, naming the file, if a directory has none or a broken one, if it has no words, and if it is not a
     fast one; OSError if neither a directory nor the hub has it.
     """
+    source = model_place(source, option)
     folder = Path(source).expanduser()
     if folder.is_dir():
         check_tokenizer_files(folder)

@@ -39,6 +39,7 @@ FUZZED = {
     "runtime/files/unique_keys.py": "runtime/options/test_file_mutations.py",
     "runtime/files/whole_files.py": OF_STUDIES,
     "runtime/hub_repository.py": NO_FILE,  # bytes that are hashed
+    "runtime/model_places.py": OF_STORES,  # a manifest, by the same reader
     "runtime/options/command_line.py": "runtime/options/test_file_mutations.py",
     "runtime/processes/collectives.py": NO_FILE,
     "runtime/processes/interruption.py": NO_FILE,

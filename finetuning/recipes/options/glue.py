@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finetuning.examples.recipe import DATA_PLACE, PATH, PATH_OR_HUB_NAME, SPLIT_FILE
+from finetuning.examples.recipe import DATA_PLACE, MODEL_PLACE, PATH, SPLIT_FILE
 from finetuning.recipes.options.texts import TextOptions
 from finetuning.recipes.texts.glue_tasks import GLUE_TASKS
 from runtime.options.declaration import DATA, MODEL, names_marked, option
@@ -28,7 +28,7 @@ class GlueOptions(TextOptions):
         None,
         "start RTE, MRPC and STS-B from this model, fine-tuned on MNLI",
         group=MODEL,
-        marks=(PATH_OR_HUB_NAME,),
+        marks=(MODEL_PLACE,),
     )
 
     def contradictions(self) -> list[str]:

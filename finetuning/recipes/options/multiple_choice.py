@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from finetuning.examples.recipe import PATH_OR_HUB_NAME
+from finetuning.examples.recipe import MODEL_PLACE
 from finetuning.recipes.options.qa import QAOptions
 from runtime.options.declaration import names_marked, option
 from runtime.options.option_rules import idle_without
@@ -25,7 +25,7 @@ class MultipleChoiceOptions(QAOptions):
         None,
         "model of the chain's second stage; default: the first's",
         group=CHAIN,
-        marks=(OF_THE_CHAIN, PATH_OR_HUB_NAME),
+        marks=(OF_THE_CHAIN, MODEL_PLACE),
     )
     qa_learning_rate: float | None = option(
         None,

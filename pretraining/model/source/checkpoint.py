@@ -20,6 +20,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from pretraining.model.source.config import require_buildable
 from pretraining.model.source.weights import hub_weight_files, stored_shapes, weight_files
 from runtime.files.foreign import reading_foreign
+from runtime.model_places import model_place
 
 HEAD_PARAMETERS = 200_000_000  # more than any masked-language head: 250,000 tokens of width 768
 REMEDY = "it must hold a config.json and a whole model.safetensors that belong together, as save_pretrained writes them"
@@ -37,6 +38,7 @@ def check_checkpoint(
     count = require_buildable(config, auto_class, source)
     if not weights:
         return []
+    source = model_place(source)
     folder = Path(source).expanduser()
     files = weight_files(folder) if folder.is_dir() else hub_weight_files(source, local_files_only=local_files_only)
     if not files:
@@ -71,6 +73,7 @@ def load_checkpoint(
     are not finite; OSError where the hub does not give it.
     """
     check_checkpoint(source, config, AutoModel if other_heads else auto_class, local_files_only=local_files_only)
+    source = model_place(source)
     source = str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
     loading |= {"local_files_only": local_files_only, "use_safetensors": True, "trust_remote_code": False}
     model, report = _load(auto_class, source, source, config, **loading)

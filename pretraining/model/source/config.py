@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
 from runtime.files.foreign import read_foreign_object, reading_foreign
+from runtime.model_places import model_place
 
 # Keys that size a model by family, and the largest value that is believed: building more takes forever, even as shapes.
 _MOST_LAYERS, _MOST_HEADS, _WIDEST, _MOST_ROWS = 1_000, 100_000, 1_000_000, 100_000_000
@@ -30,11 +31,12 @@ REMEDY = "correct it, or download the model again"
 
 
 def source_config(source: str, *, local_files_only: bool) -> PreTrainedConfig:
-    """The configuration of a directory, a `config.json` or a hub name.
+    """The configuration of a directory, a `config.json`, a hub name, or a model elsewhere (`model_place`).
 
     Raises ValueError, naming the file, for an invalid one and for sizes that no model has; OSError where the hub does
     not give it.
     """
+    source = model_place(source)
     path = Path(source).expanduser()
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():

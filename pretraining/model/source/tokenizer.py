@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from runtime.model_places import model_place
 from shards.tokenization.tokenizer_source import has_tokenizer, open_tokenizer
 from shards.tokenization.vocabulary import load_tokenizer, vocabulary_length
 
@@ -37,7 +38,7 @@ def check_source_tokenizer(source: str, shards_tokenizer: Path) -> str | None:
 
 def _vocabulary(source: str) -> dict[str, int] | None:
     """Token -> id; None without a tokenizer."""
-    path = Path(source).expanduser()
+    path = Path(model_place(source)).expanduser()
     if path.is_dir():
         return dict(open_tokenizer(source, option="--model_name_or_path").get_vocab()) if has_tokenizer(path) else None
     try:

@@ -14,11 +14,13 @@ from file_mutations import few_and_many, refusals
 from huggingface_hub import HfApi, ModelCard, constants
 from pretraining_runs import in_process, series, write_shards
 from safetensors.torch import load_file, save_file
-from servers.hub_server import TOKEN, hub_server, variables_of
+from servers.hub_server import TOKEN, hub_server
 from tiny_gap import write_series, write_tasks
 
+from gap.study.experiment import series_rows
 from launch.gap import main as gap
 from launch.push import main as push
+from pretraining.checkpoints.origin import run_digest
 from pretraining.checkpoints.series import read_series
 from pretraining.model.source.weights import checkpoint_digest
 from pretraining.publishing import hub_process
@@ -33,14 +35,8 @@ NAME = "lab/small"
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """The stand-in, for this process and those that it starts."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     with hub_server() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        place = f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", place)
-        for name, value in variables_of(server, tmp_path / "hub-cache").items():
-            monkeypatch.setenv(name, value)
+        server.meet(monkeypatch, tmp_path / "hub-cache")
         yield server
 
 
@@ -158,6 +154,60 @@ def test_a_checkpoint_that_was_trained_again_keeps_no_later_one_from_the_hub(hub
     assert [entry["revision"] for entry in listed] == ["tokens-0", "tokens-2e4"]
 
 
+def named_run(folder, budgets, **identity):
+    """A series beside the run.json of its run."""
+    write_series(folder, budgets)
+    identity = {"shards": {"train": ["0" * 64]}, "seed": 1, "learning_rate": 1e-3, **identity}
+    (folder / "run.json").write_text(json.dumps({"schema_version": 1, "identity": identity, "shards": "/data"}))
+    return folder
+
+
+def test_fault_79_a_second_run_pushed_into_one_repository(hub, tmp_path, no_pauses, capsys):
+    """Of the same seed, so with the same first weights, and at other budgets: no branch of the first is in its way."""
+    run, other = named_run(tmp_path / "run", (10_000,)), named_run(tmp_path / "other", (20_000,), learning_rate=2e-3)
+    assert push([str(run), "--hub_model_id", NAME]) == 0
+    before = dict(hub.repositories[NAME].branches)
+    assert push([str(other), "--hub_model_id", NAME]) == 2
+    assert f"error: {NAME} holds the series of another run (series.json on main names" in capsys.readouterr().err
+    assert hub.repositories[NAME].branches == before
+    assert run_digest(run) == json.loads(hub.files(NAME)["series.json"])["run"] != run_digest(other)
+    assert b"/data" not in hub.files(NAME)["series.json"]
+
+
+def test_a_run_whose_every_checkpoint_was_trained_again_is_the_same_by_its_identity(hub, tmp_path, no_pauses):
+    run = named_run(tmp_path / "run", (10_000,))
+    push_series(run, HubPlace(NAME))
+    named_run(run, (10_000, 20_000))
+    for name in ("raw-0", "annealed-10000"):
+        trained_again(run / "series" / name)
+    with pytest.raises(ValueError, match=r"at tokens-0 holds other weights.*; .* at tokens-1e4 holds other weights"):
+        push_series(run, HubPlace(NAME))
+    listed = json.loads(hub.files(NAME)["series.json"])["checkpoints"]
+    assert [entry["revision"] for entry in listed] == ["tokens-2e4"]
+
+
+def test_a_list_without_an_identity_or_a_damaged_one_is_replaced(hub, tmp_path, no_pauses):
+    run = named_run(tmp_path / "run", (10_000,))
+    push_series(run, HubPlace(NAME))
+    repository = hub.repositories[NAME]
+    for damaged in (b"{", b'{"schema_version": 1, "checkpoints": []}'):
+        repository.commit("main", {**hub.files(NAME), "series.json": damaged}, "by hand")
+        assert push_series(run, HubPlace(NAME)) == 1
+        assert json.loads(hub.files(NAME)["series.json"])["run"] == run_digest(run)
+
+
+def test_a_fetched_series_names_its_run_and_a_study_takes_no_run_twice(hub, tmp_path, no_pauses):
+    run = named_run(tmp_path / "run", (10_000,))
+    push_series(run, HubPlace(NAME))
+    hub_is_reachable.cache_clear()
+    fetched = fetch_series(NAME, tmp_path / "cache")
+    assert run_digest(fetched) == run_digest(run) is not None
+    assert push_series(fetched, HubPlace(NAME)) == 0
+    with pytest.raises(ValueError, match="are the same run: name one of them"):
+        series_rows([run / "series.json", fetched / "series.json"])
+    hub_is_reachable.cache_clear()
+
+
 def test_main_is_not_moved_back_from_a_largest_checkpoint_that_was_trained_again(hub, tmp_path, no_pauses):
     write_series(tmp_path / "run", (10_000, 20_000))
     push_series(tmp_path / "run", HubPlace(NAME))
@@ -247,10 +297,17 @@ def test_a_study_takes_its_series_from_the_hub(hub, tmp_path, capsys, monkeypatc
     hub_is_reachable_again()
     options = {
         "series": NAME, "tasks": f"questions=qa:{tasks[0].place}", "output_dir": tmp_path / "out", "dry_run": "true",
+        "reference": f"{NAME}@tokens-2e4",
         "learning_rates": "1e-3", "num_train_epochs": 1, "max_seq_length": 32, "doc_stride": 8,
     }  # fmt: skip
     assert gap([part for name, value in options.items() for part in (f"--{name}", str(value))]) == 0
-    assert "cells" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "cells" in told.out
+    assert f"fetching {NAME}@tokens-2e4" in told.err
+    options["reference"] = f"{NAME}@tokens-3e4"
+    assert gap([part for name, value in options.items() for part in (f"--{name}", str(value))]) == 2
+    there = "there are main, tokens-0, tokens-1e4, tokens-2e4"
+    assert f"--reference {NAME}@tokens-3e4: there is no such branch or commit; {there}" in capsys.readouterr().err
     hub_is_reachable_again()
 
 
@@ -327,7 +384,7 @@ def test_a_run_pushes_its_series_while_it_trains(hub, shards, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_hub_that_is_away_stops_no_training_and_is_said_at_the_end(hub, shards, tmp_path, capsys, monkeypatch):
+def test_fault_77_a_hub_that_is_away_while_a_run_pushes(hub, shards, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens: of the processes that push
     at_once = "import time; time.sleep = lambda seconds: None; "
     monkeypatch.setattr(hub_process, "PROGRAM", at_once + hub_process.PROGRAM)
@@ -337,6 +394,9 @@ def test_a_hub_that_is_away_stops_no_training_and_is_said_at_the_end(hub, shards
     assert f"not all of it was pushed to {NAME}: {NAME} was not reached" in told.err
     assert "Run the same command again, or `launch/push.py" in told.err
     assert [entry["kind"] for entry in series(tmp_path / "run")] == ["raw", "annealed"]
+    monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    in_process(shards, tmp_path / "run", job(series="0"))
+    assert sorted(hub.repositories[NAME].branches) == ["main", "tokens-0", "tokens-7000"]
 
 
 def test_a_token_that_may_not_write_is_refused_before_anything_is_trained(hub, shards, tmp_path, capsys, monkeypatch):

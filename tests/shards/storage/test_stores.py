@@ -1,9 +1,13 @@
 """Shards in a store: uploaded with the manifest last, read with cut connections, kept in a cache of bounded size."""
 
+import json
+import random
+import sys
 from itertools import islice
 
 import numpy as np
 import pytest
+from pretraining_runs import ROOT, TIMEOUT_SECONDS, spawn, stop_session
 from s3_server import s3_server
 from shard_directories import vocabulary, write_directory
 
@@ -111,3 +115,80 @@ def test_a_damaged_shard_never_gets_its_name(s3, folder, tmp_path):
     with pytest.raises(ValueError, match=r"train-000000\.tar: its sha256"):
         place.fetch(place.manifest.split("train").shards[0])
     assert not list(place.directory.glob("*train*"))
+
+
+def build(corpus, status, *options, fault=""):
+    """The real command; what it printed."""
+    argv = ["launch/build_shards.py", "--input", str(corpus), "--vocab_size", "300", "--blocks_per_shard", "4"]
+    argv += ["--block_tokens", "512", "--processes", "1", "--near_duplicates", "ignore", *options]
+    log = corpus.with_name("build.log")
+    process = spawn([sys.executable, str(ROOT / argv[0]), *argv[1:]], log, corpus.parent, {"FAULT_POINT": fault})
+    try:
+        code = process.wait(TIMEOUT_SECONDS)
+    finally:
+        stop_session(process)
+    printed = log.read_text()
+    assert code == status, printed[-3000:]
+    return printed
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    generator = random.Random(3)
+    words = ["".join(generator.choices("abcdefgh", k=4)) for _ in range(200)]
+    lines = [" ".join(generator.choices(words, k=60)) for _ in range(600)]
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "text.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    return tmp_path / "corpus" / "text.jsonl"
+
+
+def stored(s3, key):
+    """What the store has below the key, without the tokenizer's files."""
+    return {name.removeprefix(f"{key}/"): s3.content(name) for name in s3.names() if name.startswith(f"{key}/")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        ("store.before_upload:1:kill", -9),
+        ("store.after_upload:5:kill", -9),
+        ("shards.before_stored_manifest:1:kill", -9),
+        ("store.before_upload:6:terminate", 75),
+    ],
+    ids=["before the first file", "in the middle", "before the manifest", "SIGTERM in the middle"],
+)
+def test_fault_71_a_build_killed_while_its_shards_are_uploaded(s3, corpus, tmp_path, fault, status):
+    """The manifest is not there before all of them; the same command uploads the rest, and the shards are those of a
+    build that was not uploaded."""
+    out, key = tmp_path / "shards", "corpora/x"
+    place = ("--output_dir", str(out), "--upload", f"s3://bucket/{key}")
+    build(corpus, status, *place, fault=fault)
+    assert "manifest.json" not in stored(s3, key)
+    there = set(stored(s3, key))
+    s3.proxy.cuts[:] = [("up", 3_000)]
+    sent = s3.proxy.sent_up
+    printed = build(corpus, 0, *place)
+    assert f"uploaded to s3://bucket/{key}, the manifest last" in printed
+    whole = tmp_path / "whole"
+    build(corpus, 0, "--output_dir", str(whole))
+    files = {path.relative_to(whole).as_posix(): path.read_bytes() for path in whole.rglob("*") if is_shown(path)}
+    assert stored(s3, key) == files
+    assert len(files) > 7
+    if len(there) > 4:
+        assert s3.proxy.sent_up - sent < sum(map(len, files.values())), "what was there is not sent again"
+    assert build(corpus, 0, *place).count("the manifest last") == 2
+
+
+def is_shown(path):
+    return path.is_file() and not path.name.startswith(".") and path.name != "run.lock"
+
+
+@pytest.mark.slow
+def test_an_address_as_output_dir_of_a_build_is_a_folder_and_its_copy(s3, corpus, tmp_path):
+    printed = build(corpus, 0, "--output_dir", "s3://bucket/corpora/y")
+    assert "uploaded to s3://bucket/corpora/y" in printed
+    local = corpus.parent / "runs" / "bucket" / "corpora" / "y"
+    files = {path.relative_to(local).as_posix(): path.read_bytes() for path in local.rglob("*") if is_shown(path)}
+    assert stored(s3, "corpora/y") == files
+    assert "manifest.json" in files

@@ -58,6 +58,18 @@ class HubServer:
         assert found is not None, f"no {revision} in {sorted(self.repositories[repository].branches)}"
         return found
 
+    def meet(self, monkeypatch: Any, cache: Any) -> None:
+        """Let this process, and those that it starts, find the hub, with a cache of its own."""
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "ENDPOINT", self.address)
+        place = f"{self.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", place)
+        for name, value in variables_of(self, cache).items():
+            monkeypatch.setenv(name, value)
+
     def messages(self, repository: str, revision: str) -> list[str]:
         return [message for _, message in self.repositories[repository].history[revision]]
 
