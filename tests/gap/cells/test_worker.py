@@ -361,8 +361,12 @@ def test_slurm_gets_an_array_of_plain_commands_over_the_same_list(world, tmp_pat
     write_jobs(tmp_path, tiny_jobs(series, tasks[1:2]))
     executor = FakeExecutor()
     monkeypatch.setenv("SLURM_MEM_PER_CPU", "1000")  # as inside a job
+    site = {"SLURM_CONF": "/opt/slurm/etc/slurm.conf", "SBATCH_ACCOUNT": "physics"}
+    for name, text in site.items():
+        monkeypatch.setenv(name, text)
     assert submit_slurm(tmp_path, Slurm(workers=4), executor=executor) == ["7_1", "7_2", "7_3", "7_4"]
     assert "SLURM_MEM_PER_CPU" not in executor.variables
+    assert {name: executor.variables.get(name) for name in site} == site
     assert os.environ["SLURM_MEM_PER_CPU"] == "1000"
     assert {tuple(one.command) for one in executor.submitted} == {tuple(worker_command(tmp_path.resolve(), 1))}
     assert all(one.env is None for one in executor.submitted)  # no environment is stored, the job has its own
