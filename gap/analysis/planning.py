@@ -186,8 +186,8 @@ def _with_more_examples(study: TaskStudy, pilot: PilotVariance, runs: int, verdi
     while scored and times < MOST_EXAMPLES:
         times *= 1.25
         larger = replace(pilot, examples=pilot.examples / times)
-        plan = plan_seeds(larger, verdict.planned_difference, pretraining_seeds=runs, power=POWER)
-        if plan.finetuning_seeds is not None and plan.finetuning_seeds < MOST_SEEDS // 4:
+        if power_of(larger, verdict.planned_difference, runs, MOST_SEEDS // 4 - 1) >= POWER:
+            plan = plan_seeds(larger, verdict.planned_difference, pretraining_seeds=runs, power=POWER)
             examples = int(np.ceil(times * scored))
             seeds, power = plan.finetuning_seeds, plan.power
             return replace(verdict, verdict="needs examples", finetuning_seeds=seeds, examples=examples, power=power)

@@ -32,7 +32,7 @@ def test_a_study_of_the_first_seeds_has_their_scores() -> None:
 
 
 def test_the_tables_hold_promises_verdicts_and_looks() -> None:
-    plans, pilots, until = "\n".join(planning.tables(4, 200, "400 examples", (0.0, 0.3))).split("\n\n")
+    plans, pilots, until = "\n".join(planning.tables(4, 600, "400 examples", (0.0, 0.3))).split("\n\n")
     name, _, promised, found, _, none = (cell.strip() for cell in plans.splitlines()[2].strip("|").split("|"))
     assert name == "gap of 6, 400 examples"
     assert float(promised) >= 100 * POWER
