@@ -1,6 +1,6 @@
 # make demo | docs | test | test-slow | test-long | test-cluster | lint | format | dist | clean
-# make coverage: what benchmarks/coverage.md and benchmarks/forecasting.md show (hours)
-# make bench | bench-coverage | bench-forecasting | bench-optimizers | bench-gpu | bench-growth  (benchmarks/README.md)
+# make coverage: what coverage.md, planning.md and forecasting.md of benchmarks show (hours)
+# make bench | bench-coverage | bench-planning | bench-forecasting | bench-optimizers | bench-gpu | bench-growth  (benchmarks/README.md)
 # All install first; repeated calls are instant.
 #
 # PYTHON       the interpreter the environment is made of, 3.11 or newer
@@ -31,7 +31,7 @@ export PIP_USE_PEP517 := 1
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test test-slow test-long test-cluster lint format dist clean bench coverage bench-coverage bench-forecasting bench-optimizers bench-gpu bench-growth $(addprefix bench-,$(BENCHMARKS))
+.PHONY: help install demo docs test test-slow test-long test-cluster lint format dist clean bench coverage bench-coverage bench-planning bench-forecasting bench-optimizers bench-gpu bench-growth $(addprefix bench-,$(BENCHMARKS))
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -111,12 +111,13 @@ $(addprefix bench-,$(BENCHMARKS)): bench-%: install
 	@echo "== benchmarks/$*.py $(ARGUMENTS_$*)"
 	@$(BIN)/python benchmarks/$*.py $(ARGUMENTS_$*)
 
-bench-coverage bench-forecasting bench-optimizers bench-gpu bench-growth: bench-%: install
+bench-coverage bench-planning bench-forecasting bench-optimizers bench-gpu bench-growth: bench-%: install
 	$(BIN)/python benchmarks/$*.py
 
 coverage: install
 	$(BIN)/python benchmarks/coverage.py --simulations 1000
 	$(BIN)/python benchmarks/interval_theory.py
+	$(BIN)/python benchmarks/planning.py --simulations 400
 	$(BIN)/python benchmarks/forecasting.py
 
 clean:

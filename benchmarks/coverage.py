@@ -51,6 +51,7 @@ class World:
     paragraphs: int = 500
     questions: int = 2  # to a paragraph
     difficulty: float = 1.0  # spread of the paragraphs' difficulty, in units of the answer's noise
+    own_difficulty: float = 0.0  # the same, of what is difficult for one checkpoint alone, with all its seeds
     common_pretraining: float = 0.5  # share of the pretraining variance that all budgets of one run have in common
     crossed: bool = False  # fine-tuning seed f does the same to all pretraining runs
     outside: float | None = None  # score of a reference from outside the series; None: the largest budget
@@ -96,6 +97,22 @@ class Experiment:
     expected: Floats  # [C], over all pretraining runs
 
 
+@dataclass(frozen=True)
+class Chances:
+    """What decides the answers of a study: the level of every cell [C, P, F] and how hard its examples are."""
+
+    world: World
+    level: Floats
+    hard: Floats  # [N], or [C, 1, 1, N] where some examples are hard for one checkpoint alone
+    truth: Floats
+    expected: Floats
+
+    def answers(self, random: np.random.Generator, seeds: slice = slice(None)) -> NDArray[np.float32]:
+        """Shares of right answers [C, P, F, N] of these fine-tuning seeds."""
+        chance = norm.cdf(self.level[:, :, seeds, None] + self.hard)
+        return (random.binomial(self.world.questions, chance) / self.world.questions).astype(np.float32)
+
+
 def run_effects(world: World, num_pretraining: int, random: np.random.Generator) -> Floats:
     """What pretraining seeds do to every checkpoint [C, P], in standard deviations."""
     common = random.standard_normal(num_pretraining)
@@ -115,6 +132,19 @@ def simulate(
 
     `effects` stand in for `run_effects`; `difficulty` draws the examples, which two runs then share.
     """
+    chances = chances_of(world, num_pretraining, num_finetuning, random, effects, difficulty)
+    return Experiment(chances.answers(random), chances.truth, chances.expected)
+
+
+def chances_of(
+    world: World,
+    num_pretraining: int,
+    num_finetuning: int,
+    random: np.random.Generator,
+    effects: Floats | None = None,
+    difficulty: np.random.Generator | None = None,
+) -> Chances:
+    """The same study before its answers are drawn."""
     expected = world.scores
     checkpoints = len(expected)
     points, tuning = np.full(checkpoints, world.pretraining_points), np.full(checkpoints, world.finetuning_points)
@@ -123,7 +153,7 @@ def simulate(
         points, tuning = points * own[0], tuning * own[1]
     if world.outside is not None:
         points[-1] = 0.0
-    spread = np.sqrt(1 + world.difficulty**2)
+    spread = np.sqrt(1 + world.difficulty**2 + world.own_difficulty**2)
     slope = norm.pdf(norm.ppf(expected)) / spread  # of the score over eta
     if effects is None:
         effects = run_effects(world, num_pretraining, random)
@@ -131,6 +161,8 @@ def simulate(
     finetuning = random.standard_normal((checkpoints, 1 if world.crossed else num_pretraining, num_finetuning))
     finetuning = finetuning * (tuning / 100 / slope)[:, None, None]
     hard = world.difficulty * (difficulty or random).standard_normal(world.paragraphs)
+    if world.own_difficulty:
+        hard = hard + world.own_difficulty * random.standard_normal((checkpoints, 1, 1, world.paragraphs))
     variance_f = (tuning / 100 / slope) ** 2
     variance_p = (points / 100 / slope) ** 2
     eta = norm.ppf(expected) * np.sqrt(spread**2 + variance_f + variance_p)
@@ -144,9 +176,7 @@ def simulate(
         expected, truth = expected.copy(), truth.copy()
         for scores in (expected, truth):
             scores[world.failing_at] += world.failing * (world.scratch - scores[world.failing_at])
-    chance = norm.cdf(level[..., None] + hard)
-    answers = (random.binomial(world.questions, chance) / world.questions).astype(np.float32)
-    return Experiment(answers, truth, expected)
+    return Chances(world, level, hard, truth, expected)
 
 
 def draws_of(world: World, experiments: Sequence[Experiment], resampling: Resampling) -> Draws:

@@ -64,7 +64,12 @@ def pilot_variance(study: TaskStudy, columns: Sequence[int]) -> PilotVariance:
         return pilot
     variance, degrees = study.draws.seed_degrees(weights)  # moderated over the task's checkpoints
     seeds = first.shape[1]
-    return replace(pilot, finetuning=seeds * variance, degrees=max(1.0, degrees / (seeds - 1)))
+    return replace(
+        pilot,
+        finetuning=seeds * variance,
+        degrees=max(1.0, degrees / (seeds - 1)),
+        known=degrees if np.isfinite(degrees) else None,
+    )
 
 
 def _variance_above_one(study: TaskStudy, columns: Sequence[int]) -> PilotVariance:
@@ -149,7 +154,9 @@ def judge_pilot(study: TaskStudy, *, study_seeds: int, confidences: Mapping[int,
         variance, degrees = study.draws.seed_degrees(weights)
         shifts = study.draws.example_share(weights) * (study.draws.examples @ weights)
         seeds = len(grids[0].finetuning_seeds)
-        pilot, runs = PilotVariance(0.0, seeds * variance, float(shifts.var()), degrees / max(1, seeds - 1)), 1
+        known = degrees if np.isfinite(degrees) else None
+        pilot = PilotVariance(0.0, seeds * variance, float(shifts.var()), degrees / max(1, seeds - 1), known)
+        runs = 1
     looks = confidences or {}
     last = looks.get(study_seeds, 0.95)
     smallest = smallest_difference(pilot, runs, study_seeds, power=POWER, confidence=last)
@@ -179,8 +186,8 @@ def _with_more_examples(study: TaskStudy, pilot: PilotVariance, runs: int, verdi
     while scored and times < MOST_EXAMPLES:
         times *= 1.25
         larger = replace(pilot, examples=pilot.examples / times)
-        plan = plan_seeds(larger, verdict.planned_difference, pretraining_seeds=runs, power=POWER)
-        if plan.finetuning_seeds is not None and plan.finetuning_seeds < MOST_SEEDS // 4:
+        if power_of(larger, verdict.planned_difference, runs, MOST_SEEDS // 4 - 1) >= POWER:
+            plan = plan_seeds(larger, verdict.planned_difference, pretraining_seeds=runs, power=POWER)
             examples = int(np.ceil(times * scored))
             seeds, power = plan.finetuning_seeds, plan.power
             return replace(verdict, verdict="needs examples", finetuning_seeds=seeds, examples=examples, power=power)

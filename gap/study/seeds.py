@@ -66,6 +66,15 @@ def looks_to_come(options: GapOptions, looks: Sequence[SeedLook], runs: int) -> 
     return found
 
 
+def pilot_look(options: GapOptions, looks: Sequence[SeedLook], seeds: int, runs: int) -> SeedLook:
+    """The look that a pilot with so many seeds takes after these.
+
+    It may lead to more seeds than the study has now, so it spends as the pilot of a larger study does.
+    """
+    most = options.seeds_until_resolved or max(options.finetuning_seeds, LARGER * seeds)
+    return SeedLook(seeds, seed_look_error(looks, seeds, most, runs=runs, pilot=True), {}, pilot=True, runs=runs)
+
+
 def seeds_of_resolved(analysis: Analysis, seeds: int, before: Mapping[str, int]) -> dict[str, int]:
     """By task the seeds at which its gap was resolved, which it keeps; `before` are those of earlier looks."""
     found = {task.task: seeds for task in analysis.tasks if task.is_resolved(analysis.confidence)}
@@ -89,18 +98,15 @@ def finish_pilot(
     looks = list(before.looks) if before else []
     pilot = experiment_of(options)
     runs = len({source.pretraining_seed for source in sources if source.is_scratch})
-    # A pilot may lead to more seeds than the study has now: it spends as one of a larger study does.
-    most = options.seeds_until_resolved or max(options.finetuning_seeds, LARGER * pilot.finetuning_seeds)
-    error = seed_look_error(looks, pilot.finetuning_seeds, most, runs=runs, pilot=True)
+    own = pilot_look(options, looks, pilot.finetuning_seeds, runs)
     studies, _ = read_studies(
         directory / SCORES_NAME,
         series=None,
         prices=Prices(),
         resampling=Resampling(draws=options.draws),
-        confidence=1 - (error or ERROR),
+        confidence=1 - (own.error or ERROR),
         planned=planned,
     )
-    own = SeedLook(pilot.finetuning_seeds, error, {}, pilot=True, runs=runs)
     coming = looks_to_come(options, [*looks, own], runs)
     verdicts = [judge_pilot(study, study_seeds=max(coming), confidences=coming) for study in studies]
     resolved = {verdict.task: verdict.verdict == "resolved" for verdict in verdicts}

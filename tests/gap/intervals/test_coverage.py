@@ -24,9 +24,11 @@ from benchmarks.coverage import (
     World,
     comparison_coverage,
     coverage,
+    draws_of,
     mean_coverage,
+    simulate,
 )
-from gap.intervals.bootstrap import POWER
+from gap.intervals.bootstrap import POWER, Resampling
 from gap.intervals.variance import Floats
 
 TINY = World(
@@ -93,6 +95,31 @@ def test_theory_bounds_the_reported_interval_and_not_welchs() -> None:
     assert high < 0.951
     low, high = interval_theory.extremes(interval_theory.students_t(2, 0.95, power=POWER), 2)
     assert 0.945 <= low <= high <= 0.968
+
+
+@pytest.mark.parametrize("degrees", [(2.0, 4.0), (2.0, 20.0), (4.0, 20.0)])
+@pytest.mark.parametrize("examples", [0.0, 0.3])
+def test_theory_bounds_runs_beside_a_single_run_and_not_welchs(degrees: tuple[float, float], examples: float) -> None:
+    low, high = interval_theory.two_sources(interval_theory.fewer_degrees, degrees, examples)
+    assert 0.945 <= low <= high <= 0.97
+    if degrees == (2.0, 20.0) and not examples:
+        assert interval_theory.two_sources(interval_theory.welch, degrees, examples)[0] < 0.93
+
+
+def test_the_interval_of_a_gap_closed_has_the_fewer_degrees_of_runs_and_reference() -> None:
+    """Three runs and an outside reference of three seeds, without examples: what `Draws.seed_sources` keeps apart."""
+    world = replace(TINY, outside=0.8, paragraphs=30, questions=5)
+    drawn = draws_of(world, [simulate(world, 3, 3, np.random.default_rng(0))], Resampling(draws=2000))
+    weights = np.zeros(len(world.scores))
+    weights[[0, 3]] = -1.0, 1.0
+    ((_, degrees),) = drawn.seed_sources(weights)
+    assert degrees == 2.0
+    weights[-1] = 0.5
+    (_, of_runs), (spread, of_reference) = drawn.seed_sources(weights)
+    assert of_runs == 2.0
+    assert of_reference > 2.0  # the other checkpoints help to know its spread
+    assert spread == pytest.approx(0.25 * drawn.finetuning[:, -1].var())
+    assert drawn.seed_degrees(weights)[0] == pytest.approx(sum(variance for variance, _ in drawn.seed_sources(weights)))
 
 
 def as_stated(shares: Floats, simulations: int) -> bool:
