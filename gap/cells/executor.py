@@ -151,7 +151,7 @@ def submit_slurm(directory: Path, slurm: Slurm, *, executor: Any = None) -> list
     tasks = min(slurm.workers, sum(isinstance(job, PlannedCell) for job in left))
     command = submitit.helpers.CommandFunction(worker_command(directory, 1))
     # Where SLURM's configuration lies, and the user's account and partition: no job sets these.
-    of_the_site = {name: text for name, text in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
+    of_the_site = {name: os.environ[name] for name in os.environ if name == "SLURM_CONF" or name.startswith("SBATCH_")}
     with submitit.helpers.clean_env():  # from inside a job too: without its variables
         os.environ.update(of_the_site)
         with executor.batch():

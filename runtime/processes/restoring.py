@@ -32,7 +32,7 @@ class LeftOpen:
 
 
 class FoundCompiler:
-    """The compiler's settings before the first change of a block that began without the compiler (seconds to import)."""
+    """The compiler's settings before a block's first change of them; to import it takes seconds."""
 
     settings: tuple[bool, int] | None = None
 
