@@ -153,7 +153,7 @@ class TaskResult:
     metric: str
     num_examples: int | None
     num_clusters: int | None
-    conditional: str | None  # "given this pretraining run"
+    conditional: str | None  # "of 98.75 % confidence, given this pretraining run": what the intervals are of
     reference: str
     reference_in_series: bool
     gap: Estimate

@@ -27,6 +27,7 @@ from gap.measures.trend import LAST_DOUBLINGS, doubling_slope, plateau_verdict
 
 LEVELS = (0.5, 0.9, 0.95, 0.99)
 LINE_POINTS = 100
+USUAL_CONFIDENCE = 0.95  # intervals of another one, as after a pilot, say so wherever they stand
 
 
 def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None) -> TaskResult:
@@ -40,7 +41,8 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
     first = [] if study.is_continued else [study.scratch]  # a checkpoint that is continued is one run, and given
     own = [*first, *study.budgets("annealed"), *study.budgets("raw")]
     runs = min(len(table.grids[column].pretraining_seeds) for column in own)
-    conditional = "given this pretraining run" if runs == 1 else None
+    of_width = "" if study.confidence == USUAL_CONFIDENCE else f"of {100 * study.confidence:g} % confidence"
+    conditional = ", ".join(filter(None, (of_width, "given this pretraining run" if runs == 1 else ""))) or None
     slope, verdict = _plateau(study)
     finetuned = [each for each in checkpoints if each.control != LINEAR_PROBE]
     peeked = [

@@ -94,7 +94,7 @@ def answer_text(
     priced: bool,
     floor: str = "scratch",
 ) -> str:
-    """The answer in one sentence; `floor` is what the gap begins at."""
+    """The answer in one sentence; `floor` is what the gap begins at, `conditional` what the intervals are of."""
     above, start = ("", "") if floor == "scratch" else (f" above {floor}", f" from {floor}")
     if gap.refused:
         return f"On {task} the gap{start} to {reference} is {100 * gap.value:.1f} points; {gap.refused}."
@@ -105,9 +105,10 @@ def answer_text(
             f"{_points(gap)}{given}."
         )
     if not resolved:
+        given = f" ({conditional})" if conditional else ""
         return (
             f"On {task} there is no gap to close that this study resolves: {reference} minus {floor} is "
-            f"{100 * gap.value:.1f} points {_points(gap)}."
+            f"{100 * gap.value:.1f} points {_points(gap)}{given}."
         )
     curve = next((candidate for candidate in curves if candidate.kind == "annealed"), curves[0] if curves else None)
     if curve is None or not curve.crossings:

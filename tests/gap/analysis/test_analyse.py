@@ -339,6 +339,16 @@ def test_one_run_of_any_budget_makes_the_intervals_those_of_that_run(tmp_path: P
         assert (conditional is not None) == (seed_count == 1)
 
 
+def test_intervals_of_another_confidence_say_so_in_the_answer(tmp_path: Path) -> None:
+    made = SimulatedStudy(tmp_path)
+    for kind, budget in (("raw", 0), ("annealed", 1000), ("annealed", 2000)):
+        made.add("qa", kind, budget, 0.3)
+    analysis = analyse(made.scores, draws=DRAWS, confidence=0.9875)
+    assert not analysis.tasks[0].gap_resolved
+    assert analysis.tasks[0].conditional == "of 98.75 % confidence, given this pretraining run"
+    assert analysis.tasks[0].answer.endswith("] (of 98.75 % confidence, given this pretraining run).")
+
+
 def test_the_planner_plans_for_a_gap_that_is_not_resolved(tmp_path: Path) -> None:
     made = SimulatedStudy(tmp_path)
     for kind, budget, chance in (("raw", 0, 0.5), ("annealed", 1000, 0.52)):
