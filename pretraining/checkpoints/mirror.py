@@ -13,14 +13,14 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from pretraining.checkpoints.checkpoint import MANIFEST_NAME, NAME_PATTERN, committed, defect, fork_of
+from pretraining.checkpoints.checkpoint import MANIFEST_NAME, NAME_PATTERN, STATE_FILE, committed, defect, fork_of
 from pretraining.checkpoints.origin import RUN_NAME, read_run
 from pretraining.checkpoints.resumption import TAKEN_NAME, set_aside
 from pretraining.checkpoints.series import SERIES_NAME, add_to_series, read_series
 from pretraining.plan.identity import differences
 from pretraining.plan.options import PretrainingOptions
 from runtime.files.lock import Ownership
-from runtime.files.whole_files import write_json
+from runtime.files.whole_files import parse_bounded, write_json
 from runtime.processes.collectives import fail_together
 from runtime.processes.failures import Failed
 from runtime.processes.interruption import MARKER_NAME, Interrupted, disarm_watchdog, stopping_at_once
@@ -120,6 +120,7 @@ class RunMirror:
         self.lock = StoreLock(store, lambda text: self.say(text))
         self.uploader = Uploader(lambda text: self.say(text))
         self._begun = False
+        self._on_trunk: dict[str, bool] = {}  # by the name of a checkpoint in the store
         self._held: bytes | None = None  # the list of exports, until the first checkpoint is in the store
         self.records = RecordCopies(store, directory, _is_no_record)
 
@@ -299,16 +300,29 @@ class RunMirror:
             self._upload_list(self._held)
 
     def _retain(self, newest: str, fork: str | None) -> None:
-        """Keep in the store what the folder keeps, the fork, the last `keep` up to `newest`, which is there, and what
-        is set aside."""
+        """Keep in the store what the folder keeps, `newest`, which is there, its fork, the last `keep` up to it that
+        have no fork (the fork of another may be gone), and what is set aside."""
         names = self.store.sizes(CHECKPOINTS)
         stored = [name for name in folders_in(names, CHECKPOINTS) if NAME_PATTERN.fullmatch(name) and name <= newest]
-        kept = {fork, *(path.name for path in committed(self.checkpoints)), *stored[-max(1, self.keep) :]}
+        trunk = [name for name in stored if self._is_on_trunk(name)]
+        kept = {newest, fork, *(path.name for path in committed(self.checkpoints)), *trunk[-max(1, self.keep) :]}
         parts = {name.split("/")[1] for name in names if name.count("/") == 2}
         aside = {part for part in parts if f"{CHECKPOINTS}/{part}/{ASIDE_NAME}" in names and part not in stored}
         for name in sorted(part for part in parts if NAME_PATTERN.fullmatch(part) and part < newest):
             if name not in kept | aside:
                 remove_folder(self.store, f"{CHECKPOINTS}/{name}", names)
+
+    def _is_on_trunk(self, name: str) -> bool:
+        """Whether a checkpoint of the store has no fork; one that cannot be read counts as one that has."""
+        if name not in self._on_trunk:
+            if (self.checkpoints / name).is_dir():
+                self._on_trunk[name] = fork_of(self.checkpoints / name) is None
+            else:
+                place = f"{CHECKPOINTS}/{name}/{STATE_FILE}"
+                with suppress(ValueError):
+                    state = parse_bounded(self.store.read(place, LARGEST_MANIFEST_BYTES) or b"null")
+                    self._on_trunk[name] = isinstance(state, dict) and state.get("fork") is None
+        return self._on_trunk.get(name, False)
 
     def _upload_export(self, place: str, listed: bytes | None = None) -> None:
         self.lock.check()

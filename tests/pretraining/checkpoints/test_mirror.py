@@ -156,6 +156,33 @@ def test_a_branch_comes_with_the_checkpoint_that_it_returns_to(store, tmp_path):
     second.mirror.close(1)
 
 
+def test_retention_counts_checkpoints_that_need_no_other_one(store, tmp_path):
+    """Those of a branch are of no use once its fork is gone; a second machine has only the newest and its fork."""
+    first = Host(tmp_path / "one", store, keep=2)
+
+    def save(host, number, **branch):
+        host.save(number, **branch)
+        while host.mirror.uploader.unfinished:
+            pass
+
+    for number in (1, 2):
+        save(first, number)
+    for number in (3, 4):
+        save(first, number, fork=NAMES[1], segment=1)
+    first.end()
+    assert stored(store) == [NAMES[0], NAMES[1], NAMES[3]]
+    second = Host(tmp_path / "two", store, keep=2)
+    assert second.checkpoints() == [NAMES[1], NAMES[3]]
+    second.mirror.begin(NAMES[3])
+    save(second, 5)
+    second.end()
+    assert {NAMES[1], NAMES[4]} <= set(stored(store))
+    store.write(f"checkpoints/{NAMES[4]}/state.json", b"{}")
+    third = Host(tmp_path / "three", store)
+    assert NAMES[1] in third.checkpoints()
+    third.mirror.close(1)
+
+
 def test_retention_waits_for_the_upload_here_and_for_the_newer_one_there(store, tmp_path, monkeypatch):
     host, removed = Host(tmp_path / "one", store, keep=1), []
     upload, blocked = store.upload, []
