@@ -1,0 +1,3 @@
+python launch/build_shards.py --input data/zh/train.tsv data/zh/zhwiki_*.xz --text_column text_a --output_dir shards_zh --vocab_size 8192 --min_characters 20 --html_entities true
+python launch/pretrain.py --shards shards_zh --model modernbert-tiny --max_seq_length 128 --global_batch_rows 16 --per_device_train_batch_size 16 --learning_rate 2e-3 --budget_tokens 5e6 --series 5 --seed 0 --output_dir runs/zh_tiny
+python launch/gap.py --series runs/zh_tiny/series.json --budgets 1.25e6,5e6 --tasks pos=tokens:data/ud/zh_gsdsimp-ud-dev.conllu@300 --on_overlap drop --max_seq_length 64 --doc_stride 16 --global_batch_rows 16 --finetuning_seeds 5 --num_train_epochs 5,15 --grid_extensions 0 --linear_probe true --max_parallel 1 --output_dir runs/gap_pos_zh
