@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from pathlib import Path
 
 import pytest
 import torch
@@ -228,6 +229,15 @@ def predictions_of(directory, task):
     return found if task != "multiple_choice" else {name: one["choice"] for name, one in found.items()}
 
 
+def tied(directory, task):
+    """Questions whose two best choices have logits that differ by rounding; which one wins depends on the padding."""
+    if task != "multiple_choice":
+        return set()
+    found = json.loads((directory / "predictions.json").read_text())
+    best_two = {name: sorted(one["logits"])[-2:] for name, one in found.items()}
+    return {name for name, (second, first) in best_two.items() if first - second < 1e-5}
+
+
 RECIPES = {
     **{"classification": classification, "qa": qa, "multiple_choice": multiple_choice},
     "token_classification": token_classification,
@@ -286,6 +296,9 @@ def test_every_recipe_leaves_a_model_that_plain_transformers_loads_with_the_same
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
+    for best, task in runs.items():
+        for name in tied(Path(best).parent, task):
+            del found[best][name], expected[best][name]
     assert found == expected
     for task in RECIPES:  # constant answers would agree with anything
         assert any(len(set(map(str, found[best].values()))) > 1 for best in runs if runs[best] == task)
