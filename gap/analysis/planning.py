@@ -64,12 +64,7 @@ def pilot_variance(study: TaskStudy, columns: Sequence[int]) -> PilotVariance:
         return pilot
     variance, degrees = study.draws.seed_degrees(weights)  # moderated over the task's checkpoints
     seeds = first.shape[1]
-    return replace(
-        pilot,
-        finetuning=seeds * variance,
-        degrees=max(1.0, degrees / (seeds - 1)),
-        known=degrees if np.isfinite(degrees) else None,
-    )
+    return replace(pilot, finetuning=seeds * variance, degrees=max(1.0, degrees / (seeds - 1)))
 
 
 def _variance_above_one(study: TaskStudy, columns: Sequence[int]) -> PilotVariance:
@@ -154,9 +149,7 @@ def judge_pilot(study: TaskStudy, *, study_seeds: int, confidences: Mapping[int,
         variance, degrees = study.draws.seed_degrees(weights)
         shifts = study.draws.example_share(weights) * (study.draws.examples @ weights)
         seeds = len(grids[0].finetuning_seeds)
-        known = degrees if np.isfinite(degrees) else None
-        pilot = PilotVariance(0.0, seeds * variance, float(shifts.var()), degrees / max(1, seeds - 1), known)
-        runs = 1
+        pilot, runs = PilotVariance(0.0, seeds * variance, float(shifts.var()), degrees / max(1, seeds - 1)), 1
     looks = confidences or {}
     last = looks.get(study_seeds, 0.95)
     smallest = smallest_difference(pilot, runs, study_seeds, power=POWER, confidence=last)

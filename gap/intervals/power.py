@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
@@ -20,7 +20,6 @@ from gap.intervals.bootstrap import FEWEST_DEGREES, ONE_T, shared_degrees
 from gap.intervals.variance import Floats
 
 MOST_SEEDS = 100
-POSSIBLE, ESTIMATES = 9, 20  # variances that stand for a distribution
 
 
 @dataclass(frozen=True)
@@ -29,22 +28,13 @@ class PilotVariance:
 
     `examples` is the variance over the test set without the interaction with the seeds; more seeds do not lower it.
     `degrees` are the degrees of freedom that a fine-tuning seed beyond the first adds to the estimated spread: 1 for a
-    spread of its own, more where the other checkpoints help to estimate it. `known` are those of `finetuning` itself:
-    a spread that was underestimated needs more seeds than it seems, so power is the mean over what it may be.
+    spread of its own, more where the other checkpoints help to estimate it.
     """
 
     pretraining: float  # between pretraining runs; 0 with only one, and then the plan is conditional on that run
     finetuning: float
     examples: float
     degrees: float = 1.0
-    known: float | None = None  # None: as if it were known exactly
-
-    def possible(self) -> list[PilotVariance]:
-        """Equally likely variances behind the estimated one, by its chi-square."""
-        if self.known is None:
-            return [self]
-        factors = self.known / chi2.ppf(_parts(POSSIBLE), self.known)
-        return [replace(self, finetuning=self.finetuning * float(factor), known=None) for factor in factors]
 
     @staticmethod
     def of(first: Floats, second: Floats, *, examples: float = 0.0) -> PilotVariance:
@@ -103,28 +93,19 @@ def power_of(
     pilot: PilotVariance, difference: float, pretraining_seeds: int, finetuning_seeds: int, *, confidence: float = 0.95
 ) -> float:
     """Chance that the interval of this design lies above 0 when the true difference is `difference`."""
-    found = []
-    for possible in pilot.possible():
-        halves, error = _intervals(possible, pretraining_seeds, finetuning_seeds, confidence)
-        found.append(1.0 if error == 0.0 else float(ndtr((difference - halves) / error).mean()))
-    return sum(found) / len(found)
+    halves, error = _intervals(pilot, pretraining_seeds, finetuning_seeds, confidence)
+    return 1.0 if error == 0.0 else float(ndtr((difference - halves) / error).mean())
 
 
 def smallest_difference(
     pilot: PilotVariance, pretraining_seeds: int, finetuning_seeds: int, *, power: float = 0.8, confidence: float = 0.95
 ) -> float:
     """The least difference (in score) that this design sees with this power."""
-    designs = [_intervals(each, pretraining_seeds, finetuning_seeds, confidence) for each in pilot.possible()]
-    highest = max(float(halves.max()) + 10 * error for halves, error in designs)
-    if highest == 0.0:
+    halves, error = _intervals(pilot, pretraining_seeds, finetuning_seeds, confidence)
+    if error == 0.0:
         return 0.0
-
-    def reached(difference: float) -> float:
-        return sum(
-            float(ndtr((difference - halves) / error).mean()) if error > 0.0 else 1.0 for halves, error in designs
-        ) / len(designs)
-
-    return float(brentq(lambda difference: reached(difference) - power, 0.0, highest))
+    highest = float(halves.max()) + 10 * error
+    return float(brentq(lambda difference: ndtr((difference - halves) / error).mean() - power, 0.0, highest))
 
 
 def _intervals(
@@ -142,7 +123,7 @@ def _intervals(
     error = math.hypot(seeds, examples)
     if error == 0.0:
         return np.zeros(1), error
-    estimated = seeds * np.sqrt(chi2.ppf(_parts(ESTIMATES), degrees) / degrees)
+    estimated = seeds * np.sqrt(chi2.ppf(_parts(50), degrees) / degrees)
     tail = (1 + confidence) / 2
     if several and degrees >= FEWEST_DEGREES and confidence <= ONE_T:
         whole = np.hypot(estimated, examples)
@@ -155,9 +136,9 @@ def _half_lengths(seeds: Floats, examples: float, degrees: float, tail: float) -
     highest = seeds * t.ppf(tail, degrees) + examples * ndtri(tail)  # of sums no quantile is beyond the quantiles' sum
     if examples == 0.0:
         return np.asarray(highest)
-    moved = seeds[:, None] * t.ppf(_parts(100), degrees)
-    low, high = np.maximum(seeds * t.ppf(tail, degrees), examples * ndtri(tail)), highest  # nor below the larger one
-    for _ in range(14):
+    moved = seeds[:, None] * t.ppf(_parts(200), degrees)
+    low, high = np.zeros_like(highest), highest
+    for _ in range(25):
         middle = (low + high) / 2
         is_short = ndtr((middle[:, None] - moved) / examples).mean(axis=1) < tail
         low, high = np.where(is_short, middle, low), np.where(is_short, high, middle)
