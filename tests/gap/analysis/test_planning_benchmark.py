@@ -64,7 +64,7 @@ def test_planned_seeds_have_the_promised_power(name: str) -> None:
     assert sum(found.kept) <= binom.ppf(0.999, number, min(1.0, promised + 0.05))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_looks_until_a_gap_is_resolved_err_together_as_one_may() -> None:
     world = planning.UNTIL["until: 1,000 examples, seeds vary by 3 points"]
     wrong = [stopped.resolved for stopped, _ in planning.until_resolved(world, 0.0, 200, 2000)]
