@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 from runtime.files.json_lines import JsonLines
 from runtime.files.schemas import Count, Name, Schema
@@ -45,6 +46,7 @@ def upload_shards(directory: Path, store: Store) -> int:
     digests |= {f"{tokenizer.name}/{path.name}": sha256_of(path) for path in sorted(tokenizer.iterdir())}
     address = hashlib.sha256(str(store).encode()).hexdigest()[:16]
     done = JsonLines(directory / f".uploaded-{address}.jsonl", UploadedFile, as_item=lambda line: line)
+    recording = Lock()
     sizes, sent = store.sizes(), {line["name"]: line["sha256"] for line in done.read()}
 
     def put(name: str) -> bool:
@@ -53,14 +55,12 @@ def upload_shards(directory: Path, store: Store) -> int:
         if sizes.get(name) == size and sent.get(name) == digests[name]:
             return False
         store.upload(path, name)
+        with recording:  # at once: an interrupted call is not to upload again what is there
+            done.append({"name": name, "bytes": size, "sha256": digests[name]})
         return True
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        put_now = 0
-        for name, is_new in zip(digests, pool.map(put, digests), strict=True):
-            if is_new:
-                done.append({"name": name, "bytes": (directory / name).stat().st_size, "sha256": digests[name]})
-                put_now += 1
+        put_now = sum(pool.map(put, digests))
     fault_point("shards.before_stored_manifest")
     store.write(MANIFEST_NAME, content)
     return put_now + 1
