@@ -150,8 +150,10 @@ def submit_slurm(directory: Path, slurm: Slurm, *, executor: Any = None) -> list
         )
     tasks = min(slurm.workers, sum(isinstance(job, PlannedCell) for job in left))
     command = submitit.helpers.CommandFunction(worker_command(directory, 1))
-    # Where SLURM's configuration lies, and the user's account and partition: no job sets these.
-    of_the_site = {name: os.environ[name] for name in os.environ if name == "SLURM_CONF" or name.startswith("SBATCH_")}
+    # Where SLURM's configuration lies, and the user's own defaults, which would win over what the options name.
+    own = [name for name in ("account", "partition", "qos") if f"slurm_{name}" not in slurm.named]
+    wanted = ["SLURM_CONF", *(f"SBATCH_{name.upper()}" for name in own)]
+    of_the_site = {name: os.environ[name] for name in wanted if name in os.environ}
     with submitit.helpers.clean_env():  # from inside a job too: without its variables
         os.environ.update(of_the_site)
         with executor.batch():

@@ -32,13 +32,13 @@ class LeftOpen:
 
 
 class FoundCompiler:
-    """The compiler's settings before a block's first change of them; to import it takes seconds."""
+    """The compiler's settings before this process first changed them: those of a block that began without it."""
 
     settings: tuple[bool, int] | None = None
 
 
 def remember_compiler() -> None:
-    """Called before the settings of torch's compiler are changed."""
+    """Called before the settings of torch's compiler are changed: to import it takes seconds, so no block does."""
     if FoundCompiler.settings is None:
         FoundCompiler.settings = compiler_settings()
 
@@ -133,16 +133,16 @@ def of_torch() -> PutBack:
     """The number of threads, the current device, and the settings of the compiler that `Compilation` makes."""
     import torch
 
-    FoundCompiler.settings = compiler_settings() if "torch._dynamo.config" in sys.modules else None
+    of_compiler = compiler_settings() if "torch._dynamo.config" in sys.modules else None
     threads = torch.get_num_threads()
     device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
     def put_back() -> None:
         torch.set_num_threads(threads)
-        if FoundCompiler.settings is not None:
+        if (settings := of_compiler or FoundCompiler.settings) is not None:
             import torch._dynamo.config as compiler
 
-            compiler.suppress_errors, compiler.cache_size_limit = FoundCompiler.settings
+            compiler.suppress_errors, compiler.cache_size_limit = settings
         if device is not None:
             torch.cuda.set_device(device)
 

@@ -367,6 +367,8 @@ def test_slurm_gets_an_array_of_plain_commands_over_the_same_list(world, tmp_pat
     assert submit_slurm(tmp_path, Slurm(workers=4), executor=executor) == ["7_1", "7_2", "7_3", "7_4"]
     assert "SLURM_MEM_PER_CPU" not in executor.variables
     assert {name: executor.variables.get(name) for name in site} == site
+    submit_slurm(tmp_path, Slurm(workers=4, named={"slurm_account": "chemistry"}), executor=executor)
+    assert "SBATCH_ACCOUNT" not in executor.variables, "sbatch would prefer it to the option"
     assert os.environ["SLURM_MEM_PER_CPU"] == "1000"
     assert {tuple(one.command) for one in executor.submitted} == {tuple(worker_command(tmp_path.resolve(), 1))}
     assert all(one.env is None for one in executor.submitted)  # no environment is stored, the job has its own

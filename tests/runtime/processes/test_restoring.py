@@ -158,3 +158,27 @@ def test_the_imports_of_the_block_change_no_variable_and_no_filter():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+WITHOUT_THE_COMPILER = """
+import sys
+from runtime.processes.restoring import of_torch, remember_compiler
+import torch
+outer = of_torch()
+assert "torch._dynamo" not in sys.modules, "importing it takes seconds"
+remember_compiler()
+import torch._dynamo.config as compiler
+usual = compiler.suppress_errors, compiler.cache_size_limit
+compiler.suppress_errors, compiler.cache_size_limit = not usual[0], usual[1] + 1
+inner = of_torch()
+remember_compiler()
+compiler.cache_size_limit = 7
+inner()
+assert (compiler.suppress_errors, compiler.cache_size_limit) == (not usual[0], usual[1] + 1)
+outer()
+assert (compiler.suppress_errors, compiler.cache_size_limit) == usual
+"""
+
+
+def test_the_compiler_is_not_imported_to_note_its_settings_and_they_are_put_back():
+    subprocess.run([sys.executable, "-c", WITHOUT_THE_COMPILER], check=True, cwd=ROOT, timeout=120)

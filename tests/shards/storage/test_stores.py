@@ -143,7 +143,7 @@ def corpus(tmp_path):
 
 
 def stored(s3, key):
-    """What the store has below the key, without the tokenizer's files."""
+    """What the store has below the key."""
     return {name.removeprefix(f"{key}/"): s3.content(name) for name in s3.names() if name.startswith(f"{key}/")}
 
 
