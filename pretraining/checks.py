@@ -20,6 +20,7 @@ from pretraining.model.source.tokenizer import check_source_tokenizer
 from pretraining.plan.identity import fetched_digests, identity_of
 from pretraining.plan.table import plan_lines
 from runtime.machine import bf16_support
+from runtime.plurals import amount_text
 from runtime.processes.collectives import gather_json, largest
 from runtime.processes.failures import Refused
 from runtime.trackers import parse_reporters
@@ -146,9 +147,9 @@ def check_spacing(plan: Plan) -> None:
         fitting, (low, high) = len(plan.budgets) - len(close), close[0]
         remedy = "leave out the smaller of each such pair" if "," in text else f"use --series {fitting}"
         raise ValueError(
-            f"budgets {low:.3g} and {high:.3g} lie less than one update ({update:,.4g} {unit}) apart and cannot be two "
-            f"checkpoints; of --series {text}, {fitting} of {len(plan.budgets)} budgets fit: {remedy}, or raise the "
-            "budget"
+            f"budgets {amount_text(low)} and {amount_text(high)} lie less than one update "
+            f"({amount_text(update)} {unit}) apart and cannot be two checkpoints; of --series {text}, "
+            f"{fitting} of {len(plan.budgets)} budgets fit: {remedy}, or raise the budget"
         )
 
 
@@ -234,7 +235,7 @@ def find_warnings(plan: Plan) -> list[str]:
     if len(plan.lengths) > 1:
         parts = [(later - first, length) for (first, length), (later, _) in pairwise(plan.lengths)]
         reached = sum(rows * plan.cost_of_row(plan.stream, length) for rows, length in parts)
-        short = [f"{budget:.3g}" for budget in plan.budgets if budget <= reached]
+        short = [amount_text(budget) for budget in plan.budgets if budget <= reached]
         if short:
             texts.append(
                 f"budgets {', '.join(short)} end before length {plan.lengths[-1][1]} begins: their positions beyond "
@@ -247,7 +248,8 @@ def find_warnings(plan: Plan) -> list[str]:
         texts.append(f"the budget is {epochs:.1f} passes over the shards: repeated tokens teach less and less")
     if plan.budgets[0] < 10 * plan.tokens_per_update:
         texts.append(
-            f"the smallest budget of {plan.budgets[0]:.3g} tokens is under ten updates of {plan.tokens_per_update}"
+            f"the smallest budget of {amount_text(plan.budgets[0])} tokens is under ten updates of "
+            f"{amount_text(plan.tokens_per_update)}"
         )
     return texts
 

@@ -1,8 +1,13 @@
-"""Numbers with the thing that they count, in the singular or the plural."""
+"""Numbers as text, and with the thing that they count, in the singular or the plural."""
 
 from __future__ import annotations
 
 SIBILANTS = ("s", "x", "z", "ch", "sh")
+
+
+def amount_text(amount: float) -> str:
+    """A budget or another large amount: `62,500`; `3.2e+17` for FLOPs; `0.25` for hours."""
+    return f"{amount:,.0f}" if amount == 0 or 1000 <= abs(amount) < 1e13 else f"{amount:.4g}"
 
 
 def counted(number: float, noun: str, *, written: str | None = None) -> str:

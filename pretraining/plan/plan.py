@@ -26,6 +26,7 @@ from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.planned_engine import optimizer_kind, optimizer_title, planned_sharding
 from pretraining.plan.segments import Segment, check_cost, parse_series, plan_segments
 from runtime.options.option_rules import refuse_given
+from runtime.plurals import amount_text
 from runtime.processes.ranks import Ranks
 from shards.storage.manifest import Manifest
 from shards.streaming.masking import mask_slots
@@ -95,8 +96,8 @@ class Plan:
             return ((0, self.longest),)
         if not self.budget.is_counted:
             raise ValueError(
-                "--length_schedule divides a budget of tokens or FLOPs: give --budget_tokens or "
-                "--budget_flops in place of --budget_hours"
+                "--length_schedule divides a budget of tokens or FLOPs: give "
+                "--budget_tokens or --budget_flops in place of --budget_hours"
             )
         probe = self.stream_with(tuple((index, length) for index, (length, _) in enumerate(self.shares)))
         return scheduled_rows(
@@ -209,8 +210,8 @@ class Plan:
             return 0.0
         if given is not None and given and not self.budget.is_counted:
             raise ValueError(
-                f"--head_warmup_tokens {given:g} is a part of a budget in tokens or FLOPs: give --budget_tokens or "
-                "--budget_flops in place of --budget_hours, or leave it out"
+                f"--head_warmup_tokens {amount_text(given)} is a part of a budget in tokens or FLOPs: give "
+                "--budget_tokens or --budget_flops in place of --budget_hours, or leave it out"
             )
         if given is not None:
             length = given / self.tokens_per_update * self.cost_of_head_update(0) if given else 0.0
@@ -219,9 +220,10 @@ class Plan:
             length = min(HEAD_WARMUP_SHARE * smallest, longest)
         if length + self.options.warmup_fraction * smallest > (1 - self.options.decay_fraction) * smallest:
             raise ValueError(
-                f"a fresh head is trained alone for {length:.3g} {self.budget.unit}, and then the rate warms up: the "
-                f"decay to the smallest budget of {smallest:.3g} would begin before; lower --head_warmup_tokens, "
-                "--warmup_fraction or --decay_fraction, or leave out the smallest budgets of --series"
+                f"a fresh head is trained alone for {amount_text(length)} {self.budget.unit}, and then the rate warms "
+                f"up: the decay to the smallest budget of {amount_text(smallest)} would begin before; lower "
+                "--head_warmup_tokens, --warmup_fraction or --decay_fraction, or leave out the smallest budgets of "
+                "--series"
             )
         return length
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from runtime.plurals import amount_text
+
 COST_LIMIT = 1.3
 
 
@@ -28,7 +30,7 @@ class Segment:
     def label(self) -> str:
         if self.head_only:
             return "head"
-        return "trunk" if not self.is_branch else f"branch to {self.budget:.3g}"
+        return "trunk" if self.budget is None or not self.is_branch else f"branch to {amount_text(self.budget)}"
 
 
 def series_budgets(largest: float, count: int, ratio: float) -> tuple[float, ...]:
@@ -58,7 +60,9 @@ def parse_series(text: str, largest: float, ratio: float) -> tuple[float, ...]:
         return series_budgets(largest, max(1, int(numbers[0])), ratio)
     budgets = tuple(sorted(set(numbers) - {0.0}))
     if not budgets or budgets[-1] > largest:
-        raise ValueError(f"--series {text} goes beyond the budget of {largest:g}: raise the budget or shorten the list")
+        raise ValueError(
+            f"--series {text} goes beyond the budget of {amount_text(largest)}: raise the budget or shorten the list"
+        )
     return budgets
 
 

@@ -7,7 +7,7 @@ import math
 from pretraining.plan.options import PretrainingOptions
 from pretraining.plan.plan import Plan
 from pretraining.plan.segments import Segment, relative_cost
-from runtime.plurals import counted
+from runtime.plurals import amount_text, counted
 from runtime.stores.cache import cache_folder
 
 
@@ -29,12 +29,12 @@ def plan_lines(plan: Plan) -> list[str]:
         f"{counted(plan.micro_batch_rows, 'row')}",
         "lengths": ", ".join(f"{length} tokens from row {first:,}" for first, length in plan.lengths),
         "optimizer": f"{plan.optimizer_title}, peak learning rate {plan.peak_learning_rate:g}, "
-        f"warmup {plan.warmup:.3g} {unit}, decay over {options.decay_fraction:.0%} of each budget",
+        f"warmup {amount_text(plan.warmup)} {unit}, decay over {options.decay_fraction:.0%} of each budget",
         **head_line(plan),
         "engine": f"{sharding}, {plan.device.type}, {plan.precision}, attention {plan.attention}, "
         f"compilation {options.torch_compile}",
-        "budget": f"{amount:,.4g} {unit}{updates}",
-        "series": ", ".join(f"{budget:,.3g}" for budget in (0.0, *plan.budgets))
+        "budget": f"{amount_text(amount)} {unit}{updates}",
+        "series": ", ".join(amount_text(budget) for budget in (0.0, *plan.budgets))
         + f" {unit}; costs {relative_cost(plan.segments):.2f} times the largest",
         **place_lines(options),
         "memory": "unknown" if plan.memory is None else plan.memory.sentence(),
@@ -64,8 +64,9 @@ def head_line(plan: Plan) -> dict[str, str]:
     if not plan.head_warmup:
         return {"head": f"{lacking}: random, trained with the encoder from the start"}
     return {
-        "head": f"{lacking}: random, and trained alone for the first {plan.head_warmup:,.4g} {plan.budget.unit} of "
-        f"each budget at rate {plan.options.head_learning_rate:g}; then a new warmup for all weights"
+        "head": f"{lacking}: random, and trained alone for the first {amount_text(plan.head_warmup)} "
+        f"{plan.budget.unit} of each budget at rate {plan.options.head_learning_rate:g}; then a new warmup for all "
+        "weights"
     }
 
 

@@ -293,7 +293,7 @@ def test_linear_probes_from_their_plan_to_the_page(tmp_path, capsys):
     assert gap.main([*argv, "--dry_run", "true"]) == 0
     said = capsys.readouterr().out
     assert "42 cells and 0 searches to run" in said
-    assert '"texts: linear_probe": 5' in said
+    assert "texts: 14 cells (scratch 3, annealed 6, linear_probe 5)" in said
     assert gap.main(argv) == 0
     out = tmp_path / "out"
     lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]

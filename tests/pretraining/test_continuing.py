@@ -171,7 +171,7 @@ def test_the_plan_says_what_is_fresh_and_for_how_long(shards, encoder, tmp_path,
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"head_warmup_tokens": 3_100}, "the decay to the smallest budget of 4e+03 would begin before"),
+        ({"head_warmup_tokens": 3_100}, "the decay to the smallest budget of 4,000 would begin before"),
         ({"budget_tokens": None, "budget_hours": 1}, "give --budget_tokens or --budget_flops"),
     ],
 )
