@@ -131,9 +131,7 @@ def read_studies(
 def _task_result(study: TaskStudy, prices: Prices, resolve: float | None, resampling: Resampling) -> TaskResult:
     """A task's result with what its clusters are, and with loss and calibration."""
     result = analyse_task(study, prices, resolve)
-    kinds = {str(cell.details.get("clusters") or "cluster") for cell in study.table.cells}
-    cluster = kinds.pop() if len(kinds) == 1 else "cluster"
-    notes = result.notes
+    cluster, notes = study.table.cluster, result.notes
     if result.num_clusters is not None and result.num_clusters < FEWEST_CLUSTERS:
         notes = (
             *notes,

@@ -89,6 +89,11 @@ class PlannedCell:
         return self.control == UNIGRAM
 
     @property
+    def is_scored_scratch(self) -> bool:
+        """Whether random weights are scored as they are."""
+        return self.zero_shot and not self.is_floor and self.setting.source.is_scratch
+
+    @property
     def shuffled(self) -> bool:
         return self.control == "shuffled_labels"
 
@@ -305,8 +310,8 @@ def too_few_runs(runs: int) -> str:
     )
 
 
-def problems_of(plan: CellPlan, *, intervals: bool) -> list[str]:
-    """The questions that this plan cannot answer, with remedies."""
+def problems_of(plan: CellPlan, *, intervals: bool, pilot: bool = False) -> list[str]:
+    """The questions that this plan cannot answer, with remedies; a pilot itself asks for the runs that are missing."""
     problems = []
     seeds: dict[Setting, set[int]] = {}
     runs: set[int] = set()
@@ -323,7 +328,7 @@ def problems_of(plan: CellPlan, *, intervals: bool) -> list[str]:
             f"--finetuning_seeds {fewest}: an interval needs {FEWEST_SEEDS}, or so many pretraining runs; give more, "
             "or --intervals false for scores without one"
         )
-    if intervals and zero_shot and len(runs) < FEWEST_SEEDS:
+    if intervals and zero_shot and not pilot and len(runs) < FEWEST_SEEDS:
         problems.append(
             f"{', '.join(zero_shot)}: {too_few_runs(len(runs))}; or --intervals false for scores without one"
         )

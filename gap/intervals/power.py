@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,10 +75,9 @@ def plan_seeds(
     def reached(seeds: int) -> float:
         return power_of(pilot, difference, pretraining_seeds, seeds, confidence=confidence)
 
-    most = reached(MOST_SEEDS)
-    if most >= power:
-        seeds = bisect_left(range(3, MOST_SEEDS + 1), power, key=reached) + 3  # more seeds, more power
+    if (seeds := fewest(reached, 3, power)) is not None:
         return SeedPlan(difference, pretraining_seeds, seeds, reached(seeds))
+    most = reached(MOST_SEEDS)
     floor = np.sqrt(pilot.pretraining / pretraining_seeds + pilot.examples)
     return SeedPlan(
         difference,
@@ -87,6 +87,13 @@ def plan_seeds(
         f"{MOST_SEEDS} fine-tuning seeds reach only a power of {most:.0%}: pretraining runs and test examples alone "
         f"leave a standard error of {100 * floor:.2f} points; add pretraining runs or test examples",
     )
+
+
+def fewest(reached: Callable[[int], float], first: int, power: float) -> int | None:
+    """The fewest seeds or runs, from `first` to 100, that reach the power; more of them reach more. None: too few."""
+    if reached(MOST_SEEDS) < power:
+        return None
+    return first + bisect_left(range(first, MOST_SEEDS + 1), power, key=reached)
 
 
 def power_of(

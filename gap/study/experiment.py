@@ -70,11 +70,7 @@ class Experiment:
 
     def as_pilot(self) -> Experiment:
         """The first cells of this study that show which of its gaps can be resolved."""
-        tasks = tuple(spec for spec in (*self.tasks, *self.tasks_at_ends) if not is_zero_shot(spec))
-        if not tasks:
-            raise ValueError(
-                "--pilot plans fine-tuning seeds, of which zero-shot tasks have none: name others, or leave it out"
-            )
+        tasks = (*self.tasks, *self.tasks_at_ends)
         smaller = replace(self, tasks=(), tasks_at_ends=tasks, finetuning_seeds=PILOT_SEEDS, controls=Controls())
         return replace(smaller, linear_probe=False, pilot=True)
 
@@ -143,7 +139,9 @@ class Experiment:
             controls=self.controls,
             resample_split=self.resample_split,
         )
-        problems = problems_of(plan, intervals=self.intervals)
+        if self.pilot:  # random weights are no end of a zero-shot task's gap
+            plan = replace(plan, cells=tuple(cell for cell in plan.cells if not cell.is_scored_scratch))
+        problems = problems_of(plan, intervals=self.intervals, pilot=self.pilot)
         if problems:
             raise ValueError("; ".join(problems))
         return with_probes(plan, tuned) if self.linear_probe else plan

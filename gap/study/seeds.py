@@ -10,10 +10,9 @@ from typing import Any
 from gap.analysis.analysis import read_studies
 from gap.analysis.planning import PilotVerdict, judge_pilot
 from gap.analysis.results import Analysis
-from gap.analysis.tables.costs import Prices
 from gap.analysis.tables.run_folder import earlier_looks, earlier_study, write_study
 from gap.cells.job_list import SCORES_NAME, JobList
-from gap.cells.plan import CellSource
+from gap.cells.plan import FEWEST_SEEDS, CellSource
 from gap.cells.provenance import made_by
 from gap.intervals.bootstrap import Resampling
 from gap.intervals.spending import ERROR, SeedLook, seed_look_error, seeds_to_look_at, with_look
@@ -101,14 +100,18 @@ def finish_pilot(
     own = pilot_look(options, looks, pilot.finetuning_seeds, runs)
     studies, _ = read_studies(
         directory / SCORES_NAME,
-        series=None,
-        prices=Prices(),
+        series=rows,
+        prices=options.prices(),
         resampling=Resampling(draws=options.draws),
         confidence=1 - (own.error or ERROR),
         planned=planned,
     )
     coming = looks_to_come(options, [*looks, own], runs)
-    verdicts = [judge_pilot(study, study_seeds=max(coming), confidences=coming) for study in studies]
+    with_more = looks_to_come(options, [*looks, own], runs + 1)
+    verdicts = [
+        judge_pilot(study, study_seeds=max(coming), confidences=coming, more_runs=with_more[max(coming)])
+        for study in studies
+    ]
     resolved = {verdict.task: verdict.verdict == "resolved" for verdict in verdicts}
     if not any(look.is_at(own) and not look.pilot for look in looks):
         looks = with_look(looks, replace(own, resolved=resolved))
@@ -116,7 +119,9 @@ def finish_pilot(
     sentences = []
     for verdict in verdicts:
         seeds = verdict.finetuning_seeds or options.finetuning_seeds
-        hours = _hours(full, verdict.task, seeds, sources, data, directory, devices)
+        needed = max(verdict.pretraining_runs or runs, FEWEST_SEEDS if verdict.zero_shot else 1)
+        all_runs = with_runs(sources, needed)
+        hours = _hours(full, verdict.task, seeds, all_runs, data, directory, devices, corpus=jobs.corpus)
         sentences.append(verdict.sentence(max(coming), hours))
     # Cells of a study that has gone on after an earlier pilot stay its own.
     kept = planned | (before.planned or frozenset() if before else frozenset())
@@ -138,6 +143,18 @@ def finish_pilot(
     return verdicts
 
 
+def with_runs(sources: Sequence[CellSource], runs: int) -> list[CellSource]:
+    """The sources of so many pretraining runs: further ones have the checkpoints of the last."""
+    seeds = sorted({source.pretraining_seed for source in sources if source.is_scratch})
+    last = [
+        source
+        for source in sources
+        if not (source.is_outside or source.is_start or source.control) and source.pretraining_seed == seeds[-1]
+    ]
+    more = range(1, runs - len(seeds) + 1)
+    return [*sources, *(replace(one, pretraining_seed=seeds[-1] + number) for number in more for one in last)]
+
+
 def _hours(
     full: Experiment,
     task: str,
@@ -146,15 +163,17 @@ def _hours(
     data: Mapping[str, TaskData],
     directory: Path,
     devices: int,
+    *,
+    corpus: str | None,
 ) -> float:
-    """Device-hours that the rest of the study takes on one task, with so many seeds."""
+    """Device-hours that the rest of the study takes on one task, with so many seeds and these pretraining runs."""
     own = replace(
         full,
         tasks=tuple(spec for spec in full.tasks if spec.name == task),
         tasks_at_ends=tuple(spec for spec in full.tasks_at_ends if spec.name == task),
         finetuning_seeds=seeds,
     )
-    jobs = own.jobs(sources, {task: data[task]})
+    jobs = own.jobs(sources, {task: data[task]}, corpus=corpus)
     return outlook(jobs, {task: data[task]}, directory, devices=devices).device_seconds / 3600
 
 

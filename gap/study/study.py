@@ -143,9 +143,7 @@ def run_cells(
     sources = [*series, *reference_sources(options.reference)]
     if options.pilot:
         whole = experiment_of(replace(options, pilot=False))
-        whole.plan(sources)  # what the study could not answer is refused now
-        if (left_out := ", ".join(whole.zero_shot)) and ranks.is_main:
-            print(f"--pilot leaves out {left_out}: zero-shot tasks have no fine-tuning seeds to plan", flush=True)
+        replace(whole, pilot=True).plan(sources)  # what the study could not answer is refused now; runs are planned
         if options.self_pretrained is not None and ranks.is_main:
             print("--pilot leaves out --self_pretrained: as all controls, it is run with the study", flush=True)
     jobs, data = prepare(options, experiment, sources, directory, ranks, owner)

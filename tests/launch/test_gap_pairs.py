@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pretraining_runs import in_process, write_shards
@@ -17,6 +18,7 @@ from tiny_gap import (
     write_tasks,
 )
 
+from gap.analysis.tables.run_folder import RunSource
 from gap.cells.job_list import read_jobs
 from gap.cells.plan import sources_of
 from gap.cells.store import read_predictions, read_scores
@@ -100,6 +102,55 @@ def check_report(out, floor):
     assert json.loads((out / "curve.json").read_text())["tasks"] == json.loads(before)["tasks"]
 
 
+def verdicts(out):
+    return json.loads((out / "pilot.json").read_text())["verdicts"]
+
+
+def test_a_pilot_scores_the_floor_and_the_end_and_plans_runs_and_paradigms(world, tmp_path, capsys):
+    argv, out = arguments(world, tmp_path / "out"), tmp_path / "out"
+    assert gap.main([*argv, "--pilot", "true", "--dry_run", "true"]) == 0
+    assert "blimp: 6 cells (annealed 3, unigram 3)" in capsys.readouterr().out
+    assert gap.main([*argv, "--pilot", "true"]) == 0
+    said = capsys.readouterr().out
+    pilot = read_scores(out / "scores.jsonl")
+    assert sorted((cell.control or "", cell.budget_tokens, cell.pretraining_seed) for cell in pilot) == [
+        *[("", 200, run) for run in range(3)],
+        *[("unigram", 0, run) for run in range(3)],
+    ]
+    (verdict,) = verdicts(out)
+    assert (verdict["runs"], verdict["zero_shot"], verdict["finetuning_seeds"]) == (3, True, None)
+    assert (verdict["cluster"], verdict["pilot_clusters"]) == ("paradigm", 22)
+    scores = {kind: np.mean([c.score for c in pilot if (c.control is not None) == kind]) for kind in (True, False)}
+    assert verdict["gap"]["value"] == pytest.approx(scores[False] - scores[True])
+    assert verdict["gap"]["low"] < verdict["gap"]["value"] < verdict["gap"]["high"]
+    assert (verdict["limit"] or 0.0) <= verdict["smallest"]
+    assert "blimp: annealed at 200 tokens minus the unigram floor" in said
+    assert "(98.75% confidence)" in said
+    (look,) = RunSource.of(out).looks
+    assert (look.pilot, look.runs, look.resolved) == (True, 3, {"blimp": verdict["verdict"] == "resolved"})
+    (note,) = json.loads((out / "study.json").read_text())["notes"]
+    assert note.removeprefix("Pilot: ") in said.splitlines()
+    assert report.main([str(out), "--draws", "200"]) == 0
+    assert "Pilot: blimp" in (out / "report.html").read_text(encoding="utf-8")
+    assert gap.main(argv) == 0
+    assert read_scores(out / "scores.jsonl")[:6] == pilot  # kept, and not run again
+    assert len(read_scores(out / "scores.jsonl")) == 12
+    assert [(one.pilot, one.runs, one.error) for one in RunSource.of(out).looks] == [(False, 3, 0.05)]
+
+
+def test_the_pilot_of_one_run_says_what_it_does_not_know(world, tmp_path, capsys):
+    assert gap.main(arguments(world, tmp_path / "out", runs=1, pilot="true")) == 0
+    said = capsys.readouterr().out
+    (verdict,) = verdicts(tmp_path / "out")
+    assert (verdict["verdict"], verdict["pretraining_runs"], verdict["limit"]) == ("needs runs", 3, None)
+    assert verdict["gap"]["low"] < verdict["gap"]["high"]
+    assert "given this pretraining run): the spread of the runs is unknown with 1 pretraining run" in said
+    assert "give --series 3 or more" in said
+    assert gap.main(arguments(world, tmp_path / "out", pilot="true")) == 0  # what it asked for
+    assert verdicts(tmp_path / "out")[0]["runs"] == 3
+    assert [(one.pilot, one.runs) for one in RunSource.of(tmp_path / "out").looks] == [(True, 1), (True, 3)]
+
+
 @pytest.mark.slow
 def test_pairs_stand_beside_tasks_that_are_trained_and_beside_a_reference(world, tmp_path, capsys):
     texts = write_tasks(tmp_path / "tasks")[1]
@@ -121,7 +172,8 @@ def test_pairs_stand_beside_tasks_that_are_trained_and_beside_a_reference(world,
     assert tasks["texts"]["floor"] == "scratch"
     assert "the unigram floor" in tasks["blimp"]["answer"]
     assert gap.main([*arguments(world, tmp_path / "out", **more), "--pilot", "true"]) == 0
-    assert "--pilot leaves out blimp" in capsys.readouterr().out
+    assert {one["task"] for one in verdicts(tmp_path / "out")} == {"blimp", "texts"}
+    assert "blimp: reference minus the unigram floor" in capsys.readouterr().out
     assert gap.main([*arguments(world, tmp_path / "out", **more), "--seeds_until_resolved", "3"]) == 0
 
 
@@ -130,7 +182,6 @@ def test_pairs_stand_beside_tasks_that_are_trained_and_beside_a_reference(world,
     [
         ({"runs": 2}, "blimp: 2 pretraining runs"),
         ({"shards": None}, "name them with --shards"),
-        ({"pilot": "true"}, "--pilot plans fine-tuning seeds"),
         ({"seeds_until_resolved": 5}, "zero-shot tasks have no fine-tuning seeds"),
     ],
 )

@@ -96,6 +96,12 @@ class TaskTable:
         """Whether the checkpoints were scored as they are."""
         return all(cell.details.get("zero_shot") is True for cell in self.cells)
 
+    @property
+    def cluster(self) -> str:
+        """What a cluster of examples is, in the singular."""
+        kinds = {str(cell.details.get("clusters") or "cluster") for cell in self.cells}
+        return kinds.pop() if len(kinds) == 1 else "cluster"
+
     def refusal(self, columns: Sequence[int]) -> str | None:
         """Why no interval is given for a statistic of these checkpoints; None if one is.
 

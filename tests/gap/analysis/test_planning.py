@@ -1,20 +1,26 @@
-"""Pilots of simulated tasks: how often they see a gap where there is none, and whether their seeds resolve it."""
+"""Pilots of simulated tasks: how often they see a gap where there is none, and whether their seeds resolve it.
+
+Zero-shot tasks are simulated with what they plan: pretraining runs, and paradigms as the clusters of their examples.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
-from gap.analysis.planning import PilotVerdict, judge_pilot
+from gap.analysis.planning import POWER, PilotVerdict, judge_pilot
+from gap.analysis.tables.costs import CheckpointCost
 from gap.analysis.tables.task_study import TaskStudy
-from gap.analysis.tables.task_table import SCRATCH, START, CheckpointKey, TaskTable
+from gap.analysis.tables.task_table import FLOOR, SCRATCH, START, CheckpointKey, TaskTable
 from gap.cells.store import Cell
 from gap.intervals.bootstrap import Resampling
-from gap.intervals.spending import spent_error
+from gap.intervals.spending import ERROR, spent_error
 from gap.intervals.variance import SeedGrid
-from gap.measures.weighted_metrics import tabulate_examples
+from gap.measures.ratios import mean_of
+from gap.measures.weighted_metrics import ExampleTable, tabulate_examples
 
 PILOT_SEEDS, STUDY_SEEDS = 3, 8
 
@@ -152,3 +158,173 @@ def test_a_large_gap_is_resolved_at_once_and_small_test_sets_are_told_their_size
     assert "scored examples" in needing[0].sentence(8, None)
     unseen = next(one for one in few if one.verdict == "not seen")
     assert "no gap seen: 8 seeds would resolve one of" in unseen.sentence(8, None)
+
+
+PILOT_ERROR = ERROR / 4  # of a pilot, as launch/gap.py spends it
+MORE_RUNS = 1 - ERROR + PILOT_ERROR  # the confidence of a study that has got more pretraining runs after it
+
+
+@dataclass
+class Pairs:
+    """Runs decide the pairs of paradigms, which they know more or less well, by `gap` better than frequencies do."""
+
+    gap: float
+    run_sd: float = 0.02
+    paradigms: int = 60
+    paradigm_sd: float = 0.1
+    both_sd: float = 0.05  # of a run in a paradigm, beyond both
+    pairs: int = 10  # of a paradigm
+
+    def answers(self, random: np.random.Generator, runs: int) -> np.ndarray:
+        """Right or wrong, [2, R, G, N]; frequencies decide the same in every run, the first runs are the pilot's."""
+        floor = random.uniform(0.3, 0.7, (self.paradigms, 1))
+        known = floor + self.gap + random.normal(0, self.paradigm_sd, (self.paradigms, 1))
+        of_runs = known + random.normal(0, self.run_sd, (runs, 1, 1))
+        of_runs = of_runs + random.normal(0, self.both_sd, (runs, self.paradigms, 1))
+        draws = random.random((2, runs, self.paradigms, self.pairs))
+        draws[0] = draws[0, :1]
+        chances = np.stack([np.broadcast_to(floor, of_runs.shape), of_runs])
+        return (draws < chances).astype(np.float32)
+
+
+def pairs_study(values: np.ndarray, confidence: float, seed: int = 0, draws: int = 1000) -> TaskStudy:
+    """Of the floor and the end, by their scores [2, R, G, N] in every run, paradigm and pair."""
+    _, runs, paradigms, pairs = values.shape
+    flat = values.reshape(2 * runs, -1).astype(np.float32)
+    keys = (FLOOR, CheckpointKey("annealed", 1000))
+    cells, scores = [], iter(flat.mean(axis=-1, dtype=float).tolist())
+    for key in keys:
+        for run in range(runs):
+            details = {"zero_shot": True, "clusters": "paradigm"}
+            own = ("blimp", "annealed", key.budget_tokens, run, 0, "accuracy_pll", next(scores), key.control)
+            cells.append(Cell(f"{key.kind}{run}", *own, details=details))
+    evaluate, units = mean_of(flat, np.repeat(np.arange(paradigms), pairs))
+    names, clean = tuple(map(str, range(flat.shape[1]))), np.zeros(flat.shape[1], dtype=bool)
+    examples = ExampleTable(evaluate, flat.shape[1], paradigms, units, flat, clean, names, None, {})
+    grids = tuple(SeedGrid(tuple(range(runs)), (0,), tuple(range(at, at + runs))) for at in (0, runs))
+    table = TaskTable("blimp", "accuracy_pll", keys, grids, tuple(cells), examples, ())
+    costs = (CheckpointCost("annealed", 1000, hours=0.5),)
+    return TaskStudy(table, table.draws(Resampling(draws=draws, seed=seed)), costs, confidence, 0, 1)
+
+
+def judge_pairs(study: TaskStudy) -> PilotVerdict:
+    return judge_pilot(study, study_seeds=3, confidences={3: 1 - ERROR}, more_runs=MORE_RUNS)
+
+
+def by_hand(gap: float, runs: float, paradigms: float, number: int = 5) -> PilotVerdict:
+    """The verdict on `number` runs and 50 paradigms whose means have these standard errors."""
+    shifts, known = np.linspace(-1, 1, number), np.linspace(-1, 1, 50)
+    if number > 1:
+        shifts *= runs * number**0.5 / shifts.std(ddof=1)
+    known *= paradigms * 50**0.5 / known.std()
+    end = 0.5 + gap + shifts[:, None] + known
+    values = np.stack([np.full_like(end, 0.5), end])[..., None]
+    return judge_pairs(pairs_study(values, 1 - PILOT_ERROR, draws=20_000))
+
+
+def test_runs_are_planned_where_runs_hide_the_gap() -> None:
+    """Student's t with two degrees of freedom: 1.9 errors of the mean are half of an 80 % interval, 4.3 of a 95 %."""
+    assert by_hand(0.08, 0.005, 0.005).verdict == "resolved"
+    assert "pretraining lowers the score" in by_hand(-0.08, 0.005, 0.005).sentence(3, None)
+    verdict = by_hand(0.035, 0.01, 0.001, number=3)
+    assert (verdict.verdict, verdict.finetuning_seeds, verdict.clusters) == ("resolvable", None, None)
+    assert verdict.planned_difference == pytest.approx(0.035 - 1.89 * 0.01, abs=0.0015)
+    runs = verdict.pretraining_runs
+    assert runs is not None
+    assert 8 < runs < 18  # about (2.1 + 0.8)^2 times the variance of one run, and a little for the estimate of it
+    assert verdict.power is not None
+    assert POWER <= verdict.power < POWER + 0.05
+    said = verdict.sentence(3, 1.25)
+    assert f"resolvable with {runs} pretraining runs (a power of 80%" in said
+    assert f"; pretraining {runs - 3} further runs takes about {(runs - 3) / 2:.2f} device-hours" in said
+    assert said.endswith("what is left of the study takes about 1.25 device-hours")
+
+
+def test_a_study_of_the_runs_that_there_are_may_resolve_what_its_pilot_does_not() -> None:
+    verdict = by_hand(0.034, 0.01, 0.001)  # Student's t with four: 2.8 errors at 95 %, 4.2 at the pilot's confidence
+    assert (verdict.verdict, verdict.pretraining_runs, verdict.power) == ("resolvable", 5, None)
+    assert "resolvable with the pretraining runs that there are (5): at the study's own" in verdict.sentence(3, None)
+
+
+def test_paradigms_are_asked_for_where_they_hide_the_gap() -> None:
+    verdict = by_hand(0.018, 0.001, 0.01)
+    assert verdict.verdict == "needs examples"
+    assert verdict.examples is None
+    assert verdict.clusters is not None
+    assert 50 * 10 < verdict.clusters < 50 * 70
+    assert f"{verdict.clusters:,} paradigms ({verdict.clusters - 50:,} more than" in verdict.sentence(3, 1.0)
+    assert "with the examples that there are" in verdict.sentence(3, 1.0)
+
+
+def test_a_no_has_its_figures() -> None:
+    verdict = by_hand(0.0, 0.01, 0.01)
+    assert verdict.verdict == "not seen"
+    assert verdict.pretraining_runs is None
+    assert verdict.limit == pytest.approx((ndtri((1 + MORE_RUNS) / 2) + ndtri(POWER)) * 0.01, rel=0.05)
+    assert verdict.limit < verdict.smallest
+    assert verdict.smallest == pytest.approx((2.4 + 0.9) * 0.014, rel=0.1)  # Student's t between those of 4 and of many
+    assert (
+        f"no gap seen: 5 pretraining runs would resolve one of {100 * verdict.smallest:.1f} points or more, any number "
+        f"of them one of {100 * verdict.limit:.1f} points or more with these 50 paradigms"
+    ) in verdict.sentence(3, None)
+    hidden = by_hand(0.0155, 0.01, 0.0001)  # plausible are 0.02 points: a hundred runs do not show them
+    assert (hidden.verdict, hidden.clusters) == ("not seen", None)
+    assert "is plausible, but no more pretraining runs or paradigms show it" in hidden.sentence(3, None)
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_of_too_few_runs_nothing_is_planned(runs: int) -> None:
+    verdict = by_hand(0.3, 0.001, 0.001, number=runs)
+    assert (verdict.verdict, verdict.pretraining_runs) == ("needs runs", 3)
+    said = verdict.sentence(3, None)
+    assert ("given this pretraining run" in said) == (runs == 1)
+    assert "the spread of the runs is unknown with" in said
+    assert verdict.gap.low is not None
+
+
+def pairs_pilots(task: Pairs, runs: int, pilots: int) -> list[tuple[PilotVerdict, np.ndarray]]:
+    """Verdicts that are no "no", and the answers of the study whose first runs those of the pilot are."""
+    random, found = np.random.default_rng(5), []
+    for number in range(pilots):
+        answers = task.answers(random, 24)
+        verdict = judge_pairs(pairs_study(answers[:, :runs], 1 - PILOT_ERROR, number))
+        if verdict.verdict != "not seen":
+            found.append((verdict, answers))
+    return found
+
+
+def test_pilots_of_pairs_without_a_gap_seldom_say_that_there_is_one() -> None:
+    assert len(pairs_pilots(Pairs(0.0), 3, 100)) <= 17
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [3, 5])
+@pytest.mark.parametrize(
+    "task", [Pairs(0.0), Pairs(0.0, run_sd=0.0), Pairs(0.0, run_sd=0.08), Pairs(0.0, paradigms=20)]
+)
+def test_at_most_one_pilot_of_pairs_in_ten_says_yes_where_there_is_nothing(task: Pairs, runs: int) -> None:
+    assert len(pairs_pilots(task, runs, 300)) <= 43
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task",
+    [
+        Pairs(0.07, run_sd=0.03, paradigm_sd=0.02, both_sd=0.02, pairs=40),
+        Pairs(0.06, run_sd=0.04, paradigm_sd=0.02, both_sd=0.0, paradigms=100, pairs=20),
+    ],
+)
+def test_runs_and_paradigms_that_pilots_name_resolve_the_gap(task: Pairs) -> None:
+    kept, random = [], np.random.default_rng(11)
+    for number, (verdict, answers) in enumerate(pairs_pilots(task, 3, 200)):
+        runs = verdict.pretraining_runs or 0
+        if verdict.clusters is not None:
+            whole, confidence = replace(task, paradigms=verdict.clusters).answers(random, runs), 1 - ERROR
+        elif 3 < runs <= 24:
+            whole, confidence = answers[:, :runs], MORE_RUNS
+        else:
+            continue
+        if whole.size < 4_000_000:
+            kept.append((pairs_study(whole, confidence, number).difference(1, 0).low or 0.0) > 0)
+    assert len(kept) > 10
+    assert np.mean(kept) > 0.8
