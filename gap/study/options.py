@@ -289,7 +289,7 @@ class GapOptions(Options):
 
     pilot: bool = option(
         False,
-        "run scratch and the reference (or largest budget) with 3 seeds; say what can be resolved",
+        "run both ends of each gap (3 fine-tuning seeds; zero-shot: all runs); say what can be resolved",
         group=ANALYSIS,
     )
     seeds_until_resolved: int | None = option(

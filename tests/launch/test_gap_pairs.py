@@ -20,9 +20,11 @@ from tiny_gap import (
 
 from gap.analysis.tables.run_folder import RunSource
 from gap.cells.job_list import read_jobs
-from gap.cells.plan import sources_of
+from gap.cells.plan import make_plan, reference_sources, sources_of
+from gap.cells.search.grid import Grid
 from gap.cells.store import read_predictions, read_scores
 from gap.study.experiment import series_rows
+from gap.study.seeds import with_runs
 from gap.study.until import GapWatch
 from gap.tasks.specification import parse_tasks
 from launch import gap, report
@@ -136,6 +138,19 @@ def test_a_pilot_scores_the_floor_and_the_end_and_plans_runs_and_paradigms(world
     assert read_scores(out / "scores.jsonl")[:6] == pilot  # kept, and not run again
     assert len(read_scores(out / "scores.jsonl")) == 12
     assert [(one.pilot, one.runs, one.error) for one in RunSource.of(out).looks] == [(False, 3, 0.05)]
+
+
+def test_further_runs_have_the_cells_of_those_that_there_are(world):
+    sources = sources_of(series_rows([world / f"run{seed}" / "series.json" for seed in range(3)]), ["annealed"])
+    outside = reference_sources(str(world / "run0"))
+    five = with_runs([*sources, *outside], 5)
+    assert {source.pretraining_seed for source in five} == set(range(5))
+    assert [source for source in five if source.is_outside] == outside
+    tasks = tuple(parse_tasks(f"blimp=pairs:{world / 'pairs'}"))
+    plan = make_plan(five, ["blimp"], zero_shot=["blimp"], finetuning_seeds=3, grid=Grid((1e-3,), (1.0,)))
+    assert len(plan.cells) == 5 * (3 + 1) + 1  # scratch, two budgets and the floor of each; the reference
+    assert with_runs(sources, 3) == sources
+    assert len(tiny_experiment(tasks).plan(with_runs(sources, 4)).cells) == 4 * 4
 
 
 def test_the_pilot_of_one_run_says_what_it_does_not_know(world, tmp_path, capsys):
