@@ -282,6 +282,17 @@ def test_of_too_few_runs_nothing_is_planned(runs: int) -> None:
     assert verdict.gap.low is not None
 
 
+def test_above_one_given_checkpoint_only_the_runs_that_continue_it_vary() -> None:
+    end = 0.6 + 0.01 * np.array([-1, 0, 1])[:, None] + np.linspace(-0.1, 0.1, 50)
+    study = pairs_study(np.stack([np.full_like(end, 0.5), end])[..., None], 1 - PILOT_ERROR)
+    grids = (SeedGrid((0,), (0,), (0,)), study.table.grids[1])
+    table = replace(study.table, checkpoints=(START, study.table.checkpoints[1]), grids=grids)
+    verdict = judge_pairs(replace(study, table=table, draws=table.draws(Resampling(draws=1000))))
+    assert (verdict.runs, verdict.floor, verdict.zero_shot) == (3, "your starting checkpoint", True)
+    assert verdict.verdict == "resolved"
+    assert verdict.smallest == pytest.approx(judge_pairs(study).smallest, rel=0.05)  # as the floor, which is constant
+
+
 def pairs_pilots(task: Pairs, runs: int, pilots: int) -> list[tuple[PilotVerdict, np.ndarray]]:
     """Verdicts that are no "no", and the answers of the study whose first runs those of the pilot are."""
     random, found = np.random.default_rng(5), []
@@ -294,7 +305,7 @@ def pairs_pilots(task: Pairs, runs: int, pilots: int) -> list[tuple[PilotVerdict
 
 
 def test_pilots_of_pairs_without_a_gap_seldom_say_that_there_is_one() -> None:
-    assert len(pairs_pilots(Pairs(0.0), 3, 100)) <= 17
+    assert len(pairs_pilots(Pairs(0.0, paradigms=20), 3, 100)) < 10  # 36, if they planned for the gap that they saw
 
 
 @pytest.mark.slow
@@ -303,7 +314,7 @@ def test_pilots_of_pairs_without_a_gap_seldom_say_that_there_is_one() -> None:
     "task", [Pairs(0.0), Pairs(0.0, run_sd=0.0), Pairs(0.0, run_sd=0.08), Pairs(0.0, paradigms=20)]
 )
 def test_at_most_one_pilot_of_pairs_in_ten_says_yes_where_there_is_nothing(task: Pairs, runs: int) -> None:
-    assert len(pairs_pilots(task, runs, 300)) <= 43
+    assert len(pairs_pilots(task, runs, 300)) < 30  # of a thousand at most 53
 
 
 @pytest.mark.slow
