@@ -93,7 +93,7 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
             sum(each.runs for each in finetuned),
             confidence=study.confidence,
         ),
-        notes=(*table.notes, *_dip_notes(study), *_notes(study), *control_notes(study)),
+        notes=(*table.notes, *_dip_notes(study, resolved), *_notes(study), *control_notes(study)),
         probe=compare_probes(study),
     )
 
@@ -220,17 +220,21 @@ def _crossing_after_falls(
     return _crossing(study, kind, rest, budgets, level)
 
 
-def _dip_notes(study: TaskStudy) -> list[str]:
-    """A sentence for every budget whose score falls again."""
+def _dip_notes(study: TaskStudy, resolved: bool) -> list[str]:
+    """The budgets whose score falls again, in one note for each kind of checkpoint."""
     notes = []
     for kind in ("annealed", "raw"):
-        for best, later, change in falls_of(study, study.budgets(kind)):
-            names = [describe(study.table.checkpoints[column]) for column in (later, best)]
-            notes.append(
-                f"{names[0]} scores {points_text(change)} points against {names[1]}, a smaller budget: the score falls "
-                "again. A share that is lost there counts as closed only where a later budget closes it again, and "
-                "the drawn curve joins the budgets as they are."
+        falls = [
+            f"{describe(study.table.checkpoints[later])} {points_text(change)} points against "
+            f"{describe(study.table.checkpoints[best])}"
+            for best, later, change in falls_of(study, study.budgets(kind))
+        ]
+        if falls:
+            drawn = (
+                " A share that is lost there counts as closed only where a later budget closes it again, and the drawn "
+                "curve joins the budgets as they are."
             )
+            notes.append(f"With more tokens the score falls again: {'; '.join(falls)}.{drawn * resolved}")
     return notes
 
 

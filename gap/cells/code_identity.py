@@ -127,16 +127,23 @@ def deciding_modules(root: Path, roots: Collection[str] = ROOTS, free: Collectio
 
 def parse_module(source: str, root: Path) -> Module:
     """What a source computes and imports; two sources that differ only in words or layout are equal."""
-    tree = ast.parse(source)
+    text, imports = _read(source)
     own, others = set(), set()
-    for module, name, local in _imports(tree):
+    for module, name, local in imports:
         if module.split(".")[0] not in PROJECT:
             others.add((module, name, local))
         elif name and _file_of(root, f"{module}.{name}"):  # a module, not a name in one
             own.add((f"{module}.{name}", "", local))
         else:
             own.add((module, name, local))
-    return Module(_text(tree.body) if _counted(tree.body) else "", frozenset(own), frozenset(others))
+    return Module(text, frozenset(own), frozenset(others))
+
+
+@cache
+def _read(source: str) -> tuple[str, frozenset[tuple[str, str, str]]]:
+    """The text and the imports of a source; of all sources together about a megabyte."""
+    tree = ast.parse(source)
+    return _text(tree.body) if _counted(tree.body) else "", frozenset(_imports(tree))
 
 
 def _imports(node: ast.AST) -> Iterator[tuple[str, str, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
@@ -78,15 +78,17 @@ def plan_seeds(
     if (seeds := fewest(reached, 3, power)) is not None:
         return SeedPlan(difference, pretraining_seeds, seeds, reached(seeds))
     most = reached(MOST_SEEDS)
-    floor = np.sqrt(pilot.pretraining / pretraining_seeds + pilot.examples)
-    return SeedPlan(
-        difference,
-        pretraining_seeds,
-        None,
-        most,
-        f"{MOST_SEEDS} fine-tuning seeds reach only a power of {most:.0%}: pretraining runs and test examples alone "
-        f"leave a standard error of {100 * floor:.2f} points; add pretraining runs or test examples",
-    )
+    reason = f"{MOST_SEEDS} fine-tuning seeds reach only a power of {most:.0%}"
+    steady = replace(pilot, finetuning=0.0)  # as if any number of fine-tuning seeds were run
+    if power_of(steady, difference, pretraining_seeds, MOST_SEEDS, confidence=confidence) < power:
+        floor = np.sqrt(pilot.pretraining / pretraining_seeds + pilot.examples)
+        reason += (
+            f": pretraining runs and test examples alone leave a standard error of {100 * floor:.2f} points; add "
+            "pretraining runs or test examples"
+        )
+    else:
+        reason += ": their own spread is too wide for so small a difference; use a steadier recipe"
+    return SeedPlan(difference, pretraining_seeds, None, most, reason)
 
 
 def fewest(reached: Callable[[int], float], first: int, power: float) -> int | None:

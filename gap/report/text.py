@@ -270,8 +270,8 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
             f"between {plan.between} with "
             f"{counted(plan.pretraining_seeds, 'pretraining run')}: {needed}.",
         )
-    for note in task.notes:
-        yield Part(text=note)
+    for number, note in enumerate(task.notes):
+        yield Part("" if number else "Notes", text=note)
     cells = cell_table(task)
     yield Part("", table=cells, folded="The cell" if len(cells.rows) == 1 else f"All {len(cells.rows)} cells")
 

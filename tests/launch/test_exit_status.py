@@ -229,7 +229,7 @@ def test_an_input_that_is_missing_or_of_the_wrong_kind_is_status_2_with_its_name
 def test_a_build_that_is_told_to_stop_ends_with_75_and_goes_on(tmp_path, processes):
     generator = random.Random(0)
     words = ["".join(generator.choices("abcdefghij", k=5)) for _ in range(500)]
-    text = "\n".join(" ".join(generator.choices(words, k=200)) for _ in range(4_000))
+    text = "\n".join(" ".join(generator.choices(words, k=200)) for _ in range(1_200))
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     argv = ["--input", "a.txt", *OUT, "--document", "line", "--vocab_size", "600", "--near_duplicates", "ignore"]
     argv += ["--processes", str(processes), "--block_tokens", "1024", "--blocks_per_shard", "4"]

@@ -244,6 +244,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 def test_every_recipe_leaves_a_model_that_plain_transformers_loads_with_the_same_predictions(tmp_path):
     """Every kind of head, three families, pretrained and from scratch; read without any package of the project."""
     files, rows = {}, {}

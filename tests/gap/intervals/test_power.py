@@ -32,6 +32,11 @@ def test_seeds_cannot_make_up_for_a_small_test_set() -> None:
     plan = plan_seeds(PilotVariance(0.0, 0.01**2, 0.02**2), 0.01)
     assert plan.finetuning_seeds is None
     assert "test examples" in str(plan.reason)
+    # Where the fine-tuning seeds alone are too far apart, neither runs nor examples are the remedy.
+    plan = plan_seeds(PilotVariance(0.0, 0.06**2, 0.001**2), 0.01)
+    assert plan.finetuning_seeds is None
+    assert "steadier recipe" in str(plan.reason)
+    assert "test examples" not in str(plan.reason)
 
 
 def test_variances_are_recovered_from_many_pilot_cells() -> None:
