@@ -1,6 +1,7 @@
 """The lines: one for each run, cut to the terminal, redrawn in place, printed once elsewhere."""
 
 import io
+import os
 import re
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_terminal_is_redrawn_in_place(written, monkeypatch):
             raise Ended
 
     monkeypatch.setattr(terminal.time, "sleep", next_look)
-    monkeypatch.setattr(terminal.shutil, "get_terminal_size", lambda: (80, 24))
+    monkeypatch.setattr(terminal.shutil, "get_terminal_size", lambda *given, **named: os.terminal_size((80, 24)))
     with pytest.raises(Ended):
         print_lines(board, once=False, out=out)
     assert [len(look) for look in looks] == [3, 3, 2]
