@@ -31,6 +31,7 @@ from pretraining_runs import (
 
 from tests.faults.commands import FAILED, INTERRUPTED
 
+BOTH = ["torchrun", pytest.param("deepspeed", marks=pytest.mark.long)]  # its processes take twice as long to start
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 FULL = {"series": 2, "save_steps": 4}
 ZERO2 = {**FULL, "deepspeed": ROOT / "ds_configs" / "zero2.json"}
@@ -62,7 +63,9 @@ def killed(engine, shards, output, options, point, *, rank=1, num_ranks=2):
     [
         ("deepspeed", ZERO2, 6),
         ("torchrun", FULL, 11),  # inside the first branch
-        ("deepspeed", {**ZERO2, "deepspeed": ROOT / "ds_configs" / "zero3.json"}, 15),
+        pytest.param(
+            "deepspeed", {**ZERO2, "deepspeed": ROOT / "ds_configs" / "zero3.json"}, 15, marks=pytest.mark.long
+        ),
     ],
 )
 def test_fault_01_a_rank_killed_within_an_update(shards, whole, tmp_path, engine, options, update):
@@ -74,6 +77,7 @@ def test_fault_01_a_rank_killed_within_an_update(shards, whole, tmp_path, engine
     same_series(whole, tmp_path / "run")
 
 
+@pytest.mark.long
 def test_fault_01_a_rank_killed_with_dropout(shards, tmp_path):
     options = {**ZERO2, **DROPOUT}
     run("deepspeed", shards, tmp_path / "whole", options)
@@ -101,7 +105,7 @@ def test_fault_04_sigterm_to_the_launcher(shards, tmp_path, engine):
     saves_and_ends(shards, tmp_path / "run", engine, of_rank=None)
 
 
-@pytest.mark.parametrize("engine", ["deepspeed", "torchrun"])
+@pytest.mark.parametrize("engine", BOTH)
 def test_fault_05_sigterm_to_one_rank(shards, tmp_path, engine):
     code = saves_and_ends(shards, tmp_path / "run", engine, of_rank=1)
     if engine == "deepspeed":
@@ -131,7 +135,7 @@ def saves_and_ends(shards, output, engine, *, of_rank):
     return code
 
 
-@pytest.mark.parametrize("engine", ["deepspeed", "torchrun"])
+@pytest.mark.parametrize("engine", BOTH)
 def test_fault_06_a_second_signal_to_the_ranks_of_a_launcher(shards, whole, tmp_path, engine):
     """Rank 1 hangs, so the first signal cannot be obeyed; the second ends both at once; the run is resumed later."""
     output, options = tmp_path / "run", {**(ZERO2 if engine == "deepspeed" else FULL), "save_steps": 2}
@@ -250,7 +254,13 @@ def test_fault_44_a_killed_owner_takes_its_data_workers_with_it(shards, whole, t
 
 
 @pytest.mark.parametrize(
-    ("engine", "killed"), [("torchrun", 0), ("torchrun", 1), ("deepspeed", 1), ("deepspeed zero3", 0)]
+    ("engine", "killed"),
+    [
+        ("torchrun", 0),
+        pytest.param("torchrun", 1, marks=pytest.mark.long),
+        ("deepspeed", 1),
+        pytest.param("deepspeed zero3", 0, marks=pytest.mark.long),
+    ],
 )
 def test_fault_44_a_killed_rank_takes_its_data_workers_with_it(shards, whole, tmp_path, engine, killed):
     output = tmp_path / "run"
@@ -271,7 +281,7 @@ def test_fault_44_a_killed_rank_takes_its_data_workers_with_it(shards, whole, tm
     assert_same_course(whole, output)
 
 
-@pytest.mark.parametrize("engine", ["torchrun", "deepspeed"])
+@pytest.mark.parametrize("engine", BOTH)
 def test_fault_68_a_launcher_killed_while_its_ranks_import(shards, whole, tmp_path, engine):
     output, options = tmp_path / "run", FULL if engine == "torchrun" else ZERO2
     process = start(engine, shards, output, options)

@@ -152,9 +152,19 @@ def test_the_worlds_have_crossings_between_the_budgets_and_beyond_them() -> None
     assert ninety_five == ninety_nine == np.inf  # not by any budget: an interval that says so is right
 
 
+WORLDS = (LARGE, replace(LARGE, unequal=0.4), replace(LARGE, outside=OUTSIDE))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [LARGE, replace(LARGE, unequal=0.4), replace(LARGE, outside=OUTSIDE)])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "world"),
+    [
+        # One world for each layout in the slow suite, the other two in `make test-long`.
+        pytest.param(layout, world, marks=[] if (row + column) % len(WORLDS) == 0 else pytest.mark.long)
+        for row, layout in enumerate(LAYOUTS)
+        for column, world in enumerate(WORLDS)
+    ],
+)
 def test_many_simulations_cover_every_quantity_as_stated(layout: tuple[int, int], world: World) -> None:
     simulations = 200
     found = coverage(world, layout, simulations=simulations, draws=1000)
