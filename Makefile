@@ -73,8 +73,9 @@ test: install
 
 test-slow: install
 	@# Launchers on a busy machine take from 9 to 90 seconds for the same job: one more try, then it is a failure.
-	@# Five failures end it: more of them are one fault of the machine, which is then said at once.
-	$(BIN)/python -m pytest -m 'slow and not long and not gpu' --reruns 1 --maxfail 5 --durations 10
+	@# Two at once: many tests wait for a process to start or for a limit to pass. Five failures end it.
+	$(BIN)/python -m pytest -m 'slow and not long and not gpu' --numprocesses 2 --dist loadfile \
+		--reruns 1 --maxfail 5 --durations 10
 
 test-long: install
 	@# Outside CI: what it found and when stands in docs/reliability.md.

@@ -151,7 +151,7 @@ class PilotVerdict:
                 f"{FEWEST_SEEDS} or more{self._pretraining()}{cost}"
             )
         if self.verdict == "not seen":
-            return f"{begin}, no gap seen: {self._smallest_words(study_seeds)}{cost}"
+            return f"{begin}, no gap seen: {self.smallest_words(study_seeds)}{cost}"
         more = "" if self.examples is None else f" and {counted(self.examples, 'scored example')}"
         if self.clusters is not None and self.pilot_clusters is not None:
             further = self.clusters - self.pilot_clusters
@@ -169,10 +169,10 @@ class PilotVerdict:
             f"points, the least that is plausible after this pilot){self._pretraining()}{cost}"
         )
 
-    def _smallest_words(self, study_seeds: int) -> str:
+    def smallest_words(self, study_seeds: int) -> str:
         """The gaps that could be resolved, and what cannot be done about a smaller one."""
         those = counted(self.runs, "pretraining run") if self.zero_shot else counted(study_seeds, "seed")
-        words = f"{those} would resolve one of {100 * self.smallest:.1f} points or more"
+        words = f"{those} would resolve a gap of {100 * self.smallest:.1f} points or more"
         if self.limit is not None:
             with_these = (
                 "" if self.pilot_clusters is None else f" with these {counted(self.pilot_clusters, self.cluster)}"
@@ -194,6 +194,13 @@ class PilotVerdict:
             f"; pretraining {counted(further, 'further run')} takes about {further * self.hours_per_run:.2f} "
             "device-hours, as the series records"
         )
+
+
+def resolvable_gap(study: TaskStudy, gap: Estimate) -> str | None:
+    """Which gap its runs, and any number of them, would resolve on a zero-shot task of which none is resolved."""
+    if not study.table.zero_shot or gap.refused or not gap.includes_zero:
+        return None
+    return judge_pilot(study, study_seeds=1).smallest_words(study_seeds=1)
 
 
 def judge_pilot(

@@ -178,6 +178,7 @@ class TaskResult:
     probe: ProbeComparison | None = None
     contamination_too_short: int | None = None  # scored texts that were not searched for; None: not on record
     cluster: str = "cluster"  # what a cluster of examples is: an article, a paragraph, a text
+    resolvable_gap: str | None = None  # zero-shot, not resolved: the gap that these and more runs would resolve
 
     def is_resolved(self, confidence: float) -> bool:
         """Whether there is a gap, of either sign, by the p-value that is corrected for the tasks of the study."""

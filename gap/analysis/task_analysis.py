@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from gap.analysis.controls import compare_probes, control_notes
 from gap.analysis.forecasts import Forecasts, KnownCurve, forecast_curve
 from gap.analysis.labels import label_worths
-from gap.analysis.planning import plan_of
+from gap.analysis.planning import plan_of, resolvable_gap
 from gap.analysis.results import CheckpointResult, Crossing, CurveResult, Dot, TaskResult
 from gap.analysis.tables.costs import UNITS, Prices, convert_tokens, find_cost
 from gap.analysis.tables.task_study import TaskStudy
@@ -95,6 +95,7 @@ def analyse_task(study: TaskStudy, prices: Prices, resolve: float | None = None)
         ),
         notes=(*table.notes, *_dip_notes(study, resolved), *_notes(study), *control_notes(study)),
         probe=compare_probes(study),
+        resolvable_gap=resolvable_gap(study, gap),
     )
 
 

@@ -85,6 +85,8 @@ def study_blocks(study: Path, run: RunSource, analysis: Analysis, place: str) ->
     yield f"## {question_of(study)}"
     for task in tasks_longest_first(analysis):
         yield bold(answer_with_gap(task))
+        if task.resolvable_gap is not None:
+            yield filled(f"With a power of 80 %, {task.resolvable_gap}.")
     comment = study / COMMENT_NAME
     if comment.is_file():
         yield comment.read_text().rstrip()

@@ -270,6 +270,8 @@ def _detail_parts(task: TaskResult, charts: Sequence[DrawnChart]) -> Iterator[Pa
             f"between {plan.between} with "
             f"{counted(plan.pretraining_seeds, 'pretraining run')}: {needed}.",
         )
+    if task.resolvable_gap is not None:
+        yield Part("Planner", text=f"With a power of 80 %, {task.resolvable_gap}.")
     for number, note in enumerate(task.notes):
         yield Part("" if number else "Notes", text=note)
     cells = cell_table(task)

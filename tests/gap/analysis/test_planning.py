@@ -5,13 +5,14 @@ Zero-shot tasks are simulated with what they plan: pretraining runs, and paradig
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from scipy.special import ndtri
 
-from gap.analysis.planning import POWER, PilotVerdict, judge_pilot
+from gap.analysis.planning import POWER, PilotVerdict, judge_pilot, resolvable_gap
 from gap.analysis.tables.costs import CheckpointCost
 from gap.analysis.tables.task_study import TaskStudy
 from gap.analysis.tables.task_table import FLOOR, SCRATCH, START, CheckpointKey, TaskTable
@@ -157,7 +158,7 @@ def test_a_large_gap_is_resolved_at_once_and_small_test_sets_are_told_their_size
     assert all(one.examples is not None and one.examples > 40 for one in needing)
     assert "scored examples" in needing[0].sentence(8, None)
     unseen = next(one for one in few if one.verdict == "not seen")
-    assert "no gap seen: 8 seeds would resolve one of" in unseen.sentence(8, None)
+    assert "no gap seen: 8 seeds would resolve a gap of" in unseen.sentence(8, None)
 
 
 PILOT_ERROR = ERROR / 4  # of a pilot, as launch/gap.py spends it
@@ -264,12 +265,29 @@ def test_a_no_has_its_figures() -> None:
     assert verdict.limit < verdict.smallest
     assert verdict.smallest == pytest.approx((2.4 + 0.9) * 0.014, rel=0.1)  # Student's t between those of 4 and of many
     assert (
-        f"no gap seen: 5 pretraining runs would resolve one of {100 * verdict.smallest:.1f} points or more, any number "
-        f"of them one of {100 * verdict.limit:.1f} points or more with these 50 paradigms"
+        f"no gap seen: 5 pretraining runs would resolve a gap of {100 * verdict.smallest:.1f} points or more, any "
+        f"number of them one of {100 * verdict.limit:.1f} points or more with these 50 paradigms"
     ) in verdict.sentence(3, None)
     hidden = by_hand(0.0155, 0.01, 0.0001)  # plausible are 0.02 points: a hundred runs do not show them
     assert (hidden.verdict, hidden.clusters) == ("not seen", None)
     assert "is plausible, but no more pretraining runs or paradigms show it" in hidden.sentence(3, None)
+
+
+def test_a_finished_study_of_pairs_without_a_gap_says_which_one_it_would_have_seen() -> None:
+    def said(gap: float) -> str | None:
+        floor = np.tile(np.linspace(0.3, 0.7, 50), (5, 1))
+        end = floor + gap + np.linspace(-0.02, 0.02, 5)[:, None] + np.linspace(-0.2, 0.2, 50)
+        study = pairs_study(np.stack([floor, end])[..., None], 0.95)
+        return resolvable_gap(study, study.difference(study.reference, study.scratch))
+
+    assert said(0.2) is None
+    figures = re.fullmatch(
+        r"5 pretraining runs would resolve a gap of (\d\.\d) points or more, any number of them one of (\d\.\d) points "
+        r"or more with these 50 paradigms",
+        said(0.0) or "",
+    )
+    assert figures is not None
+    assert 4 < float(figures[2]) <= float(figures[1]) < 7  # 2.8 errors of the paradigms are 4.6
 
 
 @pytest.mark.parametrize("runs", [1, 2])
