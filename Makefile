@@ -79,7 +79,7 @@ test-slow: install
 
 test-long: install
 	@# Outside CI: what it found and when stands in docs/reliability.md.
-	$(BIN)/python -m pytest -m 'long and not gpu' --timeout 3600 --durations 10
+	$(BIN)/python -m pytest -m 'long and not gpu' --numprocesses 2 --dist loadfile --timeout 3600 --durations 10
 
 # As root, outside CI: docs/reliability.md has the result. It names the Debian packages that are missing.
 test-cluster: $(STAMP)-kubernetes

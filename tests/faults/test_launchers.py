@@ -86,6 +86,7 @@ def test_fault_01_a_rank_killed_with_dropout(shards, tmp_path):
     assert_same_course(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.long
 def test_fault_16_another_world_size_stage_and_engine_at_every_start(shards, whole, tmp_path):
     """ZeRO-2 on two ranks, ZeRO-3 on three, FSDP2 on two, one process: nothing lost, nothing repeated."""
     output, point = tmp_path / "run", "update.before:3:terminate"

@@ -120,6 +120,7 @@ def test_fault_71_killed_between_the_files_of_a_checkpoint_and_its_manifest(s3, 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_fault_72_two_ranks_stopped_by_sigterm_whose_disk_is_lost(s3, shards, tmp_path):
     runs.run("torchrun", shards, tmp_path / "whole" / "run", OPTIONS)
     # Ranks agree to stop at an exchange: about once a second, or at an update that is to be saved. A fast machine
