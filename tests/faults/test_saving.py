@@ -67,7 +67,12 @@ def resumed(engine, shards, output, whole):
 
 @pytest.mark.parametrize(
     ("engine", "victim"),
-    [("torchrun fsdp", "rank 1"), ("torchrun fsdp", "all"), ("deepspeed zero2", "all"), ("deepspeed zero3", "rank 1")],
+    [
+        ("torchrun fsdp", "rank 1"),
+        pytest.param("torchrun fsdp", "all", marks=pytest.mark.long),
+        ("deepspeed zero2", "all"),
+        pytest.param("deepspeed zero3", "rank 1", marks=pytest.mark.long),
+    ],
 )
 def test_fault_69_killed_while_a_checkpoint_is_written_in_the_background(shards, whole_of, tmp_path, engine, victim):
     """Rank 1 never ends its share of the second checkpoint; both train on until the third, and are killed then."""

@@ -63,7 +63,7 @@ def alone(project_root, world):
     [
         ("torchrun", ["--per_device_train_batch_size", "3", "--per_device_eval_batch_size", "5"]),
         ("zero2", ["--per_device_train_batch_size", "3", "--per_device_eval_batch_size", "5"]),
-        ("zero3", []),
+        pytest.param("zero3", [], marks=pytest.mark.long),
     ],
 )
 def test_two_ranks_train_and_predict_as_one(project_root, world, alone, free_port, name, extra):
@@ -90,7 +90,7 @@ def test_evaluation_of_one_model_is_the_same_on_two_ranks(project_root, world, a
     assert (world / "evaluated" / "predictions.json").read_text("utf-8") == alone[2]
 
 
-@pytest.mark.parametrize("resumed_by", ["python", "deepspeed"])
+@pytest.mark.parametrize("resumed_by", ["python", pytest.param("deepspeed", marks=pytest.mark.long)])
 def test_a_killed_run_of_two_ranks_is_resumed_by_another_engine(project_root, world, alone, free_port, resumed_by):
     """Saved by FSDP2 on two ranks, killed while saving again, resumed by one process or by ZeRO-2 on two ranks."""
     output = f"killed_{resumed_by}"

@@ -128,13 +128,18 @@ def test_a_plan_keeps_its_word() -> None:
     "world",
     [
         World(400, 0.005, 0.05),
-        World(1000, 0.003, 0.03),
         World(200, 0.02, 0.08),
-        World(2000, 0.01, 0.02),
-        World(400, 0.03, 0.06),
-        World(1000, 0.015, 0.03),
         World(400, 0.01, 0.08, runs=3, run_sd=0.015),
-        World(1000, 0.01, 0.05, runs=5, run_sd=0.02),
+        *(
+            pytest.param(world, marks=pytest.mark.long)
+            for world in (
+                World(1000, 0.003, 0.03),
+                World(2000, 0.01, 0.02),
+                World(400, 0.03, 0.06),
+                World(1000, 0.015, 0.03),
+                World(1000, 0.01, 0.05, runs=5, run_sd=0.02),
+            )
+        ),
     ],
 )
 def test_plans_keep_their_word_in_other_worlds(world: World) -> None:

@@ -91,8 +91,10 @@ def test_fault_70_connections_cut_while_a_run_is_uploaded_and_downloaded(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "least"),
-    [("store.before_manifest:3:kill", 0), ("store.after_manifest:4:kill", 1)],
-    ids=["before a manifest", "after a manifest"],
+    [
+        pytest.param("store.before_manifest:3:kill", 0, id="before a manifest"),
+        pytest.param("store.after_manifest:4:kill", 1, id="after a manifest", marks=pytest.mark.long),
+    ],
 )
 def test_fault_71_killed_between_the_files_of_a_checkpoint_and_its_manifest(s3, shards, whole, tmp_path, fault, least):
     """The disk is lost, too: the run goes on from what is whole in the store."""
