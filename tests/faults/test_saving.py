@@ -92,7 +92,7 @@ def test_fault_69_killed_while_a_checkpoint_is_written_in_the_background(shards,
     resumed(engine, shards, output, whole_of(engine))
 
 
-@pytest.mark.parametrize("engine", ["torchrun fsdp", "deepspeed zero2"])
+@pytest.mark.parametrize("engine", ["torchrun fsdp", pytest.param("deepspeed zero2", marks=pytest.mark.long)])
 def test_fault_69_the_main_rank_killed_while_it_commits(shards, whole_of, tmp_path, engine):
     output = tmp_path / "run"
     variables = {"FAULT_POINT": "checkpoint.before_rename:2:kill", "FAULT_RANK": "0"}

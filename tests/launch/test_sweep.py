@@ -107,7 +107,7 @@ def kill_group(pid):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("with_its_cell", [True, False])
+@pytest.mark.parametrize("with_its_cell", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_sweep_killed_in_its_second_cell_ends_like_one_that_was_not(tmp_path, project_root, with_its_cell):
     """kill -9 of the sweep, and of its running cell or not: the first cell stays as it is, the second goes on.
 

@@ -208,7 +208,7 @@ def test_what_is_optional_agrees_between_the_engines_and_proves_its_exports(shar
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_offloaded_runs_equal_one_process(shards, alone, tmp_path):
-    """With torch's AdamW and, where there is a compiler, with DeepSpeed's own: a little further away."""
+    """With torch's AdamW."""
     outputs = {}
     for name in ("zero2_offload", "zero3_offload"):
         config = json.loads((ROOT / "ds_configs" / f"{name}.json").read_text())
@@ -218,6 +218,13 @@ def test_offloaded_runs_equal_one_process(shards, alone, tmp_path):
     run_together("torchrun", shards, outputs)
     for output in outputs:
         assert_same_course(alone, output)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_offloaded_runs_of_a_compiled_optimizer_equal_one_process(shards, alone, tmp_path):
+    """With DeepSpeed's own AdamW, where there is a compiler: a little further away."""
     compiled = {tmp_path / name: zero(name) for name in ("zero2_offload", "zero3_offload")}
     run_together("torchrun", shards, compiled)
     for output in compiled:

@@ -114,7 +114,7 @@ def on_one_thread(monkeypatch):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_throughput_benchmark_measures_every_way(on_one_thread, capsys):
     throughput.main([*TINY_THROUGHPUT.split(), "--threads", "1"])
     printed = capsys.readouterr().out
@@ -162,7 +162,7 @@ def test_warm_updates_are_not_in_the_rate():
     assert throughput.journal_rate(lines, warm=1) == 10.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_every_path_of_the_gpu_benchmark_runs_at_tiny_sizes(monkeypatch, capfd):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
