@@ -38,6 +38,7 @@ def expected_memory(
             num_sequences=shape.micro_rows * math.prod(longest.shape[:-1]),  # a row of choices holds several
             sequence_length=longest.shape[-1],
             num_masked_per_sequence=1,
+            num_micro_batches=shape.accumulation,
             attention=attention,
         )
     except (AttributeError, RuntimeError, TypeError, ValueError):  # how such code fails on tensors without values

@@ -136,11 +136,9 @@ def model_states(counts: ParameterCounts, sharding: Sharding, *, muon: bool = Fa
         return MemoryEstimate(rows)
     moments = 4 * -(-counts.moments(muon=muon) // sharding.shards)
     states = {"weights": 4 * share, "gradients": 4 * share, "moments": moments}
-    itemsize = 2 if sharding.half else 4
     # Outside the layers weights stay gathered from forward to backward; of the layers this one and the next.
-    gathered = min(total, counts.outside + 2 * counts.largest_layer)
-    whole = total if sharding.mode == "shard_grad_op" else gathered
-    moving = {"gathered weights": itemsize * whole, "gathered gradients": itemsize * whole}
+    gathered = (2 if sharding.half else 4) * min(total, counts.outside + 2 * counts.largest_layer)
+    moving = {"gathered weights": gathered, "gathered gradients": gathered}
     if sharding.offload_optimizer or sharding.offload_parameters:
         return MemoryEstimate(moving, states)
     return MemoryEstimate({**states, **moving})
@@ -181,13 +179,14 @@ def estimate_memory(
     gradient_checkpointing: bool = False,
     next_sentence: bool = False,
     muon: bool = False,
+    num_micro_batches: int = 1,
     saving_ranks: int = 0,
     attention: str = "sdpa",
 ) -> MemoryEstimate:
     """Peak memory of a rank during a micro-batch of `num_sequences` sequences; builds nothing.
 
-    `saving_ranks`: ranks that share out the tensors of a checkpoint, each copying its share to the host first; 0:
-    no checkpoint is counted.
+    `num_micro_batches`: of a rank in one update. `saving_ranks`: ranks that share out the tensors of a checkpoint,
+    each copying its share to the host first; 0: no checkpoint is counted.
     """
     shapes = shape_only(config, next_sentence=next_sentence)
     counts = count_parameters(shapes)
@@ -209,12 +208,29 @@ def estimate_memory(
     # The largest parameter, a table of embeddings, gets its gradient last and whole, before it is shared out.
     itemsize = 2 if sharding.half and sharding.mode.startswith("zero") else 4
     estimate.device["largest gradient"] = itemsize * counts.largest
-    if not sharding.half and COPY_FOR_UPDATE in estimate.device:
+    device = estimate.device
+    of_backward = sum(device[name] for name in ("activations", "gradient of the logits", "largest gradient"))
+    if sharding.mode == "zero0":
+        # Behind the backward pass, whose memory is free again, DeepSpeed flattens all gradients to reduce them.
+        device["reduction bucket"] = max(0, itemsize * min(counts.total, REDUCE_BUCKET_ELEMENTS) - of_backward)
+    if sharding.mode == "shard_grad_op":
+        _gather_once(device, counts, sharding, accumulates=num_micro_batches > 1)
+    if not sharding.half and COPY_FOR_UPDATE in device:
         # In fp32 the copy is made for the update alone, when what the backward pass needed is free again.
-        of_backward = (
-            *("reduction bucket", "bucket ordered by rank"),
-            *("activations", "gradient of the logits", "largest gradient"),
-        )
-        free = sum(estimate.device.get(name, 0) for name in of_backward)
-        estimate.device[COPY_FOR_UPDATE] = max(0, estimate.device[COPY_FOR_UPDATE] - free)
+        free = of_backward + sum(device.get(name, 0) for name in ("reduction bucket", "bucket ordered by rank"))
+        device[COPY_FOR_UPDATE] = max(0, device[COPY_FOR_UPDATE] - free)
     return estimate
+
+
+def _gather_once(device: dict[str, int], counts: ParameterCounts, sharding: Sharding, *, accumulates: bool) -> None:
+    """`shard_grad_op` gathers all weights once and gives them back, layer by layer, in the backward pass.
+
+    What that pass alone needs takes their place. With several micro-batches an update the gradients stay whole and in
+    fp32 until the last one.
+    """
+    share = device.get("gradients", 0)  # none where they lie on the host
+    if accumulates:
+        device["gathered gradients"] = max(device["gathered gradients"], 4 * counts.total - share)
+    later = device["largest gradient"] + (0 if accumulates else device["gathered gradients"] + share)
+    whole = (2 if sharding.half else 4) * counts.total
+    device["gathered weights"] = max(device["gathered weights"], whole - later)

@@ -426,6 +426,7 @@ class Plan:
                 attention=self.attention,
                 saving_ranks=self.ranks.world_size,
                 muon=self.optimizer_kind == "muon",
+                num_micro_batches=-(-self.options.global_batch_rows // (rows * self.ranks.world_size)),
             )
         except (AttributeError, RuntimeError, TypeError):  # such code fails with these on shapes without values
             return None

@@ -23,9 +23,9 @@ import pytest
 WITHIN = 0.1
 # Larger blocks are given back to the system when they are freed; what the allocator keeps is no part of the estimate.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
-TRAINING = ["--report_to", "none", "--global_batch_rows", "4", "--per_device_train_batch_size", "2"]
-TRAINING += ["--max_seq_length", "64"]
-LAUNCHERS = {2: "deepspeed", 3: "torchrun"}
+TRAINING = ["--report_to", "none", "--per_device_train_batch_size", "2", "--max_seq_length", "64"]
+LAUNCHERS = {"zero0": "deepspeed", "zero1": "torchrun", "zero2": "deepspeed", "zero3": "torchrun"}
+FSDP = ("full_shard", "shard_grad_op")
 
 
 def write_model(directory: Path) -> Path:
@@ -53,13 +53,13 @@ def write_rte(folder: Path) -> Path:
     return folder
 
 
-def launched(stage: int, port: int, peaks: Path, arguments: list[str], project_root: Path, place: Path) -> float:
+def launched(sharding: str, port: int, peaks: Path, arguments: list[str], project_root: Path, place: Path) -> float:
     """Run two ranks; returns the bytes that the plan announces for the rank that takes most."""
-    launcher = str(Path(sys.executable).parent / LAUNCHERS[stage])
-    ranks = ["--num_gpus", "2"] if stage == 2 else ["--nproc_per_node", "2"]
-    configuration = ["--deepspeed", str(project_root / "ds_configs" / f"zero{stage}.json")]
+    launcher = LAUNCHERS.get(sharding, "torchrun")
+    ranks = ["--num_gpus", "2"] if launcher == "deepspeed" else ["--nproc_per_node", "2"]
+    configuration = ["--deepspeed", str(project_root / "ds_configs" / f"{sharding}.json")]
     command = [
-        launcher,
+        str(Path(sys.executable).parent / launcher),
         *ranks,
         "--master_port",
         str(port),
@@ -67,7 +67,7 @@ def launched(stage: int, port: int, peaks: Path, arguments: list[str], project_r
         str(peaks),
         *arguments,
         *TRAINING,
-        *configuration,
+        *(["--fsdp", sharding] if sharding in FSDP else configuration),
     ]
     environment = {**os.environ, **ALLOCATOR, "PYTHONPATH": str(project_root)}
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=1500)
@@ -89,9 +89,15 @@ def compared(estimate: float, peaks: Path, name: str, copies: Sequence[int] = (0
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("bf16", ["false", "true"])
-@pytest.mark.parametrize("stage", LAUNCHERS)
-def test_pretraining_takes_the_memory_that_its_plan_announces(stage, bf16, tmp_path, project_root, free_port):
+@pytest.mark.parametrize(
+    ("sharding", "bf16", "rows"),
+    [
+        *((sharding, "false", 4) for sharding in (*LAUNCHERS, *FSDP)),
+        *((sharding, "true", 4) for sharding in ("zero1", "zero2", "zero3", "full_shard")),
+        ("shard_grad_op", "false", 8),  # two micro-batches an update: gradients stay whole between them
+    ],
+)
+def test_pretraining_takes_the_memory_that_its_plan_announces(sharding, bf16, rows, tmp_path, project_root, free_port):
     from pretraining_runs import write_shards
     from transformers import AutoConfig
 
@@ -112,16 +118,18 @@ def test_pretraining_takes_the_memory_that_its_plan_announces(stage, bf16, tmp_p
         "true",
         "--bf16",
         bf16,
+        "--global_batch_rows",
+        str(rows),
     ]
-    estimate = launched(stage, free_port, peaks, arguments, project_root, tmp_path)
+    estimate = launched(sharding, free_port, peaks, arguments, project_root, tmp_path)
     copies = checkpoint_shares(shape_only(AutoConfig.from_pretrained(model)), 2)
-    compared(estimate, peaks, f"pretraining, ZeRO-{stage}, bf16 {bf16}", copies)
+    compared(estimate, peaks, f"pretraining, {sharding}, bf16 {bf16}, {rows} rows", copies)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("bf16", ["false", "true"])
-@pytest.mark.parametrize("stage", LAUNCHERS)
-def test_fine_tuning_takes_the_memory_that_it_announces(stage, bf16, tmp_path, project_root, free_port):
+@pytest.mark.parametrize("sharding", ["zero2", "zero3"])
+def test_fine_tuning_takes_the_memory_that_it_announces(sharding, bf16, tmp_path, project_root, free_port):
     from tiny_examples import write_tiny_model
 
     model, peaks = write_tiny_model(tmp_path / "model"), tmp_path / "peaks"
@@ -129,8 +137,9 @@ def test_fine_tuning_takes_the_memory_that_it_announces(stage, bf16, tmp_path, p
     write_rte(tmp_path / "glue" / "RTE")
     arguments = ["glue", "--task_name", "rte", "--data_dir", str(tmp_path / "glue"), "--model_name_or_path", model]
     arguments += ["--max_steps", "2", "--save_model", "false", "--output_dir", str(tmp_path / "out"), "--bf16", bf16]
-    estimate = launched(stage, free_port, peaks, arguments, project_root, tmp_path)
-    compared(estimate, peaks, f"fine-tuning, ZeRO-{stage}, bf16 {bf16}")
+    arguments += ["--global_batch_rows", "4"]
+    estimate = launched(sharding, free_port, peaks, arguments, project_root, tmp_path)
+    compared(estimate, peaks, f"fine-tuning, {sharding}, bf16 {bf16}")
 
 
 def resident(name: str) -> int:
@@ -144,16 +153,14 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def watch_engine(peaks: str) -> None:
-    """Have the engine note the peak of each update, from its forward pass on; what is done between updates is left out.
+def watched(engine: type, peaks: str) -> type:
+    """The engine, noting the peak of each update, from its forward pass on; what is done between updates is left out.
 
     Counted from what the process held before the engine was built, the model's weights apart.
     """
     import torch
 
-    from pretraining.engines.deepspeed_engine import DeepSpeedEngine
-
-    class Watched(DeepSpeedEngine):
+    class Watched(engine):
         def __init__(self, model: torch.nn.Module, *arguments: Any, **options: Any) -> None:
             weights = sum(parameter.nbytes for parameter in model.parameters())
             self.before, self.updates, self.peak = resident("VmRSS") - weights, 0, 0
@@ -172,12 +179,19 @@ def watch_engine(peaks: str) -> None:
             Path(f"{peaks}.{self.ranks.rank}").write_text(json.dumps(found))
             return norm
 
-    sys.modules[DeepSpeedEngine.__module__].DeepSpeedEngine = Watched  # type: ignore[attr-defined]
+    return Watched
 
 
 def main() -> int:
     peaks, command, *arguments = [one for one in sys.argv[1:] if not one.startswith("--local_rank")]
-    watch_engine(peaks)
+    if "--deepspeed" in arguments:
+        from pretraining.engines import deepspeed_engine as module
+
+        module.DeepSpeedEngine = watched(module.DeepSpeedEngine, peaks)  # type: ignore[misc]
+    else:
+        from pretraining.engines import build
+
+        build.TorchEngine = watched(build.TorchEngine, peaks)  # type: ignore[misc]
     if command == "pretrain":
         from launch import pretrain
 

@@ -163,6 +163,35 @@ def test_in_fp32_the_copy_for_the_update_takes_the_place_of_what_the_backward_pa
         assert halved["fp32 gradients of this share"] == 4 * share
 
 
+def test_stage_0_flattens_all_gradients_behind_the_backward_pass():
+    """Seen with DeepSpeed 0.19.8: a BERT-base on two ranks took 0.29 GB more than without."""
+    config = small_model("bert").config
+    total = count_parameters(shape_only(config)).total
+    row = {"num_sequences": 1, "sequence_length": 2, "num_masked_per_sequence": 1}
+    for batch, flattened in ((row, True), ({**BATCH, "num_sequences": 64}, False)):
+        device = estimate_memory(config, Sharding("zero0", shards=2), **batch).device
+        freed = sum(device[name] for name in ("activations", "gradient of the logits", "largest gradient"))
+        assert (device["reduction bucket"] > 0) == flattened
+        assert device["reduction bucket"] == max(0, 4 * total - freed)
+
+
+def test_weights_gathered_once_make_room_for_their_gradients():
+    """A BERT-base under shard_grad_op on two ranks: 1.37 GB were measured where 1.94 had been announced."""
+    config = small_model("bert").config
+    once, again = (Sharding(mode, shards=2) for mode in ("shard_grad_op", "full_shard"))
+    total = count_parameters(shape_only(config)).total
+    device = estimate_memory(config, once, **BATCH).device
+    later = device["gradients"] + device["gathered gradients"] + device["largest gradient"]
+    assert device["gathered weights"] + later >= 4 * total
+    assert device["gathered weights"] >= estimate_memory(config, again, **BATCH).device["gathered weights"]
+    # Several micro-batches: fp32 gradients stay whole between them, beside whole weights.
+    device = estimate_memory(config, once, **BATCH, num_micro_batches=2).device
+    assert device["gathered gradients"] + device["gradients"] >= 4 * total
+    assert device["gathered weights"] + device["largest gradient"] >= 4 * total
+    both = [estimate_memory(config, again, **BATCH, num_micro_batches=number).device for number in (1, 2)]
+    assert both[0] == both[1]  # full_shard reduces them in each
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 def test_the_copy_that_is_saved_is_the_largest_share(world_size):
     model = small_model("bert")
