@@ -182,7 +182,8 @@ def hold_out(examples: Sequence[LabelledText], fraction: float) -> tuple[list[La
     held = [example for text, example in zip(keys, examples, strict=True) if text in chosen]
     if not rest or not held:
         raise ValueError(
-            f"a fraction of {fraction} of {len(examples)} examples leaves one side empty; name a --validation_file"
+            f"a fraction of {fraction} of {len(examples)} examples leaves one side empty: give a validation set, "
+            "another --validation_fraction, or several examples of each label"
         )
     return rest, held
 
