@@ -59,8 +59,8 @@ def no_model(path: Path) -> str:
     """Why there is no model at a path, and the models that are in it or beside it, for an error that begins with it."""
     if path.is_dir():
         below = models_below(path)
-        name = f"a model in it: {below}" if below else "a `transformers` checkpoint directory"
-        return f"has no config.json: name {name}"
+        where = f"model in it: {below}" if below else "`transformers` checkpoint directory"
+        return f"has no config.json: name a {where}"
     what = "is a file, not the directory of a model" if path.exists() else "no such directory; check the path"
     below = models_below(path.parent)
     return what + (f"; the models in {path.parent} are {below}" if below else "")
