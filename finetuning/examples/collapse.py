@@ -6,7 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from runtime.plurals import counted
+
 LOW_ENTROPY = 0.05  # share of the largest possible entropy below which predictions count as constant
+FEW_UPDATES = 50  # a run that made fewer has hardly left its random head
 NEAR_MAJORITY = 0.005  # share of the metric's range within which a score counts as the majority's
 
 
@@ -44,8 +47,10 @@ def collapse_reason(
     return None
 
 
-def likely_cause(learning_rate: float, batch_rows: int, *, hidden_size: int) -> str:
+def likely_cause(learning_rate: float, batch_rows: int, *, hidden_size: int, updates: int) -> str:
     """The likely cause of a failed run, judged by the learning rate for the batch and the width of the model.
+
+    A run of few updates has hardly moved, unless its rate is far too high.
 
     Rules of thumb: base-size encoders (768 wide) train at 1e-5 to 1e-4 for a batch of 16 to 32, narrower ones take
     proportionally more, and it scales with the square root of the batch.
@@ -54,6 +59,11 @@ def likely_cause(learning_rate: float, batch_rows: int, *, hidden_size: int) -> 
     figures = f"{learning_rate:g} at {batch_rows} rows per update and width {hidden_size}, usual is near {usual:.1g}"
     if learning_rate > 4 * usual:
         return f"probably the learning rate is too high for the batch ({figures}): lower it or raise the warmup"
-    if learning_rate < usual / 10:
+    if updates < FEW_UPDATES:
+        remedy = (
+            f"train longer, with a higher learning rate ({figures})" if learning_rate < usual / 5 else "train longer"
+        )
+        return f"it made only {counted(updates, 'update')}: {remedy}"
+    if learning_rate < usual / 5:
         return f"probably the learning rate is too low for the batch ({figures}): raise it or train longer"
     return f"the learning rate fits the batch ({figures}): look at the labels, or train longer"

@@ -69,7 +69,8 @@ def read_records(
     if not isinstance(rows, list):
         raise ValueError(f"{where}: a list of objects, or an object with such a list as `data`, is needed")
     if not rows:
-        raise ValueError(f"{where}: no row below the header; give a file with at least one row")
+        missing = "no row below the header" if file_format(where) in (".csv", ".tsv") or tabs else "no row in it"
+        raise ValueError(f"{where}: {missing}; give a file with at least one row")
     return [_object(row, f"{where}, row {number}") for number, row in enumerate(rows)]
 
 
@@ -129,6 +130,8 @@ def file_format(path: str | Path) -> str | None:
 def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """The file's content, unpacked; ValueError when it is torn or too large."""
     if not path.is_file():
+        if path.is_dir():
+            raise ValueError(f"{path}: not a regular file but a folder; name a file in it")
         raise ValueError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}; check the path")
     with unpacked(path) as (_, stream):
         content = read_at_most(stream, max_bytes + 1)

@@ -90,7 +90,10 @@ def make_result(
     }
     status, reason = _judge(recipe, evaluations, progress)
     if status == "collapsed":
-        reason = f"{reason}; {likely_cause(options.learning_rate, shape.global_rows, hidden_size=hidden_size)}"
+        cause = likely_cause(
+            options.learning_rate, shape.global_rows, hidden_size=hidden_size, updates=progress.updates
+        )
+        reason = f"{reason}; {cause}"
     evaluation_seconds = sum(evaluation.seconds for evaluation in evaluations.values())
     num_evaluated = sum(len(evaluation.predictions) for evaluation in evaluations.values())
     last = progress.history[-1][recipe.metric] if progress.history else None

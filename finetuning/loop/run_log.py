@@ -16,6 +16,8 @@ from runtime.files.schemas import Count, Figure, Number, Schema
 from runtime.trackers import Reporter, build_reporters
 
 JOURNAL_NAME = "journal.jsonl"
+ABOUT_THE_FILE = ("schema_version", "fingerprint")
+ABOUT_TRAINING = ("epoch", "stopped_early", "updates", "not_finite_updates", "train_seconds", "seed", "from_scratch")
 
 Item = TypeVar("Item")
 
@@ -133,15 +135,26 @@ def epoch_line(epoch: float, training: Mapping[str, float], validation: Mapping[
 
 
 def closing_table(title: str, results: Mapping[str, Any]) -> str:
-    """A table of names and values, one per line, aligned; values that are null are in all_results.json only."""
+    """A table of names and values, one per line, aligned.
+
+    In all_results.json only are values that are null or about the file, and for a run without updates what says
+    something about training.
+    """
+    left_out = {*ABOUT_THE_FILE, *(ABOUT_TRAINING if results.get("updates") == 0 else ())}
     shown = {
-        name: f"{value:.4f}" if isinstance(value, float) else str(value)
+        name: _figure(name, value)
         for name, value in results.items()
-        if isinstance(value, (str, int, float, bool))
+        if isinstance(value, (str, int, float, bool)) and name not in left_out
     }
     width = max((len(name) for name in shown), default=0)
     lines = [title, "-" * max(len(title), 1), *(f"{name:<{width}}  {value}" for name, value in shown.items())]
     return "\n".join(lines)
+
+
+def _figure(name: str, value: str | float) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:g}" if name in ("epoch", "best_epoch") else f"{value:.4f}"
 
 
 def _forced() -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -239,7 +240,23 @@ def differences(theirs: Mapping[str, Any] | None, mine: Mapping[str, Any]) -> st
     names = [name for name in mine if mine[name] != theirs.get(name)]
     if not names:
         return "the same options: the training or evaluation examples differ"
-    return "; ".join(f"{name}: {shown(theirs.get(name))} there, {shown(mine[name])} here" for name in names)
+    pairs = [pair for name in names for pair in _differing(name, theirs.get(name), mine[name])]
+    return "; ".join(f"{name}: {_brief(there)} there, {_brief(here)} here" for name, there, here in pairs)
+
+
+def _differing(name: str, there: Any, here: Any) -> list[tuple[str, Any, Any]]:
+    """The value itself, or of two groups of values those that differ, since a long group is shown cut."""
+    if not isinstance(there, Mapping) or not isinstance(here, Mapping):
+        return [(name, there, here)]
+    return [(f"{name} {key}", there.get(key), value) for key, value in here.items() if there.get(key) != value] or [
+        (name, there, here)
+    ]
+
+
+def _brief(value: Any) -> str:
+    """A value for a message; of a digest the beginning."""
+    digest = isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)
+    return f"{value[:12]}..." if digest else shown(value)
 
 
 def run_identity(recipe: Recipe, options: FinetuningOptions, global_rows: int, weights: str = "") -> RunIdentity:

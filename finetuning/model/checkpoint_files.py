@@ -14,7 +14,7 @@ from pretraining.model.attention import faster_attention
 from pretraining.model.dropout import with_dropout
 from pretraining.model.families import family_of
 from pretraining.model.source.checkpoint import check_checkpoint
-from pretraining.model.source.config import source_config
+from pretraining.model.source.config import no_model, source_config
 from pretraining.model.source.tokenizer import require_embeddings
 from runtime.hub import hub_is_reachable, is_missing_path
 from runtime.model_places import model_place
@@ -113,10 +113,10 @@ def from_source(read: Callable[[str, bool], Any], name: str, option: str = "--mo
     directory = Path(model_place(name, option)).expanduser()
     if directory.is_dir():
         if not (directory / "config.json").is_file():
-            raise ValueError(f"{option} {directory} has no config.json: name a `transformers` checkpoint directory")
+            raise ValueError(f"{option} {directory} {no_model(directory)}")
         return read(str(directory), True)
-    if is_missing_path(name):
-        raise ValueError(f"{option} {name}: no such directory; check the path")
+    if is_missing_path(name) or directory.is_file():
+        raise ValueError(f"{option} {name}: {no_model(directory)}")
     try:
         return read(name, not hub_is_reachable())
     except OSError as error:

@@ -37,6 +37,7 @@ from pretraining.engines.precision import Precision
 from runtime.files.lock import Ownership
 from runtime.options.declaration import by_data, names_marked, not_given
 from runtime.options.exit_status import DONE, run_command
+from runtime.plurals import counted
 from runtime.processes.collectives import barrier, fail_together, on_main
 from runtime.processes.interruption import forget_interruption, stopping_at_once
 from runtime.processes.ranks import Ranks, choose_device, close_process_group, init_process_group, read_ranks
@@ -212,7 +213,8 @@ def _build(
     recipe, start, head = prepared.recipe, prepared.start, prepared.recipe.head
     say = print if ranks.is_main else (lambda *words: None)
     weights = "random weights in the shape of" if options.from_scratch else "weights of"
-    say(f"{recipe.name}: {len(recipe.train_features)} training rows, {weights} {start.name}")
+    trained = counted(len(recipe.train_features), "training row") if makes_updates(options) else "no training"
+    say(f"{recipe.name}: {trained}, {weights} {start.name}")
     for line in prepared.preflight.lines():
         say(line)
     shape = batch_shape(options, ranks.world_size)

@@ -46,6 +46,12 @@ def finished_results(
     from finetuning.loop.run_state import differences  # loads torch, which reading results does not need
 
     previous = read_results(directory)
+    if previous.get("seeds") and previous.get("fingerprint") is None:
+        seeds = ", ".join(str(seed) for seed in previous["seeds"][:10])
+        raise ValueError(
+            f"{directory} holds the results of several seeds (those of --seeds: {seeds}): choose another "
+            "--output_dir for a run of one seed, remove it, or drop them with --resume_from_checkpoint false"
+        )
     if previous.get("fingerprint") != fingerprint:
         listed = differences(previous.get("decided_by"), decided_by)
         raise ValueError(

@@ -45,7 +45,7 @@ class BoardState:
     def summary(self) -> str:
         """`2 running, 1 stale, 5 finished`."""
         counts = [(sum(run.view.state == state for run in self.runs), state) for state in ORDER]
-        return ", ".join(f"{number} {state}" for number, state in counts if number) or "no runs yet"
+        return ", ".join(f"{number} {state}" for number, state in counts if number) or "no runs below this folder yet"
 
 
 class Board:

@@ -15,7 +15,7 @@ from gap.watch.wording import ago, duration
 from runtime.files.foreign import printable
 
 BAR_WIDTH = 10
-LONGEST_PLACE, LONGEST_REASON = 40, 120
+LONGEST_PLACE, LONGEST_REASON = 40, 240
 MARKS = {
     LiveState.RUNNING: ">",
     LiveState.FINISHED: "=",

@@ -13,7 +13,7 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMa
 
 from pretraining.model.families import family_of, model_class, usable_positions
 from pretraining.model.sizes import size_settings
-from pretraining.model.source.config import require_buildable, source_config
+from pretraining.model.source.config import no_model, require_buildable, source_config
 from pretraining.model.source.tokenizer import own_vocabulary_length, too_few_rows
 from runtime.files.unique_keys import require_bounded
 from runtime.hub import is_missing_path, local_files_only
@@ -186,10 +186,10 @@ def reading(source: str) -> dict[str, Any]:
     path = Path(model_place(source))
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ValueError(f"{source} has no config.json: name a directory that save_pretrained wrote")
+            raise ValueError(f"{source} {no_model(path)}")
         return {"local_files_only": True, "trust_remote_code": False}
     if is_missing_path(source):
-        raise ValueError(f"{source} does not exist: name a directory that save_pretrained wrote, or a hub name")
+        raise ValueError(f"{source}: {no_model(path)}, or give a hub name")
     return {"local_files_only": local_files_only(source), "trust_remote_code": False}
 
 

@@ -18,6 +18,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from runtime.files.schemas import shown
 from runtime.plurals import counted
 from runtime.processes.fault_points import fault_point
 from shards.building.chunks import BuildProgress, Chunk, encode_chunks, read_chunks
@@ -302,8 +303,19 @@ def finished_build(directory: Path, options: BuildOptions, sources: list[Source]
     manifest = read_manifest(directory)
     data = manifest.data
     built = [(source["name"], source["bytes"]) for source in data["sources"]]
-    if data["options"] != options.deciding() or built != [(source.name, source.bytes) for source in sources]:
-        raise ValueError(f"{directory} holds shards built from other input or options: choose another --output_dir")
+    given, asked = data["options"], options.deciding()
+    others = [
+        f"{name}: {shown(given.get(name))} there, {shown(asked.get(name))} here"
+        for name in dict.fromkeys((*asked, *given))
+        if given.get(name) != asked.get(name)
+    ]
+    if built != [(source.name, source.bytes) for source in sources]:
+        others.insert(0, "the input files differ in name or size")
+    if given != asked or others:
+        raise ValueError(
+            f"{directory} holds shards built from other input or options ({'; '.join(others)}): choose another "
+            "--output_dir"
+        )
     if edited := edited_sources(sources, data["sources"], (directory / MANIFEST_NAME).stat().st_mtime_ns):
         raise ValueError(
             f"{directory} holds shards of an earlier version of {', '.join(edited[:5])} (edited since, at the same "

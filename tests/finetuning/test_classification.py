@@ -193,7 +193,16 @@ def test_validation_is_held_out_when_there_is_none_and_three_unbalanced_classes_
         (["--data", "a", "--dataset_name", "b"], "one way only"),
         (["--selection_metric", "loss"], "use one of accuracy"),
         (["--on_bad_text", "ignore"], "use one of stop, replace"),
-        (["--train_file", "one.json"], "two or more are needed"),
+        (["--train_file", "one.json"], "has one label, 'x' (50 of 50 rows labelled): two or more are needed"),
+        (
+            ["--train_file", "none.json"],
+            "has no label (0 of 50 rows labelled): two or more are needed; check --label_c",
+        ),
+        (["--train_file", "scores.json"], "50 different numbers as labels (0, 1, 2, ...) in 50 rows: these are scores"),
+        (
+            ["--data", "untrained"],
+            "no training set among test: put its table, such as train.csv or train.json, into unt",
+        ),
         (["--train_file", "bad.json"], "leaves one side empty"),
     ],
 )
@@ -202,6 +211,10 @@ def test_refusals_name_the_option(tmp_path, monkeypatch, capsys, arguments, mess
     Path("empty").mkdir()
     write_reviews(Path("one.json"), [{"id": str(i), "text": f"a {i}", "label": "x"} for i in range(50)])
     write_reviews(Path("bad.json"), [{"id": str(i), "text": "a", "label": "xy"[i % 2]} for i in range(50)])
+    write_reviews(Path("none.json"), [{"id": str(i), "text": f"a {i}"} for i in range(50)])
+    write_reviews(Path("scores.json"), [{"id": str(i), "text": f"a {i}", "label": i / 2} for i in range(50)])
+    Path("untrained").mkdir()
+    write_reviews(Path("untrained/test.json"), [{"id": "1", "text": "a", "label": "x"}])
     if "." in arguments:
         arguments = ["--data", "empty"]
     model = write_tiny_model(tmp_path / "model")

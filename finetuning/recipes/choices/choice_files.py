@@ -98,6 +98,8 @@ def _questions_of(item: Any, number: int, contexts: Sequence[str] | None) -> lis
     if "dialogue" in item:  # DREAM as `datasets` stores it: one row per question
         first = whole_number(item.get("id", number), "id")
         return _dialogue_questions(item["dialogue"], [item], item["dialogue_id"], first=first)
+    if isinstance(item.get("paragraphs"), list) and any(isinstance(entry, Mapping) for entry in item["paragraphs"]):
+        raise KeyError("choices")  # SQuAD's layout: questions without choices
     if "paragraphs" in item:
         return [_two_stage(item, number, contexts)]
     if "ending0" in item:

@@ -103,7 +103,10 @@ def read_questions(
 def questions_from_rows(rows: Iterable[Any], where: str, contexts: Sequence[str] | None = None) -> list[Question]:
     """Questions from entries of any known layout; errors name `where` and the entry."""
     questions = examples_of(
-        rows, where, lambda item, number: _questions_of(item, number, contexts), "SQuAD, CMRC or flat rows"
+        rows,
+        where,
+        lambda item, number: _questions_of(item, number, contexts),
+        "rows need id, context, question and answers, or the layout of SQuAD or CMRC",
     )
     if not questions:
         raise ValueError(f"{where}: no questions: the file has paragraphs but no 'qas'")

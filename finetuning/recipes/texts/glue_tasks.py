@@ -260,7 +260,9 @@ def task_files(task: GlueTask, directory: str | Path, *, train: bool = True) -> 
         if file is not None:
             files[split] = file
         elif not split.startswith("test") and (train or split != "train"):
-            raise ValueError(f"{folder}: no {stem}.tsv (plain or packed); {task.title} needs it, check --data_dir")
+            lacks = f"with no folder {task.folder} in it" if root.is_dir() else "no such folder"
+            place = f"{folder}" if folder != root else f"{root} ({lacks})"
+            raise ValueError(f"{place}: no {stem}.tsv (plain or packed); {task.title} needs it, check --data_dir")
     return files
 
 

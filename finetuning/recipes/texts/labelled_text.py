@@ -52,7 +52,10 @@ def read_examples(
     if where.is_dir() or is_archive(where):
         splits = read_splits(where, on_bad_text=on_bad_text, columns=columns)
         if len(splits) != 1:
-            raise ValueError(f"{where}: holds the splits {', '.join(splits)}; name it as --data to use them all")
+            raise ValueError(
+                f"{where}: holds the splits {', '.join(splits)}, and one is needed: name that split's file or folder "
+                "(finetuning/classification.py trains on all of them with --data)"
+            )
         return next(iter(splits.values()))
     records = read_records(where, on_bad_text=on_bad_text)
     return from_records(records, columns=columns, source=str(where))
@@ -92,7 +95,8 @@ def read_splits(
         splits.setdefault(split, []).append(example)
     if not splits:
         raise ValueError(
-            f"{where}: no SPLIT/LABEL/*.txt, LABEL/*.txt or SPLIT.csv in it; arrange the texts in one of these layouts"
+            f"{where}: no SPLIT/LABEL/*.txt, no LABEL/*.txt and no table of a split in it (such as train.csv or "
+            "train.json); arrange the texts in one of these layouts"
         )
     return splits
 
@@ -165,19 +169,28 @@ def label_names(examples: Iterable[LabelledText]) -> list[str]:
 def hold_out(examples: Sequence[LabelledText], fraction: float) -> tuple[list[LabelledText], list[LabelledText]]:
     """(rest, held out): a share chosen by a hash of the text, so that copies fall on the same side.
 
-    Of pairs by a hash of the text that they may share, see `shared_text`.
+    Of pairs by a hash of the text that they may share, see `shared_text`. A label of which no example would be left
+    keeps them all, since nothing could be learnt about it.
     """
-    rest: list[LabelledText] = []
-    held: list[LabelledText] = []
     key = shared_text(examples)
-    for example in examples:
-        digest = hashlib.sha256(key(example).encode()).digest()
-        (held if int.from_bytes(digest[:8], "big") < fraction * 2**64 else rest).append(example)
+    keys = [key(example) for example in examples]
+    chosen = {text for text in keys if _share(text) < fraction}
+    left = {example.label for text, example in zip(keys, examples, strict=True) if text not in chosen}
+    if left:
+        chosen -= {text for text, example in zip(keys, examples, strict=True) if example.label not in left}
+    rest = [example for text, example in zip(keys, examples, strict=True) if text not in chosen]
+    held = [example for text, example in zip(keys, examples, strict=True) if text in chosen]
     if not rest or not held:
         raise ValueError(
-            f"a fraction of {fraction} of {len(examples)} examples leaves one side empty; name a --validation_file"
+            f"a fraction of {fraction} of {len(examples)} examples leaves one side empty: give a validation set, "
+            "another --validation_fraction, or several examples of each label"
         )
     return rest, held
+
+
+def _share(text: str) -> float:
+    """A number from 0 up to 1 that the text decides."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def content(example: LabelledText) -> str:

@@ -25,7 +25,7 @@ from finetuning.recipes.tokens.tagged_files import read_tagged
 from finetuning.run.command import Prepared, finish_world, given_files, open_world, output_directory, run_recipe
 from finetuning.run.seed_runs import run_seeds
 from finetuning.run.starting_point import StartingPoint, starting_point
-from runtime.files.schemas import listed
+from runtime.files.schemas import listed, shown
 
 
 def run(options: TokenOptions, asked: Asked, start: StartingPoint | None = None) -> int:
@@ -98,10 +98,12 @@ def labels_of(options: TokenOptions, splits: Mapping[str, Sequence[TaggedSentenc
     head = start.head or {}
     if makes_updates(options) or options.from_scratch or head.get("task") != TAGS:
         if "train" not in splits:
-            raise ValueError(f"no training set among {', '.join(splits)}: name one with --train_file")
+            remedy = "use a data set with one" if options.dataset_name else "name one with --train_file"
+            raise ValueError(f"no training set among {', '.join(splits)}: {remedy}")
         labels = tag_names(splits["train"])
         if len(labels) < 2:
-            raise ValueError(f"train has the tags {labels}: two or more are needed; check --tag_column")
+            only = f"only the tag {shown(labels[0])}" if labels else "no tag"
+            raise ValueError(f"train has {only}: two or more are needed; check --tag_column")
         check_known_tags(labels, splits, "the training set has", "check --tag_column and the files")
         return labels
     labels = saved_labels(head)

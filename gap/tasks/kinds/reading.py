@@ -10,6 +10,8 @@ from typing import Any
 from finetuning.examples.record_files import file_format
 from finetuning.recipes.texts.labelled_text import split_of
 from gap.tasks.kinds.task_data import ReadingOptions, TaskSpec
+from runtime.files.schemas import listed
+from runtime.hub import is_missing_path
 
 SCORED_SHARE = 0.2  # of a single file
 Splits = dict[str, list[Any]]
@@ -36,12 +38,19 @@ def read_place(
     if place.is_dir() and not (place / "dataset_dict.json").is_file():
         files = {name: file for file in sorted(place.iterdir()) if is_data(file) and (name := split_of(file))}
         if "train" not in files or len(files) < 2:
-            raise ValueError(f"task {spec.name}: {place} holds {sorted(files)}; train and test (or dev) are needed")
+            found = f"of the splits only {listed(sorted(files))}" if files else "no file named after a split"
+            raise ValueError(
+                f"task {spec.name}: {place} holds {found}; train and test (or dev) are needed, such as train.json and "
+                "test.json"
+            )
         return {name: read(file) for name, file in files.items()}
     if place.is_file():
         return {"all": read(place)}
-    if spec.place.startswith((".", "/", "~")):
-        raise ValueError(f"task {spec.name}: {spec.place} does not exist")
+    if is_missing_path(spec.place) or spec.place.endswith("/") or file_format(place):
+        raise ValueError(
+            f"task {spec.name}: {spec.place} does not exist: name a folder or files; relative paths start at the "
+            "working directory"
+        )
     return load()
 
 
@@ -73,7 +82,10 @@ def training_and_scored(
         }
     named = next((name for name in ("test", "validation") if splits.get(name) and labelled(splits[name], name)), None)
     if named is None or not splits.get("train"):
-        raise ValueError(f"task {spec.name}: {sorted(splits)}; a training set and a set with answers are needed")
+        raise ValueError(
+            f"task {spec.name}: its splits are {listed(sorted(splits))}; a training set and a test or validation set "
+            "with answers are needed"
+        )
     fields: dict[str, Any] = {}
     for field, examples, most in (
         ("train", splits["train"], _smaller(options.max_train_samples, spec.max_train_samples)),

@@ -15,6 +15,7 @@ from gap.watch.owners import Owner, newest, read_owner, state_of_unfinished
 from gap.watch.readers.kept_files import KeptFiles
 from gap.watch.view import ChartSeries, LiveChart, LiveState, LiveTable, RunView
 from gap.watch.wording import duration, rate
+from runtime.plurals import counted
 from runtime.processes.interruption import MARKER_NAME
 
 AVERAGED_LINES, CHART_POINTS = 20, 160
@@ -76,7 +77,8 @@ class FinetuningReader:
             seeds = (results or {}).get("seeds")
             return f"{len(seeds)} seeds" if seeds else ""
         epochs = [epoch for line in self.tail.other if (epoch := number_in(line, "epoch")) is not None]
-        return f"{updates:,.0f} updates" + (f", {max(epochs):g} epochs" if epochs else "")
+        made = counted(updates, "update", written=f"{updates:,.0f}")
+        return made + (f", {counted(max(epochs), 'epoch', written=f'{max(epochs):g}')}" if epochs else "")
 
     def _figures(self, results: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...]:
         figures: list[tuple[str, str]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
 from runtime.files.foreign import read_foreign_object, reading_foreign
+from runtime.files.schemas import listed
 from runtime.model_places import model_place
 
 # Keys that size a model by family, and the largest value that is believed: building more takes forever, even as shapes.
@@ -51,6 +53,25 @@ def source_config(source: str, *, local_files_only: bool) -> PreTrainedConfig:
             if hasattr(config, name):
                 delattr(config, name)
     return config
+
+
+def no_model(path: Path) -> str:
+    """Why there is no model at a path, and the models that are in it or beside it, for an error that begins with it."""
+    if path.is_dir():
+        below = models_below(path)
+        where = f"model in it: {below}" if below else "`transformers` checkpoint directory"
+        return f"has no config.json: name a {where}"
+    what = "is a file, not the directory of a model" if path.exists() else "no such directory; check the path"
+    below = models_below(path.parent)
+    return what + (f"; the models in {path.parent} are {below}" if below else "")
+
+
+def models_below(directory: Path) -> str:
+    """The folders with a configuration up to two levels below a directory, as a list for a message; may be empty."""
+    found = [file.parent for pattern in ("*/config.json", "*/*/config.json") for file in directory.glob(pattern)]
+    names = [place.relative_to(directory).as_posix() for place in found]
+    shown = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    return listed(sorted(shown, key=lambda name: ([int(digits[:20]) for digits in re.findall("[0-9]+", name)], name)))
 
 
 def hub_commit(name: str, *, local_files_only: bool) -> str:

@@ -127,10 +127,15 @@ def test_collapse_is_told_from_weakness(labels, score, majority, collapsed):
 def test_entropy_and_cause():
     assert normalised_entropy(["a", "b"] * 10) == pytest.approx(1.0)
     assert normalised_entropy(["a"] * 10) == 0.0
-    assert "too high" in likely_cause(1e-3, 32, hidden_size=768)
-    assert "too low" in likely_cause(1e-6, 32, hidden_size=768)
-    assert "fits" in likely_cause(3e-5, 16, hidden_size=768)
-    assert "fits" in likely_cause(1e-3, 32, hidden_size=64)  # narrow models bear more
+    assert "too high" in likely_cause(1e-3, 32, hidden_size=768, updates=500)
+    assert "too low" in likely_cause(1e-6, 32, hidden_size=768, updates=500)
+    assert "fits" in likely_cause(3e-5, 16, hidden_size=768, updates=500)
+    assert "fits" in likely_cause(1e-3, 32, hidden_size=64, updates=500)  # narrow models bear more
+    assert "too low" in likely_cause(5e-5, 32, hidden_size=128, updates=500)
+    few = likely_cause(5e-5, 32, hidden_size=768, updates=5)
+    assert few == "it made only 5 updates: train longer"
+    assert "higher learning rate (5e-05 at 32 rows" in likely_cause(5e-5, 32, hidden_size=128, updates=1)
+    assert "too high" in likely_cause(1e-2, 32, hidden_size=128, updates=5)
 
 
 def test_preflight_says_what_misleads():
@@ -169,3 +174,18 @@ def test_a_resumed_journal_forgets_what_will_be_done_again(tmp_path):
 def test_the_closing_table_shows_figures_only():
     table = closing_table("qa", {"eval_f1": 81.23456, "status": "done", "history": [1], "seconds": None})
     assert table.splitlines() == ["qa", "--", "eval_f1  81.2346", "status   done"]
+    results = {
+        "schema_version": 1,
+        "test_f1": 0.5,
+        "epoch": 3.0,
+        "updates": 6,
+        "train_seconds": 1.5,
+        "fingerprint": "a",
+    }
+    assert [line.split() for line in closing_table("qa", results).splitlines()[2:]] == [
+        ["test_f1", "0.5000"],
+        ["epoch", "3"],
+        ["updates", "6"],
+        ["train_seconds", "1.5000"],
+    ]
+    assert closing_table("qa", {**results, "updates": 0}).splitlines()[2:] == ["test_f1  0.5000"]

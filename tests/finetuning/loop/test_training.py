@@ -15,7 +15,7 @@ from finetuning.examples.batches import batch_shape
 from finetuning.examples.recipe import FinetuningOptions
 from finetuning.loop.evaluation import evaluate
 from finetuning.loop.run_log import read_journal
-from finetuning.loop.run_state import FinetuningProgress, earlier_precision
+from finetuning.loop.run_state import FinetuningProgress, differences, earlier_precision
 from finetuning.loop.schedule import Schedule
 from finetuning.loop.stopping import FinetuningInterrupted
 from finetuning.loop.training import finetune, open_engine
@@ -313,3 +313,14 @@ def test_the_state_of_a_run_says_its_precision(tmp_path):
     with pytest.raises(FinetuningInterrupted):
         finetune(recipe, model_of(recipe), options, directory=tmp_path, asked=lambda: next(asked))
     assert earlier_precision(tmp_path, torch.device("cpu")) is True
+
+
+def test_only_what_differs_is_named_and_a_digest_is_cut():
+    there = {"head": {"task": "tags", "dropout": None, "pooling": "cls"}, "weights": "a" * 64, "seed": 1}
+    here = {"head": {"task": "tags", "dropout": None, "pooling": "mean"}, "weights": "b" * 64, "seed": 1}
+    said = differences(there, here)
+    assert said == f"head pooling: 'cls' there, 'mean' here; weights: {'a' * 12}... there, {'b' * 12}... here"
+
+
+def test_a_group_that_one_run_lacks_is_shown_whole():
+    assert differences({"head": None}, {"head": {"task": "tags"}}) == "head: None there, {'task': 'tags'} here"

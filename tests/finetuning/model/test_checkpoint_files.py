@@ -98,6 +98,21 @@ def test_models_that_are_not_there(tmp_path):
         load_tokenizer(str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match=r"has no config.json"):
         load_headed(str(tmp_path), HEAD)
+    (tmp_path / "runs" / ".partial").mkdir(parents=True)
+    (tmp_path / "runs" / ".partial" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="name a `transformers` checkpoint directory"):
+        load_tokenizer(str(tmp_path / "runs"))
+    for name in ("series/annealed-500", "series/annealed-1000", "best"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").write_text("{}")
+    there = "best, series/annealed-500, series/annealed-1000"
+    with pytest.raises(ValueError, match=f"runs has no config.json: name a model in it: {there}$"):
+        load_tokenizer(str(tmp_path / "runs"))
+    with pytest.raises(ValueError, match=f"no such directory; check the path; the models in .*/runs are {there}$"):
+        load_tokenizer(str(tmp_path / "runs" / "bset"))
+    (tmp_path / "runs" / "series.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"is a file, not the directory of a model; the models in .*/runs are best, "):
+        load_tokenizer(str(tmp_path / "runs" / "series.json"))
     with pytest.raises(ValueError, match="the hub did not deliver it"):
         load_tokenizer("nobody/nothing")
 

@@ -166,3 +166,8 @@ def test_of_results_of_another_run_it_is_said_what_differs(tmp_path):
     write_json(tmp_path / "all_results.json", {**RESULTS, "decided_by": {}})
     with pytest.raises(ValueError, match=r"written by an earlier version"):
         finished_results(tmp_path, "b" * 64, RESULTS["decided_by"])
+    write_json(tmp_path / "all_results.json", {"status": "done", "seeds": [4, 5]})
+    with pytest.raises(
+        ValueError, match=r"holds the results of several seeds \(those of --seeds: 4, 5\): choose another"
+    ):
+        finished_results(tmp_path, "b" * 64, RESULTS["decided_by"])

@@ -123,7 +123,7 @@ def test_a_summary_never_takes_the_place_of_another_run(tmp_path, given, capsys)
     assert (tmp_path / "out" / "all_results.json").read_bytes() == alone
     assert qa.main([*given, "--seeds", "3", "4", "--resume_from_checkpoint", "false"]) == 0
     assert qa.main(given) == 2  # and one run not that of a summary
-    assert "other options" in capsys.readouterr().err
+    assert "holds the results of several seeds (those of --seeds: 3, 4)" in capsys.readouterr().err
     assert status_of(qa.main, [*given, "--seeds", "3", "3"]) == 2
     assert "--seeds [3, 3]: name each once" in capsys.readouterr().err
 

@@ -63,7 +63,7 @@ def test_looking_writes_nothing_and_changes_no_time(written):
 
 def test_runs_that_come_and_go(written):
     board = Board(written.root, every=0.0)
-    assert board.look().summary == "no runs yet"
+    assert board.look().summary == "no runs below this folder yet"
     folder = written.pretraining("a")
     board._find_at = 0.0
     assert places(board.look()) == [("a", "running")]

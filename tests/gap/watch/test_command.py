@@ -60,7 +60,7 @@ def test_a_pretraining_run_is_followed_from_its_first_update_to_its_end(tmp_path
     folder.mkdir()
     output = folder / "mine"
     with watching(folder) as (process, address):
-        assert json.loads(asked(address))["summary"] == "no runs yet"
+        assert json.loads(asked(address))["summary"] == "no runs below this folder yet"
         long = {"budget_tokens": 2_000_000, "series": "1e6"}
         job = pretraining_runs.start("python", shards, output, long, num_ranks=1)
         try:

@@ -260,9 +260,9 @@ def test_a_finished_build_is_kept_and_another_is_refused(corpus, tokenizer, tmp_
     options = BuildOptions(input=[str(path) for path in corpus], output_dir=str(out), tokenizer=str(tokenizer), **SMALL)
     assert build_shards(options).already_built
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-    with pytest.raises(ValueError, match="other input or options"):
+    with pytest.raises(ValueError, match=r"other input or options \(min_characters: \d+ there, 9 here\)"):
         build(corpus, out, tokenizer, min_characters=9)
-    with pytest.raises(ValueError, match="other input or options"):
+    with pytest.raises(ValueError, match=r"other input or options \(the input files differ in name or size\)"):
         build(corpus[:1], out, tokenizer)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")

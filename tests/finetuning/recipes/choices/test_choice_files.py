@@ -144,6 +144,7 @@ def test_two_stage_paragraphs(tmp_path):
     ("content", "message"),
     [
         ([{"id": "a"}], "entry 0 is not a known layout"),
+        ({"data": [{"title": "t", "paragraphs": [{"context": "c", "qas": []}]}]}, "known layout .it has no 'choices'"),
         ([], "no questions"),
         ([{"id": "a", "context": "c", "question": "q", "choices": ["x"], "label": 0}], "give at least 2"),
         ([{"id": "a", "context": "c", "question": "q", "choices": ["x", "y"], "label": 2}], "its choices are 0 to 1"),

@@ -203,6 +203,16 @@ def test_held_out_examples_keep_copies_together_and_do_not_depend_on_order():
         hold_out(examples, 1.0)
 
 
+def test_a_label_is_not_held_out_whole():
+    examples = [LabelledText(str(i), f"text {i // 2}", label="a" if i < 300 else f"rare {i // 2}") for i in range(400)]
+    rest, held = hold_out(examples, 0.2)
+    assert {one.label for one in rest} == {one.label for one in examples}
+    assert len(rest) + len(held) == 400
+    assert held
+    assert {one.label for one in held} == {"a"}
+    assert not {one.text for one in rest} & {one.text for one in held}
+
+
 BAD_FILES = {
     "empty.csv": (b"", "empty or blank"),
     "blank.jsonl": (b" \n\n", "empty or blank"),

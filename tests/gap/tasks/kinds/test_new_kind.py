@@ -16,7 +16,7 @@ from gap.cells.store import read_predictions, read_scores
 from gap.cells.worker import work
 from gap.tasks.contamination import passages
 from gap.tasks.kinds.reading import read_place, training_and_scored
-from gap.tasks.kinds.task_data import TaskData
+from gap.tasks.kinds.task_data import TaskData, TaskSpec
 from gap.tasks.specification import KINDS, parse_tasks, read_task, small_world_tasks
 
 GAP = Path(__file__).resolve().parents[4] / "gap"
@@ -107,3 +107,26 @@ def test_nothing_but_the_list_names_a_kind():
         if strings & kinds and path.parent.name != "kinds":
             named[str(path.relative_to(GAP))] = sorted(strings & kinds)
     assert named == {"tasks/specification.py": sorted(kinds)}
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("nothing/", "nothing/ does not exist: name a folder or files"),
+        ("nothing.json", "nothing.json does not exist"),
+        ("there/nothing", "there/nothing does not exist"),
+        ("there", "there holds no file named after a split; train and test .or dev. are needed, such as train.json"),
+        ("half", "half holds of the splits only test; train and test"),
+    ],
+)
+def test_a_place_that_is_not_there_is_never_asked_of_the_hub(tmp_path, monkeypatch, place, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "test.json").write_text("[]")
+
+    def load():
+        raise AssertionError("the hub was asked")
+
+    with pytest.raises(ValueError, match=message):
+        read_place(TaskSpec("mine", "classification", place), lambda path: [], load)

@@ -16,7 +16,7 @@ RESULTS = {"status": "done", "metric": "exact_match", "eval_exact_match": 0.75, 
 
 def test_a_fine_tuning_run_in_progress(written):
     view = FinetuningReader(written.finetuning("a"), "a").view()
-    assert (view.state, view.done, view.share) == (LiveState.RUNNING, "10 updates, 1 epochs", None)
+    assert (view.state, view.done, view.share) == (LiveState.RUNNING, "10 updates, 1 epoch", None)
     assert dict(view.figures)["exact match"] == "0.7500"
     assert [chart.title for chart in view.charts] == ["Loss", "Exact match", "Learning rate"]
     assert view.charts[0].series[0].points[0] == (1.0, 1.0)
