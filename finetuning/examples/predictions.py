@@ -15,6 +15,7 @@ import torch
 
 from finetuning.examples.recipe import Feature
 from runtime.files.whole_files import whole_file, write_text
+from runtime.plurals import counted
 from runtime.processes.collectives import sum_over_ranks
 
 RowKey = tuple[str, int]  # example id, window
@@ -31,7 +32,9 @@ class RowCollector:
     def __init__(self, features: Sequence[Feature]) -> None:
         self.index = {row_key(feature): i for i, feature in enumerate(features)}
         if len(self.index) != len(features):
-            raise ValueError(f"{len(features) - len(self.index)} rows share an id: ids must be unique")
+            raise ValueError(
+                f"{counted(len(features) - len(self.index), 'row')} with the id of another: ids must be unique"
+            )
         self.seen = np.zeros(len(features), dtype=np.int64)
         self.rows: dict[str, np.ndarray] = {}
 

@@ -14,6 +14,7 @@ from runtime.files.foreign import refuse_pointer_head
 from runtime.files.schemas import listed, shown
 from runtime.files.unique_keys import DuplicateKey, without_duplicates
 from runtime.files.whole_files import read_at_most
+from runtime.plurals import counted
 from shards.text.compression import unpacked
 from shards.text.formats import COMPRESSION_SUFFIXES, HEAD_BYTES, detect_format, name_suffix
 from shards.text.plain_text import TextRules, whole_lines
@@ -295,7 +296,7 @@ def _table_records(
             dropped, first = dropped + 1, first or line
         else:
             raise ValueError(
-                f"{path}: line {line} has {len(row)} fields, but the columns are {len(names)} "
+                f"{path}: line {line} has {counted(len(row), 'field')}, but the columns are {len(names)} "
                 f"({listed(names)}); correct the row"
             )
     if dropped:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from runtime.files.schemas import listed
+from runtime.plurals import counted
 from shards.text.plain_text import TextRules
 from shards.text.records import (
     column_values,
@@ -124,7 +125,7 @@ def table_documents(
         column = header.index(rules.text_column)
     for line, row in rows:
         if row and len(row) <= column:
-            raise ValueError(f"{name}: line {line} has {len(row)} columns: column {column} is missing")
+            raise ValueError(f"{name}: line {line} has {counted(len(row), 'column')}: column {column} is missing")
         yield row[column] if row else ""
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet
 from runtime.files.foreign import reading_foreign
 from runtime.files.schemas import listed
 from runtime.files.unique_keys import DuplicateKey, without_duplicates
+from runtime.plurals import counted
 from shards.text.compression import Expansion
 from shards.text.plain_text import UTF8_MARK, TextRules, whole_lines
 
@@ -100,8 +101,8 @@ def table_rows(
         width = width or len(row)
         if quoted and row and len(row) != width:
             raise ValueError(
-                f"{name}: line {line} has {len(row)} fields, but the first row {width}: the fields before have "
-                "quotation marks around them and doubled ones inside; quote this row the same way"
+                f"{name}: line {line} has {counted(len(row), 'field')}, but the first row {width}: the fields before "
+                "have quotation marks around them and doubled ones inside; quote this row the same way"
             )
         yield line, row
 

@@ -58,7 +58,7 @@ def qa(commands, questions, tmp_path):
 def test_fault_31_duplicate_ids(qa, tmp_path):
     file = squad(tmp_path / "train.json", *((name, CONTEXT, "red", 13) for name in ("a", "b", "a", "c", "c")))
     said = qa(file, status=REFUSED)
-    assert "2 ids occur more than once (a, c)" in said
+    assert "2 ids given more than once (a, c)" in said
     assert "train.json" in said
 
 

@@ -19,6 +19,7 @@ from finetuning.recipes.questions.squad import (
     text_of,
 )
 from runtime.files.schemas import shown
+from runtime.plurals import counted
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ChoiceQuestion:
 
     def __post_init__(self) -> None:
         if len(self.seconds) < 2:
-            raise ValueError(f"question {self.id} has {len(self.seconds)} choice(s): give at least 2")
+            raise ValueError(f"question {self.id} has {counted(len(self.seconds), 'choice')}: give at least 2")
         if self.label is not None and not 0 <= self.label < len(self.seconds):
             raise ValueError(
                 f"question {self.id} has label {self.label}, but its choices are 0 to {len(self.seconds) - 1}"
@@ -160,7 +161,7 @@ def _lettered(item: Mapping[str, Any], place: str) -> ChoiceQuestion:
         choices = {name: [choice[name] for choice in choices] for name in ("label", "text")}
     letters, texts = _texts_of(choices["label"]), _texts_of(choices["text"])
     if len(letters) != len(texts):
-        raise ValueError(f"{len(letters)} letters for {len(texts)} choices: give each choice one")
+        raise ValueError(f"{counted(len(letters), 'letter')} for {counted(len(texts), 'choice')}: give each choice one")
     label = _place(item.get("answerKey"), letters, "answerKey {} is not one of the letters")
     return ChoiceQuestion(id_of(item, place), (question,) * len(texts), texts, label, letters)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from finetuning.examples.record_files import NotAnObject, OnBadText, examples_of, read_content, whole_number
+from runtime.plurals import counted
 
 InArticle = TypeVar("InArticle", bound="HasArticle")
 
@@ -140,7 +141,8 @@ def require_unique_ids(ids: Sequence[str], where: str) -> None:
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise ValueError(
-            f"{where}: {len(twice)} ids occur more than once ({first_names(twice)}): give each example its own id"
+            f"{where}: {counted(len(twice), 'id')} given more than once ({first_names(twice)}): "
+            "give each example its own id"
         )
 
 

@@ -14,6 +14,7 @@ from finetuning.examples.pair_template import PairTemplate, pair_template, token
 from finetuning.examples.recipe import Feature
 from finetuning.recipes.texts.labelled_text import LabelledText
 from runtime.files.schemas import listed, shown
+from runtime.plurals import counted
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,8 @@ def by_id(examples: Sequence[LabelledText], source: str, remedy: str = "") -> di
     twice = [key for key, count in Counter(example.example_id for example in examples).items() if count > 1]
     if twice:
         raise ValueError(
-            f"{source}: {len(twice)} ids occur more than once, the first: {', '.join(twice[:5])}; make them unique"
-            f"{remedy}"
+            f"{source}: {counted(len(twice), 'id')} given more than once, the first: "
+            f"{', '.join(twice[:5])}; make them unique{remedy}"
         )
     return {example.example_id: example for example in examples}
 

@@ -11,6 +11,7 @@ from typing import Any
 from finetuning.examples.label_cells import MINUS_ONE, read_label
 from finetuning.recipes.texts.labelled_text import ID_COLUMNS, SPLIT_NAMES
 from runtime.files.schemas import shown
+from runtime.plurals import counted
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,9 @@ def sentences_from_rows(
         given = None if tags_in is None else row.get(tags_in)
         tags = [None] * len(words) if given is None else _list(given, str(tags_in), where)
         if len(tags) != len(words):
-            raise ValueError(f"{where}: {len(words)} words but {len(tags)} tags; give each word its tag")
+            raise ValueError(
+                f"{where}: {counted(len(words), 'word')} but {counted(len(tags), 'tag')}; give each word its tag"
+            )
         name = number if id_in is None else row.get(id_in, number)
         document = None if document_in is None else _document(row.get(document_in), document_in, where)
         sentences.append(TaggedSentence(str(name), tuple(words), tuple(_tag(tag, where) for tag in tags), document))
@@ -93,7 +96,8 @@ def with_unique_ids(sentences: Sequence[TaggedSentence], source: str) -> list[Ta
     twice = [name for name, count in Counter(sentence.id for sentence in sentences).items() if count > 1]
     if twice:
         raise ValueError(
-            f"{source}: {len(twice)} ids occur more than once, the first: {', '.join(twice[:5])}; make them unique"
+            f"{source}: {counted(len(twice), 'id')} given more than once, the first: "
+            f"{', '.join(twice[:5])}; make them unique"
         )
     return list(sentences)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from finetuning.examples.record_files import FORMATS, OnBadText, file_format, numbered_lines, read_records
 from finetuning.recipes.tokens.sentences import TaggedSentence, sentences_from_rows, with_unique_ids
+from runtime.plurals import counted
 from shards.text.sources import name_suffix
 
 CONLLU = ".conllu"
@@ -111,8 +112,8 @@ class _Reader:
                 self._begin_document(None)
             elif width and len(cells) != width:
                 raise ValueError(
-                    f"{self.path}: line {number} has {len(cells)} columns, but line {first} has {width}: correct the "
-                    "row, or remove it (this format has no comments)"
+                    f"{self.path}: line {number} has {counted(len(cells), 'column')}, but line {first} has {width}: "
+                    "correct the row, or remove it (this format has no comments)"
                 )
             elif not width and len(cells) == CONLLU_WIDTH and cells[0].isdigit():
                 raise ValueError(f"{self.path}: its rows are those of CoNLL-U: name it {CONLLU}")
@@ -137,8 +138,8 @@ class _Reader:
     def _conllu_word(self, number: int, cells: list[str], column: int) -> None:
         if len(cells) != CONLLU_WIDTH:
             raise ValueError(
-                f"{self.path}: line {number} has {len(cells)} columns, {CONLLU_WIDTH} separated by tabs are needed: "
-                "correct the row"
+                f"{self.path}: line {number} has {counted(len(cells), 'column')}, {CONLLU_WIDTH} separated by tabs are "
+                "needed: correct the row"
             )
         if NOT_A_WORD.fullmatch(cells[0]):
             return

@@ -12,6 +12,7 @@ from finetuning.recipes.texts.labelled_text import split_of
 from gap.tasks.kinds.task_data import ReadingOptions, TaskSpec
 from runtime.files.schemas import listed
 from runtime.hub import is_missing_path
+from runtime.plurals import counted
 
 SCORED_SHARE = 0.2  # of a single file
 Splits = dict[str, list[Any]]
@@ -93,7 +94,9 @@ def training_and_scored(
     ):
         by_id = {key(example): example for example in examples}
         if len(by_id) < len(examples):
-            raise ValueError(f"task {spec.name}: {len(examples) - len(by_id)} ids occur twice; give each its own")
+            raise ValueError(
+                f"task {spec.name}: {counted(len(examples) - len(by_id), 'id')} given twice; give each its own"
+            )
         if most is not None and most < 1:  # of an option, or after the @ of a task
             raise ValueError(f"task {spec.name}: at most {most} examples leave none: name 1 or more after the @")
         kept = set(ranked(by_id, "sample")[:most])

@@ -75,7 +75,7 @@ class FinetuningReader:
         updates = number_in(self.tail.last, "update")
         if updates is None:
             seeds = (results or {}).get("seeds")
-            return f"{len(seeds)} seeds" if seeds else ""
+            return counted(len(seeds), "seed") if seeds else ""
         epochs = [epoch for line in self.tail.other if (epoch := number_in(line, "epoch")) is not None]
         made = counted(updates, "update", written=f"{updates:,.0f}")
         return made + (f", {counted(max(epochs), 'epoch', written=f'{max(epochs):g}')}" if epochs else "")

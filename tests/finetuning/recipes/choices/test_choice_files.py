@@ -148,7 +148,7 @@ def test_two_stage_paragraphs(tmp_path):
         ([], "no questions"),
         ([{"id": "a", "context": "c", "question": "q", "choices": ["x"], "label": 0}], "give at least 2"),
         ([{"id": "a", "context": "c", "question": "q", "choices": ["x", "y"], "label": 2}], "its choices are 0 to 1"),
-        ([{"id": "a", "context": "c", "question": "q", "choices": ["x", "y"], "label": 0}] * 2, "ids occur more than"),
+        ([{"id": "a", "context": "c", "question": "q", "choices": ["x", "y"], "label": 0}] * 2, "id given more than"),
         ([{"id": "a", "context": "c", "question": "q", "choices": "xyz", "label": 0}], "'xyz'; a list of texts"),
         (
             [{"id": "a", "context": "c", "question": "q", "choices": ["x", {"text": "y"}], "label": 0}],

@@ -164,7 +164,7 @@ def test_duplicate_ids_are_listed(tmp_path):
     file = write(
         tmp_path / "f.json", squad("one two", entry("a", "two", 4), entry("b", "two", 4), entry("a", "one", 0))
     )
-    with pytest.raises(ValueError, match=r"1 ids occur more than once \(a\)"):
+    with pytest.raises(ValueError, match=r"1 id given more than once \(a\)"):
         read_questions(file)
 
 

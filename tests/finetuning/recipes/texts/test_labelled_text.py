@@ -231,7 +231,7 @@ BAD_FILES = {
     "torn.parquet": (b"PAR1" + b"x" * 90 + b"PAR1", "cannot be read as parquet"),
     "torn.csv.zst": (zstandard.compress(b"text,label\n" + os.urandom(3000))[:-100], "cannot be read .*whole"),
     "half.ndjson": (b'{"text": "\\ud800", "label": 1}', r"half\.ndjson: line 1: the text at .* half a character"),
-    "quote.csv": (b'text,label\n"a,1\nb,2\n', r"quote\.csv: line 3 has 1 fields"),
+    "quote.csv": (b'text,label\n"a,1\nb,2\n', r"quote\.csv: line 3 has 1 field,"),
     "a.yaml": (b"x", "unknown format"),
 }
 

@@ -172,7 +172,7 @@ def test_bad_examples_are_refused(tokenizer):
     good = splits()
     one = good["train"][0]
     cases = {
-        "ids occur more than once": {"train": [*good["train"], one]},
+        "id given more than once": {"train": [*good["train"], one]},
         "which is not a class of the head or of the training set": {
             "validation": [LabelledText("v", "a", label="neutral")]
         },
@@ -184,7 +184,7 @@ def test_bad_examples_are_refused(tokenizer):
         with pytest.raises(ValueError, match=message):
             recipe_of(tokenizer, {**good, **change})
     for task, names_the_option in ((None, True), (GLUE_TASKS["sst2"], False)):
-        with pytest.raises(ValueError, match="ids occur more than once") as caught:
+        with pytest.raises(ValueError, match="id given more than once") as caught:
             recipe_of(tokenizer, {**good, "train": [*good["train"], one]}, task=task)
         assert ("--id_column" in str(caught.value)) == names_the_option
     with pytest.raises(ValueError, match="a regression needs a finite number"):

@@ -118,7 +118,7 @@ def test_line_ends_of_windows_packed_files_and_a_byte_order_mark(tmp_path):
         ("1\tDo", "1 Do", r"line 6 has 9 columns"),
         ("1\tDo", "1\t", r"line 6 has no word"),
         ("do\tAUX", "do\t", r"line 6 has no tag: write _"),
-        ("s-2", "s-1", r"1 ids occur more than once, the first: s-1"),
+        ("s-2", "s-1", r"1 id given more than once, the first: s-1"),
     ],
 )
 def test_broken_conllu_is_refused_with_its_line(tmp_path, old, new, told):
@@ -146,7 +146,7 @@ def test_columns_of_conll_2003(tmp_path, blank):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("EU B-ORG\nis\n", r"line 2 has 1 columns, but line 1 has 2"),
+        ("EU B-ORG\nis\n", r"line 2 has 1 column, but line 1 has 2"),
         ("EU B-ORG\n\nis VBZ O\n", r"line 3 has 3 columns, but line 1 has 2"),
         ("# id = 3\nEU B-ORG\n", r"line 2 has 2 columns, but line 1 has 4.*no comments"),
         ("EU\tB-ORG\n\tO\n", r"line 2 has no word"),
@@ -196,12 +196,12 @@ def test_rows_with_lists(tmp_path):
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"tokens": ["a", "b"], "tags": ["X"]}, r"here, row 1: 2 words but 1 tags"),
+        ({"tokens": ["a", "b"], "tags": ["X"]}, r"here, row 1: 2 words but 1 tag"),
         ({"tokens": "a b", "tags": ["X", "Y"]}, r"here, row 1: 'tokens' is 'a b'; a list is needed"),
         ({"tokens": ["a"], "tags": "X"}, r"here, row 1: 'tags' is 'X'; a list is needed"),
         ({"tokens": ["a", 3], "tags": ["X", "Y"]}, r"here, row 1: a word of 'tokens' is 3; every word must be text"),
         ({"tokens": ["a"], "tags": [["X"]]}, r"here, row 1: the label is \['X'\]"),
-        ({"id": "0", "tokens": ["a"], "tags": ["X"]}, r"here: 1 ids occur more than once, the first: 0"),
+        ({"id": "0", "tokens": ["a"], "tags": ["X"]}, r"here: 1 id given more than once, the first: 0"),
         ({"tags": ["X"]}, r"here, row 1: 'tokens' is None"),
     ],
 )
