@@ -129,7 +129,7 @@ def test_questions_without_scored_answers_are_refused(tmp_path):
     train, test = write_choices(tmp_path / "train.json", 6), tmp_path / "test.json"
     rows = json.loads(write_choices(test, 6, seed=3).read_text())
     test.write_text(json.dumps([{**row, "label": None} for row in rows]))
-    with pytest.raises(ValueError, match="a set with answers"):
+    with pytest.raises(ValueError, match="a test or validation set with answers"):
         read_task(TaskSpec("c", "multiple_choice", f"{train}+{test}"))
 
 
