@@ -30,7 +30,8 @@ class Preflight:
     def lines(self) -> list[str]:
         """The warnings, the notes, then the figures that are not zero."""
         shown = [
-            f"{name.removeprefix('preflight_')} {value:.4g}" if isinstance(value, float) else f"{name[10:]} {value}"
+            f"{name.removeprefix('preflight_').replace('_', ' ')} "
+            + (f"{value:.1%}" if name.endswith("_share") else f"{value:,}")
             for name, value in self.figures.items()
             if value
         ]

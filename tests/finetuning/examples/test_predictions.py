@@ -147,6 +147,10 @@ def test_preflight_says_what_misleads():
     assert found.figures["preflight_train_majority_share"] == 0.95
     assert "2 texts occur both in train and in test" in "\n".join(found.lines())
     assert any("95.0% of train has the label '1'" in line for line in found.lines())
+    assert "train majority share 95.0%" in found.lines()[-1]
+    found.note("train_rows", 12345)
+    assert found.lines()[-1].startswith("preflight: ")
+    assert found.lines()[-1].endswith("train rows 12,345")
 
 
 def test_a_resumed_journal_forgets_what_will_be_done_again(tmp_path):
