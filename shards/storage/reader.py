@@ -78,10 +78,14 @@ class ShardReader:
         if sample["__key__"] != block_key or tokens is None or documents is None:
             raise ValueError(f"{path}: block {block_key!r} is not where the manifest says: {REBUILD}")
         if str(tokens.dtype) != self._manifest.token_dtype or len(tokens) != shard.tokens[place]:
-            raise ValueError(f"{path}: block {block_key!r} holds {len(tokens)} {tokens.dtype} tokens: {REBUILD}")
+            raise ValueError(
+                f"{path}: block {block_key!r} holds {len(tokens)} {tokens.dtype} tokens, but the manifest says "
+                f"{shard.tokens[place]} {self._manifest.token_dtype}: {REBUILD}"
+            )
         if tokens.max() >= self._manifest.tokenizer.vocab_size:
             raise ValueError(
-                f"{path}: token id {tokens.max()} in a vocabulary of {self._manifest.tokenizer.vocab_size}: {REBUILD}"
+                f"{path}: token id {tokens.max()}, but the manifest says that the vocabulary has "
+                f"{self._manifest.tokenizer.vocab_size}: {REBUILD}"
             )
         starts = documents.astype(np.int64)
         if (np.diff(starts) <= 0).any() or (len(starts) and starts[-1] >= len(tokens)):

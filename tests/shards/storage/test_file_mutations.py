@@ -98,8 +98,8 @@ def test_an_answer_of_a_server(tmp_path, monkeypatch, name, head, rounds):
                 raise ValueError(str(error)) from error
             assert len(ShardReader(opened.directory, opened.manifest, "train").block(0).tokens) == 60
 
-        # A digit of the manifest that has changed shows in the shard that it describes.
-        refusals(answer, read, rounds, named=name, or_named="not what the manifest says")
+        # A digit of the manifest that has changed shows in the shard that it describes, which is then named.
+        refusals(answer, read, rounds, named=name, or_named="train-000000.tar")
 
 
 @few_and_many

@@ -86,7 +86,11 @@ GOOD = {"tokens": np.arange(5, 55, dtype=np.uint16), "documents": np.array([0, 9
 @pytest.mark.parametrize(
     ("fields", "changes", "message"),
     [
-        (GOOD | {"tokens": np.full(50, 200, np.uint16)}, {}, "token id 200 in a vocabulary of 200"),
+        (
+            GOOD | {"tokens": np.full(50, 200, np.uint16)},
+            {},
+            "id 200, but the manifest says that the vocabulary has 200",
+        ),
         (GOOD | {"tokens": np.arange(5, 55, dtype=np.uint32)}, {}, "uint32 tokens"),
         (GOOD | {"documents": np.array([9, 0], np.uint32)}, {}, "not in order"),
         (GOOD | {"documents": np.array([0, 50], np.uint32)}, {}, "not in order"),
