@@ -250,7 +250,7 @@ def test_configuration_follows_the_data():
         ({"model": "bert-tiny", "objective": "clm"}, "choose one of"),
         ({"model": "bert-tiny", "attn_implementation": "flash"}, "choose one of"),
         ({"model": "bert-tiny", "attn_implementation": "flash_attention_2"}, "or use sdpa"),
-        ({"model_name_or_path": "./no/such/place"}, "does not exist"),
+        ({"model_name_or_path": "./no/such/place"}, "no such directory"),
         ({"model_name_or_path": "no-such-model"}, "Download it"),
     ],
 )
