@@ -99,7 +99,7 @@ def test_an_answer_of_a_server(tmp_path, monkeypatch, name, head, rounds):
             assert len(ShardReader(opened.directory, opened.manifest, "train").block(0).tokens) == 60
 
         # A digit of the manifest that has changed shows in the shard that it describes, which is then named.
-        refusals(answer, read, rounds, named=name, or_named="train-000000.tar")
+        refusals(answer, read, rounds, named=name, or_named="the manifest")
 
 
 @few_and_many
